@@ -1,0 +1,184 @@
+package batch
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/duration"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+// Resources gives the rows of batch/v1.
+func Resources() []*api.Resource { return []*api.Resource{jobs(), cronJobs()} }
+
+func jobs() *api.Resource {
+	spec, status := v1.JobSpec{}.SwaggerDoc(), v1.JobStatus{}.SwaggerDoc()
+	r := api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource("jobs"),
+		Kind:                 "Job",
+		Singular:             "job",
+		Categories:           []string{"all"},
+		Namespaced:           true,
+		New:                  func() runtime.Object { return &v1.Job{} },
+		NewList:              func() runtime.Object { return &v1.JobList{} },
+		StoragePrefix:        "jobs",
+		Columns: []metav1.TableColumnDefinition{
+			row.Name(),
+			row.String("Status", "Status of the job."),
+			row.String("Completions", status["succeeded"]),
+			row.String("Duration", "Time required to complete the job."),
+			row.Age(),
+			row.Wide("Containers", "Names of each container in the template."),
+			row.Wide("Images", "Images referenced by each container in the template."),
+			row.Wide("Selector", spec["selector"]),
+		},
+	}
+	// Until propagation policies existed, deleting a Job left its pods.
+	r.OrphanByDefault = true
+	r.FieldLabels = []string{"status.successful"}
+	return row.New(r, row.Kind[*v1.Job]{
+		Generation:           true,
+		Spec:                 func(j *v1.Job) any { return &j.Spec },
+		Status:               func(j *v1.Job) any { return &j.Status },
+		Default:              setJobDefaults,
+		PrepareForCreate:     generateSelector,
+		Validate:             validateJob,
+		ValidateUpdate:       validateJobUpdate,
+		ValidateStatusUpdate: validateJobStatusUpdate,
+		Fields: func(j *v1.Job) fields.Set {
+			return fields.Set{"status.successful": fmt.Sprint(j.Status.Succeeded)}
+		},
+		Cells: jobCells,
+	})
+}
+
+func jobCells(j *v1.Job, now time.Time) []any {
+	var completions string
+	switch {
+	case j.Spec.Completions != nil:
+		completions = fmt.Sprintf("%d/%d", j.Status.Succeeded, *j.Spec.Completions)
+	case j.Spec.Parallelism != nil && *j.Spec.Parallelism > 1:
+		completions = fmt.Sprintf("%d/1 of %d", j.Status.Succeeded, *j.Spec.Parallelism)
+	default:
+		completions = fmt.Sprintf("%d/1", j.Status.Succeeded)
+	}
+	took := ""
+	if start := j.Status.StartTime; start != nil {
+		end := now
+		if j.Status.CompletionTime != nil {
+			end = j.Status.CompletionTime.Time
+		}
+		took = duration.HumanDuration(end.Sub(start.Time))
+	}
+	names, images := containers(j.Spec.Template.Spec.Containers)
+	return []any{j.Name, jobStatus(j), completions, took, row.Created(j, now), names, images, metav1.FormatLabelSelector(j.Spec.Selector)}
+}
+
+func jobStatus(j *v1.Job) string {
+	is := func(t v1.JobConditionType) bool {
+		for _, c := range j.Status.Conditions {
+			if c.Type == t && c.Status == corev1.ConditionTrue {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case is(v1.JobComplete):
+		return "Complete"
+	case is(v1.JobFailed):
+		return "Failed"
+	case j.DeletionTimestamp != nil:
+		return "Terminating"
+	case is(v1.JobSuspended):
+		return "Suspended"
+	case is(v1.JobFailureTarget):
+		return "FailureTarget"
+	case is(v1.JobSuccessCriteriaMet):
+		return "SuccessCriteriaMet"
+	}
+	return "Running"
+}
+
+func containers(list []corev1.Container) (names, images string) {
+	var n, i []string
+	for _, c := range list {
+		n, i = append(n, c.Name), append(i, c.Image)
+	}
+	return strings.Join(n, ","), strings.Join(i, ",")
+}
+
+// cronJobNameLength leaves room for the eleven characters that the
+// controller appends to make a Job's name.
+const cronJobNameLength = 52
+
+func cronJobs() *api.Resource {
+	spec, status := v1.CronJobSpec{}.SwaggerDoc(), v1.CronJobStatus{}.SwaggerDoc()
+	r := api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource("cronjobs"),
+		Kind:                 "CronJob",
+		Singular:             "cronjob",
+		ShortNames:           []string{"cj"},
+		Categories:           []string{"all"},
+		Namespaced:           true,
+		New:                  func() runtime.Object { return &v1.CronJob{} },
+		NewList:              func() runtime.Object { return &v1.CronJobList{} },
+		StoragePrefix:        "cronjobs",
+		Columns: []metav1.TableColumnDefinition{
+			row.Name(),
+			row.String("Schedule", spec["schedule"]),
+			row.String("Timezone", spec["timeZone"]),
+			row.Boolean("Suspend", spec["suspend"]),
+			row.Integer("Active", status["active"]),
+			row.String("Last Schedule", status["lastScheduleTime"]),
+			row.Age(),
+			row.Wide("Containers", "Names of each container in the template."),
+			row.Wide("Images", "Images referenced by each container in the template."),
+			row.Wide("Selector", v1.JobSpec{}.SwaggerDoc()["selector"]),
+		},
+	}
+	r.ValidateName = apivalidation.NameIsDNSSubdomain
+	return row.New(r, row.Kind[*v1.CronJob]{
+		Generation:     true,
+		Spec:           func(c *v1.CronJob) any { return &c.Spec },
+		Status:         func(c *v1.CronJob) any { return &c.Status },
+		Default:        setCronJobDefaults,
+		Validate:       validateCronJob,
+		ValidateUpdate: validateCronJobUpdate,
+		Warnings:       cronJobWarnings,
+		Cells: func(c *v1.CronJob, now time.Time) []any {
+			last := "<none>"
+			if c.Status.LastScheduleTime != nil {
+				last = row.Since(c.Status.LastScheduleTime.Time, now)
+			}
+			zone := "<none>"
+			if c.Spec.TimeZone != nil {
+				zone = *c.Spec.TimeZone
+			}
+			names, images := containers(c.Spec.JobTemplate.Spec.Template.Spec.Containers)
+			return []any{
+				c.Name, c.Spec.Schedule, zone, printBool(c.Spec.Suspend), int64(len(c.Status.Active)), last, row.Created(c, now),
+				names, images, metav1.FormatLabelSelector(c.Spec.JobTemplate.Spec.Selector),
+			}
+		},
+	})
+}
+
+func printBool(b *bool) string {
+	switch {
+	case b == nil:
+		return "<unset>"
+	case *b:
+		return "True"
+	}
+	return "False"
+}

@@ -1,0 +1,3 @@
+// Package certificates has the catalogue rows of the API group certificates.k8s.io.
+// It may import packages api, row and the published API libraries.
+package certificates

@@ -1,0 +1,72 @@
+package coordination
+
+import (
+	"time"
+
+	v1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+// Resources gives the rows of coordination.k8s.io/v1.
+func Resources() []*api.Resource {
+	r := api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource("leases"),
+		Kind:                 "Lease",
+		Singular:             "lease",
+		Namespaced:           true,
+		New:                  func() runtime.Object { return &v1.Lease{} },
+		NewList:              func() runtime.Object { return &v1.LeaseList{} },
+		StoragePrefix:        "leases",
+		Columns: []metav1.TableColumnDefinition{
+			row.Name(),
+			row.String("Holder", v1.LeaseSpec{}.SwaggerDoc()["holderIdentity"]),
+			row.Age(),
+		},
+	}
+	r.AllowCreateOnUpdate = true
+	return []*api.Resource{row.New(r, row.Kind[*v1.Lease]{
+		Validate:       func(l *v1.Lease) field.ErrorList { return validateSpec(&l.Spec, field.NewPath("spec")) },
+		ValidateUpdate: func(l, _ *v1.Lease) field.ErrorList { return validateSpec(&l.Spec, field.NewPath("spec")) },
+		Cells: func(l *v1.Lease, now time.Time) []any {
+			holder := ""
+			if l.Spec.HolderIdentity != nil {
+				holder = *l.Spec.HolderIdentity
+			}
+			return []any{l.Name, holder, row.Created(l, now)}
+		},
+	})}
+}
+
+func validateSpec(spec *v1.LeaseSpec, fldPath *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if d := spec.LeaseDurationSeconds; d != nil && *d <= 0 {
+		errs = append(errs, field.Invalid(fldPath.Child("leaseDurationSeconds"), *d, "must be greater than 0"))
+	}
+	if n := spec.LeaseTransitions; n != nil && *n < 0 {
+		errs = append(errs, field.Invalid(fldPath.Child("leaseTransitions"), *n, "must be greater than or equal to 0"))
+	}
+	if s := spec.Strategy; s != nil {
+		for _, msg := range validateStrategy(string(*s)) {
+			errs = append(errs, field.Invalid(fldPath.Child("strategy"), *s, msg))
+		}
+	}
+	if p := spec.PreferredHolder; p != nil && *p != "" && (spec.Strategy == nil || *spec.Strategy == "") {
+		errs = append(errs, field.Forbidden(fldPath.Child("preferredHolder"), "may only be specified if `strategy` is defined"))
+	}
+	return errs
+}
+
+// validateStrategy: the coordinated leader election's own strategies are bare
+// words; others are qualified with a domain.
+func validateStrategy(s string) []string {
+	if s == string(v1.OldestEmulationVersion) {
+		return nil
+	}
+	return validation.IsQualifiedName(s)
+}

@@ -1,0 +1,102 @@
+package policy
+
+import (
+	"time"
+
+	v1 "k8s.io/api/policy/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+// Resources gives the rows of policy/v1.
+func Resources() []*api.Resource {
+	spec, status := v1.PodDisruptionBudgetSpec{}.SwaggerDoc(), v1.PodDisruptionBudgetStatus{}.SwaggerDoc()
+	r := api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource("poddisruptionbudgets"),
+		Kind:                 "PodDisruptionBudget",
+		Singular:             "poddisruptionbudget",
+		ShortNames:           []string{"pdb"},
+		Namespaced:           true,
+		New:                  func() runtime.Object { return &v1.PodDisruptionBudget{} },
+		NewList:              func() runtime.Object { return &v1.PodDisruptionBudgetList{} },
+		StoragePrefix:        "poddisruptionbudgets",
+		Columns: []metav1.TableColumnDefinition{
+			row.Name(),
+			row.String("Min Available", spec["minAvailable"]),
+			row.String("Max Unavailable", spec["maxUnavailable"]),
+			row.Integer("Allowed Disruptions", status["disruptionsAllowed"]),
+			row.Age(),
+		},
+	}
+	r.RequireResourceVersion = true
+	return []*api.Resource{row.New(r, row.Kind[*v1.PodDisruptionBudget]{
+		Generation: true,
+		Spec:       func(b *v1.PodDisruptionBudget) any { return &b.Spec },
+		Status:     func(b *v1.PodDisruptionBudget) any { return &b.Status },
+		Validate:   func(b *v1.PodDisruptionBudget) field.ErrorList { return validateSpec(&b.Spec, field.NewPath("spec")) },
+		ValidateUpdate: func(b, _ *v1.PodDisruptionBudget) field.ErrorList {
+			return validateSpec(&b.Spec, field.NewPath("spec"))
+		},
+		ValidateStatusUpdate: func(b, _ *v1.PodDisruptionBudget) field.ErrorList { return validateStatus(&b.Status) },
+		Cells: func(b *v1.PodDisruptionBudget, now time.Time) []any {
+			return []any{b.Name, orNone(b.Spec.MinAvailable), orNone(b.Spec.MaxUnavailable), int64(b.Status.DisruptionsAllowed), row.Created(b, now)}
+		},
+	})}
+}
+
+func orNone(v *intstr.IntOrString) string {
+	if v == nil {
+		return "N/A"
+	}
+	return v.String()
+}
+
+func validateSpec(spec *v1.PodDisruptionBudgetSpec, fldPath *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if spec.MinAvailable != nil && spec.MaxUnavailable != nil {
+		errs = append(errs, field.Invalid(fldPath, *spec, "minAvailable and maxUnavailable cannot be both set"))
+	}
+	if spec.MinAvailable != nil {
+		errs = append(errs, validateAmount(*spec.MinAvailable, fldPath.Child("minAvailable"))...)
+	}
+	if spec.MaxUnavailable != nil {
+		errs = append(errs, validateAmount(*spec.MaxUnavailable, fldPath.Child("maxUnavailable"))...)
+	}
+	errs = append(errs, metav1validation.ValidateLabelSelector(spec.Selector, metav1validation.LabelSelectorValidationOptions{}, fldPath.Child("selector"))...)
+	if p := spec.UnhealthyPodEvictionPolicy; p != nil && *p != v1.IfHealthyBudget && *p != v1.AlwaysAllow {
+		errs = append(errs, field.NotSupported(fldPath.Child("unhealthyPodEvictionPolicy"), *p, []v1.UnhealthyPodEvictionPolicyType{v1.AlwaysAllow, v1.IfHealthyBudget}))
+	}
+	return errs
+}
+
+// validateAmount: a count that is not negative, or a percentage up to 100.
+func validateAmount(v intstr.IntOrString, fldPath *field.Path) field.ErrorList {
+	if v.Type == intstr.Int {
+		return apivalidation.ValidateNonnegativeField(int64(v.IntVal), fldPath)
+	}
+	var errs field.ErrorList
+	for _, msg := range validation.IsValidPercent(v.StrVal) {
+		errs = append(errs, field.Invalid(fldPath, v, msg))
+	}
+	if n, err := intstr.GetScaledValueFromIntOrPercent(&v, 100, false); err == nil && n > 100 {
+		errs = append(errs, field.Invalid(fldPath, v, "must not be greater than 100%"))
+	}
+	return errs
+}
+
+func validateStatus(s *v1.PodDisruptionBudgetStatus) field.ErrorList {
+	at := field.NewPath("status")
+	errs := metav1validation.ValidateConditions(s.Conditions, at.Child("conditions"))
+	errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.DisruptionsAllowed), at.Child("disruptionsAllowed"))...)
+	errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.CurrentHealthy), at.Child("currentHealthy"))...)
+	errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.DesiredHealthy), at.Child("desiredHealthy"))...)
+	return append(errs, apivalidation.ValidateNonnegativeField(int64(s.ExpectedPods), at.Child("expectedPods"))...)
+}

@@ -1,0 +1,6 @@
+// Package row builds catalogue rows from typed strategy functions: a group's
+// package writes its functions over its own Go types, and row wraps them in
+// the untyped form that api.Resource wants, with the bookkeeping that nearly
+// all kinds share (generation, status kept apart from the rest, ages). It may
+// import package api and apimachinery only.
+package row

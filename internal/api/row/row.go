@@ -1,0 +1,128 @@
+package row
+
+import (
+	"reflect"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/api"
+)
+
+// Object is an API object of a known Go type.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Kind is what is particular to objects of type T; every function may be nil.
+type Kind[T Object] struct {
+	// Spec gives a pointer to what the user wishes of the object: a change of
+	// it advances the generation (if Generation is set), and a status update
+	// may not touch it. A kind whose wish is in several fields may give any
+	// comparable value when it has no status.
+	Spec func(T) any
+	// Status gives a pointer to the status. It makes the status subresource.
+	Status func(T) any
+	// Generation says that the kind counts generations of Spec.
+	Generation bool
+
+	Default              func(T)
+	PrepareForCreate     func(T)
+	PrepareForUpdate     func(obj, old T)
+	Validate             func(T) field.ErrorList
+	ValidateUpdate       func(obj, old T) field.ErrorList
+	PrepareStatusUpdate  func(obj, old T)
+	ValidateStatusUpdate func(obj, old T) field.ErrorList
+	Warnings             func(T) []string
+	TTL                  func(T) time.Duration
+	Fields               func(T) fields.Set
+	Cells                func(T, time.Time) []any
+}
+
+// New completes r with the functions of k.
+func New[T Object](r api.Resource, k Kind[T]) *api.Resource {
+	if k.Default != nil {
+		r.Default = func(obj runtime.Object) { k.Default(obj.(T)) }
+	}
+	r.PrepareForCreate = func(obj runtime.Object) { k.prepareForCreate(obj.(T)) }
+	r.PrepareForUpdate = func(obj, old runtime.Object) { k.prepareForUpdate(obj.(T), old.(T)) }
+	if k.Validate != nil {
+		r.Validate = func(obj runtime.Object) field.ErrorList { return k.Validate(obj.(T)) }
+	}
+	r.ValidateUpdate = untyped(k.ValidateUpdate)
+	if k.Warnings != nil {
+		r.Warnings = func(obj, _ runtime.Object) []string { return k.Warnings(obj.(T)) }
+	}
+	if k.TTL != nil {
+		r.TTL = func(obj runtime.Object) time.Duration { return k.TTL(obj.(T)) }
+	}
+	if k.Fields != nil {
+		r.Fields = func(obj runtime.Object) fields.Set { return k.Fields(obj.(T)) }
+	}
+	if k.Cells != nil {
+		r.Cells = func(obj runtime.Object, now time.Time) []any { return k.Cells(obj.(T), now) }
+	}
+	if k.Status != nil {
+		r.Status = &api.UpdateStrategy{
+			PrepareForUpdate: func(obj, old runtime.Object) { k.prepareForStatusUpdate(obj.(T), old.(T)) },
+			ValidateUpdate:   untyped(k.ValidateStatusUpdate),
+		}
+	}
+	return &r
+}
+
+func untyped[T Object](f func(obj, old T) field.ErrorList) func(obj, old runtime.Object) field.ErrorList {
+	if f == nil {
+		return nil
+	}
+	return func(obj, old runtime.Object) field.ErrorList { return f(obj.(T), old.(T)) }
+}
+
+func (k *Kind[T]) prepareForCreate(obj T) {
+	if k.Status != nil {
+		reflect.ValueOf(k.Status(obj)).Elem().SetZero()
+	}
+	if k.Generation {
+		obj.SetGeneration(1)
+	}
+	if k.PrepareForCreate != nil {
+		k.PrepareForCreate(obj)
+	}
+}
+
+func (k *Kind[T]) prepareForUpdate(obj, old T) {
+	if k.Status != nil {
+		assign(k.Status(obj), k.Status(old))
+	}
+	if k.PrepareForUpdate != nil {
+		k.PrepareForUpdate(obj, old)
+	}
+	obj.SetGeneration(old.GetGeneration())
+	if k.Generation && k.Spec != nil && !equality.Semantic.DeepEqual(k.Spec(obj), k.Spec(old)) {
+		obj.SetGeneration(old.GetGeneration() + 1)
+	}
+}
+
+func (k *Kind[T]) prepareForStatusUpdate(obj, old T) {
+	if k.Spec != nil {
+		assign(k.Spec(obj), k.Spec(old))
+	}
+	obj.SetGeneration(old.GetGeneration())
+	if k.PrepareStatusUpdate != nil {
+		k.PrepareStatusUpdate(obj, old)
+	}
+}
+
+// assign copies *src to *dst. The copy is shallow: dst shares old's immutable
+// parts, which nobody changes.
+func assign(dst, src any) {
+	d := reflect.ValueOf(dst)
+	if d.Kind() == reflect.Pointer {
+		d.Elem().Set(reflect.ValueOf(src).Elem())
+	}
+}
