@@ -1,0 +1,69 @@
+package embedded
+
+import (
+	"time"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// history is the recent changes. Each revision is one change, so that the
+// change of a revision is found by subtraction.
+type history struct {
+	// compacted is the oldest revision whose state can be read: the changes
+	// kept are those after it.
+	compacted int64
+	events    []*store.Event // a ring, len is a power of two
+	times     []int64        // when each was committed, in Unix nanoseconds
+	head, n   int
+}
+
+func (h *history) at(i int) *store.Event { return h.events[(h.head+i)&(len(h.events)-1)] }
+
+func (h *history) add(ev *store.Event, now int64) {
+	if h.n == len(h.events) {
+		size := max(64, 2*len(h.events))
+		events, times := make([]*store.Event, size), make([]int64, size)
+		for i := range h.n {
+			j := (h.head + i) & (len(h.events) - 1)
+			events[i], times[i] = h.events[j], h.times[j]
+		}
+		h.events, h.times, h.head = events, times, 0
+	}
+	j := (h.head + h.n) & (len(h.events) - 1)
+	h.events[j], h.times[j] = ev, now
+	h.n++
+}
+
+func (h *history) drop() {
+	h.compacted = h.at(0).Revision
+	h.events[h.head] = nil
+	h.head = (h.head + 1) & (len(h.events) - 1)
+	h.n--
+}
+
+// trim keeps at most limit changes, none older than age.
+func (h *history) trim(limit int, age time.Duration, now int64) {
+	for h.n > limit || h.n > 0 && h.times[h.head] < now-int64(age) {
+		h.drop()
+	}
+}
+
+// forget drops the changes up to and with revision.
+func (h *history) forget(revision int64) {
+	for h.n > 0 && h.at(0).Revision <= revision {
+		h.drop()
+	}
+	h.compacted = max(h.compacted, revision)
+}
+
+// since calls f for the changes after revision, in order, until it says false.
+func (h *history) since(revision int64, f func(*store.Event) bool) {
+	if h.n == 0 {
+		return
+	}
+	for i := int(max(0, revision+1-h.at(0).Revision)); i < h.n; i++ {
+		if !f(h.at(i)) {
+			return
+		}
+	}
+}

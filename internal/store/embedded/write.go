@@ -1,0 +1,230 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// op is a write that waits for the writer. The object is encoded before, by
+// the caller, so that the writer only orders and syncs.
+type op struct {
+	key      string
+	create   bool
+	revision int64          // expected, unless create
+	object   runtime.Object // nil deletes
+	value    []byte
+	expiry   time.Time // zero is never
+
+	entry *store.Entry
+	prev  *store.Entry
+	err   error
+	done  chan struct{}
+}
+
+// maxBatch bounds the writes of one sync.
+const maxBatch = 4096
+
+// Create implements store.Store.
+func (s *Store) Create(ctx context.Context, key string, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
+	return s.put(ctx, &op{key: key, create: true, object: obj}, ttl)
+}
+
+// Update implements store.Store.
+func (s *Store) Update(ctx context.Context, key string, revision int64, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
+	return s.put(ctx, &op{key: key, revision: revision, object: obj}, ttl)
+}
+
+// Delete implements store.Store.
+func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.Entry, error) {
+	return s.commit(ctx, &op{key: key, revision: revision})
+}
+
+func (s *Store) put(ctx context.Context, o *op, ttl time.Duration) (*store.Entry, error) {
+	if ttl > 0 {
+		o.expiry = s.opts.Clock.Now().Add(ttl)
+	}
+	if s.disk != nil {
+		s.opts.SetRevision(o.object, 0)
+		var err error
+		if o.value, err = s.opts.Codec.Encode(o.object); err != nil {
+			return nil, fmt.Errorf("encoding the object for %s: %w", o.key, err)
+		}
+	}
+	return s.commit(ctx, o)
+}
+
+// commit hands o to the writer and waits. Once handed over a write is not
+// taken back, so ctx is only looked at before.
+func (s *Store) commit(ctx context.Context, o *op) (*store.Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o.done = make(chan struct{})
+	s.queue.Lock()
+	if err := s.queue.closed; err != nil {
+		s.queue.Unlock()
+		return nil, err
+	}
+	s.queue.ops = append(s.queue.ops, o)
+	s.queue.Unlock()
+	s.signal()
+	<-o.done
+	return o.entry, o.err
+}
+
+func (s *Store) signal() {
+	select {
+	case s.queue.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take gives the writes that wait; false when the store is closed and none is
+// left.
+func (s *Store) take() ([]*op, bool) {
+	for {
+		s.queue.Lock()
+		ops, closed := s.queue.ops, s.queue.closed
+		if len(ops) > maxBatch {
+			ops, s.queue.ops = ops[:maxBatch:maxBatch], ops[maxBatch:]
+		} else {
+			s.queue.ops = nil
+		}
+		s.queue.Unlock()
+		if len(ops) > 0 {
+			return ops, true
+		}
+		if closed != nil {
+			return nil, false
+		}
+		<-s.queue.wake
+	}
+}
+
+// write is the writer: it checks what waits against the state that the writes
+// before it make, syncs all of it at once, and only then shows it.
+func (s *Store) write() {
+	defer close(s.done)
+	for {
+		ops, ok := s.take()
+		if !ok {
+			return
+		}
+		accepted := s.order(ops)
+		if len(accepted) > 0 {
+			if err := s.sync(accepted); err != nil {
+				s.fail(ops, err)
+				return
+			}
+			s.apply(accepted)
+		}
+		for _, o := range ops {
+			close(o.done)
+		}
+	}
+}
+
+// order checks each write and gives the accepted ones their revisions.
+func (s *Store) order(ops []*op) []*op {
+	pending := make(map[string]*store.Entry, len(ops)) // nil is deleted
+	current := func(key string) *store.Entry {
+		if e, ok := pending[key]; ok {
+			return e
+		}
+		e, _ := s.live.Get(&store.Entry{Key: key}) // only this goroutine changes the tree
+		return e
+	}
+	rev := s.rev
+	accepted := ops[:0:0]
+	for _, o := range ops {
+		prev := current(o.key)
+		switch {
+		case o.create && prev != nil:
+			o.err = fmt.Errorf("%w: %s", store.ErrExists, o.key)
+			continue
+		case !o.create && prev == nil:
+			o.err = fmt.Errorf("%w: %s", store.ErrNotFound, o.key)
+			continue
+		case !o.create && prev.ModRevision != o.revision:
+			o.err = fmt.Errorf("%w: %s is at revision %d, not %d", store.ErrConflict, o.key, prev.ModRevision, o.revision)
+			continue
+		}
+		rev++
+		o.prev = prev
+		o.entry = &store.Entry{Key: o.key, CreateRevision: rev, ModRevision: rev, Object: o.object}
+		if prev != nil {
+			o.entry.CreateRevision = prev.CreateRevision
+		}
+		if o.object == nil {
+			o.entry.Object = prev.Object.DeepCopyObject()
+			pending[o.key] = nil
+		} else {
+			pending[o.key] = o.entry
+		}
+		s.opts.SetRevision(o.entry.Object, rev)
+		accepted = append(accepted, o)
+	}
+	return accepted
+}
+
+func (s *Store) sync(ops []*op) error {
+	if s.disk == nil {
+		return nil
+	}
+	return s.disk.commit(ops)
+}
+
+// apply shows committed writes to readers and watchers.
+func (s *Store) apply(ops []*op) {
+	now := s.opts.Clock.Now().UnixNano()
+	s.mu.Lock()
+	s.clone = nil
+	for _, o := range ops {
+		ev := &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision}
+		if o.object == nil {
+			ev.Type = store.Delete
+			s.live.Delete(o.entry)
+		} else {
+			s.live.ReplaceOrInsert(o.entry)
+		}
+		for i := range s.indexes {
+			if o.object == nil {
+				s.indexes[i].change(o.prev, nil)
+			} else {
+				s.indexes[i].change(o.prev, o.entry)
+			}
+		}
+		s.history.add(ev, now)
+		s.rev = ev.Revision
+		s.publish(ev)
+	}
+	s.history.trim(s.opts.HistoryLimit, s.opts.HistoryAge, now)
+	s.mu.Unlock()
+	for _, o := range ops {
+		if !o.expiry.IsZero() {
+			s.ttl.add(o.key, o.entry.ModRevision, o.expiry)
+		}
+	}
+}
+
+// fail ends the writer: what a failed disk holds is not known until it is read
+// again, so nothing more is accepted.
+func (s *Store) fail(ops []*op, err error) {
+	err = errors.Join(store.ErrClosed, err)
+	s.failure.set(err)
+	s.queue.Lock()
+	s.queue.closed = err
+	ops = append(ops, s.queue.ops...)
+	s.queue.ops = nil
+	s.queue.Unlock()
+	for _, o := range ops {
+		o.entry, o.err = nil, err
+		close(o.done)
+	}
+}
