@@ -69,7 +69,9 @@ func validateUpdate(e, old *v1.Event) field.ErrorList {
 	return append(errs, validateReport(e)...)
 }
 
-func micro(t metav1.MicroTime) string { return t.Truncate(time.Microsecond).UTC().Format(time.RFC3339Nano) }
+func micro(t metav1.MicroTime) string {
+	return t.Truncate(time.Microsecond).UTC().Format(time.RFC3339Nano)
+}
 
 // validateNamespace: an event is in the namespace of its object; those of
 // cluster-scoped objects are in "default".

@@ -57,7 +57,11 @@ func ValidatePodUpdate(p, old *v1.Pod) field.ErrorList {
 	}
 	errs = append(errs, validateTolerations(p.Spec.Tolerations, specPath.Child("tolerations"))...)
 	for _, t := range old.Spec.Tolerations {
-		if !slices.ContainsFunc(p.Spec.Tolerations, func(n v1.Toleration) bool { t, n := t, n; t.TolerationSeconds, n.TolerationSeconds = nil, nil; return t == n }) {
+		if !slices.ContainsFunc(p.Spec.Tolerations, func(n v1.Toleration) bool {
+			t, n := t, n
+			t.TolerationSeconds, n.TolerationSeconds = nil, nil
+			return t == n
+		}) {
 			errs = append(errs, field.Forbidden(specPath.Child("tolerations"), "existing toleration can not be modified except its tolerationSeconds"))
 			break
 		}

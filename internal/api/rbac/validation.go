@@ -28,7 +28,9 @@ func validateClusterRole(r *v1.ClusterRole) field.ErrorList {
 	return errs
 }
 
-func validateClusterRoleUpdate(obj, _ *v1.ClusterRole) field.ErrorList { return validateClusterRole(obj) }
+func validateClusterRoleUpdate(obj, _ *v1.ClusterRole) field.ErrorList {
+	return validateClusterRole(obj)
+}
 
 func validateRules(rules []v1.PolicyRule, namespaced bool, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList

@@ -1,0 +1,204 @@
+package admissionregistration
+
+import (
+	"time"
+
+	v1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+// Resources gives the rows of admissionregistration.k8s.io/v1.
+func Resources() []*api.Resource {
+	return []*api.Resource{
+		mutatingPolicies(), mutatingPolicyBindings(), mutatingWebhooks(),
+		validatingPolicies(), validatingPolicyBindings(), validatingWebhooks(),
+	}
+}
+
+func base(resource, kind, singular string, one, list func() runtime.Object, columns ...metav1.TableColumnDefinition) api.Resource {
+	r := api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
+		Kind:                 kind,
+		Singular:             singular,
+		New:                  one,
+		NewList:              list,
+		StoragePrefix:        resource,
+		Columns:              columns,
+	}
+	r.RequireResourceVersion = true
+	return r
+}
+
+var (
+	webhooksColumn  = row.Integer("Webhooks", "Webhooks indicates the number of webhooks registered in this configuration")
+	paramKindColumn = row.String("ParamKind", "ParamKind specifies the kind of resources used to parameterize this policy")
+	bindingColumns  = []metav1.TableColumnDefinition{
+		row.Name(),
+		row.String("PolicyName", "PolicyName indicates the policy definition which the policy binding binded to"),
+		row.String("ParamRef", "ParamRef indicates the param resource which sets the configration param"),
+		row.Age(),
+	}
+)
+
+func validatingWebhooks() *api.Resource {
+	r := base("validatingwebhookconfigurations", "ValidatingWebhookConfiguration", "validatingwebhookconfiguration",
+		func() runtime.Object { return &v1.ValidatingWebhookConfiguration{} },
+		func() runtime.Object { return &v1.ValidatingWebhookConfigurationList{} },
+		row.Name(), webhooksColumn, row.Age())
+	return row.New(r, row.Kind[*v1.ValidatingWebhookConfiguration]{
+		Generation: true,
+		Spec:       func(c *v1.ValidatingWebhookConfiguration) any { return &c.Webhooks },
+		Default: func(c *v1.ValidatingWebhookConfiguration) {
+			for i := range c.Webhooks {
+				w := &c.Webhooks[i]
+				setWebhookDefaults(&w.FailurePolicy, &w.MatchPolicy, &w.NamespaceSelector, &w.ObjectSelector, &w.TimeoutSeconds, &w.ClientConfig, w.Rules)
+			}
+		},
+		Validate: func(c *v1.ValidatingWebhookConfiguration) field.ErrorList {
+			return validateWebhooks(validatingHooks(c), nil)
+		},
+		ValidateUpdate: func(c, old *v1.ValidatingWebhookConfiguration) field.ErrorList {
+			return validateWebhooks(validatingHooks(c), validatingHooks(old))
+		},
+		Cells: func(c *v1.ValidatingWebhookConfiguration, now time.Time) []any {
+			return []any{c.Name, int64(len(c.Webhooks)), row.Created(c, now)}
+		},
+	})
+}
+
+func mutatingWebhooks() *api.Resource {
+	r := base("mutatingwebhookconfigurations", "MutatingWebhookConfiguration", "mutatingwebhookconfiguration",
+		func() runtime.Object { return &v1.MutatingWebhookConfiguration{} },
+		func() runtime.Object { return &v1.MutatingWebhookConfigurationList{} },
+		row.Name(), webhooksColumn, row.Age())
+	return row.New(r, row.Kind[*v1.MutatingWebhookConfiguration]{
+		Generation: true,
+		Spec:       func(c *v1.MutatingWebhookConfiguration) any { return &c.Webhooks },
+		Default: func(c *v1.MutatingWebhookConfiguration) {
+			for i := range c.Webhooks {
+				w := &c.Webhooks[i]
+				setWebhookDefaults(&w.FailurePolicy, &w.MatchPolicy, &w.NamespaceSelector, &w.ObjectSelector, &w.TimeoutSeconds, &w.ClientConfig, w.Rules)
+				setDefault(&w.ReinvocationPolicy, v1.NeverReinvocationPolicy)
+			}
+		},
+		Validate: func(c *v1.MutatingWebhookConfiguration) field.ErrorList {
+			return validateWebhooks(mutatingHooks(c), nil)
+		},
+		ValidateUpdate: func(c, old *v1.MutatingWebhookConfiguration) field.ErrorList {
+			return validateWebhooks(mutatingHooks(c), mutatingHooks(old))
+		},
+		Cells: func(c *v1.MutatingWebhookConfiguration, now time.Time) []any {
+			return []any{c.Name, int64(len(c.Webhooks)), row.Created(c, now)}
+		},
+	})
+}
+
+func paramKind(k *v1.ParamKind) string {
+	if k == nil {
+		return "<unset>"
+	}
+	return k.APIVersion + "/" + k.Kind
+}
+
+// paramRef: whether parameters of no namespace have none, or each that of the
+// object, is not for the table to know: they are in any.
+func paramRef(r *v1.ParamRef) string {
+	switch {
+	case r != nil && r.Name != "" && r.Namespace != "":
+		return r.Namespace + "/" + r.Name
+	case r != nil && r.Name != "":
+		return "*/" + r.Name
+	case r != nil && r.Selector != nil:
+		return r.Selector.String()
+	}
+	return "<unset>"
+}
+
+func validatingPolicies() *api.Resource {
+	r := base("validatingadmissionpolicies", "ValidatingAdmissionPolicy", "validatingadmissionpolicy",
+		func() runtime.Object { return &v1.ValidatingAdmissionPolicy{} },
+		func() runtime.Object { return &v1.ValidatingAdmissionPolicyList{} },
+		row.Name(), row.Integer("Validations", "Validations indicates the number of validation rules defined in this configuration"), paramKindColumn, row.Age())
+	return row.New(r, row.Kind[*v1.ValidatingAdmissionPolicy]{
+		Generation: true,
+		Spec:       func(p *v1.ValidatingAdmissionPolicy) any { return &p.Spec },
+		Status:     func(p *v1.ValidatingAdmissionPolicy) any { return &p.Status },
+		Default: func(p *v1.ValidatingAdmissionPolicy) {
+			setDefault(&p.Spec.FailurePolicy, v1.Fail)
+			setMatchDefaults(p.Spec.MatchConstraints)
+		},
+		Validate:       func(p *v1.ValidatingAdmissionPolicy) field.ErrorList { return validateValidatingPolicy(p, nil) },
+		ValidateUpdate: validateValidatingPolicy,
+		ValidateStatusUpdate: func(p, _ *v1.ValidatingAdmissionPolicy) field.ErrorList {
+			return validatePolicyStatus(&p.Status, field.NewPath("status"))
+		},
+		Cells: func(p *v1.ValidatingAdmissionPolicy, now time.Time) []any {
+			return []any{p.Name, int64(len(p.Spec.Validations)), paramKind(p.Spec.ParamKind), row.Created(p, now)}
+		},
+	})
+}
+
+func validatingPolicyBindings() *api.Resource {
+	r := base("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybinding",
+		func() runtime.Object { return &v1.ValidatingAdmissionPolicyBinding{} },
+		func() runtime.Object { return &v1.ValidatingAdmissionPolicyBindingList{} }, bindingColumns...)
+	return row.New(r, row.Kind[*v1.ValidatingAdmissionPolicyBinding]{
+		Generation: true,
+		Spec:       func(b *v1.ValidatingAdmissionPolicyBinding) any { return &b.Spec },
+		Default:    func(b *v1.ValidatingAdmissionPolicyBinding) { setMatchDefaults(b.Spec.MatchResources) },
+		Validate:   validateValidatingBinding,
+		ValidateUpdate: func(b, _ *v1.ValidatingAdmissionPolicyBinding) field.ErrorList {
+			return validateValidatingBinding(b)
+		},
+		Cells: func(b *v1.ValidatingAdmissionPolicyBinding, now time.Time) []any {
+			return []any{b.Name, b.Spec.PolicyName, paramRef(b.Spec.ParamRef), row.Created(b, now)}
+		},
+	})
+}
+
+func mutatingPolicies() *api.Resource {
+	r := base("mutatingadmissionpolicies", "MutatingAdmissionPolicy", "mutatingadmissionpolicy",
+		func() runtime.Object { return &v1.MutatingAdmissionPolicy{} },
+		func() runtime.Object { return &v1.MutatingAdmissionPolicyList{} },
+		row.Name(), row.Integer("Mutations", "Mutation indicates the number of mutations rules defined in this configuration"), paramKindColumn, row.Age())
+	return row.New(r, row.Kind[*v1.MutatingAdmissionPolicy]{
+		Generation: true,
+		Spec:       func(p *v1.MutatingAdmissionPolicy) any { return &p.Spec },
+		Default: func(p *v1.MutatingAdmissionPolicy) {
+			setDefault(&p.Spec.FailurePolicy, v1.Fail)
+			if p.Spec.ReinvocationPolicy == "" {
+				p.Spec.ReinvocationPolicy = v1.NeverReinvocationPolicy
+			}
+			setMatchDefaults(p.Spec.MatchConstraints)
+		},
+		Validate:       func(p *v1.MutatingAdmissionPolicy) field.ErrorList { return validateMutatingPolicy(p, nil) },
+		ValidateUpdate: validateMutatingPolicy,
+		Cells: func(p *v1.MutatingAdmissionPolicy, now time.Time) []any {
+			return []any{p.Name, int64(len(p.Spec.Mutations)), paramKind(p.Spec.ParamKind), row.Created(p, now)}
+		},
+	})
+}
+
+func mutatingPolicyBindings() *api.Resource {
+	r := base("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybinding",
+		func() runtime.Object { return &v1.MutatingAdmissionPolicyBinding{} },
+		func() runtime.Object { return &v1.MutatingAdmissionPolicyBindingList{} }, bindingColumns...)
+	check := func(b *v1.MutatingAdmissionPolicyBinding) field.ErrorList {
+		return validateBinding(b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, field.NewPath("spec"))
+	}
+	return row.New(r, row.Kind[*v1.MutatingAdmissionPolicyBinding]{
+		Generation:     true,
+		Spec:           func(b *v1.MutatingAdmissionPolicyBinding) any { return &b.Spec },
+		Default:        func(b *v1.MutatingAdmissionPolicyBinding) { setMatchDefaults(b.Spec.MatchResources) },
+		Validate:       check,
+		ValidateUpdate: func(b, _ *v1.MutatingAdmissionPolicyBinding) field.ErrorList { return check(b) },
+		Cells: func(b *v1.MutatingAdmissionPolicyBinding, now time.Time) []any {
+			return []any{b.Name, b.Spec.PolicyName, paramRef(b.Spec.ParamRef), row.Created(b, now)}
+		},
+	})
+}

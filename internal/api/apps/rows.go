@@ -1,0 +1,323 @@
+package apps
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/podspec"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+// Resources gives the rows of apps/v1.
+func Resources() []*api.Resource {
+	return []*api.Resource{controllerRevisions(), daemonSets(), deployments(), replicaSets(), statefulSets()}
+}
+
+func named(resource, kind, singular string, short []string, one, list func() runtime.Object) api.Resource {
+	return api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource), Kind: kind, Singular: singular, ShortNames: short,
+		Categories: []string{"all"}, Namespaced: true, New: one, NewList: list, StoragePrefix: resource,
+	}
+}
+
+func selectorText(s *metav1.LabelSelector) string {
+	sel, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return "<error>"
+	}
+	return sel.String()
+}
+
+func wideSelector(doc string) []metav1.TableColumnDefinition {
+	return append(row.TemplateColumns(), row.Wide("Selector", doc))
+}
+
+func deployments() *api.Resource {
+	r := named("deployments", "Deployment", "deployment", []string{"deploy"},
+		func() runtime.Object { return &v1.Deployment{} }, func() runtime.Object { return &v1.DeploymentList{} })
+	status := v1.DeploymentStatus{}.SwaggerDoc()
+	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.String("Ready", "Number of the pod with ready state"),
+		row.String("Up-to-date", status["updatedReplicas"]), row.String("Available", status["availableReplicas"]), row.Age()},
+		wideSelector(v1.DeploymentSpec{}.SwaggerDoc()["selector"])...)
+	r.Scale = &api.Scale{
+		Get: func(o runtime.Object) (int32, int32, string) {
+			d := o.(*v1.Deployment)
+			return ptr.Deref(d.Spec.Replicas, 0), d.Status.Replicas, selectorText(d.Spec.Selector)
+		},
+		Set: func(o runtime.Object, n int32) { o.(*v1.Deployment).Spec.Replicas = &n },
+	}
+	return row.New(r, row.Kind[*v1.Deployment]{
+		Generation: true,
+		Spec:       func(d *v1.Deployment) any { return &d.Spec },
+		Status:     func(d *v1.Deployment) any { return &d.Status },
+		Default:    setDefaultsDeployment,
+		Validate:   validateDeployment,
+		ValidateUpdate: func(d, old *v1.Deployment) field.ErrorList {
+			return append(validateDeployment(d), apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+		},
+		ValidateStatusUpdate: func(d, _ *v1.Deployment) field.ErrorList { return validateDeploymentStatus(&d.Status) },
+		Warnings: func(d *v1.Deployment) []string {
+			return podspec.TemplateWarnings(&d.Spec.Template.Spec, field.NewPath("spec", "template"))
+		},
+		Cells: func(d *v1.Deployment, now time.Time) []any {
+			names, images := row.Containers(d.Spec.Template.Spec.Containers)
+			return []any{d.Name, fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, ptr.Deref(d.Spec.Replicas, 0)), int64(d.Status.UpdatedReplicas),
+				int64(d.Status.AvailableReplicas), row.Created(d, now), names, images, metav1.FormatLabelSelector(d.Spec.Selector)}
+		},
+	})
+}
+
+func replicaSets() *api.Resource {
+	r := named("replicasets", "ReplicaSet", "replicaset", []string{"rs"},
+		func() runtime.Object { return &v1.ReplicaSet{} }, func() runtime.Object { return &v1.ReplicaSetList{} })
+	status := v1.ReplicaSetStatus{}.SwaggerDoc()
+	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.Integer("Desired", v1.ReplicaSetSpec{}.SwaggerDoc()["replicas"]),
+		row.Integer("Current", status["replicas"]), row.Integer("Ready", status["readyReplicas"]), row.Age()},
+		wideSelector(v1.ReplicaSetSpec{}.SwaggerDoc()["selector"])...)
+	r.FieldLabels = []string{"status.replicas"}
+	r.Scale = &api.Scale{
+		Get: func(o runtime.Object) (int32, int32, string) {
+			s := o.(*v1.ReplicaSet)
+			return ptr.Deref(s.Spec.Replicas, 0), s.Status.Replicas, selectorText(s.Spec.Selector)
+		},
+		Set: func(o runtime.Object, n int32) { o.(*v1.ReplicaSet).Spec.Replicas = &n },
+	}
+	validate := func(s *v1.ReplicaSet) field.ErrorList {
+		at := field.NewPath("spec")
+		errs := validateReplicas(s.Spec.Replicas, at)
+		if s.Spec.MinReadySeconds < 0 {
+			errs = append(errs, field.Invalid(at.Child("minReadySeconds"), s.Spec.MinReadySeconds, apivalidation.IsNegativeErrorMsg))
+		}
+		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, at)...)
+		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
+		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, at.Child("template", "spec"))...)
+	}
+	return row.New(r, row.Kind[*v1.ReplicaSet]{
+		Generation: true,
+		Spec:       func(s *v1.ReplicaSet) any { return &s.Spec },
+		Status:     func(s *v1.ReplicaSet) any { return &s.Status },
+		Default: func(s *v1.ReplicaSet) {
+			if s.Spec.Replicas == nil {
+				s.Spec.Replicas = ptr.To[int32](1)
+			}
+			podspec.SetDefaultsPodTemplate(&s.Spec.Template)
+		},
+		Validate: validate,
+		ValidateUpdate: func(s, old *v1.ReplicaSet) field.ErrorList {
+			return append(validate(s), apivalidation.ValidateImmutableField(s.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+		},
+		ValidateStatusUpdate: func(s, _ *v1.ReplicaSet) field.ErrorList {
+			st, at := s.Status, field.NewPath("status")
+			return counts(at, count{"replicas", st.Replicas}, count{"fullyLabeledReplicas", st.FullyLabeledReplicas}, count{"readyReplicas", st.ReadyReplicas}, count{"availableReplicas", st.AvailableReplicas})
+		},
+		Fields: func(s *v1.ReplicaSet) fields.Set {
+			return fields.Set{"status.replicas": strconv.Itoa(int(s.Status.Replicas))}
+		},
+		Cells: func(s *v1.ReplicaSet, now time.Time) []any {
+			names, images := row.Containers(s.Spec.Template.Spec.Containers)
+			return []any{s.Name, int64(ptr.Deref(s.Spec.Replicas, 0)), int64(s.Status.Replicas), int64(s.Status.ReadyReplicas), row.Created(s, now),
+				names, images, metav1.FormatLabelSelector(s.Spec.Selector)}
+		},
+	})
+}
+
+func statefulSets() *api.Resource {
+	r := named("statefulsets", "StatefulSet", "statefulset", []string{"sts"},
+		func() runtime.Object { return &v1.StatefulSet{} }, func() runtime.Object { return &v1.StatefulSetList{} })
+	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.String("Ready", "Number of the pod with ready state"), row.Age()}, row.TemplateColumns()...)
+	r.Scale = &api.Scale{
+		Get: func(o runtime.Object) (int32, int32, string) {
+			s := o.(*v1.StatefulSet)
+			return ptr.Deref(s.Spec.Replicas, 0), s.Status.Replicas, selectorText(s.Spec.Selector)
+		},
+		Set: func(o runtime.Object, n int32) { o.(*v1.StatefulSet).Spec.Replicas = &n },
+	}
+	validate := func(s *v1.StatefulSet) field.ErrorList {
+		at := field.NewPath("spec")
+		errs := validateReplicas(s.Spec.Replicas, at)
+		switch s.Spec.PodManagementPolicy {
+		case v1.OrderedReadyPodManagement, v1.ParallelPodManagement:
+		default:
+			errs = append(errs, field.Invalid(at.Child("podManagementPolicy"), s.Spec.PodManagementPolicy, fmt.Sprintf("must be '%s' or '%s'", v1.OrderedReadyPodManagement, v1.ParallelPodManagement)))
+		}
+		switch s.Spec.UpdateStrategy.Type {
+		case v1.RollingUpdateStatefulSetStrategyType:
+		case v1.OnDeleteStatefulSetStrategyType:
+			if s.Spec.UpdateStrategy.RollingUpdate != nil {
+				errs = append(errs, field.Invalid(at.Child("updateStrategy", "rollingUpdate"), s.Spec.UpdateStrategy.RollingUpdate, fmt.Sprintf("only allowed for updateStrategy '%s'", v1.RollingUpdateStatefulSetStrategyType)))
+			}
+		default:
+			errs = append(errs, field.Invalid(at.Child("updateStrategy"), s.Spec.UpdateStrategy, fmt.Sprintf("must be '%s' or '%s'", v1.RollingUpdateStatefulSetStrategyType, v1.OnDeleteStatefulSetStrategyType)))
+		}
+		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, at)...)
+		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
+		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, at.Child("template", "spec"))...)
+	}
+	return row.New(r, row.Kind[*v1.StatefulSet]{
+		Generation: true,
+		Spec:       func(s *v1.StatefulSet) any { return &s.Spec },
+		Status:     func(s *v1.StatefulSet) any { return &s.Status },
+		Default: func(s *v1.StatefulSet) {
+			if s.Spec.PodManagementPolicy == "" {
+				s.Spec.PodManagementPolicy = v1.OrderedReadyPodManagement
+			}
+			if s.Spec.UpdateStrategy.Type == "" {
+				s.Spec.UpdateStrategy.Type = v1.RollingUpdateStatefulSetStrategyType
+			}
+			if s.Spec.UpdateStrategy.Type == v1.RollingUpdateStatefulSetStrategyType {
+				if s.Spec.UpdateStrategy.RollingUpdate == nil {
+					s.Spec.UpdateStrategy.RollingUpdate = &v1.RollingUpdateStatefulSetStrategy{}
+				}
+				if s.Spec.UpdateStrategy.RollingUpdate.Partition == nil {
+					s.Spec.UpdateStrategy.RollingUpdate.Partition = ptr.To[int32](0)
+				}
+			}
+			if s.Spec.PersistentVolumeClaimRetentionPolicy == nil {
+				s.Spec.PersistentVolumeClaimRetentionPolicy = &v1.StatefulSetPersistentVolumeClaimRetentionPolicy{}
+			}
+			p := s.Spec.PersistentVolumeClaimRetentionPolicy
+			if p.WhenDeleted == "" {
+				p.WhenDeleted = v1.RetainPersistentVolumeClaimRetentionPolicyType
+			}
+			if p.WhenScaled == "" {
+				p.WhenScaled = v1.RetainPersistentVolumeClaimRetentionPolicyType
+			}
+			if s.Spec.Replicas == nil {
+				s.Spec.Replicas = ptr.To[int32](1)
+			}
+			if s.Spec.RevisionHistoryLimit == nil {
+				s.Spec.RevisionHistoryLimit = ptr.To[int32](10)
+			}
+			for i := range s.Spec.VolumeClaimTemplates {
+				c := &s.Spec.VolumeClaimTemplates[i]
+				if c.Status.Phase == "" {
+					c.Status.Phase = corev1.ClaimPending
+				}
+				if c.Spec.VolumeMode == nil {
+					c.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeFilesystem)
+				}
+			}
+			podspec.SetDefaultsPodTemplate(&s.Spec.Template)
+		},
+		Validate: validate,
+		ValidateUpdate: func(s, old *v1.StatefulSet) field.ErrorList {
+			errs := validate(s)
+			a, b := s.Spec.DeepCopy(), old.Spec.DeepCopy()
+			a.Replicas, a.Template, a.UpdateStrategy, a.MinReadySeconds = b.Replicas, b.Template, b.UpdateStrategy, b.MinReadySeconds
+			a.Ordinals, a.PersistentVolumeClaimRetentionPolicy, a.RevisionHistoryLimit = b.Ordinals, b.PersistentVolumeClaimRetentionPolicy, b.RevisionHistoryLimit
+			if len(apivalidation.ValidateImmutableField(a, b, nil)) > 0 {
+				errs = append(errs, field.Forbidden(field.NewPath("spec"), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"))
+			}
+			return errs
+		},
+		Cells: func(s *v1.StatefulSet, now time.Time) []any {
+			names, images := row.Containers(s.Spec.Template.Spec.Containers)
+			return []any{s.Name, fmt.Sprintf("%d/%d", s.Status.ReadyReplicas, ptr.Deref(s.Spec.Replicas, 0)), row.Created(s, now), names, images}
+		},
+	})
+}
+
+func daemonSets() *api.Resource {
+	r := named("daemonsets", "DaemonSet", "daemonset", []string{"ds"},
+		func() runtime.Object { return &v1.DaemonSet{} }, func() runtime.Object { return &v1.DaemonSetList{} })
+	st := v1.DaemonSetStatus{}.SwaggerDoc()
+	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.Integer("Desired", st["desiredNumberScheduled"]), row.Integer("Current", st["currentNumberScheduled"]),
+		row.Integer("Ready", st["numberReady"]), row.Integer("Up-to-date", st["updatedNumberScheduled"]), row.Integer("Available", st["numberAvailable"]),
+		row.String("Node Selector", corev1.PodSpec{}.SwaggerDoc()["nodeSelector"]), row.Age()}, wideSelector(v1.DaemonSetSpec{}.SwaggerDoc()["selector"])...)
+	validate := func(s *v1.DaemonSet) field.ErrorList {
+		at := field.NewPath("spec")
+		errs := validateSelector(s.Spec.Selector, s.Spec.Template.Labels, at)
+		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
+		errs = append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, at.Child("template", "spec"))...)
+		switch s.Spec.UpdateStrategy.Type {
+		case v1.OnDeleteDaemonSetStrategyType:
+		case v1.RollingUpdateDaemonSetStrategyType:
+			if u := s.Spec.UpdateStrategy.RollingUpdate; u == nil {
+				errs = append(errs, field.Required(at.Child("updateStrategy", "rollingUpdate"), ""))
+			} else {
+				errs = append(errs, validateRolling(u.MaxUnavailable, u.MaxSurge, at.Child("updateStrategy", "rollingUpdate"), true)...)
+			}
+		default:
+			errs = append(errs, field.NotSupported(at.Child("updateStrategy"), s.Spec.UpdateStrategy.Type, []v1.DaemonSetUpdateStrategyType{v1.RollingUpdateDaemonSetStrategyType, v1.OnDeleteDaemonSetStrategyType}))
+		}
+		return errs
+	}
+	return row.New(r, row.Kind[*v1.DaemonSet]{
+		Generation: true,
+		Spec:       func(s *v1.DaemonSet) any { return &s.Spec },
+		Status:     func(s *v1.DaemonSet) any { return &s.Status },
+		Default: func(s *v1.DaemonSet) {
+			u := &s.Spec.UpdateStrategy
+			if u.Type == "" {
+				u.Type = v1.RollingUpdateDaemonSetStrategyType
+			}
+			if u.Type == v1.RollingUpdateDaemonSetStrategyType {
+				if u.RollingUpdate == nil {
+					u.RollingUpdate = &v1.RollingUpdateDaemonSet{}
+				}
+				if u.RollingUpdate.MaxUnavailable == nil {
+					u.RollingUpdate.MaxUnavailable = number(1)
+				}
+				if u.RollingUpdate.MaxSurge == nil {
+					u.RollingUpdate.MaxSurge = number(0)
+				}
+			}
+			if s.Spec.RevisionHistoryLimit == nil {
+				s.Spec.RevisionHistoryLimit = ptr.To[int32](10)
+			}
+			podspec.SetDefaultsPodTemplate(&s.Spec.Template)
+		},
+		Validate: validate,
+		ValidateUpdate: func(s, old *v1.DaemonSet) field.ErrorList {
+			return append(validate(s), apivalidation.ValidateImmutableField(s.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+		},
+		Cells: func(s *v1.DaemonSet, now time.Time) []any {
+			names, images := row.Containers(s.Spec.Template.Spec.Containers)
+			return []any{s.Name, int64(s.Status.DesiredNumberScheduled), int64(s.Status.CurrentNumberScheduled), int64(s.Status.NumberReady),
+				int64(s.Status.UpdatedNumberScheduled), int64(s.Status.NumberAvailable), labels.FormatLabels(s.Spec.Template.Spec.NodeSelector),
+				row.Created(s, now), names, images, metav1.FormatLabelSelector(s.Spec.Selector)}
+		},
+	})
+}
+
+func controllerRevisions() *api.Resource {
+	r := named("controllerrevisions", "ControllerRevision", "controllerrevision", nil,
+		func() runtime.Object { return &v1.ControllerRevision{} }, func() runtime.Object { return &v1.ControllerRevisionList{} })
+	r.Categories = nil
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Controller", "Controller of the object"),
+		row.String("Revision", v1.ControllerRevision{}.SwaggerDoc()["revision"]), row.Age()}
+	return row.New(r, row.Kind[*v1.ControllerRevision]{
+		Validate: func(c *v1.ControllerRevision) (errs field.ErrorList) {
+			if c.Data.Raw == nil && c.Data.Object == nil {
+				errs = append(errs, field.Required(field.NewPath("data"), "data is mandatory"))
+			}
+			if c.Revision < 0 {
+				errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, apivalidation.IsNegativeErrorMsg))
+			}
+			return errs
+		},
+		ValidateUpdate: func(c, old *v1.ControllerRevision) field.ErrorList {
+			return apivalidation.ValidateImmutableField(c.Data, old.Data, field.NewPath("data"))
+		},
+		Cells: func(c *v1.ControllerRevision, now time.Time) []any {
+			owner := "<none>"
+			if ref := metav1.GetControllerOfNoCopy(c); ref != nil {
+				gv, _ := schemaParse(ref.APIVersion)
+				owner = lowerKind(ref.Kind, gv) + "/" + ref.Name
+			}
+			return []any{c.Name, owner, c.Revision, row.Created(c, now)}
+		},
+	})
+}

@@ -1,0 +1,42 @@
+package core
+
+import (
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"keelson.dev/keelson/internal/api"
+)
+
+// Resources gives the rows of v1.
+func Resources() []*api.Resource {
+	return []*api.Resource{
+		pods(), podTemplates(), replicationControllers(), services(), endpoints(), nodes(), namespaces(), events(),
+		configMaps(), secrets(), serviceAccounts(), limitRanges(), resourceQuotas(), persistentVolumes(),
+		persistentVolumeClaims(), bindings(), componentStatuses(),
+	}
+}
+
+// named gives the part of a row that its names make.
+func named(resource, kind, singular, prefix string, namespaced bool, short []string, one, list func() runtime.Object) api.Resource {
+	return api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
+		Kind:                 kind,
+		Singular:             singular,
+		ShortNames:           short,
+		Namespaced:           namespaced,
+		New:                  one,
+		NewList:              list,
+		StoragePrefix:        prefix,
+	}
+}
+
+var proxyVerbs = []string{"create", "delete", "get", "patch", "update"}
+
+func proxyOf(kind string) api.Subresource {
+	return api.Subresource{Name: "proxy", Kind: v1.SchemeGroupVersion.WithKind(kind), Verbs: proxyVerbs}
+}
+
+func created(name string, gvk schema.GroupVersionKind) api.Subresource {
+	return api.Subresource{Name: name, Kind: gvk, Verbs: []string{"create"}}
+}

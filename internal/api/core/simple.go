@@ -1,0 +1,510 @@
+package core
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/podspec"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+// maxDataSize bounds the data of a ConfigMap or Secret.
+const maxDataSize = 1024 * 1024
+
+func podTemplates() *api.Resource {
+	r := named("podtemplates", "PodTemplate", "podtemplate", "podtemplates", true, nil,
+		func() runtime.Object { return &v1.PodTemplate{} }, func() runtime.Object { return &v1.PodTemplateList{} })
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Containers", "Names of each container in the template."),
+		row.String("Images", "Images referenced by each container in the template."), row.String("Pod Labels", "The labels for the pod template.")}
+	return row.New(r, row.Kind[*v1.PodTemplate]{
+		Generation: true,
+		Spec:       func(t *v1.PodTemplate) any { return &t.Template },
+		Default:    func(t *v1.PodTemplate) { podspec.SetDefaultsPodTemplate(&t.Template) },
+		Validate: func(t *v1.PodTemplate) field.ErrorList {
+			return podspec.ValidatePodTemplateSpec(&t.Template, field.NewPath("template"))
+		},
+		Cells: func(t *v1.PodTemplate, _ time.Time) []any {
+			names, images := row.Containers(t.Template.Spec.Containers)
+			return []any{t.Name, names, images, labels.FormatLabels(t.Template.Labels)}
+		},
+	})
+}
+
+func replicationControllers() *api.Resource {
+	r := named("replicationcontrollers", "ReplicationController", "replicationcontroller", "controllers", true, []string{"rc"},
+		func() runtime.Object { return &v1.ReplicationController{} }, func() runtime.Object { return &v1.ReplicationControllerList{} })
+	r.Categories = []string{"all"}
+	r.OrphanByDefault = true
+	doc := v1.ReplicationControllerSpec{}.SwaggerDoc()
+	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.Integer("Desired", doc["replicas"]),
+		row.Integer("Current", v1.ReplicationControllerStatus{}.SwaggerDoc()["replicas"]),
+		row.Integer("Ready", v1.ReplicationControllerStatus{}.SwaggerDoc()["readyReplicas"]), row.Age()},
+		append(row.TemplateColumns(), row.Wide("Selector", doc["selector"]))...)
+	r.FieldLabels = []string{"status.replicas"}
+	r.Scale = &api.Scale{
+		Get: func(o runtime.Object) (int32, int32, string) {
+			rc := o.(*v1.ReplicationController)
+			return ptr.Deref(rc.Spec.Replicas, 0), rc.Status.Replicas, labels.SelectorFromSet(rc.Spec.Selector).String()
+		},
+		Set: func(o runtime.Object, n int32) { o.(*v1.ReplicationController).Spec.Replicas = &n },
+	}
+	validate := func(rc *v1.ReplicationController) field.ErrorList {
+		at := field.NewPath("spec")
+		var errs field.ErrorList
+		if n := ptr.Deref(rc.Spec.Replicas, 0); n < 0 {
+			errs = append(errs, field.Invalid(at.Child("replicas"), n, apivalidation.IsNegativeErrorMsg))
+		}
+		if len(rc.Spec.Selector) == 0 {
+			errs = append(errs, field.Required(at.Child("selector"), ""))
+		}
+		if rc.Spec.Template == nil {
+			return append(errs, field.Required(at.Child("template"), ""))
+		}
+		if len(rc.Spec.Selector) > 0 && !labels.SelectorFromSet(rc.Spec.Selector).Matches(labels.Set(rc.Spec.Template.Labels)) {
+			errs = append(errs, field.Invalid(at.Child("template", "metadata", "labels"), rc.Spec.Template.Labels, "`selector` does not match template `labels`"))
+		}
+		errs = append(errs, podspec.ValidatePodTemplateSpec(rc.Spec.Template, at.Child("template"))...)
+		return append(errs, podspec.ValidateAlwaysRestart(&rc.Spec.Template.Spec, at.Child("template", "spec"))...)
+	}
+	return row.New(r, row.Kind[*v1.ReplicationController]{
+		Generation: true,
+		Spec:       func(rc *v1.ReplicationController) any { return &rc.Spec },
+		Status:     func(rc *v1.ReplicationController) any { return &rc.Status },
+		Default: func(rc *v1.ReplicationController) {
+			if rc.Spec.Replicas == nil {
+				rc.Spec.Replicas = ptr.To[int32](1)
+			}
+			if rc.Spec.Template == nil {
+				return
+			}
+			if len(rc.Spec.Selector) == 0 {
+				rc.Spec.Selector = rc.Spec.Template.Labels
+			}
+			if len(rc.Labels) == 0 {
+				rc.Labels = rc.Spec.Template.Labels
+			}
+			podspec.SetDefaultsPodTemplate(rc.Spec.Template)
+		},
+		Validate: validate,
+		Fields: func(rc *v1.ReplicationController) fields.Set {
+			return fields.Set{"status.replicas": fmt.Sprint(rc.Status.Replicas)}
+		},
+		Cells: func(rc *v1.ReplicationController, now time.Time) []any {
+			var names, images string
+			if rc.Spec.Template != nil {
+				names, images = row.Containers(rc.Spec.Template.Spec.Containers)
+			}
+			return []any{rc.Name, int64(ptr.Deref(rc.Spec.Replicas, 0)), int64(rc.Status.Replicas), int64(rc.Status.ReadyReplicas),
+				row.Created(rc, now), names, images, labels.FormatLabels(rc.Spec.Selector)}
+		},
+	})
+}
+
+func configMaps() *api.Resource {
+	r := named("configmaps", "ConfigMap", "configmap", "configmaps", true, []string{"cm"},
+		func() runtime.Object { return &v1.ConfigMap{} }, func() runtime.Object { return &v1.ConfigMapList{} })
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Data", v1.ConfigMap{}.SwaggerDoc()["data"]), row.Age()}
+	validate := func(c *v1.ConfigMap) (errs field.ErrorList) {
+		size := 0
+		for k, v := range c.Data {
+			errs = append(errs, dataKey(field.NewPath("data").Key(k), k)...)
+			if _, ok := c.BinaryData[k]; ok {
+				errs = append(errs, field.Invalid(field.NewPath("data").Key(k), k, "duplicate of key present in binaryData"))
+			}
+			size += len(v)
+		}
+		for k, v := range c.BinaryData {
+			errs = append(errs, dataKey(field.NewPath("binaryData").Key(k), k)...)
+			size += len(v)
+		}
+		if size > maxDataSize {
+			errs = append(errs, field.TooLong(field.NewPath(""), "", maxDataSize))
+		}
+		return errs
+	}
+	return row.New(r, row.Kind[*v1.ConfigMap]{
+		Validate: validate,
+		ValidateUpdate: func(c, old *v1.ConfigMap) field.ErrorList {
+			var errs field.ErrorList
+			if ptr.Deref(old.Immutable, false) {
+				if !ptr.Deref(c.Immutable, false) {
+					errs = append(errs, field.Forbidden(field.NewPath("immutable"), "field is immutable when `immutable` is set"))
+				}
+				if !sameStrings(c.Data, old.Data) {
+					errs = append(errs, field.Forbidden(field.NewPath("data"), "field is immutable when `immutable` is set"))
+				}
+				if !sameBytes(c.BinaryData, old.BinaryData) {
+					errs = append(errs, field.Forbidden(field.NewPath("binaryData"), "field is immutable when `immutable` is set"))
+				}
+			}
+			return append(errs, validate(c)...)
+		},
+		Cells: func(c *v1.ConfigMap, now time.Time) []any {
+			return []any{c.Name, int64(len(c.Data) + len(c.BinaryData)), row.Created(c, now)}
+		},
+	})
+}
+
+func dataKey(at *field.Path, key string) (errs field.ErrorList) {
+	for _, msg := range validation.IsConfigMapKey(key) {
+		errs = append(errs, field.Invalid(at, key, msg))
+	}
+	return errs
+}
+
+func sameStrings(a, b map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if w, ok := b[k]; !ok || v != w {
+			return false
+		}
+	}
+	return true
+}
+
+func sameBytes(a, b map[string][]byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, v := range a {
+		if w, ok := b[k]; !ok || string(v) != string(w) {
+			return false
+		}
+	}
+	return true
+}
+
+func secrets() *api.Resource {
+	r := named("secrets", "Secret", "secret", "secrets", true, nil,
+		func() runtime.Object { return &v1.Secret{} }, func() runtime.Object { return &v1.SecretList{} })
+	doc := v1.Secret{}.SwaggerDoc()
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Type", doc["type"]), row.String("Data", doc["data"]), row.Age()}
+	r.FieldLabels = []string{"type"}
+	validate := func(s *v1.Secret) (errs field.ErrorList) {
+		size := 0
+		data := field.NewPath("data")
+		for k, v := range s.Data {
+			errs = append(errs, dataKey(data.Key(k), k)...)
+			size += len(v)
+		}
+		if size > v1.MaxSecretSize {
+			errs = append(errs, field.TooLong(data, "", v1.MaxSecretSize))
+		}
+		need := func(keys ...string) {
+			for _, k := range keys {
+				if _, ok := s.Data[k]; !ok {
+					errs = append(errs, field.Required(data.Key(k), ""))
+				}
+			}
+		}
+		switch s.Type {
+		case v1.SecretTypeServiceAccountToken:
+			if s.Annotations[v1.ServiceAccountNameKey] == "" {
+				errs = append(errs, field.Required(field.NewPath("metadata", "annotations").Key(v1.ServiceAccountNameKey), ""))
+			}
+		case v1.SecretTypeDockercfg:
+			need(v1.DockerConfigKey)
+		case v1.SecretTypeDockerConfigJson:
+			need(v1.DockerConfigJsonKey)
+		case v1.SecretTypeBasicAuth:
+			_, user := s.Data[v1.BasicAuthUsernameKey]
+			_, pass := s.Data[v1.BasicAuthPasswordKey]
+			if !user && !pass {
+				need(v1.BasicAuthUsernameKey, v1.BasicAuthPasswordKey)
+			}
+		case v1.SecretTypeSSHAuth:
+			if len(s.Data[v1.SSHAuthPrivateKey]) == 0 {
+				errs = append(errs, field.Required(data.Key(v1.SSHAuthPrivateKey), ""))
+			}
+		case v1.SecretTypeTLS:
+			need(v1.TLSCertKey, v1.TLSPrivateKeyKey)
+		}
+		return errs
+	}
+	return row.New(r, row.Kind[*v1.Secret]{
+		Default: func(s *v1.Secret) {
+			if s.Type == "" {
+				s.Type = v1.SecretTypeOpaque
+			}
+			for k, v := range s.StringData {
+				if s.Data == nil {
+					s.Data = map[string][]byte{}
+				}
+				s.Data[k] = []byte(v)
+			}
+			s.StringData = nil
+		},
+		Validate: validate,
+		ValidateUpdate: func(s, old *v1.Secret) field.ErrorList {
+			errs := apivalidation.ValidateImmutableField(s.Type, old.Type, field.NewPath("type"))
+			if ptr.Deref(old.Immutable, false) {
+				if !ptr.Deref(s.Immutable, false) {
+					errs = append(errs, field.Forbidden(field.NewPath("immutable"), "field is immutable when `immutable` is set"))
+				}
+				if !sameBytes(s.Data, old.Data) {
+					errs = append(errs, field.Forbidden(field.NewPath("data"), "field is immutable when `immutable` is set"))
+				}
+			}
+			return append(errs, validate(s)...)
+		},
+		Fields: func(s *v1.Secret) fields.Set { return fields.Set{"type": string(s.Type)} },
+		Cells: func(s *v1.Secret, now time.Time) []any {
+			return []any{s.Name, string(s.Type), int64(len(s.Data)), row.Created(s, now)}
+		},
+	})
+}
+
+func serviceAccounts() *api.Resource {
+	r := named("serviceaccounts", "ServiceAccount", "serviceaccount", "serviceaccounts", true, []string{"sa"},
+		func() runtime.Object { return &v1.ServiceAccount{} }, func() runtime.Object { return &v1.ServiceAccountList{} })
+	r.DeleteReturnsObject = true
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Secrets", v1.ServiceAccount{}.SwaggerDoc()["secrets"]), row.Age()}
+	r.Subresources = []api.Subresource{created("token", schemaTokenRequest)}
+	return row.New(r, row.Kind[*v1.ServiceAccount]{
+		Cells: func(s *v1.ServiceAccount, now time.Time) []any {
+			return []any{s.Name, int64(len(s.Secrets)), row.Created(s, now)}
+		},
+	})
+}
+
+func limitRanges() *api.Resource {
+	r := named("limitranges", "LimitRange", "limitrange", "limitranges", true, []string{"limits"},
+		func() runtime.Object { return &v1.LimitRange{} }, func() runtime.Object { return &v1.LimitRangeList{} })
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()}
+	return row.New(r, row.Kind[*v1.LimitRange]{
+		Default:  setDefaultsLimitRange,
+		Validate: validateLimitRange,
+		Cells: func(l *v1.LimitRange, _ time.Time) []any {
+			return []any{l.Name, l.CreationTimestamp.UTC().Format(time.RFC3339)}
+		},
+	})
+}
+
+func setDefaultsLimitRange(l *v1.LimitRange) {
+	for i := range l.Spec.Limits {
+		it := &l.Spec.Limits[i]
+		if it.Type != v1.LimitTypeContainer {
+			continue
+		}
+		fill := func(to *v1.ResourceList, from v1.ResourceList) {
+			for k, q := range from {
+				if *to == nil {
+					*to = v1.ResourceList{}
+				}
+				if _, ok := (*to)[k]; !ok {
+					(*to)[k] = q.DeepCopy()
+				}
+			}
+		}
+		fill(&it.Default, it.Max)
+		fill(&it.DefaultRequest, it.Default)
+		fill(&it.DefaultRequest, it.Min)
+	}
+}
+
+func validateLimitRange(l *v1.LimitRange) (errs field.ErrorList) {
+	seen := map[v1.LimitType]bool{}
+	for i := range l.Spec.Limits {
+		it, at := &l.Spec.Limits[i], field.NewPath("spec", "limits").Index(i)
+		if seen[it.Type] {
+			errs = append(errs, field.Duplicate(at.Child("type"), it.Type))
+		}
+		seen[it.Type] = true
+		if it.Type == v1.LimitTypePod {
+			if len(it.Default) > 0 {
+				errs = append(errs, field.Forbidden(at.Child("default"), "may not be specified when `type` is 'Pod'"))
+			}
+			if len(it.DefaultRequest) > 0 {
+				errs = append(errs, field.Forbidden(at.Child("defaultRequest"), "may not be specified when `type` is 'Pod'"))
+			}
+		}
+		keys := map[v1.ResourceName]bool{}
+		for _, m := range []v1.ResourceList{it.Max, it.Min, it.Default, it.DefaultRequest} {
+			for k := range m {
+				keys[k] = true
+			}
+		}
+		for k := range keys {
+			over := func(name string, a, b v1.ResourceList, what string) {
+				x, okx := a[k]
+				y, oky := b[k]
+				if okx && oky && x.Cmp(y) > 0 {
+					errs = append(errs, field.Invalid(at.Child(name).Key(string(k)), x.String(), fmt.Sprintf("%s value %s is greater than %s", what, x.String(), y.String())))
+				}
+			}
+			over("min", it.Min, it.Max, "min")
+			over("defaultRequest", it.DefaultRequest, it.Max, "default request")
+			over("default", it.Default, it.Max, "default")
+			over("defaultRequest", it.DefaultRequest, it.Default, "default request")
+			over("defaultRequest", it.Min, it.DefaultRequest, "min")
+			if ratio, ok := it.MaxLimitRequestRatio[k]; ok && ratio.CmpInt64(1) < 0 {
+				errs = append(errs, field.Invalid(at.Child("maxLimitRequestRatio").Key(string(k)), ratio.String(), fmt.Sprintf("ratio %s is less than 1", ratio.String())))
+			}
+		}
+	}
+	return errs
+}
+
+func resourceQuotas() *api.Resource {
+	r := named("resourcequotas", "ResourceQuota", "resourcequota", "resourcequotas", true, []string{"quota"},
+		func() runtime.Object { return &v1.ResourceQuota{} }, func() runtime.Object { return &v1.ResourceQuotaList{} })
+	r.DeleteReturnsObject = true
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Request", "Request represents a minimum amount of cpu/memory that a container may consume."),
+		row.String("Limit", "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node."), row.Age()}
+	return row.New(r, row.Kind[*v1.ResourceQuota]{
+		Spec:   func(q *v1.ResourceQuota) any { return &q.Spec },
+		Status: func(q *v1.ResourceQuota) any { return &q.Status },
+		Validate: func(q *v1.ResourceQuota) (errs field.ErrorList) {
+			for k, v := range q.Spec.Hard {
+				if v.Sign() < 0 {
+					errs = append(errs, field.Invalid(field.NewPath("spec", "hard").Key(string(k)), v.String(), apivalidation.IsNegativeErrorMsg))
+				}
+			}
+			return errs
+		},
+		ValidateUpdate: func(q, old *v1.ResourceQuota) (errs field.ErrorList) {
+			if fmt.Sprint(sortedScopes(q)) != fmt.Sprint(sortedScopes(old)) {
+				errs = append(errs, field.Invalid(field.NewPath("spec", "scopes"), q.Spec.Scopes, apivalidation.FieldImmutableErrorMsg))
+			}
+			return errs
+		},
+		Cells: func(q *v1.ResourceQuota, now time.Time) []any {
+			var requests, limits []string
+			names := make([]string, 0, len(q.Status.Hard))
+			for k := range q.Status.Hard {
+				names = append(names, string(k))
+			}
+			sort.Strings(names)
+			for _, n := range names {
+				used, hard := q.Status.Used[v1.ResourceName(n)], q.Status.Hard[v1.ResourceName(n)]
+				text := fmt.Sprintf("%s: %s/%s", n, used.String(), hard.String())
+				if strings.HasPrefix(n, "limits.") {
+					limits = append(limits, text)
+				} else {
+					requests = append(requests, text)
+				}
+			}
+			return []any{q.Name, strings.Join(requests, ", "), strings.Join(limits, ", "), row.Created(q, now)}
+		},
+	})
+}
+
+func sortedScopes(q *v1.ResourceQuota) []string {
+	out := make([]string, 0, len(q.Spec.Scopes))
+	for _, s := range q.Spec.Scopes {
+		out = append(out, string(s))
+	}
+	sort.Strings(out)
+	return out
+}
+
+func bindings() *api.Resource {
+	r := named("bindings", "Binding", "binding", "", true, nil, func() runtime.Object { return &v1.Binding{} }, nil)
+	r.Verbs, r.NotStored = []string{"create"}, true
+	return &r
+}
+
+func componentStatuses() *api.Resource {
+	r := named("componentstatuses", "ComponentStatus", "componentstatus", "", false, []string{"cs"},
+		func() runtime.Object { return &v1.ComponentStatus{} }, func() runtime.Object { return &v1.ComponentStatusList{} })
+	r.Verbs, r.NotStored = []string{"get", "list"}, true
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Status", "Status of the component conditions"),
+		row.String("Message", "Message of the component conditions"), row.String("Error", "Error of the component conditions")}
+	r.Cells = func(o runtime.Object, _ time.Time) []any {
+		cs := o.(*v1.ComponentStatus)
+		status, message, err := "Unknown", "", ""
+		for _, c := range cs.Conditions {
+			if c.Type == v1.ComponentHealthy {
+				if status = "Unhealthy"; c.Status == v1.ConditionTrue {
+					status = "Healthy"
+				}
+				message, err = c.Message, c.Error
+			}
+		}
+		return []any{cs.Name, status, message, err}
+	}
+	return &r
+}
+
+func namespaces() *api.Resource {
+	r := named("namespaces", "Namespace", "namespace", "namespaces", false, []string{"ns"},
+		func() runtime.Object { return &v1.Namespace{} }, func() runtime.Object { return &v1.NamespaceList{} })
+	r.Verbs = []string{"create", "delete", "get", "list", "patch", "update", "watch"}
+	r.ValidateName = apivalidation.ValidateNamespaceName
+	r.FieldLabels = []string{"status.phase"}
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Status", "The status of the namespace"), row.Age()}
+	r.Updates = map[string]*api.UpdateStrategy{"finalize": {PrepareForUpdate: func(obj, old runtime.Object) {
+		n, o := obj.(*v1.Namespace), old.(*v1.Namespace)
+		finalizers := n.Spec.Finalizers
+		version := n.ResourceVersion
+		o.DeepCopyInto(n)
+		n.ResourceVersion = version
+		n.Spec.Finalizers = finalizers
+	}}}
+	return row.New(r, row.Kind[*v1.Namespace]{
+		Spec:   func(n *v1.Namespace) any { return &n.Spec },
+		Status: func(n *v1.Namespace) any { return &n.Status },
+		Default: func(n *v1.Namespace) {
+			if n.Name == "" {
+				return
+			}
+			if n.Labels == nil {
+				n.Labels = map[string]string{}
+			}
+			n.Labels[v1.LabelMetadataName] = n.Name
+		},
+		PrepareForCreate: func(n *v1.Namespace) {
+			n.Status = v1.NamespaceStatus{Phase: v1.NamespaceActive}
+			if n.Name != "" {
+				if n.Labels == nil {
+					n.Labels = map[string]string{}
+				}
+				n.Labels[v1.LabelMetadataName] = n.Name
+			}
+			for _, f := range n.Spec.Finalizers {
+				if f == v1.FinalizerKubernetes {
+					return
+				}
+			}
+			n.Spec.Finalizers = append(n.Spec.Finalizers, v1.FinalizerKubernetes)
+		},
+		PrepareForUpdate: func(n, old *v1.Namespace) { n.Spec.Finalizers = old.Spec.Finalizers },
+		Validate: func(n *v1.Namespace) (errs field.ErrorList) {
+			for i, f := range n.Spec.Finalizers {
+				for _, msg := range validation.IsQualifiedName(string(f)) {
+					errs = append(errs, field.Invalid(field.NewPath("spec", "finalizers").Index(i), f, msg))
+				}
+			}
+			return errs
+		},
+		ValidateStatusUpdate: func(n, old *v1.Namespace) (errs field.ErrorList) {
+			if n.DeletionTimestamp.IsZero() {
+				if n.Status.Phase != v1.NamespaceActive {
+					errs = append(errs, field.Invalid(field.NewPath("status", "Phase"), n.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty"))
+				}
+			} else if n.Status.Phase != v1.NamespaceTerminating {
+				errs = append(errs, field.Invalid(field.NewPath("status", "Phase"), n.Status.Phase, "may only be 'Terminating' if `deletionTimestamp` is not empty"))
+			}
+			return errs
+		},
+		Fields: func(n *v1.Namespace) fields.Set { return fields.Set{"status.phase": string(n.Status.Phase)} },
+		Cells: func(n *v1.Namespace, now time.Time) []any {
+			return []any{n.Name, string(n.Status.Phase), row.Created(n, now)}
+		},
+	})
+}

@@ -1,0 +1,178 @@
+package core
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+var shortModes = map[v1.PersistentVolumeAccessMode]string{
+	v1.ReadWriteOnce: "RWO", v1.ReadOnlyMany: "ROX", v1.ReadWriteMany: "RWX", v1.ReadWriteOncePod: "RWOP",
+}
+
+func accessModes(modes []v1.PersistentVolumeAccessMode) string {
+	var out []string
+	for _, m := range []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce, v1.ReadOnlyMany, v1.ReadWriteMany, v1.ReadWriteOncePod} {
+		if slices.Contains(modes, m) {
+			out = append(out, shortModes[m])
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+func validateModes(modes []v1.PersistentVolumeAccessMode, at *field.Path) (errs field.ErrorList) {
+	if len(modes) == 0 {
+		return field.ErrorList{field.Required(at, "at least 1 access mode is required")}
+	}
+	for _, m := range modes {
+		if shortModes[m] == "" {
+			errs = append(errs, field.NotSupported(at, m, []v1.PersistentVolumeAccessMode{v1.ReadOnlyMany, v1.ReadWriteMany, v1.ReadWriteOnce, v1.ReadWriteOncePod}))
+		}
+	}
+	if slices.Contains(modes, v1.ReadWriteOncePod) && len(modes) > 1 {
+		errs = append(errs, field.Forbidden(at, "may not use ReadWriteOncePod with other access modes"))
+	}
+	return errs
+}
+
+func persistentVolumes() *api.Resource {
+	r := named("persistentvolumes", "PersistentVolume", "persistentvolume", "persistentvolumes", false, []string{"pv"},
+		func() runtime.Object { return &v1.PersistentVolume{} }, func() runtime.Object { return &v1.PersistentVolumeList{} })
+	r.DeleteReturnsObject = true
+	doc, status := v1.PersistentVolumeSpec{}.SwaggerDoc(), v1.PersistentVolumeStatus{}.SwaggerDoc()
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Capacity", doc["capacity"]), row.String("Access Modes", doc["accessModes"]),
+		row.String("Reclaim Policy", doc["persistentVolumeReclaimPolicy"]), row.String("Status", status["phase"]), row.String("Claim", doc["claimRef"]),
+		row.String("StorageClass", doc["storageClassName"]), row.String("VolumeAttributesClass", doc["volumeAttributesClassName"]),
+		row.String("Reason", status["reason"]), row.Age(), row.Wide("VolumeMode", doc["volumeMode"])}
+	return row.New(r, row.Kind[*v1.PersistentVolume]{
+		Spec:   func(p *v1.PersistentVolume) any { return &p.Spec },
+		Status: func(p *v1.PersistentVolume) any { return &p.Status },
+		Default: func(p *v1.PersistentVolume) {
+			if p.Status.Phase == "" {
+				p.Status.Phase = v1.VolumePending
+			}
+			if p.Spec.PersistentVolumeReclaimPolicy == "" {
+				p.Spec.PersistentVolumeReclaimPolicy = v1.PersistentVolumeReclaimRetain
+			}
+			if p.Spec.VolumeMode == nil {
+				p.Spec.VolumeMode = ptr.To(v1.PersistentVolumeFilesystem)
+			}
+			if h := p.Spec.HostPath; h != nil && h.Type == nil {
+				h.Type = ptr.To(v1.HostPathUnset)
+			}
+		},
+		PrepareForCreate: func(p *v1.PersistentVolume) {
+			p.Status = v1.PersistentVolumeStatus{Phase: v1.VolumePending, LastPhaseTransitionTime: ptr.To(metav1.Now().Rfc3339Copy())}
+		},
+		Validate: func(p *v1.PersistentVolume) field.ErrorList {
+			at := field.NewPath("spec")
+			errs := validateModes(p.Spec.AccessModes, at.Child("accessModes"))
+			if len(p.Spec.Capacity) == 0 {
+				errs = append(errs, field.Required(at.Child("capacity"), ""))
+			} else if q, ok := p.Spec.Capacity[v1.ResourceStorage]; !ok || len(p.Spec.Capacity) > 1 {
+				errs = append(errs, field.NotSupported(at.Child("capacity"), p.Spec.Capacity, []v1.ResourceName{v1.ResourceStorage}))
+			} else if q.Sign() <= 0 {
+				errs = append(errs, field.Invalid(at.Child("capacity").Key("storage"), q.String(), "must be greater than zero"))
+			}
+			if equality.Semantic.DeepEqual(p.Spec.PersistentVolumeSource, v1.PersistentVolumeSource{}) {
+				errs = append(errs, field.Required(at, "must specify a volume type"))
+			}
+			return errs
+		},
+		ValidateUpdate: func(p, old *v1.PersistentVolume) (errs field.ErrorList) {
+			if !equality.Semantic.DeepEqual(p.Spec.PersistentVolumeSource, old.Spec.PersistentVolumeSource) {
+				errs = append(errs, field.Forbidden(field.NewPath("spec", "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"))
+			}
+			return errs
+		},
+		Cells: func(p *v1.PersistentVolume, now time.Time) []any {
+			phase := string(p.Status.Phase)
+			if p.DeletionTimestamp != nil {
+				phase = "Terminating"
+			}
+			claim := ""
+			if c := p.Spec.ClaimRef; c != nil {
+				claim = c.Namespace + "/" + c.Name
+			}
+			size := p.Spec.Capacity[v1.ResourceStorage]
+			return []any{p.Name, size.String(), accessModes(p.Spec.AccessModes), string(p.Spec.PersistentVolumeReclaimPolicy), phase, claim,
+				p.Spec.StorageClassName, unset(ptr.Deref(p.Spec.VolumeAttributesClassName, "")), p.Status.Reason, row.Created(p, now), string(ptr.Deref(p.Spec.VolumeMode, "<unset>"))}
+		},
+	})
+}
+
+func unset(s string) string {
+	if s == "" {
+		return "<unset>"
+	}
+	return s
+}
+
+func persistentVolumeClaims() *api.Resource {
+	r := named("persistentvolumeclaims", "PersistentVolumeClaim", "persistentvolumeclaim", "persistentvolumeclaims", true, []string{"pvc"},
+		func() runtime.Object { return &v1.PersistentVolumeClaim{} }, func() runtime.Object { return &v1.PersistentVolumeClaimList{} })
+	r.DeleteReturnsObject = true
+	doc, status := v1.PersistentVolumeClaimSpec{}.SwaggerDoc(), v1.PersistentVolumeClaimStatus{}.SwaggerDoc()
+	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Status", status["phase"]), row.String("Volume", doc["volumeName"]),
+		row.String("Capacity", status["capacity"]), row.String("Access Modes", status["accessModes"]), row.String("StorageClass", doc["storageClassName"]),
+		row.String("VolumeAttributesClass", doc["volumeAttributesClassName"]), row.Age(), row.Wide("VolumeMode", doc["volumeMode"])}
+	return row.New(r, row.Kind[*v1.PersistentVolumeClaim]{
+		Spec:   func(p *v1.PersistentVolumeClaim) any { return &p.Spec },
+		Status: func(p *v1.PersistentVolumeClaim) any { return &p.Status },
+		Default: func(p *v1.PersistentVolumeClaim) {
+			if p.Status.Phase == "" {
+				p.Status.Phase = v1.ClaimPending
+			}
+			if p.Spec.VolumeMode == nil {
+				p.Spec.VolumeMode = ptr.To(v1.PersistentVolumeFilesystem)
+			}
+		},
+		PrepareForCreate: func(p *v1.PersistentVolumeClaim) { p.Status = v1.PersistentVolumeClaimStatus{Phase: v1.ClaimPending} },
+		Validate: func(p *v1.PersistentVolumeClaim) field.ErrorList {
+			at := field.NewPath("spec")
+			errs := validateModes(p.Spec.AccessModes, at.Child("accessModes"))
+			if q, ok := p.Spec.Resources.Requests[v1.ResourceStorage]; !ok {
+				errs = append(errs, field.Required(at.Child("resources").Key("storage"), ""))
+			} else if q.Sign() <= 0 {
+				errs = append(errs, field.Invalid(at.Child("resources").Key("storage"), q.String(), "must be greater than zero"))
+			}
+			return errs
+		},
+		ValidateUpdate: func(p, old *v1.PersistentVolumeClaim) (errs field.ErrorList) {
+			a, b := p.Spec.DeepCopy(), old.Spec.DeepCopy()
+			a.Resources, b.Resources = v1.VolumeResourceRequirements{}, v1.VolumeResourceRequirements{}
+			a.VolumeAttributesClassName, b.VolumeAttributesClassName = nil, nil
+			if b.VolumeName == "" {
+				b.VolumeName = a.VolumeName
+			}
+			if !equality.Semantic.DeepEqual(a, b) {
+				errs = append(errs, field.Forbidden(field.NewPath("spec"), "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"))
+			}
+			return errs
+		},
+		Cells: func(p *v1.PersistentVolumeClaim, now time.Time) []any {
+			phase := string(p.Status.Phase)
+			if p.DeletionTimestamp != nil {
+				phase = "Terminating"
+			}
+			capacity, modes := "", ""
+			if p.Spec.VolumeName != "" {
+				modes = accessModes(p.Status.AccessModes)
+				q := p.Status.Capacity[v1.ResourceStorage]
+				capacity = q.String()
+			}
+			return []any{p.Name, phase, p.Spec.VolumeName, capacity, modes, ptr.Deref(p.Spec.StorageClassName, ""),
+				unset(ptr.Deref(p.Spec.VolumeAttributesClassName, "")), row.Created(p, now), string(ptr.Deref(p.Spec.VolumeMode, "<unset>"))}
+		},
+	})
+}

@@ -1,0 +1,85 @@
+package flowcontrol
+
+import (
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/flowcontrol/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
+)
+
+func TestValidation(t *testing.T) {
+	rule := func(rule string) string {
+		return `{metadata: {name: s}, spec: {priorityLevelConfiguration: {name: l}, rules: [` + rule + `]}}`
+	}
+	const at = `spec.rules[0]`
+	for name, c := range map[string]struct {
+		resource, object string
+		want             []string
+	}{
+		"schema": {"flowschemas", rule(`{subjects: [{kind: Group, group: {name: g}}], nonResourceRules: [{verbs: ["*"], nonResourceURLs: [/healthz, "/x/*", "/"]}]}`), nil},
+		"schema of nothing": {"flowschemas", `{spec: {matchingPrecedence: 1}}`, []string{
+			`spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1`,
+			`spec.priorityLevelConfiguration.name: Required value: must reference a priority level`}},
+		"rule of nothing": {"flowschemas", rule(`{}`), []string{
+			at + `.subjects: Required value: subjects must contain at least one value`,
+			at + `: Required value: at least one of resourceRules and nonResourceRules has to be non-empty`}},
+		"subject of two kinds": {"flowschemas", rule(`{subjects: [{kind: User, group: {name: g}}], resourceRules: [{verbs: [get, "*"], apiGroups: [a], resources: [r], namespaces: [UP]}]}`), []string{
+			at + `.subjects[0].user: Required value: user is required when subject kind is 'User'`,
+			at + `.subjects[0].group: Forbidden: group is forbidden when subject kind is not 'Group'`,
+			at + `.resourceRules[0].verbs: Invalid value: ["get","*"]: if '*' is present, must not specify other verbs`,
+			at + `.resourceRules[0].namespaces[0]: Invalid value: "UP": each member of this list must be '*' or a DNS-1123 label; a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')`}},
+		"urls": {"flowschemas", rule(`{subjects: [{kind: Group, group: {name: g}}], nonResourceRules: [{verbs: [get], nonResourceURLs: [a, /a//b, "/a*", "/a b"]}]}`), []string{
+			at + `.nonResourceRules[0].nonResourceURLs[0]: Invalid value: "a": must start with slash`,
+			at + `.nonResourceRules[0].nonResourceURLs[1]: Invalid value: "/a//b": must not contain double slash`,
+			at + `.nonResourceRules[0].nonResourceURLs[2]: Invalid value: "/a*": wildcard can only do suffix matching`,
+			at + `.nonResourceRules[0].nonResourceURLs[3]: Invalid value: "/a b": must not contain white-space`}},
+		"level": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {}}}}}`, nil},
+		"level that is exempt": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Exempt}}`, []string{
+			"spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if `name` is 'exempt'"}},
+		"level with wrong queues": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {lendablePercent: 101, limitResponse: {type: Queue, queuing: {queues: 4, handSize: 8}}}}}`, []string{
+			`spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive`,
+			`spec.limited.limitResponse.queuing.handSize: Invalid value: 8: should not be greater than queues (4)`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := find(t, c.resource)
+			expect(t, r.Validate(object(t, r, c.object)), c.want...)
+		})
+	}
+}
+
+// The objects that every cluster has are good by these rules, and fixed.
+func TestBootstrapObjects(t *testing.T) {
+	schemas, levels := find(t, "flowschemas"), find(t, "prioritylevelconfigurations")
+	check := func(r interface{ GetName() string }, validate func() int) {
+		if n := validate(); n > 0 {
+			t.Errorf("%s has %d errors", r.GetName(), n)
+		}
+	}
+	for _, s := range append(bootstrap.MandatoryFlowSchemas, bootstrap.SuggestedFlowSchemas...) {
+		check(s, func() int { return len(schemas.Validate(s)) })
+	}
+	for _, p := range append(bootstrap.MandatoryPriorityLevelConfigurations, bootstrap.SuggestedPriorityLevelConfigurations...) {
+		check(p, func() int { return len(levels.Validate(p)) })
+	}
+	exempt := bootstrap.MandatoryPriorityLevelConfigurationExempt.DeepCopy()
+	exempt.Spec.Exempt.NominalConcurrencyShares = new(int32(7))
+	expect(t, levels.Validate(runtime.Object(exempt)))
+	schema := bootstrap.MandatoryFlowSchemaCatchAll.DeepCopy()
+	schema.Spec.MatchingPrecedence--
+	if errs := schemas.Validate(schema); len(errs) != 1 || errs[0].Detail != "spec of 'catch-all' must equal the fixed value" {
+		t.Errorf("a changed catch-all gives %v", errs)
+	}
+}
+
+func TestTable(t *testing.T) {
+	r := find(t, "prioritylevelconfigurations")
+	p := object(t, r, `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {}}}}}`).(*v1.PriorityLevelConfiguration)
+	cells := r.Cells(p, time.Now())
+	for i, want := range []any{"l", "Limited", int64(30), int64(64), int64(8), int64(50)} {
+		if cells[i] != want {
+			t.Errorf("cell %d is %v, want %v", i, cells[i], want)
+		}
+	}
+}

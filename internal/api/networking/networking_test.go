@@ -1,0 +1,108 @@
+package networking
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/networking/v1"
+)
+
+func TestValidation(t *testing.T) {
+	path := func(kind, path, backend string) string {
+		return `{spec: {rules: [{host: a.example.com, http: {paths: [{path: "` + path + `", pathType: ` + kind + `, backend: ` + backend + `}]}}]}}`
+	}
+	const service = `{service: {name: s, port: {number: 80}}}`
+	const backend = `spec.rules[0].http.paths[0].backend`
+	for name, c := range map[string]struct {
+		resource, object string
+		want             []string
+	}{
+		"ingress":                        {"ingresses", path("Prefix", "/", service), nil},
+		"ingress to a service of digits": {"ingresses", path("Prefix", "/", `{service: {name: 1s, port: {name: http}}}`), nil},
+		"ingress of nothing": {"ingresses", `{}`, []string{
+			"spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"}},
+		"ingress with a relative path": {"ingresses", path("Exact", "a//b/..", service), []string{
+			`spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must be an absolute path`,
+			`spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": must not contain '//'`,
+			`spec.rules[0].http.paths[0].path: Invalid value: "a//b/..": cannot end with '/..'`}},
+		"ingress with an odd path type": {"ingresses", path("Suffix", "/", service), []string{
+			`spec.rules[0].http.paths[0].pathType: Unsupported value: "Suffix": supported values: "Exact", "ImplementationSpecific", "Prefix"`}},
+		"ingress to no port": {"ingresses", path("Prefix", "/", `{service: {name: s}}`), []string{
+			backend + `: Required value: port name or number is required`}},
+		"ingress to nothing": {"ingresses", path("Prefix", "/", `{}`), []string{
+			backend + `: Invalid value: "": resource or service backend is required`}},
+		"ingress with two classes": {"ingresses", `{metadata: {annotations: {kubernetes.io/ingress.class: a}}, spec: {ingressClassName: b, defaultBackend: ` + service + `}}`, []string{
+			"annotations.kubernetes.io/ingress.class: Invalid value: \"a\": must match `ingressClassName` when both are specified"}},
+		"class": {"ingressclasses", `{spec: {controller: example.com/c, parameters: {kind: K, name: n}}}`, nil},
+		"class with a namespace of a cluster's": {"ingressclasses", `{spec: {controller: example.com/c, parameters: {kind: K, name: n, namespace: x}}}`, []string{
+			"spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'"}},
+		"policy": {"networkpolicies", `{spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: 80, endPort: 90}]}]}}`, nil},
+		"policy with wrong peers": {"networkpolicies", `{spec: {podSelector: {}, egress: [{to: [{}, {ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}, podSelector: {}}], ports: [{endPort: 90}, {port: http, endPort: 1}, {protocol: ICMP}]}]}}`, []string{
+			`spec.egress[0].to[0]: Required value: must specify a peer`,
+			`spec.egress[0].to[1]: Forbidden: may not specify both ipBlock and another peer`,
+			"spec.egress[0].to[1].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
+			"spec.egress[0].ports[0].endPort: Invalid value: 90: may not be specified when `port` is not specified",
+			"spec.egress[0].ports[1].endPort: Invalid value: 1: may not be specified when `port` is non-numeric",
+			`spec.egress[0].ports[2].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"`}},
+		"address": {"ipaddresses", `{metadata: {name: 10.0.0.1}, spec: {parentRef: {resource: services, name: s, namespace: n}}}`, nil},
+		"address of nobody": {"ipaddresses", `{metadata: {name: 10.0.0.1}}`, []string{
+			`spec.parentRef: Required value`}},
+		"range":            {"servicecidrs", `{spec: {cidrs: [10.0.0.0/16, "fd00::/112"]}}`, nil},
+		"range of nothing": {"servicecidrs", `{}`, []string{`spec.cidrs: Required value: at least one CIDR required`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := find(t, c.resource)
+			expect(t, r.Validate(object(t, r, c.object)), c.want...)
+		})
+	}
+}
+
+func TestUpdates(t *testing.T) {
+	for name, c := range map[string]struct {
+		resource, old, object string
+		want                  []string
+	}{
+		"policy keeps a badly written range": {"networkpolicies",
+			`{spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/8}}]}]}}`,
+			`{metadata: {labels: {a: b}}, spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/8}}]}]}}`, nil},
+		"class keeps its controller": {"ingressclasses", `{spec: {controller: example.com/c}}`, `{spec: {controller: example.com/d}}`, []string{
+			`spec.controller: Invalid value: "example.com/d": field is immutable`}},
+		"range grows a family": {"servicecidrs", `{spec: {cidrs: [10.0.0.0/16]}}`, `{spec: {cidrs: [10.0.0.0/16, "fd00::/112"]}}`, nil},
+		"range keeps its family": {"servicecidrs", `{spec: {cidrs: [10.0.0.0/16]}}`, `{spec: {cidrs: [10.1.0.0/16]}}`, []string{
+			`spec.cidrs: Invalid value: ["10.1.0.0/16"]: field is immutable`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := find(t, c.resource)
+			expect(t, r.ValidateUpdate(object(t, r, c.object), object(t, r, c.old)), c.want...)
+		})
+	}
+}
+
+func TestNamesOfAddresses(t *testing.T) {
+	valid := find(t, "ipaddresses").ValidateName
+	for name, good := range map[string]bool{
+		"10.0.0.1": true, "fd00::1": true, "10.0.0.01": false, "FD00::1": false, "::ffff:1.2.3.4": false, "x": false,
+	} {
+		if msgs := valid(name, false); (len(msgs) == 0) != good {
+			t.Errorf("%s: %q", name, msgs)
+		}
+	}
+}
+
+func TestNetworkPolicyDefaults(t *testing.T) {
+	r := find(t, "networkpolicies")
+	p := object(t, r, `{spec: {podSelector: {}, egress: [{ports: [{port: 53}]}]}}`).(*v1.NetworkPolicy)
+	if !slices.Equal(p.Spec.PolicyTypes, []v1.PolicyType{"Ingress", "Egress"}) || *p.Spec.Egress[0].Ports[0].Protocol != "TCP" {
+		t.Errorf("the policy is %+v", p.Spec)
+	}
+}
+
+func TestIngressTable(t *testing.T) {
+	r := find(t, "ingresses")
+	i := object(t, r, `{metadata: {name: i}, spec: {tls: [{}], rules: [{host: a}, {host: b}, {host: c}, {host: d}]}, status: {loadBalancer: {ingress: [{ip: 2.2.2.2}, {ip: 1.1.1.1}]}}}`)
+	want := []any{"i", "<none>", "a,b,c + 1 more...", "1.1.1.1,2.2.2.2", "80, 443", "<unknown>"}
+	if got := r.Cells(i, time.Now()); !slices.Equal(got, want) {
+		t.Errorf("cells are %v, want %v", got, want)
+	}
+}

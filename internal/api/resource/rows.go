@@ -1,0 +1,166 @@
+package resource
+
+import (
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
+)
+
+// Resources gives the rows of resource.k8s.io/v1.
+func Resources() []*api.Resource {
+	return []*api.Resource{deviceClasses(), claims(), claimTemplates(), resourceSlices()}
+}
+
+func base(resource, kind, singular string, namespaced bool, one, list func() runtime.Object, columns ...metav1.TableColumnDefinition) api.Resource {
+	return api.Resource{
+		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
+		Kind:                 kind,
+		Singular:             singular,
+		Namespaced:           namespaced,
+		New:                  one,
+		NewList:              list,
+		StoragePrefix:        resource,
+		Columns:              columns,
+	}
+}
+
+func deviceClasses() *api.Resource {
+	r := base("deviceclasses", "DeviceClass", "deviceclass", false,
+		func() runtime.Object { return &v1.DeviceClass{} }, func() runtime.Object { return &v1.DeviceClassList{} },
+		row.Name(), row.Age())
+	return row.New(r, row.Kind[*v1.DeviceClass]{
+		Generation:     true,
+		Spec:           func(c *v1.DeviceClass) any { return &c.Spec },
+		Validate:       validateClass,
+		ValidateUpdate: validateClassUpdate,
+		Cells:          func(c *v1.DeviceClass, now time.Time) []any { return []any{c.Name, row.Created(c, now)} },
+	})
+}
+
+func claims() *api.Resource {
+	r := base("resourceclaims", "ResourceClaim", "resourceclaim", true,
+		func() runtime.Object { return &v1.ResourceClaim{} }, func() runtime.Object { return &v1.ResourceClaimList{} },
+		row.Name(), row.String("State", "A summary of the current state (allocated, pending, reserved, etc.)."), row.Age())
+	return row.New(r, row.Kind[*v1.ResourceClaim]{
+		Spec:    func(c *v1.ResourceClaim) any { return &c.Spec },
+		Status:  func(c *v1.ResourceClaim) any { return &c.Status },
+		Default: func(c *v1.ResourceClaim) { setDefaults(&c.Spec) },
+		PrepareStatusUpdate: func(c, _ *v1.ResourceClaim) {
+			// What drivers said of devices goes with the allocation of them.
+			if c.Status.Allocation == nil {
+				c.Status.Devices = nil
+			}
+		},
+		Validate:             validateClaim,
+		ValidateUpdate:       validateClaimUpdate,
+		ValidateStatusUpdate: validateClaimStatusUpdate,
+		Cells: func(c *v1.ResourceClaim, now time.Time) []any {
+			return []any{c.Name, state(c), row.Created(c, now)}
+		},
+	})
+}
+
+func state(c *v1.ResourceClaim) string {
+	var list []string
+	if c.DeletionTimestamp != nil {
+		list = append(list, "deleted")
+	}
+	switch {
+	case c.Status.Allocation != nil:
+		list = append(list, "allocated")
+	case c.DeletionTimestamp == nil:
+		list = append(list, "pending")
+	}
+	if len(c.Status.ReservedFor) > 0 {
+		list = append(list, "reserved")
+	}
+	return strings.Join(list, ",")
+}
+
+func claimTemplates() *api.Resource {
+	r := base("resourceclaimtemplates", "ResourceClaimTemplate", "resourceclaimtemplate", true,
+		func() runtime.Object { return &v1.ResourceClaimTemplate{} }, func() runtime.Object { return &v1.ResourceClaimTemplateList{} },
+		row.Name(), row.Age())
+	return row.New(r, row.Kind[*v1.ResourceClaimTemplate]{
+		Default:        func(t *v1.ResourceClaimTemplate) { setDefaults(&t.Spec.Spec) },
+		Validate:       validateTemplate,
+		ValidateUpdate: validateTemplateUpdate,
+		Cells: func(t *v1.ResourceClaimTemplate, now time.Time) []any {
+			return []any{t.Name, row.Created(t, now)}
+		},
+	})
+}
+
+func resourceSlices() *api.Resource {
+	spec := v1.ResourceSliceSpec{}.SwaggerDoc()
+	r := base("resourceslices", "ResourceSlice", "resourceslice", false,
+		func() runtime.Object { return &v1.ResourceSlice{} }, func() runtime.Object { return &v1.ResourceSliceList{} },
+		row.Name(), row.String("Node", spec["nodeName"]), row.String("Driver", spec["driver"]),
+		row.String("Pool", v1.ResourcePool{}.SwaggerDoc()["name"]), row.Age())
+	r.FieldLabels = []string{v1.ResourceSliceSelectorNodeName, v1.ResourceSliceSelectorDriver, v1.ResourceSliceSelectorPoolName}
+	return row.New(r, row.Kind[*v1.ResourceSlice]{
+		Generation: true,
+		Spec:       func(s *v1.ResourceSlice) any { return &s.Spec },
+		Default: func(s *v1.ResourceSlice) {
+			for i := range s.Spec.Devices {
+				for j := range s.Spec.Devices[i].Taints {
+					if t := &s.Spec.Devices[i].Taints[j]; t.TimeAdded == nil {
+						t.TimeAdded = &metav1.Time{Time: time.Now().Truncate(time.Second)}
+					}
+				}
+			}
+		},
+		Validate:       validateSlice,
+		ValidateUpdate: validateSliceUpdate,
+		Fields: func(s *v1.ResourceSlice) fields.Set {
+			return fields.Set{
+				v1.ResourceSliceSelectorNodeName: ptr.Deref(s.Spec.NodeName, ""),
+				v1.ResourceSliceSelectorDriver:   s.Spec.Driver,
+				v1.ResourceSliceSelectorPoolName: s.Spec.Pool.Name,
+			}
+		},
+		Cells: func(s *v1.ResourceSlice, now time.Time) []any {
+			return []any{s.Name, ptr.Deref(s.Spec.NodeName, ""), s.Spec.Driver, s.Spec.Pool.Name, row.Created(s, now)}
+		},
+	})
+}
+
+func setDefaults(s *v1.ResourceClaimSpec) {
+	for i := range s.Devices.Requests {
+		r := &s.Devices.Requests[i]
+		if e := r.Exactly; e != nil {
+			setCount(&e.AllocationMode, &e.Count)
+			setOperators(e.Tolerations)
+		}
+		for j := range r.FirstAvailable {
+			sub := &r.FirstAvailable[j]
+			setCount(&sub.AllocationMode, &sub.Count)
+			setOperators(sub.Tolerations)
+		}
+	}
+}
+
+func setCount(mode *v1.DeviceAllocationMode, count *int64) {
+	if *mode == "" {
+		*mode = v1.DeviceAllocationModeExactCount
+	}
+	if *mode == v1.DeviceAllocationModeExactCount && *count == 0 {
+		*count = 1
+	}
+}
+
+func setOperators(list []v1.DeviceToleration) {
+	for i := range list {
+		if list[i].Operator == "" {
+			list[i].Operator = v1.DeviceTolerationOpEqual
+		}
+	}
+}

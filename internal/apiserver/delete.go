@@ -1,0 +1,270 @@
+package apiserver
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// hasSpecFinalizers: a Namespace has finalizers in its spec, too.
+func hasSpecFinalizers(obj runtime.Object) bool {
+	ns, ok := obj.(*corev1.Namespace)
+	return ok && len(ns.Spec.Finalizers) > 0
+}
+
+// deleteOptions come in the body, or as parameters.
+func (r *call) deleteOptions() (*metav1.DeleteOptions, error) {
+	opts := &metav1.DeleteOptions{}
+	data, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > 0 {
+		mt, err := r.contentType()
+		if err != nil {
+			return nil, err
+		}
+		gvk := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
+		obj, got, err := r.s.codecs.decoder(mt, false).Decode(data, &gvk, opts)
+		if err != nil {
+			return nil, decodeError(err, got, gvk, data)
+		}
+		o, ok := obj.(*metav1.DeleteOptions)
+		if !ok {
+			return nil, badRequest("decoded object cannot be converted to DeleteOptions")
+		}
+		opts = o
+	} else if err := r.options(opts); err != nil {
+		return nil, err
+	}
+	return opts, invalidOptions("DeleteOptions", metav1validation.ValidateDeleteOptions(opts))
+}
+
+// delete ends the object that the request names, now or when its grace period
+// and finalizers allow.
+func (r *call) delete() error {
+	opts, err := r.deleteOptions()
+	if err != nil {
+		return err
+	}
+	e, gone, err := r.end(r.info.Namespace, r.info.Name, opts)
+	if err != nil {
+		return err
+	}
+	if !gone || r.row.DeleteReturnsObject {
+		return r.writeEntry(http.StatusOK, e)
+	}
+	acc, err := meta.Accessor(e.Object)
+	if err != nil {
+		return err
+	}
+	r.writeStatus(http.StatusOK, &metav1.Status{
+		Status:  metav1.StatusSuccess,
+		Details: &metav1.StatusDetails{Name: acc.GetName(), Group: r.row.Group, Kind: r.row.Resource, UID: acc.GetUID()},
+	})
+	return nil
+}
+
+// end deletes one object; gone says that it has been removed.
+func (r *call) end(ns, name string, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
+	key := r.row.Key(ns, name)
+	for {
+		e, err := r.s.Store.Get(r.ctx(), key)
+		if err != nil {
+			return nil, false, r.storeError(err, name)
+		}
+		if e == nil {
+			return nil, false, apierrors.NewNotFound(r.groupResource(), name)
+		}
+		ne, gone, err := r.endOnce(e, opts)
+		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		return ne, gone, r.storeError(err, name)
+	}
+}
+
+func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
+	old, err := versioned(r.row, e.Object)
+	if err != nil {
+		return nil, false, err
+	}
+	oldAcc, err := meta.Accessor(old)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := r.preconditions(opts.Preconditions, oldAcc); err != nil {
+		return nil, false, err
+	}
+	w := writing{verb: "delete", options: opts, dryRun: isDryRun(opts.DryRun)}
+	attrs := admission.NewAttributesRecord(nil, old, r.row.GVK(), oldAcc.GetNamespace(), oldAcc.GetName(), r.row.GroupVersionResource, "", admission.Delete, opts, w.dryRun, r.user)
+	if err := r.mutate(attrs); err != nil {
+		return nil, false, err
+	}
+	if err := r.validate(attrs); err != nil {
+		return nil, false, err
+	}
+	obj := old.DeepCopyObject()
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, false, err
+	}
+	changed, wait := r.grace(obj, acc, opts)
+	if fs := r.finalizers(acc, opts); !slices.Equal(fs, acc.GetFinalizers()) {
+		acc.SetFinalizers(fs)
+		changed = true
+	}
+	if !wait && (len(acc.GetFinalizers()) > 0 || hasSpecFinalizers(obj)) {
+		if acc.GetDeletionTimestamp() == nil {
+			r.mark(acc, 0)
+			changed = true
+		} else if g := acc.GetDeletionGracePeriodSeconds(); g == nil || *g != 0 {
+			acc.SetDeletionGracePeriodSeconds(ptr(int64(0)))
+			changed = true
+		}
+		wait = true
+	}
+	if ns, ok := obj.(*corev1.Namespace); ok && wait && ns.Status.Phase != corev1.NamespaceTerminating {
+		ns.Status.Phase = corev1.NamespaceTerminating
+		changed = true
+	}
+	if w.dryRun {
+		ne, err := r.unstored(obj)
+		return ne, !wait, err
+	}
+	if !wait {
+		d, err := r.remove(e, old)
+		return d, true, err
+	}
+	if !changed {
+		return e, false, nil
+	}
+	stored, err := r.hub(obj)
+	if err != nil {
+		return nil, false, err
+	}
+	ne, err := r.s.Store.Update(r.ctx(), e.Key, e.ModRevision, stored, r.ttl(obj))
+	if err == nil {
+		r.recorded(Write{Verb: "delete", Object: ne.Object, Old: e.Object})
+	}
+	return ne, false, err
+}
+
+// mark sets the time of the deletion, seconds from now.
+func (r *call) mark(acc metav1.Object, seconds int64) {
+	acc.SetDeletionTimestamp(&metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second).Add(time.Duration(seconds) * time.Second)})
+	acc.SetDeletionGracePeriodSeconds(&seconds)
+	// The spec's meaning changes with the deletion.
+	if acc.GetGeneration() > 0 {
+		acc.SetGeneration(acc.GetGeneration() + 1)
+	}
+}
+
+// grace begins or shortens a graceful deletion. wait says that the object has
+// to stay for its grace period.
+func (r *call) grace(obj runtime.Object, acc metav1.Object, opts *metav1.DeleteOptions) (changed, wait bool) {
+	if r.row.GracePeriod == nil {
+		return false, false
+	}
+	seconds := r.row.GracePeriod(obj, opts.GracePeriodSeconds)
+	if acc.GetDeletionTimestamp() == nil {
+		if seconds == 0 {
+			return false, false
+		}
+		r.mark(acc, seconds)
+		return true, true
+	}
+	current := int64(0)
+	if g := acc.GetDeletionGracePeriodSeconds(); g != nil {
+		current = *g
+	}
+	if current == 0 {
+		return false, false
+	}
+	if opts.GracePeriodSeconds == nil || seconds >= current {
+		return false, true
+	}
+	if seconds == 0 {
+		return false, false
+	}
+	begun := acc.GetDeletionTimestamp().Add(-time.Duration(current) * time.Second)
+	acc.SetDeletionTimestamp(&metav1.Time{Time: begun.Add(time.Duration(seconds) * time.Second)})
+	acc.SetDeletionGracePeriodSeconds(&seconds)
+	return true, true
+}
+
+// finalizers gives those of the object once the propagation policy is known.
+func (r *call) finalizers(acc metav1.Object, opts *metav1.DeleteOptions) []string {
+	old := acc.GetFinalizers()
+	orphan := slices.Contains(old, metav1.FinalizerOrphanDependents)
+	foreground := slices.Contains(old, metav1.FinalizerDeleteDependents)
+	switch {
+	case opts.OrphanDependents != nil:
+		orphan, foreground = *opts.OrphanDependents, false
+	case opts.PropagationPolicy != nil:
+		orphan = *opts.PropagationPolicy == metav1.DeletePropagationOrphan
+		foreground = *opts.PropagationPolicy == metav1.DeletePropagationForeground
+	case !orphan && !foreground:
+		orphan = r.row.OrphanByDefault
+	}
+	out := slices.DeleteFunc(slices.Clone(old), func(f string) bool {
+		return f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents
+	})
+	if orphan {
+		out = append(out, metav1.FinalizerOrphanDependents)
+	}
+	if foreground {
+		out = append(out, metav1.FinalizerDeleteDependents)
+	}
+	if slices.Equal(sorted(out), sorted(old)) {
+		return old
+	}
+	return out
+}
+
+func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
+
+// deleteCollection ends every selected object, and answers with them.
+func (r *call) deleteCollection() error {
+	lopts, sel, err := r.listOptions()
+	if err != nil {
+		return err
+	}
+	a, err := r.accept(canTransform)
+	if err != nil {
+		return err
+	}
+	opts, err := r.deleteOptions()
+	if err != nil {
+		return err
+	}
+	lo := store.ListOptions{Limit: int(lopts.Limit), Index: sel.index, Value: sel.value}
+	if !sel.trivial {
+		lo.Match = sel.matches
+	}
+	res, err := r.s.Store.List(r.ctx(), sel.prefix, lo)
+	if err != nil {
+		return r.storeError(err, "")
+	}
+	for _, e := range res.Entries {
+		acc, err := meta.Accessor(e.Object)
+		if err != nil {
+			return err
+		}
+		if _, _, err := r.end(acc.GetNamespace(), acc.GetName(), opts); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return r.writeList(a, res.Entries, metav1.ListMeta{ResourceVersion: formatRevision(r.s.Store.Revision())})
+}

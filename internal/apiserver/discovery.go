@@ -1,0 +1,290 @@
+package apiserver
+
+import (
+	"crypto/sha512"
+	stdjson "encoding/json"
+	"fmt"
+	"net/http"
+	"sort"
+	"strings"
+	"sync"
+
+	apidiscovery "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"keelson.dev/keelson/internal/api"
+)
+
+// discoveryCache keeps what is made of the catalogue until that changes.
+type discoveryCache struct {
+	mu         sync.Mutex
+	generation uint64
+	aggregated map[bool]*apidiscovery.APIGroupDiscoveryList // by whether it is the core group
+	etag       map[bool]string
+}
+
+var aggregatedKinds = map[schema.GroupVersionKind]bool{
+	{Group: "apidiscovery.k8s.io", Version: "v2", Kind: "APIGroupDiscoveryList"}: true,
+}
+
+// serveDiscovery answers below /api and /apis; false if path is not discovery's.
+func (r *call) serveDiscovery(parts []string) (bool, error) {
+	groups := r.s.Catalogue.Groups()
+	switch {
+	case len(parts) == 1:
+		a, err := r.accept(func(k schema.GroupVersionKind) bool { return aggregatedKinds[k] })
+		if err != nil {
+			return true, err
+		}
+		core := parts[0] == "api"
+		if !a.as.Empty() {
+			return true, r.writeAggregated(a, core)
+		}
+		if core {
+			v := &metav1.APIVersions{Versions: []string{"v1"}, ServerAddressByClientCIDRs: []metav1.ServerAddressByClientCIDR{{ClientCIDR: "0.0.0.0/0", ServerAddress: r.req.Host}}}
+			v.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIVersions"})
+			return true, r.writeAs(http.StatusOK, a, v)
+		}
+		l := &metav1.APIGroupList{Groups: []metav1.APIGroup{}}
+		l.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIGroupList"})
+		for _, g := range groups {
+			if g.Name != "" {
+				l.Groups = append(l.Groups, *apiGroup(g.Name, g.Versions))
+			}
+		}
+		return true, r.writeAs(http.StatusOK, a, l)
+	case parts[0] == "apis" && len(parts) == 2:
+		for _, g := range groups {
+			if g.Name == parts[1] && g.Name != "" {
+				a, err := r.accept(nil)
+				if err != nil {
+					return true, err
+				}
+				out := apiGroup(g.Name, g.Versions)
+				out.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIGroup"})
+				return true, r.writeAs(http.StatusOK, a, out)
+			}
+		}
+	case parts[0] == "api" && len(parts) == 2 || parts[0] == "apis" && len(parts) == 3:
+		gv := schema.GroupVersion{Version: parts[len(parts)-1]}
+		if parts[0] == "apis" {
+			gv.Group = parts[1]
+		}
+		l := &metav1.APIResourceList{GroupVersion: gv.String(), APIResources: []metav1.APIResource{}}
+		l.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"})
+		for _, row := range r.s.Catalogue.Rows() {
+			if row.GroupVersion() == gv {
+				l.APIResources = append(l.APIResources, apiResources(row)...)
+			}
+		}
+		if len(l.APIResources) == 0 {
+			return false, nil
+		}
+		sort.SliceStable(l.APIResources, func(i, j int) bool { return l.APIResources[i].Name < l.APIResources[j].Name })
+		a, err := r.accept(nil)
+		if err != nil {
+			return true, err
+		}
+		return true, r.writeAs(http.StatusOK, a, l)
+	}
+	return false, nil
+}
+
+func apiGroup(name string, versions []string) *metav1.APIGroup {
+	g := &metav1.APIGroup{Name: name}
+	for _, v := range versions {
+		g.Versions = append(g.Versions, metav1.GroupVersionForDiscovery{GroupVersion: name + "/" + v, Version: v})
+	}
+	g.PreferredVersion = g.Versions[0]
+	return g
+}
+
+var updateVerbs = []string{"get", "patch", "update"}
+
+// apiResources gives the resource and its subresources in discovery's form.
+func apiResources(row *api.Resource) []metav1.APIResource {
+	out := []metav1.APIResource{{
+		Name: row.Resource, SingularName: row.Singular, Namespaced: row.Namespaced, Kind: row.Kind,
+		Verbs: row.ServedVerbs(), ShortNames: row.ShortNames, Categories: row.Categories,
+	}}
+	for _, sub := range subresources(row) {
+		kind := sub.Kind
+		if kind.GroupVersion() == row.GroupVersion() {
+			kind.Group, kind.Version = "", ""
+		}
+		out = append(out, metav1.APIResource{
+			Name: row.Resource + "/" + sub.Name, Namespaced: row.Namespaced, Group: kind.Group, Version: kind.Version, Kind: kind.Kind, Verbs: sub.Verbs,
+		})
+	}
+	return out
+}
+
+func subresources(row *api.Resource) []api.Subresource {
+	var subs []api.Subresource
+	if row.Status != nil {
+		subs = append(subs, api.Subresource{Name: "status", Kind: row.GVK(), Verbs: updateVerbs})
+	}
+	if row.Scale != nil {
+		subs = append(subs, api.Subresource{Name: "scale", Kind: schema.GroupVersionKind{Group: "autoscaling", Version: "v1", Kind: "Scale"}, Verbs: updateVerbs})
+	}
+	for name := range row.Updates {
+		verbs := updateVerbs
+		if name == "finalize" {
+			verbs = []string{"update"}
+		}
+		subs = append(subs, api.Subresource{Name: name, Kind: row.GVK(), Verbs: verbs})
+	}
+	subs = append(subs, row.Subresources...)
+	sort.Slice(subs, func(i, j int) bool { return subs[i].Name < subs[j].Name })
+	return subs
+}
+
+func (r *call) writeAggregated(a accepted, core bool) error {
+	list, etag := r.s.aggregated(core)
+	h := r.w.Header()
+	h.Set("ETag", etag)
+	h.Set("Vary", "Accept")
+	if r.req.Header.Get("If-None-Match") == etag {
+		r.code = http.StatusNotModified
+		r.w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	contentType := a.mediaType + ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	if a.mediaType == typeJSON {
+		b, err := stdjson.Marshal(list)
+		if err != nil {
+			return err
+		}
+		return r.write(http.StatusOK, contentType, b, []byte{'\n'})
+	}
+	w := &typedWriter{ResponseWriter: r.w, contentType: contentType}
+	c := *r
+	c.w = w
+	err := c.writeAs(http.StatusOK, a, list)
+	r.code = c.code
+	return err
+}
+
+// typedWriter overrides the content type of an answer.
+type typedWriter struct {
+	http.ResponseWriter
+	contentType string
+}
+
+func (w *typedWriter) WriteHeader(code int) {
+	w.Header().Set("Content-Type", w.contentType)
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (s *Server) aggregated(core bool) (*apidiscovery.APIGroupDiscoveryList, string) {
+	d := &s.discovery
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if gen := s.Catalogue.Generation(); d.aggregated == nil || d.generation != gen {
+		d.generation, d.aggregated, d.etag = gen, map[bool]*apidiscovery.APIGroupDiscoveryList{}, map[bool]string{}
+	}
+	if l := d.aggregated[core]; l != nil {
+		return l, d.etag[core]
+	}
+	l := &apidiscovery.APIGroupDiscoveryList{Items: []apidiscovery.APIGroupDiscovery{}}
+	l.SetGroupVersionKind(apidiscovery.SchemeGroupVersion.WithKind("APIGroupDiscoveryList"))
+	for _, g := range s.Catalogue.Groups() {
+		if (g.Name == "") != core {
+			continue
+		}
+		item := apidiscovery.APIGroupDiscovery{}
+		item.Name = g.Name
+		for _, v := range g.Versions {
+			vd := apidiscovery.APIVersionDiscovery{Version: v, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
+			for _, row := range s.Catalogue.Rows() {
+				if row.Group == g.Name && row.Version == v {
+					vd.Resources = append(vd.Resources, resourceDiscovery(row))
+				}
+			}
+			sort.SliceStable(vd.Resources, func(i, j int) bool { return vd.Resources[i].Resource < vd.Resources[j].Resource })
+			item.Versions = append(item.Versions, vd)
+		}
+		l.Items = append(l.Items, item)
+	}
+	b, _ := stdjson.Marshal(l)
+	d.aggregated[core] = l
+	d.etag[core] = fmt.Sprintf("\"%X\"", sha512.Sum512(b))
+	return l, d.etag[core]
+}
+
+func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {
+	scope := apidiscovery.ScopeCluster
+	if row.Namespaced {
+		scope = apidiscovery.ScopeNamespace
+	}
+	kind := func(k schema.GroupVersionKind) *metav1.GroupVersionKind {
+		return &metav1.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Kind}
+	}
+	d := apidiscovery.APIResourceDiscovery{
+		Resource: row.Resource, ResponseKind: kind(row.GVK()), Scope: scope, SingularResource: row.Singular,
+		Verbs: row.ServedVerbs(), ShortNames: row.ShortNames, Categories: row.Categories,
+	}
+	for _, sub := range subresources(row) {
+		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: sub.Name, ResponseKind: kind(sub.Kind), Verbs: sub.Verbs})
+	}
+	return d
+}
+
+// serveNonResource answers the paths that are not of a resource.
+func (r *call) serveNonResource() error {
+	path := strings.Trim(r.req.URL.Path, "/")
+	parts := strings.Split(path, "/")
+	if r.req.Method != http.MethodGet && r.req.Method != http.MethodHead {
+		return r.notFoundPath()
+	}
+	switch parts[0] {
+	case "api", "apis":
+		if done, err := r.serveDiscovery(parts); done {
+			return err
+		}
+	case "healthz", "livez", "readyz":
+		return r.health(parts)
+	case "version":
+		if len(parts) == 1 {
+			b, err := stdjson.MarshalIndent(r.s.Version, "", "  ")
+			if err != nil {
+				return err
+			}
+			return r.write(http.StatusOK, typeJSON, b)
+		}
+	case "metrics":
+		return r.serveMetrics()
+	case "openapi":
+		return r.serveOpenAPI(parts)
+	case "":
+		b, err := stdjson.MarshalIndent(map[string][]string{"paths": r.paths()}, "", "  ")
+		if err != nil {
+			return err
+		}
+		return r.write(http.StatusOK, typeJSON, b)
+	case ".well-known", "openid":
+		if h, ok := r.s.Tokens.(http.Handler); ok {
+			r.code = http.StatusOK
+			h.ServeHTTP(r.w, r.req)
+			return nil
+		}
+	}
+	return r.notFoundPath()
+}
+
+func (r *call) paths() []string {
+	out := []string{"/api", "/api/v1", "/apis", "/apis/"}
+	for _, g := range r.s.Catalogue.Groups() {
+		if g.Name == "" {
+			continue
+		}
+		out = append(out, "/apis/"+g.Name)
+		for _, v := range g.Versions {
+			out = append(out, "/apis/"+g.Name+"/"+v)
+		}
+	}
+	out = append(out, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version")
+	sort.Strings(out)
+	return out
+}

@@ -1,0 +1,97 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// fail answers with err as a Status.
+func (r *call) fail(err error) {
+	status := responsewriters.ErrorToAPIStatus(err)
+	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {
+		r.w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfterSeconds)))
+	}
+	r.writeStatus(int(status.Code), status)
+}
+
+func (r *call) writeStatus(code int, status *metav1.Status) {
+	status.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Status"))
+	a, err := r.accept(canTransform)
+	if err != nil || !a.as.Empty() && a.mediaType == "" {
+		a = accepted{mediaType: typeJSON}
+	}
+	if err := r.writeAs(code, a, status); err != nil {
+		http.Error(r.w, status.Message, code)
+	}
+}
+
+// storeError turns an error of the store about the object name of the row
+// into what clients know.
+func (r *call) storeError(err error, name string) error {
+	gr := r.groupResource()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrNotFound):
+		return apierrors.NewNotFound(gr, name)
+	case errors.Is(err, store.ErrExists):
+		return apierrors.NewAlreadyExists(gr, name)
+	case errors.Is(err, store.ErrConflict):
+		return apierrors.NewConflict(gr, name, errModified)
+	case errors.Is(err, store.ErrCompacted):
+		return apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
+	case errors.Is(err, store.ErrFuture):
+		return apierrors.NewTimeoutError("Too large resource version: "+err.Error(), 1)
+	case errors.Is(err, store.ErrClosed):
+		return apierrors.NewInternalError(err)
+	}
+	return err
+}
+
+var errModified = errors.New("the object has been modified; please apply your changes to the latest version and try again")
+
+// warnings collects the warnings of a request for its Warning headers.
+type warnings struct {
+	mu   sync.Mutex
+	seen map[string]bool
+	list []string
+}
+
+// AddWarning implements warning.Recorder.
+func (w *warnings) AddWarning(agent, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if text == "" || w.seen[text] {
+		return
+	}
+	if w.seen == nil {
+		w.seen = map[string]bool{}
+	}
+	w.seen[text] = true
+	if h, err := utilnet.NewWarningHeader(299, agent, text); err == nil {
+		w.list = append(w.list, h)
+	}
+}
+
+func (w *warnings) write(h http.Header) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.list {
+		h.Add("Warning", l)
+	}
+	w.list = nil
+}
+
+func badRequest(format string, args ...any) error {
+	return apierrors.NewBadRequest(fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,84 @@
+package apiserver
+
+import (
+	"fmt"
+	"net/http"
+	"sort"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/version"
+)
+
+// VersionInfo is what /version says.
+type VersionInfo = version.Info
+
+// health answers /healthz, /livez and /readyz, each with its checks by name
+// below it, ?verbose and ?exclude=.
+func (r *call) health(parts []string) error {
+	checks := map[string]func() error{"ping": func() error { return nil }, "store": r.s.storeAlive}
+	if parts[0] == "readyz" {
+		for name, f := range r.s.Readiness {
+			checks[name] = f
+		}
+		checks["shutdown"] = func() error {
+			if r.s.watches.Err() != nil {
+				return fmt.Errorf("process is shutting down")
+			}
+			return nil
+		}
+	}
+	q := r.req.URL.Query()
+	if len(parts) > 1 {
+		f := checks[strings.Join(parts[1:], "/")]
+		if f == nil {
+			return r.notFoundPath()
+		}
+		checks = map[string]func() error{strings.Join(parts[1:], "/"): f}
+	}
+	for _, x := range q["exclude"] {
+		delete(checks, x)
+	}
+	names := make([]string, 0, len(checks))
+	for name := range checks {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	var out strings.Builder
+	failed := false
+	for _, name := range names {
+		if err := checks[name](); err != nil {
+			failed = true
+			fmt.Fprintf(&out, "[-]%s failed: reason withheld\n", name)
+		} else {
+			fmt.Fprintf(&out, "[+]%s ok\n", name)
+		}
+	}
+	_, verbose := q["verbose"]
+	code := http.StatusOK
+	switch {
+	case failed:
+		code = http.StatusInternalServerError
+		fmt.Fprintf(&out, "%s check failed\n", parts[0])
+	case verbose:
+		fmt.Fprintf(&out, "%s check passed\n", parts[0])
+	default:
+		out.Reset()
+		out.WriteString("ok")
+	}
+	r.w.Header().Set("X-Content-Type-Options", "nosniff")
+	return r.write(code, "text/plain; charset=utf-8", []byte(out.String()))
+}
+
+func (s *Server) storeAlive() error {
+	if f, ok := s.Store.(interface{ Err() error }); ok {
+		return f.Err()
+	}
+	return nil
+}
+
+func (r *call) serveMetrics() error {
+	r.code = http.StatusOK
+	promhttp.HandlerFor(r.s.Metrics, promhttp.HandlerOpts{}).ServeHTTP(r.w, r.req)
+	return nil
+}

@@ -1,0 +1,151 @@
+package apiserver
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/client-go/applyconfigurations"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"keelson.dev/keelson/internal/api"
+)
+
+func newTypeConverter(scheme *runtime.Scheme) managedfields.TypeConverter {
+	return applyconfigurations.NewTypeConverter(scheme)
+}
+
+type fieldManagerKey struct {
+	schema.GroupVersionResource
+	subresource string
+}
+
+// fieldManager tracks who owns which field of the row's objects.
+func (s *Server) fieldManager(row *api.Resource, subresource string) (*managedfields.FieldManager, error) {
+	key := fieldManagerKey{row.GroupVersionResource, subresource}
+	if fm, ok := s.fieldManagers.Load(key); ok {
+		return fm.(*managedfields.FieldManager), nil
+	}
+	reset := fieldpath.NewSet()
+	switch {
+	case subresource == "status":
+		reset.Insert(fieldpath.MakePathOrDie("spec"))
+	case subresource == "" && row.Status != nil:
+		reset.Insert(fieldpath.MakePathOrDie("status"))
+	}
+	filters := map[fieldpath.APIVersion]fieldpath.Filter{
+		fieldpath.APIVersion(row.GroupVersion().String()): fieldpath.NewExcludeSetFilter(reset),
+	}
+	o := rowObjects{row}
+	var fm *managedfields.FieldManager
+	var err error
+	if isUnstructured(row) {
+		fm, err = managedfields.NewDefaultCRDFieldManager(managedfields.NewDeducedTypeConverter(), o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
+	} else {
+		fm, err = managedfields.NewDefaultFieldManager(s.converter(), o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.fieldManagers.Store(key, fm)
+	return fm, nil
+}
+
+// rowObjects makes, defaults and converts objects of one row for the field
+// manager. Each row is served in one version, so that conversion only sets the
+// kind; fields last managed through another version are dropped by the field
+// manager when it is told that the version is unknown.
+type rowObjects struct{ row *api.Resource }
+
+func (o rowObjects) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
+	if gvk != o.row.GVK() {
+		return nil, runtime.NewNotRegisteredErrForKind("catalogue", gvk)
+	}
+	obj := o.row.New()
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	return obj, nil
+}
+
+func (o rowObjects) Default(obj runtime.Object) {
+	if o.row.Default == nil {
+		return
+	}
+	if _, ok := obj.(*unstructured.Unstructured); ok && !isUnstructured(o.row) {
+		return
+	}
+	o.row.Default(obj)
+}
+
+func (o rowObjects) Convert(in, out, context any) error {
+	return fmt.Errorf("conversion of %T to %T is not served", in, out)
+}
+
+func (o rowObjects) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner) (runtime.Object, error) {
+	gvk, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{o.row.GVK()})
+	if !ok || gvk != o.row.GVK() {
+		return nil, runtime.NewNotRegisteredErrForTarget("catalogue", nil, gv)
+	}
+	if u, ok := in.(*unstructured.Unstructured); ok && !isUnstructured(o.row) {
+		obj := o.row.New()
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, obj); err != nil {
+			return nil, err
+		}
+		obj.GetObjectKind().SetGroupVersionKind(gvk)
+		return obj, nil
+	}
+	if in.GetObjectKind().GroupVersionKind() == gvk {
+		return in, nil
+	}
+	c := shallow(in)
+	c.GetObjectKind().SetGroupVersionKind(gvk)
+	return c, nil
+}
+
+func (o rowObjects) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {
+	return label, value, nil
+}
+
+// manage records in obj which of its fields the request's manager changed. old
+// is nil for a creation.
+func (r *call) manage(obj, old runtime.Object, manager, subresource string) runtime.Object {
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return obj
+	}
+	fm, err := r.s.fieldManager(r.row, subresource)
+	if err != nil {
+		return obj
+	}
+	if old == nil {
+		old = r.row.New()
+		// An emptied list of managed fields in a creation asks for none.
+		if acc.GetManagedFields() != nil && len(acc.GetManagedFields()) == 0 {
+			return obj
+		}
+	}
+	obj.GetObjectKind().SetGroupVersionKind(r.row.GVK())
+	return fm.UpdateNoErrors(withGVK(r.row.GVK(), old), obj, r.manager(manager))
+}
+
+// manager is the field manager's name: the one given, or the client's name.
+func (r *call) manager(given string) string {
+	if given != "" {
+		return given
+	}
+	name, _, _ := strings.Cut(r.req.UserAgent(), "/")
+	if len(name) > 128 {
+		name = name[:128]
+		for !utf8.ValidString(name) {
+			name = name[:len(name)-1]
+		}
+	}
+	if name == "" {
+		return "unknown"
+	}
+	return name
+}

@@ -1,0 +1,337 @@
+package apiserver
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+
+	"keelson.dev/keelson/internal/api"
+)
+
+// Media types of the wire.
+const (
+	typeJSON     = "application/json"
+	typeYAML     = "application/yaml"
+	typeProtobuf = "application/vnd.kubernetes.protobuf"
+	typeCBOR     = "application/cbor"
+)
+
+// codecs are the serializers of the wire.
+type codecs struct {
+	scheme                             *runtime.Scheme
+	json, strictJSON, yaml, strictYAML runtime.Serializer
+	protobuf                           runtime.Serializer
+	cbor, strictCBOR                   runtime.Serializer
+}
+
+func newCodecs(scheme *runtime.Scheme) codecs {
+	j := func(yaml, strict bool) runtime.Serializer {
+		return json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Yaml: yaml, Strict: strict})
+	}
+	return codecs{
+		scheme: scheme,
+		json:   j(false, false), strictJSON: j(false, true), yaml: j(true, false), strictYAML: j(true, true),
+		protobuf:   protobuf.NewSerializer(scheme, scheme),
+		cbor:       cbor.NewSerializer(scheme, scheme),
+		strictCBOR: cbor.NewSerializer(scheme, scheme, cbor.Strict(true)),
+	}
+}
+
+func (c *codecs) decoder(mediaType string, strict bool) runtime.Decoder {
+	switch mediaType {
+	case "", typeJSON:
+		if strict {
+			return c.strictJSON
+		}
+		return c.json
+	case typeYAML:
+		if strict {
+			return c.strictYAML
+		}
+		return c.yaml
+	case typeProtobuf:
+		return c.protobuf
+	case typeCBOR:
+		if strict {
+			return c.strictCBOR
+		}
+		return c.cbor
+	}
+	return nil
+}
+
+// accepted is what a client wants to get.
+type accepted struct {
+	mediaType string
+	pretty    bool
+	// as is the kind to turn the answer into: Table, PartialObjectMetadata,
+	// PartialObjectMetadataList or APIGroupDiscoveryList; empty is none.
+	as      schema.GroupVersionKind
+	stream  bool
+	profile string
+}
+
+var wireTypes = map[string]bool{typeJSON: true, typeYAML: true, typeProtobuf: true, typeCBOR: true}
+
+var acceptCache sync.Map // string → []accepted, of the few headers that clients send
+
+// accepts parses an Accept header; the best first.
+func accepts(header string) []accepted {
+	if v, ok := acceptCache.Load(header); ok {
+		return v.([]accepted)
+	}
+	var out []accepted
+	var q []float64
+	for part := range strings.SplitSeq(header, ",") {
+		mt, params, err := mime.ParseMediaType(strings.TrimSpace(part))
+		if err != nil {
+			continue
+		}
+		a := accepted{mediaType: mt, pretty: params["pretty"] == "1", stream: params["stream"] == "watch", profile: params["profile"]}
+		if mt == "*/*" || mt == "application/*" {
+			a.mediaType = typeJSON
+		}
+		if k := params["as"]; k != "" {
+			a.as = schema.GroupVersionKind{Group: params["g"], Version: params["v"], Kind: k}
+		}
+		quality := 1.0
+		if s := params["q"]; s != "" {
+			quality, _ = strconv.ParseFloat(s, 64)
+		}
+		at := len(out)
+		for at > 0 && q[at-1] < quality {
+			at--
+		}
+		out = append(out[:at], append([]accepted{a}, out[at:]...)...)
+		q = append(q[:at], append([]float64{quality}, q[at:]...)...)
+	}
+	if len(header) < 512 {
+		acceptCache.Store(header, out)
+	}
+	return out
+}
+
+// accept picks the form of the answer; can says which kinds it can be turned into.
+func (r *call) accept(can func(schema.GroupVersionKind) bool) (accepted, error) {
+	header := r.req.Header.Get("Accept")
+	pretty := r.pretty()
+	if header == "" {
+		return accepted{mediaType: typeJSON, pretty: pretty}, nil
+	}
+	for _, a := range accepts(header) {
+		if !wireTypes[a.mediaType] {
+			continue
+		}
+		if !a.as.Empty() && (can == nil || !can(a.as)) {
+			continue
+		}
+		a.pretty = a.pretty || pretty
+		return a, nil
+	}
+	types := []string{typeJSON, typeYAML, typeProtobuf, typeCBOR}
+	err := &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+		Message: fmt.Sprintf("only the following media types are accepted: %s", strings.Join(types, ", ")),
+	}}
+	return accepted{mediaType: typeJSON}, err
+}
+
+// pretty is wanted by ?pretty, and by browsers, curl and wget without it.
+func (r *call) pretty() bool {
+	if p := r.req.URL.RawQuery; p != "" {
+		if values, ok := r.req.URL.Query()["pretty"]; ok {
+			on, err := strconv.ParseBool(values[0])
+			return err != nil || on
+		}
+	}
+	ua := r.req.UserAgent()
+	return strings.HasPrefix(ua, "curl") || strings.HasPrefix(ua, "Wget") || strings.HasPrefix(ua, "Mozilla/5.0")
+}
+
+// canTransform is what the answers of a stored resource can be turned into.
+func canTransform(gvk schema.GroupVersionKind) bool {
+	if gvk.Group != metav1.GroupName || (gvk.Version != "v1" && gvk.Version != "v1beta1") {
+		return false
+	}
+	return gvk.Kind == "Table" || gvk.Kind == "PartialObjectMetadata" || gvk.Kind == "PartialObjectMetadataList"
+}
+
+// body reads the request's body, up to MaxBody.
+func (r *call) body() ([]byte, error) {
+	if r.req.Body == nil {
+		return nil, nil
+	}
+	if n := r.req.ContentLength; n > 0 && n <= MaxBody {
+		data := make([]byte, n)
+		if _, err := io.ReadFull(r.req.Body, data); err != nil {
+			return nil, apierrors.NewBadRequest("the request's body ended early: " + err.Error())
+		}
+		return data, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(r.req.Body, MaxBody+1))
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	if len(data) > MaxBody {
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", MaxBody))
+	}
+	return data, nil
+}
+
+// contentType is the media type of the request's body.
+func (r *call) contentType() (string, error) {
+	ct := r.req.Header.Get("Content-Type")
+	if ct == "" {
+		return typeJSON, nil
+	}
+	mt, _, err := mime.ParseMediaType(ct)
+	if err != nil || !wireTypes[mt] {
+		return "", unsupportedMediaType([]string{typeJSON, typeYAML, typeProtobuf, typeCBOR})
+	}
+	return mt, nil
+}
+
+func unsupportedMediaType(types []string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(types, ", "),
+	}}
+}
+
+// fieldValidation is what to do about unknown and duplicate fields.
+func (r *call) fieldValidation(given string) string {
+	if given == "" {
+		return metav1.FieldValidationWarn
+	}
+	return given
+}
+
+// decode reads an object of gvk from the body. into is an empty one.
+func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
+	mt, err := r.contentType()
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	return r.decodeBytes(data, mt, into, gvk, fieldValidation)
+}
+
+func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
+	mode := r.fieldValidation(fieldValidation)
+	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
+	if u, ok := into.(*unstructured.Unstructured); ok {
+		_ = u
+		d = r.s.codecs.unstructured(mediaType, mode != metav1.FieldValidationIgnore)
+	}
+	obj, got, err := d.Decode(data, &gvk, into)
+	if err != nil {
+		strict, ok := runtime.AsStrictDecodingError(err)
+		switch {
+		case ok && obj != nil && mode == metav1.FieldValidationWarn:
+			for _, e := range strict.Errors() {
+				r.warnings.AddWarning("", e.Error())
+			}
+		case ok && obj != nil:
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", got.Kind, got.Version, gvk.Kind, err))
+		default:
+			return nil, decodeError(err, got, gvk, data)
+		}
+	}
+	if got.GroupVersion() != gvk.GroupVersion() {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), gvk.GroupVersion()))
+	}
+	if got.Kind != gvk.Kind {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s) to (%s): unknown conversion",
+			got.Kind, got.Version, gvk.Kind, got.GroupVersion().String()+"."+got.Kind, gvk.GroupVersion().String()+"."+gvk.Kind))
+	}
+	return obj, nil
+}
+
+// unstructured decodes into maps.
+func (c *codecs) unstructured(mediaType string, strict bool) runtime.Decoder {
+	switch mediaType {
+	case typeCBOR:
+		return c.decoder(mediaType, strict)
+	case typeYAML:
+		return json.NewSerializerWithOptions(json.DefaultMetaFactory, unstructuredCreater{}, unstructuredTyper{}, json.SerializerOptions{Yaml: true, Strict: strict})
+	}
+	return json.NewSerializerWithOptions(json.DefaultMetaFactory, unstructuredCreater{}, unstructuredTyper{}, json.SerializerOptions{Strict: strict})
+}
+
+type unstructuredCreater struct{}
+
+func (unstructuredCreater) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(gvk)
+	return u, nil
+}
+
+type unstructuredTyper struct{}
+
+func (unstructuredTyper) ObjectKinds(obj runtime.Object) ([]schema.GroupVersionKind, bool, error) {
+	return []schema.GroupVersionKind{obj.GetObjectKind().GroupVersionKind()}, false, nil
+}
+func (unstructuredTyper) Recognizes(schema.GroupVersionKind) bool { return true }
+
+func decodeError(err error, got *schema.GroupVersionKind, want schema.GroupVersionKind, body []byte) error {
+	if got != nil && got.Kind != "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", got.Kind, got.Version, want.Kind, err))
+	}
+	summary := ""
+	if len(body) > 30 {
+		if body[0] == '{' || isText(body[:30]) {
+			summary = string(body[:30]) + " ..."
+		} else {
+			summary = hex.EncodeToString(body[:30]) + " ..."
+		}
+	} else {
+		summary = string(body)
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", want.Kind, err, summary))
+}
+
+func isText(b []byte) bool {
+	for _, c := range b {
+		if c < 0x20 && c != '\n' && c != '\t' && c != '\r' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// options decodes query parameters, or the body of a DELETE, into options.
+func (r *call) options(into runtime.Object) error {
+	if err := metav1.ParameterCodec.DecodeParameters(r.req.URL.Query(), schema.GroupVersion{Version: "v1"}, into); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return nil
+}
+
+// typed sets the kind of an object of row, for encodings that need it.
+func typed(row *api.Resource, obj runtime.Object) { obj.GetObjectKind().SetGroupVersionKind(row.GVK()) }
+
+func untype(obj runtime.Object) {
+	if _, ok := obj.(*unstructured.Unstructured); !ok {
+		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	}
+}
+
+var errTorn = errors.New("internal: an entry's encoding is not an object")

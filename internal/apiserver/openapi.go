@@ -1,0 +1,502 @@
+package apiserver
+
+import (
+	"crypto/sha512"
+	stdjson "encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"sort"
+	"strings"
+	"sync"
+
+	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"keelson.dev/keelson/internal/api"
+)
+
+// openapiCache keeps the documents that have been asked for.
+type openapiCache struct {
+	mu         sync.Mutex
+	generation uint64
+	docs       map[string][]byte // "v2", or a group version's path
+}
+
+const (
+	openAPIv2Protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+	openAPIv2Type     = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+)
+
+func (r *call) serveOpenAPI(parts []string) error {
+	switch {
+	case len(parts) == 2 && parts[1] == "v2":
+		return r.openapiV2()
+	case len(parts) == 2 && parts[1] == "v3":
+		return r.openapiV3Root()
+	case len(parts) > 2 && parts[1] == "v3":
+		path := strings.Join(parts[2:], "/")
+		doc, err := r.s.openapiV3(path)
+		if err != nil {
+			return err
+		}
+		if doc == nil {
+			return r.notFoundPath()
+		}
+		h := r.w.Header()
+		h.Set("ETag", `"`+hash(doc)+`"`)
+		if r.req.URL.Query().Get("hash") == hash(doc) {
+			h.Set("Expires", r.s.Clock.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+		}
+		return r.write(http.StatusOK, typeJSON, doc)
+	}
+	return r.notFoundPath()
+}
+
+func hash(b []byte) string { return fmt.Sprintf("%X", sha512.Sum512_256(b)) }
+
+func (s *Server) document(name string, build func() map[string]any) ([]byte, error) {
+	c := &s.openapi
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if gen := s.Catalogue.Generation(); c.docs == nil || c.generation != gen {
+		c.generation, c.docs = gen, map[string][]byte{}
+	}
+	if d := c.docs[name]; d != nil {
+		return d, nil
+	}
+	doc := build()
+	if doc == nil {
+		return nil, nil
+	}
+	d, err := stdjson.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	c.docs[name] = d
+	return d, nil
+}
+
+func gvPath(gv schema.GroupVersion) string {
+	if gv.Group == "" {
+		return "api/" + gv.Version
+	}
+	return "apis/" + gv.Group + "/" + gv.Version
+}
+
+func (r *call) openapiV3Root() error {
+	paths := map[string]any{}
+	for _, g := range r.s.Catalogue.Groups() {
+		for _, v := range g.Versions {
+			p := gvPath(schema.GroupVersion{Group: g.Name, Version: v})
+			doc, err := r.s.openapiV3(p)
+			if err != nil {
+				return err
+			}
+			paths[p] = map[string]string{"serverRelativeURL": "/openapi/v3/" + p + "?hash=" + hash(doc)}
+		}
+	}
+	b, err := stdjson.Marshal(map[string]any{"paths": paths})
+	if err != nil {
+		return err
+	}
+	return r.write(http.StatusOK, typeJSON, b)
+}
+
+func (s *Server) openapiV3(path string) ([]byte, error) {
+	return s.document(path, func() map[string]any {
+		d := &documenter{ref: "#/components/schemas/", schemas: map[string]any{}, v3: true}
+		paths := map[string]any{}
+		for _, row := range s.Catalogue.Rows() {
+			if gvPath(row.GroupVersion()) == path {
+				d.row(row, paths)
+			}
+		}
+		if len(paths) == 0 {
+			return nil
+		}
+		return map[string]any{
+			"openapi":    "3.0.0",
+			"info":       map[string]any{"title": "Kubernetes", "version": s.Version.GitVersion},
+			"paths":      paths,
+			"components": map[string]any{"schemas": d.schemas},
+		}
+	})
+}
+
+func (r *call) openapiV2() error {
+	doc, err := r.s.document("v2", func() map[string]any {
+		d := &documenter{ref: "#/definitions/", schemas: map[string]any{}}
+		paths := map[string]any{}
+		for _, row := range r.s.Catalogue.Rows() {
+			d.row(row, paths)
+		}
+		return map[string]any{
+			"swagger":     "2.0",
+			"info":        map[string]any{"title": "Kubernetes", "version": r.s.Version.GitVersion},
+			"paths":       paths,
+			"definitions": d.schemas,
+		}
+	})
+	if err != nil {
+		return err
+	}
+	r.w.Header().Set("ETag", `"`+hash(doc)+`"`)
+	if strings.Contains(r.req.Header.Get("Accept"), openAPIv2Protobuf) {
+		parsed, err := openapi_v2.ParseDocument(doc)
+		if err != nil {
+			return err
+		}
+		b, err := proto.Marshal(parsed)
+		if err != nil {
+			return err
+		}
+		return r.write(http.StatusOK, openAPIv2Type, b)
+	}
+	return r.write(http.StatusOK, typeJSON, doc)
+}
+
+// documenter describes Go types and rows in OpenAPI's terms.
+type documenter struct {
+	ref     string
+	schemas map[string]any
+	v3      bool
+}
+
+type object = map[string]any
+
+// gvks says which kinds the rows give to a Go type.
+func (d *documenter) row(row *api.Resource, paths map[string]any) {
+	gvk := row.GVK()
+	ref := d.kind(row.New(), gvk)
+	list := ref
+	if row.NewList != nil {
+		list = d.kind(row.NewList(), row.GroupVersion().WithKind(row.Kind+"List"))
+	}
+	base := "/" + gvPath(row.GroupVersion()) + "/"
+	if row.Namespaced {
+		base += "namespaces/{namespace}/"
+	}
+	base += row.Resource
+	collection, item := object{}, object{}
+	for _, verb := range row.ServedVerbs() {
+		switch verb {
+		case "list":
+			collection["get"] = d.operation("list", gvk, list, nil)
+		case "create":
+			collection["post"] = d.operation("post", gvk, ref, ref)
+		case "deletecollection":
+			collection["delete"] = d.operation("deletecollection", gvk, d.typeOf(reflect.TypeFor[metav1.Status]()), nil)
+		case "get":
+			item["get"] = d.operation("get", gvk, ref, nil)
+		case "update":
+			item["put"] = d.operation("put", gvk, ref, ref)
+		case "patch":
+			item["patch"] = d.operation("patch", gvk, ref, object{"type": "object"})
+		case "delete":
+			item["delete"] = d.operation("delete", gvk, d.typeOf(reflect.TypeFor[metav1.Status]()), nil)
+		}
+	}
+	add := func(path string, ops object, names ...string) {
+		if len(ops) == 0 {
+			return
+		}
+		var params []any
+		for _, n := range names {
+			params = append(params, d.parameter(n, "path", "string", true))
+		}
+		if params != nil {
+			ops["parameters"] = params
+		}
+		paths[path] = ops
+	}
+	var ns []string
+	if row.Namespaced {
+		ns = []string{"namespace"}
+	}
+	add(base, collection, ns...)
+	add(base+"/{name}", item, append(ns, "name")...)
+	for _, sub := range subresources(row) {
+		ops := object{}
+		var sref object = ref
+		if sub.Kind != gvk {
+			sref = object{"type": "object"}
+			if sub.Name == "scale" {
+				sref = d.kind(scaleRow.New(), sub.Kind)
+			}
+		}
+		for _, verb := range sub.Verbs {
+			switch verb {
+			case "get":
+				ops["get"] = d.operation("get", sub.Kind, sref, nil)
+			case "update":
+				ops["put"] = d.operation("put", sub.Kind, sref, sref)
+			case "patch":
+				ops["patch"] = d.operation("patch", sub.Kind, sref, object{"type": "object"})
+			case "create":
+				ops["post"] = d.operation("post", sub.Kind, sref, sref)
+			}
+		}
+		add(base+"/{name}/"+sub.Name, ops, append(ns, "name")...)
+	}
+}
+
+func (d *documenter) parameter(name, in, typ string, required bool) object {
+	p := object{"name": name, "in": in}
+	if required {
+		p["required"] = true
+	}
+	if d.v3 {
+		p["schema"] = object{"type": typ, "uniqueItems": true}
+	} else {
+		p["type"], p["uniqueItems"] = typ, true
+	}
+	return p
+}
+
+func (d *documenter) operation(action string, gvk schema.GroupVersionKind, response, body object) object {
+	var params []any
+	query := func(names ...string) {
+		for _, n := range names {
+			typ := "string"
+			switch n {
+			case "watch", "allowWatchBookmarks", "sendInitialEvents", "force", "orphanDependents":
+				typ = "boolean"
+			case "limit", "timeoutSeconds", "gracePeriodSeconds":
+				typ = "integer"
+			}
+			params = append(params, d.parameter(n, "query", typ, false))
+		}
+	}
+	switch action {
+	case "list":
+		query("allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch")
+	case "post", "put":
+		query("dryRun", "fieldManager", "fieldValidation")
+	case "patch":
+		query("dryRun", "fieldManager", "fieldValidation", "force")
+	case "delete":
+		query("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
+	case "deletecollection":
+		query("continue", "dryRun", "fieldSelector", "gracePeriodSeconds", "labelSelector", "limit", "orphanDependents", "propagationPolicy", "resourceVersion", "resourceVersionMatch", "timeoutSeconds")
+	}
+	op := object{
+		"x-kubernetes-action":             action,
+		"x-kubernetes-group-version-kind": object{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind},
+	}
+	types := []string{typeJSON, typeYAML, typeProtobuf, typeCBOR}
+	bodyTypes := []string{"*/*"}
+	if action == "patch" {
+		bodyTypes = []string{"application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"}
+	}
+	if d.v3 {
+		content := object{}
+		for _, t := range types {
+			content[t] = object{"schema": response}
+		}
+		op["responses"] = object{"200": object{"description": "OK", "content": content}}
+		if body != nil {
+			c := object{}
+			for _, t := range bodyTypes {
+				c[t] = object{"schema": body}
+			}
+			op["requestBody"] = object{"content": c, "required": true}
+		}
+	} else {
+		op["produces"], op["consumes"] = types, bodyTypes
+		op["responses"] = object{"200": object{"description": "OK", "schema": response}}
+		if body != nil {
+			params = append(params, object{"name": "body", "in": "body", "required": true, "schema": body})
+		}
+	}
+	if params != nil {
+		op["parameters"] = params
+	}
+	return op
+}
+
+// kind describes obj's type as a kind of its own, and refers to it.
+func (d *documenter) kind(obj runtime.Object, gvk schema.GroupVersionKind) object {
+	ref := d.typeOf(reflect.TypeOf(obj).Elem())
+	name, ok := modelName(reflect.TypeOf(obj).Elem())
+	if !ok {
+		return object{"type": "object"}
+	}
+	s := d.schemas[name].(object)
+	entry := object{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}
+	list, _ := s["x-kubernetes-group-version-kind"].([]any)
+	for _, e := range list {
+		if reflect.DeepEqual(e, entry) {
+			return ref
+		}
+	}
+	s["x-kubernetes-group-version-kind"] = append(list, entry)
+	return ref
+}
+
+// modelName is the name that upstream publishes a type under.
+func modelName(t reflect.Type) (string, bool) {
+	v := reflect.New(t).Interface()
+	if m, ok := v.(interface{ OpenAPIModelName() string }); ok {
+		return m.OpenAPIModelName(), true
+	}
+	pkg := t.PkgPath()
+	if t.Kind() != reflect.Struct || !strings.HasPrefix(pkg, "k8s.io/") {
+		return "", false
+	}
+	host, rest, _ := strings.Cut(pkg, "/")
+	labels := strings.Split(host, ".")
+	for i, j := 0, len(labels)-1; i < j; i, j = i+1, j-1 {
+		labels[i], labels[j] = labels[j], labels[i]
+	}
+	return strings.Join(labels, ".") + "." + strings.ReplaceAll(rest, "/", ".") + "." + t.Name(), true
+}
+
+// scalars are the types with a wire form of their own.
+var scalars = map[reflect.Type]object{
+	reflect.TypeFor[metav1.Time]():          {"type": "string", "format": "date-time"},
+	reflect.TypeFor[metav1.MicroTime]():     {"type": "string", "format": "date-time"},
+	reflect.TypeFor[metav1.Duration]():      {"type": "string"},
+	reflect.TypeFor[resource.Quantity]():    {"type": "string"},
+	reflect.TypeFor[intstr.IntOrString]():   {"type": "string", "format": "int-or-string"},
+	reflect.TypeFor[metav1.FieldsV1]():      {"type": "object"},
+	reflect.TypeFor[runtime.RawExtension](): {"type": "object"},
+}
+
+// typeOf gives a schema for t; structs are described once and referred to.
+func (d *documenter) typeOf(t reflect.Type) object {
+	if t.Kind() == reflect.Pointer {
+		return d.typeOf(t.Elem())
+	}
+	if s, ok := scalars[t]; ok {
+		if name, named := modelName(t); named {
+			if d.schemas[name] == nil {
+				full := object{}
+				for k, v := range s {
+					full[k] = v
+				}
+				if doc := swaggerDoc(t)[""]; doc != "" {
+					full["description"] = doc
+				}
+				d.schemas[name] = full
+			}
+			return object{"$ref": d.ref + name}
+		}
+		return s
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return object{"type": "boolean"}
+	case reflect.Int32, reflect.Uint8, reflect.Int16, reflect.Uint16:
+		return object{"type": "integer", "format": "int32"}
+	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Uint64:
+		return object{"type": "integer", "format": "int64"}
+	case reflect.Float32, reflect.Float64:
+		return object{"type": "number", "format": "double"}
+	case reflect.String:
+		return object{"type": "string"}
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return object{"type": "string", "format": "byte"}
+		}
+		return object{"type": "array", "items": d.typeOf(t.Elem())}
+	case reflect.Map:
+		return object{"type": "object", "additionalProperties": d.typeOf(t.Elem())}
+	case reflect.Struct:
+	default:
+		return object{"type": "object"}
+	}
+	name, ok := modelName(t)
+	if !ok {
+		return object{"type": "object"}
+	}
+	if d.schemas[name] == nil {
+		s := object{"type": "object"}
+		d.schemas[name] = s // before its fields: types can be recursive
+		docs := swaggerDoc(t)
+		if docs[""] != "" {
+			s["description"] = docs[""]
+		}
+		props := object{}
+		var required []string
+		d.fields(t, docs, props, &required)
+		if len(props) > 0 {
+			s["properties"] = props
+		}
+		if len(required) > 0 {
+			sort.Strings(required)
+			s["required"] = required
+		}
+	}
+	return object{"$ref": d.ref + name}
+}
+
+func (d *documenter) fields(t reflect.Type, docs map[string]string, props object, required *[]string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		tag := f.Tag.Get("json")
+		name, flags, _ := strings.Cut(tag, ",")
+		switch {
+		case name == "-" || !f.IsExported():
+			continue
+		case name == "" && (f.Anonymous || strings.Contains(flags, "inline")):
+			ft := f.Type
+			if ft.Kind() == reflect.Pointer {
+				ft = ft.Elem()
+			}
+			d.fields(ft, merged(docs, swaggerDoc(ft)), props, required)
+			continue
+		case name == "":
+			name = f.Name
+		}
+		p := d.typeOf(f.Type)
+		if ref, ok := p["$ref"]; ok && d.v3 {
+			p = object{"allOf": []any{object{"$ref": ref}}, "default": object{}}
+			if f.Type.Kind() == reflect.Pointer {
+				delete(p, "default")
+			}
+		} else {
+			c := object{}
+			for k, v := range p {
+				c[k] = v
+			}
+			p = c
+		}
+		if doc := docs[name]; doc != "" {
+			p["description"] = doc
+		}
+		if key := f.Tag.Get("patchMergeKey"); key != "" {
+			p["x-kubernetes-patch-merge-key"] = key
+		}
+		if strategy := f.Tag.Get("patchStrategy"); strategy != "" {
+			p["x-kubernetes-patch-strategy"] = strategy
+		}
+		props[name] = p
+		if !strings.Contains(flags, "omitempty") && !strings.Contains(flags, "omitzero") {
+			*required = append(*required, name)
+		}
+	}
+}
+
+func merged(a, b map[string]string) map[string]string {
+	out := make(map[string]string, len(a)+len(b))
+	for k, v := range b {
+		out[k] = v
+	}
+	for k, v := range a {
+		out[k] = v
+	}
+	return out
+}
+
+func swaggerDoc(t reflect.Type) map[string]string {
+	if s, ok := reflect.New(t).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
+		return s.SwaggerDoc()
+	}
+	return nil
+}

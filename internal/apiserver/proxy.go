@@ -1,0 +1,406 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/util/proxy"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// NodeTransport reaches the HTTP server of a node's agent.
+type NodeTransport interface {
+	// Node gives the base URL of the node's server and the transport to it.
+	Node(ctx context.Context, node *v1.Node) (*url.URL, http.RoundTripper, error)
+}
+
+// responder answers a proxy's error.
+type responder struct{ r *call }
+
+// Error implements proxy.ErrorResponder.
+func (p responder) Error(_ http.ResponseWriter, _ *http.Request, err error) {
+	if _, ok := err.(apierrors.APIStatus); !ok { //nolint:errorlint // as upstream
+		err = apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach service: %v", err))
+	}
+	p.r.fail(err)
+}
+
+// node gives the way to the agent of the named node.
+func (r *call) node(name string) (*url.URL, http.RoundTripper, error) {
+	row := r.s.Catalogue.Lookup("", "v1", "nodes")
+	e, err := r.s.Store.Get(r.ctx(), row.Key("", name))
+	if err != nil {
+		return nil, nil, r.storeError(err, name)
+	}
+	if e == nil {
+		return nil, nil, apierrors.NewNotFound(row.GroupVersionResource.GroupResource(), name)
+	}
+	if r.s.Nodes == nil {
+		return nil, nil, apierrors.NewServiceUnavailable("this server has no way to the nodes")
+	}
+	return r.s.Nodes.Node(r.ctx(), e.Object.(*v1.Node))
+}
+
+func (r *call) pod() (*v1.Pod, error) {
+	e, err := r.entry()
+	if err != nil {
+		return nil, err
+	}
+	return e.Object.(*v1.Pod), nil
+}
+
+// container checks or picks the container that a request is about.
+func container(pod *v1.Pod, name string) (string, error) {
+	var names, inits, ephemeral []string
+	for i := range pod.Spec.Containers {
+		names = append(names, pod.Spec.Containers[i].Name)
+	}
+	for i := range pod.Spec.InitContainers {
+		inits = append(inits, pod.Spec.InitContainers[i].Name)
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		ephemeral = append(ephemeral, pod.Spec.EphemeralContainers[i].Name)
+	}
+	if name != "" {
+		if slices.Contains(names, name) || slices.Contains(inits, name) || slices.Contains(ephemeral, name) {
+			return name, nil
+		}
+		return "", badRequest("container %s is not valid for pod %s", name, pod.Name)
+	}
+	if len(names) == 1 {
+		return names[0], nil
+	}
+	msg := fmt.Sprintf("a container name must be specified for pod %s, choose one of: %v", pod.Name, names)
+	if len(inits) > 0 {
+		msg += fmt.Sprintf(" or one of the init containers: %v", inits)
+	}
+	return "", apierrors.NewBadRequest(msg)
+}
+
+// podLog streams a container's log.
+func (r *call) podLog() error {
+	if r.info.Verb != "get" {
+		return r.methodNotSupported()
+	}
+	opts := &v1.PodLogOptions{}
+	q := r.req.URL.Query()
+	if err := r.s.parameters(q, opts); err != nil {
+		return err
+	}
+	var errs field.ErrorList
+	if opts.TailLines != nil && *opts.TailLines < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("tailLines"), *opts.TailLines, "must be greater than or equal to 0"))
+	}
+	if opts.LimitBytes != nil && *opts.LimitBytes < 1 {
+		errs = append(errs, field.Invalid(field.NewPath("limitBytes"), *opts.LimitBytes, "must be greater than 0"))
+	}
+	if opts.SinceSeconds != nil && *opts.SinceSeconds < 1 {
+		errs = append(errs, field.Invalid(field.NewPath("sinceSeconds"), *opts.SinceSeconds, "must be greater than 0"))
+	}
+	if opts.SinceSeconds != nil && opts.SinceTime != nil {
+		errs = append(errs, field.Forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(v1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), r.info.Name, errs)
+	}
+	pod, err := r.pod()
+	if err != nil {
+		return err
+	}
+	name, err := container(pod, opts.Container)
+	if err != nil {
+		return err
+	}
+	if pod.Spec.NodeName == "" {
+		return r.write(http.StatusOK, "text/plain")
+	}
+	base, transport, err := r.node(pod.Spec.NodeName)
+	if err != nil {
+		return err
+	}
+	loc := base.JoinPath("containerLogs", pod.Namespace, pod.Name, name)
+	q.Del("container")
+	loc.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(r.ctx(), http.MethodGet, loc.String(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("Get %q: %w", loc.String(), err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 10_000))
+		text := strings.TrimSpace(string(body))
+		if resp.StatusCode == http.StatusBadRequest {
+			return apierrors.NewBadRequest(text)
+		}
+		if text == "" {
+			return apierrors.NewGenericServerResponse(resp.StatusCode, "get", r.groupResource(), r.info.Name, text, 0, true)
+		}
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: int32(resp.StatusCode), Reason: metav1.StatusReasonUnknown, Message: text}}
+	}
+	h := r.w.Header()
+	h.Set("Content-Type", "text/plain")
+	r.warnings.write(h)
+	r.code = http.StatusOK
+	r.w.WriteHeader(http.StatusOK)
+	flush(r.w)
+	buf := make([]byte, 32*1024)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			if _, werr := r.w.Write(buf[:n]); werr != nil {
+				return nil //nolint:nilerr // the client has gone
+			}
+			if opts.Follow {
+				flush(r.w)
+			}
+		}
+		if err != nil {
+			return nil //nolint:nilerr // the end of the log, or of its reader
+		}
+	}
+}
+
+// parameters decodes query parameters into an options kind of the core group.
+func (s *Server) parameters(q url.Values, into interface{ GetObjectKind() schema.ObjectKind }) error {
+	var err error
+	switch o := into.(type) {
+	case *v1.PodLogOptions:
+		err = s.Scheme.Convert(&q, o, nil)
+	case *v1.PodExecOptions:
+		err = s.Scheme.Convert(&q, o, nil)
+	case *v1.PodAttachOptions:
+		err = s.Scheme.Convert(&q, o, nil)
+	case *v1.PodPortForwardOptions:
+		err = s.Scheme.Convert(&q, o, nil)
+	}
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return nil
+}
+
+// podStream serves exec and attach, over SPDY or WebSocket.
+func (r *call) podStream() error {
+	sub := r.info.Subresource
+	pod, err := r.pod()
+	if err != nil {
+		return err
+	}
+	q := r.req.URL.Query()
+	opts := &v1.PodExecOptions{}
+	if err := r.s.parameters(q, opts); err != nil {
+		return err
+	}
+	if sub == "attach" {
+		// Attach's streams are on where they are not mentioned.
+		for p, on := range map[string]*bool{"stdout": &opts.Stdout, "stderr": &opts.Stderr} {
+			*on = !q.Has(p) || *on
+		}
+	}
+	if sub == "exec" && len(opts.Command) == 0 {
+		return badRequest("you must specify at least 1 command for the container")
+	}
+	if !opts.Stdin && !opts.Stdout && !opts.Stderr {
+		return badRequest("you must specify at least 1 of stdin, stdout, stderr")
+	}
+	name, err := container(pod, opts.Container)
+	if err != nil {
+		return err
+	}
+	if pod.Spec.NodeName == "" {
+		return badRequest("pod %s does not have a host assigned", pod.Name)
+	}
+	base, transport, err := r.node(pod.Spec.NodeName)
+	if err != nil {
+		return err
+	}
+	loc := base.JoinPath(sub, pod.Namespace, pod.Name, name)
+	p := url.Values{}
+	set := func(k string, on bool) {
+		if on {
+			p.Set(k, "1")
+		}
+	}
+	set("input", opts.Stdin)
+	set("output", opts.Stdout)
+	set("error", opts.Stderr && !opts.TTY)
+	set("tty", opts.TTY)
+	p["command"] = opts.Command
+	loc.RawQuery = p.Encode()
+	up := machineryproxy.NewUpgradeAwareHandler(loc, transport, false, true, responder{r})
+	translator := proxy.NewStreamTranslatorHandler(loc, transport, 0, proxy.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr && !opts.TTY, Tty: opts.TTY})
+	r.code = http.StatusSwitchingProtocols
+	proxy.NewTranslatingHandler(up, translator, wsstream.IsWebSocketRequestWithStreamCloseProtocol).ServeHTTP(r.w, r.req)
+	return nil
+}
+
+// podPortForward serves portforward, over SPDY or tunnelled through WebSocket.
+func (r *call) podPortForward() error {
+	pod, err := r.pod()
+	if err != nil {
+		return err
+	}
+	if pod.Spec.NodeName == "" {
+		return badRequest("pod %s does not have a host assigned", pod.Name)
+	}
+	base, transport, err := r.node(pod.Spec.NodeName)
+	if err != nil {
+		return err
+	}
+	loc := base.JoinPath("portForward", pod.Namespace, pod.Name)
+	if ports := r.req.URL.Query()["ports"]; len(ports) > 0 {
+		loc.RawQuery = url.Values{"port": ports}.Encode()
+	}
+	up := machineryproxy.NewUpgradeAwareHandler(loc, transport, false, true, responder{r})
+	r.code = http.StatusSwitchingProtocols
+	proxy.NewTranslatingHandler(up, proxy.NewTunnelingHandler(up), wsstream.IsWebSocketRequestWithTunnelingProtocol).ServeHTTP(r.w, r.req)
+	return nil
+}
+
+// target splits a proxy's object name: [scheme:]name[:port].
+func target(s string) (scheme, name, port string, err error) {
+	scheme, name, port, ok := utilnet.SplitSchemeNamePort(s)
+	if !ok {
+		return "", "", "", badRequest("invalid proxy request %q", s)
+	}
+	return scheme, name, port, nil
+}
+
+// proxyTo passes the request on to location, below which the rest of its path is.
+func (r *call) proxyTo(loc *url.URL, transport http.RoundTripper) error {
+	rest := ""
+	// parts: resource, name, "proxy", rest...
+	if len(r.info.Parts) > 3 {
+		rest = "/" + strings.Join(r.info.Parts[3:], "/")
+	}
+	if strings.HasSuffix(r.req.URL.Path, "/") && !strings.HasSuffix(rest, "/") {
+		rest += "/"
+	}
+	loc = &url.URL{Scheme: loc.Scheme, Host: loc.Host, Path: loc.Path + rest, RawQuery: r.req.URL.RawQuery}
+	h := machineryproxy.NewUpgradeAwareHandler(loc, transport, true, false, responder{r})
+	h.UseRequestLocation = true
+	r.code = http.StatusOK
+	h.ServeHTTP(r.w, r.req)
+	return nil
+}
+
+// podProxy passes a request on to a port of a pod.
+func (r *call) podProxy() error {
+	scheme, name, port, err := target(r.info.Name)
+	if err != nil {
+		return err
+	}
+	r.info.Name = name
+	pod, err := r.pod()
+	if err != nil {
+		return err
+	}
+	if port == "" {
+	ports:
+		for i := range pod.Spec.Containers {
+			for _, p := range pod.Spec.Containers[i].Ports {
+				port = strconv.Itoa(int(p.ContainerPort))
+				break ports
+			}
+		}
+	}
+	if pod.Status.PodIP == "" {
+		return badRequest("address not allowed")
+	}
+	host := pod.Status.PodIP
+	if port != "" {
+		host = net.JoinHostPort(host, port)
+	}
+	if scheme == "" {
+		scheme = "http"
+	}
+	return r.proxyTo(&url.URL{Scheme: scheme, Host: host}, insecure)
+}
+
+// insecure does not check certificates: what a pod serves is its own affair.
+var insecure http.RoundTripper = insecureTransport()
+
+// serviceProxy passes a request on to a ready endpoint of a service.
+func (r *call) serviceProxy() error {
+	scheme, name, port, err := target(r.info.Name)
+	if err != nil {
+		return err
+	}
+	r.info.Name = name
+	e, err := r.entry()
+	if err != nil {
+		return err
+	}
+	svc := e.Object.(*v1.Service)
+	portName := ""
+	found := false
+	for _, p := range svc.Spec.Ports {
+		if port == "" && len(svc.Spec.Ports) == 1 || p.Name == port || strconv.Itoa(int(p.Port)) == port {
+			portName, found = p.Name, true
+			break
+		}
+	}
+	if !found {
+		return apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %q found for service %q", port, name))
+	}
+	row := r.s.Catalogue.Lookup("discovery.k8s.io", "v1", "endpointslices")
+	res, err := r.s.Store.List(r.ctx(), row.Prefix(svc.Namespace), store.ListOptions{})
+	if err != nil {
+		return r.storeError(err, "")
+	}
+	for _, se := range res.Entries {
+		slice := se.Object.(*discoveryv1.EndpointSlice)
+		if slice.Labels[discoveryv1.LabelServiceName] != svc.Name {
+			continue
+		}
+		for _, p := range slice.Ports {
+			if p.Port == nil || p.Name != nil && *p.Name != portName || p.Name == nil && portName != "" {
+				continue
+			}
+			for _, ep := range slice.Endpoints {
+				if len(ep.Addresses) == 0 || ep.Conditions.Ready != nil && !*ep.Conditions.Ready {
+					continue
+				}
+				if scheme == "" {
+					scheme = "http"
+				}
+				return r.proxyTo(&url.URL{Scheme: scheme, Host: net.JoinHostPort(ep.Addresses[0], strconv.Itoa(int(*p.Port)))}, insecure)
+			}
+		}
+	}
+	return apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", name))
+}
+
+// nodeProxy passes a request on to a node's agent.
+func (r *call) nodeProxy() error {
+	_, name, _, err := target(r.info.Name)
+	if err != nil {
+		return err
+	}
+	base, transport, err := r.node(name)
+	if err != nil {
+		return err
+	}
+	return r.proxyTo(base, transport)
+}

@@ -1,0 +1,300 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/base64"
+	stdjson "encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metainternal "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metainternalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	metainternalvalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/store"
+)
+
+// get answers with one object.
+func (r *call) get() error {
+	e, err := r.entry()
+	if err != nil {
+		return err
+	}
+	if rv := r.req.URL.RawQuery; strings.Contains(rv, "resourceVersion=") {
+		want := r.req.URL.Query().Get("resourceVersion")
+		n, err := strconv.ParseInt(want, 10, 64)
+		if want != "" && err != nil {
+			return badRequest("resourceVersion: Invalid value: %q: %v", want, err)
+		}
+		if err := r.reach(n); err != nil {
+			return err
+		}
+		if e, err = r.entry(); err != nil {
+			return err
+		}
+	}
+	return r.writeEntry(http.StatusOK, e)
+}
+
+// reach waits up to 3 seconds, as upstream does, for the revision.
+func (r *call) reach(rev int64) error {
+	if rev <= r.s.Store.Revision() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.ctx(), 3*time.Second)
+	defer cancel()
+	w, err := r.s.Store.Watch("/registry/", store.WatchOptions{})
+	if err != nil {
+		return r.storeError(err, "")
+	}
+	defer w.Stop()
+	for r.s.Store.Revision() < rev {
+		if _, err := w.Next(ctx); err != nil {
+			return tooLarge(rev, r.s.Store.Revision())
+		}
+	}
+	return nil
+}
+
+func tooLarge(rev, current int64) error {
+	err := apierrors.NewTimeoutError("Too large resource version: "+formatRevision(rev)+", current: "+formatRevision(current), 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version"}}
+	return err
+}
+
+// entry is the one that the request names.
+func (r *call) entry() (*store.Entry, error) {
+	e, err := r.s.Store.Get(r.ctx(), r.row.Key(r.info.Namespace, r.info.Name))
+	if err != nil {
+		return nil, r.storeError(err, r.info.Name)
+	}
+	if e == nil {
+		return nil, apierrors.NewNotFound(r.groupResource(), r.info.Name)
+	}
+	return e, nil
+}
+
+// selection is what a list or watch asks for.
+type selection struct {
+	prefix       string
+	label        labels.Selector
+	field        fields.Selector
+	row          *api.Resource
+	index, value string // a store's index that narrows it
+	trivial      bool   // matches everything below the prefix
+}
+
+// listOptions reads and checks the options of a list or watch.
+func (r *call) listOptions() (*metainternal.ListOptions, *selection, error) {
+	opts := &metainternal.ListOptions{}
+	if r.req.URL.RawQuery != "" {
+		if err := metainternalscheme.ParameterCodec.DecodeParameters(r.req.URL.Query(), metav1.SchemeGroupVersion, opts); err != nil {
+			return nil, nil, apierrors.NewBadRequest(err.Error())
+		}
+	}
+	opts.Watch = opts.Watch || r.info.Verb == "watch"
+	metainternal.SetListOptionsDefaults(opts, true)
+	if errs := metainternalvalidation.ValidateListOptions(opts, true); len(errs) > 0 {
+		return nil, nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
+	}
+	sel := &selection{row: r.row, label: opts.LabelSelector, field: opts.FieldSelector, prefix: r.row.Prefix(r.info.Namespace)}
+	if sel.label == nil {
+		sel.label = labels.Everything()
+	}
+	if sel.field == nil {
+		sel.field = fields.Everything()
+	}
+	if r.info.Name != "" { // the deprecated /watch/ paths, and a field selector on the name
+		named := fields.OneTermEqualSelector("metadata.name", r.info.Name)
+		if name, ok := sel.field.RequiresExactMatch("metadata.name"); ok && name != r.info.Name {
+			return nil, nil, badRequest("field selector metadata.name=%s does not match the requested name %q", name, r.info.Name)
+		}
+		sel.field = fields.AndSelectors(sel.field, named)
+	}
+	for _, req := range sel.field.Requirements() {
+		if !selectable(r.row, req.Field) {
+			return nil, nil, badRequest("Unable to find %q that match label selector %q, field selector %q: field label not supported: %s",
+				r.row.GroupVersionResource.String(), sel.label.String(), sel.field.String(), req.Field)
+		}
+	}
+	if ns, ok := sel.field.RequiresExactMatch("metadata.namespace"); ok && r.row.Namespaced && r.info.Namespace == "" && ns != "" {
+		sel.prefix = r.row.Prefix(ns)
+	}
+	if name, ok := sel.field.RequiresExactMatch("metadata.name"); ok && name != "" && (!r.row.Namespaced || sel.prefix != r.row.Prefix("")) {
+		sel.prefix += name
+	} else if node, ok := sel.field.RequiresExactMatch("spec.nodeName"); ok && node != "" && r.row.Resource == "pods" && r.row.Group == "" {
+		sel.index, sel.value = "spec.nodeName", node
+	}
+	sel.trivial = sel.label.Empty() && sel.field.Empty()
+	return opts, sel, nil
+}
+
+func selectable(row *api.Resource, label string) bool {
+	if label == "metadata.name" || label == "metadata.namespace" && row.Namespaced {
+		return true
+	}
+	for _, l := range row.FieldLabels {
+		if l == label {
+			return true
+		}
+	}
+	return false
+}
+
+// matches says whether e is selected.
+func (s *selection) matches(e *store.Entry) bool {
+	if e == nil {
+		return false
+	}
+	if s.trivial {
+		return true
+	}
+	if strings.Contains(s.prefix[len(s.row.Prefix("")):], "/") || !s.row.Namespaced {
+		// A prefix that ends in a name also begins longer names.
+		if !strings.HasSuffix(s.prefix, "/") && e.Key != s.prefix {
+			return false
+		}
+	}
+	acc, err := meta.Accessor(e.Object)
+	if err != nil {
+		return false
+	}
+	if !s.label.Empty() && !s.label.Matches(labels.Set(acc.GetLabels())) {
+		return false
+	}
+	if s.field.Empty() {
+		return true
+	}
+	var set fields.Set
+	if s.row.Fields != nil {
+		obj, err := versioned(s.row, e.Object)
+		if err != nil {
+			return false
+		}
+		set = s.row.Fields(obj)
+	}
+	if set == nil {
+		set = fields.Set{}
+	}
+	set["metadata.name"] = acc.GetName()
+	set["metadata.namespace"] = acc.GetNamespace()
+	return s.field.Matches(set)
+}
+
+// continueToken is the place where a list goes on. Start is relative to the
+// resource's prefix; a revision of -1 goes on in the present.
+type continueToken struct {
+	APIVersion string `json:"v"`
+	Revision   int64  `json:"rv"`
+	Start      string `json:"start"`
+}
+
+const inconsistent = -1
+
+func (t continueToken) String() string {
+	t.APIVersion = "meta.k8s.io/v1"
+	b, _ := stdjson.Marshal(t)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parseContinue(s string) (t continueToken, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil {
+		return t, badRequest("continue key is not valid: %v", err)
+	}
+	if err := stdjson.Unmarshal(b, &t); err != nil {
+		return t, badRequest("continue key is not valid: %v", err)
+	}
+	if t.APIVersion != "meta.k8s.io/v1" || t.Revision == 0 || t.Start == "" || strings.Contains(t.Start, "..") {
+		return t, badRequest("continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+	}
+	return t, nil
+}
+
+// list answers with the selected objects.
+func (r *call) list() error {
+	opts, sel, err := r.listOptions()
+	if err != nil {
+		return err
+	}
+	a, err := r.accept(canTransform)
+	if err != nil {
+		return err
+	}
+	lo := store.ListOptions{Limit: int(opts.Limit), Index: sel.index, Value: sel.value}
+	if !sel.trivial {
+		lo.Match = sel.matches
+	}
+	base := r.row.Prefix("")
+	switch {
+	case opts.Continue != "":
+		if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
+			return badRequest("specifying resource version is not allowed when using continue")
+		}
+		t, err := parseContinue(opts.Continue)
+		if err != nil {
+			return err
+		}
+		lo.After = base + t.Start
+		if t.Revision > 0 {
+			lo.Revision = t.Revision
+		}
+	case opts.ResourceVersion != "" && opts.ResourceVersion != "0":
+		rev, err := strconv.ParseInt(opts.ResourceVersion, 10, 64)
+		if err != nil || rev < 0 {
+			return badRequest("Invalid value: %q: resourceVersion is not a number", opts.ResourceVersion)
+		}
+		if err := r.reach(rev); err != nil {
+			return err
+		}
+		if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact || opts.ResourceVersionMatch == "" && opts.Limit > 0 {
+			lo.Revision = rev
+		}
+	}
+	res, err := r.s.Store.List(r.ctx(), sel.prefix, lo)
+	if err != nil {
+		if errors.Is(err, store.ErrCompacted) && opts.Continue != "" {
+			return expiredContinue(strings.TrimPrefix(lo.After, base))
+		}
+		return r.storeError(err, "")
+	}
+	m := metav1.ListMeta{ResourceVersion: formatRevision(res.Revision)}
+	if res.More {
+		last := res.Entries[len(res.Entries)-1].Key
+		m.Continue = continueToken{Revision: res.Revision, Start: strings.TrimPrefix(last, base)}.String()
+		if res.Remaining >= 0 && sel.trivial {
+			m.RemainingItemCount = &res.Remaining
+		}
+	}
+	return r.writeList(a, res.Entries, m)
+}
+
+// expiredContinue is the answer to a token whose revision has gone, with a new
+// one that goes on in the present.
+func expiredContinue(start string) error {
+	err := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. " +
+		"You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. " +
+		"Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first " +
+		"chunk was returned and now may show up in the list.")
+	err.ErrStatus.Continue = continueToken{Revision: inconsistent, Start: start}.String()
+	return err
+}
+
+// fieldsOf is used by in-process lists.
+func fieldsOf(row *api.Resource, obj runtime.Object) fields.Set {
+	if row.Fields == nil {
+		return fields.Set{}
+	}
+	return row.Fields(obj)
+}

@@ -1,0 +1,398 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/store"
+)
+
+// MaxBody is the greatest size of a request's body in bytes, upstream's limit.
+const MaxBody = 3 * 1024 * 1024
+
+// Config is what a Server is made of.
+type Config struct {
+	Store     store.Store
+	Catalogue *catalogue.Catalogue
+	Scheme    *runtime.Scheme
+
+	// Authenticator says who asks; nil takes every request as anonymous.
+	Authenticator authenticator.Request
+	// Authorizer decides; nil allows everything.
+	Authorizer authorizer.Authorizer
+	// RuleResolver serves SelfSubjectRulesReviews.
+	RuleResolver authorizer.RuleResolver
+	// Admission is the chain that every write passes; may be nil.
+	Admission admission.Interface
+	// Reservations take what a new or changed object of a resource needs
+	// beyond itself: a Service's addresses and ports.
+	Reservations map[schema.GroupResource]Reservation
+	// Tokens issues tokens for serviceaccounts/token and checks them for
+	// TokenReviews.
+	Tokens Tokens
+	// Nodes reaches the node agents' HTTP servers.
+	Nodes NodeTransport
+	// Recorded, if set, is told of every committed write with the request's
+	// context, which carries its cause.
+	Recorded func(ctx context.Context, w Write)
+	// Readiness are named checks behind /readyz.
+	Readiness map[string]func() error
+	// Version is what /version says.
+	Version VersionInfo
+	// Metrics is served under /metrics; New adds the server's own.
+	Metrics *prometheus.Registry
+	Clock   clock.WithTicker
+}
+
+// Write is a committed change.
+type Write struct {
+	Resource    *api.Resource
+	Subresource string
+	Verb        string // create, update, patch, delete
+	Object      runtime.Object
+	Old         runtime.Object // nil for a creation
+	Time        time.Time
+}
+
+// Reservation is what a write holds outside of the store.
+type Reservation interface {
+	// Reserve takes what obj needs (old is nil for a creation) and fills it
+	// in. done is called once, with whether the write was committed; obj has
+	// not been written with false.
+	Reserve(ctx context.Context, obj, old runtime.Object, dryRun bool) (done func(committed bool), err error)
+	// Release frees what a deleted object held.
+	Release(obj runtime.Object)
+}
+
+// Server is the API server's handler.
+type Server struct {
+	Config
+	info      *request.RequestInfoFactory
+	codecs    codecs
+	discovery discoveryCache
+	openapi   openapiCache
+	metrics   *metrics
+
+	converter     func() managedfields.TypeConverter
+	fieldManagers sync.Map // fieldManagerKey → *managedfields.FieldManager
+
+	// watches ends all watches when the server shuts down.
+	watches context.Context
+	stop    context.CancelFunc
+}
+
+// New makes a server.
+func New(cfg Config) *Server {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.RealClock{}
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = prometheus.NewRegistry()
+	}
+	s := &Server{
+		Config: cfg,
+		info: &request.RequestInfoFactory{
+			APIPrefixes:          sets.NewString("api", "apis"),
+			GrouplessAPIPrefixes: sets.NewString("api"),
+		},
+		codecs:    newCodecs(cfg.Scheme),
+		converter: sync.OnceValue(func() managedfields.TypeConverter { return newTypeConverter(cfg.Scheme) }),
+		metrics:   newMetrics(cfg.Metrics),
+	}
+	s.watches, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+// Warm prepares what the first writes will need, off their path.
+func (s *Server) Warm() { s.converter() }
+
+// Shutdown ends the watches, with what they have still to send.
+func (s *Server) Shutdown() { s.stop() }
+
+type inProcessKey struct{}
+
+// WithUser marks the requests of a component in this process: they come from u
+// without further authentication.
+func WithUser(ctx context.Context, u user.Info) context.Context {
+	return context.WithValue(ctx, inProcessKey{}, u)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	info, err := s.info.NewRequestInfo(req)
+	if err != nil {
+		http.Error(w, fmt.Sprintf("failed to create RequestInfo: %v", err), http.StatusInternalServerError)
+		return
+	}
+	r := &call{s: s, w: w, req: req, info: info, started: s.Clock.Now()}
+	rec := &warnings{}
+	ctx := warning.WithWarningRecorder(request.WithRequestInfo(req.Context(), info), rec)
+	r.warnings = rec
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler { //nolint:errorlint // it is that very value
+				panic(p)
+			}
+			klog.FromContext(ctx).Error(fmt.Errorf("%v", p), "A request's handler panicked", "verb", info.Verb, "path", req.URL.Path, "stack", string(debug.Stack()))
+			if r.code == 0 {
+				r.fail(apierrors.NewInternalError(fmt.Errorf("this request caused apiserver to panic. Look in the logs for details")))
+			}
+		}
+		s.metrics.observe(r, s.Clock.Since(r.started))
+	}()
+	r.req = req.WithContext(ctx)
+	if err := r.authenticate(); err != nil {
+		r.fail(err)
+		return
+	}
+	if err := r.authorize(); err != nil {
+		r.fail(err)
+		return
+	}
+	if err := r.serve(); err != nil {
+		r.fail(err)
+	}
+}
+
+// call is one request on its way.
+type call struct {
+	s        *Server
+	w        http.ResponseWriter
+	req      *http.Request
+	info     *request.RequestInfo
+	user     user.Info
+	row      *api.Resource
+	warnings *warnings
+	started  time.Time
+	code     int  // of the answer, 0 before it
+	bare     bool // writes pass no admission
+}
+
+func (r *call) ctx() context.Context { return r.req.Context() }
+
+func (r *call) authenticate() error {
+	ctx := r.ctx()
+	u, inProcess := ctx.Value(inProcessKey{}).(user.Info)
+	switch {
+	case inProcess:
+	case r.s.Authenticator == nil:
+		u = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
+	default:
+		resp, ok, err := r.s.Authenticator.AuthenticateRequest(r.req)
+		if err != nil || !ok {
+			if err != nil {
+				klog.FromContext(ctx).V(3).Info("Unable to authenticate the request", "err", err)
+			}
+			return apierrors.NewUnauthorized("Unauthorized")
+		}
+		u = resp.User
+	}
+	r.user = u
+	r.req.Header.Del("Authorization")
+	if r.req.Header.Get("Impersonate-User") != "" || r.req.Header.Get("Impersonate-Group") != "" || r.req.Header.Get("Impersonate-Uid") != "" {
+		var err error
+		if r.user, err = r.impersonate(); err != nil {
+			return err
+		}
+	}
+	r.req = r.req.WithContext(request.WithUser(ctx, r.user))
+	return nil
+}
+
+// impersonate gives the user that the request wants to be, if it may.
+func (r *call) impersonate() (user.Info, error) {
+	h := r.req.Header
+	name := h.Get("Impersonate-User")
+	if name == "" {
+		return nil, apierrors.NewBadRequest("requested impersonation of groups, uid or extra without impersonating a user")
+	}
+	u := &user.DefaultInfo{Name: name, Groups: h.Values("Impersonate-Group"), UID: h.Get("Impersonate-Uid")}
+	check := func(a authorizer.AttributesRecord) error {
+		a.User, a.Verb, a.ResourceRequest = r.user, "impersonate", true
+		return r.allowed(a)
+	}
+	if ns, sa, ok := strings.Cut(strings.TrimPrefix(name, "system:serviceaccount:"), ":"); ok && strings.HasPrefix(name, "system:serviceaccount:") {
+		if err := check(authorizer.AttributesRecord{Resource: "serviceaccounts", Namespace: ns, Name: sa, APIVersion: "v1"}); err != nil {
+			return nil, err
+		}
+		if len(u.Groups) == 0 {
+			u.Groups = []string{"system:serviceaccounts", "system:serviceaccounts:" + ns}
+		}
+	} else if err := check(authorizer.AttributesRecord{Resource: "users", Name: name}); err != nil {
+		return nil, err
+	}
+	for _, g := range h.Values("Impersonate-Group") {
+		if err := check(authorizer.AttributesRecord{Resource: "groups", Name: g}); err != nil {
+			return nil, err
+		}
+	}
+	if u.UID != "" {
+		if err := check(authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", APIVersion: "v1", Resource: "uids", Name: u.UID}); err != nil {
+			return nil, err
+		}
+	}
+	for key, values := range h {
+		extra, ok := strings.CutPrefix(key, "Impersonate-Extra-")
+		if !ok {
+			continue
+		}
+		extra = strings.ToLower(extra)
+		for _, v := range values {
+			if err := check(authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", APIVersion: "v1", Resource: "userextras", Subresource: extra, Name: v}); err != nil {
+				return nil, err
+			}
+		}
+		if u.Extra == nil {
+			u.Extra = map[string][]string{}
+		}
+		u.Extra[extra] = values
+	}
+	if name != user.Anonymous {
+		u.Groups = append(u.Groups, user.AllAuthenticated)
+	} else {
+		u.Groups = append(u.Groups, user.AllUnauthenticated)
+	}
+	return u, nil
+}
+
+func (r *call) authorize() error {
+	if r.s.Authorizer == nil {
+		return nil
+	}
+	i := r.info
+	return r.allowed(authorizer.AttributesRecord{
+		User: r.user, Verb: i.Verb, Namespace: i.Namespace, APIGroup: i.APIGroup, APIVersion: i.APIVersion,
+		Resource: i.Resource, Subresource: i.Subresource, Name: i.Name, ResourceRequest: i.IsResourceRequest, Path: i.Path,
+	})
+}
+
+// allowed asks the authorizer, and gives upstream's Forbidden where it does not allow.
+func (r *call) allowed(a authorizer.AttributesRecord) error {
+	if r.s.Authorizer == nil {
+		return nil
+	}
+	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
+	if decision == authorizer.DecisionAllow {
+		return nil
+	}
+	if err != nil {
+		klog.FromContext(r.ctx()).V(3).Info("Authorization failed", "err", err)
+	}
+	return forbidden(a, reason)
+}
+
+func forbidden(a authorizer.AttributesRecord, reason string) error {
+	gr := schema.GroupResource{Group: a.APIGroup, Resource: a.Resource}
+	who := ""
+	if a.User != nil {
+		who = a.User.GetName()
+	}
+	if !a.ResourceRequest {
+		msg := fmt.Sprintf("User %q cannot %s path %q", who, a.Verb, a.Path)
+		if reason != "" {
+			msg += ": " + reason
+		}
+		err := apierrors.NewForbidden(schema.GroupResource{}, "", errors.New(msg))
+		err.ErrStatus.Message = "forbidden: " + msg
+		return err
+	}
+	resource := a.Resource
+	if a.Subresource != "" {
+		resource += "/" + a.Subresource
+	}
+	msg := fmt.Sprintf("User %q cannot %s resource %q in API group %q", who, a.Verb, resource, a.APIGroup)
+	if a.Namespace != "" {
+		msg += fmt.Sprintf(" in the namespace %q", a.Namespace)
+	} else {
+		msg += " at the cluster scope"
+	}
+	if reason != "" {
+		msg += ": " + reason
+	}
+	return apierrors.NewForbidden(gr, a.Name, errors.New(msg))
+}
+
+// notFoundPath is the answer to a path that nothing serves.
+func (r *call) notFoundPath() error {
+	http.Error(r.w, "404 page not found", http.StatusNotFound)
+	r.code = http.StatusNotFound
+	return nil
+}
+
+// serve routes an allowed request.
+func (r *call) serve() error {
+	if !r.info.IsResourceRequest {
+		return r.serveNonResource()
+	}
+	i := r.info
+	r.row = r.s.Catalogue.Lookup(i.APIGroup, i.APIVersion, i.Resource)
+	if r.row == nil || (!r.row.Namespaced && i.Namespace != "" && i.Resource != "namespaces") {
+		return r.notFoundPath()
+	}
+	if i.Subresource != "" {
+		return r.serveSubresource()
+	}
+	if r.row.NotStored {
+		return r.serveComputed()
+	}
+	verb := i.Verb
+	if r.row.Namespaced && i.Namespace == "" && verb != "list" && verb != "watch" {
+		return r.methodNotSupported()
+	}
+	if (verb == "update" || verb == "patch") && i.Name == "" || verb == "create" && i.Name != "" {
+		return r.methodNotSupported()
+	}
+	if !r.row.HasVerb(verb) {
+		return r.methodNotSupported()
+	}
+	switch verb {
+	case "get":
+		return r.get()
+	case "list":
+		return r.list()
+	case "watch":
+		return r.watch()
+	case "create":
+		return r.create()
+	case "update":
+		return r.update(&r.row.UpdateStrategy)
+	case "patch":
+		return r.patch(&r.row.UpdateStrategy)
+	case "delete":
+		return r.delete()
+	case "deletecollection":
+		return r.deleteCollection()
+	}
+	return r.methodNotSupported()
+}
+
+func (r *call) methodNotSupported() error {
+	return apierrors.NewMethodNotSupported(r.row.GroupVersionResource.GroupResource(), r.info.Verb)
+}
+
+func (r *call) groupResource() schema.GroupResource {
+	return r.row.GroupVersionResource.GroupResource()
+}

@@ -1,0 +1,358 @@
+package apiserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// bookmarkPeriod is how often an idle watch tells its revision.
+const bookmarkPeriod = time.Minute
+
+// stream is a watch on its way to a client.
+type stream struct {
+	*call
+	sel       *selection
+	form      accepted
+	w         store.Watcher
+	bookmarks bool
+	buf       bytes.Buffer
+	first     bool // the next table row brings the column definitions
+}
+
+// watch streams the changes of the selected objects.
+func (r *call) watch() error {
+	opts, sel, err := r.listOptions()
+	if err != nil {
+		return err
+	}
+	form, err := r.accept(canTransform)
+	if err != nil {
+		return err
+	}
+	if form.mediaType == typeYAML {
+		return notAcceptable("a stream of YAML")
+	}
+	rev := int64(0)
+	if opts.ResourceVersion != "" {
+		if rev, err = strconv.ParseInt(opts.ResourceVersion, 10, 64); err != nil || rev < 0 {
+			return badRequest("Invalid value: %q: resourceVersion is not a number", opts.ResourceVersion)
+		}
+	}
+	timeout := 30*time.Minute + time.Duration(rand.Int64N(int64(30*time.Minute)))
+	if opts.TimeoutSeconds != nil {
+		timeout = time.Duration(*opts.TimeoutSeconds) * time.Second
+	}
+	st := &stream{call: r, sel: sel, form: form, bookmarks: opts.AllowWatchBookmarks, first: true}
+	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents ||
+		opts.SendInitialEvents == nil && rev == 0
+	var list *store.ListResult
+	var failed error
+	if initial {
+		if failed = r.reach(rev); failed == nil {
+			lo := store.ListOptions{Index: sel.index, Value: sel.value}
+			if !sel.trivial {
+				lo.Match = sel.matches
+			}
+			if list, failed = r.s.Store.List(r.ctx(), sel.prefix, lo); failed == nil {
+				rev = list.Revision
+			}
+		}
+	} else if rev > 0 {
+		failed = r.reach(rev)
+	}
+	if failed == nil {
+		st.w, failed = r.s.Store.Watch(sel.prefix, store.WatchOptions{Revision: rev, Index: sel.index, Value: sel.value})
+	}
+	if failed != nil && !errors.Is(failed, store.ErrCompacted) {
+		return r.storeError(failed, "")
+	}
+	ct := form.mediaType
+	if form.mediaType == typeCBOR {
+		ct = "application/cbor-seq"
+	} else if form.mediaType == typeProtobuf {
+		ct += ";stream=watch"
+	}
+	h := r.w.Header()
+	h.Set("Content-Type", ct)
+	h.Set("Cache-Control", "no-cache, private")
+	r.warnings.write(h)
+	r.code = http.StatusOK
+	r.w.WriteHeader(http.StatusOK)
+	if failed != nil {
+		st.sendError(expiredWatch(failed))
+		return nil
+	}
+	defer st.w.Stop()
+	flush(r.w)
+	r.s.metrics.watching(r.row, 1)
+	defer r.s.metrics.watching(r.row, -1)
+	st.run(list, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
+	return nil
+}
+
+func expiredWatch(err error) *metav1.Status {
+	msg := "The resourceVersion for the provided watch is too old."
+	var c *store.CompactedError
+	if errors.As(err, &c) {
+		msg = "too old resource version: " + formatRevision(c.Asked) + " (" + formatRevision(c.Oldest) + ")"
+	}
+	s := apierrors.NewResourceExpired(msg).Status()
+	return &s
+}
+
+// run sends the initial list, then the changes, until the client goes, the
+// time ends or the server stops.
+func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(st.ctx(), timeout)
+	defer cancel()
+	defer context.AfterFunc(st.s.watches, cancel)()
+	if list != nil {
+		for i, e := range list.Entries {
+			if !st.send(watch.Added, e) {
+				return
+			}
+			if i%256 == 255 && !st.flush() {
+				return
+			}
+		}
+		if endMark && st.bookmarks && !st.bookmark(list.Revision, true) {
+			return
+		}
+		if !st.flush() {
+			return
+		}
+		list = nil
+	}
+	for {
+		wait, stop := ctx, context.CancelFunc(func() {})
+		if st.bookmarks {
+			wait, stop = context.WithTimeout(ctx, bookmarkPeriod)
+		}
+		events, err := st.w.Next(wait)
+		stop()
+		switch {
+		case err == nil:
+			for i := range events {
+				if !st.event(&events[i]) {
+					return
+				}
+			}
+			if !st.flush() {
+				return
+			}
+		case ctx.Err() != nil:
+			if st.bookmarks && st.ctx().Err() == nil {
+				st.bookmark(st.w.Revision(), false)
+				st.flush()
+			}
+			return
+		case errors.Is(err, context.DeadlineExceeded):
+			if !st.bookmark(st.w.Revision(), false) || !st.flush() {
+				return
+			}
+		case errors.Is(err, store.ErrCompacted):
+			st.sendError(expiredWatch(err))
+			return
+		default:
+			return
+		}
+	}
+}
+
+func (st *stream) flush() bool {
+	if st.buf.Len() > 0 {
+		if _, err := st.call.w.Write(st.buf.Bytes()); err != nil {
+			return false
+		}
+		st.buf.Reset()
+		flush(st.call.w)
+	}
+	return true
+}
+
+// event sends a change, as it looks through the selection.
+func (st *stream) event(ev *store.Event) bool {
+	was := st.sel.matches(ev.Prev)
+	is := ev.Type == store.Put && st.sel.matches(ev.Entry)
+	switch {
+	case is && was:
+		return st.send(watch.Modified, ev.Entry)
+	case is:
+		return st.send(watch.Added, ev.Entry)
+	case was && ev.Type == store.Delete:
+		return st.send(watch.Deleted, ev.Entry)
+	case was:
+		// Out of the selection: the client gets what it knew, at this revision.
+		obj := shallow(ev.Prev.Object)
+		setResourceVersion(obj, ev.Revision)
+		return st.send(watch.Deleted, &store.Entry{Key: ev.Prev.Key, ModRevision: ev.Revision, Object: obj})
+	}
+	return true
+}
+
+func (st *stream) send(t watch.EventType, e *store.Entry) bool {
+	if st.form.as.Empty() && !isUnstructuredEntry(e) {
+		switch st.form.mediaType {
+		case typeJSON:
+			b, err := item(st.row, e, store.JSON)
+			if err != nil {
+				return false
+			}
+			st.buf.WriteString(`{"type":"` + string(t) + `","object":` + kindPrefix(st.row.GVK()))
+			st.buf.Write(b[1:])
+			st.buf.WriteString("}\n")
+			return true
+		case typeProtobuf:
+			b, err := single(st.row, e, store.Protobuf)
+			if err != nil {
+				return false
+			}
+			return st.frame(string(t), b)
+		}
+	}
+	obj, err := versioned(st.row, e.Object)
+	if err != nil {
+		return false
+	}
+	switch st.form.as.Kind {
+	case "Table":
+		table, err := st.table([]runtime.Object{obj}, metav1.ListMeta{ResourceVersion: resourceVersionOf(obj)})
+		if err != nil {
+			return false
+		}
+		if !st.first {
+			table.ColumnDefinitions = nil
+		}
+		st.first = false
+		return st.object(t, table)
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		p, err := partial(st.row, obj)
+		if err != nil {
+			return false
+		}
+		return st.object(t, p)
+	}
+	return st.object(t, withGVK(st.row.GVK(), obj))
+}
+
+func isUnstructuredEntry(e *store.Entry) bool {
+	_, ok := e.Object.(*unstructured.Unstructured)
+	return ok
+}
+
+// object sends an event with an object whose kind is set.
+func (st *stream) object(t watch.EventType, obj runtime.Object) bool {
+	switch st.form.mediaType {
+	case typeProtobuf:
+		if _, ok := obj.(*unstructured.Unstructured); !ok {
+			var b bytes.Buffer
+			if err := st.s.codecs.protobuf.Encode(obj, &b); err != nil {
+				return false
+			}
+			return st.frame(string(t), b.Bytes())
+		}
+	case typeCBOR:
+		var b bytes.Buffer
+		if err := st.s.codecs.cbor.Encode(obj, &b); err != nil {
+			return false
+		}
+		ev := &metav1.WatchEvent{Type: string(t), Object: runtime.RawExtension{Raw: b.Bytes()}}
+		return st.s.codecs.cbor.Encode(ev, &st.buf) == nil
+	}
+	b, err := marshalJSON(obj)
+	if err != nil {
+		return false
+	}
+	st.buf.WriteString(`{"type":"` + string(t) + `","object":`)
+	st.buf.Write(b)
+	st.buf.WriteString("}\n")
+	return true
+}
+
+// frame writes a length and a WatchEvent message with the object's bytes.
+func (st *stream) frame(t string, object []byte) bool {
+	ev := metav1.WatchEvent{Type: t, Object: runtime.RawExtension{Raw: object}}
+	raw, err := ev.Marshal()
+	if err != nil {
+		return false
+	}
+	b, err := store.Envelope(metav1.SchemeGroupVersion.WithKind("WatchEvent"), raw)
+	if err != nil {
+		return false
+	}
+	var size [4]byte
+	binary.BigEndian.PutUint32(size[:], uint32(len(b)))
+	st.buf.Write(size[:])
+	st.buf.Write(b)
+	return true
+}
+
+// bookmark tells that everything up to rev has been sent.
+func (st *stream) bookmark(rev int64, initialEnd bool) bool {
+	obj := st.row.New()
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return false
+	}
+	acc.SetResourceVersion(formatRevision(rev))
+	if initialEnd {
+		acc.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	obj.GetObjectKind().SetGroupVersionKind(st.row.GVK())
+	switch st.form.as.Kind {
+	case "Table":
+		t := &metav1.Table{ListMeta: metav1.ListMeta{ResourceVersion: formatRevision(rev)}, Rows: []metav1.TableRow{}}
+		t.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Table"))
+		if st.first {
+			t.ColumnDefinitions = st.row.Columns
+		}
+		if initialEnd {
+			t.Rows = append(t.Rows, metav1.TableRow{Cells: []any{}, Object: runtime.RawExtension{Object: obj}})
+		}
+		return st.object(watch.Bookmark, t)
+	case "PartialObjectMetadata", "PartialObjectMetadataList":
+		p, err := partial(st.row, obj)
+		if err != nil {
+			return false
+		}
+		return st.object(watch.Bookmark, p)
+	}
+	return st.object(watch.Bookmark, obj)
+}
+
+func (st *stream) sendError(s *metav1.Status) {
+	s.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Status"))
+	st.object(watch.Error, s)
+	st.flush()
+}
+
+func setResourceVersion(obj runtime.Object, rev int64) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		// shallow shares the metadata map.
+		if m, ok := u.Object["metadata"].(map[string]any); ok {
+			c := make(map[string]any, len(m))
+			for k, v := range m {
+				c[k] = v
+			}
+			u.Object["metadata"] = c
+		}
+	}
+	if acc, err := meta.Accessor(obj); err == nil {
+		acc.SetResourceVersion(formatRevision(rev))
+	}
+}

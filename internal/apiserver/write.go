@@ -1,0 +1,502 @@
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/admission"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/store"
+)
+
+// writing is how an object is to be written.
+type writing struct {
+	verb         string // "create", "update", "patch", "delete"
+	subresource  string
+	options      runtime.Object // for admission
+	dryRun       bool
+	fieldManager string
+	applied      bool // the object's managed fields have been set by apply
+	// upsert lets a change create the object where there is none.
+	upsert bool
+	// retries bounds how often a change without a resourceVersion is tried
+	// again on a conflict; 0 is without bound.
+	retries int
+}
+
+func invalidOptions(kind string, errs field.ErrorList) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: kind}, "", errs)
+}
+
+func isDryRun(flags []string) bool { return len(flags) > 0 }
+
+// create stores the object in the body.
+func (r *call) create() error {
+	opts := &metav1.CreateOptions{}
+	if err := r.options(opts); err != nil {
+		return err
+	}
+	if err := invalidOptions("CreateOptions", metav1validation.ValidateCreateOptions(opts)); err != nil {
+		return err
+	}
+	obj, err := r.decode(r.row.New(), r.row.GVK(), opts.FieldValidation)
+	if err != nil {
+		return err
+	}
+	e, err := r.insert(obj, writing{verb: "create", options: opts, dryRun: isDryRun(opts.DryRun), fieldManager: opts.FieldManager})
+	if err != nil {
+		return err
+	}
+	return r.writeEntry(http.StatusCreated, e)
+}
+
+// place puts obj into the request's namespace.
+func (r *call) place(acc metav1.Object) error {
+	if !r.row.Namespaced {
+		acc.SetNamespace("")
+		return nil
+	}
+	switch acc.GetNamespace() {
+	case "":
+		acc.SetNamespace(r.info.Namespace)
+	case r.info.Namespace:
+	default:
+		return badRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}
+
+// generatedRetries is how often a generated name that is taken is made anew.
+const generatedRetries = 8
+
+// insert takes a new object through everything that a creation obeys.
+func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, badRequest("%v", err)
+	}
+	if err := r.place(acc); err != nil {
+		return nil, err
+	}
+	if acc.GetResourceVersion() != "" {
+		return nil, errors.New("resourceVersion should not be set on objects to be created")
+	}
+	if r.row.Default != nil {
+		r.row.Default(obj)
+	}
+	if !w.applied {
+		obj = r.manage(obj, nil, w.fieldManager, w.subresource)
+		if acc, err = meta.Accessor(obj); err != nil {
+			return nil, err
+		}
+	}
+	attrs := r.attributes(obj, nil, acc.GetName(), admission.Create, w)
+	if err := r.mutate(attrs); err != nil {
+		return nil, err
+	}
+	acc.SetDeletionTimestamp(nil)
+	acc.SetDeletionGracePeriodSeconds(nil)
+	acc.SetSelfLink("")
+	acc.SetGeneration(0)
+	acc.SetUID(uuid.NewUUID())
+	acc.SetCreationTimestamp(metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second)})
+	generated := acc.GetName() == "" && acc.GetGenerateName() != ""
+	for try := 0; ; try++ {
+		if generated {
+			acc.SetName(generateName(acc.GetGenerateName()))
+		}
+		if r.row.PrepareForCreate != nil {
+			r.row.PrepareForCreate(obj)
+		}
+		e, err := r.insertNamed(obj, acc, attrs, w)
+		if generated && apierrors.IsAlreadyExists(err) && try < generatedRetries {
+			continue
+		}
+		if generated && apierrors.IsAlreadyExists(err) {
+			return nil, apierrors.NewGenerateNameConflict(r.groupResource(), acc.GetName(), 1)
+		}
+		return e, err
+	}
+}
+
+// generateName follows upstream's: at most 58 bytes of the prefix and five
+// random characters.
+func generateName(prefix string) string {
+	if len(prefix) > 58 {
+		prefix = prefix[:58]
+	}
+	return prefix + rand.String(5)
+}
+
+func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admission.Attributes, w writing) (*store.Entry, error) {
+	done := func(bool) {}
+	if res := r.s.Reservations[r.groupResource()]; res != nil {
+		var err error
+		if done, err = res.Reserve(r.ctx(), obj, nil, w.dryRun); err != nil {
+			return nil, err
+		}
+	}
+	committed := false
+	defer func() { done(committed) }()
+	nameFn := r.row.ValidateName
+	if nameFn == nil {
+		nameFn = apivalidation.NameIsDNSSubdomain
+	}
+	errs := apivalidation.ValidateObjectMetaAccessor(acc, r.row.Namespaced, nameFn, field.NewPath("metadata"))
+	if r.row.Validate != nil {
+		errs = append(errs, r.row.Validate(obj)...)
+	}
+	if len(errs) > 0 {
+		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
+	}
+	r.warn(obj, nil)
+	if err := r.validate(attrs); err != nil {
+		return nil, err
+	}
+	key := r.row.Key(acc.GetNamespace(), acc.GetName())
+	if w.dryRun {
+		if e, err := r.s.Store.Get(r.ctx(), key); err != nil || e != nil {
+			if err == nil {
+				err = store.ErrExists
+			}
+			return nil, r.storeError(err, acc.GetName())
+		}
+		return r.unstored(obj)
+	}
+	stored, err := r.hub(obj)
+	if err != nil {
+		return nil, err
+	}
+	e, err := r.s.Store.Create(r.ctx(), key, stored, r.ttl(obj))
+	if err != nil {
+		return nil, r.storeError(err, acc.GetName())
+	}
+	committed = true
+	r.recorded(Write{Verb: "create", Object: e.Object})
+	return e, nil
+}
+
+func (r *call) ttl(obj runtime.Object) time.Duration {
+	if r.row.TTL == nil {
+		return 0
+	}
+	return r.row.TTL(obj)
+}
+
+// hub gives obj as it is stored.
+func (r *call) hub(obj runtime.Object) (runtime.Object, error) {
+	if r.row.Hub != nil {
+		h, err := r.row.Hub.ToHub(obj)
+		if err != nil {
+			return nil, err
+		}
+		obj = h
+	}
+	untype(obj)
+	return obj, nil
+}
+
+// unstored is an entry that shows obj as a write would have left it.
+func (r *call) unstored(obj runtime.Object) (*store.Entry, error) {
+	stored, err := r.hub(obj)
+	if err != nil {
+		return nil, err
+	}
+	return &store.Entry{Object: stored}, nil
+}
+
+func (r *call) recorded(w Write) {
+	if r.s.Recorded != nil {
+		w.Resource, w.Subresource, w.Time = r.row, r.info.Subresource, r.s.Clock.Now()
+		r.s.Recorded(r.ctx(), w)
+	}
+}
+
+func (r *call) warn(obj, old runtime.Object) {
+	if r.row.Warnings == nil {
+		return
+	}
+	for _, text := range r.row.Warnings(obj, old) {
+		r.warnings.AddWarning("", text)
+	}
+}
+
+func (r *call) attributes(obj, old runtime.Object, name string, op admission.Operation, w writing) admission.Attributes {
+	return admission.NewAttributesRecord(obj, old, r.row.GVK(), r.info.Namespace, name, r.row.GroupVersionResource,
+		w.subresource, op, w.options, w.dryRun, r.user)
+}
+
+func (r *call) mutate(a admission.Attributes) error {
+	m, ok := r.s.Admission.(admission.MutationInterface)
+	if !ok || r.bare || !m.Handles(a.GetOperation()) {
+		return nil
+	}
+	return m.Admit(r.ctx(), a, admission.NewObjectInterfacesFromScheme(r.s.Scheme))
+}
+
+func (r *call) validate(a admission.Attributes) error {
+	v, ok := r.s.Admission.(admission.ValidationInterface)
+	if !ok || r.bare || !v.Handles(a.GetOperation()) {
+		return nil
+	}
+	return v.Validate(r.ctx(), a, admission.NewObjectInterfacesFromScheme(r.s.Scheme))
+}
+
+// update replaces an object, or the part of it that strategy lets through.
+func (r *call) update(strategy *api.UpdateStrategy) error {
+	opts := &metav1.UpdateOptions{}
+	if err := r.options(opts); err != nil {
+		return err
+	}
+	if err := invalidOptions("UpdateOptions", metav1validation.ValidateUpdateOptions(opts)); err != nil {
+		return err
+	}
+	obj, err := r.decode(r.row.New(), r.row.GVK(), opts.FieldValidation)
+	if err != nil {
+		return err
+	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	if err := r.checkName(acc); err != nil {
+		return err
+	}
+	if err := r.place(acc); err != nil {
+		return err
+	}
+	w := writing{verb: "update", subresource: r.info.Subresource, options: opts, dryRun: isDryRun(opts.DryRun), fieldManager: opts.FieldManager,
+		upsert: r.row.AllowCreateOnUpdate && r.info.Subresource == ""}
+	var pristine runtime.Object
+	if acc.GetResourceVersion() == "" {
+		pristine = obj.DeepCopyObject()
+	}
+	first := true
+	e, created, err := r.change(strategy, w, func(runtime.Object) (runtime.Object, error) {
+		if first {
+			first = false
+			return obj, nil
+		}
+		return pristine.DeepCopyObject(), nil
+	})
+	if err != nil {
+		return err
+	}
+	code := http.StatusOK
+	if created {
+		code = http.StatusCreated
+	}
+	return r.writeEntry(code, e)
+}
+
+func (r *call) checkName(acc metav1.Object) error {
+	if acc.GetName() == "" {
+		acc.SetName(r.info.Name)
+	}
+	if acc.GetName() != r.info.Name {
+		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", acc.GetName(), r.info.Name)
+	}
+	return nil
+}
+
+// change reads the object that the request names, has produce make its new
+// state (from the old one, which it must not change; nil where there is none),
+// and takes that through everything that an update obeys. It starts again
+// where another write came between, unless the new state names the
+// resourceVersion that it is made from.
+func (r *call) change(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (*store.Entry, bool, error) {
+	for try := 1; ; try++ {
+		e, created, again, err := r.changeOnce(strategy, w, produce)
+		if !again || w.retries > 0 && try >= w.retries || r.ctx().Err() != nil {
+			return e, created, err
+		}
+	}
+}
+
+func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (_ *store.Entry, created, again bool, _ error) {
+	name := r.info.Name
+	e, err := r.s.Store.Get(r.ctx(), r.row.Key(r.info.Namespace, name))
+	if err != nil {
+		return nil, false, false, r.storeError(err, name)
+	}
+	if e == nil {
+		if !w.upsert {
+			return nil, false, false, apierrors.NewNotFound(r.groupResource(), name)
+		}
+		obj, err := produce(nil)
+		if err != nil {
+			return nil, false, false, err
+		}
+		acc, err := meta.Accessor(obj)
+		if err != nil {
+			return nil, false, false, err
+		}
+		if acc.GetResourceVersion() != "" || acc.GetUID() != "" && w.verb != "update" {
+			return nil, false, false, apierrors.NewConflict(r.groupResource(), name, errModified)
+		}
+		acc.SetName(name)
+		ne, err := r.insert(obj, w)
+		return ne, true, apierrors.IsAlreadyExists(err), err
+	}
+	old, err := versioned(r.row, e.Object)
+	if err != nil {
+		return nil, false, false, err
+	}
+	obj, err := produce(old)
+	if err != nil {
+		return nil, false, false, err
+	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, false, false, err
+	}
+	oldAcc, err := meta.Accessor(old)
+	if err != nil {
+		return nil, false, false, err
+	}
+	conditional := acc.GetResourceVersion() != ""
+	switch {
+	case conditional && acc.GetResourceVersion() != oldAcc.GetResourceVersion():
+		return nil, false, false, apierrors.NewConflict(r.groupResource(), name, errModified)
+	case !conditional && r.row.RequireResourceVersion && w.verb == "update":
+		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, field.ErrorList{
+			field.Invalid(field.NewPath("metadata", "resourceVersion"), "", "must be specified for an update")})
+	}
+	if uid := acc.GetUID(); uid != "" && uid != oldAcc.GetUID() {
+		return nil, false, false, apierrors.NewConflict(r.groupResource(), name,
+			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, oldAcc.GetUID()))
+	}
+	if r.row.Default != nil {
+		r.row.Default(obj)
+	}
+	inherit(acc, oldAcc)
+	if !w.applied {
+		obj = r.manage(obj, old, w.fieldManager, w.subresource)
+		if acc, err = meta.Accessor(obj); err != nil {
+			return nil, false, false, err
+		}
+	}
+	attrs := r.attributes(obj, old, name, admission.Update, w)
+	if err := r.mutate(attrs); err != nil {
+		return nil, false, false, err
+	}
+	inherit(acc, oldAcc)
+	if strategy.PrepareForUpdate != nil {
+		strategy.PrepareForUpdate(obj, old)
+	}
+	acc.SetResourceVersion(oldAcc.GetResourceVersion())
+	done := func(bool) {}
+	if res := r.s.Reservations[r.groupResource()]; res != nil && w.subresource == "" {
+		if done, err = res.Reserve(r.ctx(), obj, old, w.dryRun); err != nil {
+			return nil, false, false, err
+		}
+	}
+	committed := false
+	defer func() { done(committed) }()
+	errs := apivalidation.ValidateObjectMetaAccessorUpdate(acc, oldAcc, field.NewPath("metadata"))
+	switch {
+	case strategy.ValidateUpdate != nil:
+		errs = append(errs, strategy.ValidateUpdate(obj, old)...)
+	case strategy == &r.row.UpdateStrategy && r.row.Validate != nil:
+		errs = append(errs, r.row.Validate(obj)...)
+	}
+	if len(errs) > 0 {
+		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, errs)
+	}
+	r.warn(obj, old)
+	if err := r.validate(attrs); err != nil {
+		return nil, false, false, err
+	}
+	if w.dryRun {
+		ne, err := r.unstored(obj)
+		return ne, false, false, err
+	}
+	if finished(obj, acc) {
+		ne, err := r.remove(e, old)
+		committed = err == nil
+		return ne, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
+	}
+	untype(obj)
+	if equality.Semantic.DeepEqual(obj, old) {
+		return e, false, false, nil
+	}
+	stored, err := r.hub(obj)
+	if err != nil {
+		return nil, false, false, err
+	}
+	ne, err := r.s.Store.Update(r.ctx(), e.Key, e.ModRevision, stored, r.ttl(obj))
+	if err != nil {
+		return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
+	}
+	committed = true
+	r.recorded(Write{Verb: w.verb, Object: ne.Object, Old: e.Object})
+	return ne, false, false, nil
+}
+
+// inherit fills in what only the server sets.
+func inherit(acc, old metav1.Object) {
+	acc.SetUID(old.GetUID())
+	acc.SetCreationTimestamp(old.GetCreationTimestamp())
+	acc.SetDeletionTimestamp(old.GetDeletionTimestamp())
+	acc.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	acc.SetGeneration(old.GetGeneration())
+	acc.SetSelfLink("")
+	if acc.GetGenerateName() == "" {
+		acc.SetGenerateName(old.GetGenerateName())
+	}
+}
+
+// finished says whether a deletion has nothing more to wait for.
+func finished(obj runtime.Object, acc metav1.Object) bool {
+	if acc.GetDeletionTimestamp() == nil || len(acc.GetFinalizers()) > 0 || hasSpecFinalizers(obj) {
+		return false
+	}
+	grace := acc.GetDeletionGracePeriodSeconds()
+	return grace == nil || *grace == 0
+}
+
+// remove deletes the entry; old is its object in the row's version.
+func (r *call) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) {
+	d, err := r.s.Store.Delete(r.ctx(), e.Key, e.ModRevision)
+	if err != nil {
+		return nil, err
+	}
+	if res := r.s.Reservations[r.groupResource()]; res != nil {
+		res.Release(old)
+	}
+	r.recorded(Write{Verb: "delete", Object: d.Object, Old: e.Object})
+	return d, nil
+}
+
+// preconditions checks what a deletion asks of the object.
+func (r *call) preconditions(p *metav1.Preconditions, acc metav1.Object) error {
+	if p == nil {
+		return nil
+	}
+	if p.UID != nil && *p.UID != acc.GetUID() {
+		return apierrors.NewConflict(r.groupResource(), acc.GetName(),
+			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *p.UID, acc.GetUID()))
+	}
+	if p.ResourceVersion != nil && *p.ResourceVersion != acc.GetResourceVersion() {
+		return apierrors.NewConflict(r.groupResource(), acc.GetName(),
+			fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", *p.ResourceVersion, acc.GetResourceVersion()))
+	}
+	return nil
+}
