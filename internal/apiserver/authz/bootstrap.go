@@ -1,0 +1,251 @@
+package authz
+
+import (
+	"strings"
+
+	v1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// AutoUpdate is the annotation of an object that is brought up to the policy
+// at each start, unless it says "false".
+const AutoUpdate = "rbac.authorization.kubernetes.io/autoupdate"
+
+var (
+	read      = []string{"get", "list", "watch"}
+	write     = []string{"create", "delete", "deletecollection", "patch", "update"}
+	readWrite = append(append([]string{}, read...), write...)
+)
+
+// rule is one of resources in groups; a space separates the words.
+func rule(verbs []string, groups, resources string) v1.PolicyRule {
+	gs := strings.Fields(groups)
+	for i := range gs {
+		if gs[i] == "core" {
+			gs[i] = ""
+		}
+	}
+	return v1.PolicyRule{Verbs: verbs, APIGroups: gs, Resources: strings.Fields(resources)}
+}
+
+func verbs(s string) []string { return strings.Fields(s) }
+
+func urls(paths string) v1.PolicyRule {
+	return v1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: strings.Fields(paths)}
+}
+
+var eventRule = rule(verbs("create patch update"), "core events.k8s.io", "events")
+
+func meta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"}, Annotations: map[string]string{AutoUpdate: "true"}}
+}
+
+func clusterRole(name string, rules ...v1.PolicyRule) *v1.ClusterRole {
+	return &v1.ClusterRole{ObjectMeta: meta(name), Rules: rules}
+}
+
+func aggregated(name, label string, more map[string]string) *v1.ClusterRole {
+	r := clusterRole(name)
+	r.AggregationRule = &v1.AggregationRule{ClusterRoleSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{label: "true"}}}}
+	for k, v := range more {
+		r.Labels[k] = v
+	}
+	return r
+}
+
+func part(name, label string, rules ...v1.PolicyRule) *v1.ClusterRole {
+	r := clusterRole(name, rules...)
+	r.Labels[label] = "true"
+	return r
+}
+
+func group(name string) v1.Subject {
+	return v1.Subject{APIGroup: v1.GroupName, Kind: v1.GroupKind, Name: name}
+}
+
+func userSubject(name string) v1.Subject {
+	return v1.Subject{APIGroup: v1.GroupName, Kind: v1.UserKind, Name: name}
+}
+
+func bind(role string, subjects ...v1.Subject) *v1.ClusterRoleBinding {
+	return &v1.ClusterRoleBinding{ObjectMeta: meta(role), RoleRef: v1.RoleRef{APIGroup: v1.GroupName, Kind: "ClusterRole", Name: role}, Subjects: subjects}
+}
+
+func in(namespace string, m metav1.ObjectMeta) metav1.ObjectMeta {
+	m.Namespace = namespace
+	return m
+}
+
+// toLabels are what marks the parts of admin, edit and view.
+const (
+	toAdmin = "rbac.authorization.k8s.io/aggregate-to-admin"
+	toEdit  = "rbac.authorization.k8s.io/aggregate-to-edit"
+	toView  = "rbac.authorization.k8s.io/aggregate-to-view"
+)
+
+const (
+	workloads = "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale"
+	coreView  = "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods replicationcontrollers replicationcontrollers/scale serviceaccounts services services/status"
+	coreNS    = "bindings events limitranges namespaces/status pods/log pods/status replicationcontrollers/status resourcequotas resourcequotas/status"
+)
+
+// Bootstrap gives upstream's default roles and bindings: what a cluster has
+// from its first start.
+func Bootstrap() []runtime.Object {
+	sa := func(ns, name string) v1.Subject {
+		return v1.Subject{Kind: v1.ServiceAccountKind, Namespace: ns, Name: name}
+	}
+	out := []runtime.Object{
+		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
+		clusterRole("system:discovery", urls("/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")),
+		clusterRole("system:monitoring", urls("/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")),
+		clusterRole("system:basic-user", rule(verbs("create"), "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
+			rule(verbs("create"), "authentication.k8s.io", "selfsubjectreviews")),
+		clusterRole("system:public-info-viewer", urls("/healthz /livez /readyz /version /version/")),
+		aggregated("admin", toAdmin, nil),
+		aggregated("edit", toEdit, map[string]string{toAdmin: "true"}),
+		aggregated("view", toView, map[string]string{toEdit: "true"}),
+		part("system:aggregate-to-admin", toAdmin,
+			rule(verbs("create"), "authorization.k8s.io", "localsubjectaccessreviews"),
+			rule(readWrite, "rbac.authorization.k8s.io", "rolebindings roles")),
+		part("system:aggregate-to-edit", toEdit,
+			rule(read, "core", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy"),
+			rule(verbs("impersonate"), "core", "serviceaccounts"),
+			rule(write, "core", "pods pods/attach pods/exec pods/portforward pods/proxy"),
+			rule(verbs("create"), "core", "pods/eviction"),
+			rule(write, "core", "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy"),
+			rule(verbs("create"), "core", "serviceaccounts/token"),
+			rule(write, "apps", workloads),
+			rule(write, "autoscaling", "horizontalpodautoscalers"),
+			rule(write, "batch", "cronjobs jobs"),
+			rule(write, "policy", "poddisruptionbudgets"),
+			rule(write, "networking.k8s.io", "ingresses networkpolicies"),
+			rule(write, "resource.k8s.io", "resourceclaims resourceclaimtemplates"),
+			rule(verbs("create delete deletecollection get list patch update watch"), "coordination.k8s.io", "leases")),
+		part("system:aggregate-to-view", toView,
+			rule(read, "core", coreView), rule(read, "core", coreNS), rule(read, "core", "namespaces"),
+			rule(read, "discovery.k8s.io", "endpointslices"),
+			rule(read, "apps", "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status"),
+			rule(read, "autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status"),
+			rule(read, "batch", "cronjobs cronjobs/status jobs jobs/status"),
+			rule(read, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
+			rule(read, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
+			rule(read, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates")),
+		clusterRole("system:heapster", rule(read, "core", "events namespaces nodes pods"), rule(read, "apps", "deployments")),
+		clusterRole("system:node",
+			rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
+			rule(read, "core", "services"), rule(verbs("create get list watch"), "core", "nodes"), rule(verbs("patch update"), "core", "nodes/status"),
+			rule(verbs("patch update"), "core", "nodes"), eventRule, rule(verbs("create delete get list watch"), "core", "pods"), rule(verbs("patch update"), "core", "pods/status"),
+			rule(verbs("create"), "core", "pods/eviction"), rule(read, "core", "configmaps secrets"), rule(verbs("get"), "core", "persistentvolumeclaims persistentvolumes"),
+			rule(verbs("get patch update"), "core", "persistentvolumeclaims/status"), rule(verbs("get"), "core", "endpoints"),
+			rule(verbs("create get list watch"), "certificates.k8s.io", "certificatesigningrequests"),
+			rule(verbs("create delete get patch update"), "coordination.k8s.io", "leases"), rule(verbs("get"), "storage.k8s.io", "volumeattachments"),
+			rule(verbs("create"), "core", "serviceaccounts/token"), rule(verbs("get"), "core", "serviceaccounts"),
+			rule(verbs("create delete get patch update"), "storage.k8s.io", "csinodes"), rule(read, "storage.k8s.io", "csidrivers"), rule(read, "node.k8s.io", "runtimeclasses"),
+			rule(read, "resource.k8s.io", "resourceclaims"), rule(verbs("create delete deletecollection get list patch update watch"), "resource.k8s.io", "resourceslices")),
+		clusterRole("system:node-problem-detector", rule(verbs("get"), "core", "nodes"), rule(verbs("patch"), "core", "nodes/status"), eventRule),
+		clusterRole("system:kubelet-api-admin", rule(read, "core", "nodes"), rule(verbs("proxy"), "core", "nodes"),
+			rule([]string{"*"}, "core", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats")),
+		clusterRole("system:node-bootstrapper", rule(verbs("create get list watch"), "certificates.k8s.io", "certificatesigningrequests")),
+		clusterRole("system:auth-delegator", rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews")),
+		clusterRole("system:kube-aggregator", rule(read, "core", "endpoints services"), rule(read, "discovery.k8s.io", "endpointslices")),
+		clusterRole("system:kube-controller-manager", eventRule, rule(verbs("create"), "coordination.k8s.io", "leases"), rule(verbs("get update"), "coordination.k8s.io", "leases"),
+			rule(verbs("create"), "core", "secrets serviceaccounts"), rule(verbs("delete"), "core", "secrets"), rule(verbs("get"), "core", "configmaps namespaces secrets serviceaccounts"),
+			rule(verbs("update"), "core", "secrets serviceaccounts"), rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews"),
+			rule(verbs("list watch"), "*", "*"), rule(verbs("create"), "core", "serviceaccounts/token")),
+		clusterRole("system:kube-scheduler", eventRule, rule(verbs("create get list update watch"), "coordination.k8s.io", "leases"), rule(read, "core", "nodes"),
+			rule(verbs("delete get list watch"), "core", "pods"), rule(verbs("create"), "core", "bindings pods/binding"), rule(verbs("patch update"), "core", "pods/status"),
+			rule(read, "core", "replicationcontrollers services namespaces"), rule(read, "apps", "replicasets statefulsets"), rule(read, "policy", "poddisruptionbudgets"),
+			rule(read, "core", "persistentvolumeclaims persistentvolumes"), rule(verbs("patch update"), "core", "persistentvolumeclaims persistentvolumes"),
+			rule(read, "storage.k8s.io", "csidrivers csinodes csistoragecapacities storageclasses volumeattachments"),
+			rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews"),
+			rule(read, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"), rule(verbs("patch update"), "resource.k8s.io", "resourceclaims resourceclaims/status")),
+		clusterRole("system:kube-dns", rule(verbs("list watch"), "core", "endpoints services")),
+		clusterRole("system:persistent-volume-provisioner", rule(verbs("create delete get list watch"), "core", "persistentvolumes"), rule(verbs("get list update watch"), "core", "persistentvolumeclaims"),
+			rule(read, "storage.k8s.io", "storageclasses"), rule(verbs("watch"), "core", "events"), eventRule),
+		clusterRole("system:node-proxier", rule(verbs("list watch"), "core", "endpoints services"), rule(verbs("get list watch"), "core", "nodes"), eventRule,
+			rule(verbs("list watch"), "discovery.k8s.io", "endpointslices"), rule(verbs("list watch"), "networking.k8s.io", "servicecidrs")),
+		clusterRole("system:service-account-issuer-discovery", urls("/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/")),
+		clusterRole("system:certificates.k8s.io:certificatesigningrequests:nodeclient", rule(verbs("create"), "certificates.k8s.io", "certificatesigningrequests/nodeclient")),
+		clusterRole("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", rule(verbs("create"), "certificates.k8s.io", "certificatesigningrequests/selfnodeclient")),
+
+		bind("cluster-admin", group("system:masters")),
+		bind("system:monitoring", group("system:monitoring")),
+		bind("system:discovery", group("system:authenticated")),
+		bind("system:basic-user", group("system:authenticated")),
+		bind("system:public-info-viewer", group("system:authenticated"), group("system:unauthenticated")),
+		bind("system:node-proxier", userSubject("system:kube-proxy")),
+		bind("system:kube-controller-manager", userSubject("system:kube-controller-manager")),
+		bind("system:kube-dns", sa("kube-system", "kube-dns")),
+		bind("system:kube-scheduler", userSubject("system:kube-scheduler")),
+		bind("system:node"),
+		bind("system:service-account-issuer-discovery", group("system:serviceaccounts")),
+		&v1.Role{ObjectMeta: in("kube-system", meta("extension-apiserver-authentication-reader")), Rules: []v1.PolicyRule{
+			{Verbs: read, APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"extension-apiserver-authentication"}}}},
+		&v1.Role{ObjectMeta: in("kube-system", meta("system:controller:token-cleaner")), Rules: []v1.PolicyRule{rule(verbs("delete get list watch"), "core", "secrets"), eventRule}},
+	}
+	for _, c := range controllerRoles() {
+		name := "system:controller:" + c.name
+		out = append(out, clusterRole(name, append(c.rules, eventRule)...), bind(name, sa("kube-system", c.name)))
+	}
+	return out
+}
+
+type controllerRole struct {
+	name  string
+	rules []v1.PolicyRule
+}
+
+// controllerRoles are what the controllers may do, by their accounts in kube-system.
+func controllerRoles() []controllerRole {
+	rc := func(name string, rules ...v1.PolicyRule) controllerRole { return controllerRole{name, rules} }
+	return []controllerRole{
+		rc("attachdetach-controller", rule(verbs("list watch"), "core", "persistentvolumeclaims persistentvolumes"), rule(read, "core", "nodes"), rule(verbs("patch update"), "core", "nodes/status"),
+			rule(verbs("list watch"), "core", "pods"), rule(verbs("create delete get list watch"), "storage.k8s.io", "volumeattachments"), rule(read, "storage.k8s.io", "csidrivers csinodes")),
+		rc("clusterrole-aggregation-controller", rule(verbs("escalate get list patch update watch"), "rbac.authorization.k8s.io", "clusterroles")),
+		rc("cronjob-controller", rule(verbs("get list update watch"), "batch", "cronjobs"), rule(verbs("create delete get list patch update watch"), "batch", "jobs"),
+			rule(verbs("update"), "batch", "cronjobs/status cronjobs/finalizers"), rule(verbs("delete list"), "core", "pods")),
+		rc("daemon-set-controller", rule(read, "apps", "daemonsets"), rule(verbs("update"), "apps", "daemonsets/status daemonsets/finalizers"), rule(verbs("list watch"), "core", "nodes"),
+			rule(verbs("create delete list patch watch"), "core", "pods"), rule(verbs("create"), "core", "pods/binding"), rule(verbs("create delete get list patch update watch"), "apps", "controllerrevisions")),
+		rc("deployment-controller", rule(verbs("get list update watch"), "apps", "deployments"), rule(verbs("update"), "apps", "deployments/status deployments/finalizers"),
+			rule(verbs("create delete get list patch update watch"), "apps", "replicasets"), rule(verbs("get list update watch"), "core", "pods")),
+		rc("disruption-controller", rule(read, "apps", "deployments replicasets statefulsets"), rule(read, "core", "replicationcontrollers pods"), rule(read, "policy", "poddisruptionbudgets"),
+			rule(verbs("update"), "policy", "poddisruptionbudgets/status"), rule(verbs("patch update"), "core", "pods/status"), rule(verbs("get"), "*", "*/scale")),
+		rc("endpoint-controller", rule(read, "core", "pods services"), rule(verbs("create delete get list update"), "core", "endpoints"), rule(verbs("create"), "core", "endpoints/restricted")),
+		rc("endpointslice-controller", rule(read, "core", "nodes pods services"), rule(verbs("update"), "core", "services/finalizers"),
+			rule(verbs("create delete get list update"), "discovery.k8s.io", "endpointslices"), rule(verbs("create"), "discovery.k8s.io", "endpointslices/restricted")),
+		rc("endpointslicemirroring-controller", rule(read, "core", "endpoints services"), rule(verbs("update"), "core", "services/finalizers endpoints/finalizers"),
+			rule(verbs("create delete get list update"), "discovery.k8s.io", "endpointslices"), rule(verbs("create"), "discovery.k8s.io", "endpointslices/restricted")),
+		rc("ephemeral-volume-controller", rule(verbs("update"), "core", "pods/finalizers"), rule(read, "core", "pods"), rule(verbs("create get list watch"), "core", "persistentvolumeclaims")),
+		rc("expand-controller", rule(verbs("get list patch update watch"), "core", "persistentvolumes"), rule(verbs("patch update"), "core", "persistentvolumeclaims/status"),
+			rule(read, "core", "persistentvolumeclaims"), rule(read, "storage.k8s.io", "storageclasses")),
+		rc("generic-garbage-collector", rule(verbs("delete get list patch update watch"), "*", "*")),
+		rc("horizontal-pod-autoscaler", rule(read, "autoscaling", "horizontalpodautoscalers"), rule(verbs("update"), "autoscaling", "horizontalpodautoscalers/status"),
+			rule(verbs("get update"), "*", "*/scale"), rule(verbs("list"), "core", "pods"), rule(verbs("list"), "metrics.k8s.io", "pods"), rule(verbs("get list"), "custom.metrics.k8s.io external.metrics.k8s.io", "*")),
+		rc("job-controller", rule(verbs("get list patch update watch"), "batch", "jobs"), rule(verbs("update"), "batch", "jobs/status jobs/finalizers"), rule(verbs("create delete list patch watch"), "core", "pods")),
+		rc("legacy-service-account-token-cleaner", rule(read, "core", "pods serviceaccounts"), rule(verbs("delete get list patch watch"), "core", "secrets")),
+		rc("namespace-controller", rule(verbs("delete get list watch"), "core", "namespaces"), rule(verbs("update"), "core", "namespaces/finalize namespaces/status"),
+			rule(verbs("delete deletecollection get list"), "*", "*")),
+		rc("node-controller", rule(verbs("delete get list patch update watch"), "core", "nodes"), rule(verbs("patch update"), "core", "nodes/status"), rule(verbs("patch update"), "core", "pods/status"),
+			rule(verbs("delete get list"), "core", "pods"), rule(verbs("list watch"), "networking.k8s.io", "servicecidrs"), rule(read, "coordination.k8s.io", "leases")),
+		rc("persistent-volume-binder", rule(verbs("create delete get list patch update watch"), "core", "persistentvolumes"), rule(verbs("patch update"), "core", "persistentvolumes/status persistentvolumeclaims/status"),
+			rule(verbs("get list patch update watch"), "core", "persistentvolumeclaims"), rule(verbs("create delete get list watch"), "core", "pods"), rule(read, "storage.k8s.io", "storageclasses"), rule(read, "core", "nodes")),
+		rc("pod-garbage-collector", rule(verbs("delete list watch"), "core", "pods"), rule(verbs("get list"), "core", "nodes"), rule(verbs("patch update"), "core", "pods/status")),
+		rc("pv-protection-controller", rule(verbs("get list update watch"), "core", "persistentvolumes")),
+		rc("pvc-protection-controller", rule(verbs("get list update watch"), "core", "persistentvolumeclaims"), rule(read, "core", "pods")),
+		rc("replicaset-controller", rule(verbs("get list update watch"), "apps", "replicasets"), rule(verbs("update"), "apps", "replicasets/status replicasets/finalizers"), rule(verbs("create delete list patch watch"), "core", "pods")),
+		rc("replication-controller", rule(verbs("get list update watch"), "core", "replicationcontrollers"), rule(verbs("update"), "core", "replicationcontrollers/status replicationcontrollers/finalizers"), rule(verbs("create delete list patch watch"), "core", "pods")),
+		rc("resourcequota-controller", rule(verbs("list watch"), "*", "*"), rule(verbs("update"), "core", "resourcequotas/status")),
+		rc("root-ca-cert-publisher", rule(verbs("create update"), "core", "configmaps")),
+		rc("route-controller", rule(verbs("list watch"), "core", "nodes"), rule(verbs("patch"), "core", "nodes/status")),
+		rc("service-account-controller", rule(verbs("create"), "core", "serviceaccounts")),
+		rc("service-controller", rule(read, "core", "services"), rule(verbs("patch update"), "core", "services/status"), rule(verbs("list watch"), "core", "nodes")),
+		rc("statefulset-controller", rule(verbs("list watch"), "core", "pods"), rule(read, "apps", "statefulsets"), rule(verbs("update"), "apps", "statefulsets/status statefulsets/finalizers"),
+			rule(verbs("create delete get patch update"), "core", "pods"), rule(verbs("create delete get list patch update watch"), "apps", "controllerrevisions"), rule(verbs("create get delete update list watch"), "core", "persistentvolumeclaims")),
+		rc("ttl-after-finished-controller", rule(verbs("delete get list watch"), "batch", "jobs")),
+		rc("ttl-controller", rule(verbs("list patch update watch"), "core", "nodes")),
+		rc("certificate-controller", rule(verbs("delete get list watch"), "certificates.k8s.io", "certificatesigningrequests"), rule(verbs("update"), "certificates.k8s.io", "certificatesigningrequests/approval certificatesigningrequests/status"),
+			rule(verbs("approve sign"), "certificates.k8s.io", "signers"), rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews")),
+	}
+}

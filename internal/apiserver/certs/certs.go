@@ -1,0 +1,239 @@
+package certs
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/utils/clock"
+)
+
+const (
+	caLife   = 10 * 365 * 24 * time.Hour
+	leafLife = 365 * 24 * time.Hour
+)
+
+// Options of a Bundle.
+type Options struct {
+	// SANs are the names and addresses that the API server is reached by.
+	SANs  []string
+	Clock clock.PassiveClock
+}
+
+// Bundle is what a cluster's parts prove themselves with.
+type Bundle struct {
+	CAPEM    []byte // certificate
+	ca       *x509.Certificate
+	caKey    *ecdsa.PrivateKey
+	TokenKey *ecdsa.PrivateKey // signs service accounts' tokens
+	Serving  tls.Certificate
+	clock    clock.PassiveClock
+}
+
+// Pair is a certificate and its key in PEM.
+type Pair struct{ Cert, Key []byte }
+
+// TLS gives the pair in Go's form.
+func (p Pair) TLS() (tls.Certificate, error) { return tls.X509KeyPair(p.Cert, p.Key) }
+
+// Ensure reads the bundle in dir, and makes what is absent there or ends soon.
+// An empty dir keeps everything in memory. A damaged file is an error that
+// names it: it is never replaced in silence.
+func Ensure(dir string, opts Options) (*Bundle, error) {
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	b := &Bundle{clock: opts.Clock}
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if b.caKey, err = key(dir, "ca.key"); err != nil {
+		return nil, err
+	}
+	if err := b.ensureCA(dir); err != nil {
+		return nil, err
+	}
+	if b.TokenKey, err = key(dir, "service-account.key"); err != nil {
+		return nil, err
+	}
+	// The serving certificate names what the machine is reached by today.
+	pair, err := b.ServingCert("kube-apiserver", opts.SANs)
+	if err != nil {
+		return nil, err
+	}
+	b.Serving, err = pair.TLS()
+	return b, err
+}
+
+func (b *Bundle) ensureCA(dir string) error {
+	path := filepath.Join(dir, "ca.crt")
+	if dir != "" {
+		data, err := os.ReadFile(path)
+		switch {
+		case err == nil:
+			block, _ := pem.Decode(data)
+			if block == nil {
+				return fmt.Errorf("%s is damaged: no PEM block in it: restore it, or erase the cluster with keelson reset", path)
+			}
+			c, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return fmt.Errorf("%s is damaged: %w: restore it, or erase the cluster with keelson reset", path, err)
+			}
+			if pub, ok := c.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(b.caKey.Public()) {
+				return fmt.Errorf("%s does not belong to ca.key beside it: restore both from the same backup", path)
+			}
+			b.ca, b.CAPEM = c, data
+			return nil
+		case !errors.Is(err, os.ErrNotExist):
+			return err
+		}
+	}
+	now := b.clock.Now()
+	t := &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "keelson-ca"},
+		NotBefore: now.Add(-5 * time.Minute), NotAfter: now.Add(caLife),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		BasicConstraintsValid: true, IsCA: true, DNSNames: []string{"keelson-ca"},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, t, b.caKey.Public(), b.caKey)
+	if err != nil {
+		return err
+	}
+	if b.ca, err = x509.ParseCertificate(der); err != nil {
+		return err
+	}
+	b.CAPEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if dir == "" {
+		return nil
+	}
+	return WriteFile(path, b.CAPEM, 0o644)
+}
+
+func serial() *big.Int {
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+// key reads or makes a private key.
+func key(dir, name string) (*ecdsa.PrivateKey, error) {
+	path := filepath.Join(dir, name)
+	if dir != "" {
+		data, err := os.ReadFile(path)
+		switch {
+		case err == nil:
+			block, _ := pem.Decode(data)
+			if block == nil {
+				return nil, fmt.Errorf("%s is damaged: no PEM block in it: restore it, or erase the cluster with keelson reset", path)
+			}
+			k, err := x509.ParseECPrivateKey(block.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("%s is damaged: %w: restore it, or erase the cluster with keelson reset", path, err)
+			}
+			return k, nil
+		case !errors.Is(err, os.ErrNotExist):
+			return nil, err
+		}
+	}
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil || dir == "" {
+		return k, err
+	}
+	data, err := keyPEM(k)
+	if err != nil {
+		return nil, err
+	}
+	return k, WriteFile(path, data, 0o600)
+}
+
+func keyPEM(k *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalECPrivateKey(k)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
+}
+
+// Pool is the cluster's CA as a pool.
+func (b *Bundle) Pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(b.ca)
+	return p
+}
+
+// ClientCert issues a certificate for the user cn in the groups orgs.
+func (b *Bundle) ClientCert(cn string, orgs []string) (Pair, error) {
+	return b.issue(&x509.Certificate{
+		Subject:     pkix.Name{CommonName: cn, Organization: orgs},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+}
+
+// ServingCert issues a certificate for a server that is reached by sans, each
+// an address or a name.
+func (b *Bundle) ServingCert(cn string, sans []string) (Pair, error) {
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: cn}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	for _, s := range sans {
+		if ip := net.ParseIP(s); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+		} else if s != "" {
+			t.DNSNames = append(t.DNSNames, s)
+		}
+	}
+	return b.issue(t)
+}
+
+func (b *Bundle) issue(t *x509.Certificate) (Pair, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Pair{}, err
+	}
+	now := b.clock.Now()
+	t.SerialNumber = serial()
+	t.NotBefore, t.NotAfter = now.Add(-5*time.Minute), now.Add(leafLife)
+	t.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
+	t.BasicConstraintsValid = true
+	der, err := x509.CreateCertificate(rand.Reader, t, b.ca, crypto.PublicKey(k.Public()), b.caKey)
+	if err != nil {
+		return Pair{}, err
+	}
+	kp, err := keyPEM(k)
+	if err != nil {
+		return Pair{}, err
+	}
+	return Pair{Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: kp}, nil
+}
+
+// WriteFile writes a file so that it is there whole or not at all.
+func WriteFile(path string, data []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if _, err := f.Write(data); err != nil {
+		f.Close()
+		return err
+	}
+	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,255 @@
+package token
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	jose "github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/utils/clock"
+)
+
+// Issuer is the cluster's own, upstream's default.
+const Issuer = "https://kubernetes.default.svc.cluster.local"
+
+const (
+	minLife     = 10 * time.Minute
+	defaultLife = time.Hour
+	maxLife     = 1 << 32 * time.Second
+	// warnAfter is upstream's: kubelets ask for 3607 seconds and get a token
+	// that lives a year, which it warns about after that time.
+	boundLife = 3607 * time.Second
+)
+
+// Getter reads the objects that tokens are about, as they are now.
+type Getter interface {
+	ServiceAccount(ctx context.Context, namespace, name string) (*v1.ServiceAccount, error)
+	Pod(ctx context.Context, namespace, name string) (*v1.Pod, error)
+	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
+	Node(ctx context.Context, name string) (*v1.Node, error)
+}
+
+// Authority issues and checks tokens.
+type Authority struct {
+	key       *ecdsa.PrivateKey
+	signer    jose.Signer
+	get       Getter
+	clock     clock.PassiveClock
+	audiences []string
+}
+
+// New makes an authority that signs with key.
+func New(key *ecdsa.PrivateKey, get Getter, c clock.PassiveClock) (*Authority, error) {
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(der)
+	id := base64.RawURLEncoding.EncodeToString(sum[:])
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: id, Algorithm: string(jose.ES256)}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{key: key, signer: signer, get: get, clock: c, audiences: []string{Issuer}}, nil
+}
+
+type ref struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+}
+
+type kubernetes struct {
+	Namespace string           `json:"namespace,omitempty"`
+	Svcacct   ref              `json:"serviceaccount,omitempty"`
+	Pod       *ref             `json:"pod,omitempty"`
+	Secret    *ref             `json:"secret,omitempty"`
+	Node      *ref             `json:"node,omitempty"`
+	WarnAfter *jwt.NumericDate `json:"warnafter,omitempty"`
+}
+
+type private struct {
+	Kubernetes kubernetes `json:"kubernetes.io"`
+}
+
+// Request issues the token that tr asks for, and fills in its status. KEP-1205.
+func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error {
+	if len(tr.Spec.Audiences) == 0 {
+		tr.Spec.Audiences = a.audiences
+	}
+	if tr.Spec.ExpirationSeconds == nil {
+		s := int64(defaultLife / time.Second)
+		tr.Spec.ExpirationSeconds = &s
+	}
+	var errs field.ErrorList
+	at := field.NewPath("spec", "expirationSeconds")
+	if *tr.Spec.ExpirationSeconds < int64(minLife/time.Second) {
+		errs = append(errs, field.Invalid(at, *tr.Spec.ExpirationSeconds, "may not specify a duration less than 10 minutes"))
+	}
+	if *tr.Spec.ExpirationSeconds > int64(maxLife/time.Second) {
+		errs = append(errs, field.Invalid(at, *tr.Spec.ExpirationSeconds, "may not specify a duration larger than 2^32 seconds"))
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(schema.GroupKind{Group: "authentication.k8s.io", Kind: "TokenRequest"}, tr.Name, errs)
+	}
+	now := a.clock.Now()
+	p := private{kubernetes{Namespace: sa.Namespace, Svcacct: ref{sa.Name, string(sa.UID)}}}
+	if r := tr.Spec.BoundObjectRef; r != nil {
+		if err := a.bind(ctx, sa, r, &p.Kubernetes); err != nil {
+			return err
+		}
+	}
+	life := time.Duration(*tr.Spec.ExpirationSeconds) * time.Second
+	expires := now.Add(life)
+	if life == boundLife && p.Kubernetes.Pod != nil && slices.Equal(tr.Spec.Audiences, a.audiences) {
+		p.Kubernetes.WarnAfter = jwt.NewNumericDate(expires)
+		expires = now.Add(365 * 24 * time.Hour)
+	}
+	claims := jwt.Claims{
+		Issuer: Issuer, Subject: serviceaccount.MakeUsername(sa.Namespace, sa.Name), Audience: tr.Spec.Audiences,
+		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expires), ID: string(uuid.NewUUID()),
+	}
+	signed, err := jwt.Signed(a.signer).Claims(claims).Claims(p).Serialize()
+	if err != nil {
+		return err
+	}
+	tr.Status = authenticationv1.TokenRequestStatus{Token: signed, ExpirationTimestamp: metav1.Time{Time: now.Add(life).UTC().Truncate(time.Second)}}
+	return nil
+}
+
+// bind checks the object that a token is to die with.
+func (a *Authority) bind(ctx context.Context, sa *v1.ServiceAccount, r *authenticationv1.BoundObjectReference, k *kubernetes) error {
+	var uid types.UID
+	gvk := schema.FromAPIVersionAndKind(r.APIVersion, r.Kind)
+	switch {
+	case gvk.Group == "" && gvk.Kind == "Pod":
+		pod, err := a.get.Pod(ctx, sa.Namespace, r.Name)
+		if err != nil {
+			return err
+		}
+		if pod.Spec.ServiceAccountName != sa.Name {
+			return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token for serviceaccount %q to pod running with different serviceaccount name.", sa.Name))
+		}
+		uid = pod.UID
+		k.Pod = &ref{pod.Name, string(pod.UID)}
+		if pod.Spec.NodeName != "" {
+			k.Node = &ref{Name: pod.Spec.NodeName}
+			if n, err := a.get.Node(ctx, pod.Spec.NodeName); err == nil {
+				k.Node.UID = string(n.UID)
+			}
+		}
+	case gvk.Group == "" && gvk.Kind == "Node":
+		n, err := a.get.Node(ctx, r.Name)
+		if err != nil {
+			return err
+		}
+		uid = n.UID
+		k.Node = &ref{n.Name, string(n.UID)}
+	case gvk.Group == "" && gvk.Kind == "Secret":
+		s, err := a.get.Secret(ctx, sa.Namespace, r.Name)
+		if err != nil {
+			return err
+		}
+		uid = s.UID
+		k.Secret = &ref{s.Name, string(s.UID)}
+	default:
+		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", gvk.String()))
+	}
+	if r.UID != "" && r.UID != uid {
+		return apierrors.NewConflict(schema.GroupResource{Group: gvk.Group, Resource: gvk.Kind}, r.Name,
+			fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", r.UID))
+	}
+	return nil
+}
+
+// Review implements the check of a token for any of audiences (the server's
+// own if empty). ok is false for what is not one of this authority's tokens.
+func (a *Authority) Review(ctx context.Context, token string, audiences []string) (user.Info, []string, bool, error) {
+	if strings.Count(token, ".") != 2 {
+		return nil, nil, false, nil
+	}
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return nil, nil, false, nil //nolint:nilerr // another authority's
+	}
+	var claims jwt.Claims
+	var p private
+	if err := parsed.Claims(a.key.Public(), &claims, &p); err != nil {
+		return nil, nil, false, errors.New("invalid bearer token: " + err.Error())
+	}
+	if claims.Issuer != Issuer {
+		return nil, nil, false, nil
+	}
+	now := a.clock.Now()
+	switch err := claims.ValidateWithLeeway(jwt.Expected{Time: now}, 0); {
+	case errors.Is(err, jwt.ErrExpired):
+		return nil, nil, false, errors.New("service account token has expired")
+	case err != nil:
+		return nil, nil, false, fmt.Errorf("service account token is not valid: %w", err)
+	}
+	if len(audiences) == 0 {
+		audiences = a.audiences
+	}
+	var matched []string
+	for _, want := range audiences {
+		if claims.Audience.Contains(want) {
+			matched = append(matched, want)
+		}
+	}
+	if len(matched) == 0 {
+		return nil, nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", claims.Audience, audiences)
+	}
+	k := p.Kubernetes
+	gone := func(t *metav1.Time) bool { return t != nil && now.After(t.Add(60*time.Second)) }
+	sa, err := a.get.ServiceAccount(ctx, k.Namespace, k.Svcacct.Name)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	if string(sa.UID) != k.Svcacct.UID || gone(sa.DeletionTimestamp) {
+		return nil, nil, false, fmt.Errorf("service account UID (%s) does not match claim (%s)", sa.UID, k.Svcacct.UID)
+	}
+	info := &serviceaccount.ServiceAccountInfo{Namespace: k.Namespace, Name: k.Svcacct.Name, UID: k.Svcacct.UID}
+	if claims.ID != "" {
+		info.CredentialID = "JTI=" + claims.ID
+	}
+	if k.Pod != nil {
+		pod, err := a.get.Pod(ctx, k.Namespace, k.Pod.Name)
+		if err != nil || string(pod.UID) != k.Pod.UID || gone(pod.DeletionTimestamp) {
+			return nil, nil, false, errors.New("service account token has been invalidated")
+		}
+		info.PodName, info.PodUID = k.Pod.Name, k.Pod.UID
+	}
+	if k.Secret != nil {
+		s, err := a.get.Secret(ctx, k.Namespace, k.Secret.Name)
+		if err != nil || string(s.UID) != k.Secret.UID {
+			return nil, nil, false, errors.New("service account token has been invalidated")
+		}
+	}
+	if k.Node != nil {
+		if k.Pod == nil {
+			n, err := a.get.Node(ctx, k.Node.Name)
+			if err != nil || string(n.UID) != k.Node.UID {
+				return nil, nil, false, errors.New("service account token has been invalidated")
+			}
+		}
+		info.NodeName, info.NodeUID = k.Node.Name, k.Node.UID
+	}
+	return info.UserInfo(), matched, true, nil
+}
