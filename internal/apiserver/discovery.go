@@ -234,6 +234,11 @@ func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {
 // serveNonResource answers the paths that are not of a resource.
 func (r *call) serveNonResource() error {
 	path := strings.Trim(r.req.URL.Path, "/")
+	if h := r.s.Paths["/"+path]; h != nil {
+		r.code = http.StatusOK
+		h.ServeHTTP(r.w, r.req)
+		return nil
+	}
 	parts := strings.Split(path, "/")
 	if r.req.Method != http.MethodGet && r.req.Method != http.MethodHead {
 		return r.notFoundPath()

@@ -62,6 +62,8 @@ type Config struct {
 	Readiness map[string]func() error
 	// Version is what /version says.
 	Version VersionInfo
+	// Paths are further handlers, by their path, behind authorization.
+	Paths map[string]http.Handler
 	// Metrics is served under /metrics; New adds the server's own.
 	Metrics *prometheus.Registry
 	Clock   clock.WithTicker

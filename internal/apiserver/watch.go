@@ -284,21 +284,18 @@ func (st *stream) object(t watch.EventType, obj runtime.Object) bool {
 	return true
 }
 
-// frame writes a length and a WatchEvent message with the object's bytes.
+// frame writes a length and a WatchEvent message with the object's bytes: the
+// object has an envelope, the event itself has none.
 func (st *stream) frame(t string, object []byte) bool {
 	ev := metav1.WatchEvent{Type: t, Object: runtime.RawExtension{Raw: object}}
 	raw, err := ev.Marshal()
 	if err != nil {
 		return false
 	}
-	b, err := store.Envelope(metav1.SchemeGroupVersion.WithKind("WatchEvent"), raw)
-	if err != nil {
-		return false
-	}
 	var size [4]byte
-	binary.BigEndian.PutUint32(size[:], uint32(len(b)))
+	binary.BigEndian.PutUint32(size[:], uint32(len(raw)))
 	st.buf.Write(size[:])
-	st.buf.Write(b)
+	st.buf.Write(raw)
 	return true
 }
 

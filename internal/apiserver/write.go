@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/certificates"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -124,6 +126,9 @@ func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 		}
 		if r.row.PrepareForCreate != nil {
 			r.row.PrepareForCreate(obj)
+		}
+		if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
+			certificates.Requester(csr, r.user.GetName(), r.user.GetUID(), r.user.GetGroups(), r.user.GetExtra())
 		}
 		e, err := r.insertNamed(obj, acc, attrs, w)
 		if generated && apierrors.IsAlreadyExists(err) && try < generatedRetries {

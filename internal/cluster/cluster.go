@@ -1,0 +1,385 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/apiserver"
+	kadmission "keelson.dev/keelson/internal/apiserver/admission"
+	"keelson.dev/keelson/internal/apiserver/authn"
+	"keelson.dev/keelson/internal/apiserver/authz"
+	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/serviceip"
+	"keelson.dev/keelson/internal/apiserver/token"
+	"keelson.dev/keelson/internal/cluster/inprocess"
+	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/store/embedded"
+	"keelson.dev/keelson/internal/trace"
+)
+
+// Options of a cluster. The zero value is one in memory, without a listener
+// and without nodes.
+type Options struct {
+	// DataDir holds the store and the certificates; empty keeps both in memory.
+	DataDir string
+	// Listen is the address of the API server (host:port; port 0 picks one);
+	// empty serves this process only.
+	Listen string
+	// Advertise is the address that nodes and pods reach the API server by;
+	// default is the machine's address towards its default route.
+	Advertise netip.Addr
+	// ServiceCIDR is the range of cluster addresses (default 10.96.0.0/16).
+	ServiceCIDR netip.Prefix
+	// NoControllers and NoScheduler leave these out.
+	NoControllers, NoScheduler bool
+	// SimNodes is the number of simulated nodes.
+	SimNodes int
+	Clock    clock.WithTicker
+	// Progress, if set, is told of each step of the start.
+	Progress func(step string, took time.Duration)
+}
+
+// Version is what the API server says that it is.
+var Version = apiserver.VersionInfo{Major: "1", Minor: "37", GitVersion: "v1.37.2+keelson", Platform: "linux/amd64", Compiler: "gc"}
+
+// Cluster is a running control plane.
+type Cluster struct {
+	Options
+	Store     *embedded.Store
+	Server    *apiserver.Server
+	Catalogue *catalogue.Catalogue
+	Informers *inprocess.Informers
+	Certs     *certs.Bundle
+	Trace     *trace.Recorder
+	// Address is where the API server listens; empty if it does not.
+	Address string
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	http   *http.Server
+	nodes  *nodeTransport
+}
+
+// historySteps is how many writes the trace remembers.
+const historySteps = 20_000
+
+// Start starts a cluster and returns when its API server is ready. It ends
+// when ctx does; Stop waits for the end.
+func Start(ctx context.Context, o Options) (*Cluster, error) {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if !o.ServiceCIDR.IsValid() {
+		o.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")
+	}
+	if !o.Advertise.IsValid() {
+		o.Advertise = advertised()
+	}
+	c := &Cluster{Options: o, Catalogue: catalogue.New(catalogue.Builtin()), Trace: trace.NewRecorder(historySteps)}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	if err := c.start(); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+func (c *Cluster) step(name string, f func() error) error {
+	begin := time.Now()
+	if err := f(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if c.Progress != nil {
+		c.Progress(name, time.Since(begin))
+	}
+	return nil
+}
+
+func (c *Cluster) start() error {
+	var listener net.Listener
+	if c.Listen != "" {
+		// First, because it is what fails most often.
+		err := c.step("listen", func() (err error) {
+			listener, err = net.Listen("tcp", c.Listen)
+			if err != nil {
+				return fmt.Errorf("%w: stop what listens there, or choose another address with --listen", err)
+			}
+			c.Address = listener.Addr().String()
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	fail := func(err error) error {
+		if listener != nil {
+			listener.Close()
+		}
+		return err
+	}
+	if err := c.step("store", c.openStore); err != nil {
+		return fail(err)
+	}
+	if err := c.step("certificates", c.ensureCerts); err != nil {
+		return fail(err)
+	}
+	if err := c.step("bootstrap", c.bootstrap); err != nil {
+		return fail(err)
+	}
+	if err := c.step("api server", func() error { return c.startServer(listener) }); err != nil {
+		return fail(err)
+	}
+	if !c.NoControllers {
+		if err := c.step("controllers", c.startControllers); err != nil {
+			return err
+		}
+	}
+	if !c.NoScheduler {
+		if err := c.step("scheduler", c.startScheduler); err != nil {
+			return err
+		}
+	}
+	if c.SimNodes > 0 {
+		if err := c.step("simulated nodes", c.startSimNodes); err != nil {
+			return err
+		}
+	}
+	c.Informers.StartWithContext(c.ctx)
+	go c.Server.Warm()
+	return nil
+}
+
+func (c *Cluster) openStore() error {
+	o := embedded.Options{Codec: store.NewCodec(catalogue.Scheme), Clock: c.Clock, Indexers: []store.Indexer{{
+		Name: "spec.nodeName", Prefix: "/registry/pods/",
+		Value: func(o runtime.Object) (string, bool) {
+			p, ok := o.(*v1.Pod)
+			if !ok || p.Spec.NodeName == "" {
+				return "", false
+			}
+			return p.Spec.NodeName, true
+		},
+	}}}
+	if c.DataDir != "" {
+		o.Dir = filepath.Join(c.DataDir, "store")
+	}
+	s, err := embedded.Open(o)
+	if err != nil {
+		return err
+	}
+	c.Store = s
+	c.wg.Go(func() {
+		select {
+		case <-s.Failed():
+			klog.FromContext(c.ctx).Error(s.Err(), "The store has failed; stopping")
+			c.cancel()
+		case <-c.ctx.Done():
+		}
+	})
+	return nil
+}
+
+func (c *Cluster) ensureCerts() (err error) {
+	dir := ""
+	if c.DataDir != "" {
+		dir = filepath.Join(c.DataDir, "pki")
+	}
+	first := c.ServiceCIDR.Masked().Addr().Next()
+	sans := []string{"localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", first.String()}
+	if c.Advertise.IsValid() {
+		sans = append(sans, c.Advertise.String())
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && host != "" && host != "0.0.0.0" && host != "::" {
+		sans = append(sans, host)
+	}
+	sans = append(sans, hostname())
+	c.Certs, err = certs.Ensure(dir, certs.Options{SANs: sans, Clock: c.Clock})
+	return err
+}
+
+func (c *Cluster) startServer(listener net.Listener) error {
+	c.Informers = inprocess.NewInformers(c.Store, c.Catalogue)
+	rbac, err := authz.NewRBAC(c.Informers.Rbac().V1())
+	if err != nil {
+		return err
+	}
+	live := &live{c}
+	tokens, err := token.New(c.Certs.TokenKey, live, c.Clock)
+	if err != nil {
+		return err
+	}
+	var services []*v1.Service
+	res, err := c.Store.List(c.ctx, c.row("", "v1", "services").Prefix(""), store.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, e := range res.Entries {
+		services = append(services, e.Object.(*v1.Service))
+	}
+	allocator, err := serviceip.New(c.ServiceCIDR, 30000, 32767, services)
+	if err != nil {
+		return err
+	}
+	c.nodes = &nodeTransport{certs: c.Certs}
+	chain := admission.NewChainHandler(
+		kadmission.NewNamespaceLifecycle(live.Namespace),
+		kadmission.NewLimitRanger(c.Informers.Core().V1().LimitRanges().Lister()),
+		kadmission.NewServiceAccount(live),
+		kadmission.NewPriority(c.Informers.Scheduling().V1().PriorityClasses().Lister()),
+		kadmission.NewDefaultTolerationSeconds(),
+		kadmission.NewRoleEscalation(rbac, rbac),
+	)
+	c.Server = apiserver.New(apiserver.Config{
+		Store: c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Clock: c.Clock, Version: Version,
+		Authenticator: authn.New(authn.Config{ClientCA: c.Certs.Pool(), Tokens: tokens, Clock: c.Clock}),
+		Authorizer:    rbac, RuleResolver: rbac, Admission: chain, Tokens: tokens, Nodes: c.nodes,
+		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocator},
+		Recorded:     c.record,
+		Readiness:    map[string]func() error{"informer-sync": c.synced},
+		Paths:        map[string]http.Handler{"/debug/keelson/trace": http.HandlerFunc(c.serveTrace)},
+	})
+	c.Informers.StartWithContext(c.ctx)
+	if res := c.Informers.WaitForCacheSyncWithContext(c.ctx); res.Err != nil {
+		return res.Err
+	}
+	if listener == nil {
+		return nil
+	}
+	port, err := portOf(c.Address)
+	if err != nil {
+		return err
+	}
+	if err := c.publishSelf(port); err != nil {
+		return err
+	}
+	c.http = &http.Server{
+		Handler: c.Server,
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{c.Certs.Serving}, ClientAuth: tls.RequestClientCert, ClientCAs: c.Certs.Pool(),
+			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		},
+		ReadHeaderTimeout: 32 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		ErrorLog:          quiet,
+	}
+	c.wg.Go(func() {
+		if err := c.http.ServeTLS(listener, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			klog.FromContext(c.ctx).Error(err, "Serving the API failed; stopping")
+			c.cancel()
+		}
+	})
+	return nil
+}
+
+func portOf(address string) (int, error) {
+	_, p, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(p)
+}
+
+func (c *Cluster) synced() error {
+	if r := c.Informers.WaitForCacheSyncWithContext(c.ctx); r.Err != nil {
+		return r.Err
+	}
+	return nil
+}
+
+// Done is closed when the cluster ends by itself or is stopped.
+func (c *Cluster) Done() <-chan struct{} { return c.ctx.Done() }
+
+// Stop ends the cluster: watches are drained, requests finished, the store
+// closed.
+func (c *Cluster) Stop() error {
+	if c.Server != nil {
+		c.Server.Shutdown()
+	}
+	var errs []error
+	if c.http != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		if err := c.http.Shutdown(ctx); err != nil {
+			errs = append(errs, c.http.Close())
+		}
+		cancel()
+	}
+	c.cancel()
+	if c.Informers != nil {
+		c.Informers.Shutdown()
+	}
+	c.wg.Wait()
+	if c.Store != nil {
+		failed := c.Store.Err()
+		errs = append(errs, c.Store.Close(), failed)
+	}
+	return errors.Join(errs...)
+}
+
+// Config is a client configuration for u, without a network between.
+func (c *Cluster) Config(u user.Info) *rest.Config { return inprocess.Config(c.Server, u) }
+
+// Admin is the user that may do everything.
+var Admin = &user.DefaultInfo{Name: "kubernetes-admin", Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
+
+// Client is an in-process client of u.
+func (c *Cluster) Client(u user.Info) kubernetes.Interface {
+	return kubernetes.NewForConfigOrDie(c.Config(u))
+}
+
+// controller is the identity of a controller.
+func controller(name string) user.Info {
+	return &user.DefaultInfo{Name: "system:serviceaccount:kube-system:" + name,
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", user.AllAuthenticated}}
+}
+
+// Server's URL as local clients reach it.
+func (c *Cluster) url() string {
+	host, port, _ := net.SplitHostPort(c.Address)
+	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// Kubeconfig gives an administrator's configuration called name.
+func (c *Cluster) Kubeconfig(name string) (*clientcmdapi.Config, error) {
+	pair, err := c.Certs.ClientCert(Admin.Name, []string{user.SystemPrivilegedGroup})
+	if err != nil {
+		return nil, err
+	}
+	return certs.Kubeconfig(name, c.url(), c.Certs.CAPEM, pair), nil
+}
+
+// RESTConfig is an administrator's configuration over TLS.
+func (c *Cluster) RESTConfig() (*rest.Config, error) {
+	if c.Address == "" {
+		return nil, errors.New("the cluster does not listen")
+	}
+	pair, err := c.Certs.ClientCert(Admin.Name, []string{user.SystemPrivilegedGroup})
+	if err != nil {
+		return nil, err
+	}
+	return &rest.Config{Host: c.url(), TLSClientConfig: rest.TLSClientConfig{CAData: c.Certs.CAPEM, CertData: pair.Cert, KeyData: pair.Key}}, nil
+}

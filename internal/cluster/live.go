@@ -1,0 +1,131 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"crypto/tls"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/store"
+)
+
+// live reads objects from the store as they are now, for admission and tokens.
+type live struct{ c *Cluster }
+
+func lookup[T any](ctx context.Context, l *live, resource, namespace, name string) (T, error) {
+	var none T
+	row := l.c.row("", "v1", resource)
+	e, err := l.c.Store.Get(ctx, row.Key(namespace, name))
+	if err != nil {
+		return none, err
+	}
+	if e == nil {
+		return none, apierrors.NewNotFound(row.GroupVersionResource.GroupResource(), name)
+	}
+	return e.Object.(T), nil
+}
+
+// Namespace reads a namespace.
+func (l *live) Namespace(ctx context.Context, name string) (*v1.Namespace, error) {
+	return lookup[*v1.Namespace](ctx, l, "namespaces", "", name)
+}
+
+// Pod implements token.Getter.
+func (l *live) Pod(ctx context.Context, namespace, name string) (*v1.Pod, error) {
+	return lookup[*v1.Pod](ctx, l, "pods", namespace, name)
+}
+
+// Secret implements token.Getter.
+func (l *live) Secret(ctx context.Context, namespace, name string) (*v1.Secret, error) {
+	return lookup[*v1.Secret](ctx, l, "secrets", namespace, name)
+}
+
+// Node implements token.Getter.
+func (l *live) Node(ctx context.Context, name string) (*v1.Node, error) {
+	return lookup[*v1.Node](ctx, l, "nodes", "", name)
+}
+
+// accountWait is how long a pod waits for its namespace's default account,
+// which a controller makes just after the namespace.
+const accountWait = time.Second
+
+// ServiceAccount implements token.Getter, and admission's source of accounts.
+func (l *live) ServiceAccount(ctx context.Context, namespace, name string) (*v1.ServiceAccount, error) {
+	sa, err := lookup[*v1.ServiceAccount](ctx, l, "serviceaccounts", namespace, name)
+	if !apierrors.IsNotFound(err) || name != "default" || l.c.NoControllers {
+		return sa, err
+	}
+	w, werr := l.c.Store.Watch(l.c.row("", "v1", "serviceaccounts").Key(namespace, name), store.WatchOptions{})
+	if werr != nil {
+		return nil, werr
+	}
+	defer w.Stop()
+	wait, cancel := context.WithTimeout(ctx, accountWait)
+	defer cancel()
+	for {
+		if sa, err = lookup[*v1.ServiceAccount](ctx, l, "serviceaccounts", namespace, name); err == nil {
+			return sa, nil
+		}
+		if _, werr := w.Next(wait); werr != nil {
+			return nil, err
+		}
+	}
+}
+
+// nodeTransport reaches node agents by their address and port, as the API
+// server's own client.
+type nodeTransport struct {
+	certs *certs.Bundle
+	mu    sync.Mutex
+	rt    http.RoundTripper
+}
+
+// Node implements apiserver.NodeTransport.
+func (n *nodeTransport) Node(_ context.Context, node *v1.Node) (*url.URL, http.RoundTripper, error) {
+	host := ""
+	for _, t := range []v1.NodeAddressType{v1.NodeInternalIP, v1.NodeHostName} {
+		for _, a := range node.Status.Addresses {
+			if a.Type == t && host == "" {
+				host = a.Address
+			}
+		}
+	}
+	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
+	if host == "" || port == 0 {
+		return nil, nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q has no address or no port of its agent in its status", node.Name))
+	}
+	rt, err := n.transport()
+	return &url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(int(port)))}, rt, err
+}
+
+func (n *nodeTransport) transport() (http.RoundTripper, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.rt != nil {
+		return n.rt, nil
+	}
+	pair, err := n.certs.ClientCert("kube-apiserver-kubelet-client", []string{"system:masters"})
+	if err != nil {
+		return nil, err
+	}
+	cert, err := pair.TLS()
+	if err != nil {
+		return nil, err
+	}
+	n.rt = &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: n.certs.Pool(), Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: 10 * time.Second, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
+	}
+	return n.rt, nil
+}

@@ -1,0 +1,59 @@
+package cluster
+
+import (
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/kubernetes"
+	v1core "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/record"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/cluster/sim"
+	"keelson.dev/keelson/internal/controllers/start"
+)
+
+// Recorder records events as component, through a client of its identity.
+func (c *Cluster) Recorder(client kubernetes.Interface, component, host string) record.EventRecorder {
+	b := record.NewBroadcaster(record.WithContext(c.ctx))
+	b.StartRecordingToSink(&v1core.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	c.wg.Go(func() {
+		<-c.ctx.Done()
+		b.Shutdown()
+	})
+	return b.NewRecorder(catalogue.Scheme, v1.EventSource{Component: component, Host: host})
+}
+
+// startControllers starts the controllers, each under its own identity.
+func (c *Cluster) startControllers() error {
+	admin := c.Config(Admin)
+	meta, err := metadata.NewForConfig(metadata.ConfigFor(admin))
+	if err != nil {
+		return err
+	}
+	disco, err := discovery.NewDiscoveryClientForConfig(admin)
+	if err != nil {
+		return err
+	}
+	return start.Start(c.ctx, start.Context{
+		Client:    func(name string) kubernetes.Interface { return c.Client(controller(name)) },
+		Informers: c.Informers,
+		Metadata:  meta,
+		Discovery: disco,
+		Clock:     c.Clock,
+		RootCA:    c.Certs.CAPEM,
+	})
+}
+
+var nodesUser = &user.DefaultInfo{Name: "system:node:simulated", Groups: []string{user.NodesGroup, user.SystemPrivilegedGroup, user.AllAuthenticated}}
+
+// startSimNodes starts the simulated nodes.
+func (c *Cluster) startSimNodes() error {
+	nodes := sim.New(sim.Options{Client: c.Client(nodesUser), Informers: c.Informers, Nodes: c.SimNodes, Clock: c.Clock})
+	c.wg.Go(func() { nodes.Run(c.ctx) })
+	return nil
+}
+
+// startScheduler starts the scheduler.
+func (c *Cluster) startScheduler() error { return nil }

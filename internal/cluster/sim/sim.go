@@ -1,0 +1,242 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/trace"
+)
+
+// Options of the simulated nodes.
+type Options struct {
+	Client    kubernetes.Interface
+	Informers informers.SharedInformerFactory
+	// Nodes is how many; they are called sim-0, sim-1, ...
+	Nodes int
+	Clock clock.WithTicker
+	// Capacity of each node; default 32 CPUs, 256 GiB, 250 pods.
+	Capacity v1.ResourceList
+}
+
+// Nodes are simulated nodes.
+type Nodes struct {
+	Options
+	pods   corelisters.PodLister
+	synced cache.InformerSynced
+	queue  workqueue.TypedRateLimitingInterface[string]
+	mu     sync.Mutex
+	ips    uint32
+}
+
+const (
+	prefix        = "sim-"
+	workers       = 8
+	leaseDuration = 40 * time.Second
+	renewPeriod   = 10 * time.Second
+)
+
+// New registers what the nodes need with the informers.
+func New(o Options) *Nodes {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.Capacity == nil {
+		o.Capacity = v1.ResourceList{v1.ResourceCPU: resource.MustParse("32"), v1.ResourceMemory: resource.MustParse("256Gi"),
+			v1.ResourcePods: resource.MustParse("250"), v1.ResourceEphemeralStorage: resource.MustParse("1Ti")}
+	}
+	n := &Nodes{Options: o}
+	n.queue = workqueue.NewTypedRateLimitingQueueWithConfig(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, 10*time.Second),
+		workqueue.TypedRateLimitingQueueConfig[string]{Name: "sim", Clock: o.Clock})
+	informer := o.Informers.Core().V1().Pods()
+	n.pods, n.synced = informer.Lister(), informer.Informer().HasSynced
+	enqueue := func(obj any) {
+		if p, ok := obj.(*v1.Pod); ok && strings.HasPrefix(p.Spec.NodeName, prefix) {
+			n.queue.Add(p.Namespace + "/" + p.Name)
+		}
+	}
+	_, _ = informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, obj any) { enqueue(obj) }})
+	return n
+}
+
+// Run runs the nodes until ctx ends.
+func (n *Nodes) Run(ctx context.Context) {
+	defer context.AfterFunc(ctx, n.queue.ShutDown)()
+	var wg sync.WaitGroup
+	for i := range n.Nodes {
+		if err := n.register(ctx, i); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Registering a simulated node failed", "node", name(i))
+		}
+	}
+	wg.Go(func() { n.heartbeat(ctx) })
+	if cache.WaitForCacheSync(ctx.Done(), n.synced) {
+		for range workers {
+			wg.Go(func() {
+				for n.work(ctx) {
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+func name(i int) string { return fmt.Sprintf("%s%d", prefix, i) }
+
+func (n *Nodes) register(ctx context.Context, i int) error {
+	now := metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second))
+	cond := func(t v1.NodeConditionType, s v1.ConditionStatus, reason, message string) v1.NodeCondition {
+		return v1.NodeCondition{Type: t, Status: s, Reason: reason, Message: message, LastHeartbeatTime: now, LastTransitionTime: now}
+	}
+	node := &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name(i), Labels: map[string]string{
+			v1.LabelHostname: name(i), v1.LabelOSStable: "linux", v1.LabelArchStable: "amd64", "type": "simulated"}},
+		Status: v1.NodeStatus{
+			Capacity: n.Capacity, Allocatable: n.Capacity,
+			Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: fmt.Sprintf("100.64.%d.%d", i/256%256, i%256)}, {Type: v1.NodeHostName, Address: name(i)}},
+			NodeInfo:  v1.NodeSystemInfo{KubeletVersion: "v1.37.2", OperatingSystem: "linux", Architecture: "amd64", OSImage: "simulated", ContainerRuntimeVersion: "sim://1"},
+			Conditions: []v1.NodeCondition{
+				cond(v1.NodeMemoryPressure, v1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+				cond(v1.NodeDiskPressure, v1.ConditionFalse, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+				cond(v1.NodePIDPressure, v1.ConditionFalse, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+				cond(v1.NodeReady, v1.ConditionTrue, "KubeletReady", "kubelet is posting ready status"),
+			},
+		},
+	}
+	_, err := n.Client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		old, err := n.Client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		old = old.DeepCopy()
+		old.Status = node.Status
+		if _, err := n.Client.CoreV1().Nodes().UpdateStatus(ctx, old, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	return n.renew(ctx, i)
+}
+
+func (n *Nodes) renew(ctx context.Context, i int) error {
+	now := metav1.NewMicroTime(n.Clock.Now())
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name(i), Namespace: v1.NamespaceNodeLease},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To(name(i)), LeaseDurationSeconds: ptr.To(int32(leaseDuration / time.Second)), RenewTime: &now}}
+	_, err := n.Client.CoordinationV1().Leases(v1.NamespaceNodeLease).Update(ctx, lease, metav1.UpdateOptions{})
+	return err
+}
+
+// heartbeat renews the leases, spread over the period.
+func (n *Nodes) heartbeat(ctx context.Context) {
+	ticker := n.Clock.NewTicker(renewPeriod / time.Duration(n.Nodes))
+	defer ticker.Stop()
+	for i := 0; ; i = (i + 1) % n.Nodes {
+		select {
+		case <-ticker.C():
+			if err := n.renew(ctx, i); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).V(2).Info("Renewing a simulated node's lease failed", "node", name(i), "err", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Nodes) work(ctx context.Context) bool {
+	key, quit := n.queue.Get()
+	if quit {
+		return false
+	}
+	defer n.queue.Done(key)
+	ns, podName, err := cache.SplitMetaNamespaceKey(key)
+	if err == nil {
+		err = n.sync(ctx, ns, podName)
+	}
+	if err != nil && ctx.Err() == nil {
+		n.queue.AddRateLimited(key)
+		return true
+	}
+	n.queue.Forget(key)
+	return true
+}
+
+// sync takes a pod one stage on: to Running, or away.
+func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
+	pod, err := n.pods.Pods(ns).Get(podName)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctx = trace.WithCause(ctx, pod)
+	if pod.DeletionTimestamp != nil {
+		err := n.Client.CoreV1().Pods(ns).Delete(ctx, podName, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return nil
+		}
+		return err
+	}
+	if pod.Status.Phase != v1.PodPending && pod.Status.Phase != "" {
+		return nil
+	}
+	p := pod.DeepCopy()
+	p.Status = n.running(pod)
+	_, err = n.Client.CoreV1().Pods(ns).UpdateStatus(ctx, p, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // the newer version is on its way here
+	}
+	return err
+}
+
+func (n *Nodes) address() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ips++
+	return fmt.Sprintf("10.%d.%d.%d", 128+n.ips>>16&0x7f, n.ips>>8&0xff, n.ips&0xff)
+}
+
+// running is the status of a pod all of whose containers run.
+func (n *Nodes) running(pod *v1.Pod) v1.PodStatus {
+	now := metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second))
+	s := *pod.Status.DeepCopy()
+	ip := n.address()
+	s.Phase, s.StartTime, s.PodIP, s.PodIPs = v1.PodRunning, &now, ip, []v1.PodIP{{IP: ip}}
+	s.ContainerStatuses = nil
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		s.ContainerStatuses = append(s.ContainerStatuses, v1.ContainerStatus{Name: c.Name, Image: c.Image, ImageID: "sim://" + c.Image,
+			ContainerID: "sim://" + string(pod.UID) + "/" + c.Name, Ready: true, Started: ptr.To(true), State: v1.ContainerState{Running: &v1.ContainerStateRunning{StartedAt: now}}})
+	}
+	for _, t := range []v1.PodConditionType{v1.PodReadyToStartContainers, v1.PodInitialized, v1.ContainersReady, v1.PodReady} {
+		found := false
+		for i := range s.Conditions {
+			if s.Conditions[i].Type == t {
+				found = true
+				s.Conditions[i].Status, s.Conditions[i].LastTransitionTime = v1.ConditionTrue, now
+			}
+		}
+		if !found {
+			s.Conditions = append(s.Conditions, v1.PodCondition{Type: t, Status: v1.ConditionTrue, LastTransitionTime: now})
+		}
+	}
+	return s
+}

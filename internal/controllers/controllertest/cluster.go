@@ -1,0 +1,201 @@
+package controllertest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/kubernetes/scheme"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/controllers"
+)
+
+// Cluster is an empty cluster in which the given controllers run.
+type Cluster struct {
+	Client  *fake.Clientset
+	Context controllers.Context
+
+	t      testing.TB
+	server *server
+	mu     sync.Mutex
+	events []string
+}
+
+// New starts controllers on an empty cluster. It must be called inside a
+// synctest bubble; the controllers stop when the test ends.
+func New(t testing.TB, starts ...func(context.Context, controllers.Context) error) *Cluster {
+	t.Helper()
+	return NewWith(t, nil, starts...)
+}
+
+// NewWith is New with a change to the controllers' context.
+func NewWith(t testing.TB, change func(*controllers.Context), starts ...func(context.Context, controllers.Context) error) *Cluster {
+	t.Helper()
+	client := fake.NewClientset()
+	s := &server{
+		ObjectTracker: clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()),
+		graceful:      map[string]bool{},
+	}
+	client.PrependReactor("*", "*", clienttesting.ObjectReaction(s))
+	client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := s.Watch(a.GetResource(), a.GetNamespace())
+		return true, w, err
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Cluster{Client: client, t: t, server: s}
+	c.Context = controllers.Context{
+		Client:      func(string) kubernetes.Interface { return client },
+		Informers:   informers.NewSharedInformerFactory(client, 0),
+		Discovery:   client.Discovery(),
+		Clock:       clock.RealClock{},
+		Broadcaster: record.NewBroadcaster(record.WithContext(ctx)),
+	}
+	if change != nil {
+		change(&c.Context)
+	}
+	c.Context.Broadcaster.StartEventWatcher(func(e *v1.Event) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.events = append(c.events, fmt.Sprintf("%s %s %s", e.Type, e.Reason, e.Message))
+	})
+	for _, start := range starts {
+		if err := start(ctx, c.Context); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Context.Informers.Start(ctx.Done())
+	t.Cleanup(func() {
+		cancel()
+		c.Context.Broadcaster.Shutdown()
+		c.Context.Informers.Shutdown()
+	})
+	synctest.Wait()
+	return c
+}
+
+// GracefulPods makes the deletion of a pod wait for its kubelet, that is, for
+// a deletion with grace period 0.
+func (c *Cluster) GracefulPods() { c.server.graceful["pods"] = true }
+
+// Events gives the events recorded since the last call, as "Type Reason
+// Message".
+func (c *Cluster) Events() []string {
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.events
+	c.events = nil
+	return e
+}
+
+// HasEvent fails the test where an event is not among those recorded since the
+// last call of Events.
+func (c *Cluster) HasEvent(want string) {
+	c.t.Helper()
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Contains(c.events, want) {
+		c.t.Errorf("no event %q among %q", want, c.events)
+	}
+}
+
+// Advance lets time pass and the controllers finish what they do.
+func (c *Cluster) Advance(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// Pods gives the pods of a namespace.
+func (c *Cluster) Pods(namespace string) []v1.Pod {
+	c.t.Helper()
+	synctest.Wait()
+	list, err := c.Client.CoreV1().Pods(namespace).List(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return list.Items
+}
+
+// SetReady makes a pod run and its readiness what it says.
+func (c *Cluster) SetReady(pod *v1.Pod, ready bool) {
+	c.t.Helper()
+	status := v1.ConditionFalse
+	if ready {
+		status = v1.ConditionTrue
+	}
+	p := pod.DeepCopy()
+	p.Status.Phase = v1.PodRunning
+	p.Status.Conditions = []v1.PodCondition{{Type: v1.PodReady, Status: status, LastTransitionTime: metav1.NewTime(time.Now())}}
+	if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(context.Background(), p, metav1.UpdateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// SetPhase ends a pod or sets its phase otherwise.
+func (c *Cluster) SetPhase(pod *v1.Pod, phase v1.PodPhase) {
+	c.t.Helper()
+	p := pod.DeepCopy()
+	p.Status.Phase = phase
+	if _, err := c.Client.CoreV1().Pods(p.Namespace).UpdateStatus(context.Background(), p, metav1.UpdateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+// RunPods is a kubelet for a namespace: it makes each pending pod ready and
+// ends each deleted one, until nothing changes. After each step it calls check,
+// where that is not nil, with the namespace's pods.
+func (c *Cluster) RunPods(namespace string, check func([]v1.Pod)) {
+	c.t.Helper()
+	for {
+		changed := false
+		for _, p := range c.Pods(namespace) {
+			switch {
+			case p.DeletionTimestamp != nil:
+				zero := int64(0)
+				if err := c.Client.CoreV1().Pods(namespace).Delete(context.Background(), p.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+					c.t.Fatal(err)
+				}
+			case p.Status.Phase == "" || p.Status.Phase == v1.PodPending:
+				c.SetReady(&p, true)
+			default:
+				continue
+			}
+			changed = true
+			c.Advance(time.Second)
+			if check != nil {
+				check(c.Pods(namespace))
+			}
+			break
+		}
+		if !changed {
+			return
+		}
+	}
+}
+
+// Must gives v, and fails the test where there is an error.
+func Must[T any](t testing.TB) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}

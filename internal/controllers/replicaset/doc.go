@@ -1,0 +1,3 @@
+// Package replicaset keeps as many pods as each ReplicaSet and each
+// ReplicationController asks for.
+package replicaset

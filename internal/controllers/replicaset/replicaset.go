@@ -1,0 +1,444 @@
+package replicaset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	apps "k8s.io/api/apps/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/trace"
+)
+
+const (
+	// burst bounds the pods made or deleted in one sync.
+	burst = 500
+	// statusRetries bounds immediate retries of a status update.
+	statusRetries = 1
+)
+
+type controller struct {
+	kind
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	clock    clock.Clock
+	pods     cache.Indexer
+	queue    controllers.Queue
+	expect   *controllers.Expectations
+}
+
+// Start runs the controller of ReplicaSets until ctx is done.
+func Start(ctx context.Context, c controllers.Context) error {
+	return start(ctx, c, replicaSets(c.Informers))
+}
+
+// StartReplicationController runs the controller of ReplicationControllers
+// until ctx is done.
+func StartReplicationController(ctx context.Context, c controllers.Context) error {
+	return start(ctx, c, replicationControllers(c.Informers))
+}
+
+func start(ctx context.Context, c controllers.Context, k kind) error {
+	r := newController(c, k)
+	loop := controllers.Loop{
+		Name: r.component, Queue: r.queue, Workers: 5, Sync: r.sync,
+		Synced: []cache.SharedIndexInformer{r.informer, c.Informers.Core().V1().Pods().Informer()},
+	}
+	go loop.Run(ctx)
+	return nil
+}
+
+func newController(c controllers.Context, k kind) *controller {
+	pods := c.Informers.Core().V1().Pods().Informer()
+	controllers.IndexPods(pods)
+	r := &controller{
+		kind: k, client: c.Client(k.component), recorder: c.Recorder(k.component), clock: c.Clock,
+		pods: pods.GetIndexer(), queue: controllers.NewQueue(k.component, c.Clock),
+		expect: controllers.NewExpectations(c.Clock),
+	}
+	controllers.Handle(k.informer,
+		func(o any) { r.queue.Add(controllers.Key(o)) },
+		func(old, cur any) {
+			a, b := r.convert(old), r.convert(cur)
+			if a.UID != b.UID {
+				r.expect.Forget(controllers.Key(old))
+			}
+			r.queue.Add(controllers.Key(cur))
+		},
+		func(o any) {
+			key := controllers.Key(o)
+			r.expect.Forget(key)
+			r.queue.Add(key)
+		})
+	controllers.Handle(pods, r.podAdded, r.podUpdated, r.podDeleted)
+	return r
+}
+
+// owner gives the key of the set that a pod names as its controller.
+func (r *controller) owner(pod *v1.Pod) (string, bool) {
+	ref := metav1.GetControllerOfNoCopy(pod)
+	if ref == nil || ref.Kind != r.gvk.Kind {
+		return "", false
+	}
+	key := pod.Namespace + "/" + ref.Name
+	obj, ok, _ := r.informer.GetIndexer().GetByKey(key)
+	if !ok || r.convert(obj).UID != ref.UID {
+		return "", false
+	}
+	return key, true
+}
+
+// enqueueMatching wakes every set that might adopt an orphan.
+func (r *controller) enqueueMatching(pod *v1.Pod) {
+	sets, _ := r.list(pod.Namespace)
+	for _, rs := range sets {
+		if sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(pod.Labels)) {
+			r.queue.Add(controllers.Key(rs))
+		}
+	}
+}
+
+func podKey(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
+
+func (r *controller) podAdded(pod *v1.Pod) {
+	if pod.DeletionTimestamp != nil {
+		r.podDeleted(pod)
+		return
+	}
+	if metav1.GetControllerOfNoCopy(pod) == nil {
+		r.enqueueMatching(pod)
+	} else if key, ok := r.owner(pod); ok {
+		r.expect.Created(key)
+		r.queue.Add(key)
+	}
+}
+
+func (r *controller) podUpdated(old, cur *v1.Pod) {
+	if old.ResourceVersion == cur.ResourceVersion {
+		return
+	}
+	relabelled := !equality.Semantic.DeepEqual(old.Labels, cur.Labels)
+	if cur.DeletionTimestamp != nil {
+		r.podDeleted(cur)
+		if relabelled {
+			r.podDeleted(old)
+		}
+		return
+	}
+	oldRef, ref := metav1.GetControllerOfNoCopy(old), metav1.GetControllerOfNoCopy(cur)
+	changed := !equality.Semantic.DeepEqual(oldRef, ref)
+	if changed && oldRef != nil {
+		if key, ok := r.owner(old); ok {
+			r.queue.Add(key)
+		}
+	}
+	if ref == nil {
+		if relabelled || changed {
+			r.enqueueMatching(cur)
+		}
+		return
+	}
+	key, ok := r.owner(cur)
+	if !ok {
+		return
+	}
+	r.queue.Add(key)
+	// Nothing else happens when a ready pod becomes available: come back then.
+	if !controllers.PodReady(old) && controllers.PodReady(cur) {
+		if obj, ok, _ := r.informer.GetIndexer().GetByKey(key); ok {
+			if s := r.convert(obj).Spec.MinReadySeconds; s > 0 {
+				r.queue.AddAfter(key, time.Duration(s)*time.Second+time.Second)
+			}
+		}
+	}
+}
+
+func (r *controller) podDeleted(pod *v1.Pod) {
+	if key, ok := r.owner(pod); ok {
+		r.expect.Gone(key, podKey(pod))
+		r.queue.Add(key)
+	}
+}
+
+func (r *controller) sync(ctx context.Context, key string) error {
+	obj, ok, err := r.informer.GetIndexer().GetByKey(key)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		r.expect.Forget(key)
+		return nil
+	}
+	rs := r.convert(obj)
+	ctx = trace.WithCause(ctx, rs)
+	satisfied := r.expect.Satisfied(key)
+	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Error converting pod selector to selector", "key", key)
+		return nil
+	}
+	all, err := controllers.PodsOf(r.pods, rs, true)
+	if err != nil {
+		return err
+	}
+	var active []*v1.Pod
+	var terminating int32
+	for _, p := range all {
+		switch {
+		case controllers.PodActive(p):
+			active = append(active, p)
+		case p.DeletionTimestamp != nil && !controllers.PodTerminated(p) && controllers.ControlledBy(p, rs):
+			terminating++
+		}
+	}
+	claimer := controllers.Claimer[*v1.Pod]{
+		Owner: rs, Kind: r.gvk, Selector: selector, Patch: controllers.PatchPod(r.client),
+		Fresh: func(ctx context.Context) (metav1.Object, error) { return r.get(ctx, r.client, rs.Namespace, rs.Name) },
+	}
+	active, err = claimer.Claim(ctx, active)
+	if err != nil {
+		return err
+	}
+	var manageErr error
+	if satisfied && rs.DeletionTimestamp == nil {
+		manageErr = r.manage(ctx, key, rs, active)
+	}
+	now := r.clock.Now()
+	status, wait := r.status(rs, active, terminating, manageErr, now)
+	updated, err := r.updateStatus(ctx, rs, status)
+	if err != nil {
+		return err
+	}
+	if manageErr != nil {
+		return manageErr
+	}
+	if wait > 0 && updated.Status.ReadyReplicas != updated.Status.AvailableReplicas {
+		r.queue.AddAfter(key, wait)
+	}
+	return nil
+}
+
+func replicas(rs *apps.ReplicaSet) int {
+	if rs.Spec.Replicas == nil {
+		return 1
+	}
+	return int(*rs.Spec.Replicas)
+}
+
+// manage makes or deletes pods until there are as many as asked for.
+func (r *controller) manage(ctx context.Context, key string, rs *apps.ReplicaSet, active []*v1.Pod) error {
+	diff := len(active) - replicas(rs)
+	if diff < 0 {
+		n := min(-diff, burst)
+		r.expect.ExpectCreations(key, n)
+		ref := metav1.NewControllerRef(rs, r.gvk)
+		done, err := slowStart(n, func() error {
+			err := r.create(ctx, rs, ref)
+			// A terminating namespace takes no pods; its end removes rs too.
+			if apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
+				return nil
+			}
+			return err
+		})
+		// Those that failed and those never tried will not be seen.
+		r.expect.CreatedN(key, n-done)
+		return err
+	}
+	if diff == 0 {
+		return nil
+	}
+	victims := r.victims(rs, active, min(diff, burst))
+	keys := make([]string, len(victims))
+	for i, p := range victims {
+		keys[i] = podKey(p)
+	}
+	r.expect.ExpectDeletions(key, keys...)
+	return parallel(len(victims), func(i int) error {
+		err := r.remove(ctx, rs, victims[i])
+		if err != nil {
+			r.expect.Gone(key, keys[i])
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+		}
+		return err
+	})
+}
+
+func (r *controller) create(ctx context.Context, rs *apps.ReplicaSet, ref *metav1.OwnerReference) error {
+	pod := controllers.PodFromTemplate(&rs.Spec.Template, rs, ref)
+	made, err := r.client.CoreV1().Pods(rs.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+	if err != nil {
+		if !apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
+			r.recorder.Eventf(r.original(rs), v1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
+		}
+		return err
+	}
+	r.recorder.Eventf(r.original(rs), v1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", made.Name)
+	return nil
+}
+
+func (r *controller) remove(ctx context.Context, rs *apps.ReplicaSet, pod *v1.Pod) error {
+	err := r.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{})
+	if err != nil {
+		if !apierrors.IsNotFound(err) {
+			r.recorder.Eventf(r.original(rs), v1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
+		}
+		return err
+	}
+	r.recorder.Eventf(r.original(rs), v1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
+	return nil
+}
+
+// victims chooses n of the active pods. Pods of sets with the same owner count
+// as neighbours on a node: during a rollout it is the workload that should
+// stay spread, not each of its revisions.
+func (r *controller) victims(rs *apps.ReplicaSet, active []*v1.Pod, n int) []*v1.Pod {
+	if n >= len(active) {
+		return active
+	}
+	related := []*apps.ReplicaSet{rs}
+	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
+		all, _ := r.list(rs.Namespace)
+		for _, o := range all {
+			if x := metav1.GetControllerOfNoCopy(o); o.UID != rs.UID && x != nil && x.UID == ref.UID {
+				related = append(related, o)
+			}
+		}
+	}
+	onNode := map[string]int{}
+	for _, o := range related {
+		pods, _ := controllers.PodsOf(r.pods, o, false)
+		for _, p := range pods {
+			if controllers.PodActive(p) {
+				onNode[p.Spec.NodeName]++
+			}
+		}
+	}
+	active = slices.Clone(active)
+	rankForDeletion(active, onNode, r.clock.Now())
+	return active[:n]
+}
+
+// slowStart runs f n times in parallel batches of 1, 2, 4, ... and stops after
+// the first batch with an error, so that a set that cannot make its pods does
+// not fill the API server with attempts. It gives the number of successes.
+func slowStart(n int, f func() error) (int, error) {
+	done := 0
+	for size := 1; done < n; size *= 2 {
+		batch := min(size, n-done)
+		errs := make([]error, batch)
+		_ = parallel(batch, func(i int) error { errs[i] = f(); return nil })
+		var first error
+		for _, err := range errs {
+			if err == nil {
+				done++
+			} else if first == nil {
+				first = err
+			}
+		}
+		if first != nil {
+			return done, first
+		}
+	}
+	return done, nil
+}
+
+func parallel(n int, f func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = f(i) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// status computes rs's status, and the time until the next of its pods becomes
+// available.
+func (r *controller) status(rs *apps.ReplicaSet, active []*v1.Pod, terminating int32, manageErr error, now time.Time) (apps.ReplicaSetStatus, time.Duration) {
+	s := *rs.Status.DeepCopy()
+	var labelled, ready, available int32
+	var next time.Duration
+	tmpl := labels.Set(rs.Spec.Template.Labels).AsSelectorPreValidated()
+	for _, p := range active {
+		if tmpl.Matches(labels.Set(p.Labels)) {
+			labelled++
+		}
+		if controllers.PodReady(p) {
+			ready++
+			ok, wait := controllers.PodAvailable(p, rs.Spec.MinReadySeconds, now)
+			if ok {
+				available++
+			} else if wait > 0 && (next == 0 || wait < next) {
+				next = wait
+			}
+		}
+	}
+	failure := slices.IndexFunc(s.Conditions, func(c apps.ReplicaSetCondition) bool { return c.Type == apps.ReplicaSetReplicaFailure })
+	if manageErr != nil && failure < 0 {
+		reason := "FailedDelete"
+		if len(active) < replicas(rs) {
+			reason = "FailedCreate"
+		}
+		s.Conditions = append(s.Conditions, apps.ReplicaSetCondition{
+			Type: apps.ReplicaSetReplicaFailure, Status: v1.ConditionTrue, Reason: reason,
+			Message: manageErr.Error(), LastTransitionTime: metav1.NewTime(now),
+		})
+	} else if manageErr == nil && failure >= 0 {
+		s.Conditions = slices.Delete(s.Conditions, failure, failure+1)
+	}
+	s.Replicas = int32(len(active))
+	s.FullyLabeledReplicas = labelled
+	s.ReadyReplicas = ready
+	s.AvailableReplicas = available
+	s.TerminatingReplicas = &terminating
+	if r.gvk.Kind != "ReplicaSet" {
+		s.TerminatingReplicas = nil
+	}
+	return s, next
+}
+
+func (r *controller) updateStatus(ctx context.Context, rs *apps.ReplicaSet, s apps.ReplicaSetStatus) (*apps.ReplicaSet, error) {
+	same := s
+	same.ObservedGeneration = rs.Status.ObservedGeneration
+	if rs.Generation == rs.Status.ObservedGeneration && equality.Semantic.DeepEqual(rs.Status, same) {
+		return rs, nil
+	}
+	s.ObservedGeneration = rs.Generation
+	var errs []error
+	for try := 0; ; try++ {
+		next := rs.DeepCopy()
+		next.Status = s
+		updated, err := r.update(ctx, r.client, next)
+		if err == nil {
+			return updated, nil
+		}
+		errs = append(errs, err)
+		if try >= statusRetries {
+			return nil, fmt.Errorf("updating status of %v %v/%v: %w", r.gvk.Kind, rs.Namespace, rs.Name, errors.Join(errs...))
+		}
+		if rs, err = r.get(ctx, r.client, rs.Namespace, rs.Name); err != nil {
+			return nil, err
+		}
+	}
+}
