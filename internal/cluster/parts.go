@@ -12,6 +12,7 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/cluster/sim"
 	"keelson.dev/keelson/internal/controllers/start"
+	"keelson.dev/keelson/internal/scheduler"
 )
 
 // Recorder records events as component, through a client of its identity.
@@ -55,5 +56,15 @@ func (c *Cluster) startSimNodes() error {
 	return nil
 }
 
+var schedulerUser = &user.DefaultInfo{Name: user.KubeScheduler, Groups: []string{user.AllAuthenticated}}
+
 // startScheduler starts the scheduler.
-func (c *Cluster) startScheduler() error { return nil }
+func (c *Cluster) startScheduler() error {
+	client := c.Client(schedulerUser)
+	s, err := scheduler.New(client, c.Informers, scheduler.Options{Clock: c.Clock, Recorder: c.Recorder(client, v1.DefaultSchedulerName, "")})
+	if err != nil {
+		return err
+	}
+	c.wg.Go(func() { _ = s.Run(c.ctx) })
+	return nil
+}
