@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metainternalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -319,7 +320,10 @@ func isText(b []byte) bool {
 
 // options decodes query parameters, or the body of a DELETE, into options.
 func (r *call) options(into runtime.Object) error {
-	if err := metav1.ParameterCodec.DecodeParameters(r.req.URL.Query(), schema.GroupVersion{Version: "v1"}, into); err != nil {
+	if r.req.URL.RawQuery == "" {
+		return nil
+	}
+	if err := metainternalscheme.ParameterCodec.DecodeParameters(r.req.URL.Query(), metav1.SchemeGroupVersion, into); err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
 	return nil

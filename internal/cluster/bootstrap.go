@@ -193,7 +193,15 @@ func (c *Cluster) publishSelf(port int) error {
 	svc := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: labels},
 		Spec: v1.ServiceSpec{ClusterIP: first, Ports: []v1.ServicePort{{Name: "https", Port: 443, Protocol: v1.ProtocolTCP}}}}
 	svc.Spec.Ports[0].TargetPort.IntVal = int32(port)
-	if _, err := client.CoreV1().Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	old, err := client.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = client.CoreV1().Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{})
+	case err == nil && (len(old.Spec.Ports) != 1 || old.Spec.Ports[0].TargetPort.IntVal != int32(port)):
+		old.Spec.Ports = svc.Spec.Ports
+		_, err = client.CoreV1().Services(svc.Namespace).Update(ctx, old, metav1.UpdateOptions{})
+	}
+	if err != nil {
 		return err
 	}
 	ip := c.Advertise.String()
@@ -210,7 +218,7 @@ func (c *Cluster) publishSelf(port int) error {
 	} else {
 		return nil
 	}
-	_, err := client.DiscoveryV1().EndpointSlices(slice.Namespace).Create(ctx, slice, metav1.CreateOptions{})
+	_, err = client.DiscoveryV1().EndpointSlices(slice.Namespace).Create(ctx, slice, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		_, err = client.DiscoveryV1().EndpointSlices(slice.Namespace).Update(ctx, slice, metav1.UpdateOptions{})
 	}

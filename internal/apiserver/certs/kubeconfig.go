@@ -27,16 +27,26 @@ func Merge(add *clientcmdapi.Config) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reading the kubeconfig %s: %w: repair it, or set KUBECONFIG to another file", access.GetDefaultFilename(), err)
 	}
+	// An entry is written where it came from: a new one belongs to the default
+	// file, one that is replaced stays in its own.
 	for k, v := range add.Clusters {
+		v.LocationOfOrigin = ""
+		if old := c.Clusters[k]; old != nil {
+			v.LocationOfOrigin = old.LocationOfOrigin
+		}
 		c.Clusters[k] = v
 	}
 	for k, v := range add.AuthInfos {
+		v.LocationOfOrigin = ""
+		if old := c.AuthInfos[k]; old != nil {
+			v.LocationOfOrigin = old.LocationOfOrigin
+		}
 		c.AuthInfos[k] = v
 	}
 	for k, v := range add.Contexts {
+		v.LocationOfOrigin = ""
 		if old := c.Contexts[k]; old != nil {
-			v.Namespace = old.Namespace
-			v.LocationOfOrigin = old.LocationOfOrigin
+			v.Namespace, v.LocationOfOrigin = old.Namespace, old.LocationOfOrigin
 		}
 		c.Contexts[k] = v
 	}

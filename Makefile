@@ -1,0 +1,47 @@
+# Keelson: everything is behind two commands, make up and make test.
+
+GO      ?= go
+BIN     := bin/keelson
+GOFLAGS := -trimpath
+LDFLAGS := -s -w
+# What a node needs from Debian.
+PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static
+SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: build up down reset test unit bench vet packages clean
+
+build: $(BIN)
+
+.PHONY: $(BIN)
+$(BIN):
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/keelson
+
+# Installs what is missing, and nothing if nothing is.
+packages:
+	@missing=; for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing$$missing"; $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; fi
+
+up: packages build
+	$(SUDO) $(BIN) up
+
+down: build
+	$(SUDO) $(BIN) down
+
+reset: build
+	$(SUDO) $(BIN) reset
+
+vet:
+	$(GO) vet ./...
+	@unformatted=$$(gofmt -l cmd internal testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
+
+unit:
+	$(GO) test -timeout 10m ./...
+
+test: packages build vet unit
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
+	$(GO) test -run '^$$' -bench . ./internal/store/...
+
+clean:
+	rm -rf bin

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/cluster"
+)
+
+const defaultDataDir = "/var/lib/keelson"
+
+// contextName is the name of the cluster in kubeconfigs.
+const contextName = "keelson"
+
+type serverFlags struct {
+	dataDir, listen, advertise, serviceCIDR string
+	simNodes                                int
+	agent                                   bool
+	verbosity                               int
+}
+
+func (f *serverFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.dataDir, "data-dir", defaultDataDir, "folder of the store, the certificates and the node's state; empty keeps everything in memory")
+	c.Flags().StringVar(&f.listen, "listen", "0.0.0.0:6443", "address of the API server")
+	c.Flags().StringVar(&f.advertise, "advertise-address", "", "address that nodes and pods reach the API server by (default: the machine's)")
+	c.Flags().StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses")
+	c.Flags().IntVar(&f.simNodes, "sim-nodes", 0, "number of simulated nodes")
+	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
+}
+
+func serverCommand() *cobra.Command {
+	var f serverFlags
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Run a cluster in the foreground",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return serve(c.Context(), f) },
+	}
+	f.add(c)
+	return c
+}
+
+// adminKubeconfig is where a server leaves the administrator's configuration.
+func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "admin.kubeconfig") }
+
+func (f *serverFlags) options() (cluster.Options, error) {
+	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes}
+	var err error
+	if o.ServiceCIDR, err = netip.ParsePrefix(f.serviceCIDR); err != nil {
+		return o, fmt.Errorf("--service-cidr %q: %w: give a range like 10.96.0.0/16", f.serviceCIDR, err)
+	}
+	if f.advertise != "" {
+		if o.Advertise, err = netip.ParseAddr(f.advertise); err != nil {
+			return o, fmt.Errorf("--advertise-address %q: %w: give an IP address", f.advertise, err)
+		}
+	}
+	return o, nil
+}
+
+func serve(ctx context.Context, f serverFlags) error {
+	level := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(level)
+	if err := level.Set("v", fmt.Sprint(f.verbosity)); err != nil {
+		return err
+	}
+	o, err := f.options()
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	o.Progress = func(step string, took time.Duration) {
+		fmt.Printf("%-16s %8s\n", step, took.Round(100*time.Microsecond))
+	}
+	c, err := cluster.Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	if f.dataDir != "" {
+		cfg, err := c.Kubeconfig(contextName)
+		if err == nil {
+			var data []byte
+			if data, err = clientcmd.Write(*cfg); err == nil {
+				err = certs.WriteFile(adminKubeconfig(f.dataDir), data, 0o600)
+			}
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("writing the administrator's kubeconfig: %w", err), c.Stop())
+		}
+	}
+	fmt.Printf("ready            %8s  API server on %s\n", time.Since(begin).Round(100*time.Microsecond), c.Address)
+	<-c.Done()
+	err = c.Stop()
+	if ctx.Err() != nil {
+		fmt.Println("stopped")
+	}
+	return err
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(*cobra.Command, []string) {
+			fmt.Fprintln(os.Stdout, "Keelson, Kubernetes "+cluster.Version.GitVersion)
+		},
+	}
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"keelson.dev/keelson/internal/apiserver/certs"
+)
+
+func pidFile(dataDir string) string { return filepath.Join(dataDir, "keelson.pid") }
+func logFile(dataDir string) string { return filepath.Join(dataDir, "keelson.log") }
+
+// running gives the process of the cluster in dataDir, 0 if there is none. The
+// process holds a lock on its file for as long as it lives, so that a number
+// that was given to another process since is not taken for it.
+func running(dataDir string) (int, error) {
+	f, err := os.OpenFile(pidFile(dataDir), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
+		return 0, nil
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return 0, fmt.Errorf("%s is damaged: %w", pidFile(dataDir), err)
+	}
+	return pid, nil
+}
+
+func upCommand() *cobra.Command {
+	var f serverFlags
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Start a cluster in the background",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return up(c, f) },
+	}
+	f.add(c)
+	return c
+}
+
+func up(c *cobra.Command, f serverFlags) error {
+	if f.dataDir == "" {
+		return errors.New("up needs a --data-dir: a cluster in memory runs in the foreground, with keelson server")
+	}
+	if err := os.MkdirAll(f.dataDir, 0o700); err != nil {
+		return err
+	}
+	pid, err := running(f.dataDir)
+	if err != nil {
+		return err
+	}
+	if pid != 0 {
+		fmt.Printf("already running (process %d)\n", pid)
+		return merge(f.dataDir)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	lock, err := os.OpenFile(pidFile(f.dataDir), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another keelson up is at work on %s", f.dataDir)
+	}
+	log, err := os.OpenFile(logFile(f.dataDir), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	out, in, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	args := []string{"server"}
+	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "v"} {
+		if fl := c.Flags().Lookup(name); fl != nil && (fl.Changed || name == "data-dir") {
+			args = append(args, "--"+name+"="+fl.Value.String())
+		}
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Stdout, cmd.Stderr = in, log
+	// The child keeps the lock through its copy of the file.
+	cmd.ExtraFiles = []*os.File{lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	in.Close()
+	if _, err := lock.WriteAt([]byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0); err != nil {
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	ready := false
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		fmt.Println(lines.Text())
+		if strings.HasPrefix(lines.Text(), "ready ") {
+			ready = true
+			break
+		}
+	}
+	if !ready {
+		_ = cmd.Wait()
+		return fmt.Errorf("the cluster did not start: %s (the whole log is in %s)", lastLine(logFile(f.dataDir)), logFile(f.dataDir))
+	}
+	return merge(f.dataDir)
+}
+
+func lastLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.TrimPrefix(lines[len(lines)-1], "keelson: ")
+}
+
+// merge puts the cluster into the user's kubeconfig.
+func merge(dataDir string) error {
+	cfg, err := clientcmd.LoadFromFile(adminKubeconfig(dataDir))
+	if err != nil {
+		return err
+	}
+	path, err := certs.Merge(cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("kubeconfig       context %q in %s\n\nTry:\n  kubectl get nodes\n  kubectl create deployment web --image=keelson.local/demo --replicas=3\n  kubectl get pods -o wide -w\n  keelson trace deploy/web\n", contextName, path)
+	return nil
+}
+
+func downCommand() *cobra.Command {
+	var dataDir string
+	c := &cobra.Command{
+		Use: "down", Short: "Stop the cluster; its objects are kept", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return down(c.Context(), dataDir) },
+	}
+	c.Flags().StringVar(&dataDir, "data-dir", defaultDataDir, "the cluster's folder")
+	return c
+}
+
+// down asks the cluster's process to end, and waits until it has.
+func down(ctx context.Context, dataDir string) error {
+	pid, err := running(dataDir)
+	if err != nil {
+		return err
+	}
+	if pid == 0 {
+		fmt.Println("not running")
+		return nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stopping process %d: %w", pid, err)
+	}
+	f, err := os.Open(pidFile(dataDir))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ended := make(chan error, 1)
+	// The lock is free when the process has ended.
+	go func() { ended <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			return err
+		}
+	case <-time.After(time.Minute):
+		return fmt.Errorf("process %d has not ended within a minute: see %s", pid, logFile(dataDir))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	fmt.Println("stopped; keelson up starts it again with all its objects")
+	return nil
+}
+
+func resetCommand() *cobra.Command {
+	var dataDir string
+	c := &cobra.Command{
+		Use: "reset", Short: "Stop the cluster and erase it", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if dataDir == "" || filepath.Clean(dataDir) == "/" {
+				return fmt.Errorf("--data-dir %q: give the cluster's folder", dataDir)
+			}
+			if _, err := os.Stat(dataDir); errors.Is(err, os.ErrNotExist) {
+				fmt.Println("nothing to erase")
+				return certs.Remove(contextName)
+			}
+			if err := down(c.Context(), dataDir); err != nil {
+				return err
+			}
+			for _, name := range []string{"store", "pki", "admin.kubeconfig", "keelson.log", "keelson.pid", "node", "containerd"} {
+				if err := os.RemoveAll(filepath.Join(dataDir, name)); err != nil {
+					return err
+				}
+			}
+			// What is not ours stays, and with it the folder.
+			_ = os.Remove(dataDir)
+			if err := certs.Remove(contextName); err != nil {
+				return err
+			}
+			fmt.Println("erased")
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dataDir, "data-dir", defaultDataDir, "the cluster's folder")
+	return c
+}
+
+// client is one of the user's kubeconfig.
+func client() (*kubernetes.Clientset, string, error) {
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{})
+	cfg, err := loader.ClientConfig()
+	if err != nil {
+		return nil, "", fmt.Errorf("no cluster to ask: %w: start one with keelson up, or set KUBECONFIG", err)
+	}
+	ns, _, err := loader.Namespace()
+	if err != nil {
+		return nil, "", err
+	}
+	cs, err := kubernetes.NewForConfig(cfg)
+	return cs, ns, err
+}
