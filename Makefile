@@ -13,8 +13,13 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 build: $(BIN)
 
 .PHONY: $(BIN)
-$(BIN):
+$(BIN): images
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/keelson
+
+# The images that the binary carries.
+.PHONY: images
+images:
+	@for i in pause demo; do CGO_ENABLED=0 $(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o internal/node/images/bin/$$i ./cmd/keelson-images/$$i; done
 
 # Installs what is missing, and nothing if nothing is.
 packages:
@@ -30,11 +35,11 @@ down: build
 reset: build
 	$(SUDO) $(BIN) reset
 
-vet:
+vet: images
 	$(GO) vet ./...
 	@unformatted=$$(gofmt -l cmd internal testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
-unit:
+unit: images
 	$(GO) test -timeout 10m ./...
 
 test: packages build vet unit

@@ -26,7 +26,9 @@ const contextName = "keelson"
 type serverFlags struct {
 	dataDir, listen, advertise, serviceCIDR string
 	simNodes                                int
-	agent                                   bool
+	noNode                                  bool
+	nodeName, podCIDR, runtime              string
+	nodePort                                int
 	verbosity                               int
 }
 
@@ -36,6 +38,11 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.advertise, "advertise-address", "", "address that nodes and pods reach the API server by (default: the machine's)")
 	c.Flags().StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses")
 	c.Flags().IntVar(&f.simNodes, "sim-nodes", 0, "number of simulated nodes")
+	c.Flags().BoolVar(&f.noNode, "no-node", false, "run no node on this machine")
+	c.Flags().StringVar(&f.nodeName, "node-name", "", "name of this machine's node (default: the machine's)")
+	c.Flags().StringVar(&f.podCIDR, "pod-cidr", "10.244.0.0/24", "range of the addresses of this machine's pods")
+	c.Flags().StringVar(&f.runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
+	c.Flags().IntVar(&f.nodePort, "node-port", 10250, "port of the node's HTTP server")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
 }
 
@@ -68,6 +75,25 @@ func (f *serverFlags) options() (cluster.Options, error) {
 	return o, nil
 }
 
+// machine is this machine's node, nil if there is to be none.
+func (f *serverFlags) machine() (*cluster.Machine, error) {
+	if f.noNode || f.dataDir == "" {
+		return nil, nil
+	}
+	cidr, err := netip.ParsePrefix(f.podCIDR)
+	if err != nil {
+		return nil, fmt.Errorf("--pod-cidr %q: %w: give a range like 10.244.0.0/24", f.podCIDR, err)
+	}
+	if os.Geteuid() != 0 {
+		return nil, errors.New("a node needs root to run containers: use sudo, or --no-node for a control plane alone")
+	}
+	dir, err := filepath.Abs(f.dataDir)
+	if err != nil {
+		return nil, err
+	}
+	return cluster.NewMachine(dir, cluster.AgentOptions{Name: f.nodeName, PodCIDR: cidr, Runtime: f.runtime, Port: f.nodePort}), nil
+}
+
 func serve(ctx context.Context, f serverFlags) error {
 	level := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(level)
@@ -75,6 +101,10 @@ func serve(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	o, err := f.options()
+	if err != nil {
+		return err
+	}
+	m, err := f.machine()
 	if err != nil {
 		return err
 	}
@@ -96,6 +126,17 @@ func serve(ctx context.Context, f serverFlags) error {
 		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("writing the administrator's kubeconfig: %w", err), c.Stop())
+		}
+	}
+	if m != nil {
+		err := c.StartAgent(m)
+		if err == nil {
+			wait, cancel := context.WithTimeout(ctx, time.Minute)
+			err = c.WaitNode(wait, m.Name())
+			cancel()
+		}
+		if err != nil {
+			return errors.Join(err, c.Stop())
 		}
 	}
 	fmt.Printf("ready            %8s  API server on %s\n", time.Since(begin).Round(100*time.Microsecond), c.Address)

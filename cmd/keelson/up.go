@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/cluster"
 )
 
 func pidFile(dataDir string) string { return filepath.Join(dataDir, "keelson.pid") }
@@ -66,7 +67,12 @@ func up(c *cobra.Command, f serverFlags) error {
 	if f.dataDir == "" {
 		return errors.New("up needs a --data-dir: a cluster in memory runs in the foreground, with keelson server")
 	}
-	if err := os.MkdirAll(f.dataDir, 0o700); err != nil {
+	var err error
+	if f.dataDir, err = filepath.Abs(f.dataDir); err != nil {
+		return err
+	}
+	// The store and the keys in it are closed to others; pods' folders are not.
+	if err := os.MkdirAll(f.dataDir, 0o711); err != nil {
 		return err
 	}
 	pid, err := running(f.dataDir)
@@ -99,7 +105,10 @@ func up(c *cobra.Command, f serverFlags) error {
 		return err
 	}
 	args := []string{"server"}
-	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "v"} {
+	if err := c.Flags().Set("data-dir", f.dataDir); err != nil {
+		return err
+	}
+	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "no-node", "node-name", "pod-cidr", "container-runtime-endpoint", "node-port", "v"} {
 		if fl := c.Flags().Lookup(name); fl != nil && (fl.Changed || name == "data-dir") {
 			args = append(args, "--"+name+"="+fl.Value.String())
 		}
@@ -171,9 +180,12 @@ func down(ctx context.Context, dataDir string) error {
 	if err != nil {
 		return err
 	}
+	if dataDir, err = filepath.Abs(dataDir); err != nil {
+		return err
+	}
 	if pid == 0 {
 		fmt.Println("not running")
-		return nil
+		return clean(ctx, dataDir)
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stopping process %d: %w", pid, err)
@@ -196,8 +208,22 @@ func down(ctx context.Context, dataDir string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if err := clean(ctx, dataDir); err != nil {
+		return err
+	}
 	fmt.Println("stopped; keelson up starts it again with all its objects")
 	return nil
+}
+
+// clean takes down what the cluster has on the machine: pods, network.
+func clean(ctx context.Context, dataDir string) error {
+	if os.Geteuid() != 0 {
+		return nil // without root there is no node
+	}
+	if _, err := os.Stat(filepath.Join(dataDir, "node")); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return cluster.NewMachine(dataDir, cluster.AgentOptions{}).Clean(ctx)
 }
 
 func resetCommand() *cobra.Command {

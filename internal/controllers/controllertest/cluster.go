@@ -47,7 +47,8 @@ func NewWith(t testing.TB, change func(*controllers.Context), starts ...func(con
 	client := fake.NewClientset()
 	s := &server{
 		ObjectTracker: clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()),
-		graceful:      map[string]bool{},
+		// A namespace goes by its spec's finalizers, not by its metadata's.
+		graceful: map[string]bool{"namespaces": true},
 	}
 	client.PrependReactor("*", "*", clienttesting.ObjectReaction(s))
 	client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 
+	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
@@ -20,6 +22,8 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/deployment"
+	"keelson.dev/keelson/internal/controllers/garbagecollector"
+	"keelson.dev/keelson/internal/controllers/namespace"
 	"keelson.dev/keelson/internal/controllers/replicaset"
 	"keelson.dev/keelson/internal/controllers/rootca"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
@@ -31,6 +35,8 @@ type Context struct {
 	// system:serviceaccount:kube-system:<name>.
 	Client    func(name string) kubernetes.Interface
 	Informers informers.SharedInformerFactory
+	// Metadata and Discovery reach every resource. Where one is nil no garbage is
+	// collected and no namespace is emptied.
 	Metadata  metadata.Interface
 	Discovery discovery.DiscoveryInterface
 	// RESTMapper may be nil: one is then made from Discovery.
@@ -55,8 +61,30 @@ func starters(c Context) []starter {
 		{"serviceaccount", serviceaccount.Start},
 		{"replicationcontroller", replicaset.StartReplicationController},
 	}
+	if c.Metadata != nil && c.Discovery != nil {
+		all = append(all,
+			starter{"namespace", namespace.Start},
+			starter{"garbage-collector", garbagecollector.Start(watched(c)...)})
+	}
 	if len(c.RootCA) > 0 {
 		all = append(all, starter{"root-ca-certificate-publisher", rootca.Start})
+	}
+	return all
+}
+
+// watched are the resources that controllers have informers for, which the
+// garbage collector shares.
+func watched(c Context) []schema.GroupVersionResource {
+	all := []schema.GroupVersionResource{
+		v1.SchemeGroupVersion.WithResource("namespaces"),
+		v1.SchemeGroupVersion.WithResource("pods"),
+		v1.SchemeGroupVersion.WithResource("replicationcontrollers"),
+		v1.SchemeGroupVersion.WithResource("serviceaccounts"),
+		apps.SchemeGroupVersion.WithResource("deployments"),
+		apps.SchemeGroupVersion.WithResource("replicasets"),
+	}
+	if len(c.RootCA) > 0 {
+		all = append(all, v1.SchemeGroupVersion.WithResource("configmaps"))
 	}
 	return all
 }

@@ -1,0 +1,175 @@
+package garbagecollector
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/controllers"
+)
+
+const (
+	component = "garbage-collector-controller"
+	identity  = "generic-garbage-collector"
+	workers   = 20
+	// syncTimeout bounds how long a resource that cannot be listed holds up the
+	// collection of all others.
+	syncTimeout = 30 * time.Second
+	// discoveryPeriod is how often resources are discovered where no CRD or
+	// APIService changes; discoverySettle is how long one of these may need to
+	// be served after it changed.
+	discoveryPeriod = 30 * time.Second
+	discoverySettle = time.Second
+)
+
+type collector struct {
+	metadata  metadata.Interface
+	discovery discovery.DiscoveryInterface
+	mapper    meta.RESTMapper
+	recorder  record.EventRecorder
+	clock     clock.WithTicker
+	shared    map[schema.GroupVersionResource]cache.SharedIndexInformer
+	graph     *graph
+	removals  controllers.Queue
+	orphans   controllers.Queue
+	changed   chan struct{}
+
+	monitorsMu sync.Mutex
+	monitors   map[schema.GroupVersionResource]*monitor
+}
+
+// Start gives the function that runs the collector until its context is done.
+// The informers of the resources shared are used instead of watches of its own.
+func Start(shared ...schema.GroupVersionResource) func(context.Context, controllers.Context) error {
+	return func(ctx context.Context, c controllers.Context) error {
+		gc := newCollector(c)
+		for _, gvr := range shared {
+			inf, err := c.Informers.ForResource(gvr)
+			if err != nil {
+				return err
+			}
+			gc.shared[gvr] = inf.Informer()
+		}
+		go gc.run(ctx)
+		return nil
+	}
+}
+
+func newCollector(c controllers.Context) *collector {
+	gc := &collector{
+		metadata: c.Metadata, discovery: c.Discovery, mapper: c.RESTMapper, clock: c.Clock,
+		recorder: c.Recorder(component),
+		shared:   map[schema.GroupVersionResource]cache.SharedIndexInformer{},
+		removals: controllers.NewQueue("garbage_collector_attempt_to_delete", c.Clock),
+		orphans:  controllers.NewQueue("garbage_collector_attempt_to_orphan", c.Clock),
+		changed:  make(chan struct{}, 1),
+		monitors: map[schema.GroupVersionResource]*monitor{},
+	}
+	gc.graph = newGraph(func(uid types.UID) { gc.removals.Add(string(uid)) }, func(uid types.UID) { gc.orphans.Add(string(uid)) })
+	return gc
+}
+
+func (c *collector) run(ctx context.Context) {
+	ctx = klog.NewContext(ctx, klog.LoggerWithName(klog.FromContext(ctx), component))
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
+		err := c.resync(ctx)
+		c.monitorsMu.Lock()
+		n := len(c.monitors)
+		c.monitorsMu.Unlock()
+		if n > 0 {
+			break
+		}
+		klog.FromContext(ctx).V(2).Info("No resources discovered yet", "err", err)
+		select {
+		case <-ctx.Done():
+			c.removals.ShutDown()
+			c.orphans.ShutDown()
+			return
+		case <-c.clock.After(delay):
+		}
+	}
+	// An orphaning deletion must not miss a dependent that is yet to be listed.
+	c.waitForMonitors(ctx)
+	removals := controllers.Loop{Name: component, Queue: c.removals, Workers: workers, Sync: c.tryRemove}
+	orphans := controllers.Loop{Name: component, Queue: c.orphans, Workers: 2, Sync: c.tryOrphan}
+	go removals.Run(ctx)
+	go orphans.Run(ctx)
+	c.follow(ctx)
+}
+
+func (c *collector) waitForMonitors(ctx context.Context) {
+	c.monitorsMu.Lock()
+	var all []<-chan struct{}
+	for _, m := range c.monitors {
+		all = append(all, m.synced)
+	}
+	c.monitorsMu.Unlock()
+	timeout := c.clock.NewTimer(syncTimeout)
+	defer timeout.Stop()
+	for _, synced := range all {
+		select {
+		case <-synced:
+		case <-ctx.Done():
+			return
+		case <-timeout.C():
+			klog.FromContext(ctx).Info("Not all resources could be listed, collecting garbage nevertheless")
+			return
+		}
+	}
+}
+
+// follow keeps the monitors in step with the resources that are served.
+func (c *collector) follow(ctx context.Context) {
+	wait := discoveryPeriod
+	for {
+		timer := c.clock.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-c.changed:
+			timer.Stop()
+			// Look now, and once more when the change has settled.
+			wait = discoverySettle
+		case <-timer.C():
+			wait = discoveryPeriod
+		}
+		if err := c.resync(ctx); err != nil {
+			klog.FromContext(ctx).V(2).Info("Discovery failed for some groups", "err", err)
+		}
+	}
+}
+
+// served notes a change of an object that makes resources come and go.
+func (c *collector) served(r *resource) {
+	if r.Group == "apiextensions.k8s.io" || r.Group == "apiregistration.k8s.io" {
+		select {
+		case c.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *collector) observe(r *resource, o metav1.Object) {
+	c.graph.observe(r, o)
+	c.served(r)
+}
+
+// invalidOwner tells of a reference to an owner in another namespace.
+func (c *collector) invalidOwner(n node, ref metav1.OwnerReference) {
+	c.recorder.Eventf(&v1.ObjectReference{Kind: "", Namespace: n.namespace, Name: n.name, UID: n.uid}, v1.EventTypeWarning,
+		"OwnerRefInvalidNamespace", "ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
+		ref.APIVersion, ref.Kind, n.namespace, ref.Name, ref.UID, n.namespace)
+}

@@ -1,0 +1,151 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/node/cri"
+)
+
+// Mounted is a volume that is ready on this machine.
+type Mounted struct {
+	HostPath string
+	ReadOnly bool
+}
+
+// Volumes makes the volumes of pods.
+type Volumes interface {
+	// Mount makes all volumes of the pod ready, by volume name.
+	Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, error)
+	// Unmount takes down whatever the pod has mounted.
+	Unmount(ctx context.Context, uid types.UID) error
+	// Pods are the pods that have something mounted.
+	Pods() []types.UID
+}
+
+// Sources gives the objects that a pod's environment and pull secrets come from.
+type Sources interface {
+	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
+	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
+}
+
+// Manager is what a volume manager has that names its own type for a mounted
+// volume; VolumesOf makes Volumes of it.
+type Manager[M ~struct {
+	HostPath string
+	ReadOnly bool
+}] interface {
+	Mount(ctx context.Context, pod *v1.Pod) (map[string]M, error)
+	Unmount(ctx context.Context, uid types.UID) error
+	Pods() []types.UID
+}
+
+// VolumesOf adapts a volume manager.
+func VolumesOf[M ~struct {
+	HostPath string
+	ReadOnly bool
+}](m Manager[M]) Volumes {
+	return adapter[M]{m}
+}
+
+type adapter[M ~struct {
+	HostPath string
+	ReadOnly bool
+}] struct{ Manager[M] }
+
+func (a adapter[M]) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, error) {
+	in, err := a.Manager.Mount(ctx, pod)
+	out := make(map[string]Mounted, len(in))
+	for name, m := range in {
+		out[name] = Mounted(m)
+	}
+	return out, err
+}
+
+// Config is what an Agent is made of.
+type Config struct {
+	NodeName string
+	Client   kubernetes.Interface
+	// Informers gives pods (restricted to this node, or not: pods of other
+	// nodes are passed over), services and nodes. The caller starts it.
+	Informers informers.SharedInformerFactory
+
+	// CRI is the runtime; if nil, CRIEndpoint is connected to.
+	CRI         *cri.Client
+	CRIEndpoint string
+
+	RootDir string // pods/<uid>/... are under it
+	LogDir  string // /var/log/pods where empty
+
+	Hostname      string
+	NodeIPs       []net.IP
+	Labels        map[string]string
+	Taints        []v1.Taint
+	ProviderID    string
+	ClusterDNS    []string
+	ClusterDomain string
+	ResolvConf    string // /etc/resolv.conf where empty
+	PauseImage    string // never collected
+	CgroupDriver  string // cgroupfs (default) or systemd
+	CgroupRoot    string // "" is the root
+	MaxPods       int64
+	Port          int32 // of the node's HTTP server
+	Version       string
+	Reserved      v1.ResourceList // taken from capacity to give allocatable
+
+	Clock    clock.WithTicker
+	Recorder record.EventRecorder
+	Volumes  Volumes
+	Sources  Sources
+}
+
+func (c *Config) complete() error {
+	switch {
+	case c.NodeName == "":
+		return errors.New("node agent: NodeName is needed")
+	case c.Client == nil || c.Informers == nil:
+		return errors.New("node agent: Client and Informers are needed")
+	case c.CRI == nil && c.CRIEndpoint == "":
+		return errors.New("node agent: a CRI runtime's endpoint is needed")
+	case c.RootDir == "":
+		return errors.New("node agent: RootDir is needed")
+	case c.Volumes == nil || c.Sources == nil:
+		return errors.New("node agent: Volumes and Sources are needed")
+	case c.Recorder == nil:
+		return errors.New("node agent: Recorder is needed")
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.Hostname == "" {
+		c.Hostname, _ = os.Hostname()
+	}
+	if c.LogDir == "" {
+		c.LogDir = "/var/log/pods"
+	}
+	if c.ResolvConf == "" {
+		c.ResolvConf = "/etc/resolv.conf"
+	}
+	if c.CgroupDriver == "" {
+		c.CgroupDriver = "cgroupfs"
+	}
+	if c.MaxPods == 0 {
+		c.MaxPods = 110
+	}
+	if c.Version == "" {
+		c.Version = "v1.37.2"
+	}
+	if c.ClusterDomain == "" {
+		c.ClusterDomain = "cluster.local"
+	}
+	return nil
+}

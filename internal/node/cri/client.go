@@ -1,0 +1,67 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	maxMessage     = 16 << 20
+	connectTimeout = 10 * time.Second
+)
+
+// Client is a connection to a CRI v1 runtime; its two services are promoted,
+// so that each call of the protocol is a method of the client.
+type Client struct {
+	runtimeapi.RuntimeServiceClient
+	runtimeapi.ImageServiceClient
+
+	// RuntimeName and RuntimeVersion are what the runtime said of itself.
+	RuntimeName, RuntimeVersion string
+
+	conn *grpc.ClientConn
+}
+
+// Connect opens the runtime at endpoint (a socket's path, with or without the
+// unix:// scheme) and checks that it speaks CRI v1.
+func Connect(ctx context.Context, endpoint string) (*Client, error) {
+	path := strings.TrimPrefix(endpoint, "unix://")
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("container runtime socket %s: %w; is containerd or CRI-O running?", path, err)
+	}
+	conn, err := grpc.NewClient("unix://"+path,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		return nil, fmt.Errorf("container runtime %s: %w", endpoint, err)
+	}
+	c := &Client{
+		RuntimeServiceClient: runtimeapi.NewRuntimeServiceClient(conn),
+		ImageServiceClient:   runtimeapi.NewImageServiceClient(conn),
+		conn:                 conn,
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	v, err := c.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("container runtime %s does not answer CRI v1's Version: %w", endpoint, err)
+	}
+	if v.RuntimeApiVersion != "v1" {
+		conn.Close()
+		return nil, fmt.Errorf("container runtime %s speaks CRI %q, wanted v1", endpoint, v.RuntimeApiVersion)
+	}
+	c.RuntimeName, c.RuntimeVersion = v.RuntimeName, v.RuntimeVersion
+	return c, nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.conn.Close() }

@@ -1,0 +1,2 @@
+// Package logs reads containers' logs in CRI's format.
+package logs

@@ -1,0 +1,171 @@
+package logs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	v1 "k8s.io/api/core/v1"
+)
+
+// blockSize is how much is read at once from the end, to find the last lines.
+const blockSize = 64 << 10
+
+// Read copies a log to w as opts wants it. With Follow it goes on until the
+// container has ended (running says no) or ctx is done.
+func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions, running func() bool) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("failed to try resolving symlinks in path %q: %w", path, err)
+	}
+	defer f.Close()
+	if opts.TailLines != nil {
+		if err := seekTail(f, *opts.TailLines); err != nil {
+			return err
+		}
+	}
+	out := &writer{w: w, opts: opts, left: -1}
+	if opts.LimitBytes != nil {
+		out.left = *opts.LimitBytes
+	}
+	switch {
+	case opts.SinceSeconds != nil:
+		out.since = time.Now().Add(-time.Duration(*opts.SinceSeconds) * time.Second)
+	case opts.SinceTime != nil:
+		out.since = opts.SinceTime.Time
+	}
+	var watcher *fsnotify.Watcher
+	if opts.Follow {
+		if watcher, err = fsnotify.NewWatcher(); err != nil {
+			return err
+		}
+		defer watcher.Close()
+		if err := watcher.Add(path); err != nil {
+			return err
+		}
+	}
+	r := bufio.NewReader(f)
+	var part []byte
+	for {
+		line, err := r.ReadBytes('\n')
+		part = append(part, line...)
+		if err == nil {
+			if werr := out.line(part); werr != nil || out.left == 0 {
+				return werr
+			}
+			part = part[:0]
+			continue
+		}
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+		if !opts.Follow {
+			return nil
+		}
+		// Asked before the last look at the file, so that nothing is missed.
+		alive := running()
+		if fl, ok := w.(interface{ Flush() }); ok {
+			fl.Flush()
+		}
+		if !alive {
+			if rest, _ := io.ReadAll(r); len(rest) == 0 {
+				return nil
+			} else if err := out.all(append(part, rest...)); err != nil {
+				return err
+			}
+			return nil
+		}
+		select {
+		case <-watcher.Events:
+		case <-time.After(time.Second): // the container may have ended without a word
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+type writer struct {
+	w     io.Writer
+	opts  *v1.PodLogOptions
+	since time.Time
+	left  int64
+}
+
+func (w *writer) all(b []byte) error {
+	for _, l := range strings.SplitAfter(string(b), "\n") {
+		if l == "" {
+			continue
+		}
+		if err := w.line([]byte(l)); err != nil || w.left == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// line writes one line: time, stream, tag (F ends the line, P does not), text.
+func (w *writer) line(l []byte) error {
+	parts := strings.SplitN(string(l), " ", 4)
+	if len(parts) < 4 {
+		return nil
+	}
+	if !w.since.IsZero() {
+		t, err := time.Parse(time.RFC3339Nano, parts[0])
+		if err == nil && t.Before(w.since) {
+			return nil
+		}
+	}
+	if s := w.opts.Stream; s != nil && *s != v1.LogStreamAll && !strings.EqualFold(*s, parts[1]) {
+		return nil
+	}
+	text := parts[3]
+	if parts[2] == "P" {
+		text = strings.TrimSuffix(text, "\n")
+	}
+	if w.opts.Timestamps {
+		text = parts[0] + " " + text
+	}
+	if w.left >= 0 {
+		if int64(len(text)) > w.left {
+			text = text[:w.left]
+		}
+		w.left -= int64(len(text))
+	}
+	_, err := io.WriteString(w.w, text)
+	return err
+}
+
+// seekTail puts f before its last n lines.
+func seekTail(f *os.File, n int64) error {
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil || n == 0 {
+		return err
+	}
+	buf := make([]byte, blockSize)
+	seen := int64(0)
+	for at := size; at > 0; {
+		from := max(0, at-blockSize)
+		b := buf[:at-from]
+		if _, err := f.ReadAt(b, from); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		for i := len(b) - 1; i >= 0; i-- {
+			if b[i] != '\n' || from+int64(i) == size-1 {
+				continue
+			}
+			if seen++; seen == n {
+				_, err := f.Seek(from+int64(i)+1, io.SeekStart)
+				return err
+			}
+		}
+		at = from
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}

@@ -1,0 +1,156 @@
+package node
+
+import (
+	"context"
+	"sort"
+	"strconv"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/node/cri"
+)
+
+// The labels and annotations by which the runtime keeps what the agent must
+// know of a container; the names are upstream's.
+const (
+	labelPodName        = "io.kubernetes.pod.name"
+	labelPodNamespace   = "io.kubernetes.pod.namespace"
+	labelPodUID         = cri.PodUIDLabel
+	labelContainerName  = "io.kubernetes.container.name"
+	annHash             = "io.kubernetes.container.hash"
+	annRestartCount     = "io.kubernetes.container.restartCount"
+	annTermPath         = "io.kubernetes.container.terminationMessagePath"
+	annTermPolicy       = "io.kubernetes.container.terminationMessagePolicy"
+	annPodDeletionGrace = "io.kubernetes.pod.deletionGracePeriod"
+	annPodGrace         = "io.kubernetes.pod.terminationGracePeriod"
+)
+
+// observed is what the runtime has of one pod.
+type observed struct {
+	sandboxes  []*runtimeapi.PodSandboxStatus           // newest first
+	containers map[string][]*runtimeapi.ContainerStatus // by name, newest first
+	sandboxOf  map[string]string                        // container ID to sandbox ID
+}
+
+// ready is the newest sandbox if it is ready.
+func (o *observed) ready() *runtimeapi.PodSandboxStatus {
+	if len(o.sandboxes) > 0 && o.sandboxes[0].State == runtimeapi.PodSandboxState_SANDBOX_READY {
+		return o.sandboxes[0]
+	}
+	return nil
+}
+
+// newest is the newest container of that name, or nil.
+func (o *observed) newest(name string) *runtimeapi.ContainerStatus {
+	if l := o.containers[name]; len(l) > 0 {
+		return l[0]
+	}
+	return nil
+}
+
+// current is the newest container of that name if it is in the newest sandbox.
+func (o *observed) current(name string) *runtimeapi.ContainerStatus {
+	c := o.newest(name)
+	if c == nil || len(o.sandboxes) == 0 || o.sandboxOf[c.Id] != o.sandboxes[0].Id {
+		return nil
+	}
+	return c
+}
+
+func (o *observed) running() []*runtimeapi.ContainerStatus {
+	var out []*runtimeapi.ContainerStatus
+	for _, l := range o.containers {
+		for _, c := range l {
+			if c.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// ips are the pod's addresses as the sandbox has them.
+func (o *observed) ips() []string {
+	if len(o.sandboxes) == 0 {
+		return nil
+	}
+	n := o.sandboxes[0].GetNetwork()
+	if n.GetIp() == "" {
+		return nil
+	}
+	ips := []string{n.Ip}
+	for _, a := range n.AdditionalIps {
+		ips = append(ips, a.Ip)
+	}
+	return ips
+}
+
+func restartCount(c *runtimeapi.ContainerStatus) int32 {
+	if n, err := strconv.Atoi(c.Annotations[annRestartCount]); err == nil {
+		return int32(n)
+	}
+	return int32(c.GetMetadata().GetAttempt())
+}
+
+// observe reads the pod from the runtime. The status of a container that has
+// exited does not change again and is read once.
+func (w *worker) observe(ctx context.Context) (*observed, error) {
+	sel := map[string]string{labelPodUID: string(w.uid)}
+	sandboxes, err := w.a.cri.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{LabelSelector: sel}})
+	if err != nil {
+		return nil, err
+	}
+	o := &observed{containers: map[string][]*runtimeapi.ContainerStatus{}, sandboxOf: map[string]string{}}
+	for _, s := range sandboxes.Items {
+		r, err := w.a.cri.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: s.Id})
+		if status.Code(err) == codes.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.sandboxes = append(o.sandboxes, r.Status)
+	}
+	sort.Slice(o.sandboxes, func(i, j int) bool { return o.sandboxes[i].CreatedAt > o.sandboxes[j].CreatedAt })
+	if len(o.sandboxes) == 0 {
+		return o, nil
+	}
+	list, err := w.a.cri.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{LabelSelector: sel}})
+	if err != nil {
+		return nil, err
+	}
+	w.exitedMu.Lock()
+	defer w.exitedMu.Unlock()
+	exited := make(map[string]*runtimeapi.ContainerStatus, len(w.exited))
+	for _, c := range list.Containers {
+		st := w.exited[c.Id]
+		if st == nil {
+			r, err := w.a.cri.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: c.Id})
+			if status.Code(err) == codes.NotFound {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			st = r.Status
+		}
+		if st.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+			exited[c.Id] = st
+		}
+		name := c.Labels[labelContainerName]
+		o.sandboxOf[c.Id] = c.PodSandboxId
+		o.containers[name] = append(o.containers[name], st)
+	}
+	w.exited = exited
+	for _, l := range o.containers {
+		sort.Slice(l, func(i, j int) bool { return l[i].CreatedAt > l[j].CreatedAt })
+	}
+	return o, nil
+}
+
+func isSidecar(c *v1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
+}

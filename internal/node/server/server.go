@@ -1,0 +1,221 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/logs"
+)
+
+// Agent is what the server needs of the node agent.
+type Agent interface {
+	CRI() *cri.Client
+	Pods() []*v1.Pod
+	ContainerID(namespace, name string, uid types.UID, container string, previous bool) (id, logPath string, err error)
+	ContainerStatus(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error)
+	Sandbox(namespace, name string) (string, error)
+}
+
+// New makes the handler. Who may call it is for the listener's TLS
+// configuration to say.
+func New(a Agent) http.Handler {
+	s := &server{a}
+	m := http.NewServeMux()
+	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	m.HandleFunc("GET /pods", s.pods)
+	m.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	m.HandleFunc("/exec/{namespace}/{pod}/{container}", s.exec)
+	m.HandleFunc("/attach/{namespace}/{pod}/{container}", s.attach)
+	m.HandleFunc("/portForward/{namespace}/{pod}", s.portForward)
+	return m
+}
+
+type server struct{ a Agent }
+
+func (s *server) pods(w http.ResponseWriter, _ *http.Request) {
+	l := v1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}, Items: []v1.Pod{}}
+	for _, p := range s.a.Pods() {
+		l.Items = append(l.Items, *p)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(l)
+}
+
+func logOptions(q url.Values) (*v1.PodLogOptions, error) {
+	o := &v1.PodLogOptions{}
+	var err error
+	flag := func(name string) bool {
+		v := q.Get(name)
+		if v == "" || err != nil {
+			return false
+		}
+		var on bool
+		on, err = strconv.ParseBool(v)
+		return on
+	}
+	number := func(name string) *int64 {
+		v := q.Get(name)
+		if v == "" || err != nil {
+			return nil
+		}
+		var n int64
+		n, err = strconv.ParseInt(v, 10, 64)
+		return &n
+	}
+	o.Follow, o.Previous, o.Timestamps = flag("follow"), flag("previous"), flag("timestamps")
+	o.TailLines, o.SinceSeconds, o.LimitBytes = number("tailLines"), number("sinceSeconds"), number("limitBytes")
+	if v := q.Get("sinceTime"); v != "" && err == nil {
+		var t time.Time
+		if t, err = time.Parse(time.RFC3339, v); err == nil {
+			o.SinceTime = &metav1.Time{Time: t}
+		}
+	}
+	if v := q.Get("stream"); v != "" {
+		o.Stream = &v
+	}
+	return o, err
+}
+
+func (s *server) logs(w http.ResponseWriter, r *http.Request) {
+	ns, pod, container := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
+	opts, err := logOptions(r.URL.Query())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	id, path, err := s.a.ContainerID(ns, pod, "", container, opts.Previous)
+	if err != nil {
+		if why := s.waiting(ns, pod, container); why != "" && !opts.Previous {
+			err = fmt.Errorf("container %q in pod %q is waiting to start: %s", container, pod, why)
+		}
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	out := &flushed{w}
+	running := func() bool {
+		st, err := s.a.ContainerStatus(r.Context(), id)
+		return err == nil && st.State == runtimeapi.ContainerState_CONTAINER_RUNNING
+	}
+	if err := logs.Read(r.Context(), out, path, opts, running); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}
+
+type flushed struct{ http.ResponseWriter }
+
+func (f *flushed) Flush() {
+	if fl, ok := f.ResponseWriter.(http.Flusher); ok {
+		fl.Flush()
+	}
+}
+
+func (s *server) waiting(ns, pod, container string) string {
+	for _, p := range s.a.Pods() {
+		if p.Namespace != ns || p.Name != pod {
+			continue
+		}
+		for _, l := range [][]v1.ContainerStatus{p.Status.ContainerStatuses, p.Status.InitContainerStatuses} {
+			for i := range l {
+				if l[i].Name == container && l[i].State.Waiting != nil {
+					return strings.TrimSuffix(l[i].State.Waiting.Reason+": "+l[i].State.Waiting.Message, ": ")
+				}
+			}
+		}
+	}
+	return ""
+}
+
+type responder struct{}
+
+// Error implements proxy.ErrorResponder.
+func (responder) Error(w http.ResponseWriter, _ *http.Request, err error) {
+	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
+
+// stream passes the connection on to the runtime's streaming server.
+func stream(w http.ResponseWriter, r *http.Request, location string) {
+	u, err := url.Parse(location)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	h := machineryproxy.NewUpgradeAwareHandler(u, nil, false, true, responder{})
+	h.UseRequestLocation = false
+	h.ServeHTTP(w, r)
+}
+
+func (s *server) container(w http.ResponseWriter, r *http.Request) (string, bool) {
+	id, _, err := s.a.ContainerID(r.PathValue("namespace"), r.PathValue("pod"), "", r.PathValue("container"), false)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return "", false
+	}
+	return id, true
+}
+
+func on(q url.Values, name string) bool { return q.Get(name) == "1" || q.Get(name) == "true" }
+
+func (s *server) exec(w http.ResponseWriter, r *http.Request) {
+	id, ok := s.container(w, r)
+	if !ok {
+		return
+	}
+	q := r.URL.Query()
+	resp, err := s.a.CRI().Exec(r.Context(), &runtimeapi.ExecRequest{ContainerId: id, Cmd: q["command"], Tty: on(q, "tty"), Stdin: on(q, "input"), Stdout: on(q, "output"), Stderr: on(q, "error")})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	stream(w, r, resp.Url)
+}
+
+func (s *server) attach(w http.ResponseWriter, r *http.Request) {
+	id, ok := s.container(w, r)
+	if !ok {
+		return
+	}
+	q := r.URL.Query()
+	resp, err := s.a.CRI().Attach(r.Context(), &runtimeapi.AttachRequest{ContainerId: id, Tty: on(q, "tty"), Stdin: on(q, "input"), Stdout: on(q, "output"), Stderr: on(q, "error")})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	stream(w, r, resp.Url)
+}
+
+func (s *server) portForward(w http.ResponseWriter, r *http.Request) {
+	id, err := s.a.Sandbox(r.PathValue("namespace"), r.PathValue("pod"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	req := &runtimeapi.PortForwardRequest{PodSandboxId: id}
+	for _, p := range r.URL.Query()["port"] {
+		n, err := strconv.ParseInt(p, 10, 32)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		req.Port = append(req.Port, int32(n))
+	}
+	resp, err := s.a.CRI().PortForward(r.Context(), req)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	stream(w, r, resp.Url)
+}

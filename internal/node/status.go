@@ -1,0 +1,449 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+)
+
+var everything = labels.Everything()
+
+// containerID is a container's ID as statuses have it.
+func (a *Agent) containerID(id string) string { return a.cri.RuntimeName + "://" + id }
+
+// publish computes the pod's status and sends it if it has changed.
+func (w *worker) publish(ctx context.Context, pod *v1.Pod, obs *observed) {
+	w.mu.Lock()
+	s := w.compute(pod, obs)
+	w.status, w.statusSet = s, true
+	same := equality.Semantic.DeepEqual(s, pod.Status)
+	if same {
+		w.posted = &s
+	}
+	if same || w.posting || w.posted != nil && equality.Semantic.DeepEqual(s, *w.posted) {
+		w.mu.Unlock()
+		return
+	}
+	w.posting = true
+	base := w.pod
+	w.mu.Unlock()
+	ctx = context.WithoutCancel(ctx)
+	w.a.wg.Go(func() { w.post(ctx, base, s) })
+}
+
+// post writes a status. It is made from the pod it was read from: where the
+// pod has changed since, the change wakes the worker, which computes it anew.
+func (w *worker) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
+	p := *base
+	p.Status = s
+	got, err := w.a.Client.CoreV1().Pods(base.Namespace).UpdateStatus(ctx, &p, metav1.UpdateOptions{})
+	w.mu.Lock()
+	w.posting = false
+	switch {
+	case err == nil:
+		w.posted = &s
+		if w.pod.ResourceVersion == base.ResourceVersion {
+			w.pod = got
+		}
+	case apierrors.IsNotFound(err):
+		w.posted = &s // nobody is left to tell
+	}
+	stale := w.pod.ResourceVersion == base.ResourceVersion
+	w.mu.Unlock()
+	if err != nil && !apierrors.IsNotFound(err) {
+		if !apierrors.IsConflict(err) {
+			klog.FromContext(ctx).Error(err, "Updating the pod's status failed")
+		}
+		if stale {
+			select {
+			case <-w.a.Clock.After(shortRetry):
+			case <-w.a.ctx.Done():
+			}
+		}
+	}
+	w.notify()
+}
+
+// settled tells whether the API has the status last computed.
+func (w *worker) settled() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.posting && (!w.statusSet || w.posted != nil && equality.Semantic.DeepEqual(w.status, *w.posted))
+}
+
+func at(nanos int64) metav1.Time {
+	return metav1.NewTime(time.Unix(0, nanos).UTC().Truncate(time.Second))
+}
+
+// compute makes the status of the pod; w.mu is held.
+func (w *worker) compute(pod *v1.Pod, obs *observed) v1.PodStatus {
+	now := metav1.NewTime(w.a.Clock.Now().UTC().Truncate(time.Second))
+	s := v1.PodStatus{
+		QOSClass: qosClass(pod), NominatedNodeName: pod.Status.NominatedNodeName, StartTime: pod.Status.StartTime,
+		EphemeralContainerStatuses: pod.Status.EphemeralContainerStatuses, ObservedGeneration: pod.Generation,
+		ResourceClaimStatuses: pod.Status.ResourceClaimStatuses,
+	}
+	if w.statusSet && w.status.StartTime != nil {
+		s.StartTime = w.status.StartTime
+	}
+	if s.StartTime == nil {
+		s.StartTime = &now
+	}
+	for _, ip := range w.a.NodeIPs {
+		s.HostIPs = append(s.HostIPs, v1.HostIP{IP: ip.String()})
+	}
+	if len(s.HostIPs) > 0 {
+		s.HostIP = s.HostIPs[0].IP
+	}
+	ips := obs.ips()
+	if pod.Spec.HostNetwork {
+		ips = nil
+		for _, ip := range w.a.NodeIPs {
+			ips = append(ips, ip.String())
+		}
+	} else if len(ips) == 0 {
+		for _, ip := range pod.Status.PodIPs {
+			ips = append(ips, ip.IP)
+		}
+	}
+	for _, ip := range ips {
+		s.PodIPs = append(s.PodIPs, v1.PodIP{IP: ip})
+	}
+	if len(ips) > 0 {
+		s.PodIP = ips[0]
+	}
+	initialized := true
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		cs := w.containerStatus(pod, c, obs, "PodInitializing")
+		done := cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0
+		if isSidecar(c) {
+			done = ptr.Deref(cs.Started, false)
+			cs.Ready = cs.State.Running != nil && w.readyID(c, obs)
+		} else {
+			cs.Ready = done
+		}
+		initialized = initialized && done
+		s.InitContainerStatuses = append(s.InitContainerStatuses, cs)
+	}
+	begun := false
+	for i := range pod.Spec.Containers {
+		begun = begun || obs.newest(pod.Spec.Containers[i].Name) != nil
+	}
+	initialized = initialized || begun
+	reason := "ContainerCreating"
+	if !initialized {
+		reason = "PodInitializing"
+	}
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		cs := w.containerStatus(pod, c, obs, reason)
+		cs.Ready = cs.State.Running != nil && w.readyID(c, obs)
+		s.ContainerStatuses = append(s.ContainerStatuses, cs)
+	}
+	s.Phase = w.phase(pod, &s, initialized)
+	if w.failed != nil {
+		s.Phase, s.Reason, s.Message = v1.PodFailed, w.failed.reason, w.failed.message
+	} else if terminal(pod.Status.Phase) {
+		s.Phase, s.Reason, s.Message = pod.Status.Phase, pod.Status.Reason, pod.Status.Message
+	}
+	s.Conditions = w.conditions(pod, &s, obs, initialized, now)
+	return s
+}
+
+// readyID asks the probes of the container that is current.
+func (w *worker) readyID(c *v1.Container, obs *observed) bool {
+	st := obs.current(c.Name)
+	return st != nil && w.probeReady(c, st.Id)
+}
+
+func (w *worker) containerStatus(pod *v1.Pod, c *v1.Container, obs *observed, creating string) v1.ContainerStatus {
+	cs := v1.ContainerStatus{Name: c.Name, Image: c.Image, Started: ptr.To(false)}
+	list := obs.containers[c.Name]
+	cur := obs.newest(c.Name)
+	if cur == nil {
+		cs.State.Waiting = w.waitingFor(c.Name, creating)
+		// What an agent before this one saw and the runtime has lost.
+		if old := postedStatus(pod, c.Name); old != nil {
+			cs.RestartCount, cs.LastTerminationState = old.RestartCount, old.LastTerminationState
+			if old.State.Terminated != nil && terminal(pod.Status.Phase) {
+				cs.State = old.State
+			}
+		}
+		return cs
+	}
+	cs.RestartCount = restartCount(cur)
+	cs.ContainerID = w.a.containerID(cur.Id)
+	cs.ImageID = cur.ImageRef
+	if n := cur.GetImage().GetUserSpecifiedImage(); n != "" {
+		cs.Image = n
+	}
+	if len(c.Resources.Limits)+len(c.Resources.Requests) > 0 {
+		cs.Resources = c.Resources.DeepCopy()
+		cs.AllocatedResources = c.Resources.Requests.DeepCopy()
+	} else {
+		cs.Resources = &v1.ResourceRequirements{}
+	}
+	for i := range c.VolumeMounts {
+		m := &c.VolumeMounts[i]
+		vm := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
+		if m.ReadOnly {
+			vm.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyDisabled)
+		}
+		cs.VolumeMounts = append(cs.VolumeMounts, vm)
+	}
+	if len(list) > 1 && list[1].State == runtimeapi.ContainerState_CONTAINER_EXITED {
+		cs.LastTerminationState.Terminated = w.terminated(pod, c, list[1])
+	} else if old := postedStatus(pod, c.Name); old != nil && cs.RestartCount > 0 {
+		cs.LastTerminationState = old.LastTerminationState
+	}
+	switch cur.State {
+	case runtimeapi.ContainerState_CONTAINER_RUNNING:
+		cs.State.Running = &v1.ContainerStateRunning{StartedAt: at(cur.StartedAt)}
+		// A container counts as started when its postStart hook is done.
+		cs.Started = ptr.To(w.probeStarted(c, cur.Id) && !w.busy[c.Name])
+	case runtimeapi.ContainerState_CONTAINER_EXITED:
+		t := w.terminated(pod, c, cur)
+		if wt, ok := w.waiting[c.Name]; ok && w.stopping.IsZero() {
+			cs.State.Waiting = &v1.ContainerStateWaiting{Reason: wt.reason, Message: wt.message}
+			cs.LastTerminationState = v1.ContainerState{Terminated: t}
+		} else {
+			cs.State.Terminated = t
+		}
+	default:
+		cs.State.Waiting = w.waitingFor(c.Name, creating)
+	}
+	return cs
+}
+
+func (w *worker) waitingFor(name, creating string) *v1.ContainerStateWaiting {
+	if wt, ok := w.waiting[name]; ok {
+		return &v1.ContainerStateWaiting{Reason: wt.reason, Message: wt.message}
+	}
+	return &v1.ContainerStateWaiting{Reason: creating}
+}
+
+func (w *worker) terminated(pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus) *v1.ContainerStateTerminated {
+	return &v1.ContainerStateTerminated{
+		ExitCode: st.ExitCode, Reason: st.Reason, Message: w.termMessage(pod, c, st),
+		StartedAt: at(st.StartedAt), FinishedAt: at(st.FinishedAt), ContainerID: w.a.containerID(st.Id),
+	}
+}
+
+// termMessage is what the container left, or the end of its log.
+func (w *worker) termMessage(pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus) string {
+	if st.Annotations[annTermPath] != "" {
+		if f, err := os.Open(w.a.termFile(pod, c.Name, restartCount(st))); err == nil {
+			b, err := io.ReadAll(io.LimitReader(f, termMessageMax))
+			f.Close()
+			if err == nil && len(b) > 0 {
+				return string(b)
+			}
+		}
+	}
+	if st.Annotations[annTermPolicy] == string(v1.TerminationMessageFallbackToLogsOnError) && st.ExitCode != 0 {
+		return logTail(filepath.Join(w.a.podLogDir(pod), logPath(c.Name, restartCount(st))), 80, 2048)
+	}
+	return st.Message
+}
+
+// logTail gives the last lines of a log in CRI's format, at most size bytes.
+func logTail(path string, lines, size int) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > 64<<10 {
+		if _, err := f.Seek(-64<<10, io.SeekEnd); err != nil {
+			return ""
+		}
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return ""
+	}
+	var out bytes.Buffer
+	all := strings.SplitAfter(string(b), "\n")
+	if len(all) > lines+1 {
+		all = all[len(all)-lines-1:]
+	}
+	for _, l := range all {
+		// time, stream, tag, text
+		if parts := strings.SplitN(l, " ", 4); len(parts) == 4 {
+			out.WriteString(parts[3])
+		}
+	}
+	t := out.String()
+	if len(t) > size {
+		t = t[len(t)-size:]
+	}
+	return t
+}
+
+func (w *worker) phase(pod *v1.Pod, s *v1.PodStatus, initialized bool) v1.PodPhase {
+	if !initialized {
+		for i := range s.InitContainerStatuses {
+			if t := s.InitContainerStatuses[i].State.Terminated; t != nil && t.ExitCode != 0 && pod.Spec.RestartPolicy == v1.RestartPolicyNever {
+				return v1.PodFailed
+			}
+		}
+		if !w.stopping.IsZero() {
+			return v1.PodFailed
+		}
+		return v1.PodPending
+	}
+	waiting, running, succeeded, failed := 0, 0, 0, 0
+	for i := range s.ContainerStatuses {
+		cs := &s.ContainerStatuses[i]
+		switch {
+		case cs.State.Running != nil:
+			running++
+		case cs.State.Terminated != nil:
+			if cs.State.Terminated.ExitCode == 0 {
+				succeeded++
+			} else {
+				failed++
+			}
+		case cs.LastTerminationState.Terminated != nil:
+			running++ // between two runs
+		default:
+			waiting++
+		}
+	}
+	switch {
+	case waiting > 0 && w.stopping.IsZero():
+		return v1.PodPending
+	case running > 0:
+		return v1.PodRunning
+	case !w.stopping.IsZero() || pod.Spec.RestartPolicy == v1.RestartPolicyNever:
+		if failed > 0 || waiting > 0 {
+			return v1.PodFailed
+		}
+		return v1.PodSucceeded
+	case failed == 0 && pod.Spec.RestartPolicy == v1.RestartPolicyOnFailure:
+		return v1.PodSucceeded
+	}
+	return v1.PodRunning
+}
+
+func (w *worker) conditions(pod *v1.Pod, s *v1.PodStatus, obs *observed, initialized bool, now metav1.Time) []v1.PodCondition {
+	old := pod.Status.Conditions
+	if w.statusSet {
+		old = merge(w.status.Conditions, pod.Status.Conditions)
+	}
+	find := func(t v1.PodConditionType) *v1.PodCondition {
+		for i := range old {
+			if old[i].Type == t {
+				return &old[i]
+			}
+		}
+		return nil
+	}
+	var out []v1.PodCondition
+	add := func(t v1.PodConditionType, ok bool, reason, message string) {
+		c := v1.PodCondition{Type: t, Status: v1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: now, ObservedGeneration: pod.Generation}
+		if ok {
+			c.Status = v1.ConditionTrue
+		}
+		if o := find(t); o != nil && o.Status == c.Status {
+			c.LastTransitionTime = o.LastTransitionTime
+		}
+		out = append(out, c)
+	}
+	done := s.Phase == v1.PodSucceeded
+	var unready, uninit []string
+	for i := range s.ContainerStatuses {
+		if !s.ContainerStatuses[i].Ready {
+			unready = append(unready, s.ContainerStatuses[i].Name)
+		}
+	}
+	for i := range s.InitContainerStatuses {
+		cs := &s.InitContainerStatuses[i]
+		sidecar := isSidecar(&pod.Spec.InitContainers[i])
+		if sidecar && !ptr.Deref(cs.Started, false) || !sidecar && !cs.Ready {
+			uninit = append(uninit, cs.Name)
+		}
+		if sidecar && !cs.Ready {
+			unready = append(unready, cs.Name)
+		}
+	}
+	listed := func(names []string) string { return "[" + strings.Join(names, " ") + "]" }
+	add(v1.PodReadyToStartContainers, obs.ready() != nil, "", "")
+	switch {
+	case done:
+		add(v1.PodInitialized, true, "PodCompleted", "")
+	case initialized:
+		add(v1.PodInitialized, true, "", "")
+	default:
+		add(v1.PodInitialized, false, "ContainersNotInitialized", "containers with incomplete status: "+listed(uninit))
+	}
+	ready, reason, message := true, "", ""
+	switch {
+	case done:
+		ready, reason = false, "PodCompleted"
+	case s.Phase == v1.PodFailed:
+		ready, reason = false, "PodFailed"
+	case len(unready) > 0 || !initialized:
+		ready, reason, message = false, "ContainersNotReady", "containers with unready status: "+listed(unready)
+	}
+	gates, gateMessage := ready, ""
+	for _, g := range pod.Spec.ReadinessGates {
+		c := find(g.ConditionType)
+		switch {
+		case c == nil:
+			gates = false
+			gateMessage = "corresponding condition of pod readiness gate \"" + string(g.ConditionType) + "\" does not exist."
+		case c.Status != v1.ConditionTrue:
+			gates = false
+			gateMessage = "the status of pod readiness gate \"" + string(g.ConditionType) + "\" is not \"True\", but " + string(c.Status)
+		}
+	}
+	if ready && !gates {
+		add(v1.PodReady, false, "ReadinessGatesNotReady", gateMessage)
+	} else {
+		add(v1.PodReady, ready, reason, message)
+	}
+	add(v1.ContainersReady, ready, reason, message)
+	if c := find(v1.PodScheduled); c != nil {
+		out = append(out, *c)
+	} else {
+		add(v1.PodScheduled, true, "", "")
+	}
+	for i := range pod.Status.Conditions {
+		switch c := &pod.Status.Conditions[i]; c.Type {
+		case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled:
+		default:
+			out = append(out, *c) // another controller's
+		}
+	}
+	return out
+}
+
+// merge is own, and what of others it does not have.
+func merge(own, others []v1.PodCondition) []v1.PodCondition {
+	out := append([]v1.PodCondition{}, own...)
+next:
+	for i := range others {
+		for j := range own {
+			if own[j].Type == others[i].Type {
+				continue next
+			}
+		}
+		out = append(out, others[i])
+	}
+	return out
+}
