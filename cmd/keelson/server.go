@@ -95,6 +95,7 @@ func (f *serverFlags) machine() (*cluster.Machine, error) {
 }
 
 func serve(ctx context.Context, f serverFlags) error {
+	keepLock()
 	level := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(level)
 	if err := level.Set("v", fmt.Sprint(f.verbosity)); err != nil {

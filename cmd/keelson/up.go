@@ -25,6 +25,18 @@ import (
 func pidFile(dataDir string) string { return filepath.Join(dataDir, "keelson.pid") }
 func logFile(dataDir string) string { return filepath.Join(dataDir, "keelson.log") }
 
+// lockEnv tells a server which of its files is the lock.
+const lockEnv = "KEELSON_LOCK_FD"
+
+// keepLock keeps the lock from the processes that this one starts: the
+// container runtime outlives it.
+func keepLock() {
+	if fd, err := strconv.Atoi(os.Getenv(lockEnv)); err == nil {
+		syscall.CloseOnExec(fd)
+		os.Unsetenv(lockEnv)
+	}
+}
+
 // running gives the process of the cluster in dataDir, 0 if there is none. The
 // process holds a lock on its file for as long as it lives, so that a number
 // that was given to another process since is not taken for it.
@@ -117,6 +129,7 @@ func up(c *cobra.Command, f serverFlags) error {
 	cmd.Stdout, cmd.Stderr = in, log
 	// The child keeps the lock through its copy of the file.
 	cmd.ExtraFiles = []*os.File{lock}
+	cmd.Env = append(os.Environ(), lockEnv+"=3")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"slices"
@@ -12,7 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	"k8s.io/apiserver/pkg/admission"
+	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/store"
 )
@@ -35,16 +38,10 @@ func (r *call) deleteOptions() (*metav1.DeleteOptions, error) {
 		if err != nil {
 			return nil, err
 		}
-		gvk := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
-		obj, got, err := r.s.codecs.decoder(mt, false).Decode(data, &gvk, opts)
-		if err != nil {
-			return nil, decodeError(err, got, gvk, data)
+		// Clients send it as a kind of v1, of their own group, or of meta.k8s.io.
+		if opts, err = decodeDeleteOptions(data, mt); err != nil {
+			return nil, err
 		}
-		o, ok := obj.(*metav1.DeleteOptions)
-		if !ok {
-			return nil, badRequest("decoded object cannot be converted to DeleteOptions")
-		}
-		opts = o
 	} else if err := r.options(opts); err != nil {
 		return nil, err
 	}
@@ -267,4 +264,33 @@ func (r *call) deleteCollection() error {
 		}
 	}
 	return r.writeList(a, res.Entries, metav1.ListMeta{ResourceVersion: formatRevision(r.s.Store.Revision())})
+}
+
+func decodeDeleteOptions(data []byte, mediaType string) (*metav1.DeleteOptions, error) {
+	opts := &metav1.DeleteOptions{}
+	var err error
+	switch mediaType {
+	case typeProtobuf:
+		var env runtime.Unknown
+		raw, ok := bytes.CutPrefix(data, []byte{'k', '8', 's', 0})
+		if !ok {
+			return nil, badRequest("provided data does not appear to be a protobuf message")
+		}
+		if err = env.Unmarshal(raw); err == nil {
+			err = opts.Unmarshal(env.Raw)
+			opts.Kind, opts.APIVersion = env.Kind, env.APIVersion
+		}
+	case typeCBOR:
+		err = direct.Unmarshal(data, opts)
+	default:
+		err = yaml.Unmarshal(data, opts) // of which JSON is a part
+	}
+	gvk := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
+	if err != nil {
+		return nil, decodeError(err, nil, gvk, data)
+	}
+	if opts.Kind != "" && opts.Kind != gvk.Kind {
+		return nil, badRequest("decoded object cannot be converted to DeleteOptions")
+	}
+	return opts, nil
 }

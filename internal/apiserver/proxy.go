@@ -10,12 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -99,9 +99,9 @@ func (r *call) podLog() error {
 	if r.info.Verb != "get" {
 		return r.methodNotSupported()
 	}
-	opts := &v1.PodLogOptions{}
 	q := r.req.URL.Query()
-	if err := r.s.parameters(q, opts); err != nil {
+	opts, err := logOptions(q)
+	if err != nil {
 		return err
 	}
 	var errs field.ErrorList
@@ -181,23 +181,60 @@ func (r *call) podLog() error {
 	}
 }
 
-// parameters decodes query parameters into an options kind of the core group.
-func (s *Server) parameters(q url.Values, into interface{ GetObjectKind() schema.ObjectKind }) error {
-	var err error
-	switch o := into.(type) {
-	case *v1.PodLogOptions:
-		err = s.Scheme.Convert(&q, o, nil)
-	case *v1.PodExecOptions:
-		err = s.Scheme.Convert(&q, o, nil)
-	case *v1.PodAttachOptions:
-		err = s.Scheme.Convert(&q, o, nil)
-	case *v1.PodPortForwardOptions:
-		err = s.Scheme.Convert(&q, o, nil)
+// query reads typed query parameters; the first that is wrong is kept.
+type query struct {
+	url.Values
+	err error
+}
+
+func (q *query) flag(name string) bool {
+	v := q.Get(name)
+	switch {
+	case !q.Has(name):
+		return false
+	case v == "": // ?follow
+		return true
 	}
-	if err != nil {
-		return apierrors.NewBadRequest(err.Error())
+	on, err := strconv.ParseBool(v)
+	q.keep(err)
+	return on
+}
+
+func (q *query) number(name string) *int64 {
+	if q.Get(name) == "" {
+		return nil
 	}
-	return nil
+	n, err := strconv.ParseInt(q.Get(name), 10, 64)
+	q.keep(err)
+	return &n
+}
+
+func (q *query) keep(err error) {
+	if err != nil && q.err == nil {
+		q.err = apierrors.NewBadRequest(err.Error())
+	}
+}
+
+func logOptions(values url.Values) (*v1.PodLogOptions, error) {
+	q := &query{Values: values}
+	o := &v1.PodLogOptions{Container: q.Get("container"), Follow: q.flag("follow"), Previous: q.flag("previous"), Timestamps: q.flag("timestamps"),
+		SinceSeconds: q.number("sinceSeconds"), TailLines: q.number("tailLines"), LimitBytes: q.number("limitBytes"),
+		InsecureSkipTLSVerifyBackend: q.flag("insecureSkipTLSVerifyBackend")}
+	if v := q.Get("sinceTime"); v != "" {
+		t, err := time.Parse(time.RFC3339, v)
+		q.keep(err)
+		o.SinceTime = &metav1.Time{Time: t}
+	}
+	if v := q.Get("stream"); v != "" {
+		o.Stream = &v
+	}
+	return o, q.err
+}
+
+func execOptions(values url.Values) (*v1.PodExecOptions, error) {
+	q := &query{Values: values}
+	o := &v1.PodExecOptions{Container: q.Get("container"), Command: values["command"], Stdin: q.flag("stdin"), Stdout: q.flag("stdout"), Stderr: q.flag("stderr"), TTY: q.flag("tty")}
+	return o, q.err
 }
 
 // podStream serves exec and attach, over SPDY or WebSocket.
@@ -208,8 +245,8 @@ func (r *call) podStream() error {
 		return err
 	}
 	q := r.req.URL.Query()
-	opts := &v1.PodExecOptions{}
-	if err := r.s.parameters(q, opts); err != nil {
+	opts, err := execOptions(q)
+	if err != nil {
 		return err
 	}
 	if sub == "attach" {

@@ -85,7 +85,9 @@ func runName(dataDir string) string {
 // Clean stops the node's pods and its runtime, and takes its network down.
 func (m *Machine) Clean(ctx context.Context) error {
 	m.containerd.CNIConf = filepath.Join(m.cni.Dir, "net.d")
-	return errors.Join(containerd.Existing(m.containerd).Stop(ctx), cni.Cleanup(m.cni))
+	err := errors.Join(containerd.Existing(m.containerd).Stop(ctx), cni.Cleanup(m.cni))
+	node.RemoveCgroups("cgroupfs")
+	return err
 }
 
 // StartAgent starts the node in this process.

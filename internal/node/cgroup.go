@@ -34,7 +34,17 @@ func (a *Agent) removePodCgroup(pod *v1.Pod) {
 	if a.CgroupDriver == "systemd" {
 		return
 	}
-	rel := a.podCgroup(pod)
+	removeCgroups(a.podCgroup(pod))
+}
+
+// RemoveCgroups removes the cgroups of a node whose pods have all ended.
+func RemoveCgroups(driver string) {
+	if driver != "systemd" {
+		removeCgroups("/kubepods")
+	}
+}
+
+func removeCgroups(rel string) {
 	dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + rel)
 	for _, root := range append(dirs, "/sys/fs/cgroup"+rel) {
 		var found []string

@@ -210,9 +210,16 @@ func (r *Runtime) removePods(ctx context.Context) error {
 // Stop ends every pod and then containerd, and leaves no mount behind. Images
 // are kept.
 func (r *Runtime) Stop(ctx context.Context) error {
+	if _, err := os.Stat(r.o.State); errors.Is(err, fs.ErrNotExist) {
+		return r.unmount()
+	}
 	pid := r.alive()
 	if pid == 0 {
-		return r.unmount()
+		// It has ended without its containers, which only it can end.
+		if _, err := Start(ctx, r.o); err != nil {
+			return err
+		}
+		pid = r.alive()
 	}
 	errs := []error{r.removePods(ctx)}
 	errs = append(errs, terminate(ctx, pid))

@@ -15,6 +15,7 @@ import (
 const (
 	maxMessage     = 16 << 20
 	connectTimeout = 10 * time.Second
+	initPoll       = 5 * time.Millisecond
 )
 
 // Client is a connection to a CRI v1 runtime; its two services are promoted,
@@ -51,6 +52,17 @@ func Connect(ctx context.Context, endpoint string) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	v, err := c.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true))
+	for err != nil && strings.Contains(err.Error(), "not initialized yet") {
+		// containerd listens before its plug-ins are ready, and tells nobody
+		// when they are.
+		select {
+		case <-time.After(initPoll):
+			v, err = c.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true))
+		case <-ctx.Done():
+			conn.Close()
+			return nil, fmt.Errorf("container runtime %s: %w", endpoint, err)
+		}
+	}
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("container runtime %s does not answer CRI v1's Version: %w", endpoint, err)
