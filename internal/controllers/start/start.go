@@ -22,8 +22,11 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/deployment"
+	"keelson.dev/keelson/internal/controllers/endpointslice"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
 	"keelson.dev/keelson/internal/controllers/namespace"
+	"keelson.dev/keelson/internal/controllers/nodelifecycle"
+	"keelson.dev/keelson/internal/controllers/podgc"
 	"keelson.dev/keelson/internal/controllers/replicaset"
 	"keelson.dev/keelson/internal/controllers/rootca"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
@@ -60,6 +63,9 @@ func starters(c Context) []starter {
 		{"replicaset", replicaset.Start},
 		{"serviceaccount", serviceaccount.Start},
 		{"replicationcontroller", replicaset.StartReplicationController},
+		{"endpointslice", endpointslice.Start},
+		{"node-lifecycle", nodelifecycle.Start},
+		{"pod-garbage-collector", podgc.Start},
 	}
 	if c.Metadata != nil && c.Discovery != nil {
 		all = append(all,
