@@ -46,7 +46,7 @@ func WithoutControllers() Option {
 // cannot.
 func Start(t testing.TB, options ...Option) *Cluster {
 	t.Helper()
-	o := cluster.Options{Listen: "127.0.0.1:0"}
+	o := cluster.Options{Listen: "127.0.0.1:0", NoDrain: true}
 	for _, f := range options {
 		f(&o)
 	}

@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 
@@ -24,8 +25,11 @@ func (r *call) fail(err error) {
 	r.writeStatus(int(status.Code), status)
 }
 
+// statusKind: a Status is of the unversioned kinds that are in every version.
+var statusKind = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
+
 func (r *call) writeStatus(code int, status *metav1.Status) {
-	status.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Status"))
+	status.SetGroupVersionKind(statusKind)
 	a, err := r.accept(canTransform)
 	if err != nil || !a.as.Empty() && a.mediaType == "" {
 		a = accepted{mediaType: typeJSON}

@@ -333,7 +333,7 @@ func (st *stream) bookmark(rev int64, initialEnd bool) bool {
 }
 
 func (st *stream) sendError(s *metav1.Status) {
-	s.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Status"))
+	s.SetGroupVersionKind(statusKind)
 	st.object(watch.Error, s)
 	st.flush()
 }

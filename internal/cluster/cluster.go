@@ -53,6 +53,9 @@ type Options struct {
 	ServiceCIDR netip.Prefix
 	// NoControllers and NoScheduler leave these out.
 	NoControllers, NoScheduler bool
+	// NoDrain ends connections at once when the cluster stops: for tests, which
+	// have no other client to finish.
+	NoDrain bool
 	// SimNodes is the number of simulated nodes.
 	SimNodes int
 	Clock    clock.WithTicker
@@ -318,7 +321,9 @@ func (c *Cluster) Stop() error {
 		c.Server.Shutdown()
 	}
 	var errs []error
-	if c.http != nil {
+	if c.http != nil && c.NoDrain {
+		errs = append(errs, c.http.Close())
+	} else if c.http != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		if err := c.http.Shutdown(ctx); err != nil {
 			errs = append(errs, c.http.Close())
