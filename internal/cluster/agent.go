@@ -35,7 +35,7 @@ type AgentOptions struct {
 	Runtime string
 	// Port of the node's HTTP server (default 10250).
 	Port int
-	// Pods is where the pods' files are (default below the data folder).
+	// Logs is where the containers' logs are (default below the data folder).
 	Logs string
 }
 
@@ -45,6 +45,8 @@ type Machine struct {
 	dir        string
 	containerd containerd.Options
 	cni        cni.Options
+	// ownNetwork: pods are on our own bridge.
+	ownNetwork bool
 }
 
 // NewMachine describes a node's folders below dataDir.
@@ -95,8 +97,8 @@ func (c *Cluster) StartAgent(m *Machine) error {
 	endpoint := m.o.Runtime
 	if endpoint == "" {
 		if err := c.step("network", func() error {
-			dir, _, err := cni.Conf(m.cni)
-			m.containerd.CNIConf = dir
+			dir, own, err := cni.Conf(m.cni)
+			m.containerd.CNIConf, m.ownNetwork = dir, own
 			return err
 		}); err != nil {
 			return err
@@ -134,7 +136,8 @@ func (c *Cluster) startAgent(m *Machine, endpoint string) error {
 	agent, err = node.New(node.Config{
 		NodeName: m.o.Name, Client: client, Informers: c.Informers, CRIEndpoint: endpoint, RootDir: m.dir, LogDir: m.o.Logs,
 		NodeIPs: []net.IP{ip}, Port: int32(m.o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: m.o.Name,
-		Recorder: c.Recorder(client, "kubelet", m.o.Name), Volumes: volumes, Sources: volumes,
+		NoHostPorts: m.ownNetwork,
+		Recorder:    c.Recorder(client, "kubelet", m.o.Name), Volumes: volumes, Sources: volumes,
 	})
 	if err != nil {
 		return err

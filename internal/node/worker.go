@@ -69,6 +69,8 @@ type worker struct {
 	stopped   bool      // volumes and cgroup are gone
 	deleted   bool      // the API was told
 	seq       uint32    // attempts at a sandbox
+	told      bool      // of host ports that are not mapped
+	ephemeral int       // ephemeral containers that were told of
 }
 
 // failure ends a pod from the node's side.
@@ -199,10 +201,31 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 		}
 		w.admitted = true
 	}
+	w.tell(pod)
 	w.keepProbes(pod, obs)
 	next = min(next, w.advance(ctx, pod, obs))
 	w.publish(ctx, pod, obs)
 	return next, false
+}
+
+// tell says what of the pod this node does not give.
+func (w *worker) tell(pod *v1.Pod) {
+	if n := len(pod.Spec.EphemeralContainers); n > w.ephemeral {
+		w.ephemeral = n
+		w.a.Recorder.Event(pod, v1.EventTypeWarning, "NotSupported", "This node does not run ephemeral containers yet: they will not start")
+	}
+	if w.told || !w.a.NoHostPorts || pod.Spec.HostNetwork {
+		return
+	}
+	w.told = true
+	for i := range pod.Spec.Containers {
+		for _, p := range pod.Spec.Containers[i].Ports {
+			if p.HostPort > 0 {
+				w.a.Recorder.Eventf(pod, v1.EventTypeWarning, "NotSupported",
+					"Host port %d is not mapped: this node's default network has no port mapping; use hostNetwork, or a CNI configuration with portmap", p.HostPort)
+			}
+		}
+	}
 }
 
 // deadline fails the pod when it has run longer than it may.
