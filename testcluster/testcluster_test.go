@@ -56,7 +56,7 @@ func TestDeployment(t *testing.T) {
 			t.Errorf("pod %s: %s, %q", p.Name, p.Status.Phase, p.Status.PodIP)
 		}
 	}
-	if len(pods.Items) != 3 || len(nodes) != 2 {
+	if len(pods.Items) != 3 || nodes["sim-0"]+nodes["sim-1"] != 3 {
 		t.Errorf("%d pods on %v", len(pods.Items), nodes)
 	}
 }

@@ -52,6 +52,9 @@ var nodesUser = &user.DefaultInfo{Name: "system:node:simulated", Groups: []strin
 // startSimNodes starts the simulated nodes.
 func (c *Cluster) startSimNodes() error {
 	nodes := sim.New(sim.Options{Client: c.Client(nodesUser), Informers: c.Informers, Nodes: c.SimNodes, Clock: c.Clock})
+	if err := nodes.Register(c.ctx); err != nil {
+		return err
+	}
 	c.wg.Go(func() { nodes.Run(c.ctx) })
 	return nil
 }

@@ -76,15 +76,20 @@ func New(o Options) *Nodes {
 	return n
 }
 
-// Run runs the nodes until ctx ends.
+// Register makes the nodes in the API.
+func (n *Nodes) Register(ctx context.Context) error {
+	for i := range n.Nodes {
+		if err := n.register(ctx, i); err != nil {
+			return fmt.Errorf("registering %s: %w", name(i), err)
+		}
+	}
+	return nil
+}
+
+// Run runs the registered nodes until ctx ends.
 func (n *Nodes) Run(ctx context.Context) {
 	defer context.AfterFunc(ctx, n.queue.ShutDown)()
 	var wg sync.WaitGroup
-	for i := range n.Nodes {
-		if err := n.register(ctx, i); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Registering a simulated node failed", "node", name(i))
-		}
-	}
 	wg.Go(func() { n.heartbeat(ctx) })
 	if cache.WaitForCacheSync(ctx.Done(), n.synced) {
 		for range workers {
