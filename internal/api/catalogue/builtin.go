@@ -6,6 +6,7 @@ import (
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/admissionregistration"
+	"keelson.dev/keelson/internal/api/apiregistration"
 	"keelson.dev/keelson/internal/api/apps"
 	"keelson.dev/keelson/internal/api/authentication"
 	"keelson.dev/keelson/internal/api/authorization"
@@ -29,6 +30,7 @@ import (
 // groups has each API group's rows, in the order of discovery.
 var groups = []func() []*api.Resource{
 	core.Resources,
+	apiregistration.Resources,
 	apps.Resources,
 	events.Resources,
 	authentication.Resources,

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	kubescheme "k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // Scheme has the Go types of all published API groups in all their versions,
@@ -19,6 +20,7 @@ var Scheme = newScheme()
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	utilruntime.Must(kubescheme.AddToScheme(s))
+	utilruntime.Must(apiregistrationv1.AddToScheme(s))
 	// The core group's options are decoded as those of group "" too.
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	// A client may ask for any object or list in one of the meta kinds.
