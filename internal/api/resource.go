@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kube-openapi/pkg/common"
 )
 
 // Resource is a row of the catalogue: one resource in one version.
@@ -37,6 +38,10 @@ type Resource struct {
 	// Hub is set on a row whose objects are stored in the version of another
 	// row (autoscaling/v1 in autoscaling/v2, events.k8s.io/v1 in v1).
 	Hub *Hub
+
+	// OpenAPI describes the row's Go types, with the topology of their lists,
+	// where they are not of k8s.io/api, whose description client-go has.
+	OpenAPI common.GetOpenAPIDefinitions
 
 	Strategy
 	// Table columns as upstream prints them.

@@ -5,6 +5,7 @@ import (
 	stdjson "encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -14,12 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/apiserver/aggregation"
 )
 
 // discoveryCache keeps what is made of the catalogue until that changes.
 type discoveryCache struct {
 	mu         sync.Mutex
-	generation uint64
+	generation [2]uint64
 	aggregated map[bool]*apidiscovery.APIGroupDiscoveryList // by whether it is the core group
 	etag       map[bool]string
 }
@@ -30,7 +33,7 @@ var aggregatedKinds = map[schema.GroupVersionKind]bool{
 
 // serveDiscovery answers below /api and /apis; false if path is not discovery's.
 func (r *call) serveDiscovery(parts []string) (bool, error) {
-	groups := r.s.Catalogue.Groups()
+	groups := r.s.groups()
 	switch {
 	case len(parts) == 1:
 		a, err := r.accept(func(k schema.GroupVersionKind) bool { return aggregatedKinds[k] })
@@ -71,6 +74,9 @@ func (r *call) serveDiscovery(parts []string) (bool, error) {
 		if parts[0] == "apis" {
 			gv.Group = parts[1]
 		}
+		if r.aggregated(gv.Group, gv.Version) {
+			return true, nil
+		}
 		l := &metav1.APIResourceList{GroupVersion: gv.String(), APIResources: []metav1.APIResource{}}
 		l.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"})
 		for _, row := range r.s.Catalogue.Rows() {
@@ -89,6 +95,63 @@ func (r *call) serveDiscovery(parts []string) (bool, error) {
 		return true, r.writeAs(http.StatusOK, a, l)
 	}
 	return false, nil
+}
+
+// generation changes with what is served, here and by other servers.
+func (s *Server) generation() [2]uint64 {
+	g := [2]uint64{s.Catalogue.Generation()}
+	if s.Aggregation != nil {
+		g[1] = s.Aggregation.Generation()
+	}
+	return g
+}
+
+// groups gives the groups that this server and others serve, in the order of
+// their priorities.
+func (s *Server) groups() []catalogue.Group {
+	groups := s.Catalogue.Groups()
+	if s.Aggregation == nil {
+		return groups
+	}
+	others := s.Aggregation.Groups()
+	if len(others) == 0 {
+		return groups
+	}
+	groups = slices.Clone(groups)
+	priority := map[string]int{}
+	for _, g := range groups {
+		priority[g.Name] = catalogue.Priority(g.Name)
+	}
+	for _, o := range others {
+		i := slices.IndexFunc(groups, func(g catalogue.Group) bool { return g.Name == o.Name })
+		if i < 0 {
+			i, groups = len(groups), append(groups, catalogue.Group{Name: o.Name})
+		}
+		priority[o.Name] = max(priority[o.Name], int(o.Priority))
+		versions := slices.Clone(groups[i].Versions)
+		for _, v := range o.Versions {
+			if !slices.Contains(versions, v.Name) {
+				versions = append(versions, v.Name)
+			}
+		}
+		groups[i].Versions = versions
+	}
+	slices.SortStableFunc(groups, func(a, b catalogue.Group) int { return priority[b.Name] - priority[a.Name] })
+	return groups
+}
+
+// remoteVersions are those that other servers serve.
+func (s *Server) remoteVersions() map[schema.GroupVersion]aggregation.Version {
+	if s.Aggregation == nil {
+		return nil
+	}
+	m := map[schema.GroupVersion]aggregation.Version{}
+	for _, g := range s.Aggregation.Groups() {
+		for _, v := range g.Versions {
+			m[schema.GroupVersion{Group: g.Name, Version: v.Name}] = v
+		}
+	}
+	return m
 }
 
 func apiGroup(name string, versions []string) *metav1.APIGroup {
@@ -181,7 +244,7 @@ func (s *Server) aggregated(core bool) (*apidiscovery.APIGroupDiscoveryList, str
 	d := &s.discovery
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if gen := s.Catalogue.Generation(); d.aggregated == nil || d.generation != gen {
+	if gen := s.generation(); d.aggregated == nil || d.generation != gen {
 		d.generation, d.aggregated, d.etag = gen, map[bool]*apidiscovery.APIGroupDiscoveryList{}, map[bool]string{}
 	}
 	if l := d.aggregated[core]; l != nil {
@@ -189,13 +252,18 @@ func (s *Server) aggregated(core bool) (*apidiscovery.APIGroupDiscoveryList, str
 	}
 	l := &apidiscovery.APIGroupDiscoveryList{Items: []apidiscovery.APIGroupDiscovery{}}
 	l.SetGroupVersionKind(apidiscovery.SchemeGroupVersion.WithKind("APIGroupDiscoveryList"))
-	for _, g := range s.Catalogue.Groups() {
+	remote := s.remoteVersions()
+	for _, g := range s.groups() {
 		if (g.Name == "") != core {
 			continue
 		}
 		item := apidiscovery.APIGroupDiscovery{}
 		item.Name = g.Name
 		for _, v := range g.Versions {
+			if other, ok := remote[schema.GroupVersion{Group: g.Name, Version: v}]; ok {
+				item.Versions = append(item.Versions, other.Discovery)
+				continue
+			}
 			vd := apidiscovery.APIVersionDiscovery{Version: v, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
 			for _, row := range s.Catalogue.Rows() {
 				if row.Group == g.Name && row.Version == v {
@@ -280,7 +348,7 @@ func (r *call) serveNonResource() error {
 
 func (r *call) paths() []string {
 	out := []string{"/api", "/api/v1", "/apis", "/apis/"}
-	for _, g := range r.s.Catalogue.Groups() {
+	for _, g := range r.s.groups() {
 		if g.Name == "" {
 			continue
 		}

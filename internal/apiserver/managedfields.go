@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -11,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"keelson.dev/keelson/internal/api"
@@ -44,7 +46,13 @@ func (s *Server) fieldManager(row *api.Resource, subresource string) (*managedfi
 	o := rowObjects{row}
 	var fm *managedfields.FieldManager
 	var err error
-	if isUnstructured(row) {
+	if row.OpenAPI != nil {
+		described, derr := describedTypes(row)
+		if derr != nil {
+			return nil, derr
+		}
+		fm, err = managedfields.NewDefaultFieldManager(described, o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
+	} else if isUnstructured(row) {
 		fm, err = managedfields.NewDefaultCRDFieldManager(managedfields.NewDeducedTypeConverter(), o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
 	} else {
 		fm, err = managedfields.NewDefaultFieldManager(s.converter(), o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
@@ -54,6 +62,21 @@ func (s *Server) fieldManager(row *api.Resource, subresource string) (*managedfi
 	}
 	s.fieldManagers.Store(key, fm)
 	return fm, nil
+}
+
+// describedTypes converts the objects of a row that brings its own description.
+func describedTypes(row *api.Resource) (managedfields.TypeConverter, error) {
+	models := map[string]*spec.Schema{}
+	for name, d := range row.OpenAPI(func(name string) spec.Ref { return spec.MustCreateRef("#/definitions/" + name) }) {
+		models[name] = &d.Schema
+	}
+	name, ok := modelName(reflect.TypeOf(row.New()).Elem())
+	if !ok || models[name] == nil {
+		return nil, fmt.Errorf("the description of %s lacks its type", row.GroupVersionResource)
+	}
+	gvk := row.GVK()
+	models[name].AddExtension("x-kubernetes-group-version-kind", []any{map[string]any{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}})
+	return managedfields.NewTypeConverter(models, false)
 }
 
 // rowObjects makes, defaults and converts objects of one row for the field

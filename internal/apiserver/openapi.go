@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	openapi_v3 "github.com/google/gnostic-models/openapiv3"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,6 +32,8 @@ type openapiCache struct {
 const (
 	openAPIv2Protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 	openAPIv2Type     = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	openAPIv3Protobuf = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
+	openAPIv3Type     = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
 )
 
 func (r *call) serveOpenAPI(parts []string) error {
@@ -41,6 +44,9 @@ func (r *call) serveOpenAPI(parts []string) error {
 		return r.openapiV3Root()
 	case len(parts) > 2 && parts[1] == "v3":
 		path := strings.Join(parts[2:], "/")
+		if len(parts) == 5 && parts[2] == "apis" && r.aggregated(parts[3], parts[4]) {
+			return nil
+		}
 		doc, err := r.s.openapiV3(path)
 		if err != nil {
 			return err
@@ -49,9 +55,21 @@ func (r *call) serveOpenAPI(parts []string) error {
 			return r.notFoundPath()
 		}
 		h := r.w.Header()
+		h.Set("Vary", "Accept")
 		h.Set("ETag", `"`+hash(doc)+`"`)
 		if r.req.URL.Query().Get("hash") == hash(doc) {
 			h.Set("Expires", r.s.Clock.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+		}
+		if a := r.req.Header.Get("Accept"); strings.Contains(a, openAPIv3Protobuf) || strings.Contains(a, openAPIv3Type) {
+			parsed, err := openapi_v3.ParseDocument(doc)
+			if err != nil {
+				return err
+			}
+			b, err := proto.Marshal(parsed)
+			if err != nil {
+				return err
+			}
+			return r.write(http.StatusOK, openAPIv3Type, b)
 		}
 		return r.write(http.StatusOK, typeJSON, doc)
 	}
@@ -101,6 +119,12 @@ func (r *call) openapiV3Root() error {
 			paths[p] = map[string]string{"serverRelativeURL": "/openapi/v3/" + p + "?hash=" + hash(doc)}
 		}
 	}
+	for gv, v := range r.s.remoteVersions() {
+		delete(paths, gvPath(gv))
+		if v.OpenAPIV3 != "" {
+			paths[gvPath(gv)] = map[string]string{"serverRelativeURL": v.OpenAPIV3}
+		}
+	}
 	b, err := stdjson.Marshal(map[string]any{"paths": paths})
 	if err != nil {
 		return err
@@ -146,8 +170,13 @@ func (r *call) openapiV2() error {
 	if err != nil {
 		return err
 	}
+	if r.s.Aggregation != nil {
+		if doc, err = r.s.Aggregation.MergeV2(doc); err != nil {
+			return err
+		}
+	}
 	r.w.Header().Set("ETag", `"`+hash(doc)+`"`)
-	if strings.Contains(r.req.Header.Get("Accept"), openAPIv2Protobuf) {
+	if a := r.req.Header.Get("Accept"); strings.Contains(a, openAPIv2Protobuf) || strings.Contains(a, openAPIv2Type) {
 		parsed, err := openapi_v2.ParseDocument(doc)
 		if err != nil {
 			return err

@@ -27,6 +27,7 @@ import (
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/apiserver/aggregation"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -62,6 +63,8 @@ type Config struct {
 	Readiness map[string]func() error
 	// Version is what /version says.
 	Version VersionInfo
+	// Aggregation passes on what other servers serve; may be nil.
+	Aggregation *aggregation.Registry
 	// Paths are further handlers, by their path, behind authorization.
 	Paths map[string]http.Handler
 	// Metrics is served under /metrics; New adds the server's own.
@@ -350,6 +353,9 @@ func (r *call) serve() error {
 		return r.serveNonResource()
 	}
 	i := r.info
+	if r.aggregated(i.APIGroup, i.APIVersion) {
+		return nil
+	}
 	r.row = r.s.Catalogue.Lookup(i.APIGroup, i.APIVersion, i.Resource)
 	if r.row == nil || (!r.row.Namespaced && i.Namespace != "" && i.Resource != "namespaces") {
 		return r.notFoundPath()
@@ -389,6 +395,20 @@ func (r *call) serve() error {
 		return r.deleteCollection()
 	}
 	return r.methodNotSupported()
+}
+
+// aggregated passes the request on if another server serves the group version.
+func (r *call) aggregated(group, version string) bool {
+	if r.s.Aggregation == nil {
+		return false
+	}
+	h := r.s.Aggregation.Handler(group, version)
+	if h == nil {
+		return false
+	}
+	r.code = http.StatusOK
+	h.ServeHTTP(r.w, r.req)
+	return true
 }
 
 func (r *call) methodNotSupported() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -76,6 +77,7 @@ func (c *Cluster) bootstrap() error {
 		class("system-cluster-critical", "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.", 2_000_000_000),
 		class("system-node-critical", "Used for system critical pods that must not be moved from their current node.", 2_000_001_000),
 		&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{c.ServiceCIDR.String()}}})
+	objs = append(objs, c.extensionAuthentication())
 	policy := authz.Bootstrap()
 	var roles []*rbacv1.ClusterRole
 	for _, o := range policy {
@@ -112,6 +114,23 @@ func (c *Cluster) bootstrap() error {
 	return errors.Join(errs...)
 }
 
+// extensionAuthentication tells aggregated API servers how to authenticate
+// what they are passed on from here, and clients who come to them directly.
+func (c *Cluster) extensionAuthentication() *v1.ConfigMap {
+	return &v1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "extension-apiserver-authentication"},
+		Data: map[string]string{
+			"client-ca-file":                     string(c.Certs.CAPEM),
+			"requestheader-allowed-names":        `["` + frontProxyClient + `"]`,
+			"requestheader-client-ca-file":       string(c.Certs.FrontProxy.CAPEM),
+			"requestheader-extra-headers-prefix": `["X-Remote-Extra-"]`,
+			"requestheader-group-headers":        `["X-Remote-Group"]`,
+			"requestheader-uid-headers":          `["X-Remote-Uid"]`,
+			"requestheader-username-headers":     `["X-Remote-User"]`,
+		},
+	}
+}
+
 // seed stores obj if there is none, or brings the policy that asks for it up
 // to date.
 func (c *Cluster) seed(row *api.Resource, obj runtime.Object) error {
@@ -141,6 +160,16 @@ func (c *Cluster) seed(row *api.Resource, obj runtime.Object) error {
 
 // refresh adds to a stored role what the policy has and it lacks.
 func (c *Cluster) refresh(e *store.Entry, want runtime.Object) error {
+	if want, ok := want.(*v1.ConfigMap); ok {
+		old := e.Object.(*v1.ConfigMap)
+		if maps.Equal(old.Data, want.Data) {
+			return nil
+		}
+		next := old.DeepCopy()
+		next.Data = want.Data
+		_, err := c.Store.Update(c.ctx, e.Key, e.ModRevision, next, 0)
+		return err
+	}
 	acc, err := meta.Accessor(e.Object)
 	if err != nil || acc.GetAnnotations()[authz.AutoUpdate] != "true" {
 		return err

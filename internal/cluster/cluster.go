@@ -253,8 +253,13 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		kadmission.NewDefaultTolerationSeconds(),
 		kadmission.NewRoleEscalation(rbac, rbac),
 	)
+	others, err := c.aggregation()
+	if err != nil {
+		return err
+	}
 	c.Server = apiserver.New(apiserver.Config{
-		Store: c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Clock: c.Clock, Version: Version,
+		Aggregation: others,
+		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Clock: c.Clock, Version: Version,
 		Authenticator: authn.New(authn.Config{ClientCA: c.Certs.Pool(), Tokens: tokens, Clock: c.Clock}),
 		Authorizer:    rbac, RuleResolver: rbac, Admission: chain, Tokens: tokens, Nodes: c.nodes,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocator},
@@ -262,6 +267,9 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Readiness:    map[string]func() error{"informer-sync": c.synced},
 		Paths:        map[string]http.Handler{"/debug/keelson/trace": http.HandlerFunc(c.serveTrace)},
 	})
+	if err := c.startAggregation(); err != nil {
+		return err
+	}
 	c.Informers.StartWithContext(c.ctx)
 	if res := c.Informers.WaitForCacheSyncWithContext(c.ctx); res.Err != nil {
 		return res.Err

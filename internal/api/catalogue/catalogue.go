@@ -32,6 +32,8 @@ type snapshot struct {
 	resources  map[schema.GroupVersionResource]*api.Resource
 	kinds      map[schema.GroupVersionKind]*api.Resource
 	groups     []Group
+	// replaced is closed when another snapshot takes this one's place.
+	replaced chan struct{}
 }
 
 // New makes a catalogue of rows.
@@ -63,6 +65,9 @@ func (c *Catalogue) Groups() []Group { return c.current.Load().groups }
 // the rows (discovery, OpenAPI) can be kept until then.
 func (c *Catalogue) Generation() uint64 { return c.current.Load().generation }
 
+// Changed is closed at the next Add or Remove.
+func (c *Catalogue) Changed() <-chan struct{} { return c.current.Load().replaced }
+
 // Add adds rows; each takes the place of an earlier row of the same resource
 // and version.
 func (c *Catalogue) Add(rows ...*api.Resource) {
@@ -79,6 +84,7 @@ func (c *Catalogue) Add(rows ...*api.Resource) {
 		}
 	}
 	c.current.Store(newSnapshot(next, old.generation+1))
+	close(old.replaced)
 }
 
 // Remove takes the rows of gvrs away; those that are not there are ignored.
@@ -90,6 +96,7 @@ func (c *Catalogue) Remove(gvrs ...schema.GroupVersionResource) {
 		return slices.Contains(gvrs, r.GroupVersionResource)
 	})
 	c.current.Store(newSnapshot(next, old.generation+1))
+	close(old.replaced)
 }
 
 func newSnapshot(rows []*api.Resource, generation uint64) *snapshot {
@@ -99,6 +106,7 @@ func newSnapshot(rows []*api.Resource, generation uint64) *snapshot {
 		resources:  make(map[schema.GroupVersionResource]*api.Resource, len(rows)),
 		kinds:      make(map[schema.GroupVersionKind]*api.Resource, len(rows)),
 		groups:     groupsOf(rows),
+		replaced:   make(chan struct{}),
 	}
 	for _, r := range rows {
 		s.resources[r.GroupVersionResource] = r
@@ -137,6 +145,12 @@ var priorities = map[string]int{
 	"storagemigration.k8s.io":      15800,
 }
 
+// IsBuiltin says whether the group is one of Kubernetes' own.
+func IsBuiltin(group string) bool {
+	_, ok := priorities[group]
+	return ok
+}
+
 // customPriority is that of the groups of CustomResourceDefinitions.
 const customPriority = 1000
 
@@ -158,12 +172,13 @@ func groupsOf(rows []*api.Resource) []Group {
 		list = append(list, *g)
 	}
 	slices.SortFunc(list, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(priority(b.Name), priority(a.Name)), cmp.Compare(a.service(), b.service()))
+		return cmp.Or(cmp.Compare(Priority(b.Name), Priority(a.Name)), cmp.Compare(a.service(), b.service()))
 	})
 	return list
 }
 
-func priority(group string) int {
+// Priority is a group's place in discovery: the greater comes first.
+func Priority(group string) int {
 	if p, ok := priorities[group]; ok {
 		return p
 	}

@@ -34,12 +34,18 @@ type Options struct {
 
 // Bundle is what a cluster's parts prove themselves with.
 type Bundle struct {
-	CAPEM    []byte // certificate
-	ca       *x509.Certificate
-	caKey    *ecdsa.PrivateKey
-	TokenKey *ecdsa.PrivateKey // signs service accounts' tokens
-	Serving  tls.Certificate
-	clock    clock.PassiveClock
+	authority                    // of clients and of this cluster's servers
+	FrontProxy authority         // of those who may say which user a request is of
+	TokenKey   *ecdsa.PrivateKey // signs service accounts' tokens
+	Serving    tls.Certificate
+}
+
+// authority issues certificates.
+type authority struct {
+	CAPEM []byte // its own certificate
+	ca    *x509.Certificate
+	caKey *ecdsa.PrivateKey
+	clock clock.PassiveClock
 }
 
 // Pair is a certificate and its key in PEM.
@@ -55,18 +61,21 @@ func Ensure(dir string, opts Options) (*Bundle, error) {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	b := &Bundle{clock: opts.Clock}
+	b := &Bundle{}
 	if dir != "" {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
 	}
 	var err error
-	if b.caKey, err = key(dir, "ca.key"); err != nil {
-		return nil, err
-	}
-	if err := b.ensureCA(dir); err != nil {
-		return nil, err
+	for name, a := range map[string]*authority{"ca": &b.authority, "front-proxy-ca": &b.FrontProxy} {
+		a.clock = opts.Clock
+		if a.caKey, err = key(dir, name+".key"); err != nil {
+			return nil, err
+		}
+		if err := a.ensure(dir, name); err != nil {
+			return nil, err
+		}
 	}
 	if b.TokenKey, err = key(dir, "service-account.key"); err != nil {
 		return nil, err
@@ -80,8 +89,9 @@ func Ensure(dir string, opts Options) (*Bundle, error) {
 	return b, err
 }
 
-func (b *Bundle) ensureCA(dir string) error {
-	path := filepath.Join(dir, "ca.crt")
+// ensure reads or makes the certificate of the authority called name.
+func (b *authority) ensure(dir, name string) error {
+	path := filepath.Join(dir, name+".crt")
 	if dir != "" {
 		data, err := os.ReadFile(path)
 		switch {
@@ -95,7 +105,7 @@ func (b *Bundle) ensureCA(dir string) error {
 				return fmt.Errorf("%s is damaged: %w: restore it, or erase the cluster with keelson reset", path, err)
 			}
 			if pub, ok := c.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(b.caKey.Public()) {
-				return fmt.Errorf("%s does not belong to ca.key beside it: restore both from the same backup", path)
+				return fmt.Errorf("%s does not belong to %s.key beside it: restore both from the same backup", path, name)
 			}
 			b.ca, b.CAPEM = c, data
 			return nil
@@ -105,10 +115,10 @@ func (b *Bundle) ensureCA(dir string) error {
 	}
 	now := b.clock.Now()
 	t := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: "keelson-ca"},
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "keelson-" + name},
 		NotBefore: now.Add(-5 * time.Minute), NotAfter: now.Add(caLife),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
-		BasicConstraintsValid: true, IsCA: true, DNSNames: []string{"keelson-ca"},
+		BasicConstraintsValid: true, IsCA: true, DNSNames: []string{"keelson-" + name},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, b.caKey.Public(), b.caKey)
 	if err != nil {
@@ -171,15 +181,15 @@ func keyPEM(k *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
 }
 
-// Pool is the cluster's CA as a pool.
-func (b *Bundle) Pool() *x509.CertPool {
+// Pool is the authority as a pool.
+func (b *authority) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(b.ca)
 	return p
 }
 
 // ClientCert issues a certificate for the user cn in the groups orgs.
-func (b *Bundle) ClientCert(cn string, orgs []string) (Pair, error) {
+func (b *authority) ClientCert(cn string, orgs []string) (Pair, error) {
 	return b.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: cn, Organization: orgs},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -188,7 +198,7 @@ func (b *Bundle) ClientCert(cn string, orgs []string) (Pair, error) {
 
 // ServingCert issues a certificate for a server that is reached by sans, each
 // an address or a name.
-func (b *Bundle) ServingCert(cn string, sans []string) (Pair, error) {
+func (b *authority) ServingCert(cn string, sans []string) (Pair, error) {
 	t := &x509.Certificate{Subject: pkix.Name{CommonName: cn}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	for _, s := range sans {
 		if ip := net.ParseIP(s); ip != nil {
@@ -200,7 +210,7 @@ func (b *Bundle) ServingCert(cn string, sans []string) (Pair, error) {
 	return b.issue(t)
 }
 
-func (b *Bundle) issue(t *x509.Certificate) (Pair, error) {
+func (b *authority) issue(t *x509.Certificate) (Pair, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Pair{}, err

@@ -1,0 +1,237 @@
+package aggregation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	apidiscovery "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/transport"
+	v1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+)
+
+const (
+	// checkTimeout bounds one request of a check, as upstream does.
+	checkTimeout = 5 * time.Second
+	// checkTries is how many endpoints may fail before the service does.
+	checkTries = 5
+	// maxDocument bounds what is read of another server's document, in bytes.
+	maxDocument = 64 << 20
+)
+
+const aggregatedDiscovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+
+// Check asks the APIService's server for its group version, and says why that
+// fails in the words of the Available condition.
+func (r *Registry) Check(ctx context.Context, a *v1.APIService) error {
+	b, err := r.remote(a)
+	if err != nil {
+		return err
+	}
+	path := gvPath(groupVersion(a))
+	for range checkTries {
+		if err = r.try(ctx, b, path); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func (r *Registry) try(ctx context.Context, b *backend, path string) error {
+	resp, url, err := r.get(ctx, b, path, "", "")
+	if err != nil && url == "" {
+		return err // the service has no endpoint
+	}
+	if err != nil {
+		return fmt.Errorf("failing or missing response from %v: %w", url, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode >= 300 {
+		return fmt.Errorf("failing or missing response from %v: bad status from %v: %d", url, url, resp.StatusCode)
+	}
+	return nil
+}
+
+// get asks b's server as the aggregator, who may see everything.
+func (r *Registry) get(ctx context.Context, b *backend, path, accept, tag string) (resp *http.Response, url string, err error) {
+	host, err := r.resolve(b)
+	if err != nil {
+		return nil, "", err
+	}
+	url = "https://" + host + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, url, err
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	if tag != "" {
+		req.Header.Set("If-None-Match", tag)
+	}
+	transport.SetAuthProxyHeaders(req, "system:kube-aggregator", "", []string{"system:masters"}, nil)
+	c := http.Client{Transport: b.transport, Timeout: checkTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err = c.Do(req)
+	return resp, url, err
+}
+
+// read gets a document; nil where the server has none, or has not changed it.
+func (r *Registry) read(ctx context.Context, b *backend, path, accept, tag string) (body []byte, header http.Header, err error) {
+	resp, url, err := r.get(ctx, b, path, accept, tag)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	switch resp.StatusCode {
+	case http.StatusOK:
+		body, err = io.ReadAll(io.LimitReader(resp.Body, maxDocument))
+		return body, resp.Header, err
+	case http.StatusNotFound, http.StatusNotModified, http.StatusNotAcceptable:
+		return nil, resp.Header, nil
+	}
+	return nil, nil, fmt.Errorf("%s answered %s", url, resp.Status)
+}
+
+// Refresh reads what the server says of its group version: the resources, and
+// its OpenAPI documents.
+func (r *Registry) Refresh(ctx context.Context, a *v1.APIService) error {
+	b, err := r.remote(a)
+	if err != nil {
+		return err
+	}
+	gv := groupVersion(a)
+	next := &findings{}
+	if next.discovery, err = r.discover(ctx, b, gv); err != nil {
+		return err
+	}
+	old := b.found
+	if old == nil {
+		old = &findings{}
+	}
+	doc, header, err := r.read(ctx, b, "/openapi/v2", "application/json", old.v2Tag)
+	switch {
+	case err != nil:
+		return err
+	case doc != nil:
+		next.openapiV2, next.v2Tag = doc, header.Get("ETag")
+	case header.Get("ETag") == old.v2Tag:
+		next.openapiV2, next.v2Tag = old.openapiV2, old.v2Tag
+	}
+	if next.openapiV3, err = r.v3URL(ctx, b, gv); err != nil {
+		return err
+	}
+	r.change(func(m map[schema.GroupVersion]*backend) bool {
+		now := m[gv]
+		if now == nil || now.found != nil && same(now.found, next) {
+			return false
+		}
+		changed := *now
+		changed.found = next
+		m[gv] = &changed
+		return true
+	})
+	return nil
+}
+
+func same(a, b *findings) bool {
+	return a.v2Tag == b.v2Tag && a.v2Tag != "" && a.openapiV3 == b.openapiV3 && fmt.Sprint(a.discovery) == fmt.Sprint(b.discovery)
+}
+
+// discover reads the group version's resources, in the aggregated form or, from
+// older servers, in the classic one.
+func (r *Registry) discover(ctx context.Context, b *backend, gv schema.GroupVersion) (apidiscovery.APIVersionDiscovery, error) {
+	none := apidiscovery.APIVersionDiscovery{}
+	body, header, err := r.read(ctx, b, "/apis", aggregatedDiscovery, "")
+	if err != nil {
+		return none, err
+	}
+	if body != nil && strings.Contains(header.Get("Content-Type"), "as=APIGroupDiscoveryList") {
+		var list apidiscovery.APIGroupDiscoveryList
+		if err := json.Unmarshal(body, &list); err != nil {
+			return none, err
+		}
+		for _, g := range list.Items {
+			for _, v := range g.Versions {
+				if g.Name == gv.Group && v.Version == gv.Version {
+					v.Freshness = apidiscovery.DiscoveryFreshnessCurrent
+					return v, nil
+				}
+			}
+		}
+		return none, fmt.Errorf("the server does not list %s in its discovery", gv)
+	}
+	if body, _, err = r.read(ctx, b, gvPath(gv), "application/json", ""); err != nil {
+		return none, err
+	}
+	var list metav1.APIResourceList
+	if err := json.Unmarshal(body, &list); err != nil {
+		return none, errors.Join(fmt.Errorf("reading the resources of %s", gv), err)
+	}
+	return aggregated(gv, list.APIResources), nil
+}
+
+// aggregated gives classic discovery in the aggregated form.
+func aggregated(gv schema.GroupVersion, resources []metav1.APIResource) apidiscovery.APIVersionDiscovery {
+	out := apidiscovery.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
+	at := map[string]int{}
+	kind := func(r *metav1.APIResource) *metav1.GroupVersionKind {
+		k := &metav1.GroupVersionKind{Group: gv.Group, Version: gv.Version, Kind: r.Kind}
+		if r.Version != "" {
+			k.Group, k.Version = r.Group, r.Version
+		}
+		return k
+	}
+	for i := range resources {
+		r := &resources[i]
+		if strings.Contains(r.Name, "/") {
+			continue
+		}
+		scope := apidiscovery.ScopeCluster
+		if r.Namespaced {
+			scope = apidiscovery.ScopeNamespace
+		}
+		at[r.Name] = len(out.Resources)
+		out.Resources = append(out.Resources, apidiscovery.APIResourceDiscovery{
+			Resource: r.Name, ResponseKind: kind(r), Scope: scope, SingularResource: r.SingularName, Verbs: r.Verbs, ShortNames: r.ShortNames, Categories: r.Categories,
+		})
+	}
+	for i := range resources {
+		r := &resources[i]
+		name, sub, ok := strings.Cut(r.Name, "/")
+		if j, known := at[name]; ok && known {
+			out.Resources[j].Subresources = append(out.Resources[j].Subresources, apidiscovery.APISubresourceDiscovery{Subresource: sub, ResponseKind: kind(r), Verbs: r.Verbs})
+		}
+	}
+	return out
+}
+
+// v3URL finds the group version's document in the server's index.
+func (r *Registry) v3URL(ctx context.Context, b *backend, gv schema.GroupVersion) (string, error) {
+	body, _, err := r.read(ctx, b, "/openapi/v3", "application/json", "")
+	if err != nil || body == nil {
+		return "", err
+	}
+	var index struct {
+		Paths map[string]struct {
+			ServerRelativeURL string `json:"serverRelativeURL"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal(body, &index); err != nil {
+		return "", fmt.Errorf("reading the index of the OpenAPI documents: %w", err)
+	}
+	return index.Paths[strings.TrimPrefix(gvPath(gv), "/")].ServerRelativeURL, nil
+}
+
+func gvPath(gv schema.GroupVersion) string {
+	if gv.Group == "" {
+		return "/api/" + gv.Version
+	}
+	return "/apis/" + gv.Group + "/" + gv.Version
+}

@@ -1,0 +1,40 @@
+package cluster
+
+import (
+	"sync"
+
+	"k8s.io/apiserver/pkg/authentication/user"
+	apiregistration "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
+
+	"keelson.dev/keelson/internal/apiserver/aggregation"
+	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/serviceresolver"
+	"keelson.dev/keelson/internal/controllers/apiservice"
+)
+
+// frontProxyClient is the name by which aggregated API servers know this one.
+const frontProxyClient = "front-proxy-client"
+
+// apiServer is the API server as its own client.
+var apiServer = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup}}
+
+// aggregation makes the registry of what other API servers serve.
+func (c *Cluster) aggregation() (*aggregation.Registry, error) {
+	resolver, err := serviceresolver.New(c.Informers, func() string { return c.Address })
+	if err != nil {
+		return nil, err
+	}
+	identity := sync.OnceValues(func() (certs.Pair, error) { return c.Certs.FrontProxy.ClientCert(frontProxyClient, nil) })
+	return aggregation.New(resolver, identity), nil
+}
+
+// startAggregation keeps the APIServices.
+func (c *Cluster) startAggregation() error {
+	client, err := apiregistration.NewForConfig(c.Config(apiServer))
+	if err != nil {
+		return err
+	}
+	return apiservice.Start(c.ctx, apiservice.Options{
+		Client: client, Informers: c.Informers, Registry: c.Server.Aggregation, Catalogue: c.Catalogue, Clock: c.Clock,
+	})
+}

@@ -1,0 +1,243 @@
+package apiservice
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/helper"
+	client "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/apiserver/aggregation"
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/trace"
+)
+
+// recheck is how often a server that other servers rely on is tried, upstream's.
+const recheck = 30 * time.Second
+
+// Options of the controller.
+type Options struct {
+	Client    client.APIServicesGetter
+	Informers informers.SharedInformerFactory
+	// Registry is what passes requests on.
+	Registry  *aggregation.Registry
+	Catalogue *catalogue.Catalogue
+	Clock     clock.WithTicker
+}
+
+type controller struct {
+	Options
+	queue       controllers.Queue
+	apiServices cache.SharedIndexInformer
+	services    corelisters.ServiceLister
+	slices      discoverylisters.EndpointSliceLister
+}
+
+// Start runs the controller until ctx is done.
+func Start(ctx context.Context, o Options) error {
+	c := &controller{
+		Options:     o,
+		queue:       controllers.NewQueue("APIServiceController", o.Clock),
+		apiServices: o.Informers.InformerFor(&apiregistration.APIService{}, nil),
+		services:    o.Informers.Core().V1().Services().Lister(),
+		slices:      o.Informers.Discovery().V1().EndpointSlices().Lister(),
+	}
+	if err := o.Registry.Follow(c.apiServices); err != nil {
+		return err
+	}
+	services, endpoints := o.Informers.Core().V1().Services().Informer(), o.Informers.Discovery().V1().EndpointSlices().Informer()
+	controllers.Handle(c.apiServices, func(a *apiregistration.APIService) { c.queue.Add(a.Name) }, nil, nil)
+	controllers.Handle(services, func(s *v1.Service) { c.ofService(s.Namespace, s.Name) }, nil, nil)
+	controllers.Handle(endpoints, func(s *discoveryv1.EndpointSlice) { c.ofService(s.Namespace, s.Labels[discoveryv1.LabelServiceName]) }, nil, nil)
+	loop := controllers.Loop{
+		Name: "apiservice", Queue: c.queue, Workers: 4,
+		Synced: []cache.SharedIndexInformer{c.apiServices, services, endpoints},
+		Sync:   c.sync,
+	}
+	go c.register(ctx)
+	go loop.Run(ctx)
+	return nil
+}
+
+// ofService queues the APIServices whose server is behind the Service.
+func (c *controller) ofService(namespace, name string) {
+	for _, obj := range c.apiServices.GetStore().List() {
+		a := obj.(*apiregistration.APIService)
+		if s := a.Spec.Service; s != nil && s.Namespace == namespace && s.Name == name {
+			c.queue.Add(a.Name)
+		}
+	}
+}
+
+// register queues each group version that is served here, and those that have
+// an APIService, whenever what is served changes.
+func (c *controller) register(ctx context.Context) {
+	if !controllers.WaitFor(ctx, c.apiServices) {
+		return
+	}
+	for {
+		changed := c.Catalogue.Changed()
+		for _, g := range c.Catalogue.Groups() {
+			for _, v := range g.Versions {
+				c.queue.Add(v + "." + g.Name)
+			}
+		}
+		for _, key := range c.apiServices.GetStore().ListKeys() {
+			c.queue.Add(key)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (c *controller) sync(ctx context.Context, name string) error {
+	obj, exists, err := c.apiServices.GetStore().GetByKey(name)
+	if err != nil {
+		return err
+	}
+	want := c.local(name)
+	if !exists {
+		if want == nil {
+			return nil
+		}
+		_, err := c.Client.APIServices().Create(ctx, want, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil
+		}
+		return err
+	}
+	a := obj.(*apiregistration.APIService)
+	switch {
+	case a.DeletionTimestamp != nil:
+		return nil
+	case a.Labels[managed] != "" && want == nil:
+		return ignoreGone(c.Client.APIServices().Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.UID}}))
+	case a.Labels[managed] == "true" && !equality.Semantic.DeepEqual(a.Spec, want.Spec):
+		next := a.DeepCopy()
+		next.Spec = want.Spec
+		_, err := c.Client.APIServices().Update(ctx, next, metav1.UpdateOptions{})
+		return err
+	case a.Spec.Service == nil:
+		return c.update(ctx, a, helper.NewLocalAvailableAPIServiceCondition())
+	}
+	c.queue.AddAfter(name, recheck)
+	return c.check(ctx, a)
+}
+
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// managed is the label of the APIServices that this controller makes.
+const managed = "kube-aggregator.kubernetes.io/automanaged"
+
+// local gives the APIService of a group version that is served here, nil for
+// any other name.
+func (c *controller) local(name string) *apiregistration.APIService {
+	gv := helper.APIServiceNameToGroupVersion(name)
+	for _, g := range c.Catalogue.Groups() {
+		if g.Name != gv.Group || !slices.Contains(g.Versions, gv.Version) {
+			continue
+		}
+		// Built-in groups are registered once; a custom one for as long as its
+		// definition is there.
+		when, group, version := "true", int32(1000), int32(100)
+		if catalogue.IsBuiltin(g.Name) {
+			when, group = "onstart", int32(min(catalogue.Priority(g.Name), 18000))
+			// The preferred version has the greatest priority.
+			version = int32(15 * (len(g.Versions) - slices.Index(g.Versions, gv.Version)))
+		}
+		return &apiregistration.APIService{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{managed: when}},
+			Spec:       apiregistration.APIServiceSpec{Group: gv.Group, Version: gv.Version, GroupPriorityMinimum: group, VersionPriority: version},
+		}
+	}
+	return nil
+}
+
+// check finds whether a's server can be reached, says so in its status, and has
+// the registry read what it serves.
+func (c *controller) check(ctx context.Context, a *apiregistration.APIService) error {
+	condition := apiregistration.APIServiceCondition{Type: apiregistration.Available, Status: apiregistration.ConditionFalse}
+	condition.Reason, condition.Message = c.missing(a)
+	var failed error
+	if condition.Reason == "" {
+		if failed = c.Registry.Check(ctx, a); failed != nil {
+			condition.Reason, condition.Message = "FailedDiscoveryCheck", failed.Error()
+		} else {
+			condition.Status, condition.Reason, condition.Message = apiregistration.ConditionTrue, "Passed", "all checks passed"
+			// Before it is announced, so that whoever waits for the condition
+			// finds the server in discovery.
+			if err := c.Registry.Refresh(ctx, a); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.update(ctx, a, condition); err != nil {
+		return err
+	}
+	return failed
+}
+
+// missing says what a's server lacks before it can be asked: reason and message.
+func (c *controller) missing(a *apiregistration.APIService) (reason, message string) {
+	ref := a.Spec.Service
+	s, err := c.services.Services(ref.Namespace).Get(ref.Name)
+	if err != nil {
+		return "ServiceNotFound", fmt.Sprintf("service/%s in %q is not present", ref.Name, ref.Namespace)
+	}
+	if s.Spec.Type != v1.ServiceTypeClusterIP {
+		return "", ""
+	}
+	i := slices.IndexFunc(s.Spec.Ports, func(p v1.ServicePort) bool { return p.Port == *ref.Port })
+	if i < 0 {
+		return "ServicePortError", fmt.Sprintf("service/%s in %q is not listening on port %d", ref.Name, ref.Namespace, *ref.Port)
+	}
+	endpoints, err := c.slices.EndpointSlices(ref.Namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: ref.Name}))
+	if err != nil || len(endpoints) == 0 {
+		return "EndpointsNotFound", fmt.Sprintf("cannot find endpointslices for service/%s in %q", ref.Name, ref.Namespace)
+	}
+	port := s.Spec.Ports[i].Name
+	if !slices.ContainsFunc(endpoints, func(s *discoveryv1.EndpointSlice) bool { return serves(s, port) }) {
+		return "MissingEndpoints", fmt.Sprintf("endpointslices for service/%s in %q have no addresses with port name %q", ref.Name, ref.Namespace, port)
+	}
+	return "", ""
+}
+
+// serves says whether s has a ready endpoint with the port of that name.
+func serves(s *discoveryv1.EndpointSlice, port string) bool {
+	return slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }) &&
+		slices.ContainsFunc(s.Ports, func(p discoveryv1.EndpointPort) bool { return p.Name != nil && *p.Name == port && p.Port != nil })
+}
+
+func (c *controller) update(ctx context.Context, a *apiregistration.APIService, condition apiregistration.APIServiceCondition) error {
+	next := a.DeepCopy()
+	condition.LastTransitionTime = metav1.Time{Time: c.Clock.Now()}
+	helper.SetAPIServiceCondition(next, condition)
+	if equality.Semantic.DeepEqual(a.Status, next.Status) {
+		return nil
+	}
+	_, err := c.Client.APIServices().UpdateStatus(trace.WithCause(ctx, a), next, metav1.UpdateOptions{})
+	return err
+}
