@@ -8,6 +8,8 @@ LDFLAGS := -s -w
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
 .PHONY: build up down reset test unit bench vet packages clean
 
 build: $(BIN)
@@ -37,6 +39,7 @@ reset: build
 
 vet: images
 	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) -checks all,-ST1005,-SA1019,-ST1000,-QF1001,-QF1008 ./...
 	@unformatted=$$(gofmt -l cmd internal testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
 unit: images

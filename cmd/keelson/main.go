@@ -12,6 +12,10 @@ import (
 )
 
 func main() {
+	if args, ok := asKubectl(os.Args); ok {
+		runKubectl(args)
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
@@ -27,6 +31,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serverCommand(), upCommand(), downCommand(), resetCommand(), traceCommand(), versionCommand())
+	c.AddCommand(serverCommand(), upCommand(), downCommand(), resetCommand(), traceCommand(), kubectlCommand(), versionCommand())
 	return c
 }

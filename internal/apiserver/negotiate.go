@@ -20,8 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
-
-	"keelson.dev/keelson/internal/api"
 )
 
 // Media types of the wire.
@@ -328,9 +326,6 @@ func (r *call) options(into runtime.Object) error {
 	}
 	return nil
 }
-
-// typed sets the kind of an object of row, for encodings that need it.
-func typed(row *api.Resource, obj runtime.Object) { obj.GetObjectKind().SetGroupVersionKind(row.GVK()) }
 
 func untype(obj runtime.Object) {
 	if _, ok := obj.(*unstructured.Unstructured); !ok {

@@ -252,7 +252,7 @@ func (d *documenter) row(row *api.Resource, paths map[string]any) {
 	add(base+"/{name}", item, append(ns, "name")...)
 	for _, sub := range subresources(row) {
 		ops := object{}
-		var sref object = ref
+		sref := ref
 		if sub.Kind != gvk {
 			sref = object{"type": "object"}
 			if sub.Name == "scale" {

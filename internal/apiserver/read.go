@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"keelson.dev/keelson/internal/api"
@@ -289,12 +288,4 @@ func expiredContinue(start string) error {
 		"chunk was returned and now may show up in the list.")
 	err.ErrStatus.Continue = continueToken{Revision: inconsistent, Start: start}.String()
 	return err
-}
-
-// fieldsOf is used by in-process lists.
-func fieldsOf(row *api.Resource, obj runtime.Object) fields.Set {
-	if row.Fields == nil {
-		return fields.Set{}
-	}
-	return row.Fields(obj)
 }

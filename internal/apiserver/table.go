@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/duration"
 
 	"keelson.dev/keelson/internal/api"
 )
@@ -138,14 +137,6 @@ func listOf(row *api.Resource, objs []runtime.Object, m metav1.ListMeta) (runtim
 	lm.SetRemainingItemCount(m.RemainingItemCount)
 	list.GetObjectKind().SetGroupVersionKind(row.GroupVersion().WithKind(row.Kind + "List"))
 	return list, nil
-}
-
-// age is how tables print a time that has passed.
-func age(t metav1.Time, now metav1.Time) string {
-	if t.IsZero() {
-		return "<unknown>"
-	}
-	return duration.HumanDuration(now.Sub(t.Time))
 }
 
 func formatRevision(rev int64) string { return strconv.FormatInt(rev, 10) }

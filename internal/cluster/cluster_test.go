@@ -48,7 +48,7 @@ func TestStart(t *testing.T) {
 	}
 	defer w.Stop()
 	cm.Data["k"] = "w"
-	if cm, err = client.CoreV1().ConfigMaps("default").Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
+	if _, err = client.CoreV1().ConfigMaps("default").Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if ev := <-w.ResultChan(); ev.Type != "MODIFIED" || ev.Object.(*v1.ConfigMap).Data["k"] != "w" {

@@ -4,9 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/api"
 )
@@ -21,19 +19,6 @@ func find(t *testing.T, resource string) *api.Resource {
 	}
 	t.Fatalf("there is no row of %s", resource)
 	return nil
-}
-
-// object decodes text and fills in the defaults.
-func object(t *testing.T, r *api.Resource, text string) runtime.Object {
-	t.Helper()
-	obj := r.New()
-	if err := yaml.UnmarshalStrict([]byte(text), obj); err != nil {
-		t.Fatal(err)
-	}
-	if r.Default != nil {
-		r.Default(obj)
-	}
-	return obj
 }
 
 // expect compares errors with the messages wanted, in any order.

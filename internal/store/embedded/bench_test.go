@@ -115,6 +115,9 @@ func BenchmarkWatchFanOut(b *testing.B) {
 		}()
 	}
 	e, err := s.Create(ctx, storetest.Key("a"), storetest.Pod("a", ""), 0)
+	if err != nil {
+		b.Fatal(err)
+	}
 	want := int64(1000)
 	for b.Loop() {
 		if e, err = s.Update(ctx, storetest.Key("a"), e.ModRevision, storetest.Pod("a", ""), 0); err != nil {
