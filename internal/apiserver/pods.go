@@ -1,17 +1,14 @@
 package apiserver
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
@@ -124,111 +121,4 @@ func (r *call) changeBare(strategy *api.UpdateStrategy, w writing, produce func(
 	c := *r
 	c.bare = true
 	return c.change(strategy, w, produce)
-}
-
-// evict deletes a pod if its disruption budgets allow it.
-func (r *call) evict() error {
-	opts := &metav1.CreateOptions{}
-	if err := r.options(opts); err != nil {
-		return err
-	}
-	gvk := policyv1.SchemeGroupVersion.WithKind("Eviction")
-	obj, err := r.decode(&policyv1.Eviction{}, gvk, opts.FieldValidation)
-	if err != nil {
-		return err
-	}
-	ev := obj.(*policyv1.Eviction)
-	if ev.Name != "" && ev.Name != r.info.Name {
-		return badRequest("name in URL does not match name in Eviction object")
-	}
-	attrs := admission.NewAttributesRecord(ev, nil, gvk, r.info.Namespace, r.info.Name, r.row.GroupVersionResource, "eviction", admission.Create, opts, isDryRun(opts.DryRun), r.user)
-	if err := r.mutate(attrs); err != nil {
-		return err
-	}
-	if err := r.validate(attrs); err != nil {
-		return err
-	}
-	del := ev.DeleteOptions
-	if del == nil {
-		del = &metav1.DeleteOptions{}
-	}
-	if isDryRun(opts.DryRun) {
-		del.DryRun = opts.DryRun
-	}
-	e, err := r.entry()
-	if err != nil {
-		return err
-	}
-	pod := e.Object.(*v1.Pod)
-	if pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed && pod.Status.Phase != v1.PodPending && pod.DeletionTimestamp == nil {
-		if err := r.disrupt(pod, isDryRun(del.DryRun)); err != nil {
-			return err
-		}
-	}
-	if _, _, err := r.end(r.info.Namespace, r.info.Name, del); err != nil {
-		return err
-	}
-	r.writeStatus(http.StatusCreated, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
-	return nil
-}
-
-// disrupt takes one disruption from the pod's budget.
-func (r *call) disrupt(pod *v1.Pod, dryRun bool) error {
-	row := r.s.Catalogue.Lookup("policy", "v1", "poddisruptionbudgets")
-	for {
-		res, err := r.s.Store.List(r.ctx(), row.Prefix(pod.Namespace), store.ListOptions{})
-		if err != nil {
-			return r.storeError(err, "")
-		}
-		var match []*store.Entry
-		for _, e := range res.Entries {
-			sel, err := metav1.LabelSelectorAsSelector(e.Object.(*policyv1.PodDisruptionBudget).Spec.Selector)
-			if err == nil && sel.Matches(labels.Set(pod.Labels)) {
-				match = append(match, e)
-			}
-		}
-		switch {
-		case len(match) == 0:
-			return nil
-		case len(match) > 1:
-			return apierrors.NewInternalError(errors.New("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."))
-		}
-		pdb := match[0].Object.(*policyv1.PodDisruptionBudget)
-		if pdb.Spec.UnhealthyPodEvictionPolicy != nil && *pdb.Spec.UnhealthyPodEvictionPolicy == policyv1.AlwaysAllow && !podReady(pod) {
-			return nil
-		}
-		refuse := func(message string) error {
-			err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
-			err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: policyv1.DisruptionBudgetCause, Message: message})
-			return err
-		}
-		switch {
-		case pdb.Status.ObservedGeneration < pdb.Generation:
-			return refuse(fmt.Sprintf("The disruption budget %s is still being processed by the server.", pdb.Name))
-		case pdb.Status.DisruptionsAllowed <= 0:
-			return refuse(fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", pdb.Name, pdb.Status.DesiredHealthy, pdb.Status.CurrentHealthy))
-		case dryRun:
-			return nil
-		}
-		next := pdb.DeepCopy()
-		next.Status.DisruptionsAllowed--
-		if next.Status.DisruptedPods == nil {
-			next.Status.DisruptedPods = map[string]metav1.Time{}
-		}
-		next.Status.DisruptedPods[pod.Name] = metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second)}
-		_, err = r.s.Store.Update(r.ctx(), match[0].Key, match[0].ModRevision, next, 0)
-		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
-			continue
-		}
-		return r.storeError(err, pdb.Name)
-	}
-}
-
-func podReady(pod *v1.Pod) bool {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == v1.PodReady {
-			return c.Status == v1.ConditionTrue
-		}
-	}
-	return false
 }
