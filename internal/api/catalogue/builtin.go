@@ -25,6 +25,7 @@ import (
 	"keelson.dev/keelson/internal/api/resource"
 	"keelson.dev/keelson/internal/api/scheduling"
 	"keelson.dev/keelson/internal/api/storage"
+	"keelson.dev/keelson/internal/api/storagemigration"
 )
 
 // groups has each API group's rows, in the order of discovery.
@@ -49,6 +50,7 @@ var groups = []func() []*api.Resource{
 	discovery.Resources,
 	flowcontrol.Resources,
 	resource.Resources,
+	storagemigration.Resources,
 }
 
 var builtin = sync.OnceValue(func() []*api.Resource {

@@ -232,6 +232,8 @@ func controllerRoles() []controllerRole {
 		rc("persistent-volume-binder", rule(verbs("create delete get list patch update watch"), "core", "persistentvolumes"), rule(verbs("patch update"), "core", "persistentvolumes/status persistentvolumeclaims/status"),
 			rule(verbs("get list patch update watch"), "core", "persistentvolumeclaims"), rule(verbs("create delete get list watch"), "core", "pods"), rule(read, "storage.k8s.io", "storageclasses"), rule(read, "core", "nodes")),
 		rc("pod-garbage-collector", rule(verbs("delete list watch"), "core", "pods"), rule(verbs("get list"), "core", "nodes"), rule(verbs("patch update"), "core", "pods/status")),
+		rc("storage-version-migrator-controller", rule(verbs("get list patch"), "*", "*"), rule(verbs("update"), "storagemigration.k8s.io", "storageversionmigrations/status"),
+			rule(read, "storagemigration.k8s.io", "storageversionmigrations")),
 		rc("pv-protection-controller", rule(verbs("get list update watch"), "core", "persistentvolumes")),
 		rc("pvc-protection-controller", rule(verbs("get list update watch"), "core", "persistentvolumeclaims"), rule(read, "core", "pods")),
 		rc("replicaset-controller", rule(verbs("get list update watch"), "apps", "replicasets"), rule(verbs("update"), "apps", "replicasets/status replicasets/finalizers"), rule(verbs("create delete list patch watch"), "core", "pods")),

@@ -30,6 +30,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/replicaset"
 	"keelson.dev/keelson/internal/controllers/rootca"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
+	"keelson.dev/keelson/internal/controllers/storageversionmigrator"
 )
 
 // Context is what the controllers of a cluster are started with.
@@ -70,6 +71,7 @@ func starters(c Context) []starter {
 	if c.Metadata != nil && c.Discovery != nil {
 		all = append(all,
 			starter{"namespace", namespace.Start},
+			starter{"storage-version-migrator", storageversionmigrator.Start},
 			starter{"garbage-collector", garbagecollector.Start(watched(c)...)})
 	}
 	if len(c.RootCA) > 0 {
