@@ -64,7 +64,7 @@ var schedulerUser = &user.DefaultInfo{Name: user.KubeScheduler, Groups: []string
 // startScheduler starts the scheduler.
 func (c *Cluster) startScheduler() error {
 	client := c.Client(schedulerUser)
-	s, err := scheduler.New(client, c.Informers, scheduler.Options{Clock: c.Clock, Recorder: c.Recorder(client, v1.DefaultSchedulerName, "")})
+	s, err := scheduler.New(client, c.Informers, scheduler.Options{Clock: c.Clock, Recorder: c.Recorder(client, v1.DefaultSchedulerName, ""), Metrics: c.Server.Metrics})
 	if err != nil {
 		return err
 	}

@@ -8,21 +8,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	corelisters "k8s.io/client-go/listers/core/v1"
+	policylisters "k8s.io/client-go/listers/policy/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	fw "keelson.dev/keelson/internal/scheduler/framework"
-	"keelson.dev/keelson/internal/scheduler/plugins"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -38,29 +37,32 @@ type Options struct {
 	Binders int
 	// Rand breaks ties between nodes; default is random.
 	Rand func(n int) int
-}
-
-// weighted is a score plugin with its weight.
-type weighted struct {
-	fw.ScorePlugin
-	weight int64
+	// Metrics is where the scheduler's metrics are registered; nil is nowhere.
+	Metrics prometheus.Registerer
+	// PercentageOfNodesToScore bounds the search for nodes that fit, for pods
+	// that share no results with others. 0 adapts it to the number of nodes.
+	// Pods that share results are always placed on the best of all nodes.
+	PercentageOfNodesToScore int
+	// NoSharing tries each pod on its own.
+	NoSharing bool
 }
 
 // Scheduler places pods.
 type Scheduler struct {
 	Options
-	client     kubernetes.Interface
-	snapshot   *snapshot
-	queue      *waiting
-	namespaces corelisters.NamespaceLister
-	synced     []cache.InformerSynced
+	client    kubernetes.Interface
+	snapshot  *snapshot
+	queue     *queue
+	profile   *profile
+	classes   *classes
+	nominated *nominated
+	budgets   policylisters.PodDisruptionBudgetLister
+	metrics   *metrics
+	synced    []cache.InformerSynced
 
-	preFilters []fw.PreFilterPlugin
-	filters    []fw.FilterPlugin
-	scores     []weighted
-
-	next    int // where the search for nodes begins
-	binding chan struct{}
+	next  int // where the search for nodes begins
+	slots chan struct{}
+	wg    sync.WaitGroup
 }
 
 // New registers what the scheduler needs with the informers, which the caller
@@ -78,137 +80,14 @@ func New(client kubernetes.Interface, inf informers.SharedInformerFactory, o Opt
 	if o.Rand == nil {
 		o.Rand = rand.IntN
 	}
-	s := &Scheduler{Options: o, client: client, snapshot: newSnapshot(), binding: make(chan struct{}, o.Binders)}
-	s.namespaces = inf.Core().V1().Namespaces().Lister()
-	spread := plugins.PodTopologySpread{View: s.snapshot}
-	interPod := plugins.InterPodAffinity{View: s.snapshot, NamespaceLabels: func(name string) labels.Set {
-		if ns, err := s.namespaces.Get(name); err == nil {
-			return ns.Labels
-		}
-		return nil
-	}}
-	s.preFilters = []fw.PreFilterPlugin{spread, interPod}
-	s.filters = []fw.FilterPlugin{plugins.NodeUnschedulable{}, plugins.NodeName{}, plugins.TaintToleration{}, plugins.NodeAffinity{}, plugins.NodePorts{}, plugins.NodeResourcesFit{}, spread, interPod}
-	s.scores = []weighted{{plugins.TaintToleration{}, 3}, {plugins.NodeAffinity{}, 2}, {plugins.NodeResourcesFit{}, 1}, {plugins.BalancedAllocation{}, 1},
-		{plugins.ImageLocality{View: s.snapshot}, 1}, {spread, 2}, {interPod, 2}}
-	hints := map[string][]fw.EventHint{}
-	for _, p := range s.filters {
-		if e, ok := p.(fw.EnqueueExtensions); ok {
-			hints[p.Name()] = e.EventsToRegister()
-		} else {
-			hints[p.Name()] = []fw.EventHint{{Events: fw.NodeAdd}}
-		}
-	}
-	s.queue = newWaiting(o.Clock, hints)
+	s := &Scheduler{Options: o, client: client, snapshot: newSnapshot(), classes: newClasses(), nominated: newNominated(), slots: make(chan struct{}, o.Binders),
+		budgets: inf.Policy().V1().PodDisruptionBudgets().Lister()}
+	s.profile = defaultProfile(s.snapshot, client, inf)
+	s.queue = newQueue(o.Clock, s.profile.hints())
+	s.metrics = newMetrics(o.Metrics, s)
+	s.queue.refusals = s.refusals
+	s.queue.incoming = func(part, event string) { s.metrics.incoming.WithLabelValues(part, event).Inc() }
 	return s, s.listen(inf)
-}
-
-// terminal pods need no node any more.
-func terminal(p *v1.Pod) bool {
-	return p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
-}
-
-func (s *Scheduler) listen(inf informers.SharedInformerFactory) error {
-	pods, err := inf.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { s.podChanged(nil, o.(*v1.Pod)) },
-		UpdateFunc: func(old, o any) { s.podChanged(old.(*v1.Pod), o.(*v1.Pod)) },
-		DeleteFunc: func(o any) {
-			if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
-				o = t.Obj
-			}
-			if p, ok := o.(*v1.Pod); ok {
-				s.podGone(p)
-			}
-		},
-	})
-	if err != nil {
-		return err
-	}
-	nodes, err := inf.Core().V1().Nodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(o any) {
-			s.snapshot.setNode(o.(*v1.Node))
-			s.queue.happened(fw.NodeAdd, nil, o)
-		},
-		UpdateFunc: func(old, o any) { s.nodeChanged(old.(*v1.Node), o.(*v1.Node)) },
-		DeleteFunc: func(o any) {
-			if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
-				o = t.Obj
-			}
-			if n, ok := o.(*v1.Node); ok {
-				s.snapshot.removeNode(n.Name)
-				s.queue.happened(fw.NodeDelete, o, nil)
-			}
-		},
-	})
-	if err != nil {
-		return err
-	}
-	s.synced = []cache.InformerSynced{pods.HasSynced, nodes.HasSynced, inf.Core().V1().Namespaces().Informer().HasSynced}
-	return nil
-}
-
-func (s *Scheduler) mine(p *v1.Pod) bool {
-	return p.Spec.NodeName == "" && p.Spec.SchedulerName == s.SchedulerName && p.DeletionTimestamp == nil && !terminal(p)
-}
-
-func (s *Scheduler) podChanged(old, p *v1.Pod) {
-	switch {
-	case p.Spec.NodeName != "" && terminal(p):
-		s.podGone(p)
-	case p.Spec.NodeName != "":
-		s.queue.delete(p.UID)
-		s.snapshot.place(p, p.Spec.NodeName, false)
-		var e fw.Event
-		if old == nil || old.Spec.NodeName == "" {
-			e = fw.AssignedPodAdd
-		} else if !labels.Equals(old.Labels, p.Labels) {
-			e = fw.AssignedPodUpdateLabel
-		} else if old.Generation != p.Generation {
-			e = fw.AssignedPodScaleDown
-		}
-		if e != 0 {
-			s.queue.happened(e, old, p)
-		}
-	case s.mine(p):
-		s.queue.put(p, old != nil && old.Generation != p.Generation)
-		if len(p.Spec.SchedulingGates) > 0 {
-			s.gated(p)
-		}
-	default:
-		s.queue.delete(p.UID)
-	}
-}
-
-func (s *Scheduler) podGone(p *v1.Pod) {
-	s.queue.delete(p.UID)
-	if p.Spec.NodeName != "" {
-		s.snapshot.remove(p)
-		s.queue.happened(fw.AssignedPodDelete, p, nil)
-	}
-}
-
-func (s *Scheduler) nodeChanged(old, n *v1.Node) {
-	var e fw.Event
-	was, is := fw.NewResource(old.Status.Allocatable), fw.NewResource(n.Status.Allocatable)
-	if !was.Equal(is) {
-		e |= fw.NodeUpdateAllocatable
-	}
-	if !labels.Equals(old.Labels, n.Labels) {
-		e |= fw.NodeUpdateLabel
-	}
-	if old.Spec.Unschedulable != n.Spec.Unschedulable || len(old.Spec.Taints) != len(n.Spec.Taints) {
-		e |= fw.NodeUpdateTaint
-	} else {
-		for i := range n.Spec.Taints {
-			if a, b := &n.Spec.Taints[i], &old.Spec.Taints[i]; a.Key != b.Key || a.Value != b.Value || a.Effect != b.Effect {
-				e |= fw.NodeUpdateTaint
-			}
-		}
-	}
-	s.snapshot.setNode(n)
-	if e != 0 {
-		s.queue.happened(e, old, n)
-	}
 }
 
 // Run places pods until ctx ends.
@@ -216,9 +95,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
 		return ctx.Err()
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		t := s.Clock.NewTicker(30 * time.Second)
+	s.wg.Go(func() {
+		t := s.Clock.NewTicker(flushEvery)
 		defer t.Stop()
 		for {
 			select {
@@ -230,54 +108,86 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 	})
 	for {
-		w := s.queue.next(ctx)
+		w, pod := s.queue.next(ctx)
 		if w == nil {
 			break
 		}
-		s.try(ctx, w, &wg)
+		s.try(ctx, w, pod)
 	}
-	wg.Wait()
+	s.wg.Wait()
 	return nil
 }
 
+// attempt is one try to place a pod.
+type attempt struct {
+	w     *waiter
+	pod   *v1.Pod
+	begin time.Time
+	state *fw.CycleState
+}
+
 // try looks for a node for a pod and begins its binding.
-func (s *Scheduler) try(ctx context.Context, w *waiter, wg *sync.WaitGroup) {
-	pod := w.pod
+func (s *Scheduler) try(ctx context.Context, w *waiter, pod *v1.Pod) {
 	ctx = trace.WithCause(ctx, pod)
+	a := &attempt{w: w, pod: pod, begin: s.Clock.Now(), state: fw.NewCycleState()}
 	s.snapshot.mu.Lock()
-	node, err := s.place(ctx, pod)
-	if err == nil {
-		assumed := pod.DeepCopy()
-		assumed.Spec.NodeName = node
-		s.snapshot.placeLocked(assumed, node, true)
-	}
-	s.snapshot.mu.Unlock()
-	if err != nil {
-		s.failed(ctx, w, err)
+	if p, ok := s.snapshot.pods[pod.UID]; ok && p.assumed {
+		s.snapshot.mu.Unlock()
+		s.queue.done(w) // it is being bound already
 		return
 	}
-	s.binding <- struct{}{}
-	wg.Go(func() {
-		defer func() { <-s.binding }()
-		err := s.bind(ctx, pod, node)
-		if err == nil {
-			s.queue.done(w)
-			if s.Recorder != nil {
-				s.Recorder.Eventf(pod, v1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", pod.Namespace, pod.Name, node)
-			}
-			return
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		s.snapshot.unassume(pod)
-		s.queue.happened(fw.AssignedPodDelete, pod, nil)
-		if apierrors.IsNotFound(err) {
-			s.queue.done(w)
-			return
-		}
-		s.failed(ctx, w, err)
+	node, err := s.place(ctx, a.state, pod)
+	if err == nil {
+		s.nominated.set(pod, "")
+		s.snapshot.placeLocked(fw.NewPodInfo(pod).At(node), node, true)
+		err = s.reserve(ctx, a, node)
+	}
+	f := s.afterFailure(ctx, a, err)
+	s.snapshot.mu.Unlock()
+	s.metrics.algorithmDuration.Observe(s.Clock.Since(a.begin).Seconds())
+	if err != nil {
+		s.failed(ctx, a, f)
+		return
+	}
+	s.queue.binding(w)
+	if len(fw.Claims(pod)) > 0 {
+		// It may wait for its volumes; others need not wait with it.
+		s.wg.Go(func() { s.bound(ctx, a, node, s.prepare(ctx, a, node)) })
+		return
+	}
+	s.slots <- struct{}{}
+	s.wg.Go(func() {
+		defer func() { <-s.slots }()
+		s.bound(ctx, a, node, s.bind(ctx, pod, node))
 	})
+}
+
+// reserve runs the Reserve plugins. The snapshot is locked.
+func (s *Scheduler) reserve(ctx context.Context, a *attempt, node string) error {
+	for _, p := range s.profile.reserves {
+		if st := p.Reserve(ctx, a.state, a.pod, node); !st.IsSuccess() {
+			s.unreserve(ctx, a, node)
+			s.snapshot.removeLocked(a.pod)
+			return fmt.Errorf("running Reserve plugin %q: %w", p.Name(), st.AsError())
+		}
+	}
+	return nil
+}
+
+func (s *Scheduler) unreserve(ctx context.Context, a *attempt, node string) {
+	for _, p := range s.profile.reserves {
+		p.Unreserve(ctx, a.state, a.pod, node)
+	}
+}
+
+// prepare runs the PreBind plugins, and binds.
+func (s *Scheduler) prepare(ctx context.Context, a *attempt, node string) error {
+	for _, p := range s.profile.preBinds {
+		if st := p.PreBind(ctx, a.state, a.pod, node); !st.IsSuccess() {
+			return fmt.Errorf("running PreBind plugin %q: %w", p.Name(), st.AsError())
+		}
+	}
+	return s.bind(ctx, a.pod, node)
 }
 
 func (s *Scheduler) bind(ctx context.Context, pod *v1.Pod, node string) error {
@@ -287,31 +197,92 @@ func (s *Scheduler) bind(ctx context.Context, pod *v1.Pod, node string) error {
 	}, metav1.CreateOptions{})
 }
 
+// bound ends an attempt whose binding has been written, or has failed.
+func (s *Scheduler) bound(ctx context.Context, a *attempt, node string, err error) {
+	if err == nil {
+		s.queue.done(a.w)
+		s.placed(a.w, a.begin)
+		if s.Recorder != nil {
+			s.Recorder.Eventf(a.pod, v1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", a.pod.Namespace, a.pod.Name, node)
+		}
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	s.snapshot.mu.Lock()
+	s.unreserve(ctx, a, node)
+	s.snapshot.unassume(a.pod)
+	s.snapshot.mu.Unlock()
+	s.queue.happened(fw.AssignedPodDelete, a.pod, nil)
+	if apierrors.IsNotFound(err) {
+		s.queue.done(a.w)
+		return
+	}
+	s.failed(ctx, a, s.afterFailure(ctx, a, fmt.Errorf("binding rejected: %w", err)))
+}
+
+// errNoNodes is the message of a cluster without nodes.
 var errNoNodes = errors.New("no nodes available to schedule pods")
 
-// place runs the plugins for a pod. The snapshot is locked.
-func (s *Scheduler) place(ctx context.Context, pod *v1.Pod) (string, error) {
+// place finds the node for a pod. The snapshot is locked.
+func (s *Scheduler) place(ctx context.Context, state *fw.CycleState, pod *v1.Pod) (string, error) {
 	nodes := s.snapshot.list
 	if len(nodes) == 0 {
 		return "", errNoNodes
 	}
-	state := fw.NewCycleState()
 	d := fw.NewDiagnosis()
-	for _, p := range s.preFilters {
-		_, st := p.PreFilter(ctx, state, pod)
-		switch {
-		case st.IsSkip():
-			state.SkipFilter[p.Name()], state.SkipScore[p.Name()] = true, true
-		case st.IsRejected():
-			d.PreFilterMsg = st.Message()
-			d.UnschedulablePlugins.Insert(p.Name())
+	names, st := s.profile.preFilter(ctx, state, pod, d)
+	switch {
+	case st.IsRejected():
+		d.PreFilterMsg, d.Absent = st.Message(), st
+		return "", &fw.FitError{Pod: pod, NumAllNodes: len(nodes), Diagnosis: d}
+	case !st.IsSuccess():
+		return "", st.AsError()
+	}
+	if n := s.snapshot.Node(pod.Status.NominatedNodeName); n != nil && (names == nil || names.Has(n.Node.Name)) && s.filter(ctx, state, pod, n).IsSuccess() {
+		return n.Node.Name, nil
+	}
+	if names == nil && !s.NoSharing && !s.nominated.matter(pod) {
+		if c := s.classes.find(ctx, s.profile, s.snapshot, pod, state); c != nil {
+			if err := c.refresh(ctx); err != nil {
+				return "", err
+			}
+			if n := c.pick(s.Rand); n != nil {
+				return n.Node.Name, nil
+			}
+			c.diagnose(d)
 			return "", &fw.FitError{Pod: pod, NumAllNodes: len(nodes), Diagnosis: d}
-		case !st.IsSuccess():
-			return "", fmt.Errorf("running PreFilter plugin %q: %w", p.Name(), st.AsError())
 		}
 	}
-	feasible := make([]*fw.NodeInfo, 0, len(nodes))
-	want := enough(len(nodes))
+	if names != nil {
+		nodes = nodes[:0:0]
+		for _, name := range sets.List(names) {
+			if n := s.snapshot.Node(name); n != nil {
+				nodes = append(nodes, n)
+			}
+		}
+	}
+	feasible, err := s.fitting(ctx, state, pod, nodes, d)
+	switch {
+	case err != nil:
+		return "", err
+	case len(feasible) == 0:
+		return "", &fw.FitError{Pod: pod, NumAllNodes: len(s.snapshot.list), Diagnosis: d}
+	case len(feasible) == 1:
+		return feasible[0].Node.Name, nil
+	}
+	totals, err := s.profile.score(ctx, state, pod, feasible)
+	if err != nil {
+		return "", err
+	}
+	return feasible[s.pick(totals)].Node.Name, nil
+}
+
+// fitting looks for nodes that fit, until there are enough.
+func (s *Scheduler) fitting(ctx context.Context, state *fw.CycleState, pod *v1.Pod, nodes []*fw.NodeInfo, d *fw.Diagnosis) ([]*fw.NodeInfo, error) {
+	want := enough(len(nodes), s.PercentageOfNodesToScore)
+	feasible := make([]*fw.NodeInfo, 0, want)
 	tried := 0
 	for i := range nodes {
 		n := nodes[(s.next+i)%len(nodes)]
@@ -324,65 +295,47 @@ func (s *Scheduler) place(ctx context.Context, pod *v1.Pod) (string, error) {
 			d.NodeToStatus[n.Node.Name] = st
 			d.UnschedulablePlugins.Insert(st.Plugin())
 		default:
-			return "", fmt.Errorf("running Filter plugin %q: %w", st.Plugin(), st.AsError())
+			return nil, filterError(st)
 		}
 		if len(feasible) == want {
 			break
 		}
 	}
-	s.next = (s.next + tried) % len(nodes)
-	switch len(feasible) {
-	case 0:
-		return "", &fw.FitError{Pod: pod, NumAllNodes: len(nodes), Diagnosis: d}
-	case 1:
-		return feasible[0].Node.Name, nil
-	}
-	return s.best(ctx, state, pod, feasible)
+	s.next = (s.next + tried) % len(s.snapshot.list)
+	return feasible, nil
 }
 
+// filter runs the filters for a node, first as if the pods nominated for it
+// that go before pod ran there, then without them: they may not come, and pod
+// may not rely on them.
 func (s *Scheduler) filter(ctx context.Context, state *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
-	for _, p := range s.filters {
-		if state.SkipFilter[p.Name()] {
-			continue
+	if others := s.nominated.before(pod, n.Node.Name); len(others) > 0 {
+		with, state := n.Clone(), state.Clone()
+		for _, p := range others {
+			with.AddPod(p)
+			s.profile.addPod(ctx, state, pod, p, with)
 		}
-		if st := p.Filter(ctx, state, pod, n); !st.IsSuccess() {
-			return st.WithPlugin(p.Name())
+		if st := s.profile.filter(ctx, state, pod, with); !st.IsSuccess() {
+			return st
 		}
 	}
-	return nil
+	return s.profile.filter(ctx, state, pod, n)
 }
 
-// enough is how many feasible nodes are looked for, upstream's adaptive share:
-// all up to 100, then from 50% down to 5%.
-func enough(nodes int) int {
-	if nodes <= 100 {
+// enough is how many feasible nodes are looked for. Upstream's adaptive share
+// is all up to 100, then from 50% down to 5%.
+func enough(nodes, percentage int) int {
+	if nodes < 100 {
 		return nodes
 	}
-	return max(100, nodes*max(5, 50-nodes/125)/100)
+	if percentage == 0 {
+		percentage = max(5, 50-nodes/125)
+	}
+	return max(100, nodes*percentage/100)
 }
 
-// best scores the nodes and picks one of the best.
-func (s *Scheduler) best(ctx context.Context, state *fw.CycleState, pod *v1.Pod, nodes []*fw.NodeInfo) (string, error) {
-	totals := make([]int64, len(nodes))
-	scores := make([]int64, len(nodes))
-	for _, p := range s.scores {
-		if state.SkipScore[p.Name()] {
-			continue
-		}
-		for i, n := range nodes {
-			v, st := p.Score(ctx, state, pod, n)
-			if !st.IsSuccess() {
-				return "", fmt.Errorf("running Score plugin %q: %w", p.Name(), st.AsError())
-			}
-			scores[i] = v
-		}
-		if nz, ok := p.ScorePlugin.(fw.ScoreNormalizer); ok {
-			nz.NormalizeScore(ctx, state, pod, nodes, scores)
-		}
-		for i := range totals {
-			totals[i] += scores[i] * p.weight
-		}
-	}
+// pick picks one of the best.
+func (s *Scheduler) pick(totals []int64) int {
 	best, ties := 0, 1
 	for i := 1; i < len(totals); i++ {
 		switch {
@@ -394,61 +347,90 @@ func (s *Scheduler) best(ctx context.Context, state *fw.CycleState, pod *v1.Pod,
 			}
 		}
 	}
-	return nodes[best].Node.Name, nil
+	return best
 }
 
-// failed tells why a pod has no node, and puts it back.
-func (s *Scheduler) failed(ctx context.Context, w *waiter, err error) {
-	if ctx.Err() != nil {
-		return
+// aftermath is what follows from a failed attempt.
+type aftermath struct {
+	err     error
+	refused sets.Set[string] // by these plugins; empty after an error
+	reason  string
+	// nominate is the node to nominate, empty to take the nomination back; keep
+	// leaves it as it is.
+	nominate string
+	keep     bool
+	victims  *candidate
+	losers   []*v1.Pod // whose nomination the victims' end overrides
+}
+
+// afterFailure decides on what follows; it looks for pods to preempt. The
+// snapshot is locked, where the pod fits nowhere.
+func (s *Scheduler) afterFailure(ctx context.Context, a *attempt, err error) *aftermath {
+	if err == nil {
+		return nil
 	}
-	refused := sets.New[string]()
-	reason := v1.PodReasonSchedulerError
+	f := &aftermath{err: err, refused: sets.New[string](), reason: v1.PodReasonSchedulerError}
 	var fit *fw.FitError
 	switch {
 	case errors.As(err, &fit):
-		refused, reason = fit.Diagnosis.UnschedulablePlugins, v1.PodReasonUnschedulable
+		f.refused, f.reason = fit.Diagnosis.UnschedulablePlugins, v1.PodReasonUnschedulable
+		f.victims, f.keep, fit.Diagnosis.PostFilterMsg = s.preempt(ctx, a.state, a.pod, fit.Diagnosis)
+		if c := f.victims; c != nil {
+			f.nominate, f.keep = c.node, false
+			f.losers = s.nominated.after(a.pod, c.node)
+			for _, p := range f.losers {
+				s.nominated.set(p, "")
+			}
+			s.metrics.preemptionVictims.Observe(float64(len(c.victims)))
+		}
+		if !f.keep {
+			s.nominated.set(a.pod, f.nominate)
+		}
 	case errors.Is(err, errNoNodes):
-		refused.Insert("NodeName") // it waits for a node
-		reason = v1.PodReasonUnschedulable
-	default:
-		klog.FromContext(ctx).Error(err, "Scheduling failed; trying again", "pod", klog.KObj(w.pod))
+		f.refused.Insert("NodeName") // it waits for a node
+		f.reason = v1.PodReasonUnschedulable
 	}
-	pod := w.pod
-	s.queue.refuse(w, refused)
+	return f
+}
+
+// failed tells why a pod has no node, and puts it back.
+func (s *Scheduler) failed(ctx context.Context, a *attempt, f *aftermath) {
+	if ctx.Err() != nil {
+		return
+	}
+	if f.reason == v1.PodReasonSchedulerError {
+		s.attempted(failure, a.begin)
+		klog.FromContext(ctx).Error(f.err, "Scheduling failed; trying again", "pod", klog.KObj(a.pod))
+	} else {
+		s.attempted(unschedulable, a.begin)
+	}
+	message := f.err.Error()
+	s.queue.refuse(a.w, f.refused, f.victims != nil)
 	if s.Recorder != nil {
-		s.Recorder.Event(pod, v1.EventTypeWarning, "FailedScheduling", err.Error())
+		s.Recorder.Event(a.pod, v1.EventTypeWarning, "FailedScheduling", message)
 	}
-	s.condition(ctx, pod, reason, err.Error())
+	c := v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionFalse, Reason: f.reason, Message: message, ObservedGeneration: a.pod.Generation, LastTransitionTime: s.now()}
+	err := s.patchStatus(ctx, a.pod, func(st *v1.PodStatus) {
+		setCondition(st, c)
+		if !f.keep {
+			st.NominatedNodeName = f.nominate
+		}
+	})
+	if err != nil && !apierrors.IsNotFound(err) {
+		klog.FromContext(ctx).Error(err, "Updating a pod's condition failed", "pod", klog.KObj(a.pod))
+	}
+	if f.victims != nil {
+		s.wg.Go(func() {
+			s.queue.release(a.w, !s.evict(ctx, a.pod, f.victims, f.losers))
+		})
+	}
 }
 
 // gated tells that a pod waits for its gates.
-func (s *Scheduler) gated(pod *v1.Pod) {
-	s.condition(trace.WithCause(context.Background(), pod), pod, v1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates")
-}
-
-func (s *Scheduler) condition(ctx context.Context, pod *v1.Pod, reason, message string) {
-	for i := range pod.Status.Conditions {
-		if c := &pod.Status.Conditions[i]; c.Type == v1.PodScheduled && c.Status == v1.ConditionFalse && c.Reason == reason && c.Message == message {
-			return
-		}
-	}
-	p := pod.DeepCopy()
-	c := v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: pod.Generation,
-		LastTransitionTime: metav1.NewTime(s.Clock.Now().UTC().Truncate(time.Second))}
-	set := false
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == v1.PodScheduled {
-			if p.Status.Conditions[i].Status == c.Status {
-				c.LastTransitionTime = p.Status.Conditions[i].LastTransitionTime
-			}
-			p.Status.Conditions[i], set = c, true
-		}
-	}
-	if !set {
-		p.Status.Conditions = append(p.Status.Conditions, c)
-	}
-	if _, err := s.client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, p, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		klog.FromContext(ctx).V(2).Info("Updating a pod's condition failed", "pod", klog.KObj(pod), "err", err)
+func (s *Scheduler) gated(ctx context.Context, pod *v1.Pod) {
+	c := v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionFalse, Reason: v1.PodReasonSchedulingGated, ObservedGeneration: pod.Generation,
+		Message: "Scheduling is blocked due to non-empty scheduling gates", LastTransitionTime: s.now()}
+	if err := s.patchStatus(ctx, pod, func(st *v1.PodStatus) { setCondition(st, c) }); err != nil && !apierrors.IsNotFound(err) {
+		klog.FromContext(ctx).Error(err, "Updating a pod's condition failed", "pod", klog.KObj(pod))
 	}
 }

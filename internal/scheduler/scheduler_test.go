@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+
+	fw "keelson.dev/keelson/internal/scheduler/framework"
 )
 
 func node(name string, change func(*v1.Node)) *v1.Node {
@@ -48,7 +50,7 @@ func scheduler(t testing.TB, nodes []*v1.Node, placed ...*v1.Pod) *Scheduler {
 		s.snapshot.setNode(n)
 	}
 	for _, p := range placed {
-		s.snapshot.place(p, p.Spec.NodeName, false)
+		s.snapshot.place(p, p.Spec.NodeName)
 	}
 	return s
 }
@@ -86,7 +88,7 @@ func TestPlace(t *testing.T) {
 		{"least allocated", []*v1.Node{node("a", nil), node("b", nil)}, []*v1.Pod{pod("x", on("a", cpu("1")))}, pod("p", cpu("1")), "b", ""},
 		{"cordoned and tainted", []*v1.Node{node("a", func(n *v1.Node) { n.Spec.Unschedulable = true }), node("b", func(n *v1.Node) {
 			n.Spec.Taints = []v1.Taint{{Key: "k", Value: "v", Effect: v1.TaintEffectNoSchedule}}
-		})}, nil, pod("p", nil), "", "0/2 nodes are available: 1 node(s) had untolerated taint {k: v}, 1 node(s) were unschedulable."},
+		})}, nil, pod("p", nil), "", "0/2 nodes are available: 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable."},
 		{"tolerated", []*v1.Node{node("b", func(n *v1.Node) {
 			n.Spec.Taints = []v1.Taint{{Key: "k", Value: "v", Effect: v1.TaintEffectNoSchedule}}
 		})}, nil, pod("p", func(p *v1.Pod) {
@@ -104,7 +106,7 @@ func TestPlace(t *testing.T) {
 		}), "b", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := scheduler(t, c.nodes, c.placed...).place(t.Context(), c.pod)
+			got, err := scheduler(t, c.nodes, c.placed...).place(t.Context(), fw.NewCycleState(), c.pod)
 			msg := ""
 			if err != nil {
 				msg = err.Error()
@@ -163,7 +165,7 @@ func BenchmarkPlace100Nodes(b *testing.B) {
 	s := scheduler(b, nodes)
 	p := pod("p", nil)
 	for b.Loop() {
-		if _, err := s.place(b.Context(), p); err != nil {
+		if _, err := s.place(b.Context(), fw.NewCycleState(), p); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"container/list"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,11 +19,21 @@ import (
 // come, and by the scheduler itself when it has placed a pod (the pod is then
 // assumed, until the API server confirms it).
 type snapshot struct {
-	mu     sync.Mutex
-	nodes  map[string]*fw.NodeInfo // may lack Node: pods came first
-	list   []*fw.NodeInfo          // those with Node, by name
-	pods   map[types.UID]placed
-	images map[string]*fw.ImageState
+	mu       sync.Mutex
+	nodes    map[string]*fw.NodeInfo // may lack Node: pods came first
+	list     []*fw.NodeInfo          // those with Node, by name
+	pods     map[types.UID]placed
+	images   map[string]*fw.ImageState
+	affinity map[*fw.NodeInfo]struct{} // those that hold pods with inter-pod terms
+
+	// generation is that of the last change; recent has the nodes by
+	// generation, the last changed first, so that whoever has seen an earlier
+	// generation finds what has changed since without a look at all nodes.
+	generation int64
+	recent     list.List
+	elements   map[*fw.NodeInfo]*list.Element
+	// removals counts the nodes removed.
+	removals int64
 }
 
 type placed struct {
@@ -31,7 +43,58 @@ type placed struct {
 }
 
 func newSnapshot() *snapshot {
-	return &snapshot{nodes: map[string]*fw.NodeInfo{}, pods: map[types.UID]placed{}, images: map[string]*fw.ImageState{}}
+	return &snapshot{nodes: map[string]*fw.NodeInfo{}, pods: map[types.UID]placed{}, images: map[string]*fw.ImageState{},
+		affinity: map[*fw.NodeInfo]struct{}{}, elements: map[*fw.NodeInfo]*list.Element{}}
+}
+
+// changed marks a node as changed.
+func (s *snapshot) changed(n *fw.NodeInfo) {
+	s.generation++
+	n.Generation = s.generation
+	if e := s.elements[n]; e != nil {
+		s.recent.MoveToFront(e)
+	} else {
+		s.elements[n] = s.recent.PushFront(n)
+	}
+	if n.Node != nil && n.WithAffinity > 0 {
+		s.affinity[n] = struct{}{}
+	} else {
+		delete(s.affinity, n)
+	}
+}
+
+// since calls f for the nodes that changed after a generation.
+func (s *snapshot) since(generation int64, f func(*fw.NodeInfo)) {
+	for e := s.recent.Front(); e != nil; e = e.Next() {
+		n := e.Value.(*fw.NodeInfo)
+		if n.Generation <= generation {
+			return
+		}
+		f(n)
+	}
+}
+
+// node finds or makes the place for what is known of a node.
+func (s *snapshot) node(name string) *fw.NodeInfo {
+	n := s.nodes[name]
+	if n == nil {
+		n = &fw.NodeInfo{}
+		s.nodes[name] = n
+	}
+	return n
+}
+
+// drop forgets a node of which nothing is left.
+func (s *snapshot) drop(name string, n *fw.NodeInfo) {
+	if n.Node != nil || len(n.Pods) > 0 {
+		return
+	}
+	delete(s.nodes, name)
+	delete(s.affinity, n)
+	if e := s.elements[n]; e != nil {
+		s.recent.Remove(e)
+		delete(s.elements, n)
+	}
 }
 
 // Nodes implements framework.View.
@@ -47,12 +110,13 @@ func (s *snapshot) Node(name string) *fw.NodeInfo {
 
 // NodesWithAffinity implements framework.View.
 func (s *snapshot) NodesWithAffinity(f func(*fw.NodeInfo)) {
-	for _, n := range s.list {
-		if n.WithAffinity > 0 {
-			f(n)
-		}
+	for n := range s.affinity {
+		f(n)
 	}
 }
+
+// AnyAffinity implements framework.View.
+func (s *snapshot) AnyAffinity() bool { return len(s.affinity) > 0 }
 
 // Image implements framework.View.
 func (s *snapshot) Image(name string) *fw.ImageState { return s.images[name] }
@@ -62,11 +126,7 @@ func byName(a *fw.NodeInfo, name string) int { return strings.Compare(a.Node.Nam
 func (s *snapshot) setNode(node *v1.Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.nodes[node.Name]
-	if n == nil {
-		n = &fw.NodeInfo{}
-		s.nodes[node.Name] = n
-	}
+	n := s.node(node.Name)
 	if n.Node == nil {
 		i, _ := slices.BinarySearchFunc(s.list, node.Name, byName)
 		s.list = slices.Insert(slices.Clone(s.list), i, n)
@@ -74,6 +134,7 @@ func (s *snapshot) setNode(node *v1.Node) {
 		s.forgetImages(n.Node)
 	}
 	n.SetNode(node)
+	s.changed(n)
 	for i := range node.Status.Images {
 		for _, name := range node.Status.Images[i].Names {
 			st := s.images[plugins.NormalizeImage(name)]
@@ -84,6 +145,16 @@ func (s *snapshot) setNode(node *v1.Node) {
 			st.Size = node.Status.Images[i].SizeBytes
 			st.Nodes.Insert(node.Name)
 		}
+	}
+}
+
+// refreshNode replaces the object of a node of which nothing has changed that
+// scheduling reads.
+func (s *snapshot) refreshNode(node *v1.Node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.nodes[node.Name]; n != nil && n.Node != nil {
+		n.Node = node
 	}
 }
 
@@ -111,28 +182,48 @@ func (s *snapshot) removeNode(name string) {
 	}
 	s.forgetImages(n.Node)
 	n.Node = nil
-	if len(n.Pods) == 0 {
-		delete(s.nodes, name)
-	}
+	s.removals++
+	s.changed(n)
+	s.drop(name, n)
 }
 
 // place puts a pod onto its node, or replaces what is known of it.
-func (s *snapshot) place(pod *v1.Pod, node string, assumed bool) {
+func (s *snapshot) place(pod *v1.Pod, node string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.placeLocked(pod, node, assumed)
+	if p, ok := s.pods[pod.UID]; ok && p.node == node && sameRequirements(p.info.Pod, pod) {
+		// Only its status has changed, as a running pod's often does.
+		p.info.Pod = pod
+		p.assumed = false
+		s.pods[pod.UID] = p
+		return
+	}
+	s.placeLocked(fw.NewPodInfo(pod), node, false)
 }
 
-func (s *snapshot) placeLocked(pod *v1.Pod, node string, assumed bool) {
-	s.removeLocked(pod)
-	n := s.nodes[node]
-	if n == nil {
-		n = &fw.NodeInfo{}
-		s.nodes[node] = n
+// sameRequirements tells whether nothing has changed that scheduling reads of
+// a pod on a node.
+func sameRequirements(a, b *v1.Pod) bool {
+	return a.Generation == b.Generation && (a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) && maps.Equal(a.Labels, b.Labels) &&
+		!resizing(a) && !resizing(b)
+}
+
+// resizing tells whether the status says other requests than the spec.
+func resizing(p *v1.Pod) bool {
+	for i := range p.Status.ContainerStatuses {
+		if p.Status.ContainerStatuses[i].Resources != nil {
+			return true
+		}
 	}
-	info := fw.NewPodInfo(pod)
+	return false
+}
+
+func (s *snapshot) placeLocked(info *fw.PodInfo, node string, assumed bool) {
+	s.removeLocked(info.Pod)
+	n := s.node(node)
 	n.AddPod(info)
-	s.pods[pod.UID] = placed{node, info, assumed}
+	s.changed(n)
+	s.pods[info.Pod.UID] = placed{node, info, assumed}
 }
 
 func (s *snapshot) remove(pod *v1.Pod) {
@@ -149,17 +240,28 @@ func (s *snapshot) removeLocked(pod *v1.Pod) {
 	delete(s.pods, pod.UID)
 	if n := s.nodes[p.node]; n != nil {
 		n.RemovePod(p.info.Pod)
-		if n.Node == nil && len(n.Pods) == 0 {
-			delete(s.nodes, p.node)
-		}
+		s.changed(n)
+		s.drop(p.node, n)
 	}
 }
 
-// unassume takes an assumed pod back, if it is still only assumed.
+// unassume takes an assumed pod back, if it is still only assumed. The
+// snapshot is locked.
 func (s *snapshot) unassume(pod *v1.Pod) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if p, ok := s.pods[pod.UID]; ok && p.assumed {
 		s.removeLocked(pod)
 	}
+}
+
+// size counts what the snapshot holds.
+func (s *snapshot) size() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	assumed := 0
+	for _, p := range s.pods {
+		if p.assumed {
+			assumed++
+		}
+	}
+	return map[string]int{"nodes": len(s.list), "pods": len(s.pods), "assumed_pods": assumed}
 }

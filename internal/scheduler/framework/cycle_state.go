@@ -10,14 +10,26 @@ type StateData interface {
 // cycle. One goroutine at a time uses it.
 type CycleState struct {
 	data map[string]StateData
-	// SkipFilter and SkipScore name plugins that returned Skip.
-	SkipFilter, SkipScore map[string]bool
+	// SkipFilter and SkipScore name plugins that returned Skip at PreFilter and
+	// at PreScore.
+	SkipFilter, SkipScore Names
+}
+
+// Names is a short list of plugin names.
+type Names []string
+
+// Has tells whether name is listed.
+func (n Names) Has(name string) bool {
+	for _, s := range n {
+		if s == name {
+			return true
+		}
+	}
+	return false
 }
 
 // NewCycleState makes an empty state.
-func NewCycleState() *CycleState {
-	return &CycleState{data: map[string]StateData{}, SkipFilter: map[string]bool{}, SkipScore: map[string]bool{}}
-}
+func NewCycleState() *CycleState { return &CycleState{data: map[string]StateData{}} }
 
 // Read gives the data under key, nil when there is none.
 func (c *CycleState) Read(key string) StateData { return c.data[key] }

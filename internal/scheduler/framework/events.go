@@ -24,16 +24,27 @@ const (
 	AssignedPodScaleDown
 	// AssignedPodDelete is a bound pod that ended or was deleted.
 	AssignedPodDelete
-	// PodUpdate is a change of the waiting pod itself.
-	PodUpdate
-	// ClaimAdd is a new PersistentVolumeClaim.
-	ClaimAdd
-	// ClaimUpdate is a change of a PersistentVolumeClaim.
-	ClaimUpdate
+	// PodUpdateLabel is a change of the waiting pod's labels.
+	PodUpdateLabel
+	// PodUpdateToleration is a toleration added to the waiting pod.
+	PodUpdateToleration
+	// PodUpdateScaleDown is a waiting pod that now requests less.
+	PodUpdateScaleDown
+	// ClaimChange is a PersistentVolumeClaim added or changed.
+	ClaimChange
+	// VolumeChange is a PersistentVolume added or changed.
+	VolumeChange
+	// ClassChange is a StorageClass added or changed.
+	ClassChange
+	// CSINodeChange is a CSINode added or changed.
+	CSINodeChange
 	// NamespaceUpdate is a namespace added or relabelled.
 	NamespaceUpdate
 	// AllEvents is every change.
 	AllEvents Event = 1<<32 - 1
+
+	// NodeChange is all that may make a node fit.
+	NodeChange = NodeAdd | NodeUpdateAllocatable | NodeUpdateLabel | NodeUpdateTaint
 )
 
 // EventHint is a set of events with a test of one of them. A nil Hint always
@@ -43,4 +54,20 @@ type EventHint struct {
 	// Hint tells whether the change from old to new may make pod schedulable.
 	// Either is nil where there is none.
 	Hint func(pod *v1.Pod, event Event, oldObj, newObj any) bool
+}
+
+var eventNames = map[Event]string{
+	NodeAdd: "NodeAdd", NodeUpdateAllocatable: "NodeAllocatableChange", NodeUpdateLabel: "NodeLabelChange", NodeUpdateTaint: "NodeTaintChange", NodeDelete: "NodeDelete",
+	AssignedPodAdd: "AssignedPodAdd", AssignedPodUpdateLabel: "AssignedPodUpdate", AssignedPodScaleDown: "AssignedPodUpdate", AssignedPodDelete: "AssignedPodDelete",
+	ClaimChange: "PvcChange", VolumeChange: "PvChange", ClassChange: "StorageClassChange", CSINodeChange: "CSINodeChange", NamespaceUpdate: "NamespaceUpdate",
+}
+
+// String names the first of the kinds, as metrics show it.
+func (e Event) String() string {
+	for bit := Event(1); bit != 0; bit <<= 1 {
+		if name, ok := eventNames[e&bit]; ok && e&bit != 0 {
+			return name
+		}
+	}
+	return "PodUpdate"
 }

@@ -34,13 +34,8 @@ type FilterPlugin interface {
 	Filter(ctx context.Context, state *CycleState, pod *v1.Pod, node *NodeInfo) *Status
 }
 
-// PostFilterPlugin runs when no node fits. It may nominate a node.
-type PostFilterPlugin interface {
-	Plugin
-	PostFilter(ctx context.Context, state *CycleState, pod *v1.Pod, diagnosis *Diagnosis) (nominated string, status *Status)
-}
-
-// PreScorePlugin prepares its Score with the list of nodes that fit.
+// PreScorePlugin prepares its Score with the list of nodes that fit, or skips
+// it.
 type PreScorePlugin interface {
 	Plugin
 	PreScore(ctx context.Context, state *CycleState, pod *v1.Pod, nodes []*NodeInfo) *Status
@@ -65,22 +60,10 @@ type ReservePlugin interface {
 	Unreserve(ctx context.Context, state *CycleState, pod *v1.Pod, nodeName string)
 }
 
-// PermitPlugin may refuse a pod just before it is bound.
-type PermitPlugin interface {
-	Plugin
-	Permit(ctx context.Context, state *CycleState, pod *v1.Pod, nodeName string) *Status
-}
-
 // PreBindPlugin does what must be done before the pod is bound.
 type PreBindPlugin interface {
 	Plugin
 	PreBind(ctx context.Context, state *CycleState, pod *v1.Pod, nodeName string) *Status
-}
-
-// BindPlugin writes the binding.
-type BindPlugin interface {
-	Plugin
-	Bind(ctx context.Context, state *CycleState, pod *v1.Pod, nodeName string) *Status
 }
 
 // EnqueueExtensions is a plugin that knows which events may make a pod it
@@ -93,14 +76,23 @@ type EnqueueExtensions interface {
 // NodeLocal marks a Filter or Score plugin whose raw answer for a node depends
 // on that node and the pod's own spec only. Such answers are kept between pods
 // with equal requirements until the node changes.
-type NodeLocal interface{ NodeLocal() }
+type NodeLocal interface{ nodeLocal() }
+
+// Local is embedded by plugins that are NodeLocal.
+type Local struct{}
+
+func (Local) nodeLocal() {}
+
+// MaxNormalizer is a ScoreNormalizer that needs to know no more of the other
+// nodes than their best raw score.
+type MaxNormalizer interface {
+	NormalizeByMax(score, most int64) int64
+}
 
 // ImageState is what is known of an image in the cluster.
 type ImageState struct {
 	Size  int64
 	Nodes sets.Set[string]
-	// Generation changes with the set of nodes.
-	Generation int64
 }
 
 // View is the cluster as it is during one scheduling cycle.
@@ -111,12 +103,8 @@ type View interface {
 	Node(name string) *NodeInfo
 	// NodesWithAffinity calls f for nodes that hold pods with inter-pod terms.
 	NodesWithAffinity(f func(*NodeInfo))
+	// AnyAffinity tells whether there are such nodes.
+	AnyAffinity() bool
 	// Image gives an image's state by its normalized name, or nil.
 	Image(name string) *ImageState
-}
-
-// NominatedPods knows the pods that wait for their victims on a node to end.
-type NominatedPods interface {
-	NominatedOn(nodeName string) []*PodInfo
-	AnyNominated() bool
 }

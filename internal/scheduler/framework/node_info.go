@@ -1,6 +1,7 @@
 package framework
 
 import (
+	"maps"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
@@ -31,6 +32,10 @@ type NodeInfo struct {
 	Allocatable                            Resource
 	// Ports maps each taken host port to its number of holders.
 	Ports map[HostPort]int
+	// Claims counts the pods on the node by the claims ("namespace/name") they use.
+	Claims map[string]int
+	// Generation grows whenever anything about the node changes.
+	Generation int64
 }
 
 // SetNode replaces the node object.
@@ -69,7 +74,15 @@ func (n *NodeInfo) account(p *PodInfo, sign int) {
 			n.WithRequiredAntiAffinity += sign
 		}
 	}
-	for _, hp := range HostPorts(p.Pod) {
+	for _, c := range p.Claims {
+		if n.Claims == nil {
+			n.Claims = map[string]int{}
+		}
+		if n.Claims[c] += sign; n.Claims[c] <= 0 {
+			delete(n.Claims, c)
+		}
+	}
+	for _, hp := range p.Ports {
 		if n.Ports == nil {
 			n.Ports = map[HostPort]int{}
 		}
@@ -96,10 +109,7 @@ func (n *NodeInfo) Clone() *NodeInfo {
 	out := *n
 	out.Pods = slices.Clone(n.Pods)
 	out.Requested = n.Requested.Clone()
-	out.Ports = make(map[HostPort]int, len(n.Ports))
-	for k, v := range n.Ports {
-		out.Ports[k] = v
-	}
+	out.Ports, out.Claims = maps.Clone(n.Ports), maps.Clone(n.Claims)
 	return &out
 }
 

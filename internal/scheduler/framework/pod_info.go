@@ -5,6 +5,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/component-helpers/storage/ephemeral"
 )
 
 // AffinityTerm is a parsed pod (anti-)affinity term.
@@ -37,6 +38,9 @@ type PodInfo struct {
 	Requests *PodRequests
 	// Affinity is nil for the many pods without inter-pod terms.
 	Affinity *PodAffinityTerms
+	Ports    []HostPort
+	// Claims are the "namespace/name" of the claims that the pod uses.
+	Claims []string
 }
 
 // PodAffinityTerms are the parsed inter-pod terms of a pod.
@@ -49,7 +53,32 @@ type PodAffinityTerms struct {
 
 // NewPodInfo parses pod.
 func NewPodInfo(pod *v1.Pod) *PodInfo {
-	return &PodInfo{Pod: pod, Requests: NewPodRequests(pod, true), Affinity: ParseAffinity(pod)}
+	return &PodInfo{Pod: pod, Requests: NewPodRequests(pod, true), Affinity: ParseAffinity(pod), Ports: HostPorts(pod), Claims: Claims(pod)}
+}
+
+// At gives the same for the pod on a node: what NewPodInfo has read does not
+// depend on it.
+func (p *PodInfo) At(node string) *PodInfo {
+	pod := *p.Pod
+	pod.Spec.NodeName = node
+	out := *p
+	out.Pod = &pod
+	return &out
+}
+
+// Claims lists the claims that a pod uses, also those made for its ephemeral
+// volumes, as "namespace/name".
+func Claims(pod *v1.Pod) []string {
+	var out []string
+	for i := range pod.Spec.Volumes {
+		switch v := &pod.Spec.Volumes[i]; {
+		case v.PersistentVolumeClaim != nil:
+			out = append(out, pod.Namespace+"/"+v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			out = append(out, pod.Namespace+"/"+ephemeral.VolumeClaimName(pod, v))
+		}
+	}
+	return out
 }
 
 // ParseAffinity parses pod's inter-pod terms; nil when it has none.

@@ -71,6 +71,19 @@ func (r Resource) Equal(o Resource) bool {
 		r.AllowedPodNumber == o.AllowedPodNumber && maps.Equal(r.Scalar, o.Scalar)
 }
 
+// Holds tells whether all that want asks for is there.
+func (r Resource) Holds(want *Resource) bool {
+	if want.MilliCPU > r.MilliCPU || want.Memory > r.Memory || want.EphemeralStorage > r.EphemeralStorage {
+		return false
+	}
+	for k, v := range want.Scalar {
+		if v > r.Scalar[k] {
+			return false
+		}
+	}
+	return true
+}
+
 // PodRequests is what a pod asks of a node, read once from its spec.
 type PodRequests struct {
 	// Requested is what the pod really asks for.

@@ -17,12 +17,8 @@ const (
 	Unschedulable
 	// UnschedulableAndUnresolvable refuses the pod; preemption cannot help.
 	UnschedulableAndUnresolvable
-	// Wait asks, at Permit, to hold the pod.
-	Wait
 	// Skip says that the plugin has nothing to do for this pod.
 	Skip
-	// Pending refuses the pod until something outside the cluster happens.
-	Pending
 )
 
 // Status is the answer of a plugin. A nil Status is a Success.
@@ -91,12 +87,12 @@ func (s *Status) IsSkip() bool { return s.Code() == Skip }
 // IsRejected tells whether the pod was refused, as opposed to an error.
 func (s *Status) IsRejected() bool {
 	c := s.Code()
-	return c == Unschedulable || c == UnschedulableAndUnresolvable || c == Pending
+	return c == Unschedulable || c == UnschedulableAndUnresolvable
 }
 
 // AsError gives the status as an error, nil on success.
 func (s *Status) AsError() error {
-	if s.IsSuccess() || s.Code() == Wait {
+	if s.IsSuccess() {
 		return nil
 	}
 	if s.err != nil {

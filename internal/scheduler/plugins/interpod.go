@@ -2,6 +2,8 @@ package plugins
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -22,6 +24,7 @@ func (InterPodAffinity) Name() string { return "InterPodAffinity" }
 
 type domain struct{ key, value string }
 
+// interPod is the state of the filter.
 type interPod struct {
 	terms *fw.PodAffinityTerms
 	// existing are the domains from which a pod there bans this one.
@@ -29,95 +32,107 @@ type interPod struct {
 	// near and far are the domains with pods that match all required affinity
 	// terms, and any required anti-affinity term.
 	near, far map[domain]int
-	scores    map[domain]int64
 }
 
 // Clone implements framework.StateData.
-func (s *interPod) Clone() fw.StateData { c := *s; return &c }
+func (s *interPod) Clone() fw.StateData {
+	return &interPod{terms: s.terms, existing: maps.Clone(s.existing), near: maps.Clone(s.near), far: maps.Clone(s.far)}
+}
 
-const interPodKey = "InterPodAffinity"
+// interPodScores is the state of the score: the sum of weights by domain.
+type interPodScores map[domain]int64
 
-func count(m map[domain]int, n *fw.NodeInfo, key string) {
+// Clone implements framework.StateData: nothing changes it.
+func (s interPodScores) Clone() fw.StateData { return s }
+
+const (
+	interPodKey      = "InterPodAffinity/filter"
+	interPodScoreKey = "InterPodAffinity/score"
+)
+
+func count(m map[domain]int, n *fw.NodeInfo, key string, sign int) {
 	if v, ok := n.Node.Labels[key]; ok {
-		m[domain{key, v}]++
+		d := domain{key, v}
+		if m[d] += sign; m[d] == 0 {
+			delete(m, d)
+		}
 	}
+}
+
+// change counts a pod on a node in, or out.
+func (p InterPodAffinity) change(s *interPod, pod *v1.Pod, other *fw.PodInfo, n *fw.NodeInfo, sign int) {
+	if a := other.Affinity; a != nil {
+		for i := range a.RequiredAnti {
+			if t := &a.RequiredAnti[i]; t.Matches(pod, p.NamespaceLabels) {
+				count(s.existing, n, t.TopologyKey, sign)
+			}
+		}
+	}
+	if t := s.terms; t != nil {
+		if p.matchesAll(t.Required, other.Pod) {
+			for i := range t.Required {
+				count(s.near, n, t.Required[i].TopologyKey, sign)
+			}
+		}
+		for i := range t.RequiredAnti {
+			if t.RequiredAnti[i].Matches(other.Pod, p.NamespaceLabels) {
+				count(s.far, n, t.RequiredAnti[i].TopologyKey, sign)
+			}
+		}
+	}
+}
+
+func (p InterPodAffinity) matchesAll(terms []fw.AffinityTerm, pod *v1.Pod) bool {
+	for i := range terms {
+		if !terms[i].Matches(pod, p.NamespaceLabels) {
+			return false
+		}
+	}
+	return len(terms) > 0
 }
 
 // PreFilter implements framework.PreFilterPlugin.
 func (p InterPodAffinity) PreFilter(_ context.Context, state *fw.CycleState, pod *v1.Pod) (sets.Set[string], *fw.Status) {
-	s := &interPod{terms: fw.ParseAffinity(pod), existing: map[domain]int{}, near: map[domain]int{}, far: map[domain]int{}, scores: map[domain]int64{}}
-	if s.terms != nil && s.terms.Err != nil {
-		return nil, fw.NewStatus(fw.UnschedulableAndUnresolvable, s.terms.Err.Error())
+	terms := fw.ParseAffinity(pod)
+	if terms != nil && terms.Err != nil {
+		return nil, fw.NewStatus(fw.UnschedulableAndUnresolvable, terms.Err.Error())
 	}
-	others := false
-	add := func(n *fw.NodeInfo, key string, w int64) {
-		if v, ok := n.Node.Labels[key]; ok {
-			s.scores[domain{key, v}] += w
-		}
-	}
-	p.View.NodesWithAffinity(func(n *fw.NodeInfo) {
-		for _, other := range n.Pods {
-			if other.Affinity == nil {
-				continue
-			}
-			others = true
-			for i := range other.Affinity.RequiredAnti {
-				if t := &other.Affinity.RequiredAnti[i]; t.Matches(pod, p.NamespaceLabels) {
-					count(s.existing, n, t.TopologyKey)
-				}
-			}
-			for i := range other.Affinity.Required {
-				if t := &other.Affinity.Required[i]; t.Matches(pod, p.NamespaceLabels) {
-					add(n, t.TopologyKey, 1) // upstream's hardPodAffinityWeight
-				}
-			}
-			for i := range other.Affinity.Preferred {
-				if t := &other.Affinity.Preferred[i]; t.Matches(pod, p.NamespaceLabels) {
-					add(n, t.TopologyKey, int64(t.Weight))
-				}
-			}
-			for i := range other.Affinity.PreferredAnti {
-				if t := &other.Affinity.PreferredAnti[i]; t.Matches(pod, p.NamespaceLabels) {
-					add(n, t.TopologyKey, -int64(t.Weight))
-				}
-			}
-		}
-	})
-	if s.terms == nil && !others {
+	own := terms != nil && len(terms.Required)+len(terms.RequiredAnti) > 0
+	if !own && !p.View.AnyAffinity() {
 		return nil, fw.NewStatus(fw.Skip)
 	}
-	if t := s.terms; t != nil {
+	s := &interPod{terms: terms, existing: map[domain]int{}, near: map[domain]int{}, far: map[domain]int{}}
+	add := func(n *fw.NodeInfo) {
+		for _, other := range n.Pods {
+			p.change(s, pod, other, n, 1)
+		}
+	}
+	if own {
 		for _, n := range p.View.Nodes() {
-			for _, other := range n.Pods {
-				all := len(t.Required) > 0
-				for i := range t.Required {
-					all = all && t.Required[i].Matches(other.Pod, p.NamespaceLabels)
-				}
-				if all {
-					for i := range t.Required {
-						count(s.near, n, t.Required[i].TopologyKey)
-					}
-				}
-				for i := range t.RequiredAnti {
-					if t.RequiredAnti[i].Matches(other.Pod, p.NamespaceLabels) {
-						count(s.far, n, t.RequiredAnti[i].TopologyKey)
-					}
-				}
-				for i := range t.Preferred {
-					if t.Preferred[i].Matches(other.Pod, p.NamespaceLabels) {
-						add(n, t.Preferred[i].TopologyKey, int64(t.Preferred[i].Weight))
-					}
-				}
-				for i := range t.PreferredAnti {
-					if t.PreferredAnti[i].Matches(other.Pod, p.NamespaceLabels) {
-						add(n, t.PreferredAnti[i].TopologyKey, -int64(t.PreferredAnti[i].Weight))
-					}
-				}
-			}
+			add(n)
+		}
+	} else {
+		p.View.NodesWithAffinity(add)
+		if len(s.existing) == 0 {
+			return nil, fw.NewStatus(fw.Skip)
 		}
 	}
 	state.Write(interPodKey, s)
 	return nil, nil
+}
+
+// AddPod implements framework.PreFilterExtensions.
+func (p InterPodAffinity) AddPod(_ context.Context, state *fw.CycleState, pod *v1.Pod, other *fw.PodInfo, n *fw.NodeInfo) {
+	if s, ok := state.Read(interPodKey).(*interPod); ok {
+		p.change(s, pod, other, n, 1)
+	}
+}
+
+// RemovePod implements framework.PreFilterExtensions.
+func (p InterPodAffinity) RemovePod(_ context.Context, state *fw.CycleState, pod *v1.Pod, other *fw.PodInfo, n *fw.NodeInfo) {
+	if s, ok := state.Read(interPodKey).(*interPod); ok {
+		p.change(s, pod, other, n, -1)
+	}
 }
 
 // Filter implements framework.FilterPlugin.
@@ -126,7 +141,7 @@ func (p InterPodAffinity) Filter(_ context.Context, state *fw.CycleState, pod *v
 	if !ok {
 		return nil
 	}
-	if t := s.terms; t != nil && len(t.Required) > 0 {
+	if t := s.terms; t != nil {
 		fits := true
 		for i := range t.Required {
 			v, ok := n.Node.Labels[t.Required[i].TopologyKey]
@@ -135,43 +150,81 @@ func (p InterPodAffinity) Filter(_ context.Context, state *fw.CycleState, pod *v
 			}
 			fits = fits && s.near[domain{t.Required[i].TopologyKey, v}] > 0
 		}
-		if !fits {
-			// The first of a group that wants to be together may go anywhere.
-			first := len(s.near) == 0
-			for i := range t.Required {
-				first = first && t.Required[i].Matches(pod, p.NamespaceLabels)
-			}
-			if !first {
-				return fw.NewStatus(fw.UnschedulableAndUnresolvable, "node(s) didn't match pod affinity rules")
-			}
+		// The first of a group that wants to be together may go anywhere.
+		if !fits && (len(s.near) > 0 || !p.matchesAll(t.Required, pod)) {
+			return fw.NewStatus(fw.UnschedulableAndUnresolvable, "node(s) didn't match pod affinity rules")
 		}
-	}
-	if t := s.terms; t != nil {
 		for i := range t.RequiredAnti {
 			if v, ok := n.Node.Labels[t.RequiredAnti[i].TopologyKey]; ok && s.far[domain{t.RequiredAnti[i].TopologyKey, v}] > 0 {
 				return fw.NewStatus(fw.Unschedulable, "node(s) didn't match pod anti-affinity rules")
 			}
 		}
 	}
-	for d, c := range s.existing {
-		if c > 0 && n.Node.Labels[d.key] == d.value {
-			return fw.NewStatus(fw.Unschedulable, "node(s) didn't satisfy existing pods anti-affinity rules")
+	if len(s.existing) > 0 {
+		for k, v := range n.Node.Labels {
+			if s.existing[domain{k, v}] > 0 {
+				return fw.NewStatus(fw.Unschedulable, "node(s) didn't satisfy existing pods anti-affinity rules")
+			}
 		}
 	}
 	return nil
 }
 
+// PreScore implements framework.PreScorePlugin.
+func (p InterPodAffinity) PreScore(_ context.Context, state *fw.CycleState, pod *v1.Pod, _ []*fw.NodeInfo) *fw.Status {
+	terms := fw.ParseAffinity(pod)
+	own := terms != nil && len(terms.Preferred)+len(terms.PreferredAnti) > 0
+	if !own && !p.View.AnyAffinity() {
+		return fw.NewStatus(fw.Skip)
+	}
+	scores := interPodScores{}
+	weigh := func(n *fw.NodeInfo, of []fw.AffinityTerm, pod *v1.Pod, weight func(*fw.AffinityTerm) int64) {
+		for i := range of {
+			t := &of[i]
+			if v, ok := n.Node.Labels[t.TopologyKey]; ok && t.Matches(pod, p.NamespaceLabels) {
+				scores[domain{t.TopologyKey, v}] += weight(t)
+			}
+		}
+	}
+	preferred := func(t *fw.AffinityTerm) int64 { return int64(t.Weight) }
+	avoided := func(t *fw.AffinityTerm) int64 { return -int64(t.Weight) }
+	hard := func(*fw.AffinityTerm) int64 { return 1 } // the default hardPodAffinityWeight
+	add := func(n *fw.NodeInfo) {
+		for _, other := range n.Pods {
+			if a := other.Affinity; a != nil {
+				weigh(n, a.Required, pod, hard)
+				weigh(n, a.Preferred, pod, preferred)
+				weigh(n, a.PreferredAnti, pod, avoided)
+			}
+			if own {
+				weigh(n, terms.Preferred, other.Pod, preferred)
+				weigh(n, terms.PreferredAnti, other.Pod, avoided)
+			}
+		}
+	}
+	if own {
+		for _, n := range p.View.Nodes() {
+			add(n)
+		}
+	} else {
+		p.View.NodesWithAffinity(add)
+	}
+	if len(scores) == 0 {
+		return fw.NewStatus(fw.Skip)
+	}
+	state.Write(interPodScoreKey, scores)
+	return nil
+}
+
 // Score implements framework.ScorePlugin.
 func (p InterPodAffinity) Score(_ context.Context, state *fw.CycleState, _ *v1.Pod, n *fw.NodeInfo) (int64, *fw.Status) {
-	s, ok := state.Read(interPodKey).(*interPod)
+	s, ok := state.Read(interPodScoreKey).(interPodScores)
 	if !ok {
 		return 0, nil
 	}
 	var sum int64
-	for d, w := range s.scores {
-		if v, ok := n.Node.Labels[d.key]; ok && v == d.value {
-			sum += w
-		}
+	for k, v := range n.Node.Labels {
+		sum += s[domain{k, v}]
 	}
 	return sum, nil
 }
@@ -181,20 +234,39 @@ func (p InterPodAffinity) NormalizeScore(_ context.Context, _ *fw.CycleState, _ 
 	if len(scores) == 0 {
 		return
 	}
-	least, most := scores[0], scores[0]
-	for _, v := range scores {
-		least, most = min(least, v), max(most, v)
-	}
+	least, most := slices.Min(scores), slices.Max(scores)
 	for i := range scores {
 		if most == least {
 			scores[i] = 0
 			continue
 		}
-		scores[i] = fw.MaxNodeScore * (scores[i] - least) / (most - least)
+		scores[i] = int64(float64(fw.MaxNodeScore) * (float64(scores[i]-least) / float64(most-least)))
 	}
 }
 
 // EventsToRegister implements framework.EnqueueExtensions.
-func (InterPodAffinity) EventsToRegister() []fw.EventHint {
-	return []fw.EventHint{{Events: fw.NodeAdd | fw.NodeUpdateLabel | fw.AssignedPodAdd | fw.AssignedPodDelete | fw.AssignedPodUpdateLabel | fw.NamespaceUpdate}}
+func (p InterPodAffinity) EventsToRegister() []fw.EventHint {
+	return []fw.EventHint{
+		{Events: fw.AssignedPodAdd | fw.AssignedPodDelete | fw.AssignedPodUpdateLabel, Hint: func(pod *v1.Pod, e fw.Event, old, o any) bool {
+			for _, other := range []any{old, o} {
+				if q, ok := other.(*v1.Pod); ok && q != nil && p.concerns(pod, q) {
+					return true
+				}
+			}
+			return false
+		}},
+		{Events: fw.NodeAdd | fw.NodeUpdateLabel | fw.NamespaceUpdate | fw.PodUpdateLabel},
+	}
+}
+
+// concerns tells whether a required term of one of the pods selects the other.
+func (p InterPodAffinity) concerns(pod, other *v1.Pod) bool {
+	any := func(terms []fw.AffinityTerm, of *v1.Pod) bool {
+		return slices.ContainsFunc(terms, func(t fw.AffinityTerm) bool { return t.Matches(of, p.NamespaceLabels) })
+	}
+	if t := fw.ParseAffinity(pod); t != nil && (any(t.Required, other) || any(t.RequiredAnti, other)) {
+		return true
+	}
+	t := fw.ParseAffinity(other)
+	return t != nil && any(t.RequiredAnti, pod)
 }

@@ -2,9 +2,10 @@ package plugins
 
 import (
 	"context"
-	"fmt"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
@@ -13,34 +14,37 @@ import (
 )
 
 // NodeName keeps a pod on the node it names.
-type NodeName struct{}
+type NodeName struct{ fw.Local }
 
 // Name implements framework.Plugin.
 func (NodeName) Name() string { return "NodeName" }
-
-var errNodeName = "node(s) didn't match the requested node name"
 
 // Filter implements framework.FilterPlugin.
 func (NodeName) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
 	if pod.Spec.NodeName == "" || pod.Spec.NodeName == n.Node.Name {
 		return nil
 	}
-	return fw.NewStatus(fw.UnschedulableAndUnresolvable, errNodeName)
+	return fw.NewStatus(fw.UnschedulableAndUnresolvable, "node(s) didn't match the requested node name")
 }
 
+// EventsToRegister implements framework.EnqueueExtensions.
+func (NodeName) EventsToRegister() []fw.EventHint { return []fw.EventHint{{Events: fw.NodeAdd}} }
+
 // NodeUnschedulable keeps pods off cordoned nodes.
-type NodeUnschedulable struct{}
+type NodeUnschedulable struct{ fw.Local }
 
 // Name implements framework.Plugin.
 func (NodeUnschedulable) Name() string { return "NodeUnschedulable" }
 
+var unschedulable = &v1.Taint{Key: v1.TaintNodeUnschedulable, Effect: v1.TaintEffectNoSchedule}
+
+func tolerates(pod *v1.Pod, t *v1.Taint) bool {
+	return corev1helpers.TolerationsTolerateTaint(klog.Background(), pod.Spec.Tolerations, t, true)
+}
+
 // Filter implements framework.FilterPlugin.
 func (NodeUnschedulable) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
-	if !n.Node.Spec.Unschedulable {
-		return nil
-	}
-	taint := &v1.Taint{Key: v1.TaintNodeUnschedulable, Effect: v1.TaintEffectNoSchedule}
-	if corev1helpers.TolerationsTolerateTaint(klog.Background(), pod.Spec.Tolerations, taint, true) {
+	if !n.Node.Spec.Unschedulable || tolerates(pod, unschedulable) {
 		return nil
 	}
 	return fw.NewStatus(fw.UnschedulableAndUnresolvable, "node(s) were unschedulable")
@@ -48,40 +52,59 @@ func (NodeUnschedulable) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Pod
 
 // EventsToRegister implements framework.EnqueueExtensions.
 func (NodeUnschedulable) EventsToRegister() []fw.EventHint {
-	return []fw.EventHint{{Events: fw.NodeAdd | fw.NodeUpdateTaint}}
+	return []fw.EventHint{
+		{Events: fw.NodeAdd | fw.NodeUpdateTaint, Hint: func(_ *v1.Pod, _ fw.Event, _, o any) bool { return !o.(*v1.Node).Spec.Unschedulable }},
+		{Events: fw.PodUpdateToleration},
+	}
 }
 
 // TaintToleration keeps pods off nodes with taints that they do not tolerate,
 // and prefers nodes with fewer of the PreferNoSchedule kind.
-type TaintToleration struct{}
+type TaintToleration struct{ fw.Local }
 
 // Name implements framework.Plugin.
 func (TaintToleration) Name() string { return "TaintToleration" }
 
+func repels(t *v1.Taint) bool {
+	return t.Effect == v1.TaintEffectNoSchedule || t.Effect == v1.TaintEffectNoExecute
+}
+
+// toleratesAll tells whether no taint of the node keeps the pod off it.
+func toleratesAll(pod *v1.Pod, n *v1.Node) bool {
+	if len(n.Spec.Taints) == 0 {
+		return true
+	}
+	_, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), n.Spec.Taints, pod.Spec.Tolerations, repels, true)
+	return !found
+}
+
 // Filter implements framework.FilterPlugin.
 func (TaintToleration) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
-	if len(n.Node.Spec.Taints) == 0 {
+	if toleratesAll(pod, n.Node) {
 		return nil
 	}
-	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Background(), n.Node.Spec.Taints, pod.Spec.Tolerations, func(t *v1.Taint) bool {
-		return t.Effect == v1.TaintEffectNoSchedule || t.Effect == v1.TaintEffectNoExecute
-	}, true)
-	if !found {
-		return nil
-	}
-	return fw.NewStatus(fw.UnschedulableAndUnresolvable, fmt.Sprintf("node(s) had untolerated taint {%s: %s}", taint.Key, taint.Value))
+	return fw.NewStatus(fw.UnschedulableAndUnresolvable, "node(s) had untolerated taint(s)")
 }
 
 // Score implements framework.ScorePlugin.
 func (TaintToleration) Score(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) (int64, *fw.Status) {
 	var count int64
 	for i := range n.Node.Spec.Taints {
-		t := &n.Node.Spec.Taints[i]
-		if t.Effect == v1.TaintEffectPreferNoSchedule && !corev1helpers.TolerationsTolerateTaint(klog.Background(), pod.Spec.Tolerations, t, true) {
+		if t := &n.Node.Spec.Taints[i]; t.Effect == v1.TaintEffectPreferNoSchedule && !toleratesPreferred(pod, t) {
 			count++
 		}
 	}
 	return count, nil
+}
+
+func toleratesPreferred(pod *v1.Pod, taint *v1.Taint) bool {
+	for i := range pod.Spec.Tolerations {
+		t := &pod.Spec.Tolerations[i]
+		if (t.Effect == "" || t.Effect == v1.TaintEffectPreferNoSchedule) && t.ToleratesTaint(klog.Background(), taint, true) {
+			return true
+		}
+	}
+	return false
 }
 
 // NormalizeScore implements framework.ScoreNormalizer.
@@ -89,9 +112,20 @@ func (TaintToleration) NormalizeScore(_ context.Context, _ *fw.CycleState, _ *v1
 	normalize(scores, true)
 }
 
+// NormalizeByMax implements framework.MaxNormalizer.
+func (TaintToleration) NormalizeByMax(score, most int64) int64 { return normalized(score, most, true) }
+
 // EventsToRegister implements framework.EnqueueExtensions.
 func (TaintToleration) EventsToRegister() []fw.EventHint {
-	return []fw.EventHint{{Events: fw.NodeAdd | fw.NodeUpdateTaint}}
+	return []fw.EventHint{
+		{Events: fw.NodeAdd | fw.NodeUpdateTaint, Hint: func(pod *v1.Pod, _ fw.Event, old, o any) bool {
+			if n, ok := old.(*v1.Node); ok && toleratesAll(pod, n) {
+				return false
+			}
+			return toleratesAll(pod, o.(*v1.Node))
+		}},
+		{Events: fw.PodUpdateToleration},
+	}
 }
 
 // normalize brings scores to 0..MaxNodeScore, the best at the top.
@@ -101,52 +135,123 @@ func normalize(scores []int64, reverse bool) {
 		most = max(most, s)
 	}
 	for i := range scores {
-		if most == 0 {
-			if reverse {
-				scores[i] = fw.MaxNodeScore
-			}
-			continue
-		}
-		scores[i] = scores[i] * fw.MaxNodeScore / most
-		if reverse {
-			scores[i] = fw.MaxNodeScore - scores[i]
-		}
+		scores[i] = normalized(scores[i], most, reverse)
 	}
 }
 
+func normalized(score, most int64, reverse bool) int64 {
+	if most > 0 {
+		score = score * fw.MaxNodeScore / most
+	}
+	if reverse {
+		score = fw.MaxNodeScore - score
+	}
+	return score
+}
+
 // NodeAffinity keeps pods to the nodes that they select.
-type NodeAffinity struct{}
+type NodeAffinity struct{ fw.Local }
 
 // Name implements framework.Plugin.
 func (NodeAffinity) Name() string { return "NodeAffinity" }
 
-func selects(pod *v1.Pod) bool {
-	a := pod.Spec.Affinity
-	return len(pod.Spec.NodeSelector) > 0 || a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
+// required are the required node affinity terms of a pod; nil without any.
+func required(pod *v1.Pod) *v1.NodeSelector {
+	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	}
+	return nil
+}
+
+func selects(pod *v1.Pod) bool { return len(pod.Spec.NodeSelector) > 0 || required(pod) != nil }
+
+const (
+	requiredKey  = "NodeAffinity/required"
+	preferredKey = "NodeAffinity/preferred"
+)
+
+type requiredAffinity struct {
+	nodeaffinity.RequiredNodeAffinity
+}
+
+// Clone implements framework.StateData: nothing changes it.
+func (r requiredAffinity) Clone() fw.StateData { return r }
+
+type preferredAffinity struct {
+	*nodeaffinity.PreferredSchedulingTerms
+}
+
+// Clone implements framework.StateData: nothing changes it.
+func (p preferredAffinity) Clone() fw.StateData { return p }
+
+// PreFilter implements framework.PreFilterPlugin. Terms that name nodes, as a
+// DaemonSet's do, spare a look at all others.
+func (NodeAffinity) PreFilter(_ context.Context, state *fw.CycleState, pod *v1.Pod) (sets.Set[string], *fw.Status) {
+	if !selects(pod) {
+		return nil, fw.NewStatus(fw.Skip)
+	}
+	state.Write(requiredKey, requiredAffinity{nodeaffinity.GetRequiredNodeAffinity(pod)})
+	sel := required(pod)
+	if sel == nil {
+		return nil, nil
+	}
+	var names sets.Set[string]
+	for i := range sel.NodeSelectorTerms {
+		// Terms are alternatives: one that names no node allows all.
+		var term sets.Set[string]
+		for _, r := range sel.NodeSelectorTerms[i].MatchFields {
+			if r.Key != metav1.ObjectNameField || r.Operator != v1.NodeSelectorOpIn {
+				continue
+			}
+			if these := sets.New(r.Values...); term == nil {
+				term = these
+			} else {
+				term = term.Intersection(these)
+			}
+		}
+		if term == nil {
+			return nil, nil
+		}
+		names = names.Union(term)
+	}
+	if names != nil && names.Len() == 0 {
+		return nil, fw.NewStatus(fw.UnschedulableAndUnresolvable, "pod affinity terms conflict")
+	}
+	return names, nil
 }
 
 // Filter implements framework.FilterPlugin.
-func (NodeAffinity) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
-	if !selects(pod) {
-		return nil
+func (NodeAffinity) Filter(_ context.Context, state *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
+	r, ok := state.Read(requiredKey).(requiredAffinity)
+	if !ok {
+		r.RequiredNodeAffinity = nodeaffinity.GetRequiredNodeAffinity(pod)
 	}
-	if ok, _ := nodeaffinity.GetRequiredNodeAffinity(pod).Match(n.Node); ok {
+	if ok, _ := r.Match(n.Node); ok {
 		return nil
 	}
 	return fw.NewStatus(fw.UnschedulableAndUnresolvable, "node(s) didn't match Pod's node affinity/selector")
 }
 
-// Score implements framework.ScorePlugin.
-func (NodeAffinity) Score(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) (int64, *fw.Status) {
+// PreScore implements framework.PreScorePlugin.
+func (NodeAffinity) PreScore(_ context.Context, state *fw.CycleState, pod *v1.Pod, _ []*fw.NodeInfo) *fw.Status {
 	a := pod.Spec.Affinity
 	if a == nil || a.NodeAffinity == nil || len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
-		return 0, nil
+		return fw.NewStatus(fw.Skip)
 	}
 	terms, err := nodeaffinity.NewPreferredSchedulingTerms(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
 	if err != nil {
-		return 0, fw.AsStatus(err)
+		return fw.AsStatus(err)
 	}
-	return terms.Score(n.Node), nil
+	state.Write(preferredKey, preferredAffinity{terms})
+	return nil
+}
+
+// Score implements framework.ScorePlugin.
+func (NodeAffinity) Score(_ context.Context, state *fw.CycleState, _ *v1.Pod, n *fw.NodeInfo) (int64, *fw.Status) {
+	if terms, ok := state.Read(preferredKey).(preferredAffinity); ok {
+		return terms.Score(n.Node), nil
+	}
+	return 0, nil
 }
 
 // NormalizeScore implements framework.ScoreNormalizer.
@@ -154,23 +259,49 @@ func (NodeAffinity) NormalizeScore(_ context.Context, _ *fw.CycleState, _ *v1.Po
 	normalize(scores, false)
 }
 
+// NormalizeByMax implements framework.MaxNormalizer.
+func (NodeAffinity) NormalizeByMax(score, most int64) int64 { return normalized(score, most, false) }
+
 // EventsToRegister implements framework.EnqueueExtensions.
 func (NodeAffinity) EventsToRegister() []fw.EventHint {
-	return []fw.EventHint{{Events: fw.NodeAdd | fw.NodeUpdateLabel}}
+	return []fw.EventHint{{Events: fw.NodeAdd | fw.NodeUpdateLabel, Hint: func(pod *v1.Pod, _ fw.Event, old, o any) bool {
+		r := nodeaffinity.GetRequiredNodeAffinity(pod)
+		if n, ok := old.(*v1.Node); ok {
+			if matched, _ := r.Match(n); matched {
+				return false
+			}
+		}
+		matched, _ := r.Match(o.(*v1.Node))
+		return matched
+	}}}
 }
 
 // NodePorts keeps two pods from one host port.
-type NodePorts struct{}
+type NodePorts struct{ fw.Local }
 
 // Name implements framework.Plugin.
 func (NodePorts) Name() string { return "NodePorts" }
 
-// Filter implements framework.FilterPlugin.
-func (NodePorts) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
-	if len(n.Ports) == 0 {
-		return nil
+const portsKey = "NodePorts"
+
+type hostPorts []fw.HostPort
+
+// Clone implements framework.StateData: nothing changes it.
+func (p hostPorts) Clone() fw.StateData { return p }
+
+// PreFilter implements framework.PreFilterPlugin.
+func (NodePorts) PreFilter(_ context.Context, state *fw.CycleState, pod *v1.Pod) (sets.Set[string], *fw.Status) {
+	ports := fw.HostPorts(pod)
+	if len(ports) == 0 {
+		return nil, fw.NewStatus(fw.Skip)
 	}
-	if n.PortsConflict(fw.HostPorts(pod)) {
+	state.Write(portsKey, hostPorts(ports))
+	return nil, nil
+}
+
+// Filter implements framework.FilterPlugin.
+func (NodePorts) Filter(_ context.Context, state *fw.CycleState, _ *v1.Pod, n *fw.NodeInfo) *fw.Status {
+	if ports, ok := state.Read(portsKey).(hostPorts); ok && n.PortsConflict(ports) {
 		return fw.NewStatus(fw.Unschedulable, "node(s) didn't have free ports for the requested pod ports")
 	}
 	return nil
@@ -178,5 +309,12 @@ func (NodePorts) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n *fw.
 
 // EventsToRegister implements framework.EnqueueExtensions.
 func (NodePorts) EventsToRegister() []fw.EventHint {
-	return []fw.EventHint{{Events: fw.NodeAdd | fw.AssignedPodDelete}}
+	return []fw.EventHint{
+		{Events: fw.NodeAdd},
+		{Events: fw.AssignedPodDelete, Hint: func(pod *v1.Pod, _ fw.Event, old, _ any) bool {
+			n := fw.NodeInfo{}
+			n.AddPod(fw.NewPodInfo(old.(*v1.Pod)))
+			return n.PortsConflict(fw.HostPorts(pod))
+		}},
+	}
 }

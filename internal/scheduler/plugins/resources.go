@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sort"
+	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -19,7 +20,8 @@ type requests struct{ *fw.PodRequests }
 // Clone implements framework.StateData: nothing changes it.
 func (r requests) Clone() fw.StateData { return r }
 
-func requestsOf(state *fw.CycleState, pod *v1.Pod) *fw.PodRequests {
+// Requests are those of the pod of a cycle, computed once.
+func Requests(state *fw.CycleState, pod *v1.Pod) *fw.PodRequests {
 	if r, ok := state.Read(requestsKey).(requests); ok {
 		return r.PodRequests
 	}
@@ -30,19 +32,21 @@ func requestsOf(state *fw.CycleState, pod *v1.Pod) *fw.PodRequests {
 
 // NodeResourcesFit keeps pods to nodes with room for what they request, and
 // prefers the least allocated (or, with Most, the most).
-type NodeResourcesFit struct{ Most bool }
+type NodeResourcesFit struct {
+	fw.Local
+	Most bool
+}
 
 // Name implements framework.Plugin.
 func (NodeResourcesFit) Name() string { return "NodeResourcesFit" }
 
 // Filter implements framework.FilterPlugin.
 func (NodeResourcesFit) Filter(_ context.Context, state *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
-	r := requestsOf(state, pod)
+	r := Requests(state, pod)
 	var reasons []string
 	hopeless := false
 	if len(n.Pods)+1 > n.Allocatable.AllowedPodNumber {
 		reasons = append(reasons, "Too many pods")
-		hopeless = n.Allocatable.AllowedPodNumber == 0
 	}
 	short := func(name string, want, used, have int64) {
 		if want > 0 && want > have-used {
@@ -74,47 +78,89 @@ func (NodeResourcesFit) Filter(_ context.Context, state *fw.CycleState, pod *v1.
 
 // Score implements framework.ScorePlugin.
 func (f NodeResourcesFit) Score(_ context.Context, state *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) (int64, *fw.Status) {
-	r := requestsOf(state, pod)
-	part := func(used, have int64) int64 {
-		if have == 0 || used > have {
-			return 0
+	r := Requests(state, pod)
+	var sum, weights int64
+	add := func(used, have int64) {
+		if have == 0 {
+			return
 		}
-		if f.Most {
-			return used * fw.MaxNodeScore / have
+		weights++
+		switch {
+		case f.Most:
+			sum += min(used, have) * fw.MaxNodeScore / have
+		case used <= have:
+			sum += (have - used) * fw.MaxNodeScore / have
 		}
-		return (have - used) * fw.MaxNodeScore / have
 	}
-	cpu := part(n.NonZeroCPU+r.NonZeroCPU, n.Allocatable.MilliCPU)
-	memory := part(n.NonZeroMemory+r.NonZeroMemory, n.Allocatable.Memory)
-	return (cpu + memory) / 2, nil
+	add(n.NonZeroCPU+r.NonZeroCPU, n.Allocatable.MilliCPU)
+	add(n.NonZeroMemory+r.NonZeroMemory, n.Allocatable.Memory)
+	if weights == 0 {
+		return 0, nil
+	}
+	return sum / weights, nil
 }
 
 // EventsToRegister implements framework.EnqueueExtensions.
 func (NodeResourcesFit) EventsToRegister() []fw.EventHint {
-	return []fw.EventHint{{Events: fw.NodeAdd | fw.NodeUpdateAllocatable | fw.AssignedPodDelete | fw.AssignedPodScaleDown | fw.PodUpdate}}
+	return []fw.EventHint{
+		{Events: fw.AssignedPodDelete | fw.AssignedPodScaleDown | fw.PodUpdateScaleDown},
+		{Events: fw.NodeAdd | fw.NodeUpdateAllocatable, Hint: func(pod *v1.Pod, _ fw.Event, old, o any) bool {
+			r, is := fw.NewPodRequests(pod, false), fw.NewResource(o.(*v1.Node).Status.Allocatable)
+			if !is.Holds(&r.Requested) {
+				return false // not even without any other pod
+			}
+			n, ok := old.(*v1.Node)
+			return !ok || grew(fw.NewResource(n.Status.Allocatable), is, &r.Requested)
+		}},
+	}
 }
 
-// BalancedAllocation prefers nodes whose CPU and memory are used alike.
-type BalancedAllocation struct{}
+// grew tells whether there is more of anything that want asks for.
+func grew(was, is fw.Resource, want *fw.Resource) bool {
+	if is.AllowedPodNumber > was.AllowedPodNumber || want.MilliCPU > 0 && is.MilliCPU > was.MilliCPU || want.Memory > 0 && is.Memory > was.Memory ||
+		want.EphemeralStorage > 0 && is.EphemeralStorage > was.EphemeralStorage {
+		return true
+	}
+	for k, v := range want.Scalar {
+		if v > 0 && is.Scalar[k] > was.Scalar[k] {
+			return true
+		}
+	}
+	return false
+}
+
+// BalancedAllocation prefers nodes whose CPU and memory the pod brings closer
+// to being used alike.
+type BalancedAllocation struct{ fw.Local }
 
 // Name implements framework.Plugin.
 func (BalancedAllocation) Name() string { return "NodeResourcesBalancedAllocation" }
 
+// PreScore implements framework.PreScorePlugin.
+func (BalancedAllocation) PreScore(_ context.Context, state *fw.CycleState, pod *v1.Pod, _ []*fw.NodeInfo) *fw.Status {
+	if r := Requests(state, pod); r.Requested.MilliCPU == 0 && r.Requested.Memory == 0 {
+		return fw.NewStatus(fw.Skip) // nothing to balance
+	}
+	return nil
+}
+
 // Score implements framework.ScorePlugin.
 func (BalancedAllocation) Score(_ context.Context, state *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) (int64, *fw.Status) {
-	r := requestsOf(state, pod)
-	if r.Requested.MilliCPU == 0 && r.Requested.Memory == 0 {
-		return 0, nil // best effort: nothing to balance
+	r := Requests(state, pod)
+	without := balance(n, 0, 0)
+	with := balance(n, r.Requested.MilliCPU, r.Requested.Memory)
+	return fw.MaxNodeScore/2 + (fw.MaxNodeScore/2+with-without)/2, nil
+}
+
+// balance is how alike CPU and memory of the node are used with so much more
+// of them.
+func balance(n *fw.NodeInfo, cpu, memory int64) int64 {
+	if n.Allocatable.MilliCPU == 0 || n.Allocatable.Memory == 0 {
+		return fw.MaxNodeScore // one resource is always alike
 	}
-	part := func(used, have int64) float64 {
-		if have == 0 {
-			return 1
-		}
-		return math.Min(1, float64(used)/float64(have))
-	}
-	cpu := part(n.Requested.MilliCPU+r.Requested.MilliCPU, n.Allocatable.MilliCPU)
-	memory := part(n.Requested.Memory+r.Requested.Memory, n.Allocatable.Memory)
-	return int64((1 - math.Abs(cpu-memory)/2) * float64(fw.MaxNodeScore)), nil
+	part := func(used, have int64) float64 { return math.Min(1, float64(used)/float64(have)) }
+	deviation := math.Abs((part(n.Requested.MilliCPU+cpu, n.Allocatable.MilliCPU) - part(n.Requested.Memory+memory, n.Allocatable.Memory)) / 2)
+	return int64((1 - deviation) * float64(fw.MaxNodeScore))
 }
 
 // Image sizes between which ImageLocality scores, upstream's.
@@ -124,7 +170,10 @@ const (
 )
 
 // ImageLocality prefers nodes that have the pod's images.
-type ImageLocality struct{ View fw.View }
+type ImageLocality struct {
+	fw.Local
+	View fw.View
+}
 
 // Name implements framework.Plugin.
 func (ImageLocality) Name() string { return "ImageLocality" }
@@ -141,7 +190,7 @@ func (l ImageLocality) Score(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n
 		for i := range cs {
 			count++
 			if s := l.View.Image(NormalizeImage(cs[i].Image)); s != nil && s.Nodes.Has(n.Node.Name) {
-				sum += int64(float64(s.Size) * float64(s.Nodes.Len()) / float64(total))
+				sum += int64(float64(s.Size) * (float64(s.Nodes.Len()) / float64(total)))
 			}
 		}
 	}
@@ -153,6 +202,27 @@ func (l ImageLocality) Score(_ context.Context, _ *fw.CycleState, pod *v1.Pod, n
 		return 0, nil
 	}
 	return fw.MaxNodeScore * (sum - minImage) / (most - minImage), nil
+}
+
+// Known describes all that Score reads of other nodes: what they have of the
+// pod's images. Scores of two times when it is equal are equal.
+func (l ImageLocality) Known(pod *v1.Pod) string {
+	var b []byte
+	each := func(cs []v1.Container) {
+		for i := range cs {
+			if s := l.View.Image(NormalizeImage(cs[i].Image)); s != nil {
+				b = strconv.AppendInt(append(b, '|'), int64(i), 10)
+				b = strconv.AppendInt(append(b, ':'), s.Size, 10)
+				b = strconv.AppendInt(append(b, '*'), int64(s.Nodes.Len()), 10)
+			}
+		}
+	}
+	each(pod.Spec.InitContainers)
+	each(pod.Spec.Containers)
+	if len(b) > 0 {
+		b = strconv.AppendInt(append(b, '/'), int64(len(l.View.Nodes())), 10)
+	}
+	return string(b)
 }
 
 // NormalizeImage adds the tag that an image name without one means.
