@@ -118,6 +118,7 @@ func (r random) node(i int) *v1.Node {
 func (r random) kind() func(*v1.Pod) {
 	cpu, memory, app := r.IntN(4)*250, r.IntN(3)<<29, fmt.Sprint("app", r.IntN(3))
 	image := []string{"web:1", "db:1", "none:1"}[r.IntN(3)]
+	lonely := r.chance(10)
 	tolerates, selects, prefers, ports, constrained, zoned := r.chance(30), r.chance(20), r.chance(30), r.chance(15), r.chance(30), r.chance(50)
 	return func(p *v1.Pod) {
 		p.Labels["app"] = app
@@ -143,6 +144,10 @@ func (r random) kind() func(*v1.Pod) {
 		}
 		if ports {
 			port(8080)(p)
+		}
+		if lonely {
+			p.Spec.Affinity = &v1.Affinity{PodAntiAffinity: &v1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []v1.PodAffinityTerm{
+				{TopologyKey: v1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}}}}}
 		}
 		if constrained {
 			key := v1.LabelHostname

@@ -34,7 +34,7 @@ func (cs *classes) find(ctx context.Context, p *profile, snap *snapshot, pod *v1
 			return nil
 		}
 	}
-	if snap.AnyAffinity() || pod.Spec.NodeName != "" || !p.interPod.PreScore(ctx, state, pod, nil).IsSkip() {
+	if pod.Spec.NodeName != "" || !p.interPod.PreScore(ctx, state, pod, nil).IsSkip() {
 		return nil
 	}
 	soft, err := p.spread.Soft(pod)

@@ -1,0 +1,136 @@
+package scheduler
+
+import (
+	"slices"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policylisters "k8s.io/client-go/listers/policy/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+
+	fw "keelson.dev/keelson/internal/scheduler/framework"
+)
+
+func priority(n int32, more ...func(*v1.Pod)) func(*v1.Pod) {
+	return func(p *v1.Pod) {
+		p.Spec.Priority = &n
+		for _, f := range more {
+			f(p)
+		}
+	}
+}
+
+func budget(app string, allowed int32) *policyv1.PodDisruptionBudget {
+	return &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Name: app, Namespace: "default"},
+		Spec:   policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}},
+		Status: policyv1.PodDisruptionBudgetStatus{DisruptionsAllowed: allowed}}
+}
+
+func app(name string) func(*v1.Pod) { return func(p *v1.Pod) { p.Labels["app"] = name } }
+
+func TestPreempt(t *testing.T) {
+	nodes := []*v1.Node{node("a", nil), node("b", nil)}
+	dying := func(p *v1.Pod) {
+		p.DeletionTimestamp = &metav1.Time{}
+		p.Status.Conditions = []v1.PodCondition{{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonPreemptionByScheduler}}
+	}
+	for _, c := range []struct {
+		name    string
+		placed  []*v1.Pod
+		budgets []any
+		pod     *v1.Pod
+		node    string
+		victims []string
+		message string
+	}{
+		{"the lowest priority", []*v1.Pod{pod("x", on("a", priority(2, cpu("2")))), pod("y", on("b", priority(1, cpu("2"))))}, nil, pod("p", priority(5, cpu("1"))), "b", []string{"y"},
+			"0/2 nodes are available: 2 Insufficient cpu."},
+		{"no more than must be", []*v1.Pod{pod("x", on("a", priority(9, cpu("2")))), pod("y", on("b", priority(1, cpu("1")))), pod("z", on("b", priority(2, cpu("1"))))}, nil, pod("p", priority(5, cpu("1"))), "b", []string{"y"},
+			"0/2 nodes are available: 2 Insufficient cpu."},
+		{"the fewest", []*v1.Pod{pod("x", on("a", priority(1, cpu("1")))), pod("y", on("a", priority(1, cpu("1")))), pod("z", on("b", priority(1, cpu("2"))))}, nil, pod("p", priority(5, cpu("2"))), "b", []string{"z"},
+			"0/2 nodes are available: 2 Insufficient cpu."},
+		{"not against a budget", []*v1.Pod{pod("x", on("a", priority(2, cpu("2"), app("free")))), pod("y", on("b", priority(1, cpu("2"), app("kept"))))}, []any{budget("kept", 0)}, pod("p", priority(5, cpu("1"))), "a", []string{"x"},
+			"0/2 nodes are available: 2 Insufficient cpu."},
+		{"against a budget if there is no other way", []*v1.Pod{pod("x", on("a", priority(9, cpu("2")))), pod("y", on("b", priority(1, cpu("2"), app("kept"))))}, []any{budget("kept", 0)}, pod("p", priority(5, cpu("1"))), "b", []string{"y"},
+			"0/2 nodes are available: 2 Insufficient cpu."},
+		{"nobody of lower priority", []*v1.Pod{pod("x", on("a", priority(5, cpu("2")))), pod("y", on("b", priority(9, cpu("2"))))}, nil, pod("p", priority(5, cpu("1"))), "", nil,
+			"0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."},
+		{"hopeless", nil, nil, pod("p", priority(5, cpu("3"))), "", nil,
+			"0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
+		{"never", []*v1.Pod{pod("x", on("a", priority(1, cpu("2")))), pod("y", on("b", priority(1, cpu("2"))))}, nil, pod("p", priority(5, cpu("1"), func(p *v1.Pod) { p.Spec.PreemptionPolicy = ptr.To(v1.PreemptNever) })), "", nil,
+			"0/2 nodes are available: 2 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."},
+		{"victims are ending", []*v1.Pod{pod("x", on("a", priority(1, cpu("2"), dying))), pod("y", on("b", priority(9, cpu("2"))))}, nil, pod("p", priority(5, cpu("1"), func(p *v1.Pod) { p.Status.NominatedNodeName = "a" })), "", nil,
+			"0/2 nodes are available: 2 Insufficient cpu. preemption: not eligible due to a terminating pod on the nominated node."},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := scheduler(t, nodes, c.placed...)
+			s.Rand = func(int) int { return 0 }
+			s.budgets = budgets(t, c.budgets)
+			a := &attempt{pod: c.pod, state: fw.NewCycleState()}
+			_, err := s.place(t.Context(), a.state, c.pod)
+			f := s.afterFailure(t.Context(), a, err)
+			if f == nil {
+				t.Fatal("the pod fits")
+			}
+			var victims []string
+			node := ""
+			if f.victims != nil {
+				node = f.victims.node
+				for _, v := range f.victims.victims {
+					victims = append(victims, v.Name)
+				}
+			}
+			if node != c.node || !slices.Equal(victims, c.victims) || f.err.Error() != c.message {
+				t.Errorf("node %q, victims %v, %q", node, victims, f.err)
+			}
+			if got := s.nominated.nodeOf[c.pod.UID]; got != c.node {
+				t.Errorf("nominated: %q", got)
+			}
+		})
+	}
+}
+
+func budgets(t *testing.T, list []any) policylisters.PodDisruptionBudgetLister {
+	t.Helper()
+	i := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	for _, b := range list {
+		if err := i.Add(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return policylisters.NewPodDisruptionBudgetLister(i)
+}
+
+// TestNominatedRoom: the room that a pod waits for is not given to one that
+// does not go before it.
+func TestNominatedRoom(t *testing.T) {
+	for _, c := range []struct {
+		priority int32
+		fits     bool
+	}{{1, false}, {5, false}, {6, true}} {
+		s := scheduler(t, []*v1.Node{node("a", nil)})
+		s.nominated.set(pod("waiting", priority(5, cpu("2"))), "a")
+		_, err := s.place(t.Context(), fw.NewCycleState(), pod("p", priority(c.priority, cpu("1"))))
+		if (err == nil) != c.fits {
+			t.Errorf("priority %d: %v", c.priority, err)
+		}
+	}
+}
+
+// TestMessage has the message of upstream's documentation.
+func TestMessage(t *testing.T) {
+	tainted := func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoSchedule}} }
+	small := func(n *v1.Node) { n.Status.Allocatable[v1.ResourceCPU] = resource.MustParse("100m") }
+	s := scheduler(t, []*v1.Node{node("a", tainted), node("b", small), node("c", small)})
+	a := &attempt{pod: pod("p", cpu("1")), state: fw.NewCycleState()}
+	_, err := s.place(t.Context(), a.state, a.pod)
+	got := s.afterFailure(t.Context(), a, err).err.Error()
+	want := "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+	if got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
