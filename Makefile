@@ -10,7 +10,7 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build up down reset test unit bench vet packages clean
+.PHONY: build up down reset test unit bench bench-compare vet packages clean
 
 build: $(BIN)
 
@@ -50,6 +50,12 @@ test: packages build vet unit
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
 	$(GO) test -run '^$$' -bench . ./internal/store/...
+
+# The API server against its peer and its limit; both in a module of their own.
+bench-compare: build
+	@command -v etcd >/dev/null || { echo "installing etcd-server, for the peer"; printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee /usr/sbin/policy-rc.d >/dev/null; $(SUDO) chmod +x /usr/sbin/policy-rc.d; \
+		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends etcd-server; s=$$?; $(SUDO) rm -f /usr/sbin/policy-rc.d; exit $$s; }
+	cd bench && $(GO) build -o ../bin/bench . && ../bin/bench -keelson ../bin/keelson compare
 
 clean:
 	rm -rf bin
