@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -173,13 +174,14 @@ func (c *comparison) constant(ctx context.Context, path string, body []byte) err
 	return err
 }
 
-// rounds3 measures each of procs once a round, and gives the medians.
+// measure measures each of procs once a round, and gives the medians.
 func (c *comparison) measure(figure string, procs []*process, f func(p *process, round int) (float64, error)) ([]float64, error) {
 	all := make([][]float64, len(procs))
 	for round := range c.rounds {
 		for i, p := range procs {
+			profiled := c.profiled(figure, p, round)
 			v, err := f(p, round)
-			if err != nil {
+			if err := errors.Join(err, profiled()); err != nil {
 				return nil, fmt.Errorf("%s: %w", p.name, err)
 			}
 			all[i] = append(all[i], v)
@@ -190,6 +192,50 @@ func (c *comparison) measure(figure string, procs []*process, f func(p *process,
 		out[i] = median(all[i])
 	}
 	return out, nil
+}
+
+// profiled takes a profile of Keelson's processor time in the first round, if
+// one is wanted; the function that it gives waits for it.
+func (c *comparison) profiled(figure string, p *process, round int) func() error {
+	if c.profile == "" || p != c.keelson || round > 0 {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() {
+		url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", p.url, max(1, int(c.window.Seconds())))
+		b, err := p.client.must(context.Background(), "GET", url, "*/*", nil)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(c.profile, figure+".pprof"), b, 0o644)
+		}
+		done <- err
+	}()
+	return func() error { return <-done }
+}
+
+// measureRate measures how often a second each of the three answers, and what
+// processor time an answer costs its servers: the first varies with what else
+// the machine does, the second hardly.
+func (c *comparison) measureRate(ctx context.Context, figure string, f func(ctx context.Context, p *process, round, client, n int) error) error {
+	cost := map[*process][]float64{}
+	v, err := c.measure(figure, c.all(), func(p *process, round int) (float64, error) {
+		before, err := p.cpu()
+		if err != nil {
+			return 0, err
+		}
+		r, err := rate(ctx, c.clients, c.window, func(ctx context.Context, client, n int) error { return f(ctx, p, round, client, n) })
+		if err != nil {
+			return 0, err
+		}
+		after, err := p.cpu()
+		cost[p] = append(cost[p], (after-before).Seconds()*1e6/(r*c.window.Seconds()))
+		return r, err
+	})
+	if err != nil {
+		return err
+	}
+	higher(figure+"/s", v[0], v[1], v[2])
+	lower(figure+", CPU µs", median(cost[c.keelson]), median(cost[c.peer]), median(cost[c.limit]))
+	return nil
 }
 
 func (c *comparison) all() []*process { return []*process{c.keelson, c.peer, c.limit} }
@@ -205,19 +251,16 @@ func (c *comparison) create(ctx context.Context) error {
 	if err := c.constant(ctx, collection, b); err != nil {
 		return err
 	}
-	v, err := c.measure("create", c.all(), func(p *process, round int) (float64, error) {
-		return rate(ctx, c.clients, c.window, func(ctx context.Context, client, n int) error {
-			code, _, err := p.client.drain(ctx, "POST", p.collection, "", fish(fmt.Sprintf("c-%d-%d-%d", round, client, n)))
-			if err == nil && code != http.StatusCreated {
-				err = fmt.Errorf("create answered %d", code)
-			}
-			return err
-		})
+	err = c.measureRate(ctx, "create", func(ctx context.Context, p *process, round, client, n int) error {
+		code, _, err := p.client.drain(ctx, "POST", p.collection, "", fish(fmt.Sprintf("c-%d-%d-%d", round, client, n)))
+		if err == nil && code != http.StatusCreated {
+			err = fmt.Errorf("create answered %d", code)
+		}
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	higher("create/s", v[0], v[1], v[2])
 	return c.empty(ctx)
 }
 
@@ -250,20 +293,13 @@ func (c *comparison) get(ctx context.Context) error {
 	if err := c.ensure(ctx, "one"); err != nil {
 		return err
 	}
-	v, err := c.measure("get", c.all(), func(p *process, _ int) (float64, error) {
-		return rate(ctx, c.clients, c.window, func(ctx context.Context, _, _ int) error {
-			code, _, err := p.client.drain(ctx, "GET", p.collection+"/one", "", nil)
-			if err == nil && code != http.StatusOK {
-				err = fmt.Errorf("get answered %d", code)
-			}
-			return err
-		})
-	})
-	if err != nil {
+	return c.measureRate(ctx, "get", func(ctx context.Context, p *process, _, _, _ int) error {
+		code, _, err := p.client.drain(ctx, "GET", p.collection+"/one", "", nil)
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("get answered %d", code)
+		}
 		return err
-	}
-	higher("get/s", v[0], v[1], v[2])
-	return nil
+	})
 }
 
 // fill makes the objects that lists have.

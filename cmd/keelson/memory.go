@@ -3,12 +3,42 @@ package main
 import (
 	"bufio"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+const (
+	// leastGrowth is how much a heap may grow, in bytes, before it is collected,
+	// however small it is: else a burst of requests to a small cluster pays
+	// for a collection every few milliseconds.
+	leastGrowth = 32 << 20
+	// growth is, in percent, that of a big heap: a control plane is idle most of
+	// the time, and memory matters more than the collector's share of the processor.
+	growth = 50
+)
+
+// paceCollector keeps the collector to this pace. It is set anew after each
+// collection, by the finalizer of an object that nothing refers to.
+func paceCollector() {
+	type sentinel struct{ _ [16]byte }
+	var set func(*sentinel)
+	set = func(*sentinel) {
+		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+		metrics.Read(live)
+		percent := growth
+		if n := live[0].Value.Uint64(); n > 0 {
+			percent = max(percent, int(min(leastGrowth*100/n, 1000)))
+		}
+		debug.SetGCPercent(percent)
+		runtime.SetFinalizer(&sentinel{}, set)
+	}
+	set(nil)
+}
 
 // releaseStart gives back what only the start needed: free memory of the heap,
 // and the pages of the program itself. Its pages are files' pages: those that

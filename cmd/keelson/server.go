@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -110,9 +109,7 @@ func serve(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	// A control plane is idle most of the time: memory matters more than the
-	// collector's share of the processor.
-	debug.SetGCPercent(50)
+	paceCollector()
 	begin := time.Now()
 	o.Progress = func(step string, took time.Duration) {
 		fmt.Printf("%-16s %8s\n", step, took.Round(100*time.Microsecond))

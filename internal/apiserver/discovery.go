@@ -308,6 +308,9 @@ func (r *call) serveNonResource() error {
 		return nil
 	}
 	parts := strings.Split(path, "/")
+	if len(parts) > 1 && parts[0] == "debug" && parts[1] == "pprof" {
+		return r.profile(parts[2:])
+	}
 	if r.req.Method != http.MethodGet && r.req.Method != http.MethodHead {
 		return r.notFoundPath()
 	}

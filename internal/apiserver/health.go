@@ -3,6 +3,7 @@ package apiserver
 import (
 	"fmt"
 	"net/http"
+	"net/http/pprof"
 	"sort"
 	"strings"
 
@@ -74,6 +75,26 @@ func (s *Server) storeAlive() error {
 	if f, ok := s.Store.(interface{ Err() error }); ok {
 		return f.Err()
 	}
+	return nil
+}
+
+// profile serves Go's profiles below /debug/pprof, as upstream does.
+func (r *call) profile(parts []string) error {
+	r.code = http.StatusOK
+	h := pprof.Index
+	if len(parts) > 0 {
+		switch parts[0] {
+		case "cmdline":
+			h = pprof.Cmdline
+		case "profile":
+			h = pprof.Profile
+		case "symbol":
+			h = pprof.Symbol
+		case "trace":
+			h = pprof.Trace
+		}
+	}
+	h(r.w, r.req)
 	return nil
 }
 
