@@ -1,11 +1,13 @@
 package scheduler_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -73,11 +75,28 @@ func condition(p *v1.Pod, kind v1.PodConditionType) v1.PodCondition {
 
 func bound(p *v1.Pod, _ watch.EventType) bool { return p.Spec.NodeName != "" }
 
-// reason waits until the pod is not scheduled for a reason, and gives the message.
-func reason(t *testing.T, client kubernetes.Interface, name, why string) string {
+// refused waits until the pod is not scheduled for a reason, with a message. It
+// may be another one at first: caches may lag behind the test's writes.
+func refused(t *testing.T, client kubernetes.Interface, name, why, message string) {
 	t.Helper()
-	p := until(t, client, name, func(p *v1.Pod, _ watch.EventType) bool { return condition(p, v1.PodScheduled).Reason == why })
-	return condition(p, v1.PodScheduled).Message
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	w, err := client.CoreV1().Pods(ns).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	last := ""
+	for ev := range w.ResultChan() {
+		if p, is := ev.Object.(*v1.Pod); is {
+			c := condition(p, v1.PodScheduled)
+			if c.Reason == why && c.Message == message {
+				return
+			}
+			last = c.Message
+		}
+	}
+	t.Fatalf("pod %s is not scheduled: %q\nwant %q", name, last, message)
 }
 
 // event waits for an event about a pod.
@@ -155,9 +174,7 @@ func TestGates(t *testing.T) {
 	client, _ := start(t, 1)
 	create(t, client, pod("foreign", func(p *v1.Pod) { p.Spec.SchedulerName = "another" }))
 	create(t, client, pod("gated", func(p *v1.Pod) { p.Spec.SchedulingGates = []v1.PodSchedulingGate{{Name: "example.com/quota"}} }))
-	if got := reason(t, client, "gated", v1.PodReasonSchedulingGated); got != "Scheduling is blocked due to non-empty scheduling gates" {
-		t.Error(got)
-	}
+	refused(t, client, "gated", v1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates")
 	p, err := client.CoreV1().Pods(ns).Get(t.Context(), "gated", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -190,19 +207,15 @@ func TestVolumes(t *testing.T) {
 	client, _ := start(t, 2)
 	ctx := t.Context()
 	create(t, client, pod("early", uses("none")))
-	if got, want := reason(t, client, "early", v1.PodReasonUnschedulable),
-		`0/2 nodes are available: persistentvolumeclaim "none" not found. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.`; got != want {
-		t.Errorf("%s\nwant %s", got, want)
-	}
+	refused(t, client, "early", v1.PodReasonUnschedulable,
+		`0/2 nodes are available: persistentvolumeclaim "none" not found. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.`)
 	claims := client.CoreV1().PersistentVolumeClaims(ns)
 	if _, err := claims.Create(ctx, claim("immediate", ""), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	create(t, client, pod("waits", uses("immediate")))
-	if got, want := reason(t, client, "waits", v1.PodReasonUnschedulable),
-		"0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."; got != want {
-		t.Errorf("%s\nwant %s", got, want)
-	}
+	refused(t, client, "waits", v1.PodReasonUnschedulable,
+		"0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
 
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Provisioner: "example.com/disk", VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)}
 	if _, err := client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil {
@@ -259,10 +272,8 @@ func TestVolumes(t *testing.T) {
 		}
 		p.Spec.NodeSelector = map[string]string{v1.LabelHostname: other}
 	}))
-	if got, want := reason(t, client, "elsewhere", v1.PodReasonUnschedulable), "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, "+
-		"1 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."; got != want {
-		t.Errorf("%s\nwant %s", got, want)
-	}
+	refused(t, client, "elsewhere", v1.PodReasonUnschedulable, "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, "+
+		"1 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
 }
 
 // TestMetrics: the scheduler's metrics are served with the API server's.
@@ -271,7 +282,8 @@ func TestMetrics(t *testing.T) {
 	create(t, client, pod("p"))
 	until(t, client, "p", bound)
 	create(t, client, pod("q", func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "node"} }))
-	reason(t, client, "q", v1.PodReasonUnschedulable)
+	refused(t, client, "q", v1.PodReasonUnschedulable, "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. "+
+		"preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
 	h, err := rest.HTTPClientFor(c.Config)
 	if err != nil {
 		t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/clock"
 
 	fw "keelson.dev/keelson/internal/scheduler/framework"
+	"keelson.dev/keelson/internal/scheduler/plugins"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -139,7 +140,7 @@ func (s *Scheduler) try(ctx context.Context, w *waiter, pod *v1.Pod) {
 	node, err := s.place(ctx, a.state, pod)
 	if err == nil {
 		s.nominated.set(pod, "")
-		s.snapshot.placeLocked(fw.NewPodInfo(pod).At(node), node, true)
+		s.snapshot.placeLocked(fw.NewPodInfoOf(pod, plugins.Requests(a.state, pod)).At(node), node, true)
 		err = s.reserve(ctx, a, node)
 	}
 	f := s.afterFailure(ctx, a, err)

@@ -53,7 +53,12 @@ type PodAffinityTerms struct {
 
 // NewPodInfo parses pod.
 func NewPodInfo(pod *v1.Pod) *PodInfo {
-	return &PodInfo{Pod: pod, Requests: NewPodRequests(pod, true), Affinity: ParseAffinity(pod), Ports: HostPorts(pod), Claims: Claims(pod)}
+	return NewPodInfoOf(pod, NewPodRequests(pod, true))
+}
+
+// NewPodInfoOf does so where the pod's requests have been computed before.
+func NewPodInfoOf(pod *v1.Pod, r *PodRequests) *PodInfo {
+	return &PodInfo{Pod: pod, Requests: r, Affinity: ParseAffinity(pod), Ports: HostPorts(pod), Claims: Claims(pod)}
 }
 
 // At gives the same for the pod on a node: what NewPodInfo has read does not
