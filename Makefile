@@ -6,11 +6,13 @@ GOFLAGS := -trimpath
 LDFLAGS := -s -w
 # What a node needs from Debian.
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static
+# What the tests need beyond it: a web server for an image, and the store's peer.
+TEST_PACKAGES := nginx etcd-server
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build up down reset test unit bench bench-compare vet packages clean
+.PHONY: build up down reset test unit bench bench-compare vet packages test-packages clean
 
 build: $(BIN)
 
@@ -23,10 +25,20 @@ $(BIN): images
 images:
 	@for i in pause demo; do CGO_ENABLED=0 $(GO) build $(GOFLAGS) -ldflags '$(LDFLAGS)' -o internal/node/images/bin/$$i ./cmd/keelson-images/$$i; done
 
-# Installs what is missing, and nothing if nothing is.
+# Installs what is missing, and nothing if nothing is. No service is started.
+define install
+	@missing=; for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing$$missing"; \
+		[ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee /usr/sbin/policy-rc.d >/dev/null; $(SUDO) chmod +x /usr/sbin/policy-rc.d; ours=1; }; \
+		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; status=$$?; \
+		[ -z "$$ours" ] || $(SUDO) rm -f /usr/sbin/policy-rc.d; exit $$status; fi
+endef
+
 packages:
-	@missing=; for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then echo "installing$$missing"; $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; fi
+	$(call install,$(PACKAGES))
+
+test-packages: packages
+	$(call install,$(TEST_PACKAGES))
 
 up: packages build
 	$(SUDO) $(BIN) up
@@ -45,16 +57,15 @@ vet: images
 unit: images
 	$(GO) test -timeout 10m ./...
 
-test: packages build vet unit
+test: test-packages build vet unit
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
+	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
 	$(GO) test -run '^$$' -bench . ./internal/store/...
 
 # The API server against its peer and its limit; both in a module of their own.
-bench-compare: build
-	@command -v etcd >/dev/null || { echo "installing etcd-server, for the peer"; printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee /usr/sbin/policy-rc.d >/dev/null; $(SUDO) chmod +x /usr/sbin/policy-rc.d; \
-		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends etcd-server; s=$$?; $(SUDO) rm -f /usr/sbin/policy-rc.d; exit $$s; }
+bench-compare: test-packages build
 	cd bench && $(GO) build -o ../bin/bench . && ../bin/bench -keelson ../bin/keelson compare
 
 clean:

@@ -84,6 +84,14 @@ func runName(dataDir string) string {
 	return fmt.Sprintf("%08x", h)
 }
 
+// Endpoint is the CRI socket of the node's runtime.
+func (m *Machine) Endpoint() string {
+	if m.o.Runtime != "" {
+		return m.o.Runtime
+	}
+	return containerd.Existing(m.containerd).Endpoint()
+}
+
 // Clean stops the node's pods and its runtime, and takes its network down.
 func (m *Machine) Clean(ctx context.Context) error {
 	m.containerd.CNIConf = filepath.Join(m.cni.Dir, "net.d")

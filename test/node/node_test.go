@@ -33,7 +33,7 @@ import (
 
 const image = "keelson.local/demo"
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,12 +44,14 @@ func freePort(t *testing.T) int {
 }
 
 type env struct {
-	*testing.T
+	testing.TB
 	client *kubernetes.Clientset
 	cfg    *rest.Config
+	// runtime is the CRI socket.
+	runtime string
 }
 
-func start(t *testing.T) *env {
+func start(t testing.TB) *env {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test runs containers: run it as root (make test does)")
@@ -93,7 +95,7 @@ func start(t *testing.T) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &env{t, kubernetes.NewForConfigOrDie(cfg), cfg}
+	return &env{t, kubernetes.NewForConfigOrDie(cfg), cfg, m.Endpoint()}
 }
 
 // pod waits until the pod is as ok wants it.
@@ -165,9 +167,14 @@ func (e *env) exec(pod, container string, stdin string, command ...string) strin
 
 func TestNode(t *testing.T) {
 	e := start(t)
-	t.Run("Deployment", func(t *testing.T) { (&env{t, e.client, e.cfg}).deployment() })
-	t.Run("Pod", func(t *testing.T) { (&env{t, e.client, e.cfg}).everything() })
-	t.Run("RestartPolicy", func(t *testing.T) { (&env{t, e.client, e.cfg}).restarts() })
+	for name, f := range map[string]func(*env, *testing.T){
+		"Deployment":    func(e *env, _ *testing.T) { e.deployment() },
+		"Nginx":         (*env).nginx,
+		"Pod":           func(e *env, _ *testing.T) { e.everything() },
+		"RestartPolicy": func(e *env, _ *testing.T) { e.restarts() },
+	} {
+		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime}, t) })
+	}
 }
 
 func (e *env) deployment() {
@@ -179,24 +186,7 @@ func (e *env) deployment() {
 	if err != nil {
 		e.Fatal(err)
 	}
-	wctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	w, err := e.client.AppsV1().Deployments("default").Watch(wctx, metav1.ListOptions{})
-	if err != nil {
-		e.Fatal(err)
-	}
-	available := int32(0)
-	for ev := range w.ResultChan() {
-		if d, ok := ev.Object.(*appsv1.Deployment); ok {
-			if available = d.Status.AvailableReplicas; available == 3 {
-				break
-			}
-		}
-	}
-	w.Stop()
-	if available != 3 {
-		e.Fatalf("%d of 3 replicas are available", available)
-	}
+	e.available("web", 3)
 	pods, err := e.client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=web"})
 	if err != nil {
 		e.Fatal(err)
@@ -220,6 +210,27 @@ func (e *env) deployment() {
 		e.Fatal(err)
 	}
 	e.gone("app=web")
+}
+
+// available waits until the deployment has n available replicas.
+func (e *env) available(name string, n int32) {
+	e.Helper()
+	ctx, cancel := context.WithTimeout(e.Context(), time.Minute)
+	defer cancel()
+	w, err := e.client.AppsV1().Deployments("default").Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	if err != nil {
+		e.Fatal(err)
+	}
+	defer w.Stop()
+	available := int32(0)
+	for ev := range w.ResultChan() {
+		if d, ok := ev.Object.(*appsv1.Deployment); ok {
+			if available = d.Status.AvailableReplicas; available == n {
+				return
+			}
+		}
+	}
+	e.Fatalf("%d of %d replicas of %s are available", available, n, name)
 }
 
 // answers says that the web server in the pod has begun to listen.

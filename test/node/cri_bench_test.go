@@ -1,0 +1,138 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/images"
+)
+
+// BenchmarkDeploymentAgainstCRI compares the time from the creation of a
+// deployment until its three pods are Ready with that of the bare calls of the
+// runtime for the same sandboxes and containers, three at once, turn by turn.
+// ×CRI is the ratio.
+func BenchmarkDeploymentAgainstCRI(b *testing.B) {
+	e := start(b)
+	runtime, err := cri.Connect(b.Context(), e.runtime)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer runtime.Close()
+	e.deploy(b) // pulls the images
+	var whole, bare time.Duration
+	for i := range b.N {
+		whole += e.deploy(b)
+		bare += e.bare(b, runtime, i)
+	}
+	b.ReportMetric(float64(whole.Milliseconds())/float64(b.N), "ms/deployment")
+	b.ReportMetric(float64(bare.Milliseconds())/float64(b.N), "ms/CRI")
+	b.ReportMetric(whole.Seconds()/bare.Seconds(), "×CRI")
+}
+
+// deploy has three pods become Ready, and go again.
+func (e *env) deploy(b *testing.B) time.Duration {
+	labels := map[string]string{"app": "bench"}
+	begin := time.Now()
+	_, err := e.client.AppsV1().Deployments("default").Create(b.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "bench"},
+		Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](3), Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{
+				TerminationGracePeriodSeconds: ptr.To[int64](1),
+				Containers:                    []v1.Container{{Name: "web", Image: image, ImagePullPolicy: v1.PullIfNotPresent}}}}}}, metav1.CreateOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e.available("bench", 3)
+	took := time.Since(begin)
+	if err := e.client.AppsV1().Deployments("default").Delete(b.Context(), "bench", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}); err != nil {
+		b.Fatal(err)
+	}
+	e.gone("app=bench")
+	return took
+}
+
+// bare has the runtime start what three such pods consist of.
+func (e *env) bare(b *testing.B, c *cri.Client, round int) time.Duration {
+	dir := b.TempDir()
+	errs := make([]error, 3)
+	sandboxes := make([]string, 3)
+	begin := time.Now()
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { sandboxes[i], errs[i] = bareCalls(b.Context(), c, dir, fmt.Sprintf("bare-%d-%d", round, i)) })
+	}
+	wg.Wait()
+	took := time.Since(begin)
+	for i, err := range errs {
+		if err != nil {
+			b.Error(err)
+		}
+		if sandboxes[i] == "" {
+			continue
+		}
+		if _, err := c.StopPodSandbox(b.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: sandboxes[i]}); err != nil {
+			b.Error(err)
+		}
+		if _, err := c.RemovePodSandbox(b.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandboxes[i]}); err != nil {
+			b.Error(err)
+		}
+	}
+	if b.Failed() {
+		b.FailNow()
+	}
+	return took
+}
+
+func bareCalls(ctx context.Context, c *cri.Client, dir, name string) (string, error) {
+	logs, files := filepath.Join(dir, name, "logs"), filepath.Join(dir, name, "files")
+	for _, d := range []string{filepath.Join(logs, "web"), files} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return "", err
+		}
+	}
+	for _, f := range []string{"hosts", "termination"} {
+		if err := os.WriteFile(filepath.Join(files, f), nil, 0o644); err != nil {
+			return "", err
+		}
+	}
+	sandbox := &runtimeapi.PodSandboxConfig{
+		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name}, Hostname: name, LogDirectory: logs,
+		DnsConfig: &runtimeapi.DNSConfig{}, Labels: map[string]string{"app": "bench"},
+		Linux: &runtimeapi.LinuxPodSandboxConfig{SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+			NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}, Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}}},
+	}
+	s, err := c.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox})
+	if err != nil {
+		return "", err
+	}
+	ct, err := c.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: s.PodSandboxId, SandboxConfig: sandbox, Config: &runtimeapi.ContainerConfig{
+		Metadata: &runtimeapi.ContainerMetadata{Name: "web"}, Image: &runtimeapi.ImageSpec{Image: images.Host + "/demo"}, LogPath: "web/0.log",
+		Envs: []*runtimeapi.KeyValue{{Key: "KUBERNETES_SERVICE_HOST", Value: []byte("10.96.0.1")}, {Key: "KUBERNETES_SERVICE_PORT", Value: []byte("443")}},
+		Mounts: []*runtimeapi.Mount{
+			{HostPath: filepath.Join(files, "hosts"), ContainerPath: "/etc/hosts"},
+			{HostPath: filepath.Join(files, "termination"), ContainerPath: "/dev/termination-log"},
+			{HostPath: files, ContainerPath: "/var/run/secrets/kubernetes.io/serviceaccount", Readonly: true},
+		},
+		Linux: &runtimeapi.LinuxContainerConfig{
+			Resources: &runtimeapi.LinuxContainerResources{CpuPeriod: 100_000, CpuShares: 2, OomScoreAdj: 1000},
+			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
+				MaskedPaths: []string{"/proc/kcore", "/proc/keys", "/proc/timer_list"}, ReadonlyPaths: []string{"/proc/sys", "/proc/irq", "/proc/bus"}},
+		},
+	}})
+	if err != nil {
+		return s.PodSandboxId, err
+	}
+	_, err = c.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: ct.ContainerId})
+	return s.PodSandboxId, err
+}
