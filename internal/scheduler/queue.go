@@ -285,12 +285,13 @@ func (q *queue) done(w *waiter) {
 
 // refuse puts a pod back that could not be placed: parked until an event that
 // a plugin in refused knows of, or backing off after an error (refused empty).
-// held keeps it there until release.
-func (q *queue) refuse(w *waiter, refused sets.Set[string], held bool) {
+// held keeps it there until release. It tells whether the pod still waits: it
+// may be gone, or have got a node otherwise.
+func (q *queue) refuse(w *waiter, refused sets.Set[string], held bool) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.all[w.pod.UID] != w {
-		return // deleted meanwhile
+		return false
 	}
 	var meanwhile []event
 	if w.where == inFlight {
@@ -316,6 +317,7 @@ func (q *queue) refuse(w *waiter, refused sets.Set[string], held bool) {
 		q.parked[w] = struct{}{}
 		q.incoming("unschedulable", "ScheduleAttemptFailure")
 	}
+	return true
 }
 
 // release lets a held pod be tried again; again says at once.

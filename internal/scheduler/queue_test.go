@@ -178,3 +178,18 @@ func TestQueueUpdates(t *testing.T) {
 	q.delete("gated")
 	q.expect(t, 0, 0, 0)
 }
+
+// TestQueueForgets: a pod that is gone while it is tried does not come back.
+func TestQueueForgets(t *testing.T) {
+	q, _ := testQueue()
+	q.put(nil, pod("p", nil), 0)
+	w := pop(t, q)
+	q.delete("p")
+	if q.refuse(w, sets.New("Nodes"), false) {
+		t.Error("it still waits")
+	}
+	q.expect(t, 0, 0, 0)
+	if q.flying != 0 {
+		t.Errorf("%d pods in flight", q.flying)
+	}
+}

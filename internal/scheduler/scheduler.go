@@ -406,7 +406,10 @@ func (s *Scheduler) failed(ctx context.Context, a *attempt, f *aftermath) {
 		s.attempted(unschedulable, a.begin)
 	}
 	message := f.err.Error()
-	s.queue.refuse(a.w, f.refused, f.victims != nil)
+	if !s.queue.refuse(a.w, f.refused, f.victims != nil) {
+		s.nominate(a.pod, "")
+		return
+	}
 	if s.Recorder != nil {
 		s.Recorder.Event(a.pod, v1.EventTypeWarning, "FailedScheduling", message)
 	}
