@@ -15,21 +15,27 @@ import (
 const PodUIDLabel = "io.kubernetes.pod.uid"
 
 const (
-	// relistPeriod is how often the runtime is listed when it has no events.
+	// relistPeriod is how often a runtime without any events is listed, and
+	// safetyPeriod how often one is whose events are not CRI's.
 	relistPeriod = time.Second
+	safetyPeriod = 30 * time.Second
 	// reconnectDelay is the pause before a broken event stream is reopened.
 	reconnectDelay = time.Second
 )
 
 // WatchPods calls changed with the UID of each pod that has had a change in
-// the runtime, until ctx ends. It uses the runtime's event stream; where there
-// is none, or while it is broken, it relists and compares. It is allowed to
-// report a pod that has not changed.
+// the runtime, until ctx ends. It uses the runtime's event stream; a containerd
+// before 1.7 has one of its own only. Where there is none, or while it is
+// broken, it relists and compares. It is allowed to report a pod that has not
+// changed.
 func (c *Client) WatchPods(ctx context.Context, clk clock.Clock, changed func(podUID string)) {
 	log := klog.FromContext(ctx)
 	seen := map[string]podState{}
 	for ctx.Err() == nil {
 		err := c.stream(ctx, seen, changed)
+		if status.Code(err) == codes.Unimplemented {
+			err = c.exits(ctx, clk, seen, changed)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -68,8 +74,12 @@ func (c *Client) stream(ctx context.Context, seen map[string]podState, changed f
 }
 
 // podState is the states of a pod's sandboxes and containers by ID.
-type podState map[string]int32
+type podState map[string]string
 
+// ended is the state of a container or a sandbox that has.
+const ended = "ended"
+
+// relist reports the pods that differ from seen.
 func (c *Client) relist(ctx context.Context, seen map[string]podState, changed func(string)) {
 	sandboxes, err := c.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
@@ -80,7 +90,7 @@ func (c *Client) relist(ctx context.Context, seen map[string]podState, changed f
 		return
 	}
 	now := map[string]podState{}
-	add := func(uid, id string, state int32) {
+	add := func(uid, id, state string) {
 		if uid == "" {
 			return
 		}
@@ -90,10 +100,18 @@ func (c *Client) relist(ctx context.Context, seen map[string]podState, changed f
 		now[uid][id] = state
 	}
 	for _, s := range sandboxes.Items {
-		add(s.GetMetadata().GetUid(), s.Id, int32(s.State))
+		state := s.State.String()
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
+			state = ended
+		}
+		add(s.GetMetadata().GetUid(), s.Id, state)
 	}
 	for _, k := range containers.Containers {
-		add(k.Labels[PodUIDLabel], k.Id, int32(k.State))
+		state := k.State.String()
+		if k.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+			state = ended
+		}
+		add(k.Labels[PodUIDLabel], k.Id, state)
 	}
 	for uid, state := range now {
 		if !state.equal(seen[uid]) {

@@ -1,0 +1,90 @@
+package cri
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/utils/clock"
+)
+
+// settling are the pauses after which a list is tried again that does not show
+// yet what an event told of: CRI hears of it no sooner than we do.
+var settling = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond}
+
+// exits follows containerd's own events, of which the ends of containers are
+// enough: what else happens to them the agent does itself.
+func (c *Client) exits(ctx context.Context, clk clock.Clock, seen map[string]podState, changed func(string)) error {
+	if c.RuntimeName != "containerd" {
+		return status.Error(codes.Unimplemented, "the runtime has no events")
+	}
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "containerd-namespace", "k8s.io"))
+	defer cancel()
+	stream, err := eventsapi.NewEventsClient(c.conn).Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: []string{`topic=="/tasks/exit"`}})
+	if err != nil {
+		return err
+	}
+	exited, failed := make(chan string, 64), make(chan error, 1)
+	go func() {
+		for {
+			ev, err := stream.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			if id, ok := ofContainer(ev.GetEvent().GetValue()); ok {
+				select {
+				case exited <- id:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	// What happened while no stream was open is found by one list.
+	c.relist(ctx, seen, changed)
+	for {
+		select {
+		case id := <-exited:
+			for _, d := range settling {
+				if d > 0 {
+					<-clk.After(d)
+				}
+				c.relist(ctx, seen, changed)
+				if hasEnded(seen, id) || ctx.Err() != nil {
+					break
+				}
+			}
+		case <-clk.After(safetyPeriod):
+			c.relist(ctx, seen, changed)
+		case err := <-failed:
+			return err
+		}
+	}
+}
+
+// hasEnded says whether the last list showed the container or sandbox as ended,
+// or not at all.
+func hasEnded(seen map[string]podState, id string) bool {
+	for _, states := range seen {
+		if s, ok := states[id]; ok {
+			return s == ended
+		}
+	}
+	return true
+}
+
+// ofContainer gives the container of a TaskExit, if it is its first process
+// that has ended, not one that was executed in it.
+func ofContainer(value []byte) (string, bool) {
+	var exit events.TaskExit
+	if err := proto.Unmarshal(value, &exit); err != nil {
+		return "", false
+	}
+	return exit.ContainerID, exit.ID == exit.ContainerID
+}
