@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/apiserver/admission"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/cluster"
 )
@@ -30,6 +32,7 @@ type serverFlags struct {
 	nodeName, podCIDR, runtime              string
 	nodePort                                int
 	verbosity                               int
+	admission                               admission.Selection
 }
 
 func (f *serverFlags) add(c *cobra.Command) {
@@ -43,6 +46,11 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.podCIDR, "pod-cidr", "10.244.0.0/24", "range of the addresses of this machine's pods")
 	c.Flags().StringVar(&f.runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
 	c.Flags().IntVar(&f.nodePort, "node-port", 10250, "port of the node's HTTP server")
+	names := strings.Join(admission.Names(), ", ")
+	c.Flags().StringSliceVar(&f.admission.Enable, "enable-admission-plugins", nil, "admission plugins to enable besides those that are on by default ("+
+		strings.Join(admission.DefaultNames(), ", ")+"). Comma-delimited list of admission plugins: "+names+". Their order here does not matter.")
+	c.Flags().StringSliceVar(&f.admission.Disable, "disable-admission-plugins", nil, "admission plugins to disable although they are on by default")
+	c.Flags().StringVar(&f.admission.ConfigFile, "admission-control-config-file", "", "file with the admission plugins' configuration (AdmissionConfiguration)")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
 }
 
@@ -62,7 +70,10 @@ func serverCommand() *cobra.Command {
 func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "admin.kubeconfig") }
 
 func (f *serverFlags) options() (cluster.Options, error) {
-	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes}
+	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission}
+	if err := f.admission.Validate(); err != nil {
+		return o, err
+	}
 	var err error
 	if o.ServiceCIDR, err = netip.ParsePrefix(f.serviceCIDR); err != nil {
 		return o, fmt.Errorf("--service-cidr %q: %w: give a range like 10.96.0.0/16", f.serviceCIDR, err)

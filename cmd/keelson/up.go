@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -120,9 +121,13 @@ func up(c *cobra.Command, f serverFlags) error {
 	if err := c.Flags().Set("data-dir", f.dataDir); err != nil {
 		return err
 	}
-	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "no-node", "node-name", "pod-cidr", "container-runtime-endpoint", "node-port", "v"} {
+	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "no-node", "node-name", "pod-cidr", "container-runtime-endpoint", "node-port", "enable-admission-plugins", "disable-admission-plugins", "admission-control-config-file", "v"} {
 		if fl := c.Flags().Lookup(name); fl != nil && (fl.Changed || name == "data-dir") {
-			args = append(args, "--"+name+"="+fl.Value.String())
+			value := fl.Value.String()
+			if list, ok := fl.Value.(pflag.SliceValue); ok {
+				value = strings.Join(list.GetSlice(), ",")
+			}
+			args = append(args, "--"+name+"="+value)
 		}
 	}
 	cmd := exec.Command(self, args...)

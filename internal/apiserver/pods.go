@@ -91,6 +91,12 @@ func (r *call) bindPod() error {
 			}
 			p.Annotations[k] = val
 		}
+		for k, val := range b.Labels {
+			if p.Labels == nil {
+				p.Labels = map[string]string{}
+			}
+			p.Labels[k] = val
+		}
 		setCondition(&p.Status, v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue, LastTransitionTime: metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second)}})
 		p.ResourceVersion = ""
 		return p, nil

@@ -16,9 +16,11 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
@@ -261,6 +263,16 @@ func (r *call) podStream() error {
 	if !opts.Stdin && !opts.Stdout && !opts.Stderr {
 		return badRequest("you must specify at least 1 of stdin, stdout, stderr")
 	}
+	var connect runtime.Object = opts
+	if sub == "attach" {
+		connect = &v1.PodAttachOptions{Container: opts.Container, Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr, TTY: opts.TTY}
+	}
+	if err := r.connect(connect); err != nil {
+		return err
+	}
+	if a, ok := connect.(*v1.PodAttachOptions); ok {
+		opts.Container, opts.Stdin, opts.Stdout, opts.Stderr, opts.TTY = a.Container, a.Stdin, a.Stdout, a.Stderr, a.TTY
+	}
 	name, err := container(pod, opts.Container)
 	if err != nil {
 		return err
@@ -298,6 +310,9 @@ func (r *call) podPortForward() error {
 	if err != nil {
 		return err
 	}
+	if err := r.connect(portForwardOptions(r.req.URL.Query())); err != nil {
+		return err
+	}
 	if pod.Spec.NodeName == "" {
 		return badRequest("pod %s does not have a host assigned", pod.Name)
 	}
@@ -324,13 +339,44 @@ func target(s string) (scheme, name, port string, err error) {
 	return scheme, name, port, nil
 }
 
-// proxyTo passes the request on to location, below which the rest of its path is.
-func (r *call) proxyTo(loc *url.URL, transport http.RoundTripper) error {
-	rest := ""
+// proxiedPath is what of the request's path is below the proxy.
+func (r *call) proxiedPath() string {
 	// parts: resource, name, "proxy", rest...
 	if len(r.info.Parts) > 3 {
-		rest = "/" + strings.Join(r.info.Parts[3:], "/")
+		return "/" + strings.Join(r.info.Parts[3:], "/")
 	}
+	return ""
+}
+
+func portForwardOptions(values url.Values) *v1.PodPortForwardOptions {
+	o := &v1.PodPortForwardOptions{}
+	for _, list := range values["ports"] {
+		for p := range strings.SplitSeq(list, ",") {
+			if n, err := strconv.ParseInt(p, 10, 32); err == nil {
+				o.Ports = append(o.Ports, int32(n))
+			}
+		}
+	}
+	return o
+}
+
+// connect has admission decide on a connection, which options describe.
+func (r *call) connect(options runtime.Object) error {
+	kinds, _, err := r.s.Scheme.ObjectKinds(options)
+	if err != nil {
+		return err
+	}
+	attrs := admission.NewAttributesRecord(options, nil, kinds[0], r.info.Namespace, r.info.Name, r.row.GroupVersionResource,
+		r.info.Subresource, admission.Connect, nil, false, r.user)
+	if err := r.mutate(attrs); err != nil {
+		return err
+	}
+	return r.validate(attrs)
+}
+
+// proxyTo passes the request on to location, below which the rest of its path is.
+func (r *call) proxyTo(loc *url.URL, transport http.RoundTripper) error {
+	rest := r.proxiedPath()
 	if strings.HasSuffix(r.req.URL.Path, "/") && !strings.HasSuffix(rest, "/") {
 		rest += "/"
 	}
@@ -346,6 +392,9 @@ func (r *call) proxyTo(loc *url.URL, transport http.RoundTripper) error {
 func (r *call) podProxy() error {
 	scheme, name, port, err := target(r.info.Name)
 	if err != nil {
+		return err
+	}
+	if err := r.connect(&v1.PodProxyOptions{Path: r.proxiedPath()}); err != nil {
 		return err
 	}
 	r.info.Name = name
@@ -382,6 +431,9 @@ var insecure http.RoundTripper = insecureTransport()
 func (r *call) serviceProxy() error {
 	scheme, name, port, err := target(r.info.Name)
 	if err != nil {
+		return err
+	}
+	if err := r.connect(&v1.ServiceProxyOptions{Path: r.proxiedPath()}); err != nil {
 		return err
 	}
 	r.info.Name = name
@@ -433,6 +485,9 @@ func (r *call) serviceProxy() error {
 func (r *call) nodeProxy() error {
 	_, name, _, err := target(r.info.Name)
 	if err != nil {
+		return err
+	}
+	if err := r.connect(&v1.NodeProxyOptions{Path: r.proxiedPath()}); err != nil {
 		return err
 	}
 	base, transport, err := r.node(name)

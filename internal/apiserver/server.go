@@ -48,6 +48,8 @@ type Config struct {
 	RuleResolver authorizer.RuleResolver
 	// Admission is the chain that every write passes; may be nil.
 	Admission admission.Interface
+	// Objects is admission's view of the objects; nil is the scheme's.
+	Objects admission.ObjectInterfaces
 	// Reservations take what a new or changed object of a resource needs
 	// beyond itself: a Service's addresses and ports.
 	Reservations map[schema.GroupResource]Reservation
@@ -116,6 +118,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
+	}
+	if cfg.Objects == nil {
+		cfg.Objects = admission.NewObjectInterfacesFromScheme(cfg.Scheme)
 	}
 	s := &Server{
 		Config: cfg,

@@ -253,7 +253,7 @@ func (r *call) mutate(a admission.Attributes) error {
 	if !ok || r.bare || !m.Handles(a.GetOperation()) {
 		return nil
 	}
-	return m.Admit(r.ctx(), a, admission.NewObjectInterfacesFromScheme(r.s.Scheme))
+	return m.Admit(r.ctx(), a, r.s.Objects)
 }
 
 func (r *call) validate(a admission.Attributes) error {
@@ -261,7 +261,7 @@ func (r *call) validate(a admission.Attributes) error {
 	if !ok || r.bare || !v.Handles(a.GetOperation()) {
 		return nil
 	}
-	return v.Validate(r.ctx(), a, admission.NewObjectInterfacesFromScheme(r.s.Scheme))
+	return v.Validate(r.ctx(), a, r.s.Objects)
 }
 
 // update replaces an object, or the part of it that strategy lets through.

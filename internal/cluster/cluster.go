@@ -16,7 +16,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -58,7 +57,9 @@ type Options struct {
 	NoDrain bool
 	// SimNodes is the number of simulated nodes.
 	SimNodes int
-	Clock    clock.WithTicker
+	// Admission selects and configures the admission plug-ins.
+	Admission kadmission.Selection
+	Clock     clock.WithTicker
 	// Progress, if set, is told of each step of the start.
 	Progress func(step string, took time.Duration)
 }
@@ -245,14 +246,10 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		return err
 	}
 	c.nodes = &nodeTransport{certs: c.Certs}
-	chain := admission.NewChainHandler(
-		kadmission.NewNamespaceLifecycle(live.Namespace),
-		kadmission.NewLimitRanger(c.Informers.Core().V1().LimitRanges().Lister()),
-		kadmission.NewServiceAccount(live),
-		kadmission.NewPriority(c.Informers.Scheduling().V1().PriorityClasses().Lister()),
-		kadmission.NewDefaultTolerationSeconds(),
-		kadmission.NewRoleEscalation(rbac, rbac),
-	)
+	chain, objects, err := c.admission(rbac, live)
+	if err != nil {
+		return err
+	}
 	others, err := c.aggregation()
 	if err != nil {
 		return err
@@ -261,7 +258,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Aggregation: others,
 		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Clock: c.Clock, Version: Version,
 		Authenticator: authn.New(authn.Config{ClientCA: c.Certs.Pool(), Tokens: tokens, Clock: c.Clock}),
-		Authorizer:    rbac, RuleResolver: rbac, Admission: chain, Tokens: tokens, Nodes: c.nodes,
+		Authorizer:    rbac, RuleResolver: rbac, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocator},
 		Recorded:     c.record,
 		Readiness:    map[string]func() error{"informer-sync": c.synced},

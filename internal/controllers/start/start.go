@@ -28,9 +28,11 @@ import (
 	"keelson.dev/keelson/internal/controllers/nodelifecycle"
 	"keelson.dev/keelson/internal/controllers/podgc"
 	"keelson.dev/keelson/internal/controllers/replicaset"
+	"keelson.dev/keelson/internal/controllers/resourcequota"
 	"keelson.dev/keelson/internal/controllers/rootca"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
 	"keelson.dev/keelson/internal/controllers/storageversionmigrator"
+	"keelson.dev/keelson/internal/controllers/volumeprotection"
 )
 
 // Context is what the controllers of a cluster are started with.
@@ -67,6 +69,9 @@ func starters(c Context) []starter {
 		{"endpointslice", endpointslice.Start},
 		{"node-lifecycle", nodelifecycle.Start},
 		{"pod-garbage-collector", podgc.Start},
+		{"resourcequota", resourcequota.Start},
+		{"pvc-protection", volumeprotection.StartClaims},
+		{"pv-protection", volumeprotection.StartVolumes},
 	}
 	if c.Metadata != nil && c.Discovery != nil {
 		all = append(all,

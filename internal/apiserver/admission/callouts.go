@@ -1,0 +1,164 @@
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/initializer"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/generic"
+	policymutating "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
+	policyvalidating "k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	webhookinit "k8s.io/apiserver/pkg/admission/plugin/webhook/initializer"
+	webhookmutating "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
+	webhookvalidating "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/tools/cache"
+)
+
+// callout is one of upstream's plug-ins that ask webhooks or CEL policies. It
+// is made when the first configuration for it appears: before that there is
+// nothing to ask, and making it takes the time of a CEL environment.
+type callout struct {
+	*admission.Handler
+	configured atomic.Bool
+	make       func() (admission.Interface, error)
+}
+
+func newCallout(handles *admission.Handler, configurations cache.SharedIndexInformer, construct func() (admission.Interface, error)) (*callout, error) {
+	c := &callout{Handler: handles, make: sync.OnceValues(construct)}
+	_, err := configurations.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
+		if !c.configured.Swap(true) {
+			go c.make() //nolint:errcheck // whoever needs it gets the error
+		}
+	}})
+	return c, err
+}
+
+// plugin is nil as long as nothing is configured.
+func (c *callout) plugin(a admission.Attributes) (admission.Interface, error) {
+	if !c.configured.Load() {
+		return nil, nil
+	}
+	p, err := c.make()
+	if err != nil {
+		return nil, admission.NewForbidden(a, err)
+	}
+	if w, ok := p.(interface{ WaitForReady() bool }); ok && !w.WaitForReady() {
+		return nil, admission.NewForbidden(a, errors.New("not yet ready to handle request"))
+	}
+	return p, nil
+}
+
+type mutatingCallout struct{ *callout }
+
+// Admit implements admission.MutationInterface.
+func (c mutatingCallout) Admit(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
+	p, err := c.plugin(a)
+	if p == nil || err != nil {
+		return err
+	}
+	return p.(admission.MutationInterface).Admit(ctx, a, o)
+}
+
+type validatingCallout struct{ *callout }
+
+// Validate implements admission.ValidationInterface.
+func (c validatingCallout) Validate(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
+	p, err := c.plugin(a)
+	if p == nil || err != nil {
+		return err
+	}
+	return p.(admission.ValidationInterface).Validate(ctx, a, o)
+}
+
+// excluded are what no policy and no webhook sees: they store nothing, and a
+// policy that asks an authorizer would call itself.
+var excluded = []schema.GroupResource{
+	{Group: "authentication.k8s.io", Resource: "selfsubjectreviews"},
+	{Group: "authentication.k8s.io", Resource: "tokenreviews"},
+	{Group: "authorization.k8s.io", Resource: "localsubjectaccessreviews"},
+	{Group: "authorization.k8s.io", Resource: "selfsubjectaccessreviews"},
+	{Group: "authorization.k8s.io", Resource: "selfsubjectrulesreviews"},
+	{Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
+}
+
+// refreshPolicies is how long a policy's change may take to be obeyed.
+const refreshPolicies = 20 * time.Millisecond
+
+var fastPolicies = sync.OnceFunc(func() { generic.SetPolicyRefreshIntervalForTests(refreshPolicies) })
+
+// initialize gives one of upstream's plug-ins what it asks for.
+func (e *Environment) initialize(p admission.Interface) error {
+	initializer.New(e.Client(), e.Dynamic(), e.Informers, e.Authorizer, utilfeature.DefaultFeatureGate, nil, e.Done, e.RESTMapper).Initialize(p)
+	if w, ok := p.(initializer.WantsExcludedAdmissionResources); ok {
+		w.SetExcludedAdmissionResources(excluded)
+	}
+	webhookinit.NewPluginInitializer(nil, e.Services).Initialize(p)
+	// What the plug-in watches may not have been watched before.
+	v, ok := p.(admission.InitializationValidator)
+	if ok {
+		if err := v.ValidateInitialization(); err != nil {
+			return err
+		}
+	}
+	e.Informers.Start(e.Done)
+	return nil
+}
+
+func (e *Environment) construct(name string, f func(io.Reader) (admission.Interface, error)) func() (admission.Interface, error) {
+	return func() (admission.Interface, error) {
+		config, err := e.Configuration.ConfigFor(name)
+		if err != nil {
+			return nil, err
+		}
+		p, err := f(config)
+		if err == nil {
+			err = e.initialize(p)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("admission plug-in %s: %w", name, err)
+		}
+		return p, nil
+	}
+}
+
+func newMutatingWebhook(e *Environment) (admission.Interface, error) {
+	inf := e.Informers.Admissionregistration().V1().MutatingWebhookConfigurations().Informer()
+	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), inf,
+		e.construct(webhookmutating.PluginName, func(r io.Reader) (admission.Interface, error) { return webhookmutating.NewMutatingWebhook(r) }))
+	return mutatingCallout{c}, err
+}
+
+func newValidatingWebhook(e *Environment) (admission.Interface, error) {
+	inf := e.Informers.Admissionregistration().V1().ValidatingWebhookConfigurations().Informer()
+	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), inf,
+		e.construct(webhookvalidating.PluginName, func(r io.Reader) (admission.Interface, error) {
+			return webhookvalidating.NewValidatingAdmissionWebhook(r)
+		}))
+	return validatingCallout{c}, err
+}
+
+// A policy without a binding has no effect: the bindings call for the plug-in.
+
+func newMutatingPolicy(e *Environment) (admission.Interface, error) {
+	f := e.Informers.Admissionregistration().V1()
+	f.MutatingAdmissionPolicies().Informer()
+	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Connect), f.MutatingAdmissionPolicyBindings().Informer(),
+		e.construct(policymutating.PluginName, func(r io.Reader) (admission.Interface, error) { fastPolicies(); return policymutating.NewPlugin(r) }))
+	return mutatingCallout{c}, err
+}
+
+func newValidatingPolicy(e *Environment) (admission.Interface, error) {
+	f := e.Informers.Admissionregistration().V1()
+	f.ValidatingAdmissionPolicies().Informer()
+	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), f.ValidatingAdmissionPolicyBindings().Informer(),
+		e.construct(policyvalidating.PluginName, func(r io.Reader) (admission.Interface, error) { fastPolicies(); return policyvalidating.NewPlugin(r) }))
+	return validatingCallout{c}, err
+}

@@ -1,0 +1,173 @@
+package admission
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+	configapi "k8s.io/apiserver/pkg/apis/apiserver/install"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/store"
+)
+
+// Environment is what the plug-ins are made with.
+type Environment struct {
+	Store     store.Store
+	Catalogue *catalogue.Catalogue
+	Informers informers.SharedInformerFactory
+	// Client and Dynamic are the API server's own clients of itself.
+	Client     func() kubernetes.Interface
+	Dynamic    func() dynamic.Interface
+	RESTMapper meta.RESTMapper
+	Authorizer authorizer.Authorizer
+	// Services finds the webhooks that are named by a Service.
+	Services   webhook.ServiceResolver
+	Namespaces Namespaces
+	Accounts   ServiceAccounts
+	// Configuration is that of --admission-control-config-file.
+	Configuration admission.ConfigProvider
+	Done          <-chan struct{}
+}
+
+// plugin is a row of the registry.
+type plugin struct {
+	name string
+	on   bool // by default
+	make func(*Environment) (admission.Interface, error)
+}
+
+// plain makes a plug-in that cannot fail to be made.
+func plain[P admission.Interface](f func(*Environment) P) func(*Environment) (admission.Interface, error) {
+	return func(e *Environment) (admission.Interface, error) { return f(e), nil }
+}
+
+// registry has every plug-in under upstream's name, in upstream's order.
+var registry = []plugin{
+	{"AlwaysAdmit", false, plain(func(*Environment) *alwaysAdmit { return newAlwaysAdmit() })},
+	{"NamespaceAutoProvision", false, plain(newNamespaceAutoProvision)},
+	{"NamespaceLifecycle", true, plain(func(e *Environment) *NamespaceLifecycle { return NewNamespaceLifecycle(e.Namespaces) })},
+	{"NamespaceExists", false, plain(newNamespaceExists)},
+	{"LimitPodHardAntiAffinityTopology", false, plain(func(*Environment) *antiAffinity { return newAntiAffinity() })},
+	{"LimitRanger", true, plain(func(e *Environment) *LimitRanger {
+		return NewLimitRanger(e.Informers.Core().V1().LimitRanges().Lister())
+	})},
+	{"ServiceAccount", true, plain(func(e *Environment) *ServiceAccount { return NewServiceAccount(e.Accounts) })},
+	{"TaintNodesByCondition", true, plain(func(*Environment) *taintNodes { return newTaintNodes() })},
+	{"AlwaysPullImages", false, plain(func(*Environment) *alwaysPull { return newAlwaysPull() })},
+	{"PodSecurity", true, newPodSecurity},
+	{"PodNodeSelector", false, newPodNodeSelector},
+	{"Priority", true, plain(func(e *Environment) *Priority {
+		return NewPriority(e.Informers.Scheduling().V1().PriorityClasses().Lister())
+	})},
+	{"DefaultTolerationSeconds", true, plain(func(*Environment) DefaultTolerationSeconds { return NewDefaultTolerationSeconds() })},
+	{"ExtendedResourceToleration", false, plain(func(*Environment) *extendedToleration { return newExtendedToleration() })},
+	{"DefaultStorageClass", true, plain(newDefaultStorageClass)},
+	{"StorageObjectInUseProtection", true, plain(func(*Environment) *inUseProtection { return newInUseProtection() })},
+	{"PersistentVolumeClaimResize", true, plain(newClaimResize)},
+	{"RuntimeClass", true, plain(newRuntimeClass)},
+	{"CertificateApproval", true, plain(newCertificateApproval)},
+	{"CertificateSigning", true, plain(newCertificateSigning)},
+	{"ClusterTrustBundleAttest", true, plain(newTrustBundleAttest)},
+	{"CertificateSubjectRestriction", true, plain(func(*Environment) *subjectRestriction { return newSubjectRestriction() })},
+	{"DefaultIngressClass", true, plain(newDefaultIngressClass)},
+	{"PodTopologyLabels", true, plain(newPodTopologyLabels)},
+	{"DenyServiceExternalIPs", false, plain(func(*Environment) *denyExternalIPs { return newDenyExternalIPs() })},
+	{"MutatingAdmissionPolicy", true, newMutatingPolicy},
+	{"MutatingAdmissionWebhook", true, newMutatingWebhook},
+	{"ValidatingAdmissionPolicy", true, newValidatingPolicy},
+	{"ValidatingAdmissionWebhook", true, newValidatingWebhook},
+	{"ResourceQuota", true, newResourceQuota},
+	{"AlwaysDeny", false, plain(func(*Environment) *alwaysDeny { return newAlwaysDeny() })},
+}
+
+// Selection says which plug-ins beside the default ones are on, and which of
+// these are off.
+type Selection struct {
+	Enable, Disable []string
+	// ConfigFile is an AdmissionConfiguration of apiserver.config.k8s.io.
+	ConfigFile string
+}
+
+// Names are those of all plug-ins, in the order in which they are called.
+func Names() []string {
+	out := make([]string, len(registry))
+	for i, p := range registry {
+		out[i] = p.name
+	}
+	return out
+}
+
+// DefaultNames are those of the plug-ins that are on by default.
+func DefaultNames() (out []string) {
+	for _, p := range registry {
+		if p.on {
+			out = append(out, p.name)
+		}
+	}
+	return out
+}
+
+// Validate says what is wrong with the selection.
+func (s *Selection) Validate() error {
+	known := Names()
+	for _, list := range []struct {
+		flag  string
+		names []string
+	}{{"enable-admission-plugins", s.Enable}, {"disable-admission-plugins", s.Disable}} {
+		for _, n := range list.names {
+			if !slices.Contains(known, n) {
+				return fmt.Errorf("%s plugin %q is unknown", list.flag, n)
+			}
+		}
+	}
+	var both []string
+	for _, n := range s.Enable {
+		if slices.Contains(s.Disable, n) {
+			both = append(both, n)
+		}
+	}
+	if len(both) > 0 {
+		return fmt.Errorf("[%v] in enable-admission-plugins and disable-admission-plugins overlapped", strings.Join(both, " "))
+	}
+	return nil
+}
+
+func (s *Selection) has(p plugin) bool {
+	return (p.on || slices.Contains(s.Enable, p.name)) && !slices.Contains(s.Disable, p.name)
+}
+
+// New makes the selected plug-ins, in their order.
+func New(e Environment, s Selection) ([]admission.Interface, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	scheme := runtime.NewScheme()
+	if s.ConfigFile != "" {
+		configapi.Install(scheme)
+	}
+	var err error
+	if e.Configuration, err = admission.ReadAdmissionConfiguration(Names(), s.ConfigFile, scheme); err != nil {
+		return nil, fmt.Errorf("failed to read plugin config: %w", err)
+	}
+	var out []admission.Interface
+	for _, p := range registry {
+		if !s.has(p) {
+			continue
+		}
+		made, err := p.make(&e)
+		if err != nil {
+			return nil, fmt.Errorf("couldn't init admission plugin %q: %w", p.name, err)
+		}
+		out = append(out, made)
+	}
+	return out, nil
+}

@@ -1,0 +1,35 @@
+package cluster
+
+import (
+	"slices"
+
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	kadmission "keelson.dev/keelson/internal/apiserver/admission"
+	"keelson.dev/keelson/internal/apiserver/authz"
+	"keelson.dev/keelson/internal/apiserver/serviceresolver"
+)
+
+// admission makes the chain of the selected plug-ins. The check that nobody
+// grants what they do not hold comes last and cannot be switched off.
+func (c *Cluster) admission(rbac *authz.RBAC, live *live) (admission.Interface, admission.ObjectInterfaces, error) {
+	services, err := serviceresolver.New(c.Informers, func() string { return c.Address })
+	if err != nil {
+		return nil, nil, err
+	}
+	plugins, err := kadmission.New(kadmission.Environment{
+		Store: c.Store, Catalogue: c.Catalogue, Informers: c.Informers,
+		Client:     func() kubernetes.Interface { return c.Client(apiServer) },
+		Dynamic:    func() dynamic.Interface { return dynamic.NewForConfigOrDie(dynamic.ConfigFor(c.Config(apiServer))) },
+		RESTMapper: kadmission.NewRESTMapper(c.Catalogue),
+		Authorizer: rbac, Services: services, Namespaces: live.Namespace, Accounts: live, Done: c.ctx.Done(),
+	}, c.Admission)
+	if err != nil {
+		return nil, nil, err
+	}
+	plugins = slices.Concat(plugins, []admission.Interface{kadmission.NewRoleEscalation(rbac, rbac)})
+	return admission.WithAudit(kadmission.NewChain(plugins...)), kadmission.NewObjects(catalogue.Scheme, c.Catalogue), nil
+}
