@@ -362,7 +362,9 @@ func TestMutatingPolicy(t *testing.T) {
 }
 
 func TestQuotaIsExact(t *testing.T) {
-	client := kubernetes.NewForConfigOrDie(testcluster.Start(t).Config)
+	cfg := rest.CopyConfig(testcluster.Start(t).Config)
+	cfg.QPS = -1 // all at once
+	client := kubernetes.NewForConfigOrDie(cfg)
 	quotas := client.CoreV1().ResourceQuotas("default")
 	_, err := quotas.Create(t.Context(), &v1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: "q"}, Spec: v1.ResourceQuotaSpec{
 		Hard: v1.ResourceList{v1.ResourcePods: resource.MustParse("10"), v1.ResourceRequestsCPU: resource.MustParse("2")}}}, metav1.CreateOptions{})
@@ -522,6 +524,35 @@ func TestVolumesInUseStay(t *testing.T) {
 	eventually(t, "the claim goes with its last pod", func() error {
 		if got, err := claims.Get(t.Context(), "c", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("still there: %v %v", got.Finalizers, err)
+		}
+		return nil
+	})
+}
+
+func TestPolicyTypesAreChecked(t *testing.T) {
+	client := kubernetes.NewForConfigOrDie(testcluster.Start(t).Config)
+	policies := client.AdmissionregistrationV1().ValidatingAdmissionPolicies()
+	_, err := policies.Create(t.Context(), &arv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "typed"},
+		Spec: arv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &arv1.MatchResources{ResourceRules: []arv1.NamedRuleWithOperations{{RuleWithOperations: rules("apps", "v1", "deployments", arv1.Create)[0]}}},
+			Validations:      []arv1.Validation{{Expression: "object.spec.replicas > '1'"}, {Expression: "object.spec.replicas > 1"}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the policy is checked", func() error {
+		p, err := policies.Get(t.Context(), "typed", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if p.Status.ObservedGeneration != p.Generation || p.Status.TypeChecking == nil {
+			return fmt.Errorf("status %+v", p.Status)
+		}
+		ws := p.Status.TypeChecking.ExpressionWarnings
+		if len(ws) != 1 || ws[0].FieldRef != "spec.validations[0].expression" || !strings.Contains(ws[0].Warning, "no matching overload for '_>_'") {
+			t.Fatalf("warnings %+v", ws)
 		}
 		return nil
 	})

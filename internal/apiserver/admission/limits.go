@@ -11,16 +11,26 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/admission"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 var everything = labels.Everything()
 
 func (l *LimitRanger) ranges(a admission.Attributes) ([]*v1.LimitRange, error) {
-	if a.GetSubresource() != "" || a.GetNamespace() == "" {
+	if a.GetNamespace() == "" {
 		return nil, nil
 	}
-	switch a.GetObject().(type) {
-	case *v1.Pod, *v1.PersistentVolumeClaim:
+	switch o := a.GetObject().(type) {
+	case *v1.Pod:
+		// An update changes a pod's resources only by a resize.
+		if a.GetOperation() == admission.Update && a.GetSubresource() == "resize" && o.DeletionTimestamp == nil ||
+			a.GetOperation() == admission.Create && a.GetSubresource() == "" {
+			return l.Ranges.LimitRanges(a.GetNamespace()).List(everything)
+		}
+	case *v1.PersistentVolumeClaim:
+		if a.GetSubresource() != "" || a.GetOperation() == admission.Update && o.DeletionTimestamp != nil {
+			return nil, nil
+		}
 		return l.Ranges.LimitRanges(a.GetNamespace()).List(everything)
 	}
 	return nil, nil
@@ -106,15 +116,11 @@ func (l *LimitRanger) Validate(_ context.Context, a admission.Attributes, _ admi
 			it := &r.Spec.Limits[i]
 			switch o := a.GetObject().(type) {
 			case *v1.Pod:
-				if a.GetOperation() == admission.Update {
-					continue
-				}
 				errs = append(errs, limitPod(it, o)...)
 			case *v1.PersistentVolumeClaim:
 				if it.Type == v1.LimitTypePersistentVolumeClaim {
-					req := o.Spec.Resources.Requests
-					errs = append(errs, least(it, req, req)...)
-					errs = append(errs, most(it, req, req)...)
+					errs = append(errs, least(it, o.Spec.Resources.Requests, nil)...)
+					errs = append(errs, mostRequest(it, o.Spec.Resources.Requests)...)
 				}
 			}
 		}
@@ -140,29 +146,10 @@ func limitPod(it *v1.LimitRangeItem, pod *v1.Pod) (errs []error) {
 			check(pod.Spec.InitContainers[i].Resources.Requests, pod.Spec.InitContainers[i].Resources.Limits)
 		}
 	case v1.LimitTypePod:
-		check(total(pod, func(c *v1.Container) v1.ResourceList { return c.Resources.Requests }), total(pod, func(c *v1.Container) v1.ResourceList { return c.Resources.Limits }))
+		o := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
+		check(resourcehelper.PodRequests(pod, o), resourcehelper.PodLimits(pod, o))
 	}
 	return errs
-}
-
-// total is the sum over the containers, or the greatest init container.
-func total(pod *v1.Pod, of func(*v1.Container) v1.ResourceList) v1.ResourceList {
-	sum := v1.ResourceList{}
-	for i := range pod.Spec.Containers {
-		for k, q := range of(&pod.Spec.Containers[i]) {
-			s := sum[k]
-			s.Add(q)
-			sum[k] = s
-		}
-	}
-	for i := range pod.Spec.InitContainers {
-		for k, q := range of(&pod.Spec.InitContainers[i]) {
-			if s, ok := sum[k]; !ok || s.Cmp(q) < 0 {
-				sum[k] = q.DeepCopy()
-			}
-		}
-	}
-	return sum
 }
 
 func get(l v1.ResourceList, k v1.ResourceName) (resource.Quantity, bool) {
@@ -196,6 +183,20 @@ func most(it *v1.LimitRangeItem, req, lim v1.ResourceList) (errs []error) {
 		case l.Cmp(max) > 0:
 			errs = append(errs, fmt.Errorf("maximum %s usage per %s is %s, but limit is %s", k, it.Type, max.String(), l.String()))
 		case hasR && r.Cmp(max) > 0:
+			errs = append(errs, fmt.Errorf("maximum %s usage per %s is %s, but request is %s", k, it.Type, max.String(), r.String()))
+		}
+	}
+	return errs
+}
+
+// mostRequest is most for what has no limits: a claim.
+func mostRequest(it *v1.LimitRangeItem, req v1.ResourceList) (errs []error) {
+	for k, max := range it.Max {
+		r, has := get(req, k)
+		switch {
+		case !has:
+			errs = append(errs, fmt.Errorf("maximum %s usage per %s is %s.  No request is specified", k, it.Type, max.String()))
+		case r.Cmp(max) > 0:
 			errs = append(errs, fmt.Errorf("maximum %s usage per %s is %s, but request is %s", k, it.Type, max.String(), r.String()))
 		}
 	}

@@ -234,6 +234,8 @@ func controllerRoles() []controllerRole {
 		rc("pod-garbage-collector", rule(verbs("delete list watch"), "core", "pods"), rule(verbs("get list"), "core", "nodes"), rule(verbs("patch update"), "core", "pods/status")),
 		rc("storage-version-migrator-controller", rule(verbs("get list patch"), "*", "*"), rule(verbs("update"), "storagemigration.k8s.io", "storageversionmigrations/status"),
 			rule(read, "storagemigration.k8s.io", "storageversionmigrations")),
+		rc("validatingadmissionpolicy-status-controller", rule(read, "admissionregistration.k8s.io", "validatingadmissionpolicies"),
+			rule(verbs("get patch update"), "admissionregistration.k8s.io", "validatingadmissionpolicies/status")),
 		rc("pv-protection-controller", rule(verbs("get list update watch"), "core", "persistentvolumes")),
 		rc("pvc-protection-controller", rule(verbs("get list update watch"), "core", "persistentvolumeclaims"), rule(read, "core", "pods")),
 		rc("replicaset-controller", rule(verbs("get list update watch"), "apps", "replicasets"), rule(verbs("update"), "apps", "replicasets/status replicasets/finalizers"), rule(verbs("create delete list patch watch"), "core", "pods")),

@@ -27,6 +27,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/namespace"
 	"keelson.dev/keelson/internal/controllers/nodelifecycle"
 	"keelson.dev/keelson/internal/controllers/podgc"
+	"keelson.dev/keelson/internal/controllers/policystatus"
 	"keelson.dev/keelson/internal/controllers/replicaset"
 	"keelson.dev/keelson/internal/controllers/resourcequota"
 	"keelson.dev/keelson/internal/controllers/rootca"
@@ -76,6 +77,7 @@ func starters(c Context) []starter {
 	if c.Metadata != nil && c.Discovery != nil {
 		all = append(all,
 			starter{"namespace", namespace.Start},
+			starter{"validatingadmissionpolicy-status", policystatus.Start},
 			starter{"storage-version-migrator", storageversionmigrator.Start},
 			starter{"garbage-collector", garbagecollector.Start(watched(c)...)})
 	}
