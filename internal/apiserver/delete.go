@@ -105,7 +105,11 @@ func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry
 		return nil, false, err
 	}
 	w := writing{verb: "delete", options: opts, dryRun: isDryRun(opts.DryRun)}
-	attrs := admission.NewAttributesRecord(nil, old, r.row.GVK(), oldAcc.GetNamespace(), oldAcc.GetName(), r.row.GroupVersionResource, "", admission.Delete, opts, w.dryRun, r.user)
+	namespace := oldAcc.GetNamespace()
+	if _, ok := old.(*corev1.Namespace); ok {
+		namespace = oldAcc.GetName() // a namespace is in itself, as in its URL
+	}
+	attrs := admission.NewAttributesRecord(nil, old, r.row.GVK(), namespace, oldAcc.GetName(), r.row.GroupVersionResource, "", admission.Delete, admissionOptions(admission.Delete, opts), w.dryRun, r.user)
 	if err := r.mutate(attrs); err != nil {
 		return nil, false, err
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/admission"
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/api"
@@ -97,6 +98,19 @@ func (r *call) scale() error {
 			}
 			return obj.(*autoscalingv1.Scale), nil
 		}
+	}
+	// Admission sees the Scale, not what is scaled.
+	w.seen = func(obj, old runtime.Object) (admission.Attributes, func(), error) {
+		s, err := r.scaleOf(obj)
+		if err != nil {
+			return nil, nil, err
+		}
+		was, err := r.scaleOf(old)
+		if err != nil {
+			return nil, nil, err
+		}
+		return admission.NewAttributesRecord(s, was, scaleRow.GVK(), r.info.Namespace, r.info.Name, r.row.GroupVersionResource,
+			"scale", admission.Update, admissionOptions(admission.Update, w.options), w.dryRun, r.user), func() { r.row.Scale.Set(obj, s.Spec.Replicas) }, nil
 	}
 	e, _, err := r.change(&r.row.UpdateStrategy, w, func(old runtime.Object) (runtime.Object, error) {
 		live, err := r.scaleOf(old)

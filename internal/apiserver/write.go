@@ -33,6 +33,9 @@ type writing struct {
 	dryRun       bool
 	fieldManager string
 	applied      bool // the object's managed fields have been set by apply
+	// seen, if set, gives what admission sees of the change in place of the
+	// object, and puts back into the object what admission has changed there.
+	seen func(obj, old runtime.Object) (admission.Attributes, func(), error)
 	// upsert lets a change create the object where there is none.
 	upsert bool
 	// retries bounds how often a change without a resourceVersion is tried
@@ -245,7 +248,26 @@ func (r *call) warn(obj, old runtime.Object) {
 
 func (r *call) attributes(obj, old runtime.Object, name string, op admission.Operation, w writing) admission.Attributes {
 	return admission.NewAttributesRecord(obj, old, r.row.GVK(), r.info.Namespace, name, r.row.GroupVersionResource,
-		w.subresource, op, w.options, w.dryRun, r.user)
+		w.subresource, op, admissionOptions(op, w.options), w.dryRun, r.user)
+}
+
+// admissionOptions are the options of a write as admission sees them: with
+// their kind, and those of a patch as the creation's or update's that it is.
+func admissionOptions(op admission.Operation, options runtime.Object) runtime.Object {
+	if p, ok := options.(*metav1.PatchOptions); ok && op == admission.Create {
+		options = &metav1.CreateOptions{DryRun: p.DryRun, FieldManager: p.FieldManager, FieldValidation: p.FieldValidation}
+	} else if ok {
+		options = &metav1.UpdateOptions{DryRun: p.DryRun, FieldManager: p.FieldManager, FieldValidation: p.FieldValidation}
+	}
+	switch o := options.(type) {
+	case *metav1.CreateOptions:
+		o.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("CreateOptions"))
+	case *metav1.UpdateOptions:
+		o.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("UpdateOptions"))
+	case *metav1.DeleteOptions:
+		o.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("DeleteOptions"))
+	}
+	return options
 }
 
 func (r *call) mutate(a admission.Attributes) error {
@@ -398,10 +420,16 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 			return nil, false, false, err
 		}
 	}
-	attrs := r.attributes(obj, old, name, admission.Update, w)
+	attrs, putBack := r.attributes(obj, old, name, admission.Update, w), func() {}
+	if w.seen != nil {
+		if attrs, putBack, err = w.seen(obj, old); err != nil {
+			return nil, false, false, err
+		}
+	}
 	if err := r.mutate(attrs); err != nil {
 		return nil, false, false, err
 	}
+	putBack()
 	inherit(acc, oldAcc)
 	if strategy.PrepareForUpdate != nil {
 		strategy.PrepareForUpdate(obj, old)

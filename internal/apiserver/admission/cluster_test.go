@@ -15,6 +15,8 @@ import (
 
 	admissionv1 "k8s.io/api/admission/v1"
 	arv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -553,6 +555,43 @@ func TestPolicyTypesAreChecked(t *testing.T) {
 		ws := p.Status.TypeChecking.ExpressionWarnings
 		if len(ws) != 1 || ws[0].FieldRef != "spec.validations[0].expression" || !strings.Contains(ws[0].Warning, "no matching overload for '_>_'") {
 			t.Fatalf("warnings %+v", ws)
+		}
+		return nil
+	})
+}
+
+func TestScaleIsReviewedAsScale(t *testing.T) {
+	client := kubernetes.NewForConfigOrDie(testcluster.Start(t, testcluster.WithoutControllers()).Config)
+	labels := map[string]string{"app": "web"}
+	web := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](1),
+		Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "i"}}}}}}
+	deployments := client.AppsV1().Deployments("default")
+	if _, err := deployments.Create(t.Context(), web, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	review := func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		var s, old autoscalingv1.Scale
+		if r.Kind.Kind != "Scale" || r.SubResource != "scale" || json.Unmarshal(r.Object.Raw, &s) != nil || json.Unmarshal(r.OldObject.Raw, &old) != nil || old.Spec.Replicas != 1 {
+			return &admissionv1.AdmissionResponse{Result: &metav1.Status{Message: fmt.Sprintf("reviewed as %+v", r)}}
+		}
+		return &admissionv1.AdmissionResponse{Allowed: true, Patch: fmt.Appendf(nil, `[{"op":"replace","path":"/spec/replicas","value":%d}]`, s.Spec.Replicas*2), PatchType: ptr.To(admissionv1.PatchTypeJSONPatch)}
+	}
+	_, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), &arv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "m"},
+		Webhooks: []arv1.MutatingWebhook{{Name: "m.example.com", ClientConfig: hook(t, review), Rules: rules("apps", "v1", "deployments/scale", arv1.Update),
+			SideEffects: ptr.To(arv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the scale is doubled", func() error {
+		s, err := deployments.UpdateScale(t.Context(), "web", &autoscalingv1.Scale{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: autoscalingv1.ScaleSpec{Replicas: 5}}, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Spec.Replicas != 10 {
+			return fmt.Errorf("replicas %d", s.Spec.Replicas)
 		}
 		return nil
 	})

@@ -54,6 +54,18 @@ func newResourceQuota(e *Environment) (admission.Interface, error) {
 	return q, nil
 }
 
+// uncounted resources are of no quota: they are not kept, or not for long.
+var uncounted = func() map[schema.GroupResource]bool {
+	out := map[schema.GroupResource]bool{
+		{Resource: "namespaces"}: true, {Resource: "bindings"}: true, {Resource: "componentstatuses"}: true,
+		{Resource: "events"}: true, {Group: "events.k8s.io", Resource: "events"}: true,
+	}
+	for _, gr := range excluded {
+		out[gr] = true
+	}
+	return out
+}()
+
 // ofQuotas: quotas are about the objects themselves, and about the
 // changes of what they use.
 func ofQuotas(a admission.Attributes) bool {
@@ -70,7 +82,7 @@ func ofQuotas(a admission.Attributes) bool {
 
 // Validate implements admission.ValidationInterface.
 func (q *resourceQuota) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetNamespace() == "" || !ofQuotas(a) || a.GetResource().GroupResource() == namespaceResource {
+	if a.GetNamespace() == "" || !ofQuotas(a) || uncounted[a.GetResource().GroupResource()] {
 		return nil
 	}
 	ev := q.evaluators[a.GetResource().GroupResource()]
