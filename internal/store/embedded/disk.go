@@ -140,7 +140,7 @@ func explain(dir string, err error) error {
 		return fmt.Errorf("store in %s: no permission: run as the folder's owner or choose another --data-dir: %w", dir, err)
 	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EWOULDBLOCK) || strings.Contains(err.Error(), "lock held by current process"):
 		return fmt.Errorf("store in %s: another process has it open: stop that one first, or choose another --data-dir: %w", dir, err)
-	case errors.Is(err, pebble.ErrCorruption) || strings.Contains(err.Error(), "corrupt") || strings.Contains(err.Error(), "checksum"):
+	case errors.Is(err, pebble.ErrCorruption) || strings.Contains(err.Error(), "corrupt") || strings.Contains(err.Error(), "malformed") || strings.Contains(err.Error(), "checksum"):
 		return damaged(dir, err)
 	}
 	return fmt.Errorf("store in %s: %w", dir, err)
