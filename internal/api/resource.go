@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 // Resource is a row of the catalogue: one resource in one version.
@@ -42,6 +44,20 @@ type Resource struct {
 	// OpenAPI describes the row's Go types, with the topology of their lists,
 	// where they are not of k8s.io/api, whose description client-go has.
 	OpenAPI common.GetOpenAPIDefinitions
+	// Models, DocumentV2 and DocumentV3 describe a custom resource: its types,
+	// for server-side apply, and its part of the OpenAPI documents.
+	Models     func() (map[string]*spec.Schema, error)
+	DocumentV2 func() (*spec.Swagger, error)
+	DocumentV3 func() (*spec3.OpenAPI, error)
+	// ListKind is the kind of lists, where it is not the kind and "List".
+	ListKind string
+	// Coerce checks the form of a decoded object without a Go type, and drops
+	// the fields that its schema does not have; it gives their paths.
+	Coerce func(obj runtime.Object) (unknown []string, err error)
+	// Deprecation, if set, is the warning that every request gets.
+	Deprecation string
+	// Terminating, if set, says why nothing may be created any more.
+	Terminating string
 
 	Strategy
 	// Table columns as upstream prints them.
@@ -97,6 +113,9 @@ type Strategy struct {
 	// GracePeriod, if set, makes the deletion graceful: it gives the seconds
 	// to wait for obj, given the client's wish (nil if none). 0 deletes now.
 	GracePeriod func(obj runtime.Object, wanted *int64) int64
+	// BeforeDelete changes an object whose deletion has been asked for, the
+	// first time: it may add finalizers.
+	BeforeDelete func(obj runtime.Object)
 	// OrphanByDefault: without propagationPolicy dependents are orphaned.
 	OrphanByDefault bool
 	// DeleteReturnsObject answers a deletion with the object, not a Status
@@ -138,6 +157,14 @@ type Scale struct {
 	Get func(obj runtime.Object) (spec, status int32, selector string)
 	// Set changes spec.replicas of obj, in place.
 	Set func(obj runtime.Object, replicas int32)
+}
+
+// ListGVK is the kind of the row's lists.
+func (r *Resource) ListGVK() schema.GroupVersionKind {
+	if r.ListKind != "" {
+		return r.GroupVersion().WithKind(r.ListKind)
+	}
+	return r.GroupVersion().WithKind(r.Kind + "List")
 }
 
 // GVK is the row's kind.

@@ -121,7 +121,13 @@ func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry
 	if err != nil {
 		return nil, false, err
 	}
-	changed, wait := r.grace(obj, acc, opts)
+	changed := false
+	if r.row.BeforeDelete != nil && acc.GetDeletionTimestamp() == nil {
+		r.row.BeforeDelete(obj)
+		changed = true
+	}
+	graced, wait := r.grace(obj, acc, opts)
+	changed = changed || graced
 	if fs := r.finalizers(acc, opts); !slices.Equal(fs, acc.GetFinalizers()) {
 		acc.SetFinalizers(fs)
 		changed = true

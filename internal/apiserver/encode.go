@@ -273,7 +273,7 @@ var gathers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 256<<1
 // writeList answers with a list of the row's kind: a concatenation of the
 // entries' bytes.
 func (r *call) writeList(a accepted, entries []*store.Entry, m metav1.ListMeta) error {
-	listKind := r.row.GroupVersion().WithKind(r.row.Kind + "List")
+	listKind := r.row.ListGVK()
 	if a.as.Empty() && !a.pretty && a.mediaType == typeJSON {
 		mb, err := stdjson.Marshal(m)
 		if err != nil {

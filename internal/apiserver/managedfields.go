@@ -22,14 +22,15 @@ func newTypeConverter(scheme *runtime.Scheme) managedfields.TypeConverter {
 	return applyconfigurations.NewTypeConverter(scheme)
 }
 
+// fieldManagerKey has the row itself: a custom resource's next row has another schema.
 type fieldManagerKey struct {
-	schema.GroupVersionResource
+	row         *api.Resource
 	subresource string
 }
 
 // fieldManager tracks who owns which field of the row's objects.
 func (s *Server) fieldManager(row *api.Resource, subresource string) (*managedfields.FieldManager, error) {
-	key := fieldManagerKey{row.GroupVersionResource, subresource}
+	key := fieldManagerKey{row, subresource}
 	if fm, ok := s.fieldManagers.Load(key); ok {
 		return fm.(*managedfields.FieldManager), nil
 	}
@@ -53,7 +54,11 @@ func (s *Server) fieldManager(row *api.Resource, subresource string) (*managedfi
 		}
 		fm, err = managedfields.NewDefaultFieldManager(described, o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
 	} else if isUnstructured(row) {
-		fm, err = managedfields.NewDefaultCRDFieldManager(managedfields.NewDeducedTypeConverter(), o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
+		types, terr := customTypes(row)
+		if terr != nil {
+			return nil, terr
+		}
+		fm, err = managedfields.NewDefaultCRDFieldManager(types, o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
 	} else {
 		fm, err = managedfields.NewDefaultFieldManager(s.converter(), o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
 	}
@@ -76,6 +81,18 @@ func describedTypes(row *api.Resource) (managedfields.TypeConverter, error) {
 	}
 	gvk := row.GVK()
 	models[name].AddExtension("x-kubernetes-group-version-kind", []any{map[string]any{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}})
+	return managedfields.NewTypeConverter(models, false)
+}
+
+// customTypes converts the objects of a custom resource, by its schema.
+func customTypes(row *api.Resource) (managedfields.TypeConverter, error) {
+	if row.Models == nil {
+		return managedfields.NewDeducedTypeConverter(), nil
+	}
+	models, err := row.Models()
+	if err != nil {
+		return nil, err
+	}
 	return managedfields.NewTypeConverter(models, false)
 }
 

@@ -236,8 +236,7 @@ func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldVal
 func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
 	mode := r.fieldValidation(fieldValidation)
 	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
-	if u, ok := into.(*unstructured.Unstructured); ok {
-		_ = u
+	if _, ok := into.(*unstructured.Unstructured); ok {
 		d = r.s.codecs.unstructured(mediaType, mode != metav1.FieldValidationIgnore)
 	}
 	obj, got, err := d.Decode(data, &gvk, into)
@@ -261,7 +260,32 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s) to (%s): unknown conversion",
 			got.Kind, got.Version, gvk.Kind, got.GroupVersion().String()+"."+got.Kind, gvk.GroupVersion().String()+"."+gvk.Kind))
 	}
-	return obj, nil
+	return obj, r.coerce(obj, gvk, mode)
+}
+
+// coerce does to an object without a Go type what decoding does to others.
+func (r *call) coerce(obj runtime.Object, gvk schema.GroupVersionKind, mode string) error {
+	if r.row.Coerce == nil || gvk != r.row.GVK() {
+		return nil
+	}
+	unknown, err := r.row.Coerce(obj)
+	if err != nil {
+		return decodeError(err, &gvk, gvk, nil)
+	}
+	if len(unknown) == 0 || mode == metav1.FieldValidationIgnore {
+		return nil
+	}
+	var errs []error
+	for _, path := range unknown {
+		errs = append(errs, fmt.Errorf("unknown field %q", path))
+	}
+	if mode == metav1.FieldValidationWarn {
+		for _, e := range errs {
+			r.warnings.AddWarning("", e.Error())
+		}
+		return nil
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", gvk.Kind, gvk.Version, gvk.Kind, runtime.NewStrictDecodingError(errs)))
 }
 
 // unstructured decodes into maps.

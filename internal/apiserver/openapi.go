@@ -13,11 +13,14 @@ import (
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
 	openapi_v3 "github.com/google/gnostic-models/openapiv3"
 	"google.golang.org/protobuf/proto"
+	"k8s.io/apiextensions-apiserver/pkg/controller/openapi/builder"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"keelson.dev/keelson/internal/api"
 )
@@ -78,7 +81,7 @@ func (r *call) serveOpenAPI(parts []string) error {
 
 func hash(b []byte) string { return fmt.Sprintf("%X", sha512.Sum512_256(b)) }
 
-func (s *Server) document(name string, build func() map[string]any) ([]byte, error) {
+func (s *Server) document(name string, build func() (any, error)) ([]byte, error) {
 	c := &s.openapi
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,9 +91,9 @@ func (s *Server) document(name string, build func() map[string]any) ([]byte, err
 	if d := c.docs[name]; d != nil {
 		return d, nil
 	}
-	doc := build()
-	if doc == nil {
-		return nil, nil
+	doc, err := build()
+	if doc == nil || err != nil {
+		return nil, err
 	}
 	d, err := stdjson.Marshal(doc)
 	if err != nil {
@@ -133,39 +136,73 @@ func (r *call) openapiV3Root() error {
 }
 
 func (s *Server) openapiV3(path string) ([]byte, error) {
-	return s.document(path, func() map[string]any {
+	return s.document(path, func() (any, error) {
+		var custom []*spec3.OpenAPI
 		d := &documenter{ref: "#/components/schemas/", schemas: map[string]any{}, v3: true}
 		paths := map[string]any{}
 		for _, row := range s.Catalogue.Rows() {
-			if gvPath(row.GroupVersion()) == path {
-				d.row(row, paths)
+			if gvPath(row.GroupVersion()) != path {
+				continue
 			}
+			if row.DocumentV3 == nil {
+				d.row(row, paths)
+				continue
+			}
+			part, err := row.DocumentV3()
+			if err != nil {
+				return nil, err
+			}
+			custom = append(custom, part)
+		}
+		if len(custom) > 0 {
+			return builder.MergeSpecsV3(custom...)
 		}
 		if len(paths) == 0 {
-			return nil
+			return nil, nil
 		}
 		return map[string]any{
 			"openapi":    "3.0.0",
 			"info":       map[string]any{"title": "Kubernetes", "version": s.Version.GitVersion},
 			"paths":      paths,
 			"components": map[string]any{"schemas": d.schemas},
-		}
+		}, nil
 	})
 }
 
 func (r *call) openapiV2() error {
-	doc, err := r.s.document("v2", func() map[string]any {
+	doc, err := r.s.document("v2", func() (any, error) {
+		var custom []*spec.Swagger
 		d := &documenter{ref: "#/definitions/", schemas: map[string]any{}}
 		paths := map[string]any{}
 		for _, row := range r.s.Catalogue.Rows() {
-			d.row(row, paths)
+			if row.DocumentV2 == nil {
+				d.row(row, paths)
+				continue
+			}
+			part, err := row.DocumentV2()
+			if err != nil {
+				return nil, err
+			}
+			custom = append(custom, part)
 		}
-		return map[string]any{
+		own := map[string]any{
 			"swagger":     "2.0",
 			"info":        map[string]any{"title": "Kubernetes", "version": r.s.Version.GitVersion},
 			"paths":       paths,
 			"definitions": d.schemas,
 		}
+		if len(custom) == 0 {
+			return own, nil
+		}
+		data, err := stdjson.Marshal(own)
+		if err != nil {
+			return nil, err
+		}
+		var static spec.Swagger
+		if err := stdjson.Unmarshal(data, &static); err != nil {
+			return nil, err
+		}
+		return builder.MergeSpecs(&static, custom...)
 	})
 	if err != nil {
 		return err

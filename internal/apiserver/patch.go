@@ -212,6 +212,9 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 		}
 		obj = t
 	}
+	if err := r.coerce(obj, r.row.GVK(), metav1.FieldValidationIgnore); err != nil {
+		return nil, err
+	}
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, err
@@ -225,7 +228,7 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 // checkFields finds fields that the kind does not have.
 func (r *call) checkFields(u *unstructured.Unstructured, fieldValidation string) error {
 	if isUnstructured(r.row) {
-		return nil
+		return r.coerce(u.DeepCopy(), r.row.GVK(), r.fieldValidation(fieldValidation))
 	}
 	data, err := stdjson.Marshal(u.Object)
 	if err != nil {

@@ -372,6 +372,9 @@ func (r *call) serve() error {
 		return r.serveComputed()
 	}
 	verb := i.Verb
+	if r.row.Deprecation != "" {
+		r.warnings.AddWarning("", r.row.Deprecation)
+	}
 	if r.row.Namespaced && i.Namespace == "" && verb != "list" && verb != "watch" {
 		return r.methodNotSupported()
 	}
@@ -389,6 +392,11 @@ func (r *call) serve() error {
 	case "watch":
 		return r.watch()
 	case "create":
+		if r.row.Terminating != "" {
+			err := r.methodNotSupported()
+			err.(*apierrors.StatusError).ErrStatus.Message = r.row.Terminating //nolint:errorlint // it is that very type
+			return err
+		}
 		return r.create()
 	case "update":
 		return r.update(&r.row.UpdateStrategy)

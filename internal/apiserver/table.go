@@ -116,7 +116,7 @@ func shallow(o runtime.Object) runtime.Object {
 func listOf(row *api.Resource, objs []runtime.Object, m metav1.ListMeta) (runtime.Object, error) {
 	list := row.NewList()
 	if ul, ok := list.(*unstructured.UnstructuredList); ok {
-		ul.SetGroupVersionKind(row.GroupVersion().WithKind(row.Kind + "List"))
+		ul.SetGroupVersionKind(row.ListGVK())
 		for _, o := range objs {
 			ul.Items = append(ul.Items, *o.(*unstructured.Unstructured))
 		}
@@ -135,7 +135,7 @@ func listOf(row *api.Resource, objs []runtime.Object, m metav1.ListMeta) (runtim
 	lm.SetResourceVersion(m.ResourceVersion)
 	lm.SetContinue(m.Continue)
 	lm.SetRemainingItemCount(m.RemainingItemCount)
-	list.GetObjectKind().SetGroupVersionKind(row.GroupVersion().WithKind(row.Kind + "List"))
+	list.GetObjectKind().SetGroupVersionKind(row.ListGVK())
 	return list, nil
 }
 

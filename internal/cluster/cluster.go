@@ -267,6 +267,9 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err := c.startAggregation(); err != nil {
 		return err
 	}
+	if err := c.startCustomResources(); err != nil {
+		return err
+	}
 	c.Informers.StartWithContext(c.ctx)
 	if res := c.Informers.WaitForCacheSyncWithContext(c.ctx); res.Err != nil {
 		return res.Err

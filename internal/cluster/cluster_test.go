@@ -42,7 +42,7 @@ func TestStart(t *testing.T) {
 	if cm.UID == "" || cm.ResourceVersion == "" || len(cm.ManagedFields) != 1 {
 		t.Errorf("created: %+v", cm)
 	}
-	w, err := client.CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: cm.ResourceVersion})
+	w, err := client.CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: cm.ResourceVersion, FieldSelector: "metadata.name=" + cm.Name})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/admissionregistration"
+	"keelson.dev/keelson/internal/api/apiextensions"
 	"keelson.dev/keelson/internal/api/apiregistration"
 	"keelson.dev/keelson/internal/api/apps"
 	"keelson.dev/keelson/internal/api/authentication"
@@ -32,6 +33,7 @@ import (
 var groups = []func() []*api.Resource{
 	core.Resources,
 	apiregistration.Resources,
+	apiextensions.Resources,
 	apps.Resources,
 	events.Resources,
 	authentication.Resources,

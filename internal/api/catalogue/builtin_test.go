@@ -191,6 +191,7 @@ admissionregistration.k8s.io/v1 MutatingWebhookConfiguration mutatingwebhookconf
 admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy validatingadmissionpolicies status
 admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding validatingadmissionpolicybindings
 admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration validatingwebhookconfigurations
+apiextensions.k8s.io/v1 CustomResourceDefinition customresourcedefinitions status
 apiregistration.k8s.io/v1 APIService apiservices status
 apps/v1 ControllerRevision *controllerrevisions
 apps/v1 DaemonSet *daemonsets status

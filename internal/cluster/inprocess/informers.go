@@ -34,6 +34,7 @@ import (
 	"k8s.io/client-go/informers/resource"
 	"k8s.io/client-go/informers/scheduling"
 	"k8s.io/client-go/informers/storage"
+	"k8s.io/client-go/informers/storagemigration"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/api"
@@ -207,6 +208,9 @@ func (f *Informers) Scheduling() scheduling.Interface {
 	return scheduling.New(f, metav1.NamespaceAll, nil)
 }
 func (f *Informers) Storage() storage.Interface { return storage.New(f, metav1.NamespaceAll, nil) }
+func (f *Informers) Storagemigration() storagemigration.Interface {
+	return storagemigration.New(f, metav1.NamespaceAll, nil)
+}
 
 // listWatch reads a row's objects from the store.
 type listWatch struct {

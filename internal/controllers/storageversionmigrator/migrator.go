@@ -43,7 +43,7 @@ type migrator struct {
 // Start runs the migrator until ctx is done.
 func Start(ctx context.Context, c controllers.Context) error {
 	m := &migrator{client: c.Client(name), metadata: c.Metadata, mapper: c.RESTMapper,
-		informer: c.Informers.InformerFor(&v1beta1.StorageVersionMigration{}, nil)}
+		informer: c.Informers.Storagemigration().V1beta1().StorageVersionMigrations().Informer()}
 	queue := controllers.NewQueue(name, c.Clock)
 	controllers.Handle(m.informer, func(s *v1beta1.StorageVersionMigration) { queue.Add(s.Name) }, nil, func(*v1beta1.StorageVersionMigration) {})
 	loop := controllers.Loop{Name: name, Queue: queue, Workers: 5, Synced: []cache.SharedIndexInformer{m.informer}, Sync: m.sync}

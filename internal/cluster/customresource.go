@@ -1,0 +1,36 @@
+package cluster
+
+import (
+	"go.opentelemetry.io/otel/trace/noop"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/conversion"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/client-go/metadata"
+
+	"keelson.dev/keelson/internal/apiserver/serviceresolver"
+	"keelson.dev/keelson/internal/controllers/customresource"
+)
+
+// startCustomResources serves what CustomResourceDefinitions define.
+func (c *Cluster) startCustomResources() error {
+	cfg := c.Config(apiServer)
+	client, err := apiextensions.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	meta, err := metadata.NewForConfig(metadata.ConfigFor(cfg))
+	if err != nil {
+		return err
+	}
+	resolver, err := serviceresolver.New(c.Informers, func() string { return c.Address })
+	if err != nil {
+		return err
+	}
+	converters, err := conversion.NewCRConverterFactory(resolver, webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, cfg, noop.NewTracerProvider()))
+	if err != nil {
+		return err
+	}
+	return customresource.Start(c.ctx, customresource.Options{
+		Client: client, Metadata: meta, Informers: c.Informers, Catalogue: c.Catalogue, Converters: converters, Clock: c.Clock,
+	})
+}
