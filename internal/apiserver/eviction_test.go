@@ -58,7 +58,7 @@ func TestEviction(t *testing.T) {
 				t.Fatal(err)
 			}
 			pod.Status = c.status
-			if pod, err = pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
+			if _, err = pods.UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			if c.budget != nil {

@@ -37,7 +37,6 @@ const (
 // nodeStatus registers the node and keeps its status and its lease.
 type nodeStatus struct {
 	a        *Agent
-	mu       sync.Mutex
 	capacity v1.ResourceList
 	alloc    v1.ResourceList
 	total    int64

@@ -258,7 +258,7 @@ func terminal(p v1.PodPhase) bool { return p == v1.PodSucceeded || p == v1.PodFa
 func (w *worker) finished(pod *v1.Pod, obs *observed) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.busy) > 0 || w.admitted == false && len(obs.containers) == 0 {
+	if len(w.busy) > 0 || !w.admitted && len(obs.containers) == 0 {
 		return false
 	}
 	for i := range pod.Spec.InitContainers {

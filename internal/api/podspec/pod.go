@@ -159,7 +159,7 @@ func ValidatePodStatusUpdate(p, old *v1.Pod) field.ErrorList {
 	return errs
 }
 
-// ValidateEphemeralContainersUpdate: ephemeral containers come, and stay.
+// ValidateEphemeralContainersUpdate lets the ephemeralcontainers subresource add containers, and nothing else.
 func ValidateEphemeralContainersUpdate(p, old *v1.Pod) field.ErrorList {
 	at := specPath.Child("ephemeralContainers")
 	volumes, _ := validateVolumes(p.Spec.Volumes, specPath.Child("volumes"))
@@ -205,7 +205,7 @@ func ValidateEphemeralContainersUpdate(p, old *v1.Pod) field.ErrorList {
 	return errs
 }
 
-// ValidateResize: new resources are good ones, and keep the pod's class.
+// ValidateResize wants the new resources to be good ones, and to keep the pod's class.
 func ValidateResize(p, old *v1.Pod) field.ErrorList {
 	var errs field.ErrorList
 	for i := range p.Spec.Containers {

@@ -2,7 +2,6 @@ package podspec
 
 import (
 	"fmt"
-	"path"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -71,6 +70,26 @@ func ValidatePodSpec(s *v1.PodSpec, fldPath *field.Path) field.ErrorList {
 	}
 	if d := s.ActiveDeadlineSeconds; d != nil && (*d < 1 || *d > 1<<31-1) {
 		errs = append(errs, field.Invalid(fldPath.Child("activeDeadlineSeconds"), *d, validation.InclusiveRangeError(1, 1<<31-1)))
+	}
+	errs = append(errs, validatePodSecurity(s, fldPath)...)
+	errs = append(errs, validateAffinity(s.Affinity, fldPath.Child("affinity"))...)
+	errs = append(errs, validateDNSConfig(s.DNSConfig, fldPath.Child("dnsConfig"))...)
+	for i, r := range s.ImagePullSecrets {
+		if r.Name == "" {
+			errs = append(errs, field.Required(fldPath.Child("imagePullSecrets").Index(i).Child("name"), ""))
+		}
+	}
+	for i, g := range s.ReadinessGates {
+		errs = append(errs, dnsName(string(g.ConditionType), validation.IsQualifiedName, fldPath.Child("readinessGates").Index(i).Child("conditionType"))...)
+	}
+	if p := s.PreemptionPolicy; p != nil {
+		errs = append(errs, oneOf(fldPath.Child("preemptionPolicy"), *p, v1.PreemptLowerPriority, v1.PreemptNever)...)
+	}
+	if s.OS != nil {
+		errs = append(errs, oneOf(fldPath.Child("os", "name"), s.OS.Name, v1.Linux, v1.Windows)...)
+	}
+	for name, q := range s.Overhead {
+		errs = append(errs, validateQuantity(name, q, fldPath.Child("overhead").Key(string(name)))...)
 	}
 	if len(s.HostAliases) > 0 {
 		for i, a := range s.HostAliases {
@@ -161,30 +180,8 @@ func validateContainer(c *v1.Container, s *v1.PodSpec, volumes map[string]*v1.Vo
 			errs = append(errs, validateHandler(h.Exec, h.HTTPGet, h.TCPSocket, nil, h.Sleep, at.Child("lifecycle", "preStop"))...)
 		}
 	}
-	if sc := c.SecurityContext; sc != nil {
-		if sc.RunAsUser != nil {
-			for _, msg := range validation.IsValidUserID(*sc.RunAsUser) {
-				errs = append(errs, field.Invalid(at.Child("securityContext", "runAsUser"), *sc.RunAsUser, msg))
-			}
-		}
-		if sc.RunAsGroup != nil {
-			for _, msg := range validation.IsValidGroupID(*sc.RunAsGroup) {
-				errs = append(errs, field.Invalid(at.Child("securityContext", "runAsGroup"), *sc.RunAsGroup, msg))
-			}
-		}
-		if e := sc.AllowPrivilegeEscalation; e != nil && !*e {
-			if sc.Privileged != nil && *sc.Privileged {
-				errs = append(errs, field.Invalid(at.Child("securityContext"), sc, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
-			}
-			if sc.Capabilities != nil {
-				for _, add := range sc.Capabilities.Add {
-					if string(add) == "CAP_SYS_ADMIN" {
-						errs = append(errs, field.Invalid(at.Child("securityContext"), sc, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"))
-					}
-				}
-			}
-		}
-	}
+	errs = append(errs, validateSecurity(c.SecurityContext, s, at.Child("securityContext"))...)
+	errs = append(errs, validateEnvFrom(c.EnvFrom, at.Child("envFrom"))...)
 	return errs
 }
 
@@ -261,15 +258,11 @@ func validateEnv(c *v1.Container, at *field.Path) (errs field.ErrorList) {
 		n := 0
 		if r := from.FieldRef; r != nil {
 			n++
-			if r.FieldPath == "" {
-				errs = append(errs, field.Required(at.Child("fieldRef", "fieldPath"), ""))
-			}
+			errs = append(errs, validateFieldRef(r, envFields, at.Child("fieldRef"))...)
 		}
 		if r := from.ResourceFieldRef; r != nil {
 			n++
-			if r.Resource == "" {
-				errs = append(errs, field.Required(at.Child("resourceFieldRef", "resource"), ""))
-			}
+			errs = append(errs, validateResourceRef(r, false, at.Child("resourceFieldRef"))...)
 		}
 		if r := from.ConfigMapKeyRef; r != nil {
 			n++
@@ -322,22 +315,6 @@ func validateMounts(c *v1.Container, volumes map[string]*v1.Volume, at *field.Pa
 			errs = append(errs, field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 		}
 		errs = append(errs, validateInside(m.SubPathExpr, at.Child("subPathExpr"))...)
-	}
-	return errs
-}
-
-// validateInside: p does not lead out of the folder that it is relative to.
-func validateInside(p string, at *field.Path) (errs field.ErrorList) {
-	if p == "" {
-		return nil
-	}
-	if path.IsAbs(p) {
-		errs = append(errs, field.Invalid(at, p, "must be a relative path"))
-	}
-	for _, item := range strings.Split(p, "/") {
-		if item == ".." {
-			return append(errs, field.Invalid(at, p, "must not contain '..'"))
-		}
 	}
 	return errs
 }
@@ -483,21 +460,6 @@ func validateTolerations(list []v1.Toleration, at *field.Path) (errs field.Error
 		if t.Effect != "" {
 			errs = append(errs, oneOf(at.Child("effect"), t.Effect, v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute)...)
 		}
-	}
-	return errs
-}
-
-func validateSpread(list []v1.TopologySpreadConstraint, at *field.Path) (errs field.ErrorList) {
-	for i := range list {
-		c, at := &list[i], at.Index(i)
-		if c.MaxSkew <= 0 {
-			errs = append(errs, field.Invalid(at.Child("maxSkew"), c.MaxSkew, "must be greater than zero"))
-		}
-		if c.TopologyKey == "" {
-			errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
-		}
-		errs = append(errs, oneOf(at.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, v1.DoNotSchedule, v1.ScheduleAnyway)...)
-		errs = append(errs, unversionedvalidation.ValidateLabelSelector(c.LabelSelector, unversionedvalidation.LabelSelectorValidationOptions{}, at.Child("labelSelector"))...)
 	}
 	return errs
 }
