@@ -13,7 +13,6 @@ import (
 	apidiscovery "k8s.io/api/apidiscovery/v2"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/util/webhook"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/transport"
 	v1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/helper"
@@ -67,21 +66,6 @@ func New(resolver webhook.ServiceResolver, identity func() (certs.Pair, error)) 
 	return r
 }
 
-// Follow keeps the registry to the APIServices that informer holds.
-func (r *Registry) Follow(informer cache.SharedIndexInformer) error {
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { r.set(obj.(*v1.APIService)) },
-		UpdateFunc: func(_, obj any) { r.set(obj.(*v1.APIService)) },
-		DeleteFunc: func(obj any) {
-			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = gone.Obj
-			}
-			r.remove(groupVersion(obj.(*v1.APIService)))
-		},
-	})
-	return err
-}
-
 func groupVersion(a *v1.APIService) schema.GroupVersion {
 	return schema.GroupVersion{Group: a.Spec.Group, Version: a.Spec.Version}
 }
@@ -100,10 +84,11 @@ func (r *Registry) change(f func(map[schema.GroupVersion]*backend) bool) {
 	}
 }
 
-func (r *Registry) set(a *v1.APIService) {
+// Set has the registry know a, available as its condition says.
+func (r *Registry) Set(a *v1.APIService) {
 	gv := groupVersion(a)
 	if a.Spec.Service == nil {
-		r.remove(gv)
+		r.Remove(gv)
 		return
 	}
 	r.change(func(m map[schema.GroupVersion]*backend) bool {
@@ -122,7 +107,8 @@ func (r *Registry) set(a *v1.APIService) {
 	})
 }
 
-func (r *Registry) remove(gv schema.GroupVersion) {
+// Remove forgets who serves gv.
+func (r *Registry) Remove(gv schema.GroupVersion) {
 	if r.backend(gv) == nil {
 		return
 	}

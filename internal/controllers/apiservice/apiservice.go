@@ -57,9 +57,6 @@ func Start(ctx context.Context, o Options) error {
 		services:    o.Informers.Core().V1().Services().Lister(),
 		slices:      o.Informers.Discovery().V1().EndpointSlices().Lister(),
 	}
-	if err := o.Registry.Follow(c.apiServices); err != nil {
-		return err
-	}
 	services, endpoints := o.Informers.Core().V1().Services().Informer(), o.Informers.Discovery().V1().EndpointSlices().Informer()
 	controllers.Handle(c.apiServices, func(a *apiregistration.APIService) { c.queue.Add(a.Name) }, nil, nil)
 	controllers.Handle(services, func(s *v1.Service) { c.ofService(s.Namespace, s.Name) }, nil, nil)
@@ -115,6 +112,7 @@ func (c *controller) sync(ctx context.Context, name string) error {
 	}
 	want := c.local(name)
 	if !exists {
+		c.Registry.Remove(helper.APIServiceNameToGroupVersion(name))
 		if want == nil {
 			return nil
 		}
@@ -125,6 +123,7 @@ func (c *controller) sync(ctx context.Context, name string) error {
 		return err
 	}
 	a := obj.(*apiregistration.APIService)
+	c.Registry.Set(a)
 	switch {
 	case a.DeletionTimestamp != nil:
 		return nil
@@ -238,6 +237,8 @@ func (c *controller) update(ctx context.Context, a *apiregistration.APIService, 
 	if equality.Semantic.DeepEqual(a.Status, next.Status) {
 		return nil
 	}
+	// Before it is announced: who waits for the condition is passed on.
+	c.Registry.Set(next)
 	_, err := c.Client.APIServices().UpdateStatus(trace.WithCause(ctx, a), next, metav1.UpdateOptions{})
 	return err
 }
