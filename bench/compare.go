@@ -486,9 +486,13 @@ func (c *comparison) watched(ctx context.Context, p *process, round int) (float6
 	for range c.watchers {
 		<-opened
 	}
-	name := fmt.Sprintf("w-%d", round)
-	if _, err := p.client.must(ctx, "POST", p.collection, "", fish(name)); err != nil {
-		return 0, err
+	// Each writer has an object of its own: writes to one object at once conflict.
+	const writers = 8
+	name := func(w int) string { return fmt.Sprintf("w-%d-%d", round, w) }
+	for w := range writers {
+		if _, err := p.client.must(ctx, "POST", p.collection, "", fish(name(w))); err != nil {
+			return 0, err
+		}
 	}
 	begin, err := p.cpu()
 	if err != nil {
@@ -498,10 +502,10 @@ func (c *comparison) watched(ctx context.Context, p *process, round int) (float6
 	seconds := c.window.Seconds()
 	total := int(float64(c.events) * seconds)
 	var next atomic.Int64
-	errs := failures(8)
-	var writers sync.WaitGroup
+	errs := failures(writers)
+	var written sync.WaitGroup
 	for w := range errs {
-		writers.Go(func() {
+		written.Go(func() {
 			for errs[w] == nil {
 				n := int(next.Add(1))
 				if n > total {
@@ -509,16 +513,16 @@ func (c *comparison) watched(ctx context.Context, p *process, round int) (float6
 				}
 				// The n-th event is due then: the load is a rate, not as much as fits.
 				time.Sleep(time.Until(start.Add(time.Duration(float64(n) / float64(c.events) * float64(time.Second)))))
-				_, errs[w] = p.client.must(ctx, "PATCH", p.collection+"/"+name, "", fmt.Appendf(nil, `{"spec":{"length":%d}}`, n))
+				_, errs[w] = p.client.must(ctx, "PATCH", p.collection+"/"+name(w), "", fmt.Appendf(nil, `{"spec":{"length":%d}}`, n))
 			}
 		})
 	}
-	writers.Wait()
+	written.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return 0, err
 	}
-	want := int64(c.watchers) * int64(total+1)
-	for deadline := time.Now().Add(30 * time.Second); seen.Load() < want; time.Sleep(5 * time.Millisecond) {
+	want := int64(c.watchers) * int64(total+writers)
+	for deadline := time.Now().Add(2 * time.Minute); seen.Load() < want; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			return 0, fmt.Errorf("%d of %d events were seen", seen.Load(), want)
 		}
