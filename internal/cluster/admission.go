@@ -10,13 +10,12 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 	kadmission "keelson.dev/keelson/internal/apiserver/admission"
 	"keelson.dev/keelson/internal/apiserver/authz"
-	"keelson.dev/keelson/internal/apiserver/serviceresolver"
 )
 
 // admission makes the chain of the selected plug-ins. The check that nobody
 // grants what they do not hold comes last and cannot be switched off.
 func (c *Cluster) admission(rbac *authz.RBAC, live *live) (admission.Interface, admission.ObjectInterfaces, error) {
-	services, err := serviceresolver.New(c.Informers, func() string { return c.Address })
+	services, err := c.serviceResolver()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/util/webhook"
 	apiregistration "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
 
 	"keelson.dev/keelson/internal/apiserver/aggregation"
@@ -18,9 +19,21 @@ const frontProxyClient = "front-proxy-client"
 // apiServer is the API server as its own client.
 var apiServer = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup}}
 
+// serviceResolver finds where Services are reached, for all who call them from
+// here.
+func (c *Cluster) serviceResolver() (webhook.ServiceResolver, error) {
+	if c.services == nil {
+		var err error
+		if c.services, err = serviceresolver.New(c.Informers, func() string { return c.Address }); err != nil {
+			return nil, err
+		}
+	}
+	return c.services, nil
+}
+
 // aggregation makes the registry of what other API servers serve.
 func (c *Cluster) aggregation() (*aggregation.Registry, error) {
-	resolver, err := serviceresolver.New(c.Informers, func() string { return c.Address })
+	resolver, err := c.serviceResolver()
 	if err != nil {
 		return nil, err
 	}

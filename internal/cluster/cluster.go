@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -84,6 +85,8 @@ type Cluster struct {
 	wg     sync.WaitGroup
 	http   *http.Server
 	nodes  *nodeTransport
+	// services is made by serviceResolver.
+	services webhook.ServiceResolver
 }
 
 // historySteps is how many writes the trace remembers.

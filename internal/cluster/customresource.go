@@ -7,7 +7,6 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/metadata"
 
-	"keelson.dev/keelson/internal/apiserver/serviceresolver"
 	"keelson.dev/keelson/internal/controllers/customresource"
 )
 
@@ -22,7 +21,7 @@ func (c *Cluster) startCustomResources() error {
 	if err != nil {
 		return err
 	}
-	resolver, err := serviceresolver.New(c.Informers, func() string { return c.Address })
+	resolver, err := c.serviceResolver()
 	if err != nil {
 		return err
 	}

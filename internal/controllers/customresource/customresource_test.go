@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -274,11 +275,6 @@ func TestVersions(t *testing.T) {
 	if _, err := c.Create(e.ctx, boat("old", `{colour: red}`), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w, err := e.crds.ApiextensionsV1().CustomResourceDefinitions().Watch(e.ctx, metav1.ListOptions{FieldSelector: "metadata.name=boats.sea.example.com"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Stop()
 	v2 := *d.Spec.Versions[0].DeepCopy()
 	v2.Name, d.Spec.Versions[0].Storage = "v2", false
 	flag := v2.Schema.OpenAPIV3Schema.Properties["spec"]
@@ -290,14 +286,14 @@ func TestVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := e.dynamic.Resource(boats.GroupResource().WithVersion("v2")).Namespace("default")
-	for ev := range w.ResultChan() {
-		if ev.Type != watch.Modified {
-			continue
-		}
-		if _, err := second.List(e.ctx, metav1.ListOptions{}); err == nil {
-			break
-		}
+	// Nothing in the definition tells when the controller has seen its new version.
+	if err := wait.PollUntilContextCancel(e.ctx, 5*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		_, err := second.List(ctx, metav1.ListOptions{})
+		return err == nil, nil
+	}); err != nil {
+		t.Fatal(err)
 	}
+	var err error
 	if d, err = e.crds.ApiextensionsV1().CustomResourceDefinitions().Get(e.ctx, d.Name, metav1.GetOptions{}); err != nil || len(d.Status.StoredVersions) != 2 {
 		t.Errorf("stored versions %v, %v", d.Status.StoredVersions, err)
 	}
