@@ -53,17 +53,14 @@ func (r *call) reach(rev int64) error {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx(), 3*time.Second)
 	defer cancel()
-	w, err := r.s.Store.Watch("/registry/", store.WatchOptions{})
-	if err != nil {
+	err := r.s.Store.Reach(ctx, rev)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrClosed):
 		return r.storeError(err, "")
 	}
-	defer w.Stop()
-	for r.s.Store.Revision() < rev {
-		if _, err := w.Next(ctx); err != nil {
-			return tooLarge(rev, r.s.Store.Revision())
-		}
-	}
-	return nil
+	return tooLarge(rev, r.s.Store.Revision())
 }
 
 func tooLarge(rev, current int64) error {

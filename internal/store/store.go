@@ -62,6 +62,9 @@ type Store interface {
 	Count(prefix string) int
 	// Watch begins a watch of the keys that begin with prefix.
 	Watch(prefix string, opts WatchOptions) (Watcher, error)
+	// Reach waits until the store is at revision or after it, or until ctx is
+	// done, and returns its error.
+	Reach(ctx context.Context, revision int64) error
 	// Compact forgets the history up to and with revision.
 	Compact(ctx context.Context, revision int64) error
 	// Close flushes and closes the store; pending calls fail with ErrClosed.

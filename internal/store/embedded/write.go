@@ -137,10 +137,9 @@ func (s *Store) order(ops []*op) []*op {
 		if e, ok := pending[key]; ok {
 			return e
 		}
-		e, _ := s.live.Get(&store.Entry{Key: key}) // only this goroutine changes the tree
-		return e
+		return s.Current(key)
 	}
-	rev := s.rev
+	rev := s.Revision()
 	accepted := ops[:0:0]
 	for _, o := range ops {
 		prev := current(o.key)
@@ -182,30 +181,14 @@ func (s *Store) sync(ops []*op) error {
 
 // apply shows committed writes to readers and watchers.
 func (s *Store) apply(ops []*op) {
-	now := s.opts.Clock.Now().UnixNano()
-	s.mu.Lock()
-	s.clone = nil
-	for _, o := range ops {
-		ev := &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision}
+	changes := make([]*store.Event, len(ops))
+	for i, o := range ops {
+		changes[i] = &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision}
 		if o.object == nil {
-			ev.Type = store.Delete
-			s.live.Delete(o.entry)
-		} else {
-			s.live.ReplaceOrInsert(o.entry)
+			changes[i].Type = store.Delete
 		}
-		for i := range s.indexes {
-			if o.object == nil {
-				s.indexes[i].change(o.prev, nil)
-			} else {
-				s.indexes[i].change(o.prev, o.entry)
-			}
-		}
-		s.history.add(ev, now)
-		s.rev = ev.Revision
-		s.publish(ev)
 	}
-	s.history.trim(s.opts.HistoryLimit, s.opts.HistoryAge, now)
-	s.mu.Unlock()
+	s.Apply(changes)
 	for _, o := range ops {
 		if !o.expiry.IsZero() {
 			s.ttl.add(o.key, o.entry.ModRevision, o.expiry)

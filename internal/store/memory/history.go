@@ -1,13 +1,14 @@
-package embedded
+package memory
 
 import (
+	"sort"
 	"time"
 
 	"keelson.dev/keelson/internal/store"
 )
 
-// history is the recent changes. Each revision is one change, so that the
-// change of a revision is found by subtraction.
+// history is the recent changes in order of revision. A revision may have
+// several changes, or none.
 type history struct {
 	// compacted is the oldest revision whose state can be read: the changes
 	// kept are those after it.
@@ -58,10 +59,8 @@ func (h *history) forget(revision int64) {
 
 // since calls f for the changes after revision, in order, until it says false.
 func (h *history) since(revision int64, f func(*store.Event) bool) {
-	if h.n == 0 {
-		return
-	}
-	for i := int(max(0, revision+1-h.at(0).Revision)); i < h.n; i++ {
+	first := sort.Search(h.n, func(i int) bool { return h.at(i).Revision > revision })
+	for i := first; i < h.n; i++ {
 		if !f(h.at(i)) {
 			return
 		}

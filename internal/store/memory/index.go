@@ -1,4 +1,4 @@
-package embedded
+package memory
 
 import (
 	"cmp"
@@ -40,7 +40,7 @@ func (ix *index) change(old, e *store.Entry) {
 	}
 }
 
-func (s *Store) index(name string) *index {
+func (s *State) index(name string) *index {
 	for i := range s.indexes {
 		if s.indexes[i].Name == name {
 			return &s.indexes[i]
@@ -50,7 +50,7 @@ func (s *Store) index(name string) *index {
 }
 
 // listIndex answers a list of the present from an index.
-func (s *Store) listIndex(prefix string, opts store.ListOptions) (*store.ListResult, bool) {
+func (s *State) listIndex(prefix string, opts store.ListOptions) (*store.ListResult, bool) {
 	ix := s.index(opts.Index)
 	if ix == nil {
 		return nil, false

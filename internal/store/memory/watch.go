@@ -1,4 +1,4 @@
-package embedded
+package memory
 
 import (
 	"context"
@@ -20,7 +20,7 @@ const maxQueued = 256
 const maxReturned = 256
 
 type watcher struct {
-	s      *Store
+	s      *State
 	topic  topic
 	prefix string
 	ix     *index
@@ -36,7 +36,7 @@ type watcher struct {
 }
 
 // Watch implements store.Store.
-func (s *Store) Watch(prefix string, opts store.WatchOptions) (store.Watcher, error) {
+func (s *State) Watch(prefix string, opts store.WatchOptions) (store.Watcher, error) {
 	w := &watcher{s: s, prefix: prefix, topic: topic{"", prefix}, wake: make(chan struct{}, 1)}
 	if opts.Index != "" {
 		if w.ix = s.index(opts.Index); w.ix == nil {
@@ -63,7 +63,7 @@ func (s *Store) Watch(prefix string, opts store.WatchOptions) (store.Watcher, er
 
 // publish offers ev to the watchers of its topics: the key, each prefix of it
 // that ends in a slash, and its values in the indexes. s.mu is held.
-func (s *Store) publish(ev *store.Event) {
+func (s *State) publish(ev *store.Event) {
 	if len(s.topics) == 0 {
 		return
 	}
@@ -86,18 +86,19 @@ func (s *Store) publish(ev *store.Event) {
 	}
 }
 
-func (s *Store) offer(t topic, ev *store.Event) {
+func (s *State) offer(t topic, ev *store.Event) {
 	for w := range s.topics[t] {
 		if w.ix != nil && !strings.HasPrefix(ev.Entry.Key, w.prefix) {
 			continue
 		}
 		if !w.behind {
-			if len(w.queue) == maxQueued {
+			n := len(w.queue)
+			if n < maxQueued || w.queue[n-1].Revision == ev.Revision {
+				w.queue = append(w.queue, ev)
+			} else {
 				// seen stays at the last event queued.
 				w.behind = true
-				w.seen = w.queue[len(w.queue)-1].Revision
-			} else {
-				w.queue = append(w.queue, ev)
+				w.seen = w.queue[n-1].Revision
 			}
 		}
 		w.notify()
@@ -142,7 +143,7 @@ func (w *watcher) collect() error {
 		w.queue = nil
 		return nil
 	}
-	if w.s.closedRO || w.stopped {
+	if w.s.closed || w.stopped {
 		return store.ErrClosed
 	}
 	if !w.behind {
@@ -153,7 +154,7 @@ func (w *watcher) collect() error {
 	}
 	w.behind = false
 	w.s.history.since(w.seen, func(ev *store.Event) bool {
-		if len(w.out) == maxReturned {
+		if len(w.out) >= maxReturned && ev.Revision > w.seen {
 			w.behind = true
 			return false
 		}

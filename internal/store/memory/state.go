@@ -1,0 +1,404 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/btree"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// Options of a state.
+type Options struct {
+	// Indexers are kept up to date for List and Watch.
+	Indexers []store.Indexer
+	// Clock for the age of the history.
+	Clock clock.PassiveClock
+	// HistoryLimit is the greatest number of changes kept for watches and
+	// lists at old revisions (default 100,000), HistoryAge how long at most
+	// (default 5 minutes, upstream's period of compaction).
+	HistoryLimit int
+	HistoryAge   time.Duration
+}
+
+// State is what the store holds, at its last revision and at those before it
+// that the history reaches back to. It has the reading half of store.Store. One
+// goroutine at a time changes it.
+type State struct {
+	opts Options
+
+	mu      sync.RWMutex
+	rev     int64
+	live    *btree.BTreeG[*store.Entry]
+	clone   *btree.BTreeG[*store.Entry] // of live at rev, nil if none was needed yet
+	history history
+	topics  map[topic]map[*watcher]struct{}
+	indexes []index
+	waiting []waiter
+	closed  bool
+}
+
+// waiter waits for a revision.
+type waiter struct {
+	revision int64
+	reached  chan struct{}
+}
+
+func less(a, b *store.Entry) bool { return a.Key < b.Key }
+
+// New makes an empty state at revision 1.
+func New(opts Options) *State {
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	if opts.HistoryLimit <= 0 {
+		opts.HistoryLimit = 100_000
+	}
+	if opts.HistoryAge <= 0 {
+		opts.HistoryAge = 5 * time.Minute
+	}
+	s := &State{opts: opts, rev: 1, live: btree.NewG(32, less), topics: map[topic]map[*watcher]struct{}{}}
+	s.history.compacted = s.rev
+	for _, ix := range opts.Indexers {
+		s.indexes = append(s.indexes, index{Indexer: ix, entries: map[string]map[string]*store.Entry{}})
+	}
+	return s
+}
+
+// Reset puts entries, as they are at revision, in place of what is there. There
+// is no history then: who watched from before gets ErrCompacted.
+func (s *State) Reset(entries []*store.Entry, revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ws := range s.topics {
+		for w := range ws {
+			if !w.behind {
+				w.seen, w.behind = s.rev, true
+			}
+			w.notify()
+		}
+	}
+	s.live, s.clone = btree.NewG(32, less), nil
+	for i := range s.indexes {
+		s.indexes[i].entries = map[string]map[string]*store.Entry{}
+	}
+	for _, e := range entries {
+		s.live.ReplaceOrInsert(e)
+		for i := range s.indexes {
+			s.indexes[i].change(nil, e)
+		}
+	}
+	s.history = history{compacted: revision}
+	s.advance(revision)
+}
+
+// Apply shows changes, in order, to readers and watchers.
+func (s *State) Apply(changes []*store.Event) {
+	now := s.opts.Clock.Now().UnixNano()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clone = nil
+	for _, ev := range changes {
+		next := ev.Entry
+		if ev.Type == store.Delete {
+			next = nil
+			s.live.Delete(ev.Entry)
+		} else {
+			s.live.ReplaceOrInsert(ev.Entry)
+		}
+		for i := range s.indexes {
+			s.indexes[i].change(ev.Prev, next)
+		}
+		s.history.add(ev, now)
+		s.rev = ev.Revision
+		s.publish(ev)
+	}
+	s.history.trim(s.opts.HistoryLimit, s.opts.HistoryAge, now)
+	s.advance(s.rev)
+}
+
+// Advance moves on to revision, at which nothing changed here.
+func (s *State) Advance(revision int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if revision > s.rev {
+		s.advance(revision)
+	}
+}
+
+// advance sets the revision and wakes who waits for it. s.mu is held.
+func (s *State) advance(revision int64) {
+	s.rev = revision
+	kept := s.waiting[:0]
+	for _, w := range s.waiting {
+		if w.revision <= revision {
+			close(w.reached)
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	clear(s.waiting[len(kept):])
+	s.waiting = kept
+}
+
+// Current is the live entry at key, or nil, for the goroutine that changes the
+// state.
+func (s *State) Current(key string) *store.Entry {
+	e, _ := s.live.Get(&store.Entry{Key: key})
+	return e
+}
+
+// Change is the change of key at revision; nil if the history does not have it.
+func (s *State) Change(key string, revision int64) *store.Event {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var found *store.Event
+	s.history.since(revision-1, func(ev *store.Event) bool {
+		if ev.Revision == revision && ev.Entry.Key == key {
+			found = ev
+		}
+		return ev.Revision == revision && found == nil
+	})
+	return found
+}
+
+// Revision implements store.Store.
+func (s *State) Revision() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.rev
+}
+
+// Reach waits until the state is at revision or after it.
+func (s *State) Reach(ctx context.Context, revision int64) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return store.ErrClosed
+	}
+	if s.rev >= revision {
+		s.mu.Unlock()
+		return nil
+	}
+	w := waiter{revision, make(chan struct{})}
+	s.waiting = append(s.waiting, w)
+	s.mu.Unlock()
+	select {
+	case <-w.reached:
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		if s.rev < revision {
+			return store.ErrClosed
+		}
+		return nil
+	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := range s.waiting {
+			if s.waiting[i] == w {
+				s.waiting = append(s.waiting[:i], s.waiting[i+1:]...)
+				break
+			}
+		}
+		return ctx.Err()
+	}
+}
+
+// Get implements store.Store.
+func (s *State) Get(_ context.Context, key string) (*store.Entry, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, store.ErrClosed
+	}
+	e, _ := s.live.Get(&store.Entry{Key: key})
+	return e, nil
+}
+
+// Count implements store.Store.
+func (s *State) Count(prefix string) int {
+	tree, _ := s.snapshot()
+	n := 0
+	ascend(tree, prefix, "", func(*store.Entry) bool { n++; return true })
+	return n
+}
+
+// snapshot gives an unchanging copy of the live tree and its revision. The
+// copy shares its nodes with the tree until they change.
+func (s *State) snapshot() (*btree.BTreeG[*store.Entry], int64) {
+	s.mu.RLock()
+	if s.clone != nil {
+		defer s.mu.RUnlock()
+		return s.clone, s.rev
+	}
+	s.mu.RUnlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.clone == nil {
+		s.clone = s.live.Clone()
+	}
+	return s.clone, s.rev
+}
+
+// ascend calls f for the entries below prefix that come after the key after.
+func ascend(tree *btree.BTreeG[*store.Entry], prefix, after string, f func(*store.Entry) bool) {
+	from := prefix
+	if after >= prefix && after != "" {
+		from = after + "\x00"
+	}
+	tree.AscendGreaterOrEqual(&store.Entry{Key: from}, func(e *store.Entry) bool {
+		return strings.HasPrefix(e.Key, prefix) && f(e)
+	})
+}
+
+// List implements store.Store.
+func (s *State) List(ctx context.Context, prefix string, opts store.ListOptions) (*store.ListResult, error) {
+	if opts.Index != "" && opts.Revision == 0 {
+		if r, ok := s.listIndex(prefix, opts); ok {
+			return r, nil
+		}
+	}
+	tree, rev := s.snapshot()
+	if opts.Revision != 0 && opts.Revision != rev {
+		past, undo, err := s.past(prefix, opts.Revision)
+		if err != nil {
+			return nil, err
+		}
+		tree, rev = rewound(past, prefix, undo), opts.Revision
+	}
+	match, err := s.matcher(opts)
+	if err != nil {
+		return nil, err
+	}
+	r := &store.ListResult{Revision: rev}
+	n := 0
+	ascend(tree, prefix, opts.After, func(e *store.Entry) bool {
+		if n++; n%1024 == 0 && ctx.Err() != nil {
+			return false
+		}
+		if match != nil && !match(e) {
+			return true
+		}
+		if opts.Limit > 0 && len(r.Entries) == opts.Limit {
+			r.More = true
+			if match != nil {
+				r.Remaining = -1
+				return false
+			}
+			r.Remaining++
+			return true
+		}
+		r.Entries = append(r.Entries, e)
+		return true
+	})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s *State) matcher(opts store.ListOptions) (func(*store.Entry) bool, error) {
+	if opts.Index == "" {
+		return opts.Match, nil
+	}
+	ix := s.index(opts.Index)
+	if ix == nil {
+		return nil, fmt.Errorf("store has no index %q", opts.Index)
+	}
+	return func(e *store.Entry) bool {
+		v, ok := ix.value(e)
+		return ok && v == opts.Value && (opts.Match == nil || opts.Match(e))
+	}, nil
+}
+
+// past gives a tree and the states, by key, that differ from it at revision:
+// what the changes since then replaced.
+func (s *State) past(prefix string, revision int64) (*btree.BTreeG[*store.Entry], map[string]*store.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readable(revision); err != nil {
+		return nil, nil, err
+	}
+	if s.clone == nil {
+		s.clone = s.live.Clone()
+	}
+	undo := map[string]*store.Entry{}
+	s.history.since(revision, func(ev *store.Event) bool {
+		if strings.HasPrefix(ev.Entry.Key, prefix) {
+			if _, ok := undo[ev.Entry.Key]; !ok {
+				undo[ev.Entry.Key] = ev.Prev
+			}
+		}
+		return true
+	})
+	return s.clone, undo, nil
+}
+
+// rewound is the tree below prefix with the undone states.
+func rewound(tree *btree.BTreeG[*store.Entry], prefix string, undo map[string]*store.Entry) *btree.BTreeG[*store.Entry] {
+	if len(undo) == 0 {
+		return tree
+	}
+	out := btree.NewG(32, less)
+	ascend(tree, prefix, "", func(e *store.Entry) bool {
+		if _, ok := undo[e.Key]; !ok {
+			out.ReplaceOrInsert(e)
+		}
+		return true
+	})
+	for _, e := range undo {
+		if e != nil {
+			out.ReplaceOrInsert(e)
+		}
+	}
+	return out
+}
+
+// readable says whether the state at revision can be read. s.mu is held.
+func (s *State) readable(revision int64) error {
+	switch {
+	case s.closed:
+		return store.ErrClosed
+	case revision > s.rev:
+		return fmt.Errorf("%w: asked for %d, current is %d", store.ErrFuture, revision, s.rev)
+	case revision < s.history.compacted:
+		return &store.CompactedError{Asked: revision, Oldest: s.history.compacted}
+	}
+	return nil
+}
+
+// Compact implements store.Store.
+func (s *State) Compact(_ context.Context, revision int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readable(revision); err != nil {
+		return err
+	}
+	s.history.forget(revision)
+	return nil
+}
+
+// Close ends the watches and refuses reads. It says whether it was open.
+func (s *State) Close() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.closed = true
+	for _, ws := range s.topics {
+		for w := range ws {
+			w.notify()
+		}
+	}
+	for _, w := range s.waiting {
+		close(w.reached)
+	}
+	s.waiting = nil
+	return true
+}
