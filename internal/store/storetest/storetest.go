@@ -61,6 +61,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"Compaction":     compaction,
 		"TimeToLive":     timeToLive,
 		"Concurrency":    concurrency,
+		"Reach":          reach,
 		"Close":          closing,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -384,6 +385,26 @@ func concurrency(t *testing.T, s store.Store) {
 	if got := e.Object.(*v1.Pod).Spec.NodeName; got != strconv.Itoa(writers*each) {
 		t.Errorf("counted to %s, want %d", got, writers*each)
 	}
+}
+
+func reach(t *testing.T, s store.Store) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	a := must(s.Create(ctx, Key("a"), Pod("a", ""), 0))(t)
+	if err := s.Reach(ctx, a.ModRevision); err != nil {
+		t.Error(err)
+	}
+	done := make(chan error)
+	go func() { done <- s.Reach(ctx, a.ModRevision+3) }()
+	for range 3 {
+		a = must(s.Update(ctx, Key("a"), a.ModRevision, Pod("a", ""), 0))(t)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	short, cancel := context.WithCancel(ctx)
+	cancel()
+	wantErr(t, s.Reach(short, s.Revision()+1000), context.Canceled)
 }
 
 func closing(t *testing.T, s store.Store) {

@@ -1,0 +1,237 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// write is one that is on its way to etcd and back: when the watch brings its
+// bytes, its object is taken and nothing decoded.
+type write struct {
+	key    string
+	value  []byte
+	object runtime.Object
+	shown  bool
+}
+
+// writes are those on their way.
+type writes struct {
+	mu    sync.Mutex
+	byKey map[string][]*write
+}
+
+func (w *writes) add(key string, value []byte, object runtime.Object) *write {
+	one := &write{key: key, value: value, object: object}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.byKey == nil {
+		w.byKey = map[string][]*write{}
+	}
+	w.byKey[key] = append(w.byKey[key], one)
+	return one
+}
+
+func (w *writes) remove(one *write) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	rest := w.byKey[one.key]
+	for i := range rest {
+		if rest[i] == one {
+			rest = append(rest[:i:i], rest[i+1:]...)
+			break
+		}
+	}
+	if len(rest) == 0 {
+		delete(w.byKey, one.key)
+	} else {
+		w.byKey[one.key] = rest
+	}
+}
+
+// take gives the object that has value as its bytes, with its revision set; nil
+// if none on its way has.
+func (w *writes) take(key string, value []byte, revision int64) runtime.Object {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, one := range w.byKey[key] {
+		if !one.shown && bytes.Equal(one.value, value) {
+			return one.at(revision)
+		}
+	}
+	return nil
+}
+
+// object is that of a write which was committed at revision.
+func (w *writes) object(one *write, revision int64) runtime.Object {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if one.shown {
+		return one.object
+	}
+	return one.at(revision)
+}
+
+func (one *write) at(revision int64) runtime.Object {
+	one.shown = true
+	store.SetRevision(one.object, revision)
+	return one.object
+}
+
+// Create implements store.Store.
+func (s *Store) Create(ctx context.Context, key string, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
+	return s.put(ctx, key, 0, obj, ttl)
+}
+
+// Update implements store.Store.
+func (s *Store) Update(ctx context.Context, key string, revision int64, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
+	if revision <= 0 {
+		// Nothing has such a revision; to etcd, 0 is that of an absent key.
+		return nil, s.refused(ctx, key, revision)
+	}
+	return s.put(ctx, key, revision, obj, ttl)
+}
+
+// put writes obj at key, which must be at revision; 0 is absent.
+func (s *Store) put(ctx context.Context, key string, revision int64, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
+	store.SetRevision(obj, 0)
+	value, err := s.opts.Codec.Encode(obj)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the object for %s: %w", key, err)
+	}
+	one := s.writes.add(key, value, obj)
+	defer s.writes.remove(one)
+	var prev *store.Entry
+	if revision != 0 {
+		if prev, err = s.State.Get(ctx, key); err != nil {
+			return nil, err
+		}
+	}
+	attempt := func() (int64, error) {
+		var opts []clientv3.OpOption
+		if ttl > 0 {
+			id, err := s.leases.get(ctx, ttl)
+			if err != nil {
+				return 0, err
+			}
+			opts = append(opts, clientv3.WithLease(id))
+		}
+		return s.commit(ctx, key, revision, clientv3.OpPut(s.place(key), string(value), opts...))
+	}
+	rev, err := attempt()
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		// It has ended, or was revoked by hand.
+		s.leases.forget(ttl)
+		rev, err = attempt()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if ev := s.shown(key, rev); ev != nil {
+		return ev.Entry, nil
+	}
+	e := &store.Entry{Key: key, CreateRevision: rev, ModRevision: rev, Object: s.writes.object(one, rev)}
+	if prev != nil {
+		e.CreateRevision = prev.CreateRevision
+	}
+	return e, nil
+}
+
+// Delete implements store.Store.
+func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.Entry, error) {
+	prev, err := s.State.Get(ctx, key)
+	if err == nil && (prev == nil || prev.ModRevision != revision) {
+		prev, err = s.Get(ctx, key)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case prev == nil || prev.ModRevision != revision:
+		return nil, mismatch(key, prev, revision)
+	}
+	rev, err := s.commit(ctx, key, revision, clientv3.OpDelete(s.place(key)))
+	if err != nil {
+		return nil, err
+	}
+	if ev := s.shown(key, rev); ev != nil {
+		return ev.Entry, nil
+	}
+	return deleted(prev, rev), nil
+}
+
+// deleted is the last state of a key that was deleted at revision.
+func deleted(prev *store.Entry, revision int64) *store.Entry {
+	e := &store.Entry{Key: prev.Key, CreateRevision: prev.CreateRevision, ModRevision: revision, Object: prev.Object.DeepCopyObject()}
+	store.SetRevision(e.Object, revision)
+	return e
+}
+
+// commit does op if key is at revision, and gives the revision of the change. A
+// client that goes away does not take its write back, so ctx is only looked at
+// before.
+func (s *Store) commit(ctx context.Context, key string, revision int64, op clientv3.Op) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if s.ctx.Err() != nil {
+		return 0, store.ErrClosed
+	}
+	wait, cancel := context.WithTimeout(s.ctx, requestTimeout)
+	defer cancel()
+	resp, err := s.client.Txn(wait).
+		If(clientv3.Compare(clientv3.ModRevision(s.place(key)), "=", revision)).
+		Then(op).
+		Else(clientv3.OpGet(s.place(key), clientv3.WithKeysOnly())).
+		Commit()
+	if err != nil {
+		return 0, s.explain(err)
+	}
+	if resp.Succeeded {
+		return resp.Header.Revision, nil
+	}
+	found := resp.Responses[0].GetResponseRange().Kvs
+	if len(found) == 0 {
+		return 0, mismatch(key, nil, revision)
+	}
+	return 0, mismatch(key, &store.Entry{ModRevision: found[0].ModRevision}, revision)
+}
+
+// refused is the error of a write that no state of key allows.
+func (s *Store) refused(ctx context.Context, key string, revision int64) error {
+	e, err := s.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	return mismatch(key, e, revision)
+}
+
+func mismatch(key string, found *store.Entry, revision int64) error {
+	switch {
+	case found == nil:
+		return fmt.Errorf("%w: %s", store.ErrNotFound, key)
+	case revision == 0:
+		return fmt.Errorf("%w: %s", store.ErrExists, key)
+	}
+	return fmt.Errorf("%w: %s is at revision %d, not %d", store.ErrConflict, key, found.ModRevision, revision)
+}
+
+// shown waits until the watch has brought the change of key at revision. It is
+// nil where the watch does not get there in time: the change is committed all
+// the same.
+func (s *Store) shown(key string, revision int64) *store.Event {
+	ctx, cancel := context.WithTimeout(s.ctx, requestTimeout)
+	defer cancel()
+	if s.Reach(ctx, revision) != nil {
+		return nil
+	}
+	return s.Change(key, revision)
+}

@@ -1,0 +1,125 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+func entry(name string, revision int64) *store.Entry {
+	return &store.Entry{Key: "/registry/pods/" + name, CreateRevision: revision, ModRevision: revision,
+		Object: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}}
+}
+
+// TestSharedRevision: a revision with many changes is not split between what a
+// watcher has read and what it reads again from the history.
+func TestSharedRevision(t *testing.T) {
+	s := New(Options{})
+	live, err := s.Watch("/registry/", store.WatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Stop()
+	const size = maxQueued * 2 / 3
+	want := 0
+	for rev := int64(2); rev < 20; rev += 3 { // with gaps
+		var changes []*store.Event
+		for i := range size {
+			changes = append(changes, &store.Event{Type: store.Put, Entry: entry(fmt.Sprint(rev, ".", i), rev), Revision: rev})
+			want++
+		}
+		s.Apply(changes)
+		s.Advance(rev + 1)
+	}
+	past, err := s.Watch("/registry/", store.WatchOptions{Revision: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer past.Stop()
+	for name, w := range map[string]store.Watcher{"live": live, "past": past} {
+		seen := map[string]bool{}
+		for len(seen) < want {
+			evs, err := w.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, ev := range evs {
+				if seen[ev.Entry.Key] {
+					t.Fatalf("%s: %s came twice", name, ev.Entry.Key)
+				}
+				seen[ev.Entry.Key] = true
+			}
+		}
+		if w.Revision() != s.Revision() {
+			t.Errorf("%s: at revision %d, want %d", name, w.Revision(), s.Revision())
+		}
+	}
+	r, err := s.List(t.Context(), "/registry/", store.ListOptions{Revision: 6})
+	if err != nil || len(r.Entries) != 2*size {
+		t.Errorf("at revision 6: %d entries (%v), want %d", len(r.Entries), err, 2*size)
+	}
+}
+
+// TestReset: whoever watched before has to list again, whoever comes after does
+// not, and who waits for a revision gets it.
+func TestReset(t *testing.T) {
+	s := New(Options{})
+	s.Apply([]*store.Event{{Type: store.Put, Entry: entry("a", 2), Revision: 2}})
+	before, err := s.Watch("/registry/", store.WatchOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer before.Stop()
+	reached := make(chan error)
+	go func() { reached <- s.Reach(t.Context(), 40) }()
+	s.Reset([]*store.Entry{entry("b", 7)}, 50)
+	if err := <-reached; err != nil {
+		t.Error(err)
+	}
+	if _, err := before.Next(t.Context()); !errors.Is(err, store.ErrCompacted) {
+		t.Errorf("the watch from before: %v", err)
+	}
+	after, err := s.Watch("/registry/", store.WatchOptions{Revision: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Stop()
+	s.Apply([]*store.Event{{Type: store.Put, Entry: entry("c", 51), Revision: 51}})
+	if evs, err := after.Next(t.Context()); err != nil || len(evs) != 1 {
+		t.Errorf("the watch from after: %v, %v", evs, err)
+	}
+	if n := s.Count("/registry/"); n != 2 {
+		t.Errorf("%d entries, want 2", n)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Reach(ctx, 100); !errors.Is(err, context.Canceled) || len(s.waiting) != 0 {
+		t.Errorf("%v, and %d still wait", err, len(s.waiting))
+	}
+	go func() { reached <- s.Reach(t.Context(), 100) }()
+	s.Close()
+	if err := <-reached; !errors.Is(err, store.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestRewound: the past of a part of the tree.
+func TestRewound(t *testing.T) {
+	s := New(Options{})
+	rev := int64(1)
+	for i := range 10 {
+		rev++
+		s.Apply([]*store.Event{{Type: store.Put, Entry: entry(strconv.Itoa(i%5)+"/x", rev), Prev: s.Current("/registry/pods/" + strconv.Itoa(i%5) + "/x"), Revision: rev}})
+	}
+	r, err := s.List(t.Context(), "/registry/pods/3/", store.ListOptions{Revision: 6})
+	if err != nil || len(r.Entries) != 1 || r.Entries[0].ModRevision != 5 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
