@@ -395,7 +395,8 @@ func reach(t *testing.T, s store.Store) {
 		t.Error(err)
 	}
 	done := make(chan error)
-	go func() { done <- s.Reach(ctx, a.ModRevision+3) }()
+	last := a.ModRevision + 3
+	go func() { done <- s.Reach(ctx, last) }()
 	for range 3 {
 		a = must(s.Update(ctx, Key("a"), a.ModRevision, Pod("a", ""), 0))(t)
 	}
