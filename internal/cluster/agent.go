@@ -45,8 +45,8 @@ type Machine struct {
 	dir        string
 	containerd containerd.Options
 	cni        cni.Options
-	// ownNetwork: pods are on our own bridge.
-	ownNetwork bool
+	// hostPorts maps host ports where pods are on our own bridge.
+	hostPorts node.HostPorts
 }
 
 // NewMachine describes a node's folders below dataDir.
@@ -106,7 +106,9 @@ func (c *Cluster) StartAgent(m *Machine) error {
 	if endpoint == "" {
 		if err := c.step("network", func() error {
 			dir, own, err := cni.Conf(m.cni)
-			m.containerd.CNIConf, m.ownNetwork = dir, own
+			if m.containerd.CNIConf = dir; own {
+				m.hostPorts = &cni.HostPorts{}
+			}
 			return err
 		}); err != nil {
 			return err
@@ -144,8 +146,8 @@ func (c *Cluster) startAgent(m *Machine, endpoint string) error {
 	agent, err = node.New(node.Config{
 		NodeName: m.o.Name, Client: client, Informers: c.Informers, CRIEndpoint: endpoint, RootDir: m.dir, LogDir: m.o.Logs,
 		NodeIPs: []net.IP{ip}, Port: int32(m.o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: m.o.Name,
-		NoHostPorts: m.ownNetwork,
-		Recorder:    c.Recorder(client, "kubelet", m.o.Name), Volumes: volumes, Sources: volumes,
+		HostPorts: m.hostPorts,
+		Recorder:  c.Recorder(client, "kubelet", m.o.Name), Volumes: volumes, Sources: volumes,
 	})
 	if err != nil {
 		return err

@@ -101,7 +101,7 @@ type Config struct {
 	Port          int32 // of the node's HTTP server
 	Version       string
 	Reserved      v1.ResourceList // taken from capacity to give allocatable
-	NoHostPorts   bool            // the network cannot map host ports
+	HostPorts     HostPorts       // nil where the network maps them itself
 
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder

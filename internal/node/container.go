@@ -17,7 +17,6 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 )
@@ -216,6 +215,11 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contain
 	mounts, err := w.mounts(pod, c, ips, count, values)
 	if err != nil {
 		return nil, err
+	}
+	if target := targetOf(pod, c.Name); target != "" {
+		if sec.NamespaceOptions, err = w.targetNamespaces(ctx, sec.NamespaceOptions, target); err != nil {
+			return nil, err
+		}
 	}
 	cfg := &runtimeapi.ContainerConfig{
 		Metadata:   &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: uint32(count)},
@@ -608,42 +612,4 @@ func (a *Agent) serviceEnv(pod *v1.Pod) (map[string]string, error) {
 
 func (a *Agent) getRuntimeClass(ctx context.Context, name string) (*nodev1.RuntimeClass, error) {
 	return a.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})
-}
-
-// admit says why a pod cannot run here, nil if it can.
-func (a *Agent) admit(pod *v1.Pod) *failure {
-	have := a.status.allocatable()
-	used := v1.ResourceList{}
-	pods := int64(0)
-	for _, other := range a.Pods() {
-		if other.UID == pod.UID || terminal(other.Status.Phase) {
-			continue
-		}
-		pods++
-		for k, q := range resourcehelper.PodRequests(other, resourcehelper.PodResourcesOptions{}) {
-			u := used[k]
-			u.Add(q)
-			used[k] = u
-		}
-	}
-	if n, ok := have[v1.ResourcePods]; ok && pods+1 > n.Value() {
-		return &failure{"OutOfpods", fmt.Sprintf("Node didn't have enough resource: pods, requested: 1, used: %d, capacity: %d", pods, n.Value())}
-	}
-	want := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	for _, k := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage} {
-		q, h := want[k], have[k]
-		if q.IsZero() || h.IsZero() {
-			continue
-		}
-		sum := used[k]
-		was := sum.DeepCopy()
-		sum.Add(q)
-		if sum.Cmp(h) > 0 {
-			if k == v1.ResourceCPU {
-				return &failure{"OutOf" + string(k), fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", k, q.MilliValue(), was.MilliValue(), h.MilliValue())}
-			}
-			return &failure{"OutOf" + string(k), fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", k, q.Value(), was.Value(), h.Value())}
-		}
-	}
-	return nil
 }

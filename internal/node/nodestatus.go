@@ -208,8 +208,10 @@ func (s *nodeStatus) write(ctx context.Context, status v1.NodeStatus) error {
 	status.VolumesAttached, status.VolumesInUse = node.Status.VolumesAttached, node.Status.VolumesInUse
 	for k, q := range node.Status.Capacity {
 		if _, ok := status.Capacity[k]; !ok { // extended resources are others' to tell
-			status.Capacity[k] = q
-			status.Allocatable[k] = node.Status.Allocatable[k]
+			status.Capacity[k], status.Allocatable[k] = q, q
+			if a, ok := node.Status.Allocatable[k]; ok && a.Cmp(q) < 0 {
+				status.Allocatable[k] = a
+			}
 		}
 	}
 	was := readyNode(&node.Status)

@@ -152,7 +152,7 @@ func (w *worker) probeReady(c *v1.Container, id string) bool {
 }
 
 func postedStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
-	for _, l := range [][]v1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
+	for _, l := range [][]v1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
 		for i := range l {
 			if l[i].Name == name {
 				return &l[i]

@@ -22,9 +22,9 @@ type startFailure struct {
 // containerRef is what events about a container are about.
 func containerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	field := "spec.containers"
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			field = "spec.initContainers"
+	for f, c := range containersOf(pod) {
+		if c.Name == name {
+			field = f
 		}
 	}
 	return &v1.ObjectReference{
@@ -66,6 +66,9 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 		return fail("RunContainerError", err)
 	}
 	w.a.Recorder.Event(ref, v1.EventTypeNormal, "Started", "Container started")
+	if err := w.actuated(pod, created.ContainerId, &c.Resources, nil); err != nil {
+		klog.FromContext(ctx).Error(err, "Keeping what the container was given failed", "container", c.Name)
+	}
 	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
 		w.notify() // the container is to be seen running while its hook runs
 		if err := w.hook(ctx, c, c.Lifecycle.PostStart, created.ContainerId, ips); err != nil {

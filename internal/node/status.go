@@ -93,8 +93,7 @@ func (w *worker) compute(pod *v1.Pod, obs *observed) v1.PodStatus {
 	now := metav1.NewTime(w.a.Clock.Now().UTC().Truncate(time.Second))
 	s := v1.PodStatus{
 		QOSClass: qosClass(pod), NominatedNodeName: pod.Status.NominatedNodeName, StartTime: pod.Status.StartTime,
-		EphemeralContainerStatuses: pod.Status.EphemeralContainerStatuses, ObservedGeneration: pod.Generation,
-		ResourceClaimStatuses: pod.Status.ResourceClaimStatuses,
+		ObservedGeneration: pod.Generation, ResourceClaimStatuses: pod.Status.ResourceClaimStatuses,
 	}
 	if w.statusSet && w.status.StartTime != nil {
 		s.StartTime = w.status.StartTime
@@ -154,6 +153,11 @@ func (w *worker) compute(pod *v1.Pod, obs *observed) v1.PodStatus {
 		cs.Ready = cs.State.Running != nil && w.readyID(c, obs)
 		s.ContainerStatuses = append(s.ContainerStatuses, cs)
 	}
+	for i := range pod.Spec.EphemeralContainers {
+		cs := w.containerStatus(pod, asContainer(&pod.Spec.EphemeralContainers[i]), obs, "ContainerCreating")
+		cs.Started, cs.Resources = nil, nil
+		s.EphemeralContainerStatuses = append(s.EphemeralContainerStatuses, cs)
+	}
 	s.Phase = w.phase(pod, &s, initialized)
 	if w.failed != nil {
 		s.Phase, s.Reason, s.Message = v1.PodFailed, w.failed.reason, w.failed.message
@@ -191,12 +195,12 @@ func (w *worker) containerStatus(pod *v1.Pod, c *v1.Container, obs *observed, cr
 	if n := cur.GetImage().GetUserSpecifiedImage(); n != "" {
 		cs.Image = n
 	}
-	if len(c.Resources.Limits)+len(c.Resources.Requests) > 0 {
-		cs.Resources = c.Resources.DeepCopy()
-		cs.AllocatedResources = c.Resources.Requests.DeepCopy()
-	} else {
-		cs.Resources = &v1.ResourceRequirements{}
+	cs.AllocatedResources = c.Resources.Requests.DeepCopy()
+	got := c.Resources
+	if r, ok := w.given.Actuated[cur.Id]; ok && cur.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+		got = r
 	}
+	cs.Resources = &v1.ResourceRequirements{Limits: got.Limits.DeepCopy(), Requests: got.Requests.DeepCopy()}
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]
 		vm := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
@@ -425,9 +429,15 @@ func (w *worker) conditions(pod *v1.Pod, s *v1.PodStatus, obs *observed, initial
 	}
 	for i := range pod.Status.Conditions {
 		switch c := &pod.Status.Conditions[i]; c.Type {
-		case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled:
+		case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled,
+			v1.PodResizePending, v1.PodResizeInProgress:
 		default:
 			out = append(out, *c) // another controller's
+		}
+	}
+	for _, c := range []*v1.PodCondition{w.pending, w.progress} {
+		if c != nil {
+			out = append(out, *c)
 		}
 	}
 	return out

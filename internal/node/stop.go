@@ -76,17 +76,6 @@ func (w *worker) kill(ctx context.Context, pod *v1.Pod, st *runtimeapi.Container
 	})
 }
 
-func specOf(pod *v1.Pod, name string) *v1.Container {
-	for _, cs := range [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for i := range cs {
-			if cs[i].Name == name {
-				return &cs[i]
-			}
-		}
-	}
-	return nil
-}
-
 // exec runs a command in a container to its end.
 func (w *worker) exec(ctx context.Context, id string, command []string, timeout time.Duration) (string, int32, error) {
 	if timeout > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -38,6 +39,8 @@ type worker struct {
 	a    *Agent
 	uid  types.UID
 	wake chan struct{}
+	// deferred: a resize waits for room on the node.
+	deferred atomic.Bool
 
 	exitedMu sync.Mutex
 	exited   map[string]*runtimeapi.ContainerStatus // by ID
@@ -57,6 +60,7 @@ type worker struct {
 	kills     map[string]*kill       // by container ID
 	status    v1.PodStatus           // as last computed
 	statusSet bool
+	given     resources
 	posted    *v1.PodStatus // as the API last had it from us
 	posting   bool
 
@@ -64,13 +68,14 @@ type worker struct {
 	admitted  bool
 	failed    *failure // why the pod must not run here any more
 	volumes   map[string]Mounted
-	sandboxAt time.Time // when to try the sandbox again
-	stopping  time.Time // when the taking down began
-	stopped   bool      // volumes and cgroup are gone
-	deleted   bool      // the API was told
-	seq       uint32    // attempts at a sandbox
-	told      bool      // of host ports that are not mapped
-	ephemeral int       // ephemeral containers that were told of
+	sandboxAt time.Time        // when to try the sandbox again
+	stopping  time.Time        // when the taking down began
+	stopped   bool             // volumes and cgroup are gone
+	deleted   bool             // the API was told
+	seq       uint32           // attempts at a sandbox
+	mapped    string           // the sandbox that the host ports lead to
+	pending   *v1.PodCondition // of a resize that the node cannot do now
+	progress  *v1.PodCondition // of a resize that is under way
 }
 
 // failure ends a pod from the node's side.
@@ -134,7 +139,7 @@ func (w *worker) snapshot() *v1.Pod {
 	if !w.statusSet {
 		return w.pod
 	}
-	p := *w.pod
+	p := *w.allocated(w.pod)
 	p.Status = w.status
 	return &p
 }
@@ -193,39 +198,27 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 	}
 	if !w.admitted {
 		if len(obs.sandboxes) == 0 && pod.Status.StartTime == nil {
-			if f := w.a.admit(pod); f != nil {
+			if f := w.a.admit(ctx, pod); f != nil {
 				w.failed = f
 				w.a.Recorder.Event(pod, v1.EventTypeWarning, f.reason, f.message)
 				return w.stop(ctx, pod, false, obs)
 			}
 		}
+		if err := w.allocate(pod); err != nil {
+			klog.FromContext(ctx).Error(err, "Keeping what the pod is given failed")
+			return retryPeriod, false
+		}
 		w.admitted = true
 	}
-	w.tell(pod)
+	pod, err = w.resize(ctx, pod, obs)
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Resizing the pod failed")
+		next = min(next, retryPeriod)
+	}
 	w.keepProbes(pod, obs)
 	next = min(next, w.advance(ctx, pod, obs))
 	w.publish(ctx, pod, obs)
 	return next, false
-}
-
-// tell says what of the pod this node does not give.
-func (w *worker) tell(pod *v1.Pod) {
-	if n := len(pod.Spec.EphemeralContainers); n > w.ephemeral {
-		w.ephemeral = n
-		w.a.Recorder.Event(pod, v1.EventTypeWarning, "NotSupported", "This node does not run ephemeral containers yet: they will not start")
-	}
-	if w.told || !w.a.NoHostPorts || pod.Spec.HostNetwork {
-		return
-	}
-	w.told = true
-	for i := range pod.Spec.Containers {
-		for _, p := range pod.Spec.Containers[i].Ports {
-			if p.HostPort > 0 {
-				w.a.Recorder.Eventf(pod, v1.EventTypeWarning, "NotSupported",
-					"Host port %d is not mapped: this node's default network has no port mapping; use hostNetwork, or a CNI configuration with portmap", p.HostPort)
-			}
-		}
-	}
 }
 
 // deadline fails the pod when it has run longer than it may.
@@ -358,12 +351,19 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 		}
 		*obs = *fresh
 	}
+	if err := w.mapHostPorts(pod, obs); err != nil {
+		w.a.Recorder.Event(pod, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
+		return retryPeriod
+	}
 	return w.startContainers(ctx, pod, obs)
 }
 
 // startContainers starts what may be started now.
 func (w *worker) startContainers(ctx context.Context, pod *v1.Pod, obs *observed) time.Duration {
 	next := idle
+	for i := range pod.Spec.EphemeralContainers {
+		next = min(next, w.consider(ctx, pod, asContainer(&pod.Spec.EphemeralContainers[i]), false, obs))
+	}
 	initialized := false
 	for i := range pod.Spec.Containers {
 		if obs.current(pod.Spec.Containers[i].Name) != nil {
@@ -519,12 +519,17 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 		w.publish(ctx, pod, obs)
 	}
 	if !w.stopped {
+		if err := w.unmapHostPorts(); err != nil {
+			klog.FromContext(ctx).Error(err, "Removing the pod's host ports failed")
+			return shortRetry, false
+		}
 		if err := w.a.Volumes.Unmount(ctx, w.uid); err != nil {
 			klog.FromContext(ctx).Error(err, "Unmounting the pod's volumes failed")
 			return shortRetry, false
 		}
 		w.a.removePodCgroup(pod)
 		w.stopped = true
+		w.a.wakePending()
 	}
 	if !gone {
 		if pod.DeletionTimestamp == nil || w.deleted {

@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
@@ -59,6 +60,10 @@ func (e *env) deploy(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	e.gone("app=bench")
+	e.eventually(b, "the end of the deployment", func() bool {
+		_, err := e.client.AppsV1().Deployments("default").Get(b.Context(), "bench", metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
 	return took
 }
 

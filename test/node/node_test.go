@@ -172,6 +172,9 @@ func TestNode(t *testing.T) {
 		"Nginx":         (*env).nginx,
 		"Pod":           func(e *env, _ *testing.T) { e.everything() },
 		"RestartPolicy": func(e *env, _ *testing.T) { e.restarts() },
+		"HostPort":      func(e *env, _ *testing.T) { e.hostPort() },
+		"Ephemeral":     func(e *env, _ *testing.T) { e.ephemeral() },
+		"Resize":        func(e *env, _ *testing.T) { e.resize() },
 	} {
 		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime}, t) })
 	}

@@ -76,12 +76,29 @@ func command(name string, args []string) error {
 		case <-time.After(d):
 		case <-ctx.Done():
 		}
+	case "get":
+		for _, url := range args {
+			if err := get(url); err != nil {
+				return err
+			}
+		}
 	case "fail":
 		return errors.New("as you wish")
 	default:
-		return fmt.Errorf("no command %q: there are echo, env, cat, ls, sleep, fail", name)
+		return fmt.Errorf("no command %q: there are echo, env, cat, ls, sleep, get, fail", name)
 	}
 	return nil
+}
+
+func get(url string) error {
+	client := &http.Client{Timeout: 10 * time.Second}
+	resp, err := client.Get(url)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(os.Stdout, resp.Body)
+	return err
 }
 
 func serve() error {

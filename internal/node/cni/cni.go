@@ -88,7 +88,9 @@ func nft(script string) error {
 	return nil
 }
 
-// masquerade lets pods out under the machine's address.
+// masquerade lets pods out under the machine's address, and host ports in. What
+// a pod or the machine itself sends to a host port comes back the same way
+// only under the machine's address.
 func masquerade(cidr netip.Prefix) error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
 		return fmt.Errorf("pods need forwarding of packets: %w", err)
@@ -96,9 +98,24 @@ func masquerade(cidr netip.Prefix) error {
 	return nft(fmt.Sprintf(`table ip %[1]s {}
 delete table ip %[1]s
 table ip %[1]s {
+	map hostports { type inet_proto . inet_service : ipv4_addr . inet_service; }
+	map hostipports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+	chain hostports {
+		dnat ip to ip daddr . meta l4proto . th dport map @hostipports
+		dnat ip to meta l4proto . th dport map @hostports
+	}
+	chain prerouting {
+		type nat hook prerouting priority -100; policy accept;
+		meta l4proto { tcp, udp, sctp } fib daddr type local jump hostports
+	}
+	chain output {
+		type nat hook output priority -100; policy accept;
+		meta l4proto { tcp, udp, sctp } fib daddr type local jump hostports
+	}
 	chain postrouting {
-		type nat hook postrouting priority srcnat; policy accept;
+		type nat hook postrouting priority 100; policy accept;
 		ip saddr %[2]s ip daddr != %[2]s ip daddr != 224.0.0.0/4 masquerade
+		ip daddr %[2]s ip saddr { 127.0.0.0/8, %[2]s } ct status dnat masquerade
 	}
 }
 `, table, cidr))
