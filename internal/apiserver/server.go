@@ -61,6 +61,9 @@ type Config struct {
 	// Recorded, if set, is told of every committed write with the request's
 	// context, which carries its cause.
 	Recorded func(ctx context.Context, w Write)
+	// Types are the schemas of the built-in kinds, as NewTypes makes them;
+	// asked for at the first write. Default makes them then.
+	Types func() managedfields.TypeConverter
 	// Readiness are named checks behind /readyz.
 	Readiness map[string]func() error
 	// Version is what /version says.
@@ -103,7 +106,6 @@ type Server struct {
 	openapi   openapiCache
 	metrics   *metrics
 
-	converter     func() managedfields.TypeConverter
 	fieldManagers sync.Map // fieldManagerKey → *managedfields.FieldManager
 
 	// watches ends all watches when the server shuts down.
@@ -119,6 +121,9 @@ func New(cfg Config) *Server {
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
+	if cfg.Types == nil {
+		cfg.Types = sync.OnceValue(func() managedfields.TypeConverter { return NewTypes(cfg.Scheme) })
+	}
 	if cfg.Objects == nil {
 		cfg.Objects = admission.NewObjectInterfacesFromScheme(cfg.Scheme)
 	}
@@ -128,16 +133,12 @@ func New(cfg Config) *Server {
 			APIPrefixes:          sets.NewString("api", "apis"),
 			GrouplessAPIPrefixes: sets.NewString("api"),
 		},
-		codecs:    newCodecs(cfg.Scheme),
-		converter: sync.OnceValue(func() managedfields.TypeConverter { return newTypeConverter(cfg.Scheme) }),
-		metrics:   newMetrics(cfg.Metrics),
+		codecs:  newCodecs(cfg.Scheme),
+		metrics: newMetrics(cfg.Metrics),
 	}
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
 }
-
-// Warm prepares what the first writes will need, off their path.
-func (s *Server) Warm() { s.converter() }
 
 // Shutdown ends the watches, with what they have still to send.
 func (s *Server) Shutdown() { s.stop() }

@@ -213,8 +213,8 @@ next:
 }
 
 // publishSelf makes the kubernetes Service and the endpoints behind it.
-func (c *Cluster) publishSelf(port int) error {
-	ctx, cancel := context.WithTimeout(c.ctx, 10*time.Second)
+func (c *Cluster) publishSelf(ctx context.Context, port int) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	client := c.Client(Admin)
 	first := c.ServiceCIDR.Masked().Addr().Next().String()

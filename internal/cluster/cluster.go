@@ -16,6 +16,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes"
@@ -89,6 +91,10 @@ type Cluster struct {
 	services webhook.ServiceResolver
 }
 
+// builtinTypes are shared by the clusters of a process. The first write needs them,
+// and Start has them read while it does other things.
+var builtinTypes = sync.OnceValue(func() managedfields.TypeConverter { return apiserver.NewTypes(catalogue.Scheme) })
+
 // historySteps is how many writes the trace remembers.
 const historySteps = 20_000
 
@@ -106,6 +112,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	c := &Cluster{Options: o, Catalogue: catalogue.New(catalogue.Builtin()), Trace: trace.NewRecorder(historySteps)}
 	c.ctx, c.cancel = context.WithCancel(ctx)
+	go builtinTypes()
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
@@ -173,7 +180,6 @@ func (c *Cluster) start() error {
 		}
 	}
 	c.Informers.StartWithContext(c.ctx)
-	go c.Server.Warm()
 	return nil
 }
 
@@ -259,7 +265,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	}
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others,
-		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Clock: c.Clock, Version: Version,
+		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
 		Authenticator: authn.New(authn.Config{ClientCA: c.Certs.Pool(), Tokens: tokens, Clock: c.Clock}),
 		Authorizer:    rbac, RuleResolver: rbac, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocator},
@@ -284,9 +290,6 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	if err := c.publishSelf(port); err != nil {
-		return err
-	}
 	c.http = &http.Server{
 		Handler: c.Server,
 		TLSConfig: &tls.Config{
@@ -303,6 +306,16 @@ func (c *Cluster) startServer(listener net.Listener) error {
 			klog.FromContext(c.ctx).Error(err, "Serving the API failed; stopping")
 			c.cancel()
 		}
+	})
+	c.wg.Go(func() {
+		// Until it has worked: pods find the API server by it.
+		_ = wait.PollUntilContextCancel(c.ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+			err := c.publishSelf(ctx, port)
+			if err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Publishing the kubernetes service failed; trying again")
+			}
+			return err == nil, nil
+		})
 	})
 	return nil
 }
