@@ -67,7 +67,9 @@ func deployments() *api.Resource {
 		ValidateUpdate: func(d, old *v1.Deployment) field.ErrorList {
 			return append(validateDeployment(d), apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		},
-		ValidateStatusUpdate: func(d, _ *v1.Deployment) field.ErrorList { return validateDeploymentStatus(&d.Status) },
+		ValidateStatusUpdate: func(d, old *v1.Deployment) field.ErrorList {
+			return append(validateDeploymentStatus(&d.Status), validateCollisions(d.Status.CollisionCount, old.Status.CollisionCount, field.NewPath("status"))...)
+		},
 		Warnings: func(d *v1.Deployment) []string {
 			return podspec.TemplateWarnings(&d.Spec.Template.Spec, field.NewPath("spec", "template"))
 		},
@@ -100,9 +102,9 @@ func replicaSets() *api.Resource {
 		if s.Spec.MinReadySeconds < 0 {
 			errs = append(errs, field.Invalid(at.Child("minReadySeconds"), s.Spec.MinReadySeconds, apivalidation.IsNegativeErrorMsg))
 		}
-		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, at)...)
+		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, "deployment", at)...)
 		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
-		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, at.Child("template", "spec"))...)
+		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, "ReplicaSet", at.Child("template", "spec"))...)
 	}
 	return row.New(r, row.Kind[*v1.ReplicaSet]{
 		Generation: true,
@@ -120,7 +122,8 @@ func replicaSets() *api.Resource {
 		},
 		ValidateStatusUpdate: func(s, _ *v1.ReplicaSet) field.ErrorList {
 			st, at := s.Status, field.NewPath("status")
-			return counts(at, count{"replicas", st.Replicas}, count{"fullyLabeledReplicas", st.FullyLabeledReplicas}, count{"readyReplicas", st.ReadyReplicas}, count{"availableReplicas", st.AvailableReplicas})
+			errs := counts(at, count{"replicas", st.Replicas}, count{"fullyLabeledReplicas", st.FullyLabeledReplicas}, count{"readyReplicas", st.ReadyReplicas}, count{"availableReplicas", st.AvailableReplicas})
+			return append(errs, availableWithinReady(st.AvailableReplicas, st.ReadyReplicas, at)...)
 		},
 		Fields: func(s *v1.ReplicaSet) fields.Set {
 			return fields.Set{"status.replicas": strconv.Itoa(int(s.Status.Replicas))}
@@ -154,6 +157,12 @@ func statefulSets() *api.Resource {
 		}
 		switch s.Spec.UpdateStrategy.Type {
 		case v1.RollingUpdateStatefulSetStrategyType:
+			if u := s.Spec.UpdateStrategy.RollingUpdate; u != nil {
+				errs = append(errs, apivalidation.ValidateNonnegativeField(int64(ptr.Deref(u.Partition, 0)), at.Child("updateStrategy", "rollingUpdate", "partition"))...)
+				if u.MaxUnavailable != nil {
+					errs = append(errs, validateUnavailable(u.MaxUnavailable, at.Child("updateStrategy", "rollingUpdate", "maxUnavailable"))...)
+				}
+			}
 		case v1.OnDeleteStatefulSetStrategyType:
 			if s.Spec.UpdateStrategy.RollingUpdate != nil {
 				errs = append(errs, field.Invalid(at.Child("updateStrategy", "rollingUpdate"), s.Spec.UpdateStrategy.RollingUpdate, fmt.Sprintf("only allowed for updateStrategy '%s'", v1.RollingUpdateStatefulSetStrategyType)))
@@ -161,9 +170,18 @@ func statefulSets() *api.Resource {
 		default:
 			errs = append(errs, field.Invalid(at.Child("updateStrategy"), s.Spec.UpdateStrategy, fmt.Sprintf("must be '%s' or '%s'", v1.RollingUpdateStatefulSetStrategyType, v1.OnDeleteStatefulSetStrategyType)))
 		}
-		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, at)...)
+		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.Spec.MinReadySeconds), at.Child("minReadySeconds"))...)
+		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(ptr.Deref(s.Spec.RevisionHistoryLimit, 0)), at.Child("revisionHistoryLimit"))...)
+		if s.Spec.Ordinals != nil {
+			errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.Spec.Ordinals.Start), at.Child("ordinals", "start"))...)
+		}
+		if p := s.Spec.PersistentVolumeClaimRetentionPolicy; p != nil {
+			errs = append(errs, validateRetention(p.WhenDeleted, at.Child("persistentVolumeClaimRetentionPolicy", "whenDeleted"))...)
+			errs = append(errs, validateRetention(p.WhenScaled, at.Child("persistentVolumeClaimRetentionPolicy", "whenScaled"))...)
+		}
+		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, "statefulset", at)...)
 		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
-		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, at.Child("template", "spec"))...)
+		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, "StatefulSet", at.Child("template", "spec"))...)
 	}
 	return row.New(r, row.Kind[*v1.StatefulSet]{
 		Generation: true,
@@ -222,6 +240,13 @@ func statefulSets() *api.Resource {
 			}
 			return errs
 		},
+		ValidateStatusUpdate: func(s, old *v1.StatefulSet) field.ErrorList {
+			st, at := s.Status, field.NewPath("status")
+			errs := counts(at, count{"replicas", st.Replicas}, count{"readyReplicas", st.ReadyReplicas}, count{"currentReplicas", st.CurrentReplicas},
+				count{"updatedReplicas", st.UpdatedReplicas}, count{"availableReplicas", st.AvailableReplicas})
+			errs = append(errs, availableWithinReady(st.AvailableReplicas, st.ReadyReplicas, at)...)
+			return append(errs, validateCollisions(st.CollisionCount, old.Status.CollisionCount, at)...)
+		},
 		Cells: func(s *v1.StatefulSet, now time.Time) []any {
 			names, images := row.Containers(s.Spec.Template.Spec.Containers)
 			return []any{s.Name, fmt.Sprintf("%d/%d", s.Status.ReadyReplicas, ptr.Deref(s.Spec.Replicas, 0)), row.Created(s, now), names, images}
@@ -238,9 +263,9 @@ func daemonSets() *api.Resource {
 		row.String("Node Selector", corev1.PodSpec{}.SwaggerDoc()["nodeSelector"]), row.Age()}, wideSelector(v1.DaemonSetSpec{}.SwaggerDoc()["selector"])...)
 	validate := func(s *v1.DaemonSet) field.ErrorList {
 		at := field.NewPath("spec")
-		errs := validateSelector(s.Spec.Selector, s.Spec.Template.Labels, at)
+		errs := validateSelector(s.Spec.Selector, s.Spec.Template.Labels, "daemonset", at)
 		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
-		errs = append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, at.Child("template", "spec"))...)
+		errs = append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, "DaemonSet", at.Child("template", "spec"))...)
 		switch s.Spec.UpdateStrategy.Type {
 		case v1.OnDeleteDaemonSetStrategyType:
 		case v1.RollingUpdateDaemonSetStrategyType:

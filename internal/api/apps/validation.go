@@ -68,14 +68,14 @@ func validateReplicas(n *int32, at *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// validateSelector checks a selector, and that it selects what the template makes.
-func validateSelector(s *metav1.LabelSelector, template map[string]string, at *field.Path) field.ErrorList {
+// validateSelector checks the selector of a controller of that kind, and that it selects what the template makes.
+func validateSelector(s *metav1.LabelSelector, template map[string]string, kind string, at *field.Path) field.ErrorList {
 	if s == nil {
 		return field.ErrorList{field.Required(at.Child("selector"), "")}
 	}
 	errs := metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{}, at.Child("selector"))
 	if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
-		errs = append(errs, field.Invalid(at.Child("selector"), s, "empty selector is invalid for deployment"))
+		errs = append(errs, field.Invalid(at.Child("selector"), s, "empty selector is invalid for "+kind))
 	}
 	sel, err := metav1.LabelSelectorAsSelector(s)
 	switch {
@@ -91,9 +91,9 @@ func validateDeployment(d *v1.Deployment) field.ErrorList {
 	at := field.NewPath("spec")
 	s := &d.Spec
 	errs := validateReplicas(s.Replicas, at)
-	errs = append(errs, validateSelector(s.Selector, s.Template.Labels, at)...)
+	errs = append(errs, validateSelector(s.Selector, s.Template.Labels, "deployment", at)...)
 	errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Template, at.Child("template"))...)
-	errs = append(errs, podspec.ValidateAlwaysRestart(&s.Template.Spec, at.Child("template", "spec"))...)
+	errs = append(errs, podspec.ValidateAlwaysRestart(&s.Template.Spec, "ReplicaSet", at.Child("template", "spec"))...)
 	strategy := at.Child("strategy")
 	switch s.Strategy.Type {
 	case v1.RecreateDeploymentStrategyType:
@@ -191,7 +191,43 @@ func counts(at *field.Path, all count, parts ...count) (errs field.ErrorList) {
 	return errs
 }
 
+func availableWithinReady(available, ready int32, at *field.Path) field.ErrorList {
+	if available > ready {
+		return field.ErrorList{field.Invalid(at.Child("availableReplicas"), available, "cannot be greater than readyReplicas")}
+	}
+	return nil
+}
+
+// validateCollisions: names once taken stay so.
+func validateCollisions(is, was *int32, at *field.Path) field.ErrorList {
+	if was != nil && ptr.Deref(is, 0) < *was {
+		return field.ErrorList{field.Invalid(at.Child("collisionCount"), ptr.Deref(is, 0), "cannot be decremented")}
+	}
+	return nil
+}
+
+func validateRetention(p v1.PersistentVolumeClaimRetentionPolicyType, at *field.Path) field.ErrorList {
+	if p != v1.RetainPersistentVolumeClaimRetentionPolicyType && p != v1.DeletePersistentVolumeClaimRetentionPolicyType {
+		return field.ErrorList{field.NotSupported(at, p, []v1.PersistentVolumeClaimRetentionPolicyType{v1.RetainPersistentVolumeClaimRetentionPolicyType, v1.DeletePersistentVolumeClaimRetentionPolicyType})}
+	}
+	return nil
+}
+
+// validateUnavailable: some, but not more than all.
+func validateUnavailable(v *intstr.IntOrString, at *field.Path) field.ErrorList {
+	errs := validateAmount(v, at)
+	if amount(v) == 0 {
+		errs = append(errs, field.Invalid(at, v, "cannot be 0"))
+	}
+	if v.Type == intstr.String && amount(v) > 100 {
+		errs = append(errs, field.Invalid(at, v, "must not be greater than 100%"))
+	}
+	return errs
+}
+
 func validateDeploymentStatus(s *v1.DeploymentStatus) field.ErrorList {
-	return counts(field.NewPath("status"), count{"replicas", s.Replicas}, count{"updatedReplicas", s.UpdatedReplicas},
-		count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})
+	at := field.NewPath("status")
+	errs := availableWithinReady(s.AvailableReplicas, s.ReadyReplicas, at)
+	return append(errs, counts(at, count{"replicas", s.Replicas}, count{"updatedReplicas", s.UpdatedReplicas},
+		count{"readyReplicas", s.ReadyReplicas}, count{"availableReplicas", s.AvailableReplicas})...)
 }

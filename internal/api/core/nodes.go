@@ -14,8 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/api/row"
 )
 
@@ -35,6 +37,7 @@ func nodes() *api.Resource {
 		Spec:   func(n *v1.Node) any { return &n.Spec },
 		Status: func(n *v1.Node) any { return &n.Status },
 		Default: func(n *v1.Node) {
+			setPodCIDRs(n)
 			// What is not said to be allocatable is what there is.
 			for k, q := range n.Status.Capacity {
 				if n.Status.Allocatable == nil {
@@ -45,7 +48,10 @@ func nodes() *api.Resource {
 				}
 			}
 		},
-		Validate: validateNode,
+		Validate:             validateNode,
+		ValidateUpdate:       validateNodeUpdate,
+		ValidateStatusUpdate: validateNodeUpdate,
+		Warnings:             nodeWarnings,
 		Fields: func(n *v1.Node) fields.Set {
 			return fields.Set{"spec.unschedulable": strconv.FormatBool(n.Spec.Unschedulable)}
 		},
@@ -56,33 +62,100 @@ func nodes() *api.Resource {
 	return out
 }
 
-func validateNode(n *v1.Node) (errs field.ErrorList) {
-	at := field.NewPath("spec", "taints")
-	type key struct {
-		k string
-		e v1.TaintEffect
+func validateNode(n *v1.Node) field.ErrorList {
+	errs := validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))
+	errs = append(errs, validateNodeResources(n)...)
+	at := field.NewPath("spec", "podCIDRs")
+	for i, cidr := range n.Spec.PodCIDRs {
+		errs = append(errs, validation.IsValidCIDRForLegacyField(at.Index(i), cidr, false, nil)...)
+		if slices.Contains(n.Spec.PodCIDRs[:i], cidr) {
+			errs = append(errs, field.Duplicate(at.Index(i), cidr))
+		}
 	}
-	seen := map[key]bool{}
-	for i, t := range n.Spec.Taints {
-		for _, msg := range validation.IsQualifiedName(t.Key) {
-			errs = append(errs, field.Invalid(at.Index(i).Child("key"), t.Key, msg))
+	if len(n.Spec.PodCIDRs) > 1 {
+		dual, err := netutils.IsDualStackCIDRStrings(n.Spec.PodCIDRs)
+		if err != nil {
+			errs = append(errs, field.InternalError(at, fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%w", err)))
 		}
-		for _, msg := range validation.IsValidLabelValue(t.Value) {
-			errs = append(errs, field.Invalid(at.Index(i).Child("value"), t.Value, msg))
-		}
-		switch t.Effect {
-		case v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute:
-		default:
-			errs = append(errs, field.NotSupported(at.Index(i).Child("effect"), t.Effect,
-				[]v1.TaintEffect{v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute}))
-		}
-		if k := (key{t.Key, t.Effect}); seen[k] {
-			errs = append(errs, field.Duplicate(at.Index(i), t))
-		} else {
-			seen[k] = true
+		if !dual || len(n.Spec.PodCIDRs) > 2 {
+			errs = append(errs, field.Invalid(at, n.Spec.PodCIDRs, "may specify no more than one CIDR for each IP family"))
 		}
 	}
 	return errs
+}
+
+func validateTaints(taints []v1.Taint, at *field.Path) (errs field.ErrorList) {
+	effects := []v1.TaintEffect{v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute}
+	for i, t := range taints {
+		at := at.Index(i)
+		errs = append(errs, qualifiedName(t.Key, at.Child("key"))...)
+		if msgs := validation.IsValidLabelValue(t.Value); len(msgs) > 0 {
+			errs = append(errs, field.Invalid(at.Child("value"), t.Value, strings.Join(msgs, ";")))
+		}
+		errs = append(errs, supported(at.Child("effect"), t.Effect, effects)...)
+		if slices.ContainsFunc(taints[:i], func(o v1.Taint) bool { return o.Key == t.Key && o.Effect == t.Effect }) {
+			e := field.Duplicate(at, t)
+			e.Detail = "taints must be unique by key and effect pair"
+			errs = append(errs, e)
+		}
+	}
+	return errs
+}
+
+func validateNodeResources(n *v1.Node) (errs field.ErrorList) {
+	at := field.NewPath("status")
+	for k, q := range n.Status.Capacity {
+		errs = append(errs, podspec.ValidateQuantity(k, q, at.Child("capacity", string(k)))...)
+	}
+	for k, q := range n.Status.Allocatable {
+		errs = append(errs, podspec.ValidateQuantity(k, q, at.Child("allocatable", string(k)))...)
+	}
+	return errs
+}
+
+// validateNodeUpdate: what ties a node to a machine is set once.
+func validateNodeUpdate(n, old *v1.Node) field.ErrorList {
+	errs := validateNodeResources(n)
+	for i, a := range n.Status.Addresses {
+		if slices.Contains(n.Status.Addresses[:i], a) {
+			errs = append(errs, field.Duplicate(field.NewPath("status", "addresses").Index(i), a))
+		}
+	}
+	at := field.NewPath("spec")
+	if len(old.Spec.PodCIDRs) > 0 && !slices.Equal(n.Spec.PodCIDRs, old.Spec.PodCIDRs) {
+		errs = append(errs, field.Forbidden(at.Child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"))
+	}
+	if old.Spec.ProviderID != "" && n.Spec.ProviderID != old.Spec.ProviderID {
+		errs = append(errs, field.Forbidden(at.Child("providerID"), "node updates may not change providerID except from \"\" to valid"))
+	}
+	errs = append(errs, validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))...)
+	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {
+		errs = append(errs, field.Forbidden(at.Child("externalID"), "may not be updated"))
+	}
+	return errs
+}
+
+// setPodCIDRs has the list follow the older single field.
+func setPodCIDRs(n *v1.Node) {
+	if n.Spec.PodCIDR != "" && len(n.Spec.PodCIDRs) == 0 {
+		n.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
+	} else if n.Spec.PodCIDR == "" && len(n.Spec.PodCIDRs) > 0 {
+		n.Spec.PodCIDR = n.Spec.PodCIDRs[0]
+	}
+}
+
+func nodeWarnings(n *v1.Node) (warnings []string) {
+	if n.Spec.DoNotUseExternalID != "" {
+		warnings = append(warnings, "spec.externalID: this field is deprecated, and is unused by Kubernetes")
+	}
+	if n.Spec.ConfigSource != nil {
+		warnings = append(warnings, "spec.configSource: the feature is removed")
+	}
+	at := field.NewPath("spec", "podCIDRs")
+	for i, cidr := range n.Spec.PodCIDRs {
+		warnings = append(warnings, validation.GetWarningsForCIDR(at.Index(i), cidr)...)
+	}
+	return warnings
 }
 
 func nodeCells(n *v1.Node, now time.Time) []any {

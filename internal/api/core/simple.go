@@ -1,8 +1,9 @@
 package core
 
 import (
+	"encoding/json"
 	"fmt"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,9 +65,8 @@ func replicationControllers() *api.Resource {
 	validate := func(rc *v1.ReplicationController) field.ErrorList {
 		at := field.NewPath("spec")
 		var errs field.ErrorList
-		if n := ptr.Deref(rc.Spec.Replicas, 0); n < 0 {
-			errs = append(errs, field.Invalid(at.Child("replicas"), n, apivalidation.IsNegativeErrorMsg))
-		}
+		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(rc.Spec.MinReadySeconds), at.Child("minReadySeconds"))...)
+		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(ptr.Deref(rc.Spec.Replicas, 0)), at.Child("replicas"))...)
 		if len(rc.Spec.Selector) == 0 {
 			errs = append(errs, field.Required(at.Child("selector"), ""))
 		}
@@ -77,7 +77,7 @@ func replicationControllers() *api.Resource {
 			errs = append(errs, field.Invalid(at.Child("template", "metadata", "labels"), rc.Spec.Template.Labels, "`selector` does not match template `labels`"))
 		}
 		errs = append(errs, podspec.ValidatePodTemplateSpec(rc.Spec.Template, at.Child("template"))...)
-		return append(errs, podspec.ValidateAlwaysRestart(&rc.Spec.Template.Spec, at.Child("template", "spec"))...)
+		return append(errs, podspec.ValidateAlwaysRestart(&rc.Spec.Template.Spec, "ReplicationController", at.Child("template", "spec"))...)
 	}
 	return row.New(r, row.Kind[*v1.ReplicationController]{
 		Generation: true,
@@ -98,7 +98,8 @@ func replicationControllers() *api.Resource {
 			}
 			podspec.SetDefaultsPodTemplate(rc.Spec.Template)
 		},
-		Validate: validate,
+		Validate:             validate,
+		ValidateStatusUpdate: func(rc, _ *v1.ReplicationController) field.ErrorList { return validateControllerStatus(&rc.Status) },
 		Fields: func(rc *v1.ReplicationController) fields.Set {
 			return fields.Set{"status.replicas": fmt.Sprint(rc.Status.Replicas)}
 		},
@@ -111,6 +112,25 @@ func replicationControllers() *api.Resource {
 				row.Created(rc, now), names, images, labels.FormatLabels(rc.Spec.Selector)}
 		},
 	})
+}
+
+func validateControllerStatus(s *v1.ReplicationControllerStatus) (errs field.ErrorList) {
+	at := field.NewPath("status")
+	for _, f := range []struct {
+		name   string
+		number int64
+		of     bool // it counts some of the replicas
+	}{{"replicas", int64(s.Replicas), false}, {"fullyLabeledReplicas", int64(s.FullyLabeledReplicas), true}, {"readyReplicas", int64(s.ReadyReplicas), true},
+		{"availableReplicas", int64(s.AvailableReplicas), true}, {"observedGeneration", s.ObservedGeneration, false}} {
+		errs = append(errs, apivalidation.ValidateNonnegativeField(f.number, at.Child(f.name))...)
+		if f.of && f.number > int64(s.Replicas) {
+			errs = append(errs, field.Invalid(at.Child(f.name), f.number, "cannot be greater than status.replicas"))
+		}
+	}
+	if s.AvailableReplicas > s.ReadyReplicas {
+		errs = append(errs, field.Invalid(at.Child("availableReplicas"), s.AvailableReplicas, "cannot be greater than readyReplicas"))
+	}
+	return errs
 }
 
 func configMaps() *api.Resource {
@@ -219,8 +239,10 @@ func secrets() *api.Resource {
 			}
 		case v1.SecretTypeDockercfg:
 			need(v1.DockerConfigKey)
+			errs = append(errs, jsonObject(s.Data[v1.DockerConfigKey], data.Key(v1.DockerConfigKey))...)
 		case v1.SecretTypeDockerConfigJson:
 			need(v1.DockerConfigJsonKey)
+			errs = append(errs, jsonObject(s.Data[v1.DockerConfigJsonKey], data.Key(v1.DockerConfigJsonKey))...)
 		case v1.SecretTypeBasicAuth:
 			_, user := s.Data[v1.BasicAuthUsernameKey]
 			_, pass := s.Data[v1.BasicAuthPasswordKey]
@@ -269,6 +291,17 @@ func secrets() *api.Resource {
 	})
 }
 
+// jsonObject wants well-formed JSON, if there is anything.
+func jsonObject(b []byte, at *field.Path) field.ErrorList {
+	if b == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, &map[string]any{}); err != nil {
+		return field.ErrorList{field.Invalid(at, "<secret contents redacted>", err.Error())}
+	}
+	return nil
+}
+
 func serviceAccounts() *api.Resource {
 	r := named("serviceaccounts", "ServiceAccount", "serviceaccount", "serviceaccounts", true, []string{"sa"},
 		func() runtime.Object { return &v1.ServiceAccount{} }, func() runtime.Object { return &v1.ServiceAccountList{} })
@@ -280,137 +313,6 @@ func serviceAccounts() *api.Resource {
 			return []any{s.Name, int64(len(s.Secrets)), row.Created(s, now)}
 		},
 	})
-}
-
-func limitRanges() *api.Resource {
-	r := named("limitranges", "LimitRange", "limitrange", "limitranges", true, []string{"limits"},
-		func() runtime.Object { return &v1.LimitRange{} }, func() runtime.Object { return &v1.LimitRangeList{} })
-	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()}
-	return row.New(r, row.Kind[*v1.LimitRange]{
-		Default:  setDefaultsLimitRange,
-		Validate: validateLimitRange,
-		Cells: func(l *v1.LimitRange, _ time.Time) []any {
-			return []any{l.Name, l.CreationTimestamp.UTC().Format(time.RFC3339)}
-		},
-	})
-}
-
-func setDefaultsLimitRange(l *v1.LimitRange) {
-	for i := range l.Spec.Limits {
-		it := &l.Spec.Limits[i]
-		if it.Type != v1.LimitTypeContainer {
-			continue
-		}
-		fill := func(to *v1.ResourceList, from v1.ResourceList) {
-			for k, q := range from {
-				if *to == nil {
-					*to = v1.ResourceList{}
-				}
-				if _, ok := (*to)[k]; !ok {
-					(*to)[k] = q.DeepCopy()
-				}
-			}
-		}
-		fill(&it.Default, it.Max)
-		fill(&it.DefaultRequest, it.Default)
-		fill(&it.DefaultRequest, it.Min)
-	}
-}
-
-func validateLimitRange(l *v1.LimitRange) (errs field.ErrorList) {
-	seen := map[v1.LimitType]bool{}
-	for i := range l.Spec.Limits {
-		it, at := &l.Spec.Limits[i], field.NewPath("spec", "limits").Index(i)
-		if seen[it.Type] {
-			errs = append(errs, field.Duplicate(at.Child("type"), it.Type))
-		}
-		seen[it.Type] = true
-		if it.Type == v1.LimitTypePod {
-			if len(it.Default) > 0 {
-				errs = append(errs, field.Forbidden(at.Child("default"), "may not be specified when `type` is 'Pod'"))
-			}
-			if len(it.DefaultRequest) > 0 {
-				errs = append(errs, field.Forbidden(at.Child("defaultRequest"), "may not be specified when `type` is 'Pod'"))
-			}
-		}
-		keys := map[v1.ResourceName]bool{}
-		for _, m := range []v1.ResourceList{it.Max, it.Min, it.Default, it.DefaultRequest} {
-			for k := range m {
-				keys[k] = true
-			}
-		}
-		for k := range keys {
-			over := func(name string, a, b v1.ResourceList, what string) {
-				x, okx := a[k]
-				y, oky := b[k]
-				if okx && oky && x.Cmp(y) > 0 {
-					errs = append(errs, field.Invalid(at.Child(name).Key(string(k)), x.String(), fmt.Sprintf("%s value %s is greater than %s", what, x.String(), y.String())))
-				}
-			}
-			over("min", it.Min, it.Max, "min")
-			over("defaultRequest", it.DefaultRequest, it.Max, "default request")
-			over("default", it.Default, it.Max, "default")
-			over("defaultRequest", it.DefaultRequest, it.Default, "default request")
-			over("defaultRequest", it.Min, it.DefaultRequest, "min")
-			if ratio, ok := it.MaxLimitRequestRatio[k]; ok && ratio.CmpInt64(1) < 0 {
-				errs = append(errs, field.Invalid(at.Child("maxLimitRequestRatio").Key(string(k)), ratio.String(), fmt.Sprintf("ratio %s is less than 1", ratio.String())))
-			}
-		}
-	}
-	return errs
-}
-
-func resourceQuotas() *api.Resource {
-	r := named("resourcequotas", "ResourceQuota", "resourcequota", "resourcequotas", true, []string{"quota"},
-		func() runtime.Object { return &v1.ResourceQuota{} }, func() runtime.Object { return &v1.ResourceQuotaList{} })
-	r.DeleteReturnsObject = true
-	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Request", "Request represents a minimum amount of cpu/memory that a container may consume."),
-		row.String("Limit", "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node."), row.Age()}
-	return row.New(r, row.Kind[*v1.ResourceQuota]{
-		Spec:   func(q *v1.ResourceQuota) any { return &q.Spec },
-		Status: func(q *v1.ResourceQuota) any { return &q.Status },
-		Validate: func(q *v1.ResourceQuota) (errs field.ErrorList) {
-			for k, v := range q.Spec.Hard {
-				if v.Sign() < 0 {
-					errs = append(errs, field.Invalid(field.NewPath("spec", "hard").Key(string(k)), v.String(), apivalidation.IsNegativeErrorMsg))
-				}
-			}
-			return errs
-		},
-		ValidateUpdate: func(q, old *v1.ResourceQuota) (errs field.ErrorList) {
-			if fmt.Sprint(sortedScopes(q)) != fmt.Sprint(sortedScopes(old)) {
-				errs = append(errs, field.Invalid(field.NewPath("spec", "scopes"), q.Spec.Scopes, apivalidation.FieldImmutableErrorMsg))
-			}
-			return errs
-		},
-		Cells: func(q *v1.ResourceQuota, now time.Time) []any {
-			var requests, limits []string
-			names := make([]string, 0, len(q.Status.Hard))
-			for k := range q.Status.Hard {
-				names = append(names, string(k))
-			}
-			sort.Strings(names)
-			for _, n := range names {
-				used, hard := q.Status.Used[v1.ResourceName(n)], q.Status.Hard[v1.ResourceName(n)]
-				text := fmt.Sprintf("%s: %s/%s", n, used.String(), hard.String())
-				if strings.HasPrefix(n, "limits.") {
-					limits = append(limits, text)
-				} else {
-					requests = append(requests, text)
-				}
-			}
-			return []any{q.Name, strings.Join(requests, ", "), strings.Join(limits, ", "), row.Created(q, now)}
-		},
-	})
-}
-
-func sortedScopes(q *v1.ResourceQuota) []string {
-	out := make([]string, 0, len(q.Spec.Scopes))
-	for _, s := range q.Spec.Scopes {
-		out = append(out, string(s))
-	}
-	sort.Strings(out)
-	return out
 }
 
 func bindings() *api.Resource {
@@ -441,6 +343,17 @@ func componentStatuses() *api.Resource {
 	return &r
 }
 
+// validateFinalizer wants a finalizer's name; without a domain, one of
+// Kubernetes'.
+func validateFinalizer(f v1.FinalizerName, at *field.Path) field.ErrorList {
+	errs := qualifiedName(string(f), at)
+	standard := []v1.FinalizerName{v1.FinalizerKubernetes, metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
+	if !strings.Contains(string(f), "/") && !slices.Contains(standard, f) {
+		errs = append(errs, field.Invalid(at, string(f), "name is neither a standard finalizer name nor is it fully qualified"))
+	}
+	return errs
+}
+
 func namespaces() *api.Resource {
 	r := named("namespaces", "Namespace", "namespace", "namespaces", false, []string{"ns"},
 		func() runtime.Object { return &v1.Namespace{} }, func() runtime.Object { return &v1.NamespaceList{} })
@@ -455,6 +368,11 @@ func namespaces() *api.Resource {
 		o.DeepCopyInto(n)
 		n.ResourceVersion = version
 		n.Spec.Finalizers = finalizers
+	}, ValidateUpdate: func(obj, _ runtime.Object) (errs field.ErrorList) {
+		for i, f := range obj.(*v1.Namespace).Spec.Finalizers {
+			errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers").Index(i))...)
+		}
+		return errs
 	}}}
 	return row.New(r, row.Kind[*v1.Namespace]{
 		Spec:   func(n *v1.Namespace) any { return &n.Spec },
@@ -485,13 +403,12 @@ func namespaces() *api.Resource {
 		},
 		PrepareForUpdate: func(n, old *v1.Namespace) { n.Spec.Finalizers = old.Spec.Finalizers },
 		Validate: func(n *v1.Namespace) (errs field.ErrorList) {
-			for i, f := range n.Spec.Finalizers {
-				for _, msg := range validation.IsQualifiedName(string(f)) {
-					errs = append(errs, field.Invalid(field.NewPath("spec", "finalizers").Index(i), f, msg))
-				}
+			for _, f := range n.Spec.Finalizers {
+				errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers"))...)
 			}
 			return errs
 		},
+		ValidateUpdate: func(_, _ *v1.Namespace) field.ErrorList { return nil },
 		ValidateStatusUpdate: func(n, old *v1.Namespace) (errs field.ErrorList) {
 			if n.DeletionTimestamp.IsZero() {
 				if n.Status.Phase != v1.NamespaceActive {

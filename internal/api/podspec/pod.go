@@ -161,6 +161,9 @@ func ValidatePodStatusUpdate(p, old *v1.Pod) field.ErrorList {
 
 // ValidateEphemeralContainersUpdate lets the ephemeralcontainers subresource add containers, and nothing else.
 func ValidateEphemeralContainersUpdate(p, old *v1.Pod) field.ErrorList {
+	if _, mirror := old.Annotations[v1.MirrorPodAnnotationKey]; mirror {
+		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")}
+	}
 	at := specPath.Child("ephemeralContainers")
 	volumes, _ := validateVolumes(p.Spec.Volumes, specPath.Child("volumes"))
 	names := sets.New[string]()
@@ -205,17 +208,67 @@ func ValidateEphemeralContainersUpdate(p, old *v1.Pod) field.ErrorList {
 	return errs
 }
 
-// ValidateResize wants the new resources to be good ones, and to keep the pod's class.
+// ValidateResize lets the resize subresource change cpu and memory of regular
+// containers and sidecars, and nothing that a running pod cannot take on
+// (https://kep.k8s.io/1287).
 func ValidateResize(p, old *v1.Pod) field.ErrorList {
-	var errs field.ErrorList
-	for i := range p.Spec.Containers {
-		errs = append(errs, ValidateResources(&p.Spec.Containers[i].Resources, specPath.Child("containers").Index(i).Child("resources"))...)
+	if _, mirror := old.Annotations[v1.MirrorPodAnnotationKey]; mirror {
+		return field.ErrorList{field.Forbidden(field.NewPath(""), "static pods cannot be resized")}
 	}
-	for i := range p.Spec.InitContainers {
-		errs = append(errs, ValidateResources(&p.Spec.InitContainers[i].Resources, specPath.Child("initContainers").Index(i).Child("resources"))...)
+	if old.Spec.OS != nil && old.Spec.OS.Name == v1.Windows {
+		return field.ErrorList{field.Forbidden(field.NewPath(""), "windows pods cannot be resized")}
 	}
+	errs := ValidatePodSpec(&p.Spec, specPath)
 	if is, was := QOSClass(&p.Spec), QOSClass(&old.Spec); is != was {
 		errs = append(errs, field.Invalid(specPath, is, "Pod QOS Class may not change as a result of resizing"))
+	}
+	for i := range old.Status.ContainerStatuses {
+		if s := &old.Status.ContainerStatuses[i]; s.State.Running != nil {
+			if s.Resources == nil {
+				errs = append(errs, field.Forbidden(specPath, "Pod running on node without support for resize"))
+			}
+			break
+		}
+	}
+	for i := range old.Spec.InitContainers {
+		is, was := &p.Spec.InitContainers[i], &old.Spec.InitContainers[i]
+		sidecar := was.RestartPolicy != nil && *was.RestartPolicy == v1.ContainerRestartPolicyAlways
+		switch {
+		case !sidecar && !equality.Semantic.DeepEqual(is, was):
+			errs = append(errs, field.Forbidden(specPath, "resources for non-sidecar init containers are immutable"))
+		case sidecar:
+			errs = append(errs, validateResized(&is.Resources, &was.Resources, specPath.Child("initContainers").Index(i).Child("resources"), "only cpu and memory resources for sidecar containers are mutable")...)
+		}
+	}
+	for i := range old.Spec.Containers {
+		errs = append(errs, validateResized(&p.Spec.Containers[i].Resources, &old.Spec.Containers[i].Resources,
+			specPath.Child("containers").Index(i).Child("resources"), "only cpu and memory resources are mutable")...)
+	}
+	return errs
+}
+
+func validateResized(is, was *v1.ResourceRequirements, at *field.Path, mutable string) (errs field.ErrorList) {
+	changed := !equality.Semantic.DeepEqual(is.Claims, was.Claims)
+	for _, f := range []struct {
+		name    string
+		is, was v1.ResourceList
+	}{{"requests", is.Requests, was.Requests}, {"limits", is.Limits, was.Limits}} {
+		removed := false
+		for name, old := range f.was {
+			q, ok := f.is[name]
+			removed = removed || !ok
+			changed = changed || ok && name != v1.ResourceCPU && name != v1.ResourceMemory && q.Cmp(old) != 0
+		}
+		for name := range f.is {
+			_, ok := f.was[name]
+			changed = changed || !ok && name != v1.ResourceCPU && name != v1.ResourceMemory
+		}
+		if removed {
+			errs = append(errs, field.Forbidden(at.Child(f.name), fmt.Sprintf("resource %s cannot be removed", f.name)))
+		}
+	}
+	if changed {
+		errs = append(errs, field.Forbidden(specPath, mutable))
 	}
 	return errs
 }

@@ -5,14 +5,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// ValidateAlwaysRestart checks the template of a controller whose pods never
-// end by themselves.
-func ValidateAlwaysRestart(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
+// ValidateAlwaysRestart checks the template of a controller, of that kind, whose
+// pods never end by themselves.
+func ValidateAlwaysRestart(s *v1.PodSpec, kind string, at *field.Path) (errs field.ErrorList) {
 	if s.RestartPolicy != v1.RestartPolicyAlways {
 		errs = append(errs, field.NotSupported(at.Child("restartPolicy"), s.RestartPolicy, []v1.RestartPolicy{v1.RestartPolicyAlways}))
 	}
 	if s.ActiveDeadlineSeconds != nil {
-		errs = append(errs, field.Forbidden(at.Child("activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported"))
+		errs = append(errs, field.Forbidden(at.Child("activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported"))
 	}
 	return errs
 }

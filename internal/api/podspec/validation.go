@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	unversionedvalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -89,8 +88,10 @@ func ValidatePodSpec(s *v1.PodSpec, fldPath *field.Path) field.ErrorList {
 		errs = append(errs, oneOf(fldPath.Child("os", "name"), s.OS.Name, v1.Linux, v1.Windows)...)
 	}
 	for name, q := range s.Overhead {
-		errs = append(errs, validateQuantity(name, q, fldPath.Child("overhead").Key(string(name)))...)
+		errs = append(errs, ValidateContainerResourceName(name, fldPath.Child("overhead").Key(string(name)))...)
+		errs = append(errs, ValidateQuantity(name, q, fldPath.Child("overhead").Key(string(name)))...)
 	}
+	errs = append(errs, validateClaims(s.ResourceClaims, fldPath.Child("resourceClaims"))...)
 	if len(s.HostAliases) > 0 {
 		for i, a := range s.HostAliases {
 			errs = append(errs, validation.IsValidIP(fldPath.Child("hostAliases").Index(i).Child("ip"), a.IP)...)
@@ -168,7 +169,7 @@ func validateContainer(c *v1.Container, s *v1.PodSpec, volumes map[string]*v1.Vo
 	errs = append(errs, validatePorts(c.Ports, s.HostNetwork, hostPorts, at.Child("ports"))...)
 	errs = append(errs, validateEnv(c, at)...)
 	errs = append(errs, validateMounts(c, volumes, at)...)
-	errs = append(errs, ValidateResources(&c.Resources, at.Child("resources"))...)
+	errs = append(errs, ValidateResources(&c.Resources, claimNames(s), at.Child("resources"))...)
 	errs = append(errs, validateProbe(c.LivenessProbe, true, at.Child("livenessProbe"))...)
 	errs = append(errs, validateProbe(c.StartupProbe, true, at.Child("startupProbe"))...)
 	errs = append(errs, validateProbe(c.ReadinessProbe, false, at.Child("readinessProbe"))...)
@@ -315,49 +316,6 @@ func validateMounts(c *v1.Container, volumes map[string]*v1.Volume, at *field.Pa
 			errs = append(errs, field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 		}
 		errs = append(errs, validateInside(m.SubPathExpr, at.Child("subPathExpr"))...)
-	}
-	return errs
-}
-
-// ValidateResources checks a container's resource requirements.
-func ValidateResources(r *v1.ResourceRequirements, at *field.Path) (errs field.ErrorList) {
-	for name, q := range r.Limits {
-		errs = append(errs, validateQuantity(name, q, at.Child("limits").Key(string(name)))...)
-	}
-	for name, q := range r.Requests {
-		req := at.Child("requests")
-		errs = append(errs, validateQuantity(name, q, req.Key(string(name)))...)
-		limit, limited := r.Limits[name]
-		switch {
-		case limited && !overcommits(name) && q.Cmp(limit) != 0:
-			errs = append(errs, field.Invalid(req, q.String(), fmt.Sprintf("must be equal to %s limit of %s", name, limit.String())))
-		case limited && q.Cmp(limit) > 0:
-			errs = append(errs, field.Invalid(req, q.String(), fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String())))
-		case !limited && !overcommits(name):
-			errs = append(errs, field.Required(at.Child("limits"), "Limit must be set for non overcommitable resources"))
-		}
-	}
-	return errs
-}
-
-// overcommits: more of a native resource may be promised than there is.
-func overcommits(name v1.ResourceName) bool {
-	return (!strings.Contains(string(name), "/") || strings.Contains(string(name), v1.ResourceDefaultNamespacePrefix)) &&
-		!strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix)
-}
-
-func validateQuantity(name v1.ResourceName, q resource.Quantity, at *field.Path) (errs field.ErrorList) {
-	n := string(name)
-	errs = append(errs, dnsName(n, validation.IsQualifiedName, at)...)
-	if len(errs) == 0 && !strings.Contains(n, "/") && name != v1.ResourceCPU && name != v1.ResourceMemory &&
-		name != v1.ResourceEphemeralStorage && !strings.HasPrefix(n, v1.ResourceHugePagesPrefix) {
-		errs = append(errs, field.Invalid(at, name, "must be a standard resource for containers"))
-	}
-	if q.Sign() < 0 {
-		errs = append(errs, field.Invalid(at, q.String(), "must be greater than or equal to 0"))
-	}
-	if strings.Contains(n, "/") && q.MilliValue()%1000 != 0 {
-		errs = append(errs, field.Invalid(at, q, "must be an integer"))
 	}
 	return errs
 }

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/api/core"
 )
 
 // Allocator implements the API server's Reservation for Services.
@@ -116,7 +118,7 @@ func (a *Allocator) Reserve(_ context.Context, o, was runtime.Object, dryRun boo
 			a.release(k)
 		}
 	}
-	if err := a.families(s, old); err != nil {
+	if err := a.families(s); err != nil {
 		return nil, err
 	}
 	if err := a.address(s, old, &ips); err != nil {
@@ -159,15 +161,12 @@ func (a *Allocator) release(k portKey) {
 }
 
 // families fills in the IP families: this cluster has IPv4.
-func (a *Allocator) families(s, old *v1.Service) error {
+func (a *Allocator) families(s *v1.Service) error {
 	if s.Spec.Type == v1.ServiceTypeExternalName {
-		s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = nil, nil
-		if old != nil && old.Spec.Type != v1.ServiceTypeExternalName {
-			if s.Spec.ClusterIP == old.Spec.ClusterIP {
-				s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil
-			}
-		}
 		return nil
+	}
+	if errs := core.ValidateClusterIPs(s); len(errs) > 0 {
+		return invalid(s, errs...)
 	}
 	spec := field.NewPath("spec")
 	if p := ptr.Deref(s.Spec.IPFamilyPolicy, ""); p == v1.IPFamilyPolicyRequireDualStack {
@@ -190,12 +189,6 @@ func (a *Allocator) families(s, old *v1.Service) error {
 func (a *Allocator) address(s, old *v1.Service, taken *[]netip.Addr) error {
 	if s.Spec.Type == v1.ServiceTypeExternalName {
 		return nil
-	}
-	if s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) > 0 {
-		s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
-	}
-	if s.Spec.ClusterIP != "" && len(s.Spec.ClusterIPs) == 0 {
-		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
 	}
 	if s.Spec.ClusterIP == v1.ClusterIPNone {
 		return nil
@@ -271,11 +264,7 @@ func (a *Allocator) nodePorts(s, old *v1.Service, taken *[]portKey) error {
 			continue
 		}
 		if s.Spec.Type == v1.ServiceTypeClusterIP || s.Spec.Type == v1.ServiceTypeExternalName {
-			// A port left over from another type is given up.
-			if old != nil && held[portKey{p.NodePort, p.Protocol}] {
-				p.NodePort = 0
-			}
-			continue
+			continue // its validation refuses it
 		}
 		k := portKey{p.NodePort, p.Protocol}
 		mine[p.NodePort] = true
@@ -341,8 +330,6 @@ func (a *Allocator) nodePorts(s, old *v1.Service, taken *[]portKey) error {
 			}
 			take(k)
 		}
-	} else {
-		s.Spec.HealthCheckNodePort = 0
 	}
 	return nil
 }

@@ -11,6 +11,9 @@ import (
 func service(name string, t v1.ServiceType, ip string, ports ...int32) *v1.Service {
 	s := &v1.Service{Spec: v1.ServiceSpec{Type: t, ClusterIP: ip}}
 	s.Name = name
+	if ip != "" {
+		s.Spec.ClusterIPs = []string{ip}
+	}
 	for i, p := range ports {
 		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Port: int32(80 + i), NodePort: p, Protocol: v1.ProtocolTCP})
 	}
@@ -19,7 +22,6 @@ func service(name string, t v1.ServiceType, ip string, ports ...int32) *v1.Servi
 
 func TestReserve(t *testing.T) {
 	held := service("held", v1.ServiceTypeNodePort, "10.0.0.5", 30001)
-	held.Spec.ClusterIPs = []string{"10.0.0.5"}
 	a, err := New(netip.MustParsePrefix("10.0.0.0/24"), 30000, 30002, []*v1.Service{held})
 	if err != nil {
 		t.Fatal(err)
