@@ -1,0 +1,149 @@
+package node
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+)
+
+func TestExpand(t *testing.T) {
+	values := map[string]string{"A": "1", "B": "$(A)"}
+	for in, want := range map[string]string{
+		"plain": "plain", "$(A)": "1", "x$(A)y$(B)": "x1y$(A)", "$$(A)": "$(A)", "$(NONE)": "$(NONE)", "$(A": "$(A", "$": "$", "a$b": "a$b", "$$$(A)": "$1",
+	} {
+		if got := expand(in, values); got != want {
+			t.Errorf("%q gives %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestDownwardValues(t *testing.T) {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u", Labels: map[string]string{"b": "2", "a": "1"}, Annotations: map[string]string{"x/y": "z"}}}
+	for path, want := range map[string]string{
+		"metadata.name": "p", "metadata.uid": "u", "metadata.labels": "a=\"1\"\nb=\"2\"", "metadata.labels['a']": "1", "metadata.annotations['x/y']": "z",
+	} {
+		if got, err := FieldValue(p, path); err != nil || got != want {
+			t.Errorf("%s is %q, %v", path, got, err)
+		}
+	}
+	if _, err := FieldValue(p, "spec.image"); err == nil {
+		t.Error("a field that does not exist has a value")
+	}
+	c := &v1.Container{Resources: v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("250m")}, Limits: v1.ResourceList{v1.ResourceMemory: resource.MustParse("64Mi")}}}
+	node := v1.ResourceList{v1.ResourceCPU: resource.MustParse("4")}
+	for _, r := range []struct{ resource, divisor, want string }{
+		{"requests.cpu", "0", "1"}, {"requests.cpu", "1m", "250"}, {"limits.memory", "1Mi", "64"}, {"limits.memory", "0", "67108864"}, {"limits.cpu", "1", "4"},
+	} {
+		got, err := ResourceValue(c, &v1.ResourceFieldSelector{Resource: r.resource, Divisor: resource.MustParse(r.divisor)}, node)
+		if err != nil || got != r.want {
+			t.Errorf("%s / %s = %q, %v, want %s", r.resource, r.divisor, got, err, r.want)
+		}
+	}
+}
+
+func TestMayRestart(t *testing.T) {
+	st := func(code int32) *runtimeapi.ContainerStatus { return &runtimeapi.ContainerStatus{ExitCode: code} }
+	pod := func(p v1.RestartPolicy) *v1.Pod { return &v1.Pod{Spec: v1.PodSpec{RestartPolicy: p}} }
+	rule := &v1.Container{RestartPolicy: ptr.To(v1.ContainerRestartPolicyNever), RestartPolicyRules: []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestart,
+		ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}}
+	for name, c := range map[string]struct{ got, want bool }{
+		"always":             {mayRestart(pod(v1.RestartPolicyAlways), &v1.Container{}, st(0)), true},
+		"on failure, ok":     {mayRestart(pod(v1.RestartPolicyOnFailure), &v1.Container{}, st(0)), false},
+		"on failure, failed": {mayRestart(pod(v1.RestartPolicyOnFailure), &v1.Container{}, st(1)), true},
+		"never":              {mayRestart(pod(v1.RestartPolicyNever), &v1.Container{}, st(1)), false},
+		"ephemeral":          {mayRestart(pod(v1.RestartPolicyAlways), asContainer(&v1.EphemeralContainer{}), st(1)), false},
+		"rule":               {mayRestart(pod(v1.RestartPolicyAlways), rule, st(42)), true},
+		"no rule":            {mayRestart(pod(v1.RestartPolicyAlways), rule, st(1)), false},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %v", name, c.got)
+		}
+	}
+}
+
+func TestPortsConflict(t *testing.T) {
+	pod := func(ip string, port int32, p v1.Protocol) *v1.Pod {
+		return &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Ports: []v1.ContainerPort{{HostIP: ip, HostPort: port, Protocol: p}}}}}}
+	}
+	mine := pod("10.0.0.1", 80, v1.ProtocolTCP)
+	for _, c := range []struct {
+		other *v1.Pod
+		want  bool
+	}{
+		{pod("10.0.0.1", 80, v1.ProtocolTCP), true}, {pod("10.0.0.2", 80, v1.ProtocolTCP), false}, {pod("", 80, v1.ProtocolTCP), true},
+		{pod("0.0.0.0", 80, v1.ProtocolTCP), true}, {pod("10.0.0.1", 80, v1.ProtocolUDP), false}, {pod("10.0.0.1", 81, v1.ProtocolTCP), false}, {pod("", 0, v1.ProtocolTCP), false},
+	} {
+		if got := portsConflict(mine, c.other); got != c.want {
+			t.Errorf("%+v: %v", c.other.Spec.Containers[0].Ports[0], got)
+		}
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b, now := &backoff{}, time.Unix(1000, 0)
+	if b.wait(now, now) != 0 {
+		t.Error("the first restart waits")
+	}
+	var pauses []time.Duration
+	for range 7 {
+		b.next(now)
+		pauses = append(pauses, b.pause)
+		now = now.Add(b.pause)
+	}
+	want := []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 300 * time.Second, 300 * time.Second}
+	if !slices.Equal(pauses, want) {
+		t.Errorf("pauses: %v", pauses)
+	}
+	if b.next(now.Add(time.Hour)); b.pause != 10*time.Second {
+		t.Errorf("after an hour without a failure: %v", b.pause)
+	}
+}
+
+// TestAllocation: what a pod was given outlives the agent, and an interrupted
+// write does not lose it.
+func TestAllocation(t *testing.T) {
+	a := &Agent{Config: Config{RootDir: t.TempDir(), Clock: clock.RealClock{}}}
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c",
+		Resources: v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1")}}}}}}
+	first := newWorker(a, p)
+	if err := first.allocate(p); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.actuated(p, "id", &p.Spec.Containers[0].Resources, nil); err != nil {
+		t.Fatal(err)
+	}
+	wants := p.DeepCopy()
+	wants.Spec.Containers[0].Resources.Requests[v1.ResourceCPU] = resource.MustParse("2")
+	next := newWorker(a, wants)
+	if err := next.allocate(wants); err != nil {
+		t.Fatal(err)
+	}
+	if q := next.allocated(wants).Spec.Containers[0].Resources.Requests[v1.ResourceCPU]; q.String() != "1" {
+		t.Errorf("the pod runs with %s", q.String())
+	}
+	if _, ok := next.given.Actuated["id"]; !ok {
+		t.Error("what the container has is forgotten")
+	}
+	if next.allocated(p) != p {
+		t.Error("a pod that has what it wants is copied")
+	}
+	has := &v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1")}}
+	c := &wants.Spec.Containers[0]
+	if restartsFor(c, has) {
+		t.Error("a restart without a policy")
+	}
+	c.ResizePolicy = []v1.ContainerResizePolicy{{ResourceName: v1.ResourceMemory, RestartPolicy: v1.RestartContainer}, {ResourceName: v1.ResourceCPU, RestartPolicy: v1.NotRequired}}
+	if restartsFor(c, has) {
+		t.Error("a restart for another resource's policy")
+	}
+	if c.ResizePolicy[1].RestartPolicy = v1.RestartContainer; !restartsFor(c, has) {
+		t.Error("no restart")
+	}
+}

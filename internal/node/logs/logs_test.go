@@ -1,0 +1,103 @@
+package logs
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+const log = `2026-01-01T00:00:01Z stdout F one
+2026-01-01T00:00:02Z stderr F two
+2026-01-01T00:00:03Z stdout P thr
+2026-01-01T00:00:03Z stdout F ee
+2026-01-01T00:00:04Z stdout F four
+`
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "0.log")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRead(t *testing.T) {
+	at := metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 3, 0, time.UTC))
+	for name, c := range map[string]struct {
+		opts v1.PodLogOptions
+		want string
+	}{
+		"all":        {v1.PodLogOptions{}, "one\ntwo\nthree\nfour\n"},
+		"tail":       {v1.PodLogOptions{TailLines: ptr.To[int64](1)}, "four\n"},
+		"none":       {v1.PodLogOptions{TailLines: ptr.To[int64](0)}, ""},
+		"more":       {v1.PodLogOptions{TailLines: ptr.To[int64](100)}, "one\ntwo\nthree\nfour\n"},
+		"since":      {v1.PodLogOptions{SinceTime: &at}, "three\nfour\n"},
+		"bytes":      {v1.PodLogOptions{LimitBytes: ptr.To[int64](6)}, "one\ntw"},
+		"stream":     {v1.PodLogOptions{Stream: ptr.To(v1.LogStreamStderr)}, "two\n"},
+		"timestamps": {v1.PodLogOptions{Timestamps: true, TailLines: ptr.To[int64](1)}, "2026-01-01T00:00:04Z four\n"},
+	} {
+		var b strings.Builder
+		if err := Read(t.Context(), &b, file(t, log), &c.opts, nil); err != nil || b.String() != c.want {
+			t.Errorf("%s: %q, %v, want %q", name, b.String(), err, c.want)
+		}
+	}
+}
+
+// TestTailOfLongLog finds the last lines beyond one block.
+func TestTailOfLongLog(t *testing.T) {
+	line := "2026-01-01T00:00:01Z stdout F " + strings.Repeat("x", 1000) + "\n"
+	var b strings.Builder
+	if err := Read(t.Context(), &b, file(t, strings.Repeat(line, 300)), &v1.PodLogOptions{TailLines: ptr.To[int64](150)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(b.String(), "\n"); n != 150 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+// TestFollow sees what is written after, to the end of the container.
+func TestFollow(t *testing.T) {
+	path := file(t, log)
+	var running atomic.Bool
+	running.Store(true)
+	out, done := make(lines, 100), make(chan error, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	go func() {
+		done <- Read(ctx, out, path, &v1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](1)}, running.Load)
+	}()
+	if got := <-out; got != "four\n" {
+		t.Fatalf("%q", got)
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("2026-01-01T00:00:05Z stdout F five\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-out; got != "five\n" {
+		t.Errorf("%q", got)
+	}
+	running.Store(false)
+	if err := <-done; err != nil || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+}
