@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/apiserver/admission"
+	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/cluster"
 )
@@ -33,6 +34,7 @@ type serverFlags struct {
 	nodePort                                int
 	verbosity                               int
 	admission                               admission.Selection
+	authorization                           authz.Selection
 }
 
 func (f *serverFlags) add(c *cobra.Command) {
@@ -51,6 +53,12 @@ func (f *serverFlags) add(c *cobra.Command) {
 		strings.Join(admission.DefaultNames(), ", ")+"). Comma-delimited list of admission plugins: "+names+". Their order here does not matter.")
 	c.Flags().StringSliceVar(&f.admission.Disable, "disable-admission-plugins", nil, "admission plugins to disable although they are on by default")
 	c.Flags().StringVar(&f.admission.ConfigFile, "admission-control-config-file", "", "file with the admission plugins' configuration (AdmissionConfiguration)")
+	c.Flags().StringSliceVar(&f.authorization.Modes, "authorization-mode", nil, "authorizers to ask, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default: "+strings.Join(authz.DefaultModes, ",")+")")
+	c.Flags().StringVar(&f.authorization.ConfigFile, "authorization-config", "", "file with an AuthorizationConfiguration, in place of the other authorization flags")
+	c.Flags().StringVar(&f.authorization.WebhookConfigFile, "authorization-webhook-config-file", "", "kubeconfig of the authorization webhook")
+	c.Flags().StringVar(&f.authorization.WebhookVersion, "authorization-webhook-version", "v1", "version of the SubjectAccessReview that the webhook is sent")
+	c.Flags().DurationVar(&f.authorization.AuthorizedTTL, "authorization-webhook-cache-authorized-ttl", 5*time.Minute, "how long the webhook's 'authorized' answers are kept")
+	c.Flags().DurationVar(&f.authorization.UnauthorizedTTL, "authorization-webhook-cache-unauthorized-ttl", 30*time.Second, "how long the webhook's 'unauthorized' answers are kept")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
 }
 
@@ -70,7 +78,7 @@ func serverCommand() *cobra.Command {
 func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "admin.kubeconfig") }
 
 func (f *serverFlags) options() (cluster.Options, error) {
-	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission}
+	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authorization: f.authorization}
 	if err := f.admission.Validate(); err != nil {
 		return o, err
 	}

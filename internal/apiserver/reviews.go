@@ -3,6 +3,8 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"net/http"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -10,7 +12,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	operators "k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -167,6 +172,56 @@ func (r *call) reviewToken(o *authenticationv1.TokenReview) error {
 	return nil
 }
 
+// fieldRequirements are what a review says of the fields that a request
+// selects. Of what only later versions know, nothing is said: the request is
+// then taken to be wider than it is.
+func fieldRequirements(a *authorizationv1.FieldSelectorAttributes) (out fields.Requirements, err error) {
+	if a == nil {
+		return nil, nil
+	}
+	if a.RawSelector != "" {
+		s, err := fields.ParseSelector(a.RawSelector)
+		if err != nil {
+			return nil, err
+		}
+		return s.Requirements(), nil
+	}
+	for _, r := range a.Requirements {
+		op, ok := map[metav1.FieldSelectorOperator]operators.Operator{metav1.FieldSelectorOpIn: operators.Equals, metav1.FieldSelectorOpNotIn: operators.NotEquals}[r.Operator]
+		if !ok || len(r.Values) != 1 {
+			err = errors.Join(err, fmt.Errorf("field selector of %s: operator %s with %d values is not known", r.Key, r.Operator, len(r.Values)))
+			continue
+		}
+		out = append(out, fields.Requirement{Field: r.Key, Operator: op, Value: r.Values[0]})
+	}
+	return out, err
+}
+
+// labelRequirements are the same of labels.
+func labelRequirements(a *authorizationv1.LabelSelectorAttributes) (out labels.Requirements, err error) {
+	if a == nil {
+		return nil, nil
+	}
+	if a.RawSelector != "" {
+		s, err := labels.Parse(a.RawSelector)
+		if err != nil {
+			return nil, err
+		}
+		out, _ = s.Requirements()
+		return out, nil
+	}
+	for i := range a.Requirements {
+		s, serr := metav1.LabelSelectorAsSelector(&metav1.LabelSelector{MatchExpressions: a.Requirements[i : i+1]})
+		if serr != nil {
+			err = errors.Join(err, serr)
+			continue
+		}
+		reqs, _ := s.Requirements()
+		out = append(out, reqs...)
+	}
+	return out, err
+}
+
 func (r *call) reviewAccess(spec *authorizationv1.SubjectAccessReviewSpec, status *authorizationv1.SubjectAccessReviewStatus) error {
 	invalid := func(e *field.Error) error {
 		return apierrors.NewInvalid(r.row.GVK().GroupKind(), "", field.ErrorList{e})
@@ -188,6 +243,8 @@ func (r *call) reviewAccess(spec *authorizationv1.SubjectAccessReviewSpec, statu
 	if ra := spec.ResourceAttributes; ra != nil {
 		a.Verb, a.Namespace, a.APIGroup, a.APIVersion = ra.Verb, ra.Namespace, ra.Group, ra.Version
 		a.Resource, a.Subresource, a.Name, a.ResourceRequest = ra.Resource, ra.Subresource, ra.Name, true
+		a.FieldSelectorRequirements, a.FieldSelectorParsingErr = fieldRequirements(ra.FieldSelector)
+		a.LabelSelectorRequirements, a.LabelSelectorParsingErr = labelRequirements(ra.LabelSelector)
 	} else {
 		a.Verb, a.Path = spec.NonResourceAttributes.Verb, spec.NonResourceAttributes.Path
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -294,10 +296,23 @@ func (r *call) authorize() error {
 		return nil
 	}
 	i := r.info
-	return r.allowed(authorizer.AttributesRecord{
+	a := authorizer.AttributesRecord{
 		User: r.user, Verb: i.Verb, Namespace: i.Namespace, APIGroup: i.APIGroup, APIVersion: i.APIVersion,
 		Resource: i.Resource, Subresource: i.Subresource, Name: i.Name, ResourceRequest: i.IsResourceRequest, Path: i.Path,
-	})
+	}
+	if i.FieldSelector != "" {
+		s, err := fields.ParseSelector(i.FieldSelector)
+		if a.FieldSelectorParsingErr = err; err == nil {
+			a.FieldSelectorRequirements = s.Requirements()
+		}
+	}
+	if i.LabelSelector != "" {
+		s, err := labels.Parse(i.LabelSelector)
+		if a.LabelSelectorParsingErr = err; err == nil {
+			a.LabelSelectorRequirements, _ = s.Requirements()
+		}
+	}
+	return r.allowed(a)
 }
 
 // allowed asks the authorizer, and gives upstream's Forbidden where it does not allow.

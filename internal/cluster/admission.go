@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -14,7 +15,7 @@ import (
 
 // admission makes the chain of the selected plug-ins. The check that nobody
 // grants what they do not hold comes last and cannot be switched off.
-func (c *Cluster) admission(rbac *authz.RBAC, live *live) (admission.Interface, admission.ObjectInterfaces, error) {
+func (c *Cluster) admission(rbac *authz.RBAC, modes authorizer.Authorizer, live *live) (admission.Interface, admission.ObjectInterfaces, error) {
 	services, err := c.serviceResolver()
 	if err != nil {
 		return nil, nil, err
@@ -24,7 +25,7 @@ func (c *Cluster) admission(rbac *authz.RBAC, live *live) (admission.Interface, 
 		Client:     func() kubernetes.Interface { return c.Client(apiServer) },
 		Dynamic:    func() dynamic.Interface { return dynamic.NewForConfigOrDie(dynamic.ConfigFor(c.Config(apiServer))) },
 		RESTMapper: kadmission.NewRESTMapper(c.Catalogue),
-		Authorizer: rbac, Services: services, Namespaces: live.Namespace, Accounts: live, Done: c.ctx.Done(),
+		Authorizer: modes, Services: services, Namespaces: live.Namespace, Accounts: live, Pods: live, Done: c.ctx.Done(),
 	}, c.Admission)
 	if err != nil {
 		return nil, nil, err

@@ -136,7 +136,7 @@ func (c *Cluster) StartAgent(m *Machine) error {
 }
 
 func (c *Cluster) startAgent(m *Machine, endpoint string) error {
-	u := &user.DefaultInfo{Name: "system:node:" + m.o.Name, Groups: []string{user.NodesGroup, user.SystemPrivilegedGroup, user.AllAuthenticated}}
+	u := &user.DefaultInfo{Name: "system:node:" + m.o.Name, Groups: []string{user.NodesGroup, user.AllAuthenticated}}
 	client := c.Client(u)
 	var agent *node.Agent
 	volumes := volume.New(volume.Config{RootDir: m.dir, Client: client, Informers: c.Informers, Clock: c.Clock,

@@ -62,7 +62,9 @@ type Options struct {
 	SimNodes int
 	// Admission selects and configures the admission plug-ins.
 	Admission kadmission.Selection
-	Clock     clock.WithTicker
+	// Authorization selects and configures the authorizers.
+	Authorization authz.Selection
+	Clock         clock.WithTicker
 	// Progress, if set, is told of each step of the start.
 	Progress func(step string, took time.Duration)
 }
@@ -183,9 +185,12 @@ func (c *Cluster) start() error {
 	return nil
 }
 
+// podsByNode is the index of pods by the node that they are bound to.
+const podsByNode = "spec.nodeName"
+
 func (c *Cluster) openStore() error {
 	o := embedded.Options{Codec: store.NewCodec(catalogue.Scheme), Clock: c.Clock, Indexers: []store.Indexer{{
-		Name: "spec.nodeName", Prefix: "/registry/pods/",
+		Name: podsByNode, Prefix: "/registry/pods/",
 		Value: func(o runtime.Object) (string, bool) {
 			p, ok := o.(*v1.Pod)
 			if !ok || p.Spec.NodeName == "" {
@@ -255,7 +260,11 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		return err
 	}
 	c.nodes = &nodeTransport{certs: c.Certs}
-	chain, objects, err := c.admission(rbac, live)
+	modes, err := authz.New(c.Authorization, authz.NewNode(live), rbac, c.Config(apiServer))
+	if err != nil {
+		return err
+	}
+	chain, objects, err := c.admission(rbac, modes, live)
 	if err != nil {
 		return err
 	}
@@ -267,7 +276,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Aggregation: others,
 		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
 		Authenticator: authn.New(authn.Config{ClientCA: c.Certs.Pool(), Tokens: tokens, Clock: c.Clock}),
-		Authorizer:    rbac, RuleResolver: rbac, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
+		Authorizer:    modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocator},
 		Recorded:     c.record,
 		Readiness:    map[string]func() error{"informer-sync": c.synced},

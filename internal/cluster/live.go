@@ -13,6 +13,8 @@ import (
 	"crypto/tls"
 
 	v1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
@@ -23,8 +25,12 @@ import (
 type live struct{ c *Cluster }
 
 func lookup[T any](ctx context.Context, l *live, resource, namespace, name string) (T, error) {
+	return lookupIn[T](ctx, l, "", resource, namespace, name)
+}
+
+func lookupIn[T any](ctx context.Context, l *live, group, resource, namespace, name string) (T, error) {
 	var none T
-	row := l.c.row("", "v1", resource)
+	row := l.c.row(group, "v1", resource)
 	e, err := l.c.Store.Get(ctx, row.Key(namespace, name))
 	if err != nil {
 		return none, err
@@ -53,6 +59,39 @@ func (l *live) Secret(ctx context.Context, namespace, name string) (*v1.Secret, 
 // Node implements token.Getter.
 func (l *live) Node(ctx context.Context, name string) (*v1.Node, error) {
 	return lookup[*v1.Node](ctx, l, "nodes", "", name)
+}
+
+// PodsOf implements authz.Objects.
+func (l *live) PodsOf(ctx context.Context, node string) ([]*v1.Pod, error) {
+	res, err := l.c.Store.List(ctx, l.c.row("", "v1", "pods").Prefix(""), store.ListOptions{Index: podsByNode, Value: node})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*v1.Pod, len(res.Entries))
+	for i, e := range res.Entries {
+		out[i] = e.Object.(*v1.Pod)
+	}
+	return out, nil
+}
+
+// Claim implements authz.Objects.
+func (l *live) Claim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error) {
+	return lookup[*v1.PersistentVolumeClaim](ctx, l, "persistentvolumeclaims", namespace, name)
+}
+
+// Volume implements authz.Objects.
+func (l *live) Volume(ctx context.Context, name string) (*v1.PersistentVolume, error) {
+	return lookup[*v1.PersistentVolume](ctx, l, "persistentvolumes", "", name)
+}
+
+// Attachment implements authz.Objects.
+func (l *live) Attachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error) {
+	return lookupIn[*storagev1.VolumeAttachment](ctx, l, storagev1.GroupName, "volumeattachments", "", name)
+}
+
+// ResourceSlice implements authz.Objects.
+func (l *live) ResourceSlice(ctx context.Context, name string) (*resourcev1.ResourceSlice, error) {
+	return lookupIn[*resourcev1.ResourceSlice](ctx, l, resourcev1.GroupName, "resourceslices", "", name)
 }
 
 // accountWait is how long a pod waits for its namespace's default account,

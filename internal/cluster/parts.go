@@ -47,7 +47,8 @@ func (c *Cluster) startControllers() error {
 	})
 }
 
-var nodesUser = &user.DefaultInfo{Name: "system:node:simulated", Groups: []string{user.NodesGroup, user.SystemPrivilegedGroup, user.AllAuthenticated}}
+// nodesUser acts for all simulated nodes, so it is none of them.
+var nodesUser = &user.DefaultInfo{Name: "system:simulated-nodes", Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
 
 // startSimNodes starts the simulated nodes.
 func (c *Cluster) startSimNodes() error {

@@ -33,6 +33,7 @@ type Environment struct {
 	Services   webhook.ServiceResolver
 	Namespaces Namespaces
 	Accounts   ServiceAccounts
+	Pods       Pods
 	// Configuration is that of --admission-control-config-file.
 	Configuration admission.ConfigProvider
 	Done          <-chan struct{}
@@ -61,6 +62,7 @@ var registry = []plugin{
 		return NewLimitRanger(e.Informers.Core().V1().LimitRanges().Lister())
 	})},
 	{"ServiceAccount", true, plain(func(e *Environment) *ServiceAccount { return NewServiceAccount(e.Accounts) })},
+	{"NodeRestriction", true, plain(newNodeRestriction)},
 	{"TaintNodesByCondition", true, plain(func(*Environment) *taintNodes { return newTaintNodes() })},
 	{"AlwaysPullImages", false, plain(func(*Environment) *alwaysPull { return newAlwaysPull() })},
 	{"PodSecurity", true, newPodSecurity},

@@ -1,0 +1,435 @@
+package admission
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/admission"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/apiserver/authz"
+)
+
+// Pods reads a pod as it is now.
+type Pods interface {
+	Pod(ctx context.Context, namespace, name string) (*v1.Pod, error)
+}
+
+// nodeRestriction keeps a node to its own object, its pods and what these need
+// (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction).
+type nodeRestriction struct {
+	*admission.Handler
+	pods    Pods
+	nodes   corelisters.NodeLister
+	claims  corelisters.PersistentVolumeClaimLister
+	volumes corelisters.PersistentVolumeLister
+	drivers storagelisters.CSIDriverLister
+}
+
+func newNodeRestriction(e *Environment) *nodeRestriction {
+	core := e.Informers.Core().V1()
+	return &nodeRestriction{admission.NewHandler(admission.Create, admission.Update, admission.Delete), e.Pods, core.Nodes().Lister(),
+		core.PersistentVolumeClaims().Lister(), core.PersistentVolumes().Lister(), e.Informers.Storage().V1().CSIDrivers().Lister()}
+}
+
+// Validate implements admission.ValidationInterface.
+func (n *nodeRestriction) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	node, is := authz.NodeName(a.GetUserInfo())
+	if !is {
+		return nil
+	}
+	if node == "" {
+		return admission.NewForbidden(a, fmt.Errorf("could not determine node from user %q", a.GetUserInfo().GetName()))
+	}
+	err := n.check(ctx, node, a)
+	if err == nil || apierrors.IsNotFound(err) {
+		return err
+	}
+	return admission.NewForbidden(a, err)
+}
+
+func (n *nodeRestriction) check(ctx context.Context, node string, a admission.Attributes) error {
+	op, sub := a.GetOperation(), a.GetSubresource()
+	switch a.GetResource().GroupResource() {
+	case podResource:
+		switch sub {
+		case "":
+			return n.pod(ctx, node, a)
+		case "status":
+			return podStatus(node, a)
+		case "eviction":
+			return n.eviction(ctx, node, a)
+		}
+		return fmt.Errorf("unexpected pod subresource %q, only 'status' and 'eviction' are allowed", sub)
+	case schema.GroupResource{Resource: "nodes"}:
+		return ownNode(node, a)
+	case schema.GroupResource{Resource: "persistentvolumeclaims"}:
+		if sub != "status" {
+			return errors.New("may only update PVC status")
+		}
+		return claimStatus(node, a)
+	case schema.GroupResource{Resource: "serviceaccounts"}:
+		if op == admission.Create && sub == "token" {
+			return n.token(ctx, node, a)
+		}
+	case schema.GroupResource{Group: coordinationv1.GroupName, Resource: "leases"}:
+		if a.GetNamespace() != v1.NamespaceNodeLease {
+			return fmt.Errorf("can only access leases in the %q system namespace", v1.NamespaceNodeLease)
+		}
+		if op != admission.Create && a.GetName() != node || op == admission.Create && nameOf(a) != node {
+			return errors.New("can only access node lease with the same name as the requesting node")
+		}
+	case schema.GroupResource{Group: storagev1.GroupName, Resource: "csinodes"}:
+		if op != admission.Create && a.GetName() != node || op == admission.Create && nameOf(a) != node {
+			return errors.New("can only access CSINode with the same name as the requesting node")
+		}
+	case schema.GroupResource{Group: resourcev1.GroupName, Resource: "resourceslices"}:
+		switch s := a.GetObject().(type) {
+		case *resourcev1.ResourceSlice:
+			if op == admission.Create && ptr.Deref(s.Spec.NodeName, "") != node {
+				return errors.New("can only create ResourceSlice with the same NodeName as the requesting node")
+			}
+		}
+		if s, ok := a.GetOldObject().(*resourcev1.ResourceSlice); ok && op == admission.Delete && ptr.Deref(s.Spec.NodeName, "") != node {
+			return errors.New("can only delete ResourceSlice with the same NodeName as the requesting node")
+		}
+	case schema.GroupResource{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"}:
+		if op == admission.Create && sub == "" {
+			return nodeRequest(node, a)
+		}
+	}
+	return nil
+}
+
+func nameOf(a admission.Attributes) string {
+	if o, ok := a.GetObject().(metav1.Object); ok {
+		return o.GetName()
+	}
+	return ""
+}
+
+func (n *nodeRestriction) pod(ctx context.Context, node string, a admission.Attributes) error {
+	switch a.GetOperation() {
+	case admission.Create:
+		p, ok := a.GetObject().(*v1.Pod)
+		if !ok {
+			return fmt.Errorf("unexpected type %T", a.GetObject())
+		}
+		return n.mirror(node, p)
+	case admission.Delete:
+		p, err := n.pods.Pod(ctx, a.GetNamespace(), a.GetName())
+		if err != nil {
+			return err
+		}
+		if p.Spec.NodeName != node {
+			return fmt.Errorf("node %q can only delete pods with spec.nodeName set to itself", node)
+		}
+		return nil
+	}
+	return fmt.Errorf("unexpected operation %q, node %q can only create and delete mirror pods", a.GetOperation(), node)
+}
+
+// mirror: a node shows its static pods in the API, and these use no objects.
+func (n *nodeRestriction) mirror(node string, p *v1.Pod) error {
+	if _, is := p.Annotations[v1.MirrorPodAnnotationKey]; !is {
+		return fmt.Errorf("pod does not have %q annotation, node %q can only create mirror pods", v1.MirrorPodAnnotationKey, node)
+	}
+	if p.Spec.NodeName != node {
+		return fmt.Errorf("node %q can only create pods with spec.nodeName set to itself", node)
+	}
+	switch len(p.OwnerReferences) {
+	case 0:
+		return fmt.Errorf("node %q can only create pods with an owner reference set to itself", node)
+	case 1:
+	default:
+		return fmt.Errorf("node %q can only create pods with a single owner reference set to itself", node)
+	}
+	o := p.OwnerReferences[0]
+	switch {
+	case o.APIVersion != "v1" || o.Kind != "Node" || o.Name != node:
+		return fmt.Errorf("node %q can only create pods with an owner reference set to itself", node)
+	case !ptr.Deref(o.Controller, false):
+		return fmt.Errorf("node %q can only create pods with a controller owner reference set to itself", node)
+	case ptr.Deref(o.BlockOwnerDeletion, false):
+		return fmt.Errorf("node %q must not set blockOwnerDeletion on an owner reference", node)
+	}
+	object, err := n.nodes.Get(node)
+	if err != nil {
+		return err
+	}
+	if o.UID != object.UID {
+		return fmt.Errorf("node %s UID mismatch: expected %s got %s", node, o.UID, object.UID)
+	}
+	forbidden := func(what string) error {
+		return fmt.Errorf("node %q can not create pods that reference %s", node, what)
+	}
+	r := authz.References(p)
+	switch {
+	case p.Spec.ServiceAccountName != "":
+		return forbidden("a service account")
+	case len(r.Secrets) > 0:
+		return forbidden("secrets")
+	case len(r.ConfigMaps) > 0:
+		return forbidden("configmaps")
+	case len(r.Claims) > 0:
+		return forbidden("persistentvolumeclaims")
+	case len(p.Spec.ResourceClaims) > 0:
+		return forbidden("resourceclaims")
+	}
+	for i := range p.Spec.Volumes {
+		if pr := p.Spec.Volumes[i].Projected; pr != nil && slices.ContainsFunc(pr.Sources, func(s v1.VolumeProjection) bool { return s.ClusterTrustBundle != nil }) {
+			return forbidden("clustertrustbundles")
+		}
+	}
+	return nil
+}
+
+func podStatus(node string, a admission.Attributes) error {
+	if a.GetOperation() != admission.Update {
+		return fmt.Errorf("unexpected operation %q", a.GetOperation())
+	}
+	old, ok := a.GetOldObject().(*v1.Pod)
+	p, is := a.GetObject().(*v1.Pod)
+	switch {
+	case !ok || !is:
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	case old.Spec.NodeName != node:
+		return fmt.Errorf("node %q can only update pod status for pods with spec.nodeName set to itself", node)
+	case !equality.Semantic.DeepEqual(old.Labels, p.Labels):
+		return fmt.Errorf("node %q cannot update labels through pod status", node)
+	case !equality.Semantic.DeepEqual(old.Status.ResourceClaimStatuses, p.Status.ResourceClaimStatuses):
+		return fmt.Errorf("node %q cannot update resource claim statues", node)
+	case !equality.Semantic.DeepEqual(old.Status.ExtendedResourceClaimStatus, p.Status.ExtendedResourceClaimStatus):
+		return fmt.Errorf("node %q cannot update extended resource claim status", node)
+	}
+	return nil
+}
+
+func (n *nodeRestriction) eviction(ctx context.Context, node string, a admission.Attributes) error {
+	if a.GetOperation() != admission.Create {
+		return fmt.Errorf("unexpected operation %s", a.GetOperation())
+	}
+	e, ok := a.GetObject().(*policyv1.Eviction)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	}
+	name := a.GetName()
+	if name == "" {
+		name = e.Name
+	}
+	if name == "" {
+		return errors.New("could not determine pod from request data")
+	}
+	p, err := n.pods.Pod(ctx, a.GetNamespace(), name)
+	if err != nil {
+		return err
+	}
+	if p.Spec.NodeName != node {
+		return fmt.Errorf("node %s can only evict pods with spec.nodeName set to itself", node)
+	}
+	return nil
+}
+
+func ownNode(node string, a admission.Attributes) error {
+	name := a.GetName()
+	if a.GetOperation() == admission.Create {
+		name = nameOf(a)
+	}
+	if name != node {
+		return fmt.Errorf("node %q is not allowed to modify node %q", node, name)
+	}
+	if a.GetOperation() == admission.Delete {
+		return nil
+	}
+	is, ok := a.GetObject().(*v1.Node)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	}
+	if a.GetOperation() == admission.Create {
+		if is.Spec.ConfigSource != nil {
+			return fmt.Errorf("node %q is not allowed to create pods with a non-nil configSource", node)
+		}
+		if bad := forbiddenLabels(is.Labels, nil); len(bad) > 0 {
+			return fmt.Errorf("node %q is not allowed to set the following labels: %s", node, strings.Join(bad, ", "))
+		}
+		return nil
+	}
+	old, ok := a.GetOldObject().(*v1.Node)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", a.GetOldObject())
+	}
+	if is.Spec.ConfigSource != nil && !equality.Semantic.DeepEqual(is.Spec.ConfigSource, old.Spec.ConfigSource) {
+		return fmt.Errorf("node %q is not allowed to update configSource to a new non-nil configSource", node)
+	}
+	if !equality.Semantic.DeepEqual(is.Spec.Taints, old.Spec.Taints) {
+		return fmt.Errorf("node %q is not allowed to modify taints", node)
+	}
+	if bad := forbiddenLabels(is.Labels, old.Labels); len(bad) > 0 {
+		return fmt.Errorf("is not allowed to modify labels: %s", strings.Join(bad, ", "))
+	}
+	if !equality.Semantic.DeepEqual(is.OwnerReferences, old.OwnerReferences) {
+		return fmt.Errorf("node %q is not allowed to modify ownerReferences", node)
+	}
+	return nil
+}
+
+// nodeLabels are those of Kubernetes' labels that a node may give itself;
+// nodePrefixes are domains in which it may give itself any.
+var (
+	nodeLabels = sets.New(v1.LabelHostname, v1.LabelTopologyZone, v1.LabelTopologyRegion, v1.LabelFailureDomainBetaZone, v1.LabelFailureDomainBetaRegion,
+		v1.LabelInstanceType, v1.LabelInstanceTypeStable, v1.LabelOSStable, v1.LabelArchStable, "beta.kubernetes.io/os", "beta.kubernetes.io/arch", v1.LabelWindowsBuild)
+	nodeDomains = []string{"kubelet.kubernetes.io", "node.kubernetes.io"}
+)
+
+// forbiddenLabels are the keys of labels that differ and are not a node's to set.
+func forbiddenLabels(is, was map[string]string) (bad []string) {
+	within := func(domain, parent string) bool { return domain == parent || strings.HasSuffix(domain, "."+parent) }
+	keys := sets.KeySet(is).Union(sets.KeySet(was))
+	for _, k := range sets.List(keys) {
+		x, has := is[k]
+		y, had := was[k]
+		if has == had && x == y {
+			continue
+		}
+		domain, _, ok := strings.Cut(k, "/")
+		if !ok {
+			continue
+		}
+		ours := within(domain, "kubernetes.io") || within(domain, "k8s.io")
+		mine := nodeLabels.Has(k) || slices.ContainsFunc(nodeDomains, func(d string) bool { return within(domain, d) })
+		if within(domain, v1.LabelNamespaceNodeRestriction) || ours && !mine {
+			bad = append(bad, k)
+		}
+	}
+	return bad
+}
+
+func claimStatus(node string, a admission.Attributes) error {
+	if a.GetOperation() != admission.Update {
+		return fmt.Errorf("unexpected operation %q", a.GetOperation())
+	}
+	old, ok := a.GetOldObject().(*v1.PersistentVolumeClaim)
+	is, also := a.GetObject().(*v1.PersistentVolumeClaim)
+	if !ok || !also {
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	}
+	rest := func(c *v1.PersistentVolumeClaim) *v1.PersistentVolumeClaim {
+		c = c.DeepCopy()
+		c.ResourceVersion, c.ManagedFields = "", nil
+		c.Status.Capacity, c.Status.Conditions, c.Status.AllocatedResources, c.Status.AllocatedResourceStatuses = nil, nil, nil, nil
+		return c
+	}
+	if !equality.Semantic.DeepEqual(rest(old), rest(is)) {
+		return fmt.Errorf("node %q is not allowed to update fields other than status.capacity and status.conditions", node)
+	}
+	return nil
+}
+
+// token: a node asks for tokens that are bound to its own pods, and for
+// audiences that these ask for.
+func (n *nodeRestriction) token(ctx context.Context, node string, a admission.Attributes) error {
+	r, ok := a.GetObject().(*authenticationv1.TokenRequest)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	}
+	ref := r.Spec.BoundObjectRef
+	switch {
+	case ref == nil || ref.APIVersion != "v1" || ref.Kind != "Pod" || ref.Name == "":
+		return errors.New("node requested token not bound to a pod")
+	case ref.UID == "":
+		return fmt.Errorf("node requested token with a pod binding without a uid")
+	}
+	p, err := n.pods.Pod(ctx, a.GetNamespace(), ref.Name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case ref.UID != p.UID:
+		return fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID)
+	case p.Spec.NodeName != node:
+		return errors.New("node requested token bound to a pod scheduled on a different node")
+	}
+	for _, audience := range r.Spec.Audiences {
+		if audience != "" && !n.wants(p, audience) {
+			return fmt.Errorf("audience %q not found in pod spec volume", audience)
+		}
+	}
+	return nil
+}
+
+// wants says whether a volume of the pod needs tokens for the audience.
+func (n *nodeRestriction) wants(p *v1.Pod, audience string) bool {
+	var drivers []string
+	claim := func(name string) {
+		c, err := n.claims.PersistentVolumeClaims(p.Namespace).Get(name)
+		if err != nil {
+			return
+		}
+		if v, err := n.volumes.Get(c.Spec.VolumeName); err == nil && v.Spec.CSI != nil {
+			drivers = append(drivers, v.Spec.CSI.Driver)
+		}
+	}
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		switch {
+		case v.Projected != nil:
+			for _, s := range v.Projected.Sources {
+				if s.ServiceAccountToken != nil && s.ServiceAccountToken.Audience == audience {
+					return true
+				}
+			}
+		case v.CSI != nil:
+			drivers = append(drivers, v.CSI.Driver)
+		case v.PersistentVolumeClaim != nil:
+			claim(v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			claim(p.Name + "-" + v.Name)
+		}
+	}
+	return slices.ContainsFunc(drivers, func(name string) bool {
+		d, err := n.drivers.Get(name)
+		return err == nil && slices.ContainsFunc(d.Spec.TokenRequests, func(r storagev1.TokenRequest) bool { return r.Audience == audience })
+	})
+}
+
+// nodeRequest: a node asks for certificates of its own name.
+func nodeRequest(node string, a admission.Attributes) error {
+	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	}
+	if r.Spec.SignerName != certificatesv1.KubeletServingSignerName && r.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
+		return nil
+	}
+	block, _ := pem.Decode(r.Spec.Request)
+	if block == nil {
+		return errors.New("unable to parse csr: PEM block type must be CERTIFICATE REQUEST")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return fmt.Errorf("unable to parse csr: %w", err)
+	}
+	if want := "system:node:" + node; csr.Subject.CommonName != want {
+		return fmt.Errorf("can only create a node CSR with CN=%s", want)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package authz
+
+import (
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Refs are the names of the objects of its namespace that a pod uses.
+type Refs struct{ Secrets, ConfigMaps, Claims []string }
+
+// References finds them.
+func References(p *corev1.Pod) *Refs {
+	r := &Refs{}
+	secret := func(s *corev1.LocalObjectReference) {
+		if s != nil {
+			r.Secrets = append(r.Secrets, s.Name)
+		}
+	}
+	for i := range p.Spec.ImagePullSecrets {
+		secret(&p.Spec.ImagePullSecrets[i])
+	}
+	for i := range p.Spec.InitContainers {
+		r.environment(&p.Spec.InitContainers[i])
+	}
+	for i := range p.Spec.Containers {
+		r.environment(&p.Spec.Containers[i])
+	}
+	for i := range p.Spec.EphemeralContainers {
+		c := corev1.Container(p.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		r.environment(&c)
+	}
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		switch {
+		case v.Secret != nil:
+			r.Secrets = append(r.Secrets, v.Secret.SecretName)
+		case v.ConfigMap != nil:
+			r.ConfigMaps = append(r.ConfigMaps, v.ConfigMap.Name)
+		case v.PersistentVolumeClaim != nil:
+			r.Claims = append(r.Claims, v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			r.Claims = append(r.Claims, p.Name+"-"+v.Name)
+		case v.CSI != nil:
+			secret(v.CSI.NodePublishSecretRef)
+		case v.FlexVolume != nil:
+			secret(v.FlexVolume.SecretRef)
+		case v.ISCSI != nil:
+			secret(v.ISCSI.SecretRef)
+		case v.CephFS != nil:
+			secret(v.CephFS.SecretRef)
+		case v.RBD != nil:
+			secret(v.RBD.SecretRef)
+		case v.AzureFile != nil:
+			r.Secrets = append(r.Secrets, v.AzureFile.SecretName)
+		case v.Projected != nil:
+			for j := range v.Projected.Sources {
+				s := &v.Projected.Sources[j]
+				if s.Secret != nil {
+					r.Secrets = append(r.Secrets, s.Secret.Name)
+				}
+				if s.ConfigMap != nil {
+					r.ConfigMaps = append(r.ConfigMaps, s.ConfigMap.Name)
+				}
+			}
+		}
+	}
+	return r
+}
+
+func (r *Refs) environment(c *corev1.Container) {
+	for i := range c.EnvFrom {
+		if s := c.EnvFrom[i].SecretRef; s != nil {
+			r.Secrets = append(r.Secrets, s.Name)
+		}
+		if m := c.EnvFrom[i].ConfigMapRef; m != nil {
+			r.ConfigMaps = append(r.ConfigMaps, m.Name)
+		}
+	}
+	for i := range c.Env {
+		from := c.Env[i].ValueFrom
+		if from == nil {
+			continue
+		}
+		if from.SecretKeyRef != nil {
+			r.Secrets = append(r.Secrets, from.SecretKeyRef.Name)
+		}
+		if from.ConfigMapKeyRef != nil {
+			r.ConfigMaps = append(r.ConfigMaps, from.ConfigMapKeyRef.Name)
+		}
+	}
+}
+
+// resourceClaims are the names of the claims that the pod uses.
+func resourceClaims(p *corev1.Pod) (out []string) {
+	for i := range p.Spec.ResourceClaims {
+		if n := p.Spec.ResourceClaims[i].ResourceClaimName; n != nil {
+			out = append(out, *n)
+		}
+	}
+	for i := range p.Status.ResourceClaimStatuses {
+		if n := p.Status.ResourceClaimStatuses[i].ResourceClaimName; n != nil {
+			out = append(out, *n)
+		}
+	}
+	if s := p.Status.ExtendedResourceClaimStatus; s != nil {
+		out = append(out, s.ResourceClaimName)
+	}
+	return out
+}
+
+// volumeSecrets are what a node needs to mount the volume for a claim in that
+// namespace.
+func volumeSecrets(v *corev1.PersistentVolume, namespace string) (out []corev1.SecretReference) {
+	add := func(s *corev1.SecretReference) {
+		if s != nil {
+			ref := *s
+			if ref.Namespace == "" {
+				ref.Namespace = namespace
+			}
+			out = append(out, ref)
+		}
+	}
+	s := &v.Spec.PersistentVolumeSource
+	switch {
+	case s.CSI != nil:
+		for _, r := range []*corev1.SecretReference{s.CSI.NodePublishSecretRef, s.CSI.NodeStageSecretRef, s.CSI.NodeExpandSecretRef} {
+			add(r)
+		}
+	case s.FlexVolume != nil:
+		add(s.FlexVolume.SecretRef)
+	case s.ISCSI != nil:
+		add(s.ISCSI.SecretRef)
+	case s.CephFS != nil:
+		add(s.CephFS.SecretRef)
+	case s.RBD != nil:
+		add(s.RBD.SecretRef)
+	case s.AzureFile != nil:
+		ref := &corev1.SecretReference{Name: s.AzureFile.SecretName}
+		if s.AzureFile.SecretNamespace != nil {
+			ref.Namespace = *s.AzureFile.SecretNamespace
+		}
+		add(ref)
+	}
+	return out
+}
