@@ -19,6 +19,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/store/etcd"
 )
 
 const defaultDataDir = "/var/lib/keelson"
@@ -35,6 +36,7 @@ type serverFlags struct {
 	verbosity                               int
 	admission                               admission.Selection
 	authorization                           authz.Selection
+	etcd                                    etcd.Options
 }
 
 func (f *serverFlags) add(c *cobra.Command) {
@@ -59,6 +61,12 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.authorization.WebhookVersion, "authorization-webhook-version", "v1", "version of the SubjectAccessReview that the webhook is sent")
 	c.Flags().DurationVar(&f.authorization.AuthorizedTTL, "authorization-webhook-cache-authorized-ttl", 5*time.Minute, "how long the webhook's 'authorized' answers are kept")
 	c.Flags().DurationVar(&f.authorization.UnauthorizedTTL, "authorization-webhook-cache-unauthorized-ttl", 30*time.Second, "how long the webhook's 'unauthorized' answers are kept")
+	c.Flags().StringSliceVar(&f.etcd.Servers, "etcd-servers", nil, "etcd servers (scheme://ip:port), comma separated, to keep the objects in (default: the store in --data-dir). "+
+		"Several servers may share one etcd: copy the folder pki of the first one's --data-dir into the others' before they start")
+	c.Flags().StringVar(&f.etcd.CAFile, "etcd-cafile", "", "SSL Certificate Authority file used to secure etcd communication")
+	c.Flags().StringVar(&f.etcd.CertFile, "etcd-certfile", "", "SSL certification file used to secure etcd communication")
+	c.Flags().StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "SSL key file used to secure etcd communication")
+	c.Flags().StringVar(&f.etcd.Prefix, "etcd-prefix", "/registry", "prefix to prepend to all resource paths in etcd")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
 }
 
@@ -81,6 +89,9 @@ func (f *serverFlags) options() (cluster.Options, error) {
 	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authorization: f.authorization}
 	if err := f.admission.Validate(); err != nil {
 		return o, err
+	}
+	if len(f.etcd.Servers) > 0 {
+		o.Etcd = &f.etcd
 	}
 	var err error
 	if o.ServiceCIDR, err = netip.ParsePrefix(f.serviceCIDR); err != nil {

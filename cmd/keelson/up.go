@@ -121,7 +121,7 @@ func up(c *cobra.Command, f serverFlags) error {
 	if err := c.Flags().Set("data-dir", f.dataDir); err != nil {
 		return err
 	}
-	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "no-node", "node-name", "pod-cidr", "container-runtime-endpoint", "node-port", "enable-admission-plugins", "disable-admission-plugins", "admission-control-config-file", "v"} {
+	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "no-node", "node-name", "pod-cidr", "container-runtime-endpoint", "node-port", "enable-admission-plugins", "disable-admission-plugins", "admission-control-config-file", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "etcd-prefix", "v"} {
 		if fl := c.Flags().Lookup(name); fl != nil && (fl.Changed || name == "data-dir") {
 			value := fl.Value.String()
 			if list, ok := fl.Value.(pflag.SliceValue); ok {

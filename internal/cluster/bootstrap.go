@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -14,12 +13,10 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -108,7 +105,13 @@ func (c *Cluster) bootstrap() error {
 	var wg sync.WaitGroup
 	for i, o := range objs {
 		row := rows[reflect.TypeOf(o)]
-		wg.Go(func() { errs[i] = c.seed(row, o) })
+		wg.Go(func() {
+			errs[i] = c.seed(row, o.DeepCopyObject())
+			for errors.Is(errs[i], store.ErrExists) || errors.Is(errs[i], store.ErrConflict) {
+				// Another server starts at the same time.
+				errs[i] = c.seed(row, o.DeepCopyObject())
+			}
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
@@ -210,46 +213,4 @@ next:
 		have = append(have, w)
 	}
 	return have
-}
-
-// publishSelf makes the kubernetes Service and the endpoints behind it.
-func (c *Cluster) publishSelf(ctx context.Context, port int) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	client := c.Client(Admin)
-	first := c.ServiceCIDR.Masked().Addr().Next().String()
-	labels := map[string]string{"component": "apiserver", "provider": "kubernetes"}
-	svc := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: labels},
-		Spec: v1.ServiceSpec{ClusterIP: first, Ports: []v1.ServicePort{{Name: "https", Port: 443, Protocol: v1.ProtocolTCP}}}}
-	svc.Spec.Ports[0].TargetPort.IntVal = int32(port)
-	old, err := client.CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
-	switch {
-	case apierrors.IsNotFound(err):
-		_, err = client.CoreV1().Services(svc.Namespace).Create(ctx, svc, metav1.CreateOptions{})
-	case err == nil && (len(old.Spec.Ports) != 1 || old.Spec.Ports[0].TargetPort.IntVal != int32(port)):
-		old.Spec.Ports = svc.Spec.Ports
-		_, err = client.CoreV1().Services(svc.Namespace).Update(ctx, old, metav1.UpdateOptions{})
-	}
-	if err != nil {
-		return err
-	}
-	ip := c.Advertise.String()
-	eps := &v1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelSkipMirror: "true"}},
-		Subsets: []v1.EndpointSubset{{Addresses: []v1.EndpointAddress{{IP: ip}}, Ports: []v1.EndpointPort{{Name: "https", Port: int32(port), Protocol: v1.ProtocolTCP}}}}}
-	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
-		AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{ip}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}}},
-		Ports: []discoveryv1.EndpointPort{{Name: ptr.To("https"), Port: ptr.To(int32(port)), Protocol: ptr.To(v1.ProtocolTCP)}}}
-	if !c.Advertise.IsLoopback() {
-		// A loopback address may not be an endpoint of Endpoints.
-		if _, err := client.CoreV1().Endpoints(eps.Namespace).Update(ctx, eps, metav1.UpdateOptions{}); err != nil {
-			return err
-		}
-	} else {
-		return nil
-	}
-	_, err = client.DiscoveryV1().EndpointSlices(slice.Namespace).Create(ctx, slice, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		_, err = client.DiscoveryV1().EndpointSlices(slice.Namespace).Update(ctx, slice, metav1.UpdateOptions{})
-	}
-	return err
 }

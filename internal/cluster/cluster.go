@@ -37,6 +37,7 @@ import (
 	"keelson.dev/keelson/internal/cluster/inprocess"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/embedded"
+	"keelson.dev/keelson/internal/store/etcd"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -58,6 +59,10 @@ type Options struct {
 	// NoDrain ends connections at once when the cluster stops: for tests, which
 	// have no other client to finish.
 	NoDrain bool
+	// Etcd, if set, keeps the objects in an etcd cluster, which several servers
+	// may share, in place of the embedded store. Servers that do have the same
+	// certificates: the folder pki of their data folders is a copy of the first's.
+	Etcd *etcd.Options
 	// SimNodes is the number of simulated nodes.
 	SimNodes int
 	// Admission selects and configures the admission plug-ins.
@@ -75,7 +80,7 @@ var Version = apiserver.VersionInfo{Major: "1", Minor: "37", GitVersion: "v1.37.
 // Cluster is a running control plane.
 type Cluster struct {
 	Options
-	Store     *embedded.Store
+	Store     store.Store
 	Server    *apiserver.Server
 	Catalogue *catalogue.Catalogue
 	Informers *inprocess.Informers
@@ -167,12 +172,14 @@ func (c *Cluster) start() error {
 		return fail(err)
 	}
 	if !c.NoControllers {
-		if err := c.step("controllers", c.startControllers); err != nil {
+		err := c.step("controllers", func() error { return c.lead("kube-controller-manager", controllerManagerUser, c.startControllers) })
+		if err != nil {
 			return err
 		}
 	}
 	if !c.NoScheduler {
-		if err := c.step("scheduler", c.startScheduler); err != nil {
+		err := c.step("scheduler", func() error { return c.lead("kube-scheduler", schedulerUser, c.startScheduler) })
+		if err != nil {
 			return err
 		}
 	}
@@ -189,7 +196,7 @@ func (c *Cluster) start() error {
 const podsByNode = "spec.nodeName"
 
 func (c *Cluster) openStore() error {
-	o := embedded.Options{Codec: store.NewCodec(catalogue.Scheme), Clock: c.Clock, Indexers: []store.Indexer{{
+	indexers := []store.Indexer{{
 		Name: podsByNode, Prefix: "/registry/pods/",
 		Value: func(o runtime.Object) (string, bool) {
 			p, ok := o.(*v1.Pod)
@@ -198,7 +205,19 @@ func (c *Cluster) openStore() error {
 			}
 			return p.Spec.NodeName, true
 		},
-	}}}
+	}}
+	codec := store.NewCodec(catalogue.Scheme)
+	if c.Etcd != nil {
+		o := *c.Etcd
+		o.Codec, o.Clock, o.Indexers = codec, c.Clock, indexers
+		s, err := etcd.Open(o)
+		if err != nil {
+			return err
+		}
+		c.Store = s
+		return nil
+	}
+	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers}
 	if c.DataDir != "" {
 		o.Dir = filepath.Join(c.DataDir, "store")
 	}
@@ -247,17 +266,17 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	var services []*v1.Service
-	res, err := c.Store.List(c.ctx, c.row("", "v1", "services").Prefix(""), store.ListOptions{})
+	services, err := c.listServices(c.ctx)
 	if err != nil {
 		return err
-	}
-	for _, e := range res.Entries {
-		services = append(services, e.Object.(*v1.Service))
 	}
 	allocator, err := serviceip.New(c.ServiceCIDR, 30000, 32767, services)
 	if err != nil {
 		return err
+	}
+	var allocation apiserver.Reservation = allocator
+	if c.Etcd != nil {
+		allocation = &sharedAllocation{Allocator: allocator, c: c}
 	}
 	c.nodes = &nodeTransport{certs: c.Certs}
 	modes, err := authz.New(c.Authorization, authz.NewNode(live), rbac, c.Config(apiServer))
@@ -277,7 +296,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
 		Authenticator: authn.New(authn.Config{ClientCA: c.Certs.Pool(), Tokens: tokens, Clock: c.Clock}),
 		Authorizer:    modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
-		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocator},
+		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,
 		Readiness:    map[string]func() error{"informer-sync": c.synced},
 		Paths:        map[string]http.Handler{"/debug/keelson/trace": http.HandlerFunc(c.serveTrace)},
@@ -369,7 +388,10 @@ func (c *Cluster) Stop() error {
 	}
 	c.wg.Wait()
 	if c.Store != nil {
-		failed := c.Store.Err()
+		var failed error
+		if s, ok := c.Store.(*embedded.Store); ok {
+			failed = s.Err()
+		}
 		errs = append(errs, c.Store.Close(), failed)
 	}
 	return errors.Join(errs...)

@@ -17,17 +17,21 @@ import (
 
 // Recorder records events as component, through a client of its identity.
 func (c *Cluster) Recorder(client kubernetes.Interface, component, host string) record.EventRecorder {
-	b := record.NewBroadcaster(record.WithContext(c.ctx))
+	return term{ctx: c.ctx, wg: &c.wg}.recorder(client, component, host)
+}
+
+func (t term) recorder(client kubernetes.Interface, component, host string) record.EventRecorder {
+	b := record.NewBroadcaster(record.WithContext(t.ctx))
 	b.StartRecordingToSink(&v1core.EventSinkImpl{Interface: client.CoreV1().Events("")})
-	c.wg.Go(func() {
-		<-c.ctx.Done()
+	t.wg.Go(func() {
+		<-t.ctx.Done()
 		b.Shutdown()
 	})
 	return b.NewRecorder(catalogue.Scheme, v1.EventSource{Component: component, Host: host})
 }
 
 // startControllers starts the controllers, each under its own identity.
-func (c *Cluster) startControllers() error {
+func (c *Cluster) startControllers(t term) error {
 	admin := c.Config(Admin)
 	meta, err := metadata.NewForConfig(metadata.ConfigFor(admin))
 	if err != nil {
@@ -37,9 +41,9 @@ func (c *Cluster) startControllers() error {
 	if err != nil {
 		return err
 	}
-	return start.Start(c.ctx, start.Context{
+	return start.Start(t.ctx, start.Context{
 		Client:    func(name string) kubernetes.Interface { return c.Client(controller(name)) },
-		Informers: c.Informers,
+		Informers: t.informers,
 		Metadata:  meta,
 		Discovery: disco,
 		Clock:     c.Clock,
@@ -60,15 +64,17 @@ func (c *Cluster) startSimNodes() error {
 	return nil
 }
 
+var controllerManagerUser = &user.DefaultInfo{Name: user.KubeControllerManager, Groups: []string{user.AllAuthenticated}}
+
 var schedulerUser = &user.DefaultInfo{Name: user.KubeScheduler, Groups: []string{user.AllAuthenticated}}
 
 // startScheduler starts the scheduler.
-func (c *Cluster) startScheduler() error {
+func (c *Cluster) startScheduler(t term) error {
 	client := c.Client(schedulerUser)
-	s, err := scheduler.New(client, c.Informers, scheduler.Options{Clock: c.Clock, Recorder: c.Recorder(client, v1.DefaultSchedulerName, ""), Metrics: c.Server.Metrics})
+	s, err := scheduler.New(client, t.informers, scheduler.Options{Clock: c.Clock, Recorder: t.recorder(client, v1.DefaultSchedulerName, ""), Metrics: t.metrics})
 	if err != nil {
 		return err
 	}
-	c.wg.Go(func() { _ = s.Run(c.ctx) })
+	t.wg.Go(func() { _ = s.Run(t.ctx) })
 	return nil
 }

@@ -38,7 +38,16 @@ func New(cidr netip.Prefix, low, high int32, existing []*v1.Service) (*Allocator
 	if !cidr.Addr().Is4() || cidr.Bits() > 30 {
 		return nil, fmt.Errorf("service CIDR %s: an IPv4 range of at least four addresses is needed", cidr)
 	}
-	a := &Allocator{cidr: cidr.Masked(), low: low, high: high, ips: map[netip.Addr]bool{}, ports: map[portKey]int{}}
+	a := &Allocator{cidr: cidr.Masked(), low: low, high: high}
+	a.Reset(existing)
+	return a, nil
+}
+
+// Reset makes what existing Services hold the only things taken.
+func (a *Allocator) Reset(existing []*v1.Service) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ips, a.ports = map[netip.Addr]bool{}, map[portKey]int{}
 	for _, s := range existing {
 		for _, ip := range addresses(s) {
 			a.ips[ip] = true
@@ -47,7 +56,6 @@ func New(cidr netip.Prefix, low, high int32, existing []*v1.Service) (*Allocator
 			a.ports[k]++
 		}
 	}
-	return a, nil
 }
 
 // First is the address of the kubernetes Service.

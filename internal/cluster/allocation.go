@@ -1,0 +1,111 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/apiserver"
+	"keelson.dev/keelson/internal/apiserver/serviceip"
+	"keelson.dev/keelson/internal/store"
+)
+
+// sharedAllocation gives out Services' addresses and ports where several servers
+// do so: one at a time, by what the Services hold then. The turn is a Lease that
+// etcd takes away from a server that died in its turn.
+type sharedAllocation struct {
+	*serviceip.Allocator
+	c    *Cluster
+	mine sync.Mutex // one request of this server at a time asks the others
+}
+
+var _ apiserver.Reservation = (*sharedAllocation)(nil)
+
+// turnTime is how long a turn may take at most.
+const turnTime = 15 * time.Second
+
+// Reserve implements apiserver.Reservation.
+func (a *sharedAllocation) Reserve(ctx context.Context, obj, old runtime.Object, dryRun bool) (func(bool), error) {
+	if old != nil && equality.Semantic.DeepEqual(obj.(*v1.Service).Spec, old.(*v1.Service).Spec) {
+		return a.Allocator.Reserve(ctx, obj, old, dryRun) // takes nothing
+	}
+	a.mine.Lock()
+	turn, err := a.begin(ctx)
+	if err != nil {
+		a.mine.Unlock()
+		return nil, fmt.Errorf("waiting for other servers to allocate addresses of Services: %w", err)
+	}
+	end := func() {
+		_, _ = a.c.Store.Delete(context.WithoutCancel(ctx), turn.Key, turn.ModRevision)
+		a.mine.Unlock()
+	}
+	services, err := a.c.listServices(ctx)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	a.Reset(services)
+	done, err := a.Allocator.Reserve(ctx, obj, old, dryRun)
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return func(committed bool) {
+		done(committed)
+		end()
+	}, nil
+}
+
+// begin waits for this server's turn.
+func (a *sharedAllocation) begin(ctx context.Context) (*store.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*turnTime)
+	defer cancel()
+	key := a.c.row("coordination.k8s.io", "v1", "leases").Key(metav1.NamespaceSystem, "service-allocation")
+	w, err := a.c.Store.Watch(key, store.WatchOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer w.Stop()
+	for {
+		now := a.c.Clock.Now()
+		turn, err := a.c.Store.Create(ctx, key, &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "service-allocation", UID: uuid.NewUUID(),
+				CreationTimestamp: metav1.Time{Time: now.UTC().Truncate(time.Second)}},
+			Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To(hostname()), LeaseDurationSeconds: ptr.To(int32(turnTime / time.Second)),
+				AcquireTime: &metav1.MicroTime{Time: now}},
+		}, turnTime)
+		if !errors.Is(err, store.ErrExists) {
+			return turn, err
+		}
+		for taken := true; taken; {
+			events, err := w.Next(ctx)
+			if err != nil {
+				return nil, err
+			}
+			taken = events[len(events)-1].Type != store.Delete
+		}
+	}
+}
+
+// listServices gives those that there are now.
+func (c *Cluster) listServices(ctx context.Context) ([]*v1.Service, error) {
+	res, err := c.Store.List(ctx, c.row("", "v1", "services").Prefix(""), store.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*v1.Service, len(res.Entries))
+	for i, e := range res.Entries {
+		out[i] = e.Object.(*v1.Service)
+	}
+	return out, nil
+}
