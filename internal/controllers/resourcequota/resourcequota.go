@@ -59,7 +59,7 @@ func Start(ctx context.Context, c controllers.Context) error {
 	quotas := core.ResourceQuotas().Informer()
 	enqueue := func(o *v1.ResourceQuota) { q.queue.Add(controllers.Key(o)) }
 	controllers.Handle(quotas, enqueue, func(old, cur *v1.ResourceQuota) {
-		if !equality.Semantic.DeepEqual(old.Spec, cur.Spec) {
+		if !equality.Semantic.DeepEqual(old.Spec, cur.Spec) || !equality.Semantic.DeepEqual(cur.Status.Hard, cur.Spec.Hard) {
 			enqueue(cur)
 		}
 	}, func(*v1.ResourceQuota) {})

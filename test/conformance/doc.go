@@ -1,0 +1,12 @@
+// Package conformance has tests of our own for what upstream's conformance tests
+// demand, each under its codename (testdata/tests-v1.37.tsv). They run against
+// any cluster, through a kubeconfig and client libraries only:
+//
+//	go test ./test/conformance -args -kubeconfig ~/.kube/config
+//
+// Without a kubeconfig they start a cluster with simulated nodes in their own
+// process. Tests marked as needing containers then say that they need a real
+// node, and do not count as passed.
+//
+// It may import client libraries and testcluster, and nothing of internal.
+package conformance

@@ -1,0 +1,201 @@
+package conformance
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"keelson.dev/keelson/testcluster"
+)
+
+var (
+	kubeconfig = flag.String("kubeconfig", "", "kubeconfig of the cluster to test (default: one in this process)")
+	containers = flag.Bool("containers", false, "the cluster's nodes run containers, and pull keelson.local/demo")
+	report     = flag.String("report", "", "file to write the codenames to that did not pass")
+)
+
+// SIGs are those whose tests are here; those of the others have a place in
+// later reports only.
+var sigs = []string{"sig-api-machinery", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation"}
+
+// T is one conformance test.
+type T struct {
+	*testing.T
+	Config  *rest.Config
+	Client  kubernetes.Interface
+	Dynamic dynamic.Interface
+	// NS is a namespace of the test's own.
+	NS string
+	// Kubeconfig is a file for kubectl.
+	Kubeconfig string
+}
+
+type entry struct {
+	codename   string
+	containers bool
+	f          func(*T)
+}
+
+var registered []entry
+
+// It registers a test under its codename, without the marks in brackets at the
+// end. It is called by the package's variables, so that a test stands beside
+// its name.
+func It(codename string, f func(*T)) bool {
+	registered = append(registered, entry{codename: codename, f: f})
+	return true
+}
+
+// InContainers is It for tests that look into containers.
+func InContainers(codename string, f func(*T)) bool {
+	registered = append(registered, entry{codename, true, f})
+	return true
+}
+
+// timeout bounds each wait for the cluster.
+const timeout = time.Minute
+
+var marks = regexp.MustCompile(`( \[(Conformance|NodeConformance|LinuxOnly|Slow|Serial)\])+$`)
+
+// rows are the codenames of the list, without the marks in brackets at the end;
+// those marked Serial are true.
+func rows(t *testing.T) map[string]bool {
+	t.Helper()
+	f, err := os.Open("testdata/tests-v1.37.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := map[string]bool{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if name, _, ok := strings.Cut(s.Text(), "\t"); ok && strings.HasPrefix(name, "[") {
+			out[marks.ReplaceAllString(name, "")] = strings.Contains(name, "[Serial]")
+		}
+	}
+	return out
+}
+
+func sig(codename string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(codename, "["), "]")
+	return name
+}
+
+func config(t *testing.T) (*rest.Config, string) {
+	t.Helper()
+	if *kubeconfig != "" {
+		cfg, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg, *kubeconfig
+	}
+	c := testcluster.Start(t, testcluster.WithNodes(3))
+	file := t.TempDir() + "/kubeconfig"
+	if err := writeKubeconfig(file, c.Config); err != nil {
+		t.Fatal(err)
+	}
+	return c.Config, file
+}
+
+// TestConformance runs all tests, those that are for the cluster alone after
+// the others, and reports.
+func TestConformance(t *testing.T) {
+	list := rows(t)
+	for _, e := range registered {
+		if _, ok := list[e.codename]; !ok {
+			t.Errorf("no conformance test is called %q", e.codename)
+		}
+	}
+	cfg, file := config(t)
+	cfg.QPS, cfg.Burst = -1, 0
+	client, dyn := kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg)
+	var mu sync.Mutex
+	passed := map[string]bool{}
+	run := func(e entry) func(*testing.T) {
+		return func(tt *testing.T) {
+			if !list[e.codename] {
+				tt.Parallel()
+			}
+			ns := "conformance-" + rand.String(8)
+			if _, err := client.CoreV1().Namespaces().Create(tt.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
+				tt.Fatal(err)
+			}
+			defer func() {
+				if err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(tt.Context()), ns, metav1.DeleteOptions{}); err != nil {
+					tt.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				passed[e.codename] = !tt.Failed()
+			}()
+			e.f(&T{tt, cfg, client, dyn, ns, file})
+		}
+	}
+	for _, serial := range []bool{false, true} {
+		t.Run(map[bool]string{false: "parallel", true: "serial"}[serial], func(t *testing.T) {
+			for _, e := range registered {
+				if list[e.codename] == serial && (!e.containers || *containers) {
+					t.Run(e.codename, run(e))
+				}
+			}
+		})
+	}
+	summarize(t, list, passed)
+}
+
+// summarize prints passed/total for each SIG, and writes down what did not pass
+// if asked to.
+func summarize(t *testing.T, list, passed map[string]bool) {
+	t.Helper()
+	total, ok := map[string]int{}, map[string]int{}
+	var missing []string
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		s := sig(name)
+		if !slices.Contains(sigs, s) {
+			continue
+		}
+		total[s]++
+		if passed[name] {
+			ok[s]++
+			continue
+		}
+		why := "no test yet"
+		for _, e := range registered {
+			if e.codename == name {
+				if why = "fails"; e.containers && !*containers {
+					why = "needs nodes with containers"
+				}
+			}
+		}
+		missing = append(missing, fmt.Sprintf("%s: %s", name, why))
+	}
+	for _, s := range slices.Sorted(maps.Keys(total)) {
+		t.Logf("%-22s %3d/%d", s, ok[s], total[s])
+	}
+	if *report == "" {
+		return
+	}
+	sort.Strings(missing)
+	text := "# Conformance tests that do not pass yet, as make conformance found them.\n" + strings.Join(missing, "\n") + "\n"
+	if err := os.WriteFile(*report, []byte(text), 0o644); err != nil {
+		t.Error(err)
+	}
+}
