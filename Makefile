@@ -3,7 +3,9 @@
 GO      ?= go
 BIN     := bin/keelson
 GOFLAGS := -trimpath
-LDFLAGS := -s -w
+# The version that the built-in kubectl says it has.
+KUBECTL := k8s.io/component-base/version
+LDFLAGS := -s -w -X $(KUBECTL).gitVersion=v1.37.2 -X $(KUBECTL).gitMajor=1 -X $(KUBECTL).gitMinor=37
 # What a node needs from Debian.
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static
 # What the tests need beyond it: a web server for an image, and the store's peer.
@@ -12,7 +14,7 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build up down reset test unit bench bench-compare vet packages test-packages clean
+.PHONY: build up down reset test unit bench bench-compare conformance vet packages test-packages clean
 
 build: $(BIN)
 
@@ -63,6 +65,12 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
 	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
 	$(GO) test -run '^$$' -bench . ./internal/store/...
+
+# What of upstream's conformance tests passes, by SIG, and the list of what does not: in a cluster of the tests' own, or in
+# that of KUBECONFIG=… (add CONTAINERS=-containers where its nodes run containers).
+conformance: images
+	$(GO) test -count=1 -timeout 30m -run TestConformance -v ./test/conformance -args -report $(CURDIR)/docs/conformance-not-passing.txt \
+		$(if $(KUBECONFIG),-kubeconfig $(KUBECONFIG)) $(CONTAINERS) | grep -E '^ *(--- FAIL|suite_test.go.*/[0-9]+$$|[a-z]*_test.go|FAIL|ok)'
 
 # The API server against its peer and its limit; both in a module of their own.
 bench-compare: test-packages build

@@ -291,6 +291,11 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	paths, err := tokens.Discovery(c.externalURL())
+	if err != nil {
+		return err
+	}
+	paths["/debug/keelson/trace"] = http.HandlerFunc(c.serveTrace)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others,
 		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
@@ -299,7 +304,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,
 		Readiness:    map[string]func() error{"informer-sync": c.synced},
-		Paths:        map[string]http.Handler{"/debug/keelson/trace": http.HandlerFunc(c.serveTrace)},
+		Paths:        paths,
 	})
 	if err := c.startAggregation(); err != nil {
 		return err
@@ -346,6 +351,15 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		})
 	})
 	return nil
+}
+
+// externalURL is the API server's as others reach it.
+func (c *Cluster) externalURL() string {
+	_, port, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		return token.Issuer // it listens for this process only
+	}
+	return "https://" + net.JoinHostPort(c.Advertise.String(), port)
 }
 
 func portOf(address string) (int, error) {

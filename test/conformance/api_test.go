@@ -132,6 +132,10 @@ var _ = It("[sig-auth] ServiceAccounts ServiceAccountIssuerDiscovery should supp
 	if code != 200 || json.Unmarshal(b, &keys) != nil || len(keys.Keys) == 0 {
 		t.Fatalf("%d %s", code, b)
 	}
+	t.until("the default service account", func(ctx context.Context) (bool, error) {
+		_, err := t.Client.CoreV1().ServiceAccounts(t.NS).Get(ctx, "default", get)
+		return err == nil, nil
+	})
 	tr := got[*authenticationv1.TokenRequest](t)(t.Client.CoreV1().ServiceAccounts(t.NS).CreateToken(t.Context(), "default", &authenticationv1.TokenRequest{}, create))
 	header, claims := t.jwt(tr.Status.Token)
 	if claims["iss"] != doc.Issuer || header["kid"] != keys.Keys[0].ID {

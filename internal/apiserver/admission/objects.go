@@ -81,9 +81,18 @@ func (o *objects) row(obj runtime.Object) *api.Resource {
 	return o.rows.ForKind(kinds[0])
 }
 
-// Default implements runtime.ObjectDefaulter.
+// Default implements runtime.ObjectDefaulter. What a plug-in has changed is
+// brought into its schema's form first: unknown fields go. Of a form that cannot
+// be had, validation tells.
 func (o *objects) Default(obj runtime.Object) {
-	if row := o.row(obj); row != nil && row.Default != nil {
+	row := o.row(obj)
+	if row == nil {
+		return
+	}
+	if row.Coerce != nil {
+		_, _ = row.Coerce(obj)
+	}
+	if row.Default != nil {
 		row.Default(obj)
 	}
 }

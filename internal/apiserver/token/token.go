@@ -50,6 +50,7 @@ type Getter interface {
 // Authority issues and checks tokens.
 type Authority struct {
 	key       *ecdsa.PrivateKey
+	id        string
 	signer    jose.Signer
 	get       Getter
 	clock     clock.PassiveClock
@@ -68,7 +69,7 @@ func New(key *ecdsa.PrivateKey, get Getter, c clock.PassiveClock) (*Authority, e
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{key: key, signer: signer, get: get, clock: c, audiences: []string{Issuer}}, nil
+	return &Authority{key: key, id: id, signer: signer, get: get, clock: c, audiences: []string{Issuer}}, nil
 }
 
 type ref struct {

@@ -18,8 +18,9 @@ import (
 
 // monitor feeds one resource's objects into the graph.
 type monitor struct {
-	stop   func()
-	synced <-chan struct{}
+	resource *resource
+	stop     func()
+	synced   <-chan struct{}
 }
 
 // ignored are resources that own nothing, are owned by nothing and come in
@@ -100,7 +101,7 @@ func (c *collector) monitor(ctx context.Context, r *resource) *monitor {
 	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, c.metadata), &metav1.PartialObjectMetadata{}, s,
 		cache.ReflectorOptions{Name: "garbagecollector/" + r.Resource + "." + r.Group})
 	go reflector.RunWithContext(ctx)
-	return &monitor{stop: cancel, synced: s.synced}
+	return &monitor{resource: r, stop: cancel, synced: s.synced}
 }
 
 // listen takes a resource's objects from an informer that exists anyway.
@@ -126,9 +127,9 @@ func (c *collector) listen(r *resource, inf cache.SharedIndexInformer, cancel fu
 		// The informer has stopped, hence the whole process is about to.
 		done := make(chan struct{})
 		close(done)
-		return &monitor{stop: cancel, synced: done}
+		return &monitor{resource: r, stop: cancel, synced: done}
 	}
-	return &monitor{synced: reg.HasSyncedChecker().Done(), stop: func() {
+	return &monitor{resource: r, synced: reg.HasSyncedChecker().Done(), stop: func() {
 		_ = inf.RemoveEventHandler(reg)
 		cancel()
 	}}

@@ -226,22 +226,68 @@ func (c *collector) finishForeground(ctx context.Context, n node, deps []node) e
 	if blocked {
 		return nil
 	}
+	// The graph hears of a dependent a little after the API server has it.
+	live, err := c.dependents(ctx, n)
+	if err != nil {
+		return err
+	}
+	for i := range live {
+		if live[i].blocks(n.uid) {
+			c.removals.AddRateLimited(string(n.uid))
+			return nil
+		}
+	}
 	return c.dropFinalizer(because(ctx, n.uid), n, metav1.FinalizerDeleteDependents)
+}
+
+// dependents reads from the API server what refers to an owner that is being
+// deleted: nothing more will.
+func (c *collector) dependents(ctx context.Context, n node) ([]node, error) {
+	c.monitorsMu.Lock()
+	var resources []*resource
+	for _, m := range c.monitors {
+		if m.resource.namespaced || n.namespace == "" {
+			resources = append(resources, m.resource)
+		}
+	}
+	c.monitorsMu.Unlock()
+	var out []node
+	for _, r := range resources {
+		var client metadata.ResourceInterface = c.metadata.Resource(r.GroupVersionResource)
+		if r.namespaced && n.namespace != "" {
+			client = c.metadata.Resource(r.GroupVersionResource).Namespace(n.namespace)
+		}
+		list, err := client.List(ctx, metav1.ListOptions{})
+		if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
+			continue // a resource that is no longer served
+		}
+		if err != nil {
+			return nil, err
+		}
+		for i := range list.Items {
+			o := &list.Items[i]
+			if slices.ContainsFunc(o.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == n.uid }) {
+				out = append(out, node{uid: o.UID, resource: r, namespace: o.Namespace, name: o.Name, owners: o.OwnerReferences})
+			}
+		}
+	}
+	return out, nil
 }
 
 // tryOrphan takes the owner that is being deleted out of its dependents'
 // references.
 func (c *collector) tryOrphan(ctx context.Context, key string) error {
-	n, deps, ok := c.graph.look(types.UID(key))
+	n, _, ok := c.graph.look(types.UID(key))
 	if !ok || !n.orphaning || n.ref != nil {
 		return nil
 	}
 	ctx = because(ctx, n.uid)
+	deps, err := c.dependents(ctx, n)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, d := range deps {
-		if d.resource == nil {
-			continue
-		}
 		err := c.dropOwners(ctx, d, nil, []metav1.OwnerReference{{UID: n.uid}})
 		if err != nil {
 			errs = append(errs, err)

@@ -1,0 +1,48 @@
+package token
+
+import (
+	"encoding/json"
+	"net/http"
+
+	jose "github.com/go-jose/go-jose/v4"
+)
+
+// The paths at which others learn how to check the cluster's tokens, by OpenID
+// Connect Discovery
+// (https://kubernetes.io/docs/tasks/configure-pod-container/configure-service-account/#service-account-issuer-discovery).
+const (
+	ConfigurationPath = "/.well-known/openid-configuration"
+	KeysPath          = "/openid/v1/jwks"
+)
+
+// cacheControl lets the answers be kept for an hour.
+const cacheControl = "public, max-age=3600"
+
+// Discovery serves both documents. base is the URL of the API server as others
+// reach it, for the place of the keys.
+func (a *Authority) Discovery(base string) (map[string]http.Handler, error) {
+	configuration, err := json.Marshal(map[string]any{
+		"issuer": Issuer, "jwks_uri": base + KeysPath, "response_types_supported": []string{"id_token"},
+		"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{string(jose.ES256)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: a.key.Public(), KeyID: a.id, Algorithm: string(jose.ES256), Use: "sig"}}})
+	if err != nil {
+		return nil, err
+	}
+	serve := func(kind string, b []byte) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				w.Header().Set("Allow", "GET, HEAD")
+				http.Error(w, "405: Method Not Allowed", http.StatusMethodNotAllowed)
+				return
+			}
+			w.Header().Set("Content-Type", kind)
+			w.Header().Set("Cache-Control", cacheControl)
+			_, _ = w.Write(b)
+		})
+	}
+	return map[string]http.Handler{ConfigurationPath: serve("application/json", configuration), KeysPath: serve("application/jwk-set+json", keys)}, nil
+}
