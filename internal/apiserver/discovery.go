@@ -321,6 +321,10 @@ func (r *call) serveNonResource() error {
 		}
 	case "healthz", "livez", "readyz":
 		return r.health(parts)
+	case "logs":
+		r.code = http.StatusOK
+		http.StripPrefix("/logs", http.FileServer(http.Dir("/var/log"))).ServeHTTP(r.w, r.req)
+		return nil
 	case "version":
 		if len(parts) == 1 {
 			b, err := stdjson.MarshalIndent(r.s.Version, "", "  ")

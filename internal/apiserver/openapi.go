@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
@@ -174,9 +175,11 @@ func (r *call) openapiV2() error {
 		var custom []*spec.Swagger
 		d := &documenter{ref: "#/definitions/", schemas: map[string]any{}}
 		paths := map[string]any{}
+		var groups []schema.GroupVersion
 		for _, row := range r.s.Catalogue.Rows() {
 			if row.DocumentV2 == nil {
 				d.row(row, paths)
+				groups = append(groups, row.GroupVersion())
 				continue
 			}
 			part, err := row.DocumentV2()
@@ -185,6 +188,7 @@ func (r *call) openapiV2() error {
 			}
 			custom = append(custom, part)
 		}
+		d.roots(groups, paths)
 		own := map[string]any{
 			"swagger":     "2.0",
 			"info":        map[string]any{"title": "Kubernetes", "version": r.s.Version.GitVersion},
@@ -249,23 +253,28 @@ func (d *documenter) row(row *api.Resource, paths map[string]any) {
 		base += "namespaces/{namespace}/"
 	}
 	base += row.Resource
-	collection, item := object{}, object{}
+	collection, item, everywhere := object{}, object{}, object{}
+	status := func() object { return d.typeOf(reflect.TypeFor[metav1.Status]()) }
+	name := operationNames(row)
 	for _, verb := range row.ServedVerbs() {
 		switch verb {
 		case "list":
-			collection["get"] = d.operation("list", gvk, list, nil)
+			collection["get"] = d.operation(name("list", "", ""), "list", gvk, list, nil)
+			if row.Namespaced {
+				everywhere["get"] = d.operation("list"+groupTitle(row.GroupVersion())+row.Kind+"ForAllNamespaces", "list", gvk, list, nil)
+			}
 		case "create":
-			collection["post"] = d.operation("post", gvk, ref, ref)
+			collection["post"] = d.operation(name("create", "", ""), "post", gvk, ref, ref)
 		case "deletecollection":
-			collection["delete"] = d.operation("deletecollection", gvk, d.typeOf(reflect.TypeFor[metav1.Status]()), nil)
+			collection["delete"] = d.operation(name("delete", "Collection", ""), "deletecollection", gvk, status(), nil)
 		case "get":
-			item["get"] = d.operation("get", gvk, ref, nil)
+			item["get"] = d.operation(name("read", "", ""), "get", gvk, ref, nil)
 		case "update":
-			item["put"] = d.operation("put", gvk, ref, ref)
+			item["put"] = d.operation(name("replace", "", ""), "put", gvk, ref, ref)
 		case "patch":
-			item["patch"] = d.operation("patch", gvk, ref, object{"type": "object"})
+			item["patch"] = d.operation(name("patch", "", ""), "patch", gvk, ref, object{"type": "object"})
 		case "delete":
-			item["delete"] = d.operation("delete", gvk, d.typeOf(reflect.TypeFor[metav1.Status]()), nil)
+			item["delete"] = d.operation(name("delete", "", ""), "delete", gvk, status(), nil)
 		}
 	}
 	add := func(path string, ops object, names ...string) {
@@ -286,6 +295,7 @@ func (d *documenter) row(row *api.Resource, paths map[string]any) {
 		ns = []string{"namespace"}
 	}
 	add(base, collection, ns...)
+	add("/"+gvPath(row.GroupVersion())+"/"+row.Resource, everywhere)
 	add(base+"/{name}", item, append(ns, "name")...)
 	for _, sub := range subresources(row) {
 		ops := object{}
@@ -296,16 +306,33 @@ func (d *documenter) row(row *api.Resource, paths map[string]any) {
 				sref = d.kind(scaleRow.New(), sub.Kind)
 			}
 		}
-		for _, verb := range sub.Verbs {
-			switch verb {
-			case "get":
-				ops["get"] = d.operation("get", sub.Kind, sref, nil)
-			case "update":
-				ops["put"] = d.operation("put", sub.Kind, sref, sref)
-			case "patch":
-				ops["patch"] = d.operation("patch", sub.Kind, sref, object{"type": "object"})
-			case "create":
-				ops["post"] = d.operation("post", sub.Kind, sref, sref)
+		title := strings.ToUpper(sub.Name[:1]) + sub.Name[1:]
+		if connects[sub.Name] {
+			text := object{"type": "string"}
+			methods := map[string]string{"get": "Get", "post": "Post"}
+			if sub.Name == "proxy" {
+				methods = map[string]string{"get": "Get", "post": "Post", "put": "Put", "patch": "Patch", "delete": "Delete", "head": "Head", "options": "Options"}
+				within := object{}
+				for method, m := range methods {
+					within[method] = d.operation(name("connect", m, title+"WithPath"), "connect", sub.Kind, text, nil)
+				}
+				add(base+"/{name}/proxy/{path}", within, append(ns, "name", "path")...)
+			}
+			for method, m := range methods {
+				ops[method] = d.operation(name("connect", m, title), "connect", sub.Kind, text, nil)
+			}
+		} else {
+			for _, verb := range sub.Verbs {
+				switch verb {
+				case "get":
+					ops["get"] = d.operation(name("read", "", title), "get", sub.Kind, sref, nil)
+				case "update":
+					ops["put"] = d.operation(name("replace", "", title), "put", sub.Kind, sref, sref)
+				case "patch":
+					ops["patch"] = d.operation(name("patch", "", title), "patch", sub.Kind, sref, object{"type": "object"})
+				case "create":
+					ops["post"] = d.operation(name("create", "", title), "post", sub.Kind, sref, sref)
+				}
 			}
 		}
 		add(base+"/{name}/"+sub.Name, ops, append(ns, "name")...)
@@ -325,7 +352,62 @@ func (d *documenter) parameter(name, in, typ string, required bool) object {
 	return p
 }
 
-func (d *documenter) operation(action string, gvk schema.GroupVersionKind, response, body object) object {
+// connects are the subresources that are not objects but connections.
+var connects = map[string]bool{"attach": true, "exec": true, "portforward": true, "proxy": true}
+
+// groupTitle is a version as the names of its operations have it: CoreV1,
+// RbacAuthorizationV1.
+func groupTitle(gv schema.GroupVersion) string {
+	group := strings.TrimSuffix(gv.Group, ".k8s.io")
+	if group == "" {
+		group = "core"
+	}
+	var b strings.Builder
+	for _, part := range append(strings.Split(group, "."), gv.Version) {
+		if part != "" {
+			b.WriteString(strings.ToUpper(part[:1]) + part[1:])
+		}
+	}
+	return b.String()
+}
+
+// operationNames names the row's operations as upstream does, which generated
+// clients name their methods after: readCoreV1NamespacedPodLog.
+func operationNames(row *api.Resource) func(verb, middle, sub string) string {
+	scope := ""
+	if row.Namespaced {
+		scope = "Namespaced"
+	}
+	return func(verb, middle, sub string) string {
+		return verb + groupTitle(row.GroupVersion()) + middle + scope + row.Kind + sub
+	}
+}
+
+// roots describes the paths that are not a resource's.
+func (d *documenter) roots(groups []schema.GroupVersion, paths map[string]any) {
+	add := func(path, id string, result object) {
+		paths[path] = object{"get": object{"operationId": id, "produces": []string{typeJSON, typeYAML, typeProtobuf}, "consumes": []string{typeJSON, typeYAML, typeProtobuf},
+			"schemes": []string{"https"}, "responses": object{"200": object{"description": "OK", "schema": result}, "401": object{"description": "Unauthorized"}}}}
+	}
+	versions, group, resources := d.typeOf(reflect.TypeFor[metav1.APIVersions]()), d.typeOf(reflect.TypeFor[metav1.APIGroup]()), d.typeOf(reflect.TypeFor[metav1.APIResourceList]())
+	add("/api/", "getCoreAPIVersions", versions)
+	add("/apis/", "getAPIVersions", d.typeOf(reflect.TypeFor[metav1.APIGroupList]()))
+	for _, gv := range groups {
+		add("/"+gvPath(gv)+"/", "get"+groupTitle(gv)+"APIResources", resources)
+		if gv.Group != "" {
+			add("/apis/"+gv.Group+"/", "get"+groupTitle(schema.GroupVersion{Group: gv.Group})+"APIGroup", group)
+		}
+	}
+	text := object{"type": "string"}
+	add("/logs/", "logFileListHandler", text)
+	add("/logs/{logpath}", "logFileHandler", text)
+	paths["/logs/{logpath}"].(object)["parameters"] = []any{d.parameter("logpath", "path", "string", true)}
+	add("/version/", "getCodeVersion", d.typeOf(reflect.TypeFor[version.Info]()))
+	add("/.well-known/openid-configuration/", "getServiceAccountIssuerOpenIDConfiguration", text)
+	add("/openid/v1/jwks/", "getServiceAccountIssuerOpenIDKeyset", text)
+}
+
+func (d *documenter) operation(id, action string, gvk schema.GroupVersionKind, response, body object) object {
 	var params []any
 	query := func(names ...string) {
 		for _, n := range names {
@@ -352,6 +434,7 @@ func (d *documenter) operation(action string, gvk schema.GroupVersionKind, respo
 		query("continue", "dryRun", "fieldSelector", "gracePeriodSeconds", "labelSelector", "limit", "orphanDependents", "propagationPolicy", "resourceVersion", "resourceVersionMatch", "timeoutSeconds")
 	}
 	op := object{
+		"operationId":                     id,
 		"x-kubernetes-action":             action,
 		"x-kubernetes-group-version-kind": object{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind},
 	}
