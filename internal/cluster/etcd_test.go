@@ -149,8 +149,7 @@ func TestTwoServers(t *testing.T) {
 	})
 
 	t.Run("Conflicts", func(t *testing.T) {
-		cm, err := clients[0].CoreV1().ConfigMaps("default").Create(ctx, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "counter"}, Data: map[string]string{"n": "0"}}, metav1.CreateOptions{})
-		if err != nil {
+		if _, err := clients[0].CoreV1().ConfigMaps("default").Create(ctx, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "counter"}, Data: map[string]string{"n": "0"}}, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := clients[1].CoreV1().ConfigMaps("default").Create(ctx, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "counter"}}, metav1.CreateOptions{}); !apierrors.IsAlreadyExists(err) {
@@ -179,7 +178,7 @@ func TestTwoServers(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		cm, err = clients[1].CoreV1().ConfigMaps("default").Get(ctx, "counter", metav1.GetOptions{})
+		cm, err := clients[1].CoreV1().ConfigMaps("default").Get(ctx, "counter", metav1.GetOptions{})
 		if err != nil || cm.Data["n"] != strconv.Itoa(4*each) {
 			t.Errorf("counted to %v (%v), want %d", cm.Data, err, 4*each)
 		}

@@ -7,9 +7,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// validate sends a body with that fieldValidation, and gives the error and the
-// warnings.
-func (t *T) validate(verb, path, kind, mode, body string) (error, string) {
+// validate sends a body with that fieldValidation, and gives the warnings and the
+// error.
+func (t *T) validate(verb, path, kind, mode, body string) (warned string, err error) {
 	t.Helper()
 	r := t.Client.Discovery().RESTClient().Verb(verb).AbsPath(path).Param("fieldValidation", mode).SetHeader("Content-Type", kind).Body([]byte(body))
 	if kind == string(types.ApplyPatchType) {
@@ -20,7 +20,7 @@ func (t *T) validate(verb, path, kind, mode, body string) (error, string) {
 	for _, w := range res.Warnings() {
 		warnings = append(warnings, w.Text)
 	}
-	return res.Error(), strings.Join(warnings, "; ")
+	return strings.Join(warnings, "; "), res.Error()
 }
 
 // strict says that a body is refused with Strict, warned of with Warn and taken
@@ -29,19 +29,19 @@ func (t *T) validate(verb, path, kind, mode, body string) (error, string) {
 func (t *T) strict(base, yaml string, wanted ...string) {
 	t.Helper()
 	body := func(name string) string { return strings.ReplaceAll(yaml, "NAME", name) }
-	err, _ := t.validate("POST", base, "application/yaml", "Strict", body("strict"))
+	_, err := t.validate("POST", base, "application/yaml", "Strict", body("strict"))
 	if err == nil {
 		t.Fatal("Strict takes it")
 	}
 	t.contains(err.Error(), wanted...)
-	err, warnings := t.validate("POST", base, "application/yaml", "Warn", body("warned"))
+	warnings, err := t.validate("POST", base, "application/yaml", "Warn", body("warned"))
 	t.must(err)
 	t.contains(warnings, wanted...)
-	err, warnings = t.validate("POST", base, "application/yaml", "Ignore", body("ignored"))
+	warnings, err = t.validate("POST", base, "application/yaml", "Ignore", body("ignored"))
 	if err != nil || warnings != "" {
 		t.Errorf("Ignore: %v, warnings %s", err, warnings)
 	}
-	if err, _ = t.validate("PATCH", base+"/applied", string(types.ApplyPatchType), "Strict", body("applied")); err == nil {
+	if _, err = t.validate("PATCH", base+"/applied", string(types.ApplyPatchType), "Strict", body("applied")); err == nil {
 		t.Error("a strict apply takes it")
 	}
 }
@@ -49,12 +49,12 @@ func (t *T) strict(base, yaml string, wanted ...string) {
 var _ = It("[sig-api-machinery] FieldValidation should detect unknown and duplicate fields of a typed object", func(t *T) {
 	base := "/apis/apps/v1/namespaces/" + t.NS + "/deployments"
 	const body = `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"NAME"},"spec":{"unknownNested":"foo","replicas":1,"paused":true,"paused":false,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}`
-	err, _ := t.validate("POST", base, "application/json", "Strict", strings.ReplaceAll(body, "NAME", "json"))
+	_, err := t.validate("POST", base, "application/json", "Strict", strings.ReplaceAll(body, "NAME", "json"))
 	if err == nil {
 		t.Fatal("Strict takes it")
 	}
 	t.contains(err.Error(), `unknown field "spec.unknownNested"`, `duplicate field "spec.paused"`)
-	err, warnings := t.validate("POST", base, "application/json", "Warn", strings.ReplaceAll(body, "NAME", "json"))
+	warnings, err := t.validate("POST", base, "application/json", "Warn", strings.ReplaceAll(body, "NAME", "json"))
 	t.must(err)
 	t.contains(warnings, `unknown field "spec.unknownNested"`, `duplicate field "spec.paused"`)
 	t.strict(base, "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: NAME}\nspec: {unknownNested: foo, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}\n", "unknownNested")
@@ -77,7 +77,7 @@ func (t *T) taken(c custom, rest string) {
 	t.Helper()
 	for verb, path := range map[string]string{"POST": t.crBase(c), "PATCH": t.crBase(c) + "/patch"} {
 		kind := map[string]string{"POST": "application/yaml", "PATCH": string(types.ApplyPatchType)}[verb]
-		err, warnings := t.validate(verb, path, kind, "Strict", strings.ReplaceAll(c.body(rest), "NAME", strings.ToLower(verb)))
+		warnings, err := t.validate(verb, path, kind, "Strict", strings.ReplaceAll(c.body(rest), "NAME", strings.ToLower(verb)))
 		if err != nil || warnings != "" {
 			t.Errorf("%s: %v, warnings %s", verb, err, warnings)
 		}
@@ -102,7 +102,7 @@ var _ = It("[sig-api-machinery] FieldValidation should create/apply an invalid C
 var _ = It("[sig-api-machinery] FieldValidation should detect duplicates in a CR when preserving unknown fields", func(t *T) {
 	c := t.crd(crdOptions{})
 	body := `{"apiVersion":"` + c.gvr.GroupVersion().String() + `","kind":"` + c.kind + `","metadata":{"name":"x"},"spec":{"unknown":"uk1","cronSpec":"a","cronSpec":"b"}}`
-	err, _ := t.validate("POST", t.crBase(c), "application/json", "Strict", body)
+	_, err := t.validate("POST", t.crBase(c), "application/json", "Strict", body)
 	if err == nil {
 		t.Fatal("Strict takes it")
 	}

@@ -215,8 +215,7 @@ var _ = It("[sig-api-machinery] ResourceQuota should verify ResourceQuota with b
 
 var _ = It("[sig-api-machinery] ResourceQuota should be able to update and delete ResourceQuota.", func(t *T) {
 	quotas := t.Client.CoreV1().ResourceQuotas(t.NS)
-	q := t.quota("q", amounts("cpu", "1", "memory", "500Mi"))
-	q = got[*v1.ResourceQuota](t)(quotas.Get(t.Context(), q.Name, get))
+	t.quota("q", amounts("cpu", "1", "memory", "500Mi"))
 	t.until("the update", func(ctx context.Context) (bool, error) {
 		q, err := quotas.Get(ctx, "q", get)
 		if err != nil {
@@ -229,7 +228,7 @@ var _ = It("[sig-api-machinery] ResourceQuota should be able to update and delet
 		}
 		return err == nil, err
 	})
-	q = got[*v1.ResourceQuota](t)(quotas.Get(t.Context(), "q", get))
+	q := got[*v1.ResourceQuota](t)(quotas.Get(t.Context(), "q", get))
 	if c := q.Spec.Hard[v1.ResourceCPU]; c.String() != "2" {
 		t.Errorf("cpu is %s", c.String())
 	}

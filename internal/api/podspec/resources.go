@@ -41,10 +41,10 @@ func extended(name v1.ResourceName) bool {
 	return !native(name) && !strings.HasPrefix(string(name), requests) && len(validation.IsQualifiedName(requests+string(name))) == 0
 }
 
-// Overcommits: more of a native resource may be promised than there is.
+// Overcommits says that more of a native resource may be promised than there is.
 func Overcommits(name v1.ResourceName) bool { return native(name) && !hugePages(name) }
 
-// StandardQuotaResource: a quota counts it under this very name.
+// StandardQuotaResource says that a quota counts it under this very name.
 func StandardQuotaResource(name v1.ResourceName) bool {
 	return quotaResources.Has(name) || quotaHugePages(name)
 }

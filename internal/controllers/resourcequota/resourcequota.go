@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -183,13 +184,16 @@ func (q *controller) registry(ctx context.Context, o *v1.ResourceQuota) (quotav1
 
 func (q *controller) sync(ctx context.Context, key string) error {
 	namespace, name := controllers.SplitKey(key)
-	o, err := q.quotas.ResourceQuotas(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
+	// As it is now: what was charged to it a moment ago may be gone already,
+	// and the lister know of neither. The controller's role lists.
+	found, err := q.client.CoreV1().ResourceQuotas(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
 	if err != nil {
 		return err
 	}
+	if len(found.Items) == 0 {
+		return nil
+	}
+	o := &found.Items[0]
 	registry, failed := q.registry(ctx, o)
 	if registry == nil {
 		registry = generic.NewRegistry(q.evaluators)
