@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/objectjson"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -33,7 +34,7 @@ func versioned(row *api.Resource, obj runtime.Object) (runtime.Object, error) {
 
 func marshalJSON(obj runtime.Object) ([]byte, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
-		return stdjson.Marshal(u.Object)
+		return objectjson.Marshal(u.Object)
 	}
 	return stdjson.Marshal(obj)
 }

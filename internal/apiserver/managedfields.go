@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -16,6 +18,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/objectjson"
 )
 
 // NewTypes reads the schemas of the built-in kinds, by which the fields of
@@ -24,17 +27,23 @@ func NewTypes(scheme *runtime.Scheme) managedfields.TypeConverter {
 	return applyconfigurations.NewTypeConverter(scheme)
 }
 
-// fieldManagerKey has the row itself: a custom resource's next row has another schema.
-type fieldManagerKey struct {
+// ownership tracks who owns which field of a row's objects.
+type ownership struct {
+	*managedfields.FieldManager
+	creations creations
+}
+
+// ownershipKey has the row itself: a custom resource's next row has another schema.
+type ownershipKey struct {
 	row         *api.Resource
 	subresource string
 }
 
-// fieldManager tracks who owns which field of the row's objects.
-func (s *Server) fieldManager(row *api.Resource, subresource string) (*managedfields.FieldManager, error) {
-	key := fieldManagerKey{row, subresource}
-	if fm, ok := s.fieldManagers.Load(key); ok {
-		return fm.(*managedfields.FieldManager), nil
+// ownership is that of the row's objects, changed through the subresource.
+func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, error) {
+	key := ownershipKey{row, subresource}
+	if o, ok := s.ownerships.Load(key); ok {
+		return o.(*ownership), nil
 	}
 	reset := fieldpath.NewSet()
 	switch {
@@ -67,8 +76,14 @@ func (s *Server) fieldManager(row *api.Resource, subresource string) (*managedfi
 	if err != nil {
 		return nil, err
 	}
-	s.fieldManagers.Store(key, fm)
-	return fm, nil
+	s.ownerships.Range(func(key, _ any) bool {
+		if row := key.(ownershipKey).row; s.Catalogue.Lookup(row.Group, row.Version, row.Resource) != row {
+			s.ownerships.Delete(key) // a custom resource that has been changed or deleted since
+		}
+		return true
+	})
+	kept, _ := s.ownerships.LoadOrStore(key, &ownership{FieldManager: fm})
+	return kept.(*ownership), nil
 }
 
 // describedTypes converts the objects of a row that brings its own description.
@@ -159,19 +174,62 @@ func (r *call) manage(obj, old runtime.Object, manager, subresource string) runt
 	if err != nil {
 		return obj
 	}
-	fm, err := r.s.fieldManager(r.row, subresource)
+	fields, err := r.s.ownership(r.row, subresource)
 	if err != nil {
 		return obj
 	}
+	manager = r.manager(manager)
+	u, custom := obj.(*unstructured.Unstructured)
+	var shape map[string]any
 	if old == nil {
 		old = r.row.New()
 		// An emptied list of managed fields in a creation asks for none.
-		if acc.GetManagedFields() != nil && len(acc.GetManagedFields()) == 0 {
+		given := acc.GetManagedFields()
+		if given != nil && len(given) == 0 {
 			return obj
+		}
+		if custom && given == nil {
+			if fields.created(u, r.row.GroupVersion().String(), manager, time.Now()) {
+				r.managed = managers(u)
+				return obj
+			}
+			shape = objectjson.Shape(u.Object).(map[string]any)
 		}
 	}
 	obj.GetObjectKind().SetGroupVersionKind(r.row.GVK())
-	return fm.UpdateNoErrors(withGVK(r.row.GVK(), old), obj, r.manager(manager))
+	obj = fields.UpdateNoErrors(withGVK(r.row.GVK(), old), obj, manager)
+	if u, custom = obj.(*unstructured.Unstructured); custom {
+		objectjson.ShareManagedFields(u.Object)
+		r.managed = managers(u)
+		if shape != nil {
+			fields.learn(shape, u)
+		}
+	}
+	return obj
+}
+
+// managers is where the list of u's managers is; nil if there is none.
+func managers(u *unstructured.Unstructured) *any {
+	metadata, _ := u.Object["metadata"].(map[string]any)
+	if l, _ := metadata["managedFields"].([]any); len(l) > 0 {
+		return &l[0]
+	}
+	return nil
+}
+
+// unmanaged is metadata without the managers, which take long to read from maps.
+type unmanaged struct{ metav1.Object }
+
+// GetManagedFields implements metav1.Object.
+func (unmanaged) GetManagedFields() []metav1.ManagedFieldsEntry { return nil }
+
+// toValidate gives acc as it is to be validated: without the managers, where
+// they are those that manage has set.
+func (r *call) toValidate(acc metav1.Object) metav1.Object {
+	if u, ok := acc.(*unstructured.Unstructured); ok && r.managed != nil && managers(u) == r.managed {
+		return unmanaged{acc}
+	}
+	return acc
 }
 
 // manager is the field manager's name: the one given, or the client's name.

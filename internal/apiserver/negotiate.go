@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+
+	"keelson.dev/keelson/internal/objectjson"
 )
 
 // Media types of the wire.
@@ -235,6 +237,9 @@ func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldVal
 
 func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
 	mode := r.fieldValidation(fieldValidation)
+	if u := plainObject(data, mediaType, into, gvk); u != nil {
+		return u, r.coerce(u, gvk, mode)
+	}
 	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
 	if _, ok := into.(*unstructured.Unstructured); ok {
 		d = r.s.codecs.unstructured(mediaType, mode != metav1.FieldValidationIgnore)
@@ -261,6 +266,19 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 			got.Kind, got.Version, gvk.Kind, got.GroupVersion().String()+"."+got.Kind, gvk.GroupVersion().String()+"."+gvk.Kind))
 	}
 	return obj, r.coerce(obj, gvk, mode)
+}
+
+// plainObject reads an object without a Go type, where there is nothing to say
+// about its bytes; else it gives nil.
+func plainObject(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind) *unstructured.Unstructured {
+	if _, ok := into.(*unstructured.Unstructured); !ok || mediaType != typeJSON {
+		return nil
+	}
+	m, ok := objectjson.Decode(data)
+	if !ok || m["kind"] != gvk.Kind || m["apiVersion"] != gvk.GroupVersion().String() {
+		return nil
+	}
+	return &unstructured.Unstructured{Object: m}
 }
 
 // coerce does to an object without a Go type what decoding does to others.

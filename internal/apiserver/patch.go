@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/objectjson"
 )
 
 // patchRetries is upstream's bound for a patch that meets other writes.
@@ -186,7 +187,7 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 	if err := r.checkFields(applied, opts.FieldValidation); err != nil {
 		return nil, err
 	}
-	fm, err := r.s.fieldManager(r.row, r.info.Subresource)
+	fields, err := r.s.ownership(r.row, r.info.Subresource)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +202,7 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 		live = old.DeepCopyObject()
 	}
 	live.GetObjectKind().SetGroupVersionKind(r.row.GVK())
-	obj, err := fm.Apply(live, applied.DeepCopy(), opts.FieldManager, force)
+	obj, err := fields.Apply(live, applied.DeepCopy(), opts.FieldManager, force)
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +215,9 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 	}
 	if err := r.coerce(obj, r.row.GVK(), metav1.FieldValidationIgnore); err != nil {
 		return nil, err
+	}
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		objectjson.ShareManagedFields(u.Object)
 	}
 	acc, err := meta.Accessor(obj)
 	if err != nil {

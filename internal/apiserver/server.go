@@ -108,7 +108,7 @@ type Server struct {
 	openapi   openapiCache
 	metrics   *metrics
 
-	fieldManagers sync.Map // fieldManagerKey → *managedfields.FieldManager
+	ownerships sync.Map // ownershipKey → *ownership
 
 	// watches ends all watches when the server shuts down.
 	watches context.Context
@@ -155,6 +155,7 @@ func WithUser(ctx context.Context, u user.Info) context.Context {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	growStack(len(req.Method))
 	info, err := s.info.NewRequestInfo(req)
 	if err != nil {
 		http.Error(w, fmt.Sprintf("failed to create RequestInfo: %v", err), http.StatusInternalServerError)
@@ -202,6 +203,8 @@ type call struct {
 	started  time.Time
 	code     int  // of the answer, 0 before it
 	bare     bool // writes pass no admission
+	// managed is where manage has put the managers of an object without a Go type.
+	managed *any
 }
 
 func (r *call) ctx() context.Context { return r.req.Context() }

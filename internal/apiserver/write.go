@@ -167,7 +167,7 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 	if nameFn == nil {
 		nameFn = apivalidation.NameIsDNSSubdomain
 	}
-	errs := apivalidation.ValidateObjectMetaAccessor(acc, r.row.Namespaced, nameFn, field.NewPath("metadata"))
+	errs := apivalidation.ValidateObjectMetaAccessor(r.toValidate(acc), r.row.Namespaced, nameFn, field.NewPath("metadata"))
 	if r.row.Validate != nil {
 		errs = append(errs, r.row.Validate(obj)...)
 	}
@@ -443,7 +443,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	}
 	committed := false
 	defer func() { done(committed) }()
-	errs := apivalidation.ValidateObjectMetaAccessorUpdate(acc, oldAcc, field.NewPath("metadata"))
+	errs := apivalidation.ValidateObjectMetaAccessorUpdate(r.toValidate(acc), oldAcc, field.NewPath("metadata"))
 	switch {
 	case strategy.ValidateUpdate != nil:
 		errs = append(errs, strategy.ValidateUpdate(obj, old)...)

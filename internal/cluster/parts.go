@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/cluster/inprocess"
 	"keelson.dev/keelson/internal/cluster/sim"
 	"keelson.dev/keelson/internal/controllers/start"
 	"keelson.dev/keelson/internal/scheduler"
@@ -44,7 +45,7 @@ func (c *Cluster) startControllers(t term) error {
 	return start.Start(t.ctx, start.Context{
 		Client:    func(name string) kubernetes.Interface { return c.Client(controller(name)) },
 		Informers: t.informers,
-		Metadata:  meta,
+		Metadata:  inprocess.NewMetadata(meta, c.Store, c.Catalogue),
 		Discovery: disco,
 		Clock:     c.Clock,
 		RootCA:    c.Certs.CAPEM,

@@ -2,13 +2,14 @@ package store
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"keelson.dev/keelson/internal/objectjson"
 )
 
 // protobufPrefix begins every protobuf value, as in upstream's etcd.
@@ -27,7 +28,7 @@ type protoUnmarshaler interface{ Unmarshal([]byte) error }
 
 func (c codec) Encode(obj runtime.Object) ([]byte, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
-		return json.Marshal(u.Object)
+		return objectjson.Marshal(u.Object)
 	}
 	gvks, _, err := c.scheme.ObjectKinds(obj)
 	if err != nil {
@@ -63,6 +64,11 @@ func (c codec) Decode(data []byte) (runtime.Object, error) {
 	raw, ok := bytes.CutPrefix(data, protobufPrefix)
 	if !ok {
 		u := &unstructured.Unstructured{}
+		if m, ok := objectjson.Decode(data); ok {
+			objectjson.ShareManagedFields(m)
+			u.Object = m
+			return u, nil
+		}
 		if err := u.UnmarshalJSON(data); err != nil {
 			return nil, err
 		}

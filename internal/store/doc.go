@@ -3,6 +3,6 @@
 // compaction, which is etcd's contract. The entries are decoded, immutable
 // objects, shared by every reader of the process.
 //
-// The engines are its subpackages: embedded (Pebble) and, later, etcd. It may
+// The engines are its subpackages embedded (Pebble) and etcd. It may
 // import apimachinery; it knows nothing of resources, HTTP or validation.
 package store

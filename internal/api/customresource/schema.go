@@ -15,6 +15,7 @@ import (
 	schemaobjectmeta "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
@@ -28,7 +29,9 @@ type schemas struct {
 	validator  func() (validation.SchemaValidator, error)
 	status     func() (validation.SchemaValidator, error) // nil where the schema has no status
 	cel        func() *cel.Validator
-	preserve   bool // spec.preserveUnknownFields
+	// obeyed and obeyedStatus say quickly that an object, or its status, obeys the schema.
+	obeyed, obeyedStatus func() valid
+	preserve             bool // spec.preserveUnknownFields
 }
 
 func compile(crd *v1.CustomResourceDefinition, v *v1.CustomResourceDefinitionVersion) *schemas {
@@ -73,6 +76,22 @@ func compile(crd *v1.CustomResourceDefinition, v *v1.CustomResourceDefinitionVer
 		}
 		return validator(&status)
 	})
+	checked := func(f func(*structuralschema.Structural) *structuralschema.Structural) func() valid {
+		return sync.OnceValue(func() valid {
+			structural, err := s.structural()
+			if err != nil || structural == nil {
+				return unsure
+			}
+			return quick(f(structural))
+		})
+	}
+	s.obeyed = checked(func(all *structuralschema.Structural) *structuralschema.Structural { return all })
+	s.obeyedStatus = checked(func(all *structuralschema.Structural) *structuralschema.Structural {
+		if status, ok := all.Properties["status"]; ok {
+			return &status
+		}
+		return nil
+	})
 	s.cel = sync.OnceValue(func() *cel.Validator {
 		structural, err := s.structural()
 		if structural == nil || err != nil {
@@ -92,9 +111,15 @@ func (s *schemas) coerce(u *unstructured.Unstructured) ([]string, error) {
 		return nil, err
 	}
 	kind, apiVersion := u.GetKind(), u.GetAPIVersion()
-	meta, hasMeta, unknown, err := schemaobjectmeta.GetObjectMetaWithOptions(u.Object, schemaobjectmeta.ObjectMetaOptions{ReturnUnknownFieldPaths: true})
-	if err != nil {
-		return nil, err
+	var meta *metav1.ObjectMeta
+	var unknown []string
+	metadata, isMap := u.Object["metadata"].(map[string]any)
+	hasMeta := !isMap || !plain(metadata)
+	if hasMeta {
+		meta, hasMeta, unknown, err = schemaobjectmeta.GetObjectMetaWithOptions(u.Object, schemaobjectmeta.ObjectMetaOptions{ReturnUnknownFieldPaths: true})
+		if err != nil {
+			return nil, err
+		}
 	}
 	if !s.preserve {
 		unknown = append(unknown, pruning.PruneWithOptions(u.Object, structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})...)
@@ -158,17 +183,20 @@ func (s *schemas) validate(u, old *unstructured.Unstructured, status bool) field
 }
 
 func (s *schemas) bySchema(u, old *unstructured.Unstructured, status bool, options []validation.ValidationOption) field.ErrorList {
-	build, path := s.validator, (*field.Path)(nil)
+	build, obeyed, path := s.validator, s.obeyed, (*field.Path)(nil)
 	var now, was any = u.Object, nil
 	if old != nil {
 		was = old.Object
 	}
 	if status {
-		build, path = s.status, field.NewPath("status")
+		build, obeyed, path = s.status, s.obeyedStatus, field.NewPath("status")
 		now = u.Object["status"]
 		if old != nil {
 			was = old.Object["status"]
 		}
+	}
+	if obeyed()(now) {
+		return nil
 	}
 	v, err := build()
 	if err != nil {

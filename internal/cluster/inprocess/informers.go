@@ -88,7 +88,7 @@ func (f *Informers) InformerFor(obj runtime.Object, _ internalinterfaces.NewInfo
 	if row == nil {
 		panic(fmt.Sprintf("no informer for %T: the catalogue has no row that stores it", obj))
 	}
-	i := cache.NewSharedIndexInformer(&listWatch{f.store, row}, obj, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	i := cache.NewSharedIndexInformer(&listWatch{f.store, row, whole}, obj, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	f.informers[t] = i
 	return i
 }
@@ -216,7 +216,11 @@ func (f *Informers) Storagemigration() storagemigration.Interface {
 type listWatch struct {
 	store store.Store
 	row   *api.Resource
+	// shown gives an object as it is to be seen.
+	shown func(runtime.Object) runtime.Object
 }
+
+func whole(obj runtime.Object) runtime.Object { return obj }
 
 // IsWatchListSemanticsUnSupported tells the reflector that a list costs no
 // more than a stream of initial events.
@@ -236,7 +240,7 @@ func (l *listWatch) ListWithContext(ctx context.Context, _ metav1.ListOptions) (
 	list := &metainternal.List{Items: make([]runtime.Object, len(res.Entries))}
 	list.ResourceVersion = strconv.FormatInt(res.Revision, 10)
 	for i, e := range res.Entries {
-		list.Items[i] = e.Object
+		list.Items[i] = l.shown(e.Object)
 	}
 	return list, nil
 }
@@ -260,13 +264,13 @@ func (l *listWatch) WatchWithContext(ctx context.Context, o metav1.ListOptions) 
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	iw := &watcher{row: l.row, w: w, cancel: cancel, out: make(chan watch.Event, 64)}
+	iw := &watcher{listWatch: l, w: w, cancel: cancel, out: make(chan watch.Event, 64)}
 	go iw.run(ctx)
 	return iw, nil
 }
 
 type watcher struct {
-	row    *api.Resource
+	*listWatch
 	w      store.Watcher
 	cancel context.CancelFunc
 	out    chan watch.Event
@@ -307,14 +311,14 @@ func (w *watcher) run(ctx context.Context) {
 				case ev.Prev == nil:
 					t = watch.Added
 				}
-				if !send(watch.Event{Type: t, Object: ev.Entry.Object}) {
+				if !send(watch.Event{Type: t, Object: w.shown(ev.Entry.Object)}) {
 					return
 				}
 			}
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, context.DeadlineExceeded):
-			obj := w.row.New()
+			obj := w.shown(w.row.New())
 			if m, ok := obj.(metav1.Object); ok {
 				m.SetResourceVersion(strconv.FormatInt(w.w.Revision(), 10))
 			}
