@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/apiserver/admission"
+	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/cluster"
@@ -35,6 +36,8 @@ type serverFlags struct {
 	nodePort                                int
 	verbosity                               int
 	admission                               admission.Selection
+	authentication                          authn.Selection
+	anonymous                               bool
 	authorization                           authz.Selection
 	etcd                                    etcd.Options
 }
@@ -55,6 +58,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 		strings.Join(admission.DefaultNames(), ", ")+"). Comma-delimited list of admission plugins: "+names+". Their order here does not matter.")
 	c.Flags().StringSliceVar(&f.admission.Disable, "disable-admission-plugins", nil, "admission plugins to disable although they are on by default")
 	c.Flags().StringVar(&f.admission.ConfigFile, "admission-control-config-file", "", "file with the admission plugins' configuration (AdmissionConfiguration)")
+	f.addAuthentication(c)
 	c.Flags().StringSliceVar(&f.authorization.Modes, "authorization-mode", nil, "authorizers to ask, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default: "+strings.Join(authz.DefaultModes, ",")+")")
 	c.Flags().StringVar(&f.authorization.ConfigFile, "authorization-config", "", "file with an AuthorizationConfiguration, in place of the other authorization flags")
 	c.Flags().StringVar(&f.authorization.WebhookConfigFile, "authorization-webhook-config-file", "", "kubeconfig of the authorization webhook")
@@ -76,7 +80,10 @@ func serverCommand() *cobra.Command {
 		Use:   "server",
 		Short: "Run a cluster in the foreground",
 		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return serve(c.Context(), f) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			f.authentication.AnonymousSet = c.Flags().Changed("anonymous-auth")
+			return serve(c.Context(), f)
+		},
 	}
 	f.add(c)
 	return c
@@ -86,8 +93,9 @@ func serverCommand() *cobra.Command {
 func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "admin.kubeconfig") }
 
 func (f *serverFlags) options() (cluster.Options, error) {
-	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authorization: f.authorization}
-	if err := f.admission.Validate(); err != nil {
+	f.authentication.NoAnonymous = !f.anonymous
+	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization}
+	if err := errors.Join(f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
 	}
 	if len(f.etcd.Servers) > 0 {

@@ -18,17 +18,16 @@ import (
 	operators "k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// Tokens issues and checks service accounts' tokens.
+// Tokens issues service accounts' tokens.
 type Tokens interface {
 	// Request issues the token that tr asks for, for sa, and fills in its status.
 	Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error
-	// Review says whose token it is, and which of the audiences it is for.
-	Review(ctx context.Context, token string, audiences []string) (u user.Info, matched []string, ok bool, err error)
 }
 
 func insecureTransport() http.RoundTripper {
@@ -157,17 +156,21 @@ func (r *call) reviewToken(o *authenticationv1.TokenReview) error {
 	if o.Spec.Token == "" {
 		return badRequest("token is required for TokenReview in authentication")
 	}
-	if r.s.Tokens == nil {
+	if r.s.TokenAuthenticator == nil {
 		return apierrors.NewServiceUnavailable("this server checks no tokens")
 	}
-	u, audiences, ok, err := r.s.Tokens.Review(r.ctx(), o.Spec.Token, o.Spec.Audiences)
+	ctx := r.ctx()
+	if len(o.Spec.Audiences) > 0 {
+		ctx = authenticator.WithAudiences(ctx, o.Spec.Audiences)
+	}
+	resp, ok, err := r.s.TokenAuthenticator.AuthenticateToken(ctx, o.Spec.Token)
 	o.Status.Authenticated = ok && err == nil
 	if err != nil {
 		o.Status.Error = err.Error()
 	}
 	if o.Status.Authenticated {
-		o.Status.User = userInfo(u)
-		o.Status.Audiences = audiences
+		o.Status.User = userInfo(resp.User)
+		o.Status.Audiences = resp.Audiences
 	}
 	return nil
 }

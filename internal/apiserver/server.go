@@ -55,9 +55,10 @@ type Config struct {
 	// Reservations take what a new or changed object of a resource needs
 	// beyond itself: a Service's addresses and ports.
 	Reservations map[schema.GroupResource]Reservation
-	// Tokens issues tokens for serviceaccounts/token and checks them for
-	// TokenReviews.
+	// Tokens issues tokens for serviceaccounts/token.
 	Tokens Tokens
+	// TokenAuthenticator checks the tokens in TokenReviews.
+	TokenAuthenticator authenticator.Token
 	// Nodes reaches the node agents' HTTP servers.
 	Nodes NodeTransport
 	// Recorded, if set, is told of every committed write with the request's

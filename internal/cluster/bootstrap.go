@@ -74,7 +74,11 @@ func (c *Cluster) bootstrap() error {
 		class("system-cluster-critical", "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.", 2_000_000_000),
 		class("system-node-critical", "Used for system critical pods that must not be moved from their current node.", 2_000_001_000),
 		&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{c.ServiceCIDR.String()}}})
-	objs = append(objs, c.extensionAuthentication())
+	others, err := c.extensionAuthentication()
+	if err != nil {
+		return err
+	}
+	objs = append(objs, others)
 	policy := authz.Bootstrap()
 	var roles []*rbacv1.ClusterRole
 	for _, o := range policy {
@@ -119,19 +123,13 @@ func (c *Cluster) bootstrap() error {
 
 // extensionAuthentication tells aggregated API servers how to authenticate
 // what they are passed on from here, and clients who come to them directly.
-func (c *Cluster) extensionAuthentication() *v1.ConfigMap {
-	return &v1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "extension-apiserver-authentication"},
-		Data: map[string]string{
-			"client-ca-file":                     string(c.Certs.CAPEM),
-			"requestheader-allowed-names":        `["` + frontProxyClient + `"]`,
-			"requestheader-client-ca-file":       string(c.Certs.FrontProxy.CAPEM),
-			"requestheader-extra-headers-prefix": `["X-Remote-Extra-"]`,
-			"requestheader-group-headers":        `["X-Remote-Group"]`,
-			"requestheader-uid-headers":          `["X-Remote-Uid"]`,
-			"requestheader-username-headers":     `["X-Remote-User"]`,
-		},
+func (c *Cluster) extensionAuthentication() (*v1.ConfigMap, error) {
+	proxies, err := c.Authentication.RequestHeader.Published(c.Certs.FrontProxy.CAPEM, []string{frontProxyClient})
+	if err != nil {
+		return nil, err
 	}
+	proxies["client-ca-file"] = string(c.Certs.CAPEM)
+	return &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "extension-apiserver-authentication"}, Data: proxies}, nil
 }
 
 // seed stores obj if there is none, or brings the policy that asks for it up

@@ -67,6 +67,8 @@ type Options struct {
 	SimNodes int
 	// Admission selects and configures the admission plug-ins.
 	Admission kadmission.Selection
+	// Authentication selects and configures the authenticators.
+	Authentication authn.Selection
 	// Authorization selects and configures the authorizers.
 	Authorization authz.Selection
 	Clock         clock.WithTicker
@@ -291,6 +293,13 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	authenticator, err := authn.New(c.ctx, authn.Config{
+		Selection: c.Authentication, ClientCA: c.Certs.Pool(), ProxyCA: c.Certs.FrontProxy.Pool(), ProxyNames: []string{frontProxyClient},
+		Tokens: tokens, Audiences: tokens.Audiences(), Secrets: live, Clock: c.Clock,
+	})
+	if err != nil {
+		return err
+	}
 	paths, err := tokens.Discovery(c.externalURL())
 	if err != nil {
 		return err
@@ -299,8 +308,8 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others,
 		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
-		Authenticator: authn.New(authn.Config{ClientCA: c.Certs.Pool(), Tokens: tokens, Clock: c.Clock}),
-		Authorizer:    modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
+		Authenticator: authenticator, TokenAuthenticator: authenticator,
+		Authorizer: modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,
 		Readiness:    map[string]func() error{"informer-sync": c.synced},

@@ -6,11 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/request/websocket"
+	"k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/clock"
 )
@@ -22,19 +25,88 @@ type Reviewer interface {
 
 // Config is what is accepted.
 type Config struct {
+	Selection
 	// ClientCA verifies client certificates.
 	ClientCA *x509.CertPool
-	Tokens   Reviewer
-	Clock    clock.PassiveClock
+	// ProxyCA verifies those of proxies, which are named ProxyNames, where the
+	// selection says nothing of them.
+	ProxyCA    *x509.CertPool
+	ProxyNames []string
+	// Tokens checks service accounts' tokens, which are for Audiences.
+	Tokens    Reviewer
+	Audiences []string
+	// Secrets has the bootstrap tokens.
+	Secrets Secrets
+	Clock   clock.PassiveClock
 }
 
-// New makes an authenticator. A request with wrong credentials is refused; one
-// without any is anonymous.
-func New(c Config) authenticator.Request {
+// Authenticator says who asks.
+type Authenticator struct {
+	Config
+	proxy     authenticator.Request // nil if there are no proxies
+	socket    authenticator.Request // tokens of WebSockets
+	token     authenticator.Token
+	issuers   *configured // nil if there are none
+	audiences authenticator.Audiences
+	usernames []string // headers
+
+	mu     sync.RWMutex
+	certs  map[[32]byte]verified
+	tokens map[[32]byte]verified
+}
+
+// New makes an authenticator, which works until ctx is done. A request with
+// wrong credentials is refused; one without any is anonymous.
+func New(ctx context.Context, c Config) (*Authenticator, error) {
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
-	return &requests{Config: c, certs: map[[32]byte]verified{}, tokens: map[[32]byte]verified{}}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	a := &Authenticator{Config: c, audiences: c.Audiences, usernames: c.RequestHeader.orOwn(nil).UsernameHeaders, certs: map[[32]byte]verified{}, tokens: map[[32]byte]verified{}}
+	var err error
+	if a.proxy, err = c.RequestHeader.proxy(c.ProxyCA, c.ProxyNames, c.Clock); err != nil {
+		return nil, err
+	}
+	others, issuers, err := c.Selection.tokens(ctx, c.Audiences, c.Secrets, c.Clock)
+	if err != nil {
+		return nil, err
+	}
+	a.issuers = issuers
+	a.token = union.New(append([]authenticator.Token{serviceAccounts{c.Tokens}}, others...)...)
+	a.socket = websocket.NewProtocolAuthenticator(authenticator.TokenFunc(a.bearer))
+	return a, nil
+}
+
+// serviceAccounts takes service accounts' tokens.
+type serviceAccounts struct{ Reviewer }
+
+// AuthenticateToken implements authenticator.Token.
+func (s serviceAccounts) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	if s.Reviewer == nil {
+		return nil, false, nil
+	}
+	audiences, _ := authenticator.AudiencesFrom(ctx)
+	u, matched, ok, err := s.Review(ctx, token, audiences)
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	return &authenticator.Response{User: u, Audiences: matched}, true, nil
+}
+
+// AuthenticateToken implements authenticator.Token: it checks a token for the
+// audiences in ctx, or the API server's own where there are none.
+func (a *Authenticator) AuthenticateToken(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+	if _, ok := authenticator.AudiencesFrom(ctx); !ok {
+		ctx = authenticator.WithAudiences(ctx, a.audiences)
+	}
+	resp, ok, err := a.token.AuthenticateToken(ctx, token)
+	if !ok || err != nil {
+		return nil, false, err
+	}
+	u := resp.User
+	return &authenticator.Response{Audiences: resp.Audiences, User: &user.DefaultInfo{Name: u.GetName(), UID: u.GetUID(), Groups: authenticated(u), Extra: u.GetExtra()}}, true, nil
 }
 
 // verified is who a credential has been found to be of, until when.
@@ -52,14 +124,7 @@ const (
 	cacheSize = 4096
 )
 
-type requests struct {
-	Config
-	mu     sync.RWMutex
-	certs  map[[32]byte]verified
-	tokens map[[32]byte]verified
-}
-
-func (a *requests) cached(m map[[32]byte]verified, k [32]byte) user.Info {
+func (a *Authenticator) cached(m map[[32]byte]verified, k [32]byte) user.Info {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	if v, ok := m[k]; ok && a.Clock.Now().Before(v.until) {
@@ -68,7 +133,7 @@ func (a *requests) cached(m map[[32]byte]verified, k [32]byte) user.Info {
 	return nil
 }
 
-func (a *requests) keep(m map[[32]byte]verified, k [32]byte, u user.Info, life time.Duration) {
+func (a *Authenticator) keep(m map[[32]byte]verified, k [32]byte, u user.Info, life time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(m) >= cacheSize {
@@ -77,35 +142,79 @@ func (a *requests) keep(m map[[32]byte]verified, k [32]byte, u user.Info, life t
 	m[k] = verified{u, a.Clock.Now().Add(life)}
 }
 
-// AuthenticateRequest implements authenticator.Request.
-func (a *requests) AuthenticateRequest(req *http.Request) (*authenticator.Response, bool, error) {
+// AuthenticateRequest implements authenticator.Request. One right credential is
+// enough; a wrong one is refused where there is no right one.
+func (a *Authenticator) AuthenticateRequest(req *http.Request) (*authenticator.Response, bool, error) {
+	var errs []error
+	if a.proxy != nil && req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && a.named(req) {
+		resp, ok, err := a.proxy.AuthenticateRequest(req)
+		if ok {
+			u := resp.User
+			return &authenticator.Response{User: &user.DefaultInfo{Name: u.GetName(), UID: u.GetUID(), Groups: authenticated(u), Extra: u.GetExtra()}}, true, nil
+		}
+		errs = append(errs, err)
+	}
 	if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && a.ClientCA != nil {
 		u, err := a.certificate(req.TLS.PeerCertificates)
 		if err == nil {
 			return &authenticator.Response{User: u}, true, nil
 		}
-		if req.Header.Get("Authorization") == "" {
-			return nil, false, err
-		}
+		errs = append(errs, err)
 	}
 	if h := strings.TrimSpace(req.Header.Get("Authorization")); h != "" {
 		scheme, token, _ := strings.Cut(h, " ")
-		token = strings.TrimSpace(token)
-		if !strings.EqualFold(scheme, "bearer") || token == "" {
-			return nil, false, errors.New("invalid bearer token")
+		if token = strings.TrimSpace(token); strings.EqualFold(scheme, "bearer") && token != "" {
+			resp, ok, err := a.bearer(req.Context(), token)
+			if ok && err == nil {
+				return resp, true, nil
+			}
+			errs = append(errs, err, errInvalid)
 		}
-		u, err := a.bearer(req.Context(), token)
-		if err != nil {
-			return nil, false, err
+	}
+	if req.Header.Get("Sec-Websocket-Protocol") != "" {
+		resp, ok, err := a.socket.AuthenticateRequest(req)
+		if ok && err == nil {
+			return resp, true, nil
 		}
-		return &authenticator.Response{User: u}, true, nil
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, false, err
+	}
+	if !a.anonymous(req.URL.Path) {
+		return nil, false, nil
 	}
 	return &authenticator.Response{User: anonymous}, true, nil
 }
 
+var errInvalid = errors.New("invalid bearer token")
+
+// named says whether the request has a header that names its user.
+func (a *Authenticator) named(req *http.Request) bool {
+	return slices.ContainsFunc(a.usernames, func(h string) bool { return req.Header.Get(h) != "" })
+}
+
+// anonymous says whether path may be asked for without credentials.
+func (a *Authenticator) anonymous(path string) bool {
+	if a.issuers != nil {
+		if decided, allowed := a.issuers.allowsAnonymous(path); decided {
+			return allowed
+		}
+	}
+	return !a.NoAnonymous
+}
+
+// authenticated are the user's groups, and that of all who are authenticated.
+func authenticated(u user.Info) []string {
+	if slices.Contains(u.GetGroups(), user.AllAuthenticated) {
+		return u.GetGroups()
+	}
+	return append(slices.Clone(u.GetGroups()), user.AllAuthenticated)
+}
+
 var anonymous = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
 
-func (a *requests) certificate(chain []*x509.Certificate) (user.Info, error) {
+func (a *Authenticator) certificate(chain []*x509.Certificate) (user.Info, error) {
 	key := sha256.Sum256(chain[0].Raw)
 	if u := a.cached(a.certs, key); u != nil {
 		return u, nil
@@ -126,22 +235,17 @@ func (a *requests) certificate(chain []*x509.Certificate) (user.Info, error) {
 	return u, nil
 }
 
-func (a *requests) bearer(ctx context.Context, token string) (user.Info, error) {
+// bearer is AuthenticateToken for the API server itself, which keeps who has
+// been found.
+func (a *Authenticator) bearer(ctx context.Context, token string) (*authenticator.Response, bool, error) {
 	key := sha256.Sum256([]byte(token))
 	if u := a.cached(a.tokens, key); u != nil {
-		return u, nil
+		return &authenticator.Response{User: u}, true, nil
 	}
-	if a.Tokens == nil {
-		return nil, errors.New("invalid bearer token")
+	resp, ok, err := a.AuthenticateToken(ctx, token)
+	if !ok || err != nil {
+		return nil, false, err
 	}
-	info, _, ok, err := a.Tokens.Review(ctx, token, nil)
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, errors.New("invalid bearer token")
-	}
-	u := &user.DefaultInfo{Name: info.GetName(), UID: info.GetUID(), Groups: append(append([]string{}, info.GetGroups()...), user.AllAuthenticated), Extra: info.GetExtra()}
-	a.keep(a.tokens, key, u, tokenLife)
-	return u, nil
+	a.keep(a.tokens, key, resp.User, tokenLife)
+	return resp, true, nil
 }

@@ -180,6 +180,9 @@ func (a *Authority) bind(ctx context.Context, sa *v1.ServiceAccount, r *authenti
 	return nil
 }
 
+// Audiences are those of the API server itself.
+func (a *Authority) Audiences() []string { return a.audiences }
+
 // Review implements the check of a token for any of audiences (the server's
 // own if empty). ok is false for what is not one of this authority's tokens.
 func (a *Authority) Review(ctx context.Context, token string, audiences []string) (user.Info, []string, bool, error) {
