@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/apiserver/admission"
+	"keelson.dev/keelson/internal/apiserver/auditing"
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
@@ -38,6 +39,7 @@ type serverFlags struct {
 	admission                               admission.Selection
 	authentication                          authn.Selection
 	anonymous                               bool
+	audit                                   auditing.Selection
 	authorization                           authz.Selection
 	etcd                                    etcd.Options
 }
@@ -59,6 +61,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.admission.Disable, "disable-admission-plugins", nil, "admission plugins to disable although they are on by default")
 	c.Flags().StringVar(&f.admission.ConfigFile, "admission-control-config-file", "", "file with the admission plugins' configuration (AdmissionConfiguration)")
 	f.addAuthentication(c)
+	f.addAudit(c)
 	c.Flags().StringSliceVar(&f.authorization.Modes, "authorization-mode", nil, "authorizers to ask, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default: "+strings.Join(authz.DefaultModes, ",")+")")
 	c.Flags().StringVar(&f.authorization.ConfigFile, "authorization-config", "", "file with an AuthorizationConfiguration, in place of the other authorization flags")
 	c.Flags().StringVar(&f.authorization.WebhookConfigFile, "authorization-webhook-config-file", "", "kubeconfig of the authorization webhook")
@@ -94,7 +97,7 @@ func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "adm
 
 func (f *serverFlags) options() (cluster.Options, error) {
 	f.authentication.NoAnonymous = !f.anonymous
-	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization}
+	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit}
 	if err := errors.Join(f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
 	}

@@ -45,6 +45,8 @@ func (r *call) deleteOptions() (*metav1.DeleteOptions, error) {
 	} else if err := r.options(opts); err != nil {
 		return nil, err
 	}
+	opts.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("DeleteOptions"))
+	r.auditRequest(opts)
 	return opts, invalidOptions("DeleteOptions", metav1validation.ValidateDeleteOptions(opts))
 }
 

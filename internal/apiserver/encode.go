@@ -106,7 +106,7 @@ func (r *call) writeEntry(code int, e *store.Entry) error {
 	if err != nil {
 		return err
 	}
-	if a.as.Empty() && !a.pretty {
+	if a.as.Empty() && !a.pretty && !r.wantsResponse() {
 		switch a.mediaType {
 		case typeJSON:
 			b, err := single(r.row, e, store.JSON)
@@ -174,6 +174,7 @@ func withGVK(gvk schema.GroupVersionKind, obj runtime.Object) runtime.Object {
 
 // writeAs answers with obj as it is; its kind is set.
 func (r *call) writeAs(code int, a accepted, obj runtime.Object) error {
+	r.auditResponse(obj)
 	switch a.mediaType {
 	case typeProtobuf:
 		if _, ok := obj.(*unstructured.Unstructured); !ok {
@@ -275,7 +276,7 @@ var gathers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 256<<1
 // entries' bytes.
 func (r *call) writeList(a accepted, entries []*store.Entry, m metav1.ListMeta) error {
 	listKind := r.row.ListGVK()
-	if a.as.Empty() && !a.pretty && a.mediaType == typeJSON {
+	if a.as.Empty() && !a.pretty && a.mediaType == typeJSON && !r.wantsResponse() {
 		mb, err := stdjson.Marshal(m)
 		if err != nil {
 			return err
@@ -295,7 +296,7 @@ func (r *call) writeList(a accepted, entries []*store.Entry, m metav1.ListMeta) 
 		}
 		return r.write(http.StatusOK, typeJSON, append(parts, []byte("]}\n"))...)
 	}
-	if a.as.Empty() && a.mediaType == typeProtobuf && !isUnstructured(r.row) {
+	if a.as.Empty() && a.mediaType == typeProtobuf && !isUnstructured(r.row) && !r.wantsResponse() {
 		return r.writeProtobufList(listKind, entries, m)
 	}
 	objs := make([]runtime.Object, len(entries))

@@ -57,6 +57,7 @@ func (r *call) patch(strategy *api.UpdateStrategy) error {
 	if err != nil {
 		return err
 	}
+	r.auditPatch(data)
 	w := writing{verb: "patch", subresource: r.info.Subresource, options: opts, dryRun: isDryRun(opts.DryRun), fieldManager: opts.FieldManager, retries: patchRetries}
 	var produce func(old runtime.Object) (runtime.Object, error)
 	switch patchType {

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -30,6 +31,7 @@ import (
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver/aggregation"
+	"keelson.dev/keelson/internal/apiserver/auditing"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -61,6 +63,8 @@ type Config struct {
 	TokenAuthenticator authenticator.Token
 	// Nodes reaches the node agents' HTTP servers.
 	Nodes NodeTransport
+	// Audit, if set, is told of every request.
+	Audit *auditing.Auditor
 	// Recorded, if set, is told of every committed write with the request's
 	// context, which carries its cause.
 	Recorded func(ctx context.Context, w Write)
@@ -179,17 +183,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		s.metrics.observe(r, s.Clock.Since(r.started))
 	}()
 	r.req = req.WithContext(ctx)
+	r.identify()
 	if err := r.authenticate(); err != nil {
-		r.fail(err)
+		r.auditUnauthenticated(func() { r.fail(err) })
 		return
 	}
-	if err := r.authorize(); err != nil {
-		r.fail(err)
-		return
-	}
-	if err := r.serve(); err != nil {
-		r.fail(err)
-	}
+	r.audited(func() {
+		for _, f := range []func() error{r.impersonate, r.authorize, r.serve} {
+			if err := f(); err != nil {
+				r.fail(err)
+				return
+			}
+		}
+	})
 }
 
 // call is one request on its way.
@@ -229,18 +235,30 @@ func (r *call) authenticate() error {
 	}
 	r.user = u
 	r.req.Header.Del("Authorization")
-	if r.req.Header.Get("Impersonate-User") != "" || r.req.Header.Get("Impersonate-Group") != "" || r.req.Header.Get("Impersonate-Uid") != "" {
-		var err error
-		if r.user, err = r.impersonate(); err != nil {
-			return err
-		}
-	}
 	r.req = r.req.WithContext(request.WithUser(ctx, r.user))
 	return nil
 }
 
-// impersonate gives the user that the request wants to be, if it may.
-func (r *call) impersonate() (user.Info, error) {
+// impersonate makes the request one of the user that it wants to be.
+func (r *call) impersonate() error {
+	h := r.req.Header
+	if h.Get("Impersonate-User") == "" && h.Get("Impersonate-Group") == "" && h.Get("Impersonate-Uid") == "" {
+		return nil
+	}
+	u, err := r.impersonated()
+	if err != nil {
+		return err
+	}
+	if r.s.Audit != nil {
+		audit.LogImpersonatedUser(r.ctx(), u, "")
+	}
+	r.user = u
+	r.req = r.req.WithContext(request.WithUser(r.ctx(), u))
+	return nil
+}
+
+// impersonated gives the user that the request wants to be, if it may.
+func (r *call) impersonated() (user.Info, error) {
 	h := r.req.Header
 	name := h.Get("Impersonate-User")
 	if name == "" {
@@ -316,7 +334,9 @@ func (r *call) authorize() error {
 			a.LabelSelectorRequirements, _ = s.Requirements()
 		}
 	}
-	return r.allowed(a)
+	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
+	r.decided(decision, reason)
+	return r.judged(a, decision, reason, err)
 }
 
 // allowed asks the authorizer, and gives upstream's Forbidden where it does not allow.
@@ -325,6 +345,11 @@ func (r *call) allowed(a authorizer.AttributesRecord) error {
 		return nil
 	}
 	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
+	return r.judged(a, decision, reason, err)
+}
+
+// judged is the answer to a decision about a: nil, or upstream's Forbidden.
+func (r *call) judged(a authorizer.AttributesRecord, decision authorizer.Decision, reason string, err error) error {
 	if decision == authorizer.DecisionAllow {
 		return nil
 	}

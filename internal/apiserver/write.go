@@ -65,6 +65,7 @@ func (r *call) create() error {
 	if err != nil {
 		return err
 	}
+	r.auditRequest(obj)
 	e, err := r.insert(obj, writing{verb: "create", options: opts, dryRun: isDryRun(opts.DryRun), fieldManager: opts.FieldManager})
 	if err != nil {
 		return err
@@ -271,7 +272,7 @@ func admissionOptions(op admission.Operation, options runtime.Object) runtime.Ob
 }
 
 func (r *call) mutate(a admission.Attributes) error {
-	m, ok := r.s.Admission.(admission.MutationInterface)
+	m, ok := r.chain().(admission.MutationInterface)
 	if !ok || r.bare || !m.Handles(a.GetOperation()) {
 		return nil
 	}
@@ -279,7 +280,7 @@ func (r *call) mutate(a admission.Attributes) error {
 }
 
 func (r *call) validate(a admission.Attributes) error {
-	v, ok := r.s.Admission.(admission.ValidationInterface)
+	v, ok := r.chain().(admission.ValidationInterface)
 	if !ok || r.bare || !v.Handles(a.GetOperation()) {
 		return nil
 	}
@@ -299,6 +300,7 @@ func (r *call) update(strategy *api.UpdateStrategy) error {
 	if err != nil {
 		return err
 	}
+	r.auditRequest(obj)
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return badRequest("%v", err)

@@ -29,6 +29,7 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver"
 	kadmission "keelson.dev/keelson/internal/apiserver/admission"
+	"keelson.dev/keelson/internal/apiserver/auditing"
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
@@ -69,6 +70,8 @@ type Options struct {
 	Admission kadmission.Selection
 	// Authentication selects and configures the authenticators.
 	Authentication authn.Selection
+	// Audit selects what is logged of requests, and where.
+	Audit auditing.Selection
 	// Authorization selects and configures the authorizers.
 	Authorization authz.Selection
 	Clock         clock.WithTicker
@@ -91,11 +94,12 @@ type Cluster struct {
 	// Address is where the API server listens; empty if it does not.
 	Address string
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	http   *http.Server
-	nodes  *nodeTransport
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	http    *http.Server
+	nodes   *nodeTransport
+	auditor *auditing.Auditor // nil if nothing is logged
 	// services is made by serviceResolver.
 	services webhook.ServiceResolver
 }
@@ -300,6 +304,14 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	if c.auditor, err = auditing.New(c.Audit); err != nil {
+		return err
+	}
+	if c.auditor != nil {
+		if err := c.auditor.Run(c.ctx.Done()); err != nil {
+			return err
+		}
+	}
 	paths, err := tokens.Discovery(c.externalURL())
 	if err != nil {
 		return err
@@ -312,6 +324,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Authorizer: modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,
+		Audit:        c.auditor,
 		Readiness:    map[string]func() error{"informer-sync": c.synced},
 		Paths:        paths,
 	})
@@ -406,6 +419,9 @@ func (c *Cluster) Stop() error {
 		cancel()
 	}
 	c.cancel()
+	if c.auditor != nil {
+		c.auditor.Shutdown()
+	}
 	if c.Informers != nil {
 		c.Informers.Shutdown()
 	}

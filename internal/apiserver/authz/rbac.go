@@ -73,11 +73,37 @@ func subjectKeys(subjects []v1.Subject, namespace, prefix string) []string {
 	return out
 }
 
+// bound is how a user has a role.
+type bound struct {
+	role      v1.RoleRef
+	namespace string // of the binding; empty for a cluster's
+	binding   string
+	subject   string // u:name or g:name
+}
+
+// String says it as upstream does.
+func (b bound) String() string {
+	kind, binding := "ClusterRoleBinding", b.binding
+	if b.namespace != "" {
+		kind, binding = "RoleBinding", b.binding+"/"+b.namespace
+	}
+	subject := "User \""
+	if name, ok := strings.CutPrefix(b.subject, "g:"); ok {
+		subject = "Group \"" + name
+	} else if ns, name, err := serviceaccount.SplitUsername(b.subject[2:]); err == nil {
+		subject = "ServiceAccount \"" + name + "/" + ns
+	} else {
+		subject += b.subject[2:]
+	}
+	return kind + " \"" + binding + "\" of " + b.role.Kind + " \"" + b.role.Name + "\" to " + subject + "\""
+}
+
 // visit calls f with the rules of every role bound to u that holds in
 // namespace, until it says false.
-func (r *RBAC) visit(u user.Info, namespace string, f func(v1.PolicyRule) bool) (errs []error) {
+// f is told by which binding of which of u's names.
+func (r *RBAC) visit(u user.Info, namespace string, f func(rule v1.PolicyRule, by bound) bool) (errs []error) {
 	seen := map[string]bool{}
-	try := func(ref v1.RoleRef, ns string) bool {
+	try := func(ref v1.RoleRef, ns, binding, subject string) bool {
 		key := ref.Kind + "/" + ns + "/" + ref.Name
 		if seen[key] {
 			return true
@@ -89,7 +115,7 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(v1.PolicyRule) bool) 
 			return true
 		}
 		for i := range rules {
-			if !f(rules[i]) {
+			if !f(rules[i], bound{ref, ns, binding, subject}) {
 				return false
 			}
 		}
@@ -103,7 +129,8 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(v1.PolicyRule) bool) 
 	for _, k := range keys {
 		objs, _ := r.clusterBinds.ByIndex(bySubject, k)
 		for _, o := range objs {
-			if !try(o.(*v1.ClusterRoleBinding).RoleRef, "") {
+			b := o.(*v1.ClusterRoleBinding)
+			if !try(b.RoleRef, "", b.Name, k) {
 				return errs
 			}
 		}
@@ -114,8 +141,8 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(v1.PolicyRule) bool) 
 	for _, k := range keys {
 		objs, _ := r.bindings.ByIndex(bySubject, namespace+"|"+k)
 		for _, o := range objs {
-			ref := o.(*v1.RoleBinding).RoleRef
-			if !try(ref, namespace) {
+			b := o.(*v1.RoleBinding)
+			if !try(b.RoleRef, namespace, b.Name, k) {
 				return errs
 			}
 		}
@@ -147,15 +174,16 @@ func (r *RBAC) Authorize(_ context.Context, a authorizer.Attributes) (authorizer
 	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	allowed := false
-	errs := r.visit(u, a.GetNamespace(), func(rule v1.PolicyRule) bool {
-		allowed = allows(a, &rule)
+	reason, allowed := "", false
+	errs := r.visit(u, a.GetNamespace(), func(rule v1.PolicyRule, by bound) bool {
+		if allowed = allows(a, &rule); allowed {
+			reason = "RBAC: allowed by " + by.String()
+		}
 		return !allowed
 	})
 	if allowed {
-		return authorizer.DecisionAllow, "", nil
+		return authorizer.DecisionAllow, reason, nil
 	}
-	reason := ""
 	if len(errs) > 0 {
 		reason = fmt.Sprintf("RBAC: %v", utilerrors.NewAggregate(errs))
 	}
@@ -203,7 +231,7 @@ func (r *RBAC) RulesFor(_ context.Context, u user.Info, namespace string) ([]aut
 		res = append(res, &authorizer.DefaultResourceRuleInfo{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}})
 		non = append(non, &authorizer.DefaultNonResourceRuleInfo{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})
 	}
-	errs := r.visit(u, namespace, func(rule v1.PolicyRule) bool {
+	errs := r.visit(u, namespace, func(rule v1.PolicyRule, _ bound) bool {
 		if len(rule.Resources) > 0 {
 			res = append(res, &authorizer.DefaultResourceRuleInfo{Verbs: rule.Verbs, APIGroups: rule.APIGroups, Resources: rule.Resources, ResourceNames: rule.ResourceNames})
 		}
@@ -222,7 +250,7 @@ func (r *RBAC) Covers(u user.Info, namespace string, rules []v1.PolicyRule) erro
 		return nil
 	}
 	var own []v1.PolicyRule
-	errs := r.visit(u, namespace, func(rule v1.PolicyRule) bool {
+	errs := r.visit(u, namespace, func(rule v1.PolicyRule, _ bound) bool {
 		own = append(own, rule)
 		return true
 	})

@@ -1,0 +1,158 @@
+package apiserver
+
+import (
+	"net/http"
+
+	"github.com/google/uuid"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/admission"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/filters"
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// Annotations of the audit log, upstream's.
+const (
+	annotationDecision = "authorization.k8s.io/decision"
+	annotationReason   = "authorization.k8s.io/reason"
+)
+
+// identify gives the request an ID, the client's if it has given one, under which
+// the audit log has it.
+func (r *call) identify() {
+	id := r.req.Header.Get(auditinternal.HeaderAuditID)
+	if id == "" {
+		id = uuid.NewString()
+	}
+	r.w.Header().Set(auditinternal.HeaderAuditID, id)
+	if r.s.Audit != nil {
+		ctx := audit.WithAuditContext(r.ctx())
+		audit.WithAuditID(ctx, types.UID(id))
+		r.req = r.req.WithContext(ctx)
+	}
+}
+
+// audited has f answer the request, and the audit log told of it.
+func (r *call) audited(f func()) {
+	if r.s.Audit == nil {
+		f()
+		return
+	}
+	h := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.w, r.req = w, req
+		f()
+	})
+	filters.WithAudit(h, r.s.Audit.Backend, r.s.Audit.Policy, longRunning).ServeHTTP(r.w, r.req)
+}
+
+// auditUnauthenticated has f refuse the request, and the audit log told of it.
+func (r *call) auditUnauthenticated(f func()) {
+	if r.s.Audit == nil {
+		f()
+		return
+	}
+	h := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.w, r.req = w, req
+		f()
+	})
+	filters.WithFailedAuthenticationAudit(h, r.s.Audit.Backend, r.s.Audit.Policy).ServeHTTP(r.w, r.req)
+}
+
+// longRunning says that a request lasts as long as its client likes.
+func longRunning(_ *http.Request, i *request.RequestInfo) bool {
+	switch {
+	case i == nil:
+		return false
+	case i.Verb == "watch" || i.Verb == "proxy":
+		return true
+	case !i.IsResourceRequest:
+		return len(i.Path) > 12 && i.Path[:12] == "/debug/pprof"
+	}
+	switch i.Subresource {
+	case "attach", "exec", "proxy", "log", "portforward":
+		return true
+	}
+	return false
+}
+
+// decided notes what the authorizer has decided.
+func (r *call) decided(d authorizer.Decision, reason string) {
+	if r.s.Audit == nil {
+		return
+	}
+	decision := "forbid"
+	if d == authorizer.DecisionAllow {
+		decision = "allow"
+	}
+	audit.AddAuditAnnotations(r.ctx(), annotationDecision, decision, annotationReason, reason)
+}
+
+// level is how much the audit log wants to know of the request.
+func (r *call) level() auditinternal.Level {
+	if r.s.Audit == nil {
+		return auditinternal.LevelNone
+	}
+	if ac := audit.AuditContextFrom(r.ctx()); ac.Enabled() {
+		return ac.GetEventLevel()
+	}
+	return auditinternal.LevelNone
+}
+
+// auditRequest notes the object that came with the request.
+func (r *call) auditRequest(obj runtime.Object) {
+	if r.level() == auditinternal.LevelNone {
+		return
+	}
+	if r.row != nil {
+		audit.LogRequestObject(r.ctx(), withGVK(r.row.GVK(), obj), r.row.GroupVersion(), r.row.GroupVersionResource, r.info.Subresource, auditCodec{})
+	}
+}
+
+// auditPatch notes the patch that came with the request.
+func (r *call) auditPatch(patch []byte) {
+	if r.level() != auditinternal.LevelNone {
+		audit.LogRequestPatch(r.ctx(), patch)
+	}
+}
+
+// auditResponse notes the answer, which has its kind.
+func (r *call) auditResponse(obj runtime.Object) {
+	if r.level() != auditinternal.LevelNone {
+		audit.LogResponseObject(r.ctx(), obj, obj.GetObjectKind().GroupVersionKind().GroupVersion(), auditCodec{})
+	}
+}
+
+// wantsResponse says whether the audit log wants what is answered.
+func (r *call) wantsResponse() bool { return r.level() == auditinternal.LevelRequestResponse }
+
+// auditCodec writes objects as they are, which have their kinds.
+type auditCodec struct{}
+
+var auditJSON = json.NewSerializerWithOptions(json.DefaultMetaFactory, nil, nil, json.SerializerOptions{})
+
+// SupportedMediaTypes implements runtime.NegotiatedSerializer.
+func (auditCodec) SupportedMediaTypes() []runtime.SerializerInfo {
+	return []runtime.SerializerInfo{{MediaType: runtime.ContentTypeJSON, Serializer: auditJSON}}
+}
+
+// EncoderForVersion implements runtime.NegotiatedSerializer.
+func (auditCodec) EncoderForVersion(e runtime.Encoder, _ runtime.GroupVersioner) runtime.Encoder {
+	return e
+}
+
+// DecoderToVersion implements runtime.NegotiatedSerializer: nothing is decoded.
+func (auditCodec) DecoderToVersion(d runtime.Decoder, _ runtime.GroupVersioner) runtime.Decoder {
+	return d
+}
+
+// chain is the admission chain; what it notes goes to the audit log.
+func (r *call) chain() admission.Interface {
+	if r.s.Audit == nil || r.s.Admission == nil {
+		return r.s.Admission
+	}
+	return admission.WithAudit(r.s.Admission)
+}
