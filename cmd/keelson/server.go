@@ -40,6 +40,8 @@ type serverFlags struct {
 	authentication                          authn.Selection
 	anonymous                               bool
 	audit                                   auditing.Selection
+	encryptionConfig                        string
+	reloadEncryption                        bool
 	authorization                           authz.Selection
 	etcd                                    etcd.Options
 }
@@ -74,6 +76,8 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.etcd.CertFile, "etcd-certfile", "", "SSL certification file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "SSL key file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.Prefix, "etcd-prefix", "/registry", "prefix to prepend to all resource paths in etcd")
+	c.Flags().StringVar(&f.encryptionConfig, "encryption-provider-config", "", "file with an EncryptionConfiguration: how which resources are encrypted at rest")
+	c.Flags().BoolVar(&f.reloadEncryption, "encryption-provider-config-automatic-reload", false, "read that file again when it changes")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
 }
 
@@ -97,7 +101,8 @@ func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "adm
 
 func (f *serverFlags) options() (cluster.Options, error) {
 	f.authentication.NoAnonymous = !f.anonymous
-	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit}
+	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
+		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
 	if err := errors.Join(f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
 	}

@@ -198,6 +198,7 @@ func (r *call) manage(obj, old runtime.Object, manager, subresource string) runt
 	}
 	obj.GetObjectKind().SetGroupVersionKind(r.row.GVK())
 	obj = fields.UpdateNoErrors(withGVK(r.row.GVK(), old), obj, manager)
+	wholeSeconds(obj)
 	if u, custom = obj.(*unstructured.Unstructured); custom {
 		objectjson.ShareManagedFields(u.Object)
 		r.managed = managers(u)
@@ -206,6 +207,20 @@ func (r *call) manage(obj, old runtime.Object, manager, subresource string) runt
 		}
 	}
 	return obj
+}
+
+// wholeSeconds gives the managers of obj the times that clients see: else who
+// writes back what it has read would change them.
+func wholeSeconds(obj runtime.Object) {
+	acc, err := meta.Accessor(obj)
+	if _, custom := obj.(*unstructured.Unstructured); custom || err != nil {
+		return
+	}
+	for i, m := range acc.GetManagedFields() {
+		if m.Time != nil && m.Time.Nanosecond() != 0 {
+			acc.GetManagedFields()[i].Time = &metav1.Time{Time: m.Time.Truncate(time.Second)}
+		}
+	}
 }
 
 // managers is where the list of u's managers is; nil if there is none.

@@ -217,6 +217,7 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 	if err := r.coerce(obj, r.row.GVK(), metav1.FieldValidationIgnore); err != nil {
 		return nil, err
 	}
+	wholeSeconds(obj)
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		objectjson.ShareManagedFields(u.Object)
 	}

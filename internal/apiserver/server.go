@@ -65,6 +65,9 @@ type Config struct {
 	Nodes NodeTransport
 	// Audit, if set, is told of every request.
 	Audit *auditing.Auditor
+	// Form, if set, is the form that an object at key is stored in now: one that
+	// is stored in another is written anew by a write that changes nothing.
+	Form func(key string) int64
 	// Recorded, if set, is told of every committed write with the request's
 	// context, which carries its cause.
 	Recorded func(ctx context.Context, w Write)
@@ -146,6 +149,8 @@ func New(cfg Config) *Server {
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
 }
+
+func (s *Server) stale(e *store.Entry) bool { return s.Form != nil && s.Form(e.Key) != e.Form }
 
 // Shutdown ends the watches, with what they have still to send.
 func (s *Server) Shutdown() { s.stop() }

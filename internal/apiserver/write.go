@@ -469,7 +469,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 		return ne, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
 	}
 	untype(obj)
-	if equality.Semantic.DeepEqual(obj, old) {
+	if equality.Semantic.DeepEqual(obj, old) && !r.s.stale(e) {
 		return e, false, false, nil
 	}
 	stored, err := r.hub(obj)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ import (
 	"keelson.dev/keelson/internal/cluster/inprocess"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/embedded"
+	"keelson.dev/keelson/internal/store/encryption"
 	"keelson.dev/keelson/internal/store/etcd"
 	"keelson.dev/keelson/internal/trace"
 )
@@ -70,6 +72,10 @@ type Options struct {
 	Admission kadmission.Selection
 	// Authentication selects and configures the authenticators.
 	Authentication authn.Selection
+	// EncryptionConfig is a file that says how objects are encrypted at rest; with
+	// ReloadEncryptionConfig it is read again when it changes.
+	EncryptionConfig       string
+	ReloadEncryptionConfig bool
 	// Audit selects what is logged of requests, and where.
 	Audit auditing.Selection
 	// Authorization selects and configures the authorizers.
@@ -94,12 +100,13 @@ type Cluster struct {
 	// Address is where the API server listens; empty if it does not.
 	Address string
 
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-	http    *http.Server
-	nodes   *nodeTransport
-	auditor *auditing.Auditor // nil if nothing is logged
+	ctx        context.Context
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
+	http       *http.Server
+	nodes      *nodeTransport
+	auditor    *auditing.Auditor // nil if nothing is logged
+	encryption *encryption.Codec // nil if nothing is encrypted
 	// services is made by serviceResolver.
 	services webhook.ServiceResolver
 }
@@ -213,6 +220,16 @@ func (c *Cluster) openStore() error {
 		},
 	}}
 	codec := store.NewCodec(catalogue.Scheme)
+	if c.EncryptionConfig != "" {
+		var err error
+		c.encryption, err = encryption.New(c.ctx, codec, encryption.Options{
+			File: c.EncryptionConfig, Reload: c.ReloadEncryptionConfig, Resource: c.resourceAt, Server: hostname(),
+		})
+		if err != nil {
+			return err
+		}
+		codec = c.encryption
+	}
 	if c.Etcd != nil {
 		o := *c.Etcd
 		o.Codec, o.Clock, o.Indexers = codec, c.Clock, indexers
@@ -242,6 +259,32 @@ func (c *Cluster) openStore() error {
 	})
 	return nil
 }
+
+// resourceAt says of which resource the object at a key of the store is.
+func (c *Cluster) resourceAt(key string) schema.GroupResource {
+	path, _ := strings.CutPrefix(key, "/registry/")
+	first, rest, _ := strings.Cut(path, "/")
+	second, _, _ := strings.Cut(rest, "/")
+	builtin := storagePrefixes()
+	if gr, ok := builtin[first+"/"+second]; ok {
+		return gr
+	}
+	if gr, ok := builtin[first]; ok {
+		return gr
+	}
+	return schema.GroupResource{Group: first, Resource: second} // a custom resource
+}
+
+// storagePrefixes are the built-in resources by where they are stored.
+var storagePrefixes = sync.OnceValue(func() map[string]schema.GroupResource {
+	out := map[string]schema.GroupResource{}
+	for _, row := range catalogue.Builtin() {
+		if !row.NotStored && row.Hub == nil {
+			out[row.StoragePrefix] = row.GroupVersionResource.GroupResource()
+		}
+	}
+	return out
+})
 
 func (c *Cluster) ensureCerts() (err error) {
 	dir := ""
@@ -316,6 +359,12 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	ready := map[string]func() error{"informer-sync": c.synced}
+	var form func(string) int64
+	if c.encryption != nil {
+		form = c.encryption.Form
+		ready["kms-providers"] = c.encryption.Check
+	}
 	paths["/debug/keelson/trace"] = http.HandlerFunc(c.serveTrace)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others,
@@ -325,7 +374,8 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,
 		Audit:        c.auditor,
-		Readiness:    map[string]func() error{"informer-sync": c.synced},
+		Form:         form,
+		Readiness:    ready,
 		Paths:        paths,
 	})
 	if err := c.startAggregation(); err != nil {

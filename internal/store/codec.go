@@ -26,7 +26,16 @@ func NewCodec(scheme *runtime.Scheme) Codec { return codec{scheme} }
 type protoMarshaler interface{ Marshal() ([]byte, error) }
 type protoUnmarshaler interface{ Unmarshal([]byte) error }
 
-func (c codec) Encode(obj runtime.Object) ([]byte, error) {
+// Form implements Codec: there is one.
+func (c codec) Form(string) int64 { return 0 }
+
+// Encode implements Codec.
+func (c codec) Encode(_ string, obj runtime.Object) ([]byte, int64, error) {
+	value, err := c.encode(obj)
+	return value, 0, err
+}
+
+func (c codec) encode(obj runtime.Object) ([]byte, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		return objectjson.Marshal(u.Object)
 	}
@@ -60,7 +69,13 @@ func Envelope(gvk schema.GroupVersionKind, raw []byte) ([]byte, error) {
 	return buf[:len(protobufPrefix)+written], nil
 }
 
-func (c codec) Decode(data []byte) (runtime.Object, error) {
+// Decode implements Codec.
+func (c codec) Decode(_ string, data []byte) (runtime.Object, int64, error) {
+	obj, err := c.decode(data)
+	return obj, 0, err
+}
+
+func (c codec) decode(data []byte) (runtime.Object, error) {
 	raw, ok := bytes.CutPrefix(data, protobufPrefix)
 	if !ok {
 		u := &unstructured.Unstructured{}

@@ -16,6 +16,8 @@ type Entry struct {
 	CreateRevision, ModRevision int64
 	// Object is decoded, with its resourceVersion set.
 	Object runtime.Object
+	// Form is that of its durable bytes; see Codec.
+	Form int64
 
 	encoded [Encodings]atomic.Pointer[[]byte]
 	mu      sync.Mutex

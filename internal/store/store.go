@@ -150,8 +150,13 @@ type Watcher interface {
 // Codec turns objects into durable bytes and back. Encode leaves out the
 // resourceVersion, as upstream does in etcd.
 type Codec interface {
-	Encode(runtime.Object) ([]byte, error)
-	Decode([]byte) (runtime.Object, error)
+	// Encode gives the value that is stored at key, and its form.
+	Encode(key string, obj runtime.Object) (value []byte, form int64, err error)
+	// Decode is the reverse.
+	Decode(key string, value []byte) (obj runtime.Object, form int64, err error)
+	// Form is that of what Encode makes now: an entry of another one is written
+	// anew when it can be, though its object does not change.
+	Form(key string) int64
 }
 
 // Indexer gives the value of an index for an object, e.g. spec.nodeName for a

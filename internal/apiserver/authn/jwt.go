@@ -19,7 +19,7 @@ import (
 	"k8s.io/apiserver/plugin/pkg/authenticator/token/oidc"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/apiserver/reload"
+	"keelson.dev/keelson/internal/reload"
 )
 
 // OIDC is one issuer of ID tokens, as upstream's --oidc-* flags say it.

@@ -89,12 +89,12 @@ func Open(opts Options) (*Store, error) {
 func (s *Store) load() error {
 	var entries []*store.Entry
 	rev, err := s.disk.load(func(r record) error {
-		obj, err := s.opts.Codec.Decode(r.value)
+		obj, form, err := s.opts.Codec.Decode(r.key, r.value)
 		if err != nil {
 			return fmt.Errorf("decoding the object at %s: %w", r.key, err)
 		}
 		s.opts.SetRevision(obj, r.mod)
-		entries = append(entries, &store.Entry{Key: r.key, CreateRevision: r.create, ModRevision: r.mod, Object: obj})
+		entries = append(entries, &store.Entry{Key: r.key, CreateRevision: r.create, ModRevision: r.mod, Object: obj, Form: form})
 		if r.expiry != 0 {
 			s.ttl.add(r.key, r.mod, time.Unix(0, r.expiry))
 		}

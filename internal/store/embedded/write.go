@@ -19,6 +19,7 @@ type op struct {
 	revision int64          // expected, unless create
 	object   runtime.Object // nil deletes
 	value    []byte
+	form     int64
 	expiry   time.Time // zero is never
 
 	entry *store.Entry
@@ -52,7 +53,7 @@ func (s *Store) put(ctx context.Context, o *op, ttl time.Duration) (*store.Entry
 	if s.disk != nil {
 		s.opts.SetRevision(o.object, 0)
 		var err error
-		if o.value, err = s.opts.Codec.Encode(o.object); err != nil {
+		if o.value, o.form, err = s.opts.Codec.Encode(o.key, o.object); err != nil {
 			return nil, fmt.Errorf("encoding the object for %s: %w", o.key, err)
 		}
 	}
@@ -156,7 +157,7 @@ func (s *Store) order(ops []*op) []*op {
 		}
 		rev++
 		o.prev = prev
-		o.entry = &store.Entry{Key: o.key, CreateRevision: rev, ModRevision: rev, Object: o.object}
+		o.entry = &store.Entry{Key: o.key, CreateRevision: rev, ModRevision: rev, Object: o.object, Form: o.form}
 		if prev != nil {
 			o.entry.CreateRevision = prev.CreateRevision
 		}

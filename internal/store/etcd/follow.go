@@ -155,23 +155,23 @@ func (s *Store) apply(events []*clientv3.Event) {
 // entry decodes what etcd has at key. An object that cannot be decoded is left
 // where it is and is not part of the state.
 func (s *Store) entry(key string, kv *mvccpb.KeyValue) *store.Entry {
-	obj := s.writes.take(key, kv.Value, kv.ModRevision)
+	obj, form := s.writes.take(key, kv.Value, kv.ModRevision), s.opts.Codec.Form(key)
 	if obj == nil {
 		var err error
-		if obj, err = s.decode(kv.Value); err != nil {
+		if obj, form, err = s.decode(key, kv.Value); err != nil {
 			klog.FromContext(s.ctx).Error(err, "Leaving out what cannot be decoded in etcd", "key", string(kv.Key), "revision", kv.ModRevision)
 			return nil
 		}
 		store.SetRevision(obj, kv.ModRevision)
 	}
-	return &store.Entry{Key: key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Object: obj}
+	return &store.Entry{Key: key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Object: obj, Form: form}
 }
 
-func (s *Store) decode(value []byte) (obj runtime.Object, err error) {
+func (s *Store) decode(key string, value []byte) (obj runtime.Object, form int64, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%v", p)
 		}
 	}()
-	return s.opts.Codec.Decode(value)
+	return s.opts.Codec.Decode(key, value)
 }

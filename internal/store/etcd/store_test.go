@@ -81,7 +81,7 @@ func TestUpstreamLayout(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
 	client := server.Client()
-	value, err := storetest.Codec().Encode(storetest.Pod("theirs", "n1"))
+	value, _, err := storetest.Codec().Encode("", storetest.Pod("theirs", "n1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestUpstreamLayout(t *testing.T) {
 	if err != nil || len(got.Kvs) != 1 || !strings.HasPrefix(string(got.Kvs[0].Value), "k8s\x00") || got.Kvs[0].ModRevision != mine.ModRevision {
 		t.Fatalf("in etcd: %+v, %v", got, err)
 	}
-	if obj, err := storetest.Codec().Decode(got.Kvs[0].Value); err != nil || obj.(*v1.Pod).ResourceVersion != "" || obj.(*v1.Pod).Spec.NodeName != "n2" {
+	if obj, _, err := storetest.Codec().Decode("", got.Kvs[0].Value); err != nil || obj.(*v1.Pod).ResourceVersion != "" || obj.(*v1.Pod).Spec.NodeName != "n2" {
 		t.Errorf("stored: %+v, %v", obj, err)
 	}
 	// A write past the store is seen, and so is one that nobody can read.
@@ -267,7 +267,7 @@ func TestCutOff(t *testing.T) {
 	if _, err := client.Delete(t.Context(), "/registry/pods/ns/gone"); err != nil {
 		t.Fatal(err)
 	}
-	value, err := storetest.Codec().Encode(storetest.Pod("new", "n2"))
+	value, _, err := storetest.Codec().Encode("", storetest.Pod("new", "n2"))
 	if err != nil {
 		t.Fatal(err)
 	}

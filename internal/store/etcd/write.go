@@ -104,7 +104,7 @@ func (s *Store) Update(ctx context.Context, key string, revision int64, obj runt
 // put writes obj at key, which must be at revision; 0 is absent.
 func (s *Store) put(ctx context.Context, key string, revision int64, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
 	store.SetRevision(obj, 0)
-	value, err := s.opts.Codec.Encode(obj)
+	value, form, err := s.opts.Codec.Encode(key, obj)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the object for %s: %w", key, err)
 	}
@@ -139,7 +139,7 @@ func (s *Store) put(ctx context.Context, key string, revision int64, obj runtime
 	if ev := s.shown(key, rev); ev != nil {
 		return ev.Entry, nil
 	}
-	e := &store.Entry{Key: key, CreateRevision: rev, ModRevision: rev, Object: s.writes.object(one, rev)}
+	e := &store.Entry{Key: key, CreateRevision: rev, ModRevision: rev, Object: s.writes.object(one, rev), Form: form}
 	if prev != nil {
 		e.CreateRevision = prev.CreateRevision
 	}
