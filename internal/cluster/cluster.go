@@ -105,6 +105,7 @@ type Cluster struct {
 	wg         sync.WaitGroup
 	http       *http.Server
 	nodes      *nodeTransport
+	tokens     *token.Authority
 	auditor    *auditing.Auditor // nil if nothing is logged
 	encryption *encryption.Codec // nil if nothing is encrypted
 	// services is made by serviceResolver.
@@ -319,6 +320,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	c.tokens = tokens
 	allocator, err := serviceip.New(c.ServiceCIDR, 30000, 32767, services)
 	if err != nil {
 		return err
@@ -499,6 +501,9 @@ func (c *Cluster) Client(u user.Info) kubernetes.Interface {
 
 // controller is the identity of a controller.
 func controller(name string) user.Info {
+	if name == "tokens-controller" {
+		return controllerManagerUser // service accounts' tokens cannot depend on one
+	}
 	return &user.DefaultInfo{Name: "system:serviceaccount:kube-system:" + name,
 		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", user.AllAuthenticated}}
 }

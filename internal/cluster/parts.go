@@ -49,6 +49,7 @@ func (c *Cluster) startControllers(t term) error {
 		Discovery: disco,
 		Clock:     c.Clock,
 		RootCA:    c.Certs.CAPEM,
+		Sign:      c.Certs.Sign, LegacyToken: c.tokens.Legacy,
 	})
 }
 

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -38,6 +39,10 @@ type Context struct {
 	Broadcaster record.EventBroadcaster
 	// RootCA is the PEM bundle published to each namespace.
 	RootCA []byte
+	// Sign issues a certificate, in PEM, with the cluster's authority.
+	Sign func(template *x509.Certificate, public any) ([]byte, error)
+	// LegacyToken gives the token that is in secret, of an account.
+	LegacyToken func(account *v1.ServiceAccount, secret *v1.Secret) (string, error)
 }
 
 // Recorder gives an event recorder for the named component. All recorders

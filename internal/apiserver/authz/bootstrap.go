@@ -68,6 +68,10 @@ func userSubject(name string) v1.Subject {
 	return v1.Subject{APIGroup: v1.GroupName, Kind: v1.UserKind, Name: name}
 }
 
+func sa(namespace, name string) v1.Subject {
+	return v1.Subject{Kind: v1.ServiceAccountKind, Namespace: namespace, Name: name}
+}
+
 func bind(role string, subjects ...v1.Subject) *v1.ClusterRoleBinding {
 	return &v1.ClusterRoleBinding{ObjectMeta: meta(role), RoleRef: v1.RoleRef{APIGroup: v1.GroupName, Kind: "ClusterRole", Name: role}, Subjects: subjects}
 }
@@ -93,9 +97,6 @@ const (
 // Bootstrap gives upstream's default roles and bindings: what a cluster has
 // from its first start.
 func Bootstrap() []runtime.Object {
-	sa := func(ns, name string) v1.Subject {
-		return v1.Subject{Kind: v1.ServiceAccountKind, Namespace: ns, Name: name}
-	}
 	out := []runtime.Object{
 		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
 		clusterRole("system:discovery", urls("/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")),
@@ -181,14 +182,42 @@ func Bootstrap() []runtime.Object {
 		bind("system:kube-scheduler", userSubject("system:kube-scheduler")),
 		bind("system:node"),
 		bind("system:service-account-issuer-discovery", group("system:serviceaccounts")),
-		&v1.Role{ObjectMeta: in("kube-system", meta("extension-apiserver-authentication-reader")), Rules: []v1.PolicyRule{
-			{Verbs: read, APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"extension-apiserver-authentication"}}}},
-		&v1.Role{ObjectMeta: in("kube-system", meta("system:controller:token-cleaner")), Rules: []v1.PolicyRule{rule(verbs("delete get list watch"), "core", "secrets"), eventRule}},
 	}
+	out = append(out, namespaced()...)
 	for _, c := range controllerRoles() {
 		name := "system:controller:" + c.name
 		out = append(out, clusterRole(name, append(c.rules, eventRule)...), bind(name, sa("kube-system", c.name)))
 	}
+	return out
+}
+
+// namespaced are the roles that hold in one namespace, and who has them.
+func namespaced() (out []runtime.Object) {
+	add := func(namespace, name, binding string, subjects []v1.Subject, rules ...v1.PolicyRule) {
+		out = append(out,
+			&v1.Role{ObjectMeta: in(namespace, meta(name)), Rules: rules},
+			&v1.RoleBinding{ObjectMeta: in(namespace, meta(binding)), RoleRef: v1.RoleRef{APIGroup: v1.GroupName, Kind: "Role", Name: name}, Subjects: subjects})
+	}
+	of := func(namespace, name string) []v1.Subject { return []v1.Subject{sa(namespace, name)} }
+	named := func(verb []string, groups, resources, name string) v1.PolicyRule {
+		r := rule(verb, groups, resources)
+		r.ResourceNames = []string{name}
+		return r
+	}
+	const system, public = metav1.NamespaceSystem, metav1.NamespacePublic
+	add(system, "extension-apiserver-authentication-reader", "system::extension-apiserver-authentication-reader",
+		[]v1.Subject{userSubject("system:kube-controller-manager"), userSubject("system:kube-scheduler")},
+		named(read, "core", "configmaps", "extension-apiserver-authentication"))
+	for _, component := range []string{"kube-controller-manager", "kube-scheduler"} {
+		name := "system::leader-locking-" + component
+		add(system, name, name, []v1.Subject{userSubject("system:" + component), sa(system, component)},
+			rule(verbs("watch"), "core", "configmaps"), named(verbs("get update"), "core", "configmaps", component))
+	}
+	const signer, cleaner, cloud = "system:controller:bootstrap-signer", "system:controller:token-cleaner", "system:controller:cloud-provider"
+	add(system, signer, signer, of(system, "bootstrap-signer"), rule(read, "core", "secrets"))
+	add(public, signer, signer, of(system, "bootstrap-signer"), rule(read, "core", "configmaps"), named(verbs("update"), "core", "configmaps", "cluster-info"), eventRule)
+	add(system, cleaner, cleaner, of(system, "token-cleaner"), rule(verbs("delete get list watch"), "core", "secrets"), eventRule)
+	add(system, cloud, cloud, of(system, "cloud-provider"), rule(verbs("create get list watch"), "core", "configmaps"))
 	return out
 }
 

@@ -210,17 +210,31 @@ func (b *authority) ServingCert(cn string, sans []string) (Pair, error) {
 	return b.issue(t)
 }
 
+// Sign issues the certificate that t describes, in PEM, to who has the key of
+// public. It ends with the authority's own at the latest.
+func (b *authority) Sign(t *x509.Certificate, public any) ([]byte, error) {
+	c := *t
+	c.SerialNumber = serial()
+	if c.NotAfter.After(b.ca.NotAfter) {
+		c.NotAfter = b.ca.NotAfter
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &c, b.ca, public, b.caKey)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
 func (b *authority) issue(t *x509.Certificate) (Pair, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Pair{}, err
 	}
 	now := b.clock.Now()
-	t.SerialNumber = serial()
 	t.NotBefore, t.NotAfter = now.Add(-5*time.Minute), now.Add(leafLife)
 	t.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 	t.BasicConstraintsValid = true
-	der, err := x509.CreateCertificate(rand.Reader, t, b.ca, crypto.PublicKey(k.Public()), b.caKey)
+	cert, err := b.Sign(t, crypto.PublicKey(k.Public()))
 	if err != nil {
 		return Pair{}, err
 	}
@@ -228,7 +242,7 @@ func (b *authority) issue(t *x509.Certificate) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	return Pair{Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Key: kp}, nil
+	return Pair{Cert: cert, Key: kp}, nil
 }
 
 // WriteFile writes a file so that it is there whole or not at all.

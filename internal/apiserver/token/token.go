@@ -180,6 +180,51 @@ func (a *Authority) bind(ctx context.Context, sa *v1.ServiceAccount, r *authenti
 	return nil
 }
 
+// legacyIssuer issues the tokens that are in secrets.
+const legacyIssuer = "kubernetes/serviceaccount"
+
+// legacy are the claims of such a token, which has no end but its secret's.
+type legacy struct {
+	Namespace  string `json:"kubernetes.io/serviceaccount/namespace,omitempty"`
+	Secret     string `json:"kubernetes.io/serviceaccount/secret.name,omitempty"`
+	Account    string `json:"kubernetes.io/serviceaccount/service-account.name,omitempty"`
+	AccountUID string `json:"kubernetes.io/serviceaccount/service-account.uid,omitempty"`
+}
+
+// Legacy gives the token that is in secret, of type
+// kubernetes.io/service-account-token, for an account.
+func (a *Authority) Legacy(account *v1.ServiceAccount, secret *v1.Secret) (string, error) {
+	claims := jwt.Claims{Issuer: legacyIssuer, Subject: serviceaccount.MakeUsername(account.Namespace, account.Name)}
+	return jwt.Signed(a.signer).Claims(claims).Claims(legacy{account.Namespace, secret.Name, account.Name, string(account.UID)}).Serialize()
+}
+
+// reviewLegacy checks a token that is in a secret.
+func (a *Authority) reviewLegacy(ctx context.Context, token, subject string, l legacy, audiences []string) (user.Info, []string, bool, error) {
+	invalid := errors.New("service account token has been invalidated")
+	if subject != serviceaccount.MakeUsername(l.Namespace, l.Account) {
+		return nil, nil, false, errors.New("sub claim is invalid")
+	}
+	s, err := a.get.Secret(ctx, l.Namespace, l.Secret)
+	if err != nil || s.DeletionTimestamp != nil || string(s.Data[v1.ServiceAccountTokenKey]) != token {
+		return nil, nil, false, invalid
+	}
+	sa, err := a.get.ServiceAccount(ctx, l.Namespace, l.Account)
+	if err != nil || sa.DeletionTimestamp != nil || string(sa.UID) != l.AccountUID {
+		return nil, nil, false, invalid
+	}
+	// It names no audience: it is for the API server.
+	var matched []string
+	for _, want := range audiences {
+		if slices.Contains(a.audiences, want) {
+			matched = append(matched, want)
+		}
+	}
+	if len(matched) == 0 {
+		return nil, nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", a.audiences, audiences)
+	}
+	return serviceaccount.UserInfo(l.Namespace, l.Account, l.AccountUID), matched, true, nil
+}
+
 // Audiences are those of the API server itself.
 func (a *Authority) Audiences() []string { return a.audiences }
 
@@ -198,8 +243,18 @@ func (a *Authority) Review(ctx context.Context, token string, audiences []string
 	if err := parsed.Claims(a.key.Public(), &claims, &p); err != nil {
 		return nil, nil, false, errors.New("invalid bearer token: " + err.Error())
 	}
-	if claims.Issuer != Issuer {
+	if claims.Issuer != Issuer && claims.Issuer != legacyIssuer {
 		return nil, nil, false, nil
+	}
+	if len(audiences) == 0 {
+		audiences = a.audiences
+	}
+	if claims.Issuer == legacyIssuer {
+		var l legacy
+		if err := parsed.Claims(a.key.Public(), &l); err != nil {
+			return nil, nil, false, errors.New("invalid bearer token: " + err.Error())
+		}
+		return a.reviewLegacy(ctx, token, claims.Subject, l, audiences)
 	}
 	now := a.clock.Now()
 	switch err := claims.ValidateWithLeeway(jwt.Expected{Time: now}, 0); {
@@ -207,9 +262,6 @@ func (a *Authority) Review(ctx context.Context, token string, audiences []string
 		return nil, nil, false, errors.New("service account token has expired")
 	case err != nil:
 		return nil, nil, false, fmt.Errorf("service account token is not valid: %w", err)
-	}
-	if len(audiences) == 0 {
-		audiences = a.audiences
 	}
 	var matched []string
 	for _, want := range audiences {

@@ -2,6 +2,7 @@ package start
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 
 	apps "k8s.io/api/apps/v1"
@@ -21,6 +22,10 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/controllers/accounttoken"
+	"keelson.dev/keelson/internal/controllers/bootstraptoken"
+	"keelson.dev/keelson/internal/controllers/certificates"
+	"keelson.dev/keelson/internal/controllers/clusterrole"
 	"keelson.dev/keelson/internal/controllers/deployment"
 	"keelson.dev/keelson/internal/controllers/endpointslice"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
@@ -53,6 +58,10 @@ type Context struct {
 	// RootCA is the PEM bundle that clients verify the API server with. Where it
 	// is empty it is not published.
 	RootCA []byte
+	// Sign and LegacyToken are those of controllers.Context. Where one is nil no
+	// certificates are signed, or no secrets filled with tokens.
+	Sign        func(template *x509.Certificate, public any) ([]byte, error)
+	LegacyToken func(account *v1.ServiceAccount, secret *v1.Secret) (string, error)
 }
 
 type starter struct {
@@ -73,6 +82,17 @@ func starters(c Context) []starter {
 		{"resourcequota", resourcequota.Start},
 		{"pvc-protection", volumeprotection.StartClaims},
 		{"pv-protection", volumeprotection.StartVolumes},
+		{"clusterrole-aggregation", clusterrole.Start},
+		{"bootstrap-signer", bootstraptoken.StartSigner},
+		{"token-cleaner", bootstraptoken.StartCleaner},
+		{"certificatesigningrequest-approving", certificates.StartApprover},
+		{"certificatesigningrequest-cleaner", certificates.StartCleaner},
+	}
+	if c.Sign != nil {
+		all = append(all, starter{"certificatesigningrequest-signing", certificates.StartSigner})
+	}
+	if c.LegacyToken != nil {
+		all = append(all, starter{"serviceaccount-token", accounttoken.Start})
 	}
 	if c.Metadata != nil && c.Discovery != nil {
 		all = append(all,
@@ -118,7 +138,7 @@ func Start(ctx context.Context, c Context) error {
 	broadcaster.StartRecordingToSink(sink(c.Client))
 	shared := controllers.Context{
 		Client: c.Client, Informers: c.Informers, Metadata: c.Metadata, Discovery: c.Discovery,
-		RESTMapper: c.RESTMapper, Clock: c.Clock, Broadcaster: broadcaster, RootCA: c.RootCA,
+		RESTMapper: c.RESTMapper, Clock: c.Clock, Broadcaster: broadcaster, RootCA: c.RootCA, Sign: c.Sign, LegacyToken: c.LegacyToken,
 	}
 	for _, s := range starters(c) {
 		if err := s.start(ctx, shared); err != nil {
