@@ -40,6 +40,8 @@ type serverFlags struct {
 	authentication                          authn.Selection
 	anonymous                               bool
 	audit                                   auditing.Selection
+	fairness                                cluster.Fairness
+	fair                                    bool
 	encryptionConfig                        string
 	reloadEncryption                        bool
 	authorization                           authz.Selection
@@ -76,6 +78,9 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.etcd.CertFile, "etcd-certfile", "", "SSL certification file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "SSL key file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.Prefix, "etcd-prefix", "/registry", "prefix to prepend to all resource paths in etcd")
+	c.Flags().BoolVar(&f.fair, "enable-priority-and-fairness", true, "have requests wait for their turn by FlowSchemas and PriorityLevelConfigurations; false answers all at once")
+	c.Flags().IntVar(&f.fairness.InFlight, "max-requests-inflight", 400, "with --max-mutating-requests-inflight: how many requests are answered at once, shared among the priority levels")
+	c.Flags().IntVar(&f.fairness.MutatingInFlight, "max-mutating-requests-inflight", 200, "see --max-requests-inflight")
 	c.Flags().StringVar(&f.encryptionConfig, "encryption-provider-config", "", "file with an EncryptionConfiguration: how which resources are encrypted at rest")
 	c.Flags().BoolVar(&f.reloadEncryption, "encryption-provider-config-automatic-reload", false, "read that file again when it changes")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
@@ -101,7 +106,8 @@ func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "adm
 
 func (f *serverFlags) options() (cluster.Options, error) {
 	f.authentication.NoAnonymous = !f.anonymous
-	o := cluster.Options{DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
+	f.fairness.Off = !f.fair
+	o := cluster.Options{Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
 		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
 	if err := errors.Join(f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
@@ -146,6 +152,12 @@ func serve(ctx context.Context, f serverFlags) error {
 	klog.InitFlags(level)
 	if err := level.Set("v", fmt.Sprint(f.verbosity)); err != nil {
 		return err
+	}
+	if f.verbosity == 0 {
+		// What libraries have to tell is for who asks for it.
+		if err := errors.Join(level.Set("legacy_stderr_threshold_behavior", "false"), level.Set("stderrthreshold", "WARNING")); err != nil {
+			return err
+		}
 	}
 	o, err := f.options()
 	if err != nil {

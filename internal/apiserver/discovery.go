@@ -311,6 +311,11 @@ func (r *call) serveNonResource() error {
 	if len(parts) > 1 && parts[0] == "debug" && parts[1] == "pprof" {
 		return r.profile(parts[2:])
 	}
+	if len(parts) > 1 && parts[0] == "debug" && parts[1] == "api_priority_and_fairness" && r.s.fairness != nil {
+		r.code = http.StatusOK
+		r.s.fairness.debug.ServeHTTP(r.w, r.req)
+		return nil
+	}
 	if r.req.Method != http.MethodGet && r.req.Method != http.MethodHead {
 		return r.notFoundPath()
 	}

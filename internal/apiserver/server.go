@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apiserver/pkg/admission"
@@ -24,6 +25,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -63,6 +65,11 @@ type Config struct {
 	TokenAuthenticator authenticator.Token
 	// Nodes reaches the node agents' HTTP servers.
 	Nodes NodeTransport
+	// Fairness, if set, says when it is a request's turn.
+	Fairness flowcontrol.Interface
+	// Exempt, if set, gives the UIDs of the flow schema and the priority level
+	// called exempt.
+	Exempt func() (schema, level types.UID)
 	// Audit, if set, is told of every request.
 	Audit *auditing.Auditor
 	// Form, if set, is the form that an object at key is stored in now: one that
@@ -115,6 +122,7 @@ type Server struct {
 	discovery discoveryCache
 	openapi   openapiCache
 	metrics   *metrics
+	fairness  *fairness // nil if every request is answered at once
 
 	ownerships sync.Map // ownershipKey → *ownership
 
@@ -145,6 +153,9 @@ func New(cfg Config) *Server {
 		},
 		codecs:  newCodecs(cfg.Scheme),
 		metrics: newMetrics(cfg.Metrics),
+	}
+	if cfg.Fairness != nil {
+		s.fairness = newFairness(cfg.Fairness)
 	}
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
@@ -194,12 +205,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	r.audited(func() {
-		for _, f := range []func() error{r.impersonate, r.authorize, r.serve} {
-			if err := f(); err != nil {
-				r.fail(err)
-				return
-			}
+		if err := r.impersonate(); err != nil {
+			r.fail(err)
+			return
 		}
+		r.inTurn()
 	})
 }
 
@@ -215,6 +225,8 @@ type call struct {
 	started  time.Time
 	code     int  // of the answer, 0 before it
 	bare     bool // writes pass no admission
+	// inProcess says that it comes from a component of this process.
+	inProcess bool
 	// managed is where manage has put the managers of an object without a Go type.
 	managed *any
 }
@@ -224,6 +236,7 @@ func (r *call) ctx() context.Context { return r.req.Context() }
 func (r *call) authenticate() error {
 	ctx := r.ctx()
 	u, inProcess := ctx.Value(inProcessKey{}).(user.Info)
+	r.inProcess = inProcess
 	switch {
 	case inProcess:
 	case r.s.Authenticator == nil:

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
 
 	"keelson.dev/keelson/internal/store"
 )
@@ -99,6 +100,7 @@ func (r *call) watch() error {
 	}
 	defer st.w.Stop()
 	flush(r.w)
+	flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
 	r.s.metrics.watching(r.row, 1)
 	defer r.s.metrics.watching(r.row, -1)
 	st.run(list, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)

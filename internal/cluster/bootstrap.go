@@ -79,6 +79,7 @@ func (c *Cluster) bootstrap() error {
 		return err
 	}
 	objs = append(objs, others)
+	objs = append(objs, priorities()...)
 	policy := authz.Bootstrap()
 	var roles []*rbacv1.ClusterRole
 	for _, o := range policy {

@@ -76,6 +76,8 @@ type Options struct {
 	// ReloadEncryptionConfig it is read again when it changes.
 	EncryptionConfig       string
 	ReloadEncryptionConfig bool
+	// Fairness says how many requests are answered at once.
+	Fairness Fairness
 	// Audit selects what is logged of requests, and where.
 	Audit auditing.Selection
 	// Authorization selects and configures the authorizers.
@@ -361,6 +363,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	fair := c.newFairness()
 	ready := map[string]func() error{"informer-sync": c.synced}
 	var form func(string) int64
 	if c.encryption != nil {
@@ -376,10 +379,15 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,
 		Audit:        c.auditor,
+		Fairness:     fair,
+		Exempt:       c.exempt(),
 		Form:         form,
 		Readiness:    ready,
 		Paths:        paths,
 	})
+	if fair != nil {
+		c.runFairness(fair)
+	}
 	if err := c.startAggregation(); err != nil {
 		return err
 	}
@@ -489,7 +497,10 @@ func (c *Cluster) Stop() error {
 }
 
 // Config is a client configuration for u, without a network between.
-func (c *Cluster) Config(u user.Info) *rest.Config { return inprocess.Config(c.Server, u) }
+func (c *Cluster) Config(u user.Info) *rest.Config {
+	// The server may be yet to be made from what has the client.
+	return inprocess.Config(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { c.Server.ServeHTTP(w, req) }), u)
+}
 
 // Admin is the user that may do everything.
 var Admin = &user.DefaultInfo{Name: "kubernetes-admin", Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}

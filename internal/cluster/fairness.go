@@ -1,0 +1,158 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// Fairness bounds the requests that are answered at once.
+type Fairness struct {
+	// Off answers every request at once.
+	Off bool
+	// InFlight and MutatingInFlight are added up; 0 stands for upstream's 400
+	// and 200.
+	InFlight, MutatingInFlight int
+}
+
+func (f Fairness) limit() int {
+	read, write := f.InFlight, f.MutatingInFlight
+	if read == 0 {
+		read = 400
+	}
+	if write == 0 {
+		write = 200
+	}
+	return read + write
+}
+
+// priorities are the flow schemas and priority levels that a cluster has from its
+// first start.
+func priorities() (out []runtime.Object) {
+	for _, l := range [][]*flowcontrolv1.PriorityLevelConfiguration{bootstrap.MandatoryPriorityLevelConfigurations, bootstrap.SuggestedPriorityLevelConfigurations} {
+		for _, o := range l {
+			out = append(out, o.DeepCopy())
+		}
+	}
+	for _, l := range [][]*flowcontrolv1.FlowSchema{bootstrap.MandatoryFlowSchemas, bootstrap.SuggestedFlowSchemas} {
+		for _, o := range l {
+			out = append(out, o.DeepCopy())
+		}
+	}
+	return out
+}
+
+// newFairness makes what decides when it is a request's turn; nil if nothing
+// does.
+func (c *Cluster) newFairness() flowcontrol.Interface {
+	if c.Fairness.Off {
+		return nil
+	}
+	return flowcontrol.New(c.Informers, c.Client(apiServer).FlowcontrolV1(), c.Fairness.limit())
+}
+
+// exempt gives the UIDs of what requests without a limit match.
+func (c *Cluster) exempt() func() (schema, level types.UID) {
+	schemas, levels := c.Informers.Flowcontrol().V1().FlowSchemas().Lister(), c.Informers.Flowcontrol().V1().PriorityLevelConfigurations().Lister()
+	return func() (schema, level types.UID) {
+		if fs, err := schemas.Get(flowcontrolv1.FlowSchemaNameExempt); err == nil {
+			schema = fs.UID
+		}
+		if pl, err := levels.Get(flowcontrolv1.PriorityLevelConfigurationNameExempt); err == nil {
+			level = pl.UID
+		}
+		return schema, level
+	}
+}
+
+func (c *Cluster) runFairness(f flowcontrol.Interface) {
+	c.wg.Go(func() {
+		if err := f.Run(c.ctx.Done()); err != nil && c.ctx.Err() == nil {
+			klog.FromContext(c.ctx).Error(err, "Priority and fairness ended")
+		}
+	})
+	c.keepPriorities()
+}
+
+// keepPriorities makes what is mandatory anew when it is deleted or changed, and
+// what is suggested when it is deleted.
+func (c *Cluster) keepPriorities() {
+	schemas, levels := c.Informers.Flowcontrol().V1().FlowSchemas().Informer(), c.Informers.Flowcontrol().V1().PriorityLevelConfigurations().Informer()
+	wake := make(chan struct{}, 1)
+	changed := func(any) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	for _, i := range []cache.SharedIndexInformer{schemas, levels} {
+		_, _ = i.AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: changed, UpdateFunc: func(_, o any) { changed(o) }})
+	}
+	c.wg.Go(func() {
+		retry := time.NewTimer(0)
+		<-retry.C
+		for {
+			select {
+			case <-wake:
+			case <-retry.C:
+			case <-c.ctx.Done():
+				return
+			}
+			if err := c.restorePriorities(c.ctx); err != nil && c.ctx.Err() == nil {
+				klog.FromContext(c.ctx).Error(err, "Restoring flow schemas and priority levels failed; trying again")
+				retry.Reset(time.Second)
+			}
+		}
+	})
+}
+
+func (c *Cluster) restorePriorities(ctx context.Context) error {
+	client := c.Client(apiServer).FlowcontrolV1()
+	schemas, levels := c.Informers.Flowcontrol().V1().FlowSchemas().Lister(), c.Informers.Flowcontrol().V1().PriorityLevelConfigurations().Lister()
+	for _, o := range priorities() {
+		var err error
+		switch want := o.(type) {
+		case *flowcontrolv1.PriorityLevelConfiguration:
+			have, lerr := levels.Get(want.Name)
+			c.row(flowcontrolv1.GroupName, "v1", "prioritylevelconfigurations").Default(want)
+			switch {
+			case apierrors.IsNotFound(lerr):
+				_, err = client.PriorityLevelConfigurations().Create(ctx, want, metav1.CreateOptions{})
+			case kept(have) && !equality.Semantic.DeepEqual(have.Spec, want.Spec):
+				next := have.DeepCopy()
+				next.Spec = want.Spec
+				_, err = client.PriorityLevelConfigurations().Update(ctx, next, metav1.UpdateOptions{})
+			}
+		case *flowcontrolv1.FlowSchema:
+			have, lerr := schemas.Get(want.Name)
+			c.row(flowcontrolv1.GroupName, "v1", "flowschemas").Default(want)
+			switch {
+			case apierrors.IsNotFound(lerr):
+				_, err = client.FlowSchemas().Create(ctx, want, metav1.CreateOptions{})
+			case kept(have) && !equality.Semantic.DeepEqual(have.Spec, want.Spec):
+				next := have.DeepCopy()
+				next.Spec = want.Spec
+				_, err = client.FlowSchemas().Update(ctx, next, metav1.UpdateOptions{})
+			}
+		}
+		if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// kept says that the object is to be as it was made: by its annotation.
+func kept(o metav1.Object) bool {
+	return o.GetAnnotations()[flowcontrolv1.AutoUpdateAnnotationKey] == "true"
+}
