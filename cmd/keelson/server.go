@@ -41,6 +41,7 @@ type serverFlags struct {
 	anonymous                               bool
 	audit                                   auditing.Selection
 	fairness                                cluster.Fairness
+	shutdownDelay                           time.Duration
 	fair                                    bool
 	encryptionConfig                        string
 	reloadEncryption                        bool
@@ -78,6 +79,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.etcd.CertFile, "etcd-certfile", "", "SSL certification file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "SSL key file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.Prefix, "etcd-prefix", "/registry", "prefix to prepend to all resource paths in etcd")
+	c.Flags().DurationVar(&f.shutdownDelay, "shutdown-delay-duration", 0, "how long requests are still taken after a signal to end, while /readyz already fails, so that load balancers notice")
 	c.Flags().BoolVar(&f.fair, "enable-priority-and-fairness", true, "have requests wait for their turn by FlowSchemas and PriorityLevelConfigurations; false answers all at once")
 	c.Flags().IntVar(&f.fairness.InFlight, "max-requests-inflight", 400, "with --max-mutating-requests-inflight: how many requests are answered at once, shared among the priority levels")
 	c.Flags().IntVar(&f.fairness.MutatingInFlight, "max-mutating-requests-inflight", 200, "see --max-requests-inflight")
@@ -107,7 +109,7 @@ func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "adm
 func (f *serverFlags) options() (cluster.Options, error) {
 	f.authentication.NoAnonymous = !f.anonymous
 	f.fairness.Off = !f.fair
-	o := cluster.Options{Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
+	o := cluster.Options{ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
 		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
 	if err := errors.Join(f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
@@ -172,7 +174,8 @@ func serve(ctx context.Context, f serverFlags) error {
 	o.Progress = func(step string, took time.Duration) {
 		fmt.Printf("%-16s %8s\n", step, took.Round(100*time.Microsecond))
 	}
-	c, err := cluster.Start(ctx, o)
+	// The signal does not end it in the middle of a request: Stop does, in order.
+	c, err := cluster.Start(context.WithoutCancel(ctx), o)
 	if err != nil {
 		return err
 	}
@@ -202,7 +205,10 @@ func serve(ctx context.Context, f serverFlags) error {
 	fmt.Printf("ready            %8s  API server on %s\n", time.Since(begin).Round(100*time.Microsecond), c.Address)
 	// What only the start needed goes back to the machine.
 	time.AfterFunc(2*time.Second, releaseStart)
-	<-c.Done()
+	select {
+	case <-ctx.Done():
+	case <-c.Done():
+	}
 	err = c.Stop()
 	if ctx.Err() != nil {
 		fmt.Println("stopped")

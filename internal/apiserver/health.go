@@ -23,7 +23,7 @@ func (r *call) health(parts []string) error {
 			checks[name] = f
 		}
 		checks["shutdown"] = func() error {
-			if r.s.watches.Err() != nil {
+			if r.s.draining.Load() {
 				return fmt.Errorf("process is shutting down")
 			}
 			return nil

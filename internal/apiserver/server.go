@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -126,6 +127,7 @@ type Server struct {
 
 	ownerships sync.Map // ownershipKey → *ownership
 
+	draining atomic.Bool
 	// watches ends all watches when the server shuts down.
 	watches context.Context
 	stop    context.CancelFunc
@@ -163,7 +165,11 @@ func New(cfg Config) *Server {
 
 func (s *Server) stale(e *store.Entry) bool { return s.Form != nil && s.Form(e.Key) != e.Form }
 
-// Shutdown ends the watches, with what they have still to send.
+// Drain has /readyz fail from now on.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Shutdown ends the watches, with what they have still to send, and what else
+// lasts as long as its client likes.
 func (s *Server) Shutdown() { s.stop() }
 
 type inProcessKey struct{}
@@ -198,6 +204,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		s.metrics.observe(r, s.Clock.Since(r.started))
 	}()
+	if info.Verb != "watch" && longRunning(req, info) {
+		var end context.CancelFunc
+		ctx, end = context.WithCancel(ctx)
+		defer end()
+		defer context.AfterFunc(s.watches, end)()
+	}
 	r.req = req.WithContext(ctx)
 	r.identify()
 	if err := r.authenticate(); err != nil {

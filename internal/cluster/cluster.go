@@ -62,6 +62,8 @@ type Options struct {
 	// NoDrain ends connections at once when the cluster stops: for tests, which
 	// have no other client to finish.
 	NoDrain bool
+	// ShutdownDelay is how long Stop still takes requests, while /readyz fails.
+	ShutdownDelay time.Duration
 	// Etcd, if set, keeps the objects in an etcd cluster, which several servers
 	// may share, in place of the embedded store. Servers that do have the same
 	// certificates: the folder pki of their data folders is a copy of the first's.
@@ -462,17 +464,28 @@ func (c *Cluster) synced() error {
 // Done is closed when the cluster ends by itself or is stopped.
 func (c *Cluster) Done() <-chan struct{} { return c.ctx.Done() }
 
-// Stop ends the cluster: watches are drained, requests finished, the store
-// closed.
+// requestTimeout is how long a request may take that does not last as long as
+// its client likes, upstream's.
+const requestTimeout = time.Minute
+
+// Stop ends the cluster: /readyz fails, watches and streams are ended, requests
+// finished, the store closed.
 func (c *Cluster) Stop() error {
 	if c.Server != nil {
+		c.Server.Drain()
+		if c.http != nil && c.ShutdownDelay > 0 {
+			select {
+			case <-time.After(c.ShutdownDelay):
+			case <-c.ctx.Done():
+			}
+		}
 		c.Server.Shutdown()
 	}
 	var errs []error
 	if c.http != nil && c.NoDrain {
 		errs = append(errs, c.http.Close())
 	} else if c.http != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 		if err := c.http.Shutdown(ctx); err != nil {
 			errs = append(errs, c.http.Close())
 		}
