@@ -7,7 +7,6 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/apimachinery/pkg/version"
 )
 
@@ -95,11 +94,5 @@ func (r *call) profile(parts []string) error {
 		}
 	}
 	h(r.w, r.req)
-	return nil
-}
-
-func (r *call) serveMetrics() error {
-	r.code = http.StatusOK
-	promhttp.HandlerFor(r.s.Metrics, promhttp.HandlerOpts{}).ServeHTTP(r.w, r.req)
 	return nil
 }

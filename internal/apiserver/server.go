@@ -154,7 +154,7 @@ func New(cfg Config) *Server {
 			GrouplessAPIPrefixes: sets.NewString("api"),
 		},
 		codecs:  newCodecs(cfg.Scheme),
-		metrics: newMetrics(cfg.Metrics),
+		metrics: newMetrics(cfg.Metrics, cfg.Catalogue, cfg.Store),
 	}
 	if cfg.Fairness != nil {
 		s.fairness = newFairness(cfg.Fairness)
@@ -212,7 +212,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	r.req = req.WithContext(ctx)
 	r.identify()
-	if err := r.authenticate(); err != nil {
+	defer s.metrics.begin(r).Add(-1)
+	err = r.authenticate()
+	s.metrics.identified(r.user, err)
+	if err != nil {
 		r.auditUnauthenticated(func() { r.fail(err) })
 		return
 	}
@@ -366,6 +369,14 @@ func (r *call) authorize() error {
 	}
 	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
 	r.decided(decision, reason)
+	switch decision {
+	case authorizer.DecisionAllow:
+		r.s.metrics.allowed.Inc()
+	case authorizer.DecisionDeny:
+		r.s.metrics.denied.Inc()
+	default:
+		r.s.metrics.undecided.Inc()
+	}
 	return r.judged(a, decision, reason, err)
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,6 +33,7 @@ type stream struct {
 	w         store.Watcher
 	bookmarks bool
 	buf       bytes.Buffer
+	seen      prometheus.Counter
 	first     bool // the next table row brings the column definitions
 }
 
@@ -58,7 +60,7 @@ func (r *call) watch() error {
 	if opts.TimeoutSeconds != nil {
 		timeout = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
-	st := &stream{call: r, sel: sel, form: form, bookmarks: opts.AllowWatchBookmarks, first: true}
+	st := &stream{call: r, sel: sel, form: form, bookmarks: opts.AllowWatchBookmarks, seen: r.s.metrics.seen(r.row), first: true}
 	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents ||
 		opts.SendInitialEvents == nil && rev == 0
 	var list *store.ListResult
@@ -101,8 +103,8 @@ func (r *call) watch() error {
 	defer st.w.Stop()
 	flush(r.w)
 	flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
-	r.s.metrics.watching(r.row, 1)
-	defer r.s.metrics.watching(r.row, -1)
+	r.s.metrics.watching(r, 1)
+	defer r.s.metrics.watching(r, -1)
 	st.run(list, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
 	return nil
 }
@@ -208,15 +210,22 @@ func (st *stream) event(ev *store.Event) bool {
 }
 
 func (st *stream) send(t watch.EventType, e *store.Entry) bool {
-	if st.form.as.Empty() && !isUnstructuredEntry(e) {
+	st.seen.Inc()
+	if st.form.as.Empty() && (st.form.mediaType == typeJSON || !isUnstructuredEntry(e)) {
 		switch st.form.mediaType {
 		case typeJSON:
 			b, err := item(st.row, e, store.JSON)
 			if err != nil {
 				return false
 			}
-			st.buf.WriteString(`{"type":"` + string(t) + `","object":` + kindPrefix(st.row.GVK()))
-			st.buf.Write(b[1:])
+			st.buf.WriteString(`{"type":"`)
+			st.buf.WriteString(string(t))
+			st.buf.WriteString(`","object":`)
+			if !isUnstructuredEntry(e) {
+				st.buf.WriteString(kindPrefix(st.row.GVK()))
+				b = b[1:]
+			}
+			st.buf.Write(b)
 			st.buf.WriteString("}\n")
 			return true
 		case typeProtobuf:

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
+	"k8s.io/apiserver/pkg/util/flowcontrol/metrics"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 )
@@ -58,6 +59,7 @@ func (c *Cluster) newFairness() flowcontrol.Interface {
 	if c.Fairness.Off {
 		return nil
 	}
+	metrics.Register()
 	return flowcontrol.New(c.Informers, c.Client(apiServer).FlowcontrolV1(), c.Fairness.limit())
 }
 

@@ -53,7 +53,7 @@ func newController(c controllers.Context) *controller {
 	d := &controller{
 		client: c.Client(component), recorder: c.Recorder(component), clock: c.Clock,
 		deployments: c.Informers.Apps().V1().Deployments(), replicaSets: c.Informers.Apps().V1().ReplicaSets(),
-		pods: pods.GetIndexer(), queue: controllers.NewQueue(component, c.Clock),
+		pods: pods.GetIndexer(), queue: controllers.NewQueue("deployment", c.Clock),
 	}
 	controllers.Handle(d.deployments.Informer(), func(o *apps.Deployment) { d.queue.Add(controllers.Key(o)) }, nil, nil)
 	controllers.Handle(d.replicaSets.Informer(), d.replicaSetChanged, func(old, cur *apps.ReplicaSet) {

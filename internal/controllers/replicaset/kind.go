@@ -19,6 +19,7 @@ import (
 type kind struct {
 	gvk       schema.GroupVersionKind
 	component string
+	queue     string // its name in metrics
 	informer  cache.SharedIndexInformer
 	convert   func(obj any) *apps.ReplicaSet
 	// original gives the API object that events are about.
@@ -32,10 +33,10 @@ func replicaSets(f informers.SharedInformerFactory) kind {
 	inf := f.Apps().V1().ReplicaSets()
 	return kind{
 		gvk:       apps.SchemeGroupVersion.WithKind("ReplicaSet"),
-		component: "replicaset-controller",
-		informer:  inf.Informer(),
-		convert:   func(o any) *apps.ReplicaSet { rs, _ := o.(*apps.ReplicaSet); return rs },
-		original:  func(rs *apps.ReplicaSet) runtime.Object { return rs },
+		component: "replicaset-controller", queue: "replicaset",
+		informer: inf.Informer(),
+		convert:  func(o any) *apps.ReplicaSet { rs, _ := o.(*apps.ReplicaSet); return rs },
+		original: func(rs *apps.ReplicaSet) runtime.Object { return rs },
 		list: func(ns string) ([]*apps.ReplicaSet, error) {
 			return inf.Lister().ReplicaSets(ns).List(labels.Everything())
 		},
@@ -52,8 +53,8 @@ func replicationControllers(f informers.SharedInformerFactory) kind {
 	inf := f.Core().V1().ReplicationControllers()
 	return kind{
 		gvk:       v1.SchemeGroupVersion.WithKind("ReplicationController"),
-		component: "replication-controller",
-		informer:  inf.Informer(),
+		component: "replication-controller", queue: "replicationmanager",
+		informer: inf.Informer(),
 		convert: func(o any) *apps.ReplicaSet {
 			if rc, ok := o.(*v1.ReplicationController); ok {
 				return fromRC(rc)

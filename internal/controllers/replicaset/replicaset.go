@@ -67,7 +67,7 @@ func newController(c controllers.Context, k kind) *controller {
 	controllers.IndexPods(pods)
 	r := &controller{
 		kind: k, client: c.Client(k.component), recorder: c.Recorder(k.component), clock: c.Clock,
-		pods: pods.GetIndexer(), queue: controllers.NewQueue(k.component, c.Clock),
+		pods: pods.GetIndexer(), queue: controllers.NewQueue(k.queue, c.Clock),
 		expect: controllers.NewExpectations(c.Clock),
 	}
 	controllers.Handle(k.informer,

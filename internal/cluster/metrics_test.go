@@ -1,0 +1,41 @@
+package cluster
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestMetrics asks for what upstream's dashboards and alerts are made of.
+func TestMetrics(t *testing.T) {
+	c := boot(t, Options{NoScheduler: true, NoDrain: true})
+	const path = "/api/v1/namespaces/default/configmaps"
+	for _, r := range [][3]string{{"POST", path, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}`}, {"GET", path + "/a", ""}, {"GET", path + "/b", ""}, {"GET", path, ""},
+		{"POST", path + "?dryRun=All", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}}`}, {"GET", "/healthz", ""}, {"GET", "/no/such/path", ""}} {
+		ask(c, r[0], r[1], r[2])
+	}
+	w := ask(c, "GET", "/metrics", "")
+	text := w.Body.String()
+	if w.Code != http.StatusOK {
+		t.Fatal(text)
+	}
+	for _, want := range []string{
+		`apiserver_request_total{code="201",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} `,
+		`apiserver_request_total{code="201",component="apiserver",dry_run="All",group="",resource="configmaps",scope="resource",subresource="",verb="POST",version="v1"} 1`,
+		`apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1`,
+		`apiserver_request_total{code="404",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1`,
+		`apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="",scope="",subresource="/healthz",verb="GET",version=""} 1`,
+		`apiserver_request_sli_duration_seconds_bucket{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1",le="0.05"} `,
+		`apiserver_request_duration_seconds_count{component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1"} `,
+		`apiserver_current_inflight_requests{request_kind="mutating"} `, `apiserver_resource_objects{group="",resource="configmaps"} `,
+		`authorization_attempts_total{result="allowed"} `, `apiserver_flowcontrol_nominal_limit_seats{priority_level="workload-low"} `,
+		`workqueue_depth{name="deployment"} `, "process_cpu_seconds_total ", "go_goroutines ", "kubernetes_build_info{",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if strings.Contains(text, "/no/such/path") {
+		t.Error("a path that nobody serves is a label")
+	}
+}
