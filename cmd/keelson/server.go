@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
+	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/apiserver/admission"
@@ -20,6 +21,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/store/etcd"
 )
@@ -42,6 +44,7 @@ type serverFlags struct {
 	audit                                   auditing.Selection
 	fairness                                cluster.Fairness
 	shutdownDelay                           time.Duration
+	serving                                 serving.Selection
 	fair                                    bool
 	encryptionConfig                        string
 	reloadEncryption                        bool
@@ -79,6 +82,10 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.etcd.CertFile, "etcd-certfile", "", "SSL certification file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "SSL key file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.Prefix, "etcd-prefix", "/registry", "prefix to prepend to all resource paths in etcd")
+	c.Flags().StringVar(&f.serving.MinTLSVersion, "tls-min-version", "", "least version of TLS: "+strings.Join(cliflag.TLSPossibleVersions(), ", ")+" (default: VersionTLS12)")
+	c.Flags().StringSliceVar(&f.serving.CipherSuites, "tls-cipher-suites", nil, "cipher suites of TLS 1.2 and below, comma separated (default: Go's)")
+	c.Flags().StringSliceVar(&f.serving.StrictTransport, "strict-transport-security-directives", nil, "directives of the Strict-Transport-Security header, comma separated; none sends no such header")
+	c.Flags().Float64Var(&f.serving.GoawayChance, "goaway-chance", 0, "how probably (0 to 0.02) a request over HTTP/2 has its client connect anew, so that clients spread over several servers")
 	c.Flags().DurationVar(&f.shutdownDelay, "shutdown-delay-duration", 0, "how long requests are still taken after a signal to end, while /readyz already fails, so that load balancers notice")
 	c.Flags().BoolVar(&f.fair, "enable-priority-and-fairness", true, "have requests wait for their turn by FlowSchemas and PriorityLevelConfigurations; false answers all at once")
 	c.Flags().IntVar(&f.fairness.InFlight, "max-requests-inflight", 400, "with --max-mutating-requests-inflight: how many requests are answered at once, shared among the priority levels")
@@ -109,9 +116,9 @@ func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "adm
 func (f *serverFlags) options() (cluster.Options, error) {
 	f.authentication.NoAnonymous = !f.anonymous
 	f.fairness.Off = !f.fair
-	o := cluster.Options{ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
+	o := cluster.Options{Serving: f.serving, ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
 		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
-	if err := errors.Join(f.admission.Validate(), f.authentication.Validate()); err != nil {
+	if err := errors.Join(f.serving.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
 	}
 	if len(f.etcd.Servers) > 0 {

@@ -35,6 +35,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/serviceip"
+	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/cluster/inprocess"
 	"keelson.dev/keelson/internal/store"
@@ -80,6 +81,8 @@ type Options struct {
 	ReloadEncryptionConfig bool
 	// Fairness says how many requests are answered at once.
 	Fairness Fairness
+	// Serving selects the TLS that is spoken and the headers of every answer.
+	Serving serving.Selection
 	// Audit selects what is logged of requests, and where.
 	Audit auditing.Selection
 	// Authorization selects and configures the authorizers.
@@ -407,12 +410,16 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	secure := &tls.Config{
+		Certificates: []tls.Certificate{c.Certs.Serving}, ClientAuth: tls.RequestClientCert, ClientCAs: c.Certs.Pool(),
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}
+	if err := c.Serving.ConfigureTLS(secure); err != nil {
+		return err
+	}
 	c.http = &http.Server{
-		Handler: c.Server,
-		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{c.Certs.Serving}, ClientAuth: tls.RequestClientCert, ClientCAs: c.Certs.Pool(),
-			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
-		},
+		Handler:           c.Serving.Handler(c.Server),
+		TLSConfig:         secure,
 		ReadHeaderTimeout: 32 * time.Second,
 		IdleTimeout:       90 * time.Second,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
