@@ -17,7 +17,7 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build up down reset test unit bench bench-compare conformance vet packages test-packages clean
+.PHONY: build up down reset test unit bench bench-compare conformance fuzz linearizability vet packages test-packages clean
 
 build: $(BIN)
 
@@ -67,13 +67,25 @@ test: test-packages build vet unit
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
 	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
-	$(GO) test -run '^$$' -bench . ./internal/store/...
+	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson
+	$(GO) test -run '^$$' -bench Create ./internal/cluster
 
 # What of upstream's conformance tests passes, by SIG, and the list of what does not: in a cluster of the tests' own, or in
 # that of KUBECONFIG=… (add CONTAINERS=-containers where its nodes run containers).
 conformance: images
 	$(GO) test -count=1 -timeout 30m -run TestConformance -v ./test/conformance -args -report $(CURDIR)/docs/conformance-not-passing.txt \
 		$(if $(KUBECONFIG),-kubeconfig $(KUBECONFIG)) $(CONTAINERS) | grep -E '^ *(--- FAIL|suite_test.go.*/[0-9]+$$|[a-z]*_test.go|FAIL|ok)'
+
+# Sends the API server what nobody would, for FUZZTIME each.
+FUZZTIME ?= 1m
+fuzz: images
+	$(GO) test -run '^$$' -fuzz FuzzRequest -fuzztime $(FUZZTIME) ./internal/cluster
+	$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./internal/objectjson
+
+# Clients that have to see one order, on servers that are killed, for LINEARIZABILITY.
+LINEARIZABILITY ?= 5m
+linearizability: images
+	$(GO) test -timeout 1h -v ./test/linearizability -args -for $(LINEARIZABILITY)
 
 # The API server against its peer and its limit; both in a module of their own.
 bench-compare: test-packages build

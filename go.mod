@@ -3,6 +3,7 @@ module keelson.dev/keelson
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/cockroachdb/pebble/v2 v2.1.7
 	github.com/containerd/containerd/api v1.11.0
 	github.com/fsnotify/fsnotify v1.10.1

@@ -433,7 +433,7 @@ func (c *comparison) pods(ctx context.Context) error {
 	return nil
 }
 
-// watch has the watchers see events at a steady rate, and measures the servers' processor time.
+// watch has the watchers see events at a steady rate, and measures the servers' processor time for each that is seen.
 func (c *comparison) watch(ctx context.Context) error {
 	v, err := c.measure("watch", []*process{c.keelson, c.peer}, func(p *process, round int) (float64, error) {
 		return c.watched(ctx, p, round)
@@ -441,7 +441,7 @@ func (c *comparison) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lower(fmt.Sprintf("%d watchers, %d events/s, CPUs", c.watchers, c.events), v[0], v[1], 0)
+	lower(fmt.Sprintf("%d watchers, %d/s, CPU µs an event", c.watchers, c.events), v[0], v[1], 0)
 	return nil
 }
 
@@ -522,9 +522,11 @@ func (c *comparison) watched(ctx context.Context, p *process, round int) (float6
 		return 0, err
 	}
 	want := int64(c.watchers) * int64(total+writers)
-	for deadline := time.Now().Add(2 * time.Minute); seen.Load() < want; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return 0, fmt.Errorf("%d of %d events were seen", seen.Load(), want)
+	// A server may end the watches of clients that are too slow for it.
+	last, moved := int64(0), time.Now()
+	for ; seen.Load() < want && time.Since(moved) < 3*time.Second; time.Sleep(5 * time.Millisecond) {
+		if n := seen.Load(); n > last {
+			last, moved = n, time.Now()
 		}
 		select {
 		case err := <-failed:
@@ -538,7 +540,10 @@ func (c *comparison) watched(ctx context.Context, p *process, round int) (float6
 	}
 	cancel()
 	wg.Wait()
-	return (end - begin).Seconds() / seconds, nil
+	if got := seen.Load(); got < want {
+		fmt.Printf("  %s ended watches: %d of %d events were seen\n", p.name, got, want)
+	}
+	return (end - begin).Seconds() * 1e6 / float64(max(1, seen.Load())), nil
 }
 
 func median(v []float64) float64 {

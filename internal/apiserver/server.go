@@ -128,6 +128,8 @@ type Server struct {
 	ownerships sync.Map // ownershipKey → *ownership
 
 	draining atomic.Bool
+	// streams is the number of watches that are being served.
+	streams atomic.Int64
 	// watches ends all watches when the server shuts down.
 	watches context.Context
 	stop    context.CancelFunc

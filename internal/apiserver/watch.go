@@ -105,6 +105,8 @@ func (r *call) watch() error {
 	flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
 	r.s.metrics.watching(r, 1)
 	defer r.s.metrics.watching(r, -1)
+	r.s.streams.Add(1)
+	defer r.s.streams.Add(-1)
 	st.run(list, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
 	return nil
 }
@@ -159,6 +161,7 @@ func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duratio
 			if !st.flush() {
 				return
 			}
+			st.gather(ctx)
 		case ctx.Err() != nil:
 			if st.bookmarks && st.ctx().Err() == nil {
 				st.bookmark(st.w.Revision(), false)
@@ -175,6 +178,29 @@ func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duratio
 		default:
 			return
 		}
+	}
+}
+
+const (
+	// turn is about what it takes to send a watch something, and longestGather
+	// what a client waits at most for an event because of the other watches.
+	turn          = 10 * time.Microsecond
+	longestGather = 20 * time.Millisecond
+)
+
+// gather waits a little after something was sent, so that what happens
+// meanwhile goes out at once: with few watches not at all, with many for about
+// as long as it takes to send all of them something.
+func (st *stream) gather(ctx context.Context) {
+	d := min(time.Duration(st.s.streams.Load())*turn, longestGather)
+	if d < time.Millisecond {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 
