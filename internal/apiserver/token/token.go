@@ -86,6 +86,12 @@ type kubernetes struct {
 	WarnAfter *jwt.NumericDate `json:"warnafter,omitempty"`
 }
 
+// claims have their audiences as a list, where there is one of them too.
+type claims struct {
+	jwt.Claims
+	Audience []string `json:"aud"`
+}
+
 type private struct {
 	Kubernetes kubernetes `json:"kubernetes.io"`
 }
@@ -123,10 +129,10 @@ func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *auth
 		p.Kubernetes.WarnAfter = jwt.NewNumericDate(expires)
 		expires = now.Add(365 * 24 * time.Hour)
 	}
-	claims := jwt.Claims{
-		Issuer: Issuer, Subject: serviceaccount.MakeUsername(sa.Namespace, sa.Name), Audience: tr.Spec.Audiences,
+	claims := claims{Audience: tr.Spec.Audiences, Claims: jwt.Claims{
+		Issuer: Issuer, Subject: serviceaccount.MakeUsername(sa.Namespace, sa.Name),
 		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expires), ID: string(uuid.NewUUID()),
-	}
+	}}
 	signed, err := jwt.Signed(a.signer).Claims(claims).Claims(p).Serialize()
 	if err != nil {
 		return err
