@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sort"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/version"
@@ -16,7 +17,8 @@ type VersionInfo = version.Info
 // health answers /healthz, /livez and /readyz, each with its checks by name
 // below it, ?verbose and ?exclude=.
 func (r *call) health(parts []string) error {
-	checks := map[string]func() error{"ping": func() error { return nil }, "store": r.s.storeAlive}
+	// The store is etcd to whom upstream's names are known.
+	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": r.s.storeAlive}
 	if parts[0] == "readyz" {
 		for name, f := range r.s.Readiness {
 			checks[name] = f
@@ -36,8 +38,14 @@ func (r *call) health(parts []string) error {
 		}
 		checks = map[string]func() error{strings.Join(parts[1:], "/"): f}
 	}
-	for _, x := range q["exclude"] {
-		delete(checks, x)
+	excluded, unknown := map[string]bool{}, []string{}
+	for _, list := range q["exclude"] {
+		for x := range strings.SplitSeq(list, ",") {
+			if checks[x] == nil {
+				unknown = append(unknown, strconv.Quote(x))
+			}
+			excluded[x] = true
+		}
 	}
 	names := make([]string, 0, len(checks))
 	for name := range checks {
@@ -47,12 +55,17 @@ func (r *call) health(parts []string) error {
 	var out strings.Builder
 	failed := false
 	for _, name := range names {
-		if err := checks[name](); err != nil {
+		if excluded[name] {
+			fmt.Fprintf(&out, "[+]%s excluded: ok\n", name)
+		} else if err := checks[name](); err != nil {
 			failed = true
 			fmt.Fprintf(&out, "[-]%s failed: reason withheld\n", name)
 		} else {
 			fmt.Fprintf(&out, "[+]%s ok\n", name)
 		}
+	}
+	if len(unknown) > 0 {
+		fmt.Fprintf(&out, "warn: some health checks cannot be excluded: no matches for %s\n", strings.Join(unknown, ", "))
 	}
 	_, verbose := q["verbose"]
 	code := http.StatusOK
