@@ -76,6 +76,20 @@ func upCommand() *cobra.Command {
 	return c
 }
 
+// given are the flags that have been set, as arguments.
+func given(flags *pflag.FlagSet) (args []string) {
+	flags.Visit(func(fl *pflag.Flag) {
+		value := fl.Value.String()
+		if list, ok := fl.Value.(pflag.SliceValue); ok {
+			value = strings.Join(list.GetSlice(), ",")
+		} else if fl.Value.Type() == "stringToString" {
+			value = strings.Trim(value, "[]")
+		}
+		args = append(args, "--"+fl.Name+"="+value)
+	})
+	return args
+}
+
 func up(c *cobra.Command, f serverFlags) error {
 	if f.dataDir == "" {
 		return errors.New("up needs a --data-dir: a cluster in memory runs in the foreground, with keelson server")
@@ -117,20 +131,10 @@ func up(c *cobra.Command, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"server"}
 	if err := c.Flags().Set("data-dir", f.dataDir); err != nil {
 		return err
 	}
-	for _, name := range []string{"data-dir", "listen", "advertise-address", "service-cidr", "sim-nodes", "no-node", "node-name", "pod-cidr", "container-runtime-endpoint", "node-port", "enable-admission-plugins", "disable-admission-plugins", "admission-control-config-file", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "etcd-prefix", "v"} {
-		if fl := c.Flags().Lookup(name); fl != nil && (fl.Changed || name == "data-dir") {
-			value := fl.Value.String()
-			if list, ok := fl.Value.(pflag.SliceValue); ok {
-				value = strings.Join(list.GetSlice(), ",")
-			}
-			args = append(args, "--"+name+"="+value)
-		}
-	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(self, append([]string{"server"}, given(c.Flags())...)...)
 	cmd.Stdout, cmd.Stderr = in, log
 	// The child keeps the lock through its copy of the file.
 	cmd.ExtraFiles = []*os.File{lock}
