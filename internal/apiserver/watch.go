@@ -128,11 +128,11 @@ func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duratio
 	defer cancel()
 	defer context.AfterFunc(st.s.watches, cancel)()
 	if list != nil {
-		for i, e := range list.Entries {
+		for _, e := range list.Entries {
 			if !st.send(watch.Added, e) {
 				return
 			}
-			if i%256 == 255 && !st.flush() {
+			if st.buf.Len() >= flushAt && !st.flush() {
 				return
 			}
 		}
@@ -154,7 +154,7 @@ func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duratio
 		switch {
 		case err == nil:
 			for i := range events {
-				if !st.event(&events[i]) {
+				if !st.event(&events[i]) || st.buf.Len() >= flushAt && !st.flush() {
 					return
 				}
 			}
@@ -204,12 +204,18 @@ func (st *stream) gather(ctx context.Context) {
 	}
 }
 
+// flushAt is how many bytes a stream gathers at most, but for a big object, so
+// that a client that reads slowly holds no more.
+const flushAt = 64 << 10
+
 func (st *stream) flush() bool {
 	if st.buf.Len() > 0 {
 		if _, err := st.call.w.Write(st.buf.Bytes()); err != nil {
 			return false
 		}
-		st.buf.Reset()
+		if st.buf.Reset(); st.buf.Cap() > 2*flushAt {
+			st.buf = bytes.Buffer{} // an object was big: the next may not be
+		}
 		flush(st.call.w)
 	}
 	return true

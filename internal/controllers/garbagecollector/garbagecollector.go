@@ -146,11 +146,25 @@ func (c *collector) follow(ctx context.Context) {
 		case <-timer.C():
 			wait = discoveryPeriod
 		}
+		begin := c.clock.Now()
 		if err := c.resync(ctx); err != nil {
 			klog.FromContext(ctx).V(2).Info("Discovery failed for some groups", "err", err)
 		}
+		// Discovery takes longer the more resources there are: while they come by the
+		// hundred, it is not to take all of the time.
+		pause := c.clock.NewTimer(discoveryShare * c.clock.Since(begin))
+		select {
+		case <-pause.C():
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
 	}
 }
+
+// discoveryShare is how many times as long as the last discovery took it is
+// until the next.
+const discoveryShare = 10
 
 // served notes a change of an object that makes resources come and go.
 func (c *collector) served(r *resource) {
