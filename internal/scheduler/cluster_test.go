@@ -139,10 +139,20 @@ func TestPreemption(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer low.Stop()
+	// Watched from before it is there: it is nominated for a moment only.
+	high, err := client.CoreV1().Pods(ns).Watch(t.Context(), metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", "high").String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer high.Stop()
 	create(t, client, pod("high", takesAll, func(p *v1.Pod) { p.Spec.PriorityClassName = "urgent" }))
-	p := until(t, client, "high", func(p *v1.Pod, _ watch.EventType) bool {
-		return p.Status.NominatedNodeName != "" || p.Spec.NodeName != ""
-	})
+	var p *v1.Pod
+	for ev := range high.ResultChan() {
+		p = ev.Object.(*v1.Pod)
+		if p.Spec.NodeName != "" || p.Status.NominatedNodeName != "" && condition(p, v1.PodScheduled).Message != "" {
+			break
+		}
+	}
 	if p.Status.NominatedNodeName != nodes.Items[0].Name {
 		t.Errorf("nominated: %q", p.Status.NominatedNodeName)
 	}
