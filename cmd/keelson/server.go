@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/klog/v2"
@@ -23,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/store/etcd"
 )
 
@@ -37,6 +39,8 @@ type serverFlags struct {
 	noNode                                  bool
 	nodeName, podCIDR, runtime              string
 	nodePort                                int
+	logMaxSize                              string
+	logMaxFiles                             int
 	verbosity                               int
 	admission                               admission.Selection
 	authentication                          authn.Selection
@@ -63,6 +67,8 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.podCIDR, "pod-cidr", "10.244.0.0/24", "range of the addresses of this machine's pods")
 	c.Flags().StringVar(&f.runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
 	c.Flags().IntVar(&f.nodePort, "node-port", 10250, "port of the node's HTTP server")
+	c.Flags().StringVar(&f.logMaxSize, "container-log-max-size", "10Mi", "size at which a container's log is rotated")
+	c.Flags().IntVar(&f.logMaxFiles, "container-log-max-files", logs.DefaultMaxFiles, "how many log files a container has, with the one being written; at least 2")
 	names := strings.Join(admission.Names(), ", ")
 	c.Flags().StringSliceVar(&f.admission.Enable, "enable-admission-plugins", nil, "admission plugins to enable besides those that are on by default ("+
 		strings.Join(admission.DefaultNames(), ", ")+"). Comma-delimited list of admission plugins: "+names+". Their order here does not matter.")
@@ -148,11 +154,21 @@ func (f *serverFlags) machine() (*cluster.Machine, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a node needs root to run containers: use sudo, or --no-node for a control plane alone")
 	}
+	size, err := resource.ParseQuantity(f.logMaxSize)
+	if err != nil || size.Value() <= 0 {
+		return nil, fmt.Errorf("--container-log-max-size %q: give a size like 10Mi", f.logMaxSize)
+	}
+	if f.logMaxFiles < 2 {
+		return nil, fmt.Errorf("--container-log-max-files %d: at least 2 are needed, so that one can be rotated", f.logMaxFiles)
+	}
 	dir, err := filepath.Abs(f.dataDir)
 	if err != nil {
 		return nil, err
 	}
-	return cluster.NewMachine(dir, cluster.AgentOptions{Name: f.nodeName, PodCIDR: cidr, Runtime: f.runtime, Port: f.nodePort}), nil
+	return cluster.NewMachine(dir, cluster.AgentOptions{
+		Name: f.nodeName, PodCIDR: cidr, Runtime: f.runtime, Port: f.nodePort,
+		LogMaxSize: size.Value(), LogMaxFiles: f.logMaxFiles,
+	}), nil
 }
 
 func serve(ctx context.Context, f serverFlags) error {

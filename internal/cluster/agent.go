@@ -37,6 +37,10 @@ type AgentOptions struct {
 	Port int
 	// Logs is where the containers' logs are (default below the data folder).
 	Logs string
+	// LogMaxSize (bytes) and LogMaxFiles of each container; the kubelet's
+	// defaults (10 MiB, 5) where 0.
+	LogMaxSize  int64
+	LogMaxFiles int
 }
 
 // Machine is what a node has on this machine outside of the API.
@@ -145,6 +149,7 @@ func (c *Cluster) startAgent(m *Machine, endpoint string) error {
 	var err error
 	agent, err = node.New(node.Config{
 		NodeName: m.o.Name, Client: client, Informers: c.Informers, CRIEndpoint: endpoint, RootDir: m.dir, LogDir: m.o.Logs,
+		LogMaxSize: m.o.LogMaxSize, LogMaxFiles: m.o.LogMaxFiles,
 		NodeIPs: []net.IP{ip}, Port: int32(m.o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: m.o.Name,
 		HostPorts: m.hostPorts,
 		Recorder:  c.Recorder(client, "kubelet", m.o.Name), Volumes: volumes, Sources: volumes,

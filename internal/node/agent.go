@@ -115,6 +115,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.housekeep(ctx)
 		}
 	})
+	a.wg.Go(func() { a.rotateLogs(ctx) })
 	<-ctx.Done()
 	a.wg.Wait()
 	return nil

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/logs"
 )
 
 // Mounted is a volume that is ready on this machine.
@@ -86,6 +88,9 @@ type Config struct {
 	RootDir string // pods/<uid>/... are under it
 	LogDir  string // /var/log/pods where empty
 
+	LogMaxSize  int64 // bytes; logs.DefaultMaxSize where 0
+	LogMaxFiles int   // logs.DefaultMaxFiles where 0
+
 	Hostname      string
 	NodeIPs       []net.IP
 	Labels        map[string]string
@@ -121,6 +126,8 @@ func (c *Config) complete() error {
 		return errors.New("node agent: RootDir is needed")
 	case c.Volumes == nil || c.Sources == nil:
 		return errors.New("node agent: Volumes and Sources are needed")
+	case c.LogMaxFiles == 1 || c.LogMaxFiles < 0:
+		return fmt.Errorf("node agent: %d log files of a container; at least 2 are needed, so that one can be rotated", c.LogMaxFiles)
 	case c.Recorder == nil:
 		return errors.New("node agent: Recorder is needed")
 	}
@@ -132,6 +139,12 @@ func (c *Config) complete() error {
 	}
 	if c.LogDir == "" {
 		c.LogDir = "/var/log/pods"
+	}
+	if c.LogMaxSize == 0 {
+		c.LogMaxSize = logs.DefaultMaxSize
+	}
+	if c.LogMaxFiles == 0 {
+		c.LogMaxFiles = logs.DefaultMaxFiles
 	}
 	if c.ResolvConf == "" {
 		c.ResolvConf = "/etc/resolv.conf"

@@ -4,12 +4,19 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/node/logs"
 )
+
+// logPeriod is the kubelet's default of containerLogMonitorInterval.
+const logPeriod = 10 * time.Second
 
 // housekeep takes down what is left of pods that nobody knows any more: of
 // those deleted while no agent ran, first, and then from time to time.
@@ -19,6 +26,33 @@ func (a *Agent) housekeep(ctx context.Context) {
 		select {
 		case <-a.Clock.After(housekeepingPeriod):
 		case <-ctx.Done():
+		}
+	}
+}
+
+// rotateLogs keeps the logs of the running containers within their size.
+func (a *Agent) rotateLogs(ctx context.Context) {
+	rotator := logs.Rotator{MaxSize: a.LogMaxSize, MaxFiles: a.LogMaxFiles, Now: a.Clock.Now, Reopen: func(ctx context.Context, id string) error {
+		_, err := a.cri.ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: id})
+		return err
+	}}
+	for {
+		select {
+		case <-a.Clock.After(logPeriod):
+		case <-ctx.Done():
+			return
+		}
+		for _, pod := range a.Pods() {
+			for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+				if status.State.Running == nil {
+					continue
+				}
+				_, id, _ := strings.Cut(status.ContainerID, "://")
+				path := filepath.Join(a.podLogDir(pod), logPath(status.Name, status.RestartCount))
+				if err := rotator.Rotate(ctx, id, path); err != nil && ctx.Err() == nil {
+					klog.FromContext(ctx).Error(err, "Rotating a container's log failed", "pod", klog.KObj(pod), "container", status.Name)
+				}
+			}
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/node/logs"
 )
 
 // startFailure is why a container did not start, and when to try again.
@@ -90,7 +92,11 @@ func (w *worker) removeContainer(ctx context.Context, pod *v1.Pod, st *runtimeap
 		klog.FromContext(ctx).V(2).Info("Removing a dead container failed", "container", st.Id, "err", err)
 		return
 	}
-	os.Remove(filepath.Join(w.a.podLogDir(pod), logPath(st.Labels[labelContainerName], restartCount(st))))
+	path := filepath.Join(w.a.podLogDir(pod), logPath(st.Labels[labelContainerName], restartCount(st)))
+	rotated, _ := logs.Rotated(path)
+	for _, name := range append(rotated, path) {
+		os.Remove(name)
+	}
 }
 
 func logPath(name string, n int32) string { return filepath.Join(name, strconv.Itoa(int(n))+".log") }

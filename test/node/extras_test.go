@@ -1,10 +1,12 @@
 package node_test
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +135,47 @@ func (e *env) ephemeral() {
 		e.Errorf("the pod suffers: %+v", p.Status)
 	}
 	e.remove("debugged")
+}
+
+// rotation: a log that has grown is rotated, and who follows it misses nothing.
+func (e *env) rotation() {
+	e.create(web("logging"))
+	p := e.pod("logging", ready)
+	if !e.answers(p) {
+		e.Fatal("the pod does not answer")
+	}
+	follow, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](0)}).Stream(e.Context())
+	if err != nil {
+		e.Fatal(err)
+	}
+	defer follow.Close()
+	seen := bufio.NewScanner(follow)
+	request := 0
+	get := func() {
+		e.get(fmt.Sprintf("http://%s/%d", p.Status.PodIP, request))
+		want := fmt.Sprintf("GET /%d from ", request)
+		if !seen.Scan() || !strings.HasPrefix(seen.Text(), want) {
+			e.Fatalf("the log says %q (%v), want %q", seen.Text(), seen.Err(), want)
+		}
+		request++
+	}
+	rotated := func() bool {
+		found, err := filepath.Glob(filepath.Join(e.logs, "*", "web", "0.log.*"))
+		if err != nil {
+			e.Fatal(err)
+		}
+		return len(found) > 0
+	}
+	for written := 0; written <= maxLog; written += len("2026-01-01T00:00:00.000000000Z stdout F GET /") {
+		get()
+	}
+	e.eventually(e, "the rotation of the log", rotated)
+	get()
+	if log, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{}).DoRaw(e.Context()); err != nil || strings.Count(string(log), "\n") > 2 {
+		e.Errorf("the log after its rotation: %q, %v", log, err)
+	}
+	follow.Close()
+	e.remove("logging")
 }
 
 // resize: resources change in place, or by a restart where the policy says so.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,11 @@ type env struct {
 	cfg    *rest.Config
 	// runtime is the CRI socket.
 	runtime string
+	// logs is the folder of the pods' logs; each log is rotated at maxLog.
+	logs string
 }
+
+const maxLog = 16 << 10
 
 func start(t testing.TB) *env {
 	t.Helper()
@@ -60,7 +65,8 @@ func start(t testing.TB) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := cluster.NewMachine(dir, cluster.AgentOptions{Name: "node", PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), Port: freePort(t)})
+	logs := filepath.Join(dir, "logs")
+	m := cluster.NewMachine(dir, cluster.AgentOptions{Name: "node", PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), Port: freePort(t), Logs: logs, LogMaxSize: maxLog})
 	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{DataDir: dir, Listen: "0.0.0.0:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +101,7 @@ func start(t testing.TB) *env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &env{t, kubernetes.NewForConfigOrDie(cfg), cfg, m.Endpoint()}
+	return &env{t, kubernetes.NewForConfigOrDie(cfg), cfg, m.Endpoint(), logs}
 }
 
 // pod waits until the pod is as ok wants it.
@@ -175,8 +181,9 @@ func TestNode(t *testing.T) {
 		"HostPort":      func(e *env, _ *testing.T) { e.hostPort() },
 		"Ephemeral":     func(e *env, _ *testing.T) { e.ephemeral() },
 		"Resize":        func(e *env, _ *testing.T) { e.resize() },
+		"Logs":          func(e *env, _ *testing.T) { e.rotation() },
 	} {
-		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime}, t) })
+		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime, e.logs}, t) })
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,7 +26,7 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 	if err != nil {
 		return fmt.Errorf("failed to try resolving symlinks in path %q: %w", path, err)
 	}
-	defer f.Close()
+	defer func() { f.Close() }()
 	if opts.TailLines != nil {
 		if err := seekTail(f, *opts.TailLines); err != nil {
 			return err
@@ -46,7 +48,8 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 			return err
 		}
 		defer watcher.Close()
-		if err := watcher.Add(path); err != nil {
+		// The folder, as the log is another file once it was rotated.
+		if err := watcher.Add(filepath.Dir(path)); err != nil {
 			return err
 		}
 	}
@@ -73,6 +76,25 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 		if fl, ok := w.(interface{ Flush() }); ok {
 			fl.Flush()
 		}
+		next, err := successor(f, path)
+		if err != nil {
+			return err
+		}
+		if next != nil {
+			// Nobody writes to the old file any more: what is there is the rest.
+			rest, err := io.ReadAll(r)
+			if err == nil {
+				err = out.all(append(part, rest...))
+			}
+			f.Close()
+			f = next
+			if err != nil || out.left == 0 {
+				return err
+			}
+			part = part[:0]
+			r.Reset(f)
+			continue
+		}
 		if !alive {
 			if rest, _ := io.ReadAll(r); len(rest) == 0 {
 				return nil
@@ -88,6 +110,23 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 			return nil
 		}
 	}
+}
+
+// successor opens the file that has come in the place of f at path, if one has.
+func successor(f *os.File, path string) (*os.File, error) {
+	old, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	switch now, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist): // between its renaming and its opening
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case os.SameFile(old, now):
+		return nil, nil
+	}
+	return os.Open(path)
 }
 
 type writer struct {
