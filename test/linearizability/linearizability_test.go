@@ -38,7 +38,7 @@ var period = flag.Duration("for", 6*time.Second, "how long the clients work")
 // TestMain is the server itself where a test starts it as such.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(serverDir); dir != "" {
-		serve(dir, os.Getenv(serverAddress), os.Getenv(serverEtcd))
+		serve(dir, os.Getenv(serverAddress), os.Getenv(serverEtcd), os.Getenv(serverForgetful) != "")
 		return
 	}
 	flag.Parse()
@@ -46,12 +46,13 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	serverDir     = "KEELSON_LINEARIZABILITY_DIR"
-	serverAddress = "KEELSON_LINEARIZABILITY_ADDRESS"
-	serverEtcd    = "KEELSON_LINEARIZABILITY_ETCD"
+	serverDir       = "KEELSON_LINEARIZABILITY_DIR"
+	serverAddress   = "KEELSON_LINEARIZABILITY_ADDRESS"
+	serverEtcd      = "KEELSON_LINEARIZABILITY_ETCD"
+	serverForgetful = "KEELSON_LINEARIZABILITY_FORGETFUL"
 )
 
-func serve(dir, address, servers string) {
+func serve(dir, address, servers string, forgetful bool) {
 	o := cluster.Options{DataDir: dir, Listen: address, NoControllers: true, NoScheduler: true}
 	if servers != "" {
 		o.Etcd = &etcd.Options{Servers: []string{servers}}
@@ -71,9 +72,23 @@ func serve(dir, address, servers string) {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
+	if forgetful {
+		go forget(c)
+	}
 	fmt.Println("ready")
 	// Who started it has gone when its end of the pipe is closed.
 	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+// forget has the store forget its history but for the last few changes, again and
+// again.
+func forget(c *cluster.Cluster) {
+	for {
+		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
+		if revision := c.Store.Revision() - rand.Int64N(2000); revision > 1 {
+			_ = c.Store.Compact(context.Background(), revision) // it may have been forgotten before
+		}
+	}
 }
 
 // server is a process that serves, and is killed and started again.
@@ -81,6 +96,7 @@ type server struct {
 	t             *testing.T
 	dir, address  string
 	etcd          string
+	forgetful     bool
 	cmd           *exec.Cmd
 	starts, kills int
 }
@@ -89,6 +105,9 @@ func (s *server) start() {
 	s.t.Helper()
 	s.cmd = exec.Command(os.Args[0], "-test.run=^$")
 	s.cmd.Env = append(os.Environ(), serverDir+"="+s.dir, serverAddress+"="+s.address, serverEtcd+"="+s.etcd)
+	if s.forgetful {
+		s.cmd.Env = append(s.cmd.Env, serverForgetful+"=1")
+	}
 	if _, err := s.cmd.StdinPipe(); err != nil {
 		s.t.Fatal(err)
 	}
