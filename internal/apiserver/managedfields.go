@@ -3,7 +3,9 @@ package apiserver
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +18,8 @@ import (
 	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/objectjson"
@@ -24,13 +28,72 @@ import (
 // NewTypes reads the schemas of the built-in kinds, by which the fields of
 // their objects are owned and merged. It takes a tenth of a second.
 func NewTypes(scheme *runtime.Scheme) managedfields.TypeConverter {
-	return applyconfigurations.NewTypeConverter(scheme)
+	return &structuredTypes{TypeConverter: applyconfigurations.NewTypeConverter(scheme)}
+}
+
+// structuredTypes converts the objects of built-in kinds that are compared, not
+// applied, without validating them: a Go struct has no unknown fields and no
+// values of a wrong type, and duplicates are allowed in what is compared.
+type structuredTypes struct {
+	managedfields.TypeConverter
+	kinds sync.Map // schema.GroupVersionKind to *typed.TypedValue, of an empty object
+}
+
+// ObjectToTyped implements managedfields.TypeConverter.
+func (t *structuredTypes) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
+	if _, ok := obj.(*unstructured.Unstructured); ok || !slices.Contains(opts, typed.AllowDuplicates) {
+		return t.TypeConverter.ObjectToTyped(obj, opts...)
+	}
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	kind, ok := t.kinds.Load(gvk)
+	if !ok {
+		empty := reflect.New(reflect.TypeOf(obj).Elem()).Interface().(runtime.Object)
+		empty.GetObjectKind().SetGroupVersionKind(gvk)
+		v, err := t.TypeConverter.ObjectToTyped(empty, opts...)
+		if err != nil {
+			return nil, err
+		}
+		kind, _ = t.kinds.LoadOrStore(gvk, v)
+	}
+	value, err := value.NewValueReflect(obj)
+	if err != nil {
+		return nil, err
+	}
+	k := kind.(*typed.TypedValue)
+	return typed.AsTypedUnvalidated(value, k.Schema(), k.TypeRef()), nil
 }
 
 // ownership tracks who owns which field of a row's objects.
 type ownership struct {
 	*managedfields.FieldManager
 	creations creations
+	// reset is the part of an object, Spec or Status, that is not written through
+	// this subresource; empty where there is none.
+	reset string
+}
+
+// update records in obj which of its fields manager changed in old.
+func (o *ownership) update(old, obj runtime.Object, manager string) runtime.Object {
+	if _, custom := obj.(*unstructured.Unstructured); custom || o.reset == "" {
+		return o.UpdateNoErrors(old, obj, manager)
+	}
+	// What is not written need not be compared.
+	compared := o.UpdateNoErrors(o.written(old), o.written(obj), manager)
+	if from, err := meta.Accessor(compared); err == nil {
+		if to, err := meta.Accessor(obj); err == nil {
+			to.SetManagedFields(from.GetManagedFields())
+		}
+	}
+	return obj
+}
+
+// written is obj without the part that is not written.
+func (o *ownership) written(obj runtime.Object) runtime.Object {
+	c := shallow(obj)
+	if f := reflect.ValueOf(c).Elem().FieldByName(o.reset); f.IsValid() {
+		f.SetZero()
+	}
+	return c
 }
 
 // ownershipKey has the row itself: a custom resource's next row has another schema.
@@ -45,12 +108,14 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 	if o, ok := s.ownerships.Load(key); ok {
 		return o.(*ownership), nil
 	}
-	reset := fieldpath.NewSet()
+	reset, part := fieldpath.NewSet(), ""
 	switch {
 	case subresource == "status":
 		reset.Insert(fieldpath.MakePathOrDie("spec"))
+		part = "Spec"
 	case subresource == "" && row.Status != nil:
 		reset.Insert(fieldpath.MakePathOrDie("status"))
+		part = "Status"
 	}
 	filters := map[fieldpath.APIVersion]fieldpath.Filter{
 		fieldpath.APIVersion(row.GroupVersion().String()): fieldpath.NewExcludeSetFilter(reset),
@@ -82,7 +147,7 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 		}
 		return true
 	})
-	kept, _ := s.ownerships.LoadOrStore(key, &ownership{FieldManager: fm})
+	kept, _ := s.ownerships.LoadOrStore(key, &ownership{FieldManager: fm, reset: part})
 	return kept.(*ownership), nil
 }
 
@@ -197,7 +262,7 @@ func (r *call) manage(obj, old runtime.Object, manager, subresource string) runt
 		}
 	}
 	obj.GetObjectKind().SetGroupVersionKind(r.row.GVK())
-	obj = fields.UpdateNoErrors(withGVK(r.row.GVK(), old), obj, manager)
+	obj = fields.update(withGVK(r.row.GVK(), old), obj, manager)
 	wholeSeconds(obj)
 	if u, custom = obj.(*unstructured.Unstructured); custom {
 		objectjson.ShareManagedFields(u.Object)
