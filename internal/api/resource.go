@@ -118,6 +118,9 @@ type Strategy struct {
 	BeforeDelete func(obj runtime.Object)
 	// OrphanByDefault: without propagationPolicy dependents are orphaned.
 	OrphanByDefault bool
+	// DeleteWarning warns of a deletion that leaves the propagation to the
+	// default.
+	DeleteWarning string
 	// DeleteReturnsObject answers a deletion with the object, not a Status
 	// (pods, services, serviceaccounts, …: upstream's ReturnDeletedObject).
 	DeleteReturnsObject bool

@@ -47,6 +47,9 @@ func (r *call) deleteOptions() (*metav1.DeleteOptions, error) {
 	}
 	opts.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("DeleteOptions"))
 	r.auditRequest(opts)
+	if r.row.DeleteWarning != "" && opts.PropagationPolicy == nil && opts.OrphanDependents == nil {
+		r.warnings.AddWarning("", r.row.DeleteWarning)
+	}
 	return opts, invalidOptions("DeleteOptions", metav1validation.ValidateDeleteOptions(opts))
 }
 

@@ -455,7 +455,9 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	if len(errs) > 0 {
 		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, errs)
 	}
-	r.warn(obj, old)
+	if w.subresource == "" {
+		r.warn(obj, old)
+	}
 	if err := r.validate(attrs); err != nil {
 		return nil, false, false, err
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/admissionregistration/v1"
+
+	"keelson.dev/keelson/internal/api/rowtest"
 )
 
 const (
@@ -37,22 +39,22 @@ func TestWebhooks(t *testing.T) {
 	} {
 		for _, resource := range []string{"validatingwebhookconfigurations", "mutatingwebhookconfigurations"} {
 			t.Run(resource+"/"+name, func(t *testing.T) {
-				r := find(t, resource)
-				expect(t, r.Validate(object(t, r, `{webhooks: [`+c.hooks+`]}`)), c.want...)
+				r := rowtest.Find(t, Resources(), resource)
+				rowtest.Expect(t, r.Validate(rowtest.Object(t, r, `{webhooks: [`+c.hooks+`]}`)), c.want...)
 			})
 		}
 	}
 }
 
 func TestMatchConditionThatIsNotBool(t *testing.T) {
-	r := find(t, "validatingwebhookconfigurations")
-	expect(t, r.Validate(object(t, r, `{webhooks: [{`+hook2+`, matchConditions: [{name: c, expression: "1 + 1"}]}]}`)),
+	r := rowtest.Find(t, Resources(), "validatingwebhookconfigurations")
+	rowtest.Expect(t, r.Validate(rowtest.Object(t, r, `{webhooks: [{`+hook2+`, matchConditions: [{name: c, expression: "1 + 1"}]}]}`)),
 		`webhooks[0].matchConditions[0].expression: Invalid value: "1 + 1": must evaluate to bool but got int`)
 }
 
 func TestWebhookDefaultsAndGeneration(t *testing.T) {
-	r := find(t, "mutatingwebhookconfigurations")
-	c := object(t, r, `{webhooks: [{`+hook2+`}]}`).(*v1.MutatingWebhookConfiguration)
+	r := rowtest.Find(t, Resources(), "mutatingwebhookconfigurations")
+	c := rowtest.Object(t, r, `{webhooks: [{`+hook2+`}]}`).(*v1.MutatingWebhookConfiguration)
 	w := c.Webhooks[0]
 	if *w.FailurePolicy != "Fail" || *w.MatchPolicy != "Equivalent" || *w.TimeoutSeconds != 10 || *w.ReinvocationPolicy != "Never" ||
 		*w.ClientConfig.Service.Port != 443 || *w.Rules[0].Scope != "*" || w.NamespaceSelector == nil || w.ObjectSelector == nil {
@@ -107,19 +109,19 @@ func TestPolicies(t *testing.T) {
 		"mutating binding": {"mutatingadmissionpolicybindings", `policyName: p`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := find(t, c.resource)
+			r := rowtest.Find(t, Resources(), c.resource)
 			spec := `{` + c.spec + `}`
 			if strings.HasPrefix(c.spec, `{`) {
 				spec = c.spec
 			}
-			expect(t, r.Validate(object(t, r, `{metadata: {name: p.example.com}, spec: `+spec+`}`)), c.want...)
+			rowtest.Expect(t, r.Validate(rowtest.Object(t, r, `{metadata: {name: p.example.com}, spec: `+spec+`}`)), c.want...)
 		})
 	}
 }
 
 func TestExpressionThatDoesNotCompile(t *testing.T) {
-	r := find(t, "validatingadmissionpolicies")
-	errs := r.Validate(object(t, r, `{spec: {`+match+`, validations: [{expression: "unknown > 1"}]}}`))
+	r := rowtest.Find(t, Resources(), "validatingadmissionpolicies")
+	errs := r.Validate(rowtest.Object(t, r, `{spec: {`+match+`, validations: [{expression: "unknown > 1"}]}}`))
 	if len(errs) != 1 || errs[0].Field != "spec.validations[0].expression" || !strings.Contains(errs[0].Detail, "compilation failed: ") || !strings.Contains(errs[0].Detail, "undeclared reference to 'unknown'") {
 		t.Errorf("errors are %v", errs)
 	}

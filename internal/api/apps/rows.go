@@ -71,7 +71,7 @@ func deployments() *api.Resource {
 			return append(validateDeploymentStatus(&d.Status), validateCollisions(d.Status.CollisionCount, old.Status.CollisionCount, field.NewPath("status"))...)
 		},
 		Warnings: func(d *v1.Deployment) []string {
-			return podspec.TemplateWarnings(&d.Spec.Template.Spec, field.NewPath("spec", "template"))
+			return podspec.TemplateWarnings(&d.Spec.Template, field.NewPath("spec", "template"))
 		},
 		Cells: func(d *v1.Deployment, now time.Time) []any {
 			names, images := row.Containers(d.Spec.Template.Spec.Containers)

@@ -8,6 +8,8 @@ import (
 	v2 "k8s.io/api/autoscaling/v2"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"keelson.dev/keelson/internal/api/rowtest"
 )
 
 const ref = `scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}`
@@ -42,22 +44,22 @@ func TestValidation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := autoscalers()
-			expect(t, r.Validate(object(t, r, `{spec: {`+c.spec+`}}`)), c.want...)
+			rowtest.Expect(t, r.Validate(rowtest.Object(t, r, `{spec: {`+c.spec+`}}`)), c.want...)
 		})
 	}
 }
 
 func TestUpdateKeepsABadReference(t *testing.T) {
 	for _, r := range Resources() {
-		old := object(t, r, `{spec: {scaleTargetRef: {kind: Deployment, name: d}, maxReplicas: 1}}`)
-		expect(t, r.Validate(old), `spec.scaleTargetRef.apiVersion: Invalid value: "": apiVersion must specify API group`)
-		expect(t, r.ValidateUpdate(old, old))
+		old := rowtest.Object(t, r, `{spec: {scaleTargetRef: {kind: Deployment, name: d}, maxReplicas: 1}}`)
+		rowtest.Expect(t, r.Validate(old), `spec.scaleTargetRef.apiVersion: Invalid value: "": apiVersion must specify API group`)
+		rowtest.Expect(t, r.ValidateUpdate(old, old))
 	}
 }
 
 func TestGeneration(t *testing.T) {
 	r := autoscalers()
-	old := object(t, r, `{spec: {`+ref+`, maxReplicas: 1}}`).(*v2.HorizontalPodAutoscaler)
+	old := rowtest.Object(t, r, `{spec: {`+ref+`, maxReplicas: 1}}`).(*v2.HorizontalPodAutoscaler)
 	r.PrepareForCreate(old)
 	next := old.DeepCopy()
 	next.Spec.MaxReplicas = 2
@@ -68,7 +70,7 @@ func TestGeneration(t *testing.T) {
 }
 
 func TestBehaviorDefaults(t *testing.T) {
-	a := object(t, autoscalers(), `{spec: {`+ref+`, maxReplicas: 1, behavior: {scaleDown: {selectPolicy: Disabled}}}}`).(*v2.HorizontalPodAutoscaler)
+	a := rowtest.Object(t, autoscalers(), `{spec: {`+ref+`, maxReplicas: 1, behavior: {scaleDown: {selectPolicy: Disabled}}}}`).(*v2.HorizontalPodAutoscaler)
 	up, down := a.Spec.Behavior.ScaleUp, a.Spec.Behavior.ScaleDown
 	if *up.StabilizationWindowSeconds != 0 || *up.SelectPolicy != "Max" || len(up.Policies) != 2 {
 		t.Errorf("scale up is %+v", up)
@@ -80,7 +82,7 @@ func TestBehaviorDefaults(t *testing.T) {
 
 // What v1 has no field for survives a round through it.
 func TestRoundThroughV1(t *testing.T) {
-	hub := object(t, autoscalers(), `
+	hub := rowtest.Object(t, autoscalers(), `
 metadata: {name: a, annotations: {mine: kept}}
 spec:
   `+ref+`
@@ -123,7 +125,7 @@ status:
 
 func TestV1KeepsStatusAndSpecApart(t *testing.T) {
 	r := autoscalersV1()
-	old := object(t, r, `{metadata: {annotations: {`+conditionsAnnotation+`: "[]", `+metricsAnnotation+`: "[]"}}, spec: {`+ref+`, maxReplicas: 3}}`)
+	old := rowtest.Object(t, r, `{metadata: {annotations: {`+conditionsAnnotation+`: "[]", `+metricsAnnotation+`: "[]"}}, spec: {`+ref+`, maxReplicas: 3}}`)
 	with := func(key, value string) *v1.HorizontalPodAutoscaler {
 		a := old.DeepCopyObject().(*v1.HorizontalPodAutoscaler)
 		a.Annotations[key] = value
@@ -144,14 +146,14 @@ func TestV1KeepsStatusAndSpecApart(t *testing.T) {
 	if status.Annotations[metricsAnnotation] != "[]" {
 		t.Error("a status update changes the spec in an annotation")
 	}
-	expect(t, r.Validate(old))
+	rowtest.Expect(t, r.Validate(old))
 	if errs := r.Validate(with(metricsAnnotation, "{")); len(errs) != 1 {
 		t.Errorf("errors of an unreadable annotation are %v", errs)
 	}
 }
 
 func TestTable(t *testing.T) {
-	a := object(t, autoscalers(), `
+	a := rowtest.Object(t, autoscalers(), `
 spec:
   `+ref+`
   maxReplicas: 5

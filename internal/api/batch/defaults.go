@@ -2,20 +2,18 @@ package batch
 
 import (
 	"maps"
+	"math"
 
 	v1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 func setJobDefaults(j *v1.Job) {
-	setJobSpecDefaults(&j.Spec)
-	if len(j.Labels) == 0 {
-		j.Labels = maps.Clone(j.Spec.Template.Labels)
-	}
-}
-
-func setJobSpecDefaults(s *v1.JobSpec) {
+	s := &j.Spec
 	// With neither given it is a job of one pod; with parallelism alone it
 	// is a work queue, whose completions stay open.
 	if s.Completions == nil && s.Parallelism == nil {
@@ -26,24 +24,30 @@ func setJobSpecDefaults(s *v1.JobSpec) {
 	setDefault(&s.Suspend, false)
 	setDefault(&s.ManualSelector, false)
 	setDefault(&s.PodReplacementPolicy, podReplacement(s))
-	if s.BackoffLimit == nil {
-		if s.BackoffLimitPerIndex != nil {
-			// The limit of each index decides; the whole is unlimited.
-			s.BackoffLimit = ptr.To[int32](1<<31 - 1)
-		} else {
-			s.BackoffLimit = ptr.To[int32](6)
-		}
+	if s.BackoffLimitPerIndex != nil {
+		// The limit of each index decides; the whole is unlimited.
+		setDefault(&s.BackoffLimit, math.MaxInt32)
 	}
+	setDefault(&s.BackoffLimit, 6)
+	if len(j.Labels) == 0 {
+		j.Labels = maps.Clone(s.Template.Labels)
+	}
+	setSharedDefaults(s)
+}
+
+// setSharedDefaults fills in what a job and a CronJob's template of jobs have
+// filled in alike. The rest of such a template stays open until it is a job.
+func setSharedDefaults(s *v1.JobSpec) {
 	if s.PodFailurePolicy != nil {
 		for i := range s.PodFailurePolicy.Rules {
 			for j := range s.PodFailurePolicy.Rules[i].OnPodConditions {
 				if c := &s.PodFailurePolicy.Rules[i].OnPodConditions[j]; c.Status == "" {
-					c.Status = "True"
+					c.Status = corev1.ConditionTrue
 				}
 			}
 		}
 	}
-	setTemplateDefaults(&s.Template)
+	podspec.SetDefaultsPodTemplate(&s.Template)
 }
 
 func podReplacement(s *v1.JobSpec) v1.PodReplacementPolicy {
@@ -60,7 +64,7 @@ func setCronJobDefaults(c *v1.CronJob) {
 	setDefault(&c.Spec.Suspend, false)
 	setDefault(&c.Spec.SuccessfulJobsHistoryLimit, 3)
 	setDefault(&c.Spec.FailedJobsHistoryLimit, 1)
-	setJobSpecDefaults(&c.Spec.JobTemplate.Spec)
+	setSharedDefaults(&c.Spec.JobTemplate.Spec)
 }
 
 func setDefault[T any](p **T, v T) {
@@ -69,29 +73,44 @@ func setDefault[T any](p **T, v T) {
 	}
 }
 
+// dropDisabled drops what only the feature WorkloadWithJob, alpha and off,
+// would give a meaning.
+func dropDisabled(s, old *v1.JobSpec) {
+	if old == nil || old.Scheduling == nil {
+		s.Scheduling = nil
+	}
+}
+
+// The labels by which a job's pods are known; the older names are the first.
+var (
+	nameLabels = []string{"job-name", v1.JobNameLabel}
+	uidLabels  = []string{"controller-uid", v1.ControllerUidLabel}
+)
+
 // generateSelector gives a job a selector of its own UID, unless the user
-// manages the selector.
+// manages the selector. What the user has set stays, for validation to judge.
 func generateSelector(j *v1.Job) {
 	if ptr.Deref(j.Spec.ManualSelector, false) {
 		return
 	}
-	if j.Spec.Template.Labels == nil {
-		j.Spec.Template.Labels = map[string]string{}
+	labels := &j.Spec.Template.Labels
+	for _, key := range nameLabels {
+		setLabel(labels, key, j.Name)
 	}
-	labels := j.Spec.Template.Labels
-	for _, key := range []string{v1.ControllerUidLabel, "controller-uid"} {
-		labels[key] = string(j.UID)
-	}
-	for _, key := range []string{v1.JobNameLabel, "job-name"} {
-		labels[key] = j.Name
+	for _, key := range uidLabels {
+		setLabel(labels, key, string(j.UID))
 	}
 	if j.Spec.Selector == nil {
 		j.Spec.Selector = &metav1.LabelSelector{}
 	}
-	if j.Spec.Selector.MatchLabels == nil {
-		j.Spec.Selector.MatchLabels = map[string]string{}
+	setLabel(&j.Spec.Selector.MatchLabels, v1.ControllerUidLabel, string(j.UID))
+}
+
+func setLabel(m *map[string]string, key, value string) {
+	if *m == nil {
+		*m = map[string]string{}
 	}
-	if _, ok := j.Spec.Selector.MatchLabels[v1.ControllerUidLabel]; !ok {
-		j.Spec.Selector.MatchLabels[v1.ControllerUidLabel] = string(j.UID)
+	if _, ok := (*m)[key]; !ok {
+		(*m)[key] = value
 	}
 }

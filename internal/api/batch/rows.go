@@ -2,7 +2,6 @@ package batch
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/batch/v1"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/row"
@@ -44,16 +44,29 @@ func jobs() *api.Resource {
 	}
 	// Until propagation policies existed, deleting a Job left its pods.
 	r.OrphanByDefault = true
+	r.DeleteWarning = "child pods are preserved by default when jobs are deleted; " +
+		"set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"
 	r.FieldLabels = []string{"status.successful"}
 	return row.New(r, row.Kind[*v1.Job]{
-		Generation:           true,
-		Spec:                 func(j *v1.Job) any { return &j.Spec },
-		Status:               func(j *v1.Job) any { return &j.Status },
-		Default:              setJobDefaults,
-		PrepareForCreate:     generateSelector,
+		Generation: true,
+		Spec:       func(j *v1.Job) any { return &j.Spec },
+		Status:     func(j *v1.Job) any { return &j.Status },
+		Default:    setJobDefaults,
+		PrepareForCreate: func(j *v1.Job) {
+			generateSelector(j)
+			dropDisabled(&j.Spec, nil)
+		},
+		PrepareForUpdate:     func(j, old *v1.Job) { dropDisabled(&j.Spec, &old.Spec) },
 		Validate:             validateJob,
 		ValidateUpdate:       validateJobUpdate,
 		ValidateStatusUpdate: validateJobStatusUpdate,
+		Warnings:             jobWarnings,
+		UpdateWarnings: func(j, old *v1.Job) []string {
+			if j.Generation == old.Generation {
+				return nil
+			}
+			return jobSpecWarnings(&j.Spec, field.NewPath("spec"))
+		},
 		Fields: func(j *v1.Job) fields.Set {
 			return fields.Set{"status.successful": fmt.Sprint(j.Status.Succeeded)}
 		},
@@ -79,7 +92,7 @@ func jobCells(j *v1.Job, now time.Time) []any {
 		}
 		took = duration.HumanDuration(end.Sub(start.Time))
 	}
-	names, images := containers(j.Spec.Template.Spec.Containers)
+	names, images := row.Containers(j.Spec.Template.Spec.Containers)
 	return []any{j.Name, jobStatus(j), completions, took, row.Created(j, now), names, images, metav1.FormatLabelSelector(j.Spec.Selector)}
 }
 
@@ -109,18 +122,6 @@ func jobStatus(j *v1.Job) string {
 	return "Running"
 }
 
-func containers(list []corev1.Container) (names, images string) {
-	var n, i []string
-	for _, c := range list {
-		n, i = append(n, c.Name), append(i, c.Image)
-	}
-	return strings.Join(n, ","), strings.Join(i, ",")
-}
-
-// cronJobNameLength leaves room for the eleven characters that the
-// controller appends to make a Job's name.
-const cronJobNameLength = 52
-
 func cronJobs() *api.Resource {
 	spec, status := v1.CronJobSpec{}.SwaggerDoc(), v1.CronJobStatus{}.SwaggerDoc()
 	r := api.Resource{
@@ -148,13 +149,16 @@ func cronJobs() *api.Resource {
 	}
 	r.ValidateName = apivalidation.NameIsDNSSubdomain
 	return row.New(r, row.Kind[*v1.CronJob]{
-		Generation:     true,
-		Spec:           func(c *v1.CronJob) any { return &c.Spec },
-		Status:         func(c *v1.CronJob) any { return &c.Status },
-		Default:        setCronJobDefaults,
-		Validate:       validateCronJob,
-		ValidateUpdate: validateCronJobUpdate,
-		Warnings:       cronJobWarnings,
+		Generation:       true,
+		Spec:             func(c *v1.CronJob) any { return &c.Spec },
+		Status:           func(c *v1.CronJob) any { return &c.Status },
+		Default:          setCronJobDefaults,
+		PrepareForCreate: func(c *v1.CronJob) { dropDisabled(&c.Spec.JobTemplate.Spec, nil) },
+		PrepareForUpdate: func(c, old *v1.CronJob) { dropDisabled(&c.Spec.JobTemplate.Spec, &old.Spec.JobTemplate.Spec) },
+		Validate:         validateCronJob,
+		ValidateUpdate:   validateCronJobUpdate,
+		Warnings:         cronJobWarnings,
+		UpdateWarnings:   cronJobUpdateWarnings,
 		Cells: func(c *v1.CronJob, now time.Time) []any {
 			last := "<none>"
 			if c.Status.LastScheduleTime != nil {
@@ -164,7 +168,7 @@ func cronJobs() *api.Resource {
 			if c.Spec.TimeZone != nil {
 				zone = *c.Spec.TimeZone
 			}
-			names, images := containers(c.Spec.JobTemplate.Spec.Template.Spec.Containers)
+			names, images := row.Containers(c.Spec.JobTemplate.Spec.Template.Spec.Containers)
 			return []any{
 				c.Name, c.Spec.Schedule, zone, printBool(c.Spec.Suspend), int64(len(c.Status.Active)), last, row.Created(c, now),
 				names, images, metav1.FormatLabelSelector(c.Spec.JobTemplate.Spec.Selector),

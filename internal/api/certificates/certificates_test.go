@@ -14,6 +14,8 @@ import (
 	v1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/internal/api/rowtest"
 )
 
 func key(t *testing.T) *ecdsa.PrivateKey {
@@ -76,17 +78,17 @@ func TestValidation(t *testing.T) {
 			`spec.expirationSeconds: Invalid value: 5: may not specify a duration less than 600 seconds (10 minutes)`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			expect(t, find(t, "certificatesigningrequests").Validate(request(t, c.change)), c.want...)
+			rowtest.Expect(t, rowtest.Find(t, Resources(), "certificatesigningrequests").Validate(request(t, c.change)), c.want...)
 		})
 	}
 	bad := request(t, func(c *v1.CertificateSigningRequest) { c.Spec.Request = []byte("x") })
-	if errs := find(t, "certificatesigningrequests").Validate(bad); len(errs) != 1 || errs[0].Detail != "PEM block type must be CERTIFICATE REQUEST" {
+	if errs := rowtest.Find(t, Resources(), "certificatesigningrequests").Validate(bad); len(errs) != 1 || errs[0].Detail != "PEM block type must be CERTIFICATE REQUEST" {
 		t.Errorf("errors of a request that is not PEM are %v", errs)
 	}
 }
 
 func TestRequesterIsTheServersToSay(t *testing.T) {
-	r := find(t, "certificatesigningrequests")
+	r := rowtest.Find(t, Resources(), "certificatesigningrequests")
 	c := request(t, func(c *v1.CertificateSigningRequest) {
 		c.Spec.Username, c.Spec.Groups = "system:admin", []string{"system:masters"}
 	})
@@ -101,7 +103,7 @@ func TestRequesterIsTheServersToSay(t *testing.T) {
 }
 
 func TestUpdates(t *testing.T) {
-	r := find(t, "certificatesigningrequests")
+	r := rowtest.Find(t, Resources(), "certificatesigningrequests")
 	old := request(t, nil)
 	with := func(cert []byte, types ...v1.RequestConditionType) *v1.CertificateSigningRequest {
 		c := old.DeepCopy()
@@ -113,34 +115,34 @@ func TestUpdates(t *testing.T) {
 	}
 	approved := with(nil, v1.CertificateApproved)
 	r.Updates["approval"].PrepareForUpdate(approved, old)
-	expect(t, r.Updates["approval"].ValidateUpdate(approved, old))
+	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(approved, old))
 	if approved.Status.Conditions[0].LastUpdateTime.IsZero() || approved.Status.Conditions[0].LastTransitionTime.IsZero() {
 		t.Error("an approval has no times")
 	}
 
 	byStatus := with(nil, v1.CertificateApproved)
 	r.Status.PrepareForUpdate(byStatus, old)
-	expect(t, r.Status.ValidateUpdate(byStatus, old), `status.conditions: Forbidden: updates may not add a condition of type "Approved"`)
+	rowtest.Expect(t, r.Status.ValidateUpdate(byStatus, old), `status.conditions: Forbidden: updates may not add a condition of type "Approved"`)
 
 	issued := approved.DeepCopy()
 	issued.Status.Certificate = certificate(t)
 	r.Status.PrepareForUpdate(issued, approved)
-	expect(t, r.Status.ValidateUpdate(issued, approved))
+	rowtest.Expect(t, r.Status.ValidateUpdate(issued, approved))
 	if got := r.Cells(issued, time.Now())[5]; got != "Approved,Issued" {
 		t.Errorf("the condition is %q", got)
 	}
 
 	again := issued.DeepCopy()
 	again.Status.Certificate = certificate(t)
-	expect(t, r.Status.ValidateUpdate(again, issued), `status.certificate: Forbidden: updates may not modify existing certificate content`)
+	rowtest.Expect(t, r.Status.ValidateUpdate(again, issued), `status.certificate: Forbidden: updates may not modify existing certificate content`)
 
 	both := approved.DeepCopy()
 	both.Status.Conditions = append(both.Status.Conditions, condition(v1.CertificateDenied))
-	expect(t, r.Updates["approval"].ValidateUpdate(both, approved), `status.conditions[1].type: Invalid value: "Denied": Approved and Denied conditions are mutually exclusive`)
+	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(both, approved), `status.conditions[1].type: Invalid value: "Denied": Approved and Denied conditions are mutually exclusive`)
 
 	taken := approved.DeepCopy()
 	taken.Status.Conditions = nil
-	expect(t, r.Updates["approval"].ValidateUpdate(taken, approved), `status.conditions: Forbidden: updates may not remove a condition of type "Approved"`)
+	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(taken, approved), `status.conditions: Forbidden: updates may not remove a condition of type "Approved"`)
 
 	main := old.DeepCopy()
 	main.Spec.SignerName = "example.com/other"

@@ -69,8 +69,10 @@ func pods() *api.Resource {
 		},
 		ValidateStatusUpdate: podspec.ValidatePodStatusUpdate,
 		Warnings:             podspec.Warnings,
-		Fields:               podFields,
-		Cells:                podCells,
+		// Updates are made by machines, which nobody reads the warnings of.
+		UpdateWarnings: func(_, _ *v1.Pod) []string { return nil },
+		Fields:         podFields,
+		Cells:          podCells,
 	})
 }
 

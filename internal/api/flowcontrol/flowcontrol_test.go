@@ -7,6 +7,8 @@ import (
 	v1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
+
+	"keelson.dev/keelson/internal/api/rowtest"
 )
 
 func TestValidation(t *testing.T) {
@@ -43,15 +45,15 @@ func TestValidation(t *testing.T) {
 			`spec.limited.limitResponse.queuing.handSize: Invalid value: 8: should not be greater than queues (4)`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := find(t, c.resource)
-			expect(t, r.Validate(object(t, r, c.object)), c.want...)
+			r := rowtest.Find(t, Resources(), c.resource)
+			rowtest.Expect(t, r.Validate(rowtest.Object(t, r, c.object)), c.want...)
 		})
 	}
 }
 
 // The objects that every cluster has are good by these rules, and fixed.
 func TestBootstrapObjects(t *testing.T) {
-	schemas, levels := find(t, "flowschemas"), find(t, "prioritylevelconfigurations")
+	schemas, levels := rowtest.Find(t, Resources(), "flowschemas"), rowtest.Find(t, Resources(), "prioritylevelconfigurations")
 	check := func(r interface{ GetName() string }, validate func() int) {
 		if n := validate(); n > 0 {
 			t.Errorf("%s has %d errors", r.GetName(), n)
@@ -65,7 +67,7 @@ func TestBootstrapObjects(t *testing.T) {
 	}
 	exempt := bootstrap.MandatoryPriorityLevelConfigurationExempt.DeepCopy()
 	exempt.Spec.Exempt.NominalConcurrencyShares = new(int32(7))
-	expect(t, levels.Validate(runtime.Object(exempt)))
+	rowtest.Expect(t, levels.Validate(runtime.Object(exempt)))
 	schema := bootstrap.MandatoryFlowSchemaCatchAll.DeepCopy()
 	schema.Spec.MatchingPrecedence--
 	if errs := schemas.Validate(schema); len(errs) != 1 || errs[0].Detail != "spec of 'catch-all' must equal the fixed value" {
@@ -74,8 +76,8 @@ func TestBootstrapObjects(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	r := find(t, "prioritylevelconfigurations")
-	p := object(t, r, `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {}}}}}`).(*v1.PriorityLevelConfiguration)
+	r := rowtest.Find(t, Resources(), "prioritylevelconfigurations")
+	p := rowtest.Object(t, r, `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {}}}}}`).(*v1.PriorityLevelConfiguration)
 	cells := r.Cells(p, time.Now())
 	for i, want := range []any{"l", "Limited", int64(30), int64(64), int64(8), int64(50)} {
 		if cells[i] != want {

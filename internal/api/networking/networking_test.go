@@ -6,6 +6,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/networking/v1"
+
+	"keelson.dev/keelson/internal/api/rowtest"
 )
 
 func TestValidation(t *testing.T) {
@@ -52,8 +54,8 @@ func TestValidation(t *testing.T) {
 		"range of nothing": {"servicecidrs", `{}`, []string{`spec.cidrs: Required value: at least one CIDR required`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := find(t, c.resource)
-			expect(t, r.Validate(object(t, r, c.object)), c.want...)
+			r := rowtest.Find(t, Resources(), c.resource)
+			rowtest.Expect(t, r.Validate(rowtest.Object(t, r, c.object)), c.want...)
 		})
 	}
 }
@@ -73,14 +75,14 @@ func TestUpdates(t *testing.T) {
 			`spec.cidrs: Invalid value: ["10.1.0.0/16"]: field is immutable`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := find(t, c.resource)
-			expect(t, r.ValidateUpdate(object(t, r, c.object), object(t, r, c.old)), c.want...)
+			r := rowtest.Find(t, Resources(), c.resource)
+			rowtest.Expect(t, r.ValidateUpdate(rowtest.Object(t, r, c.object), rowtest.Object(t, r, c.old)), c.want...)
 		})
 	}
 }
 
 func TestNamesOfAddresses(t *testing.T) {
-	valid := find(t, "ipaddresses").ValidateName
+	valid := rowtest.Find(t, Resources(), "ipaddresses").ValidateName
 	for name, good := range map[string]bool{
 		"10.0.0.1": true, "fd00::1": true, "10.0.0.01": false, "FD00::1": false, "::ffff:1.2.3.4": false, "x": false,
 	} {
@@ -91,16 +93,16 @@ func TestNamesOfAddresses(t *testing.T) {
 }
 
 func TestNetworkPolicyDefaults(t *testing.T) {
-	r := find(t, "networkpolicies")
-	p := object(t, r, `{spec: {podSelector: {}, egress: [{ports: [{port: 53}]}]}}`).(*v1.NetworkPolicy)
+	r := rowtest.Find(t, Resources(), "networkpolicies")
+	p := rowtest.Object(t, r, `{spec: {podSelector: {}, egress: [{ports: [{port: 53}]}]}}`).(*v1.NetworkPolicy)
 	if !slices.Equal(p.Spec.PolicyTypes, []v1.PolicyType{"Ingress", "Egress"}) || *p.Spec.Egress[0].Ports[0].Protocol != "TCP" {
 		t.Errorf("the policy is %+v", p.Spec)
 	}
 }
 
 func TestIngressTable(t *testing.T) {
-	r := find(t, "ingresses")
-	i := object(t, r, `{metadata: {name: i}, spec: {tls: [{}], rules: [{host: a}, {host: b}, {host: c}, {host: d}]}, status: {loadBalancer: {ingress: [{ip: 2.2.2.2}, {ip: 1.1.1.1}]}}}`)
+	r := rowtest.Find(t, Resources(), "ingresses")
+	i := rowtest.Object(t, r, `{metadata: {name: i}, spec: {tls: [{}], rules: [{host: a}, {host: b}, {host: c}, {host: d}]}, status: {loadBalancer: {ingress: [{ip: 2.2.2.2}, {ip: 1.1.1.1}]}}}`)
 	want := []any{"i", "<none>", "a,b,c + 1 more...", "1.1.1.1,2.2.2.2", "80, 443", "<unknown>"}
 	if got := r.Cells(i, time.Now()); !slices.Equal(got, want) {
 		t.Errorf("cells are %v, want %v", got, want)

@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/internal/api/rowtest"
 )
 
 func TestValidation(t *testing.T) {
@@ -39,23 +41,23 @@ func TestValidation(t *testing.T) {
 		"template": {"resourceclaimtemplates", `{spec: {spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c}}]}}}}`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := find(t, c.resource)
-			expect(t, r.Validate(object(t, r, c.object)), c.want...)
+			r := rowtest.Find(t, Resources(), c.resource)
+			rowtest.Expect(t, r.Validate(rowtest.Object(t, r, c.object)), c.want...)
 		})
 	}
 }
 
 func TestSelectorThatDoesNotCompile(t *testing.T) {
-	r := find(t, "deviceclasses")
-	errs := r.Validate(object(t, r, `{spec: {selectors: [{cel: {expression: "device.driver =="}}]}}`))
+	r := rowtest.Find(t, Resources(), "deviceclasses")
+	errs := r.Validate(rowtest.Object(t, r, `{spec: {selectors: [{cel: {expression: "device.driver =="}}]}}`))
 	if len(errs) != 1 || !strings.HasPrefix(errs[0].Detail, "compilation failed: ") {
 		t.Errorf("errors are %v", errs)
 	}
 }
 
 func TestClaimStatus(t *testing.T) {
-	r := find(t, "resourceclaims")
-	old := object(t, r, `{spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c}}]}}}`).(*v1.ResourceClaim)
+	r := rowtest.Find(t, Resources(), "resourceclaims")
+	old := rowtest.Object(t, r, `{spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c}}]}}}`).(*v1.ResourceClaim)
 	state := func(c *v1.ResourceClaim) any { return r.Cells(c, time.Now())[1] }
 	if state(old) != "pending" {
 		t.Errorf("a new claim is %v", state(old))
@@ -63,14 +65,14 @@ func TestClaimStatus(t *testing.T) {
 	pod := v1.ResourceClaimConsumerReference{Resource: "pods", Name: "p", UID: "1"}
 	early := old.DeepCopy()
 	early.Status.ReservedFor = []v1.ResourceClaimConsumerReference{pod}
-	expect(t, r.Status.ValidateUpdate(early, old), "status.reservedFor: Forbidden: may not be specified when `allocated` is not set")
+	rowtest.Expect(t, r.Status.ValidateUpdate(early, old), "status.reservedFor: Forbidden: may not be specified when `allocated` is not set")
 
 	allocated := old.DeepCopy()
 	allocated.Status.Allocation = &v1.AllocationResult{Devices: v1.DeviceAllocationResult{Results: []v1.DeviceRequestAllocationResult{
 		{Request: "r", Driver: "d", Pool: "p", Device: "gpu-0"},
 	}}}
 	allocated.Status.ReservedFor = early.Status.ReservedFor
-	expect(t, r.Status.ValidateUpdate(allocated, old))
+	rowtest.Expect(t, r.Status.ValidateUpdate(allocated, old))
 	if state(allocated) != "allocated,reserved" {
 		t.Errorf("the claim is %v", state(allocated))
 	}
@@ -84,7 +86,7 @@ func TestClaimStatus(t *testing.T) {
 	dying := allocated.DeepCopy()
 	dying.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	dying.Status.ReservedFor = append(dying.Status.ReservedFor, v1.ResourceClaimConsumerReference{Resource: "pods", Name: "q", UID: "2"})
-	expect(t, r.Status.ValidateUpdate(dying, allocated), "status.reservedFor: Forbidden: new entries may not be added while `deletionTimestamp` or `deallocationRequested` are set")
+	rowtest.Expect(t, r.Status.ValidateUpdate(dying, allocated), "status.reservedFor: Forbidden: new entries may not be added while `deletionTimestamp` or `deallocationRequested` are set")
 
 	freed := allocated.DeepCopy()
 	freed.Status.Allocation, freed.Status.Devices = nil, []v1.AllocatedDeviceStatus{{Driver: "d", Pool: "p", Device: "gpu-0"}}
@@ -95,7 +97,7 @@ func TestClaimStatus(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
-	c := object(t, find(t, "resourceclaims"), `{spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c, tolerations: [{key: k}]}}]}}}`).(*v1.ResourceClaim)
+	c := rowtest.Object(t, rowtest.Find(t, Resources(), "resourceclaims"), `{spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c, tolerations: [{key: k}]}}]}}}`).(*v1.ResourceClaim)
 	if e := c.Spec.Devices.Requests[0].Exactly; e.AllocationMode != "ExactCount" || e.Count != 1 || e.Tolerations[0].Operator != "Equal" {
 		t.Errorf("the request is %+v", e)
 	}

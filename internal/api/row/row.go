@@ -38,10 +38,13 @@ type Kind[T Object] struct {
 	ValidateUpdate       func(obj, old T) field.ErrorList
 	PrepareStatusUpdate  func(obj, old T)
 	ValidateStatusUpdate func(obj, old T) field.ErrorList
-	Warnings             func(T) []string
-	TTL                  func(T) time.Duration
-	Fields               func(T) fields.Set
-	Cells                func(T, time.Time) []any
+	// Warnings are those of a creation, and of an update unless there are
+	// UpdateWarnings.
+	Warnings       func(T) []string
+	UpdateWarnings func(obj, old T) []string
+	TTL            func(T) time.Duration
+	Fields         func(T) fields.Set
+	Cells          func(T, time.Time) []any
 }
 
 // New completes r with the functions of k.
@@ -55,8 +58,8 @@ func New[T Object](r api.Resource, k Kind[T]) *api.Resource {
 		r.Validate = func(obj runtime.Object) field.ErrorList { return k.Validate(obj.(T)) }
 	}
 	r.ValidateUpdate = untyped(k.ValidateUpdate)
-	if k.Warnings != nil {
-		r.Warnings = func(obj, _ runtime.Object) []string { return k.Warnings(obj.(T)) }
+	if k.Warnings != nil || k.UpdateWarnings != nil {
+		r.Warnings = k.warnings
 	}
 	if k.TTL != nil {
 		r.TTL = func(obj runtime.Object) time.Duration { return k.TTL(obj.(T)) }
@@ -81,6 +84,16 @@ func untyped[T Object](f func(obj, old T) field.ErrorList) func(obj, old runtime
 		return nil
 	}
 	return func(obj, old runtime.Object) field.ErrorList { return f(obj.(T), old.(T)) }
+}
+
+func (k *Kind[T]) warnings(obj, old runtime.Object) []string {
+	switch {
+	case old != nil && k.UpdateWarnings != nil:
+		return k.UpdateWarnings(obj.(T), old.(T))
+	case k.Warnings != nil:
+		return k.Warnings(obj.(T))
+	}
+	return nil
 }
 
 func (k *Kind[T]) prepareForCreate(obj T) {

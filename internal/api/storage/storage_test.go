@@ -6,6 +6,8 @@ import (
 
 	v1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"keelson.dev/keelson/internal/api/rowtest"
 )
 
 func TestValidation(t *testing.T) {
@@ -41,8 +43,8 @@ func TestValidation(t *testing.T) {
 			`parameters: Required value: must contain at least one key/value pair`}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := find(t, c.resource)
-			expect(t, r.Validate(object(t, r, c.object)), c.want...)
+			r := rowtest.Find(t, Resources(), c.resource)
+			rowtest.Expect(t, r.Validate(rowtest.Object(t, r, c.object)), c.want...)
 		})
 	}
 }
@@ -61,23 +63,23 @@ func TestUpdates(t *testing.T) {
 		"node may change an allocatable":    {"csinodes", `{spec: {drivers: [{name: d, nodeID: n}]}}`, `{spec: {drivers: [{name: d, nodeID: n, allocatable: {count: 3}}]}}`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := find(t, c.resource)
-			expect(t, r.ValidateUpdate(object(t, r, c.object), object(t, r, c.old)), c.want...)
+			r := rowtest.Find(t, Resources(), c.resource)
+			rowtest.Expect(t, r.ValidateUpdate(rowtest.Object(t, r, c.object), rowtest.Object(t, r, c.old)), c.want...)
 		})
 	}
 }
 
 func TestDefaultClassIsMarked(t *testing.T) {
-	r := find(t, "storageclasses")
-	cells := r.Cells(object(t, r, `{metadata: {name: a, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}, provisioner: x}`), time.Now())
+	r := rowtest.Find(t, Resources(), "storageclasses")
+	cells := r.Cells(rowtest.Object(t, r, `{metadata: {name: a, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}, provisioner: x}`), time.Now())
 	if cells[0] != "a (default)" || cells[2] != "Delete" || cells[3] != "Immediate" || cells[4] != false {
 		t.Errorf("cells are %v", cells)
 	}
 }
 
 func TestStatusOfAttachment(t *testing.T) {
-	r := find(t, "volumeattachments")
-	obj := object(t, r, `{spec: {attacher: a, nodeName: node, source: {persistentVolumeName: pv}}, status: {attached: true}}`).(*v1.VolumeAttachment)
+	r := rowtest.Find(t, Resources(), "volumeattachments")
+	obj := rowtest.Object(t, r, `{spec: {attacher: a, nodeName: node, source: {persistentVolumeName: pv}}, status: {attached: true}}`).(*v1.VolumeAttachment)
 	r.PrepareForCreate(obj)
 	if obj.Status.Attached {
 		t.Error("a new attachment may say that it is attached")
