@@ -2,12 +2,14 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,20 +42,44 @@ func paceCollector() {
 	set(nil)
 }
 
-// releaseStart gives back what only the start needed: free memory of the heap,
-// and the pages of the program itself. Its pages are files' pages: those that
-// are used again are mapped again, from the page cache.
-func releaseStart() {
+// releasePeriod is how often the pages of the program are given back. Mapping
+// those again that are in use costs a few milliseconds of the processor.
+const releasePeriod = 10 * time.Second
+
+// keepSmall gives back what only the start needed of the heap, and then, from
+// time to time, the pages of the program: of 100 MB of code and tables, most
+// are needed once in a while. Pages that are used again are mapped again, from
+// the machine's page cache.
+func keepSmall(ctx context.Context) {
 	debug.FreeOSMemory()
+	ranges := program()
+	for {
+		for _, r := range ranges {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, r.begin, r.end-r.begin, unix.MADV_DONTNEED)
+		}
+		select {
+		case <-time.After(releasePeriod):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+type addresses struct{ begin, end uintptr }
+
+// program is where the program's file is mapped and not written; nothing where
+// there is no /proc to tell.
+func program() []addresses {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return // there is no /proc: nothing is lost but memory
+		return nil
 	}
 	maps, err := os.Open("/proc/self/maps")
 	if err != nil {
-		return
+		return nil
 	}
 	defer maps.Close()
+	var out []addresses
 	for lines := bufio.NewScanner(maps); lines.Scan(); {
 		f := strings.Fields(lines.Text())
 		// Written pages are the process's own, and stay.
@@ -63,9 +89,9 @@ func releaseStart() {
 		from, to, _ := strings.Cut(f[0], "-")
 		begin, err1 := strconv.ParseUint(from, 16, 64)
 		end, err2 := strconv.ParseUint(to, 16, 64)
-		if err1 != nil || err2 != nil {
-			continue
+		if err1 == nil && err2 == nil {
+			out = append(out, addresses{uintptr(begin), uintptr(end)})
 		}
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(begin), uintptr(end-begin), unix.MADV_DONTNEED)
 	}
+	return out
 }

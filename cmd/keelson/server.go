@@ -226,8 +226,7 @@ func serve(ctx context.Context, f serverFlags) error {
 		}
 	}
 	fmt.Printf("ready            %8s  API server on %s\n", time.Since(begin).Round(100*time.Microsecond), c.Address)
-	// What only the start needed goes back to the machine.
-	time.AfterFunc(2*time.Second, releaseStart)
+	time.AfterFunc(2*time.Second, func() { keepSmall(ctx) })
 	select {
 	case <-ctx.Done():
 	case <-c.Done():
