@@ -52,7 +52,12 @@ func fishServer(t *testing.T, proxyCA []byte, down *atomic.Bool) *httptest.Serve
 		b, _ := json.Marshal(map[string]any{"user": r.Header.Get("X-Remote-User"), "groups": r.Header["X-Remote-Group"], "authorization": r.Header.Get("Authorization"), "query": r.URL.RawQuery})
 		answer(w, string(b))
 	})
+	var asked atomic.Bool
 	mux.HandleFunc("/openapi/v2", func(w http.ResponseWriter, _ *http.Request) {
+		if !asked.Swap(true) {
+			http.Error(w, "not yet", http.StatusInternalServerError)
+			return
+		}
 		w.Header().Set("ETag", `"one"`)
 		answer(w, `{"swagger":"2.0","info":{"title":"fish","version":"1"},"paths":{"/apis/fish.example.com/v1/trout":{"get":{"operationId":"listTrout","responses":{"200":{"description":"OK","schema":{"$ref":"#/definitions/com.example.fish.Trout"}}}}},
 			"/healthz":{"get":{"operationId":"health","responses":{"200":{"description":"OK"}}}}},"definitions":{"com.example.fish.Trout":{"type":"object","description":"a fish"}}}`)
@@ -171,9 +176,14 @@ func TestAnotherServerServesAGroup(t *testing.T) {
 		t.Errorf("a user without rights got %v", err)
 	}
 
-	// Its documents are among ours.
-	v2, err := raw(c.Config, "/openapi/v2")
-	if err != nil || !strings.Contains(v2, `"com.example.fish.Trout"`) || !strings.Contains(v2, `"/api/v1/namespaces/{namespace}/pods"`) {
+	// Its documents are among ours. That it did not have one at once has not kept
+	// it from being available.
+	var v2 string
+	err = wait.PollUntilContextCancel(ctx, 5*time.Millisecond, true, func(context.Context) (bool, error) {
+		v2, err = raw(c.Config, "/openapi/v2")
+		return err != nil || strings.Contains(v2, `"com.example.fish.Trout"`), err
+	})
+	if err != nil || !strings.Contains(v2, `"/api/v1/namespaces/{namespace}/pods"`) {
 		t.Errorf("openapi/v2 of %d bytes lacks the server's or our own, %v", len(v2), err)
 	}
 	v3, err := raw(c.Config, "/openapi/v3")

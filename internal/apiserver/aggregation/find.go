@@ -36,9 +36,19 @@ func (r *Registry) Check(ctx context.Context, a *v1.APIService) error {
 		return err
 	}
 	path := gvPath(groupVersion(a))
-	for range checkTries {
-		if err = r.try(ctx, b, path); err == nil || ctx.Err() != nil {
-			return err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err = r.try(ctx, b, path); err == nil {
+		return nil
+	}
+	// Another endpoint may do better; none has to wait for one that hangs.
+	results := make(chan error, checkTries-1)
+	for range cap(results) {
+		go func() { results <- r.try(ctx, b, path) }()
+	}
+	for range cap(results) {
+		if err = <-results; err == nil {
+			return nil
 		}
 	}
 	return err
@@ -100,32 +110,30 @@ func (r *Registry) read(ctx context.Context, b *backend, path, accept, tag strin
 }
 
 // Refresh reads what the server says of its group version: the resources, and
-// its OpenAPI documents.
+// its OpenAPI documents. What it cannot read stays as it was found before.
 func (r *Registry) Refresh(ctx context.Context, a *v1.APIService) error {
 	b, err := r.remote(a)
 	if err != nil {
 		return err
 	}
 	gv := groupVersion(a)
-	next := &findings{}
-	if next.discovery, err = r.discover(ctx, b, gv); err != nil {
-		return err
+	next := &findings{discovery: unknown(gv.Version)}
+	if b.found != nil {
+		*next = *b.found
 	}
-	old := b.found
-	if old == nil {
-		old = &findings{}
+	discovery, notDiscovered := r.discover(ctx, b, gv)
+	if notDiscovered == nil {
+		next.discovery = discovery
 	}
-	doc, header, err := r.read(ctx, b, "/openapi/v2", "application/json", old.v2Tag)
+	doc, header, noV2 := r.read(ctx, b, "/openapi/v2", "application/json", next.v2Tag)
 	switch {
-	case err != nil:
-		return err
-	case doc != nil:
+	case noV2 != nil:
+	case doc != nil || header.Get("ETag") != next.v2Tag:
 		next.openapiV2, next.v2Tag = doc, header.Get("ETag")
-	case header.Get("ETag") == old.v2Tag:
-		next.openapiV2, next.v2Tag = old.openapiV2, old.v2Tag
 	}
-	if next.openapiV3, err = r.v3URL(ctx, b, gv); err != nil {
-		return err
+	url, noV3 := r.v3URL(ctx, b, gv)
+	if noV3 == nil {
+		next.openapiV3 = url
 	}
 	r.change(func(m map[schema.GroupVersion]*backend) bool {
 		now := m[gv]
@@ -137,7 +145,12 @@ func (r *Registry) Refresh(ctx context.Context, a *v1.APIService) error {
 		m[gv] = &changed
 		return true
 	})
-	return nil
+	return errors.Join(notDiscovered, noV2, noV3)
+}
+
+// unknown is the discovery of a version whose server has not been asked.
+func unknown(version string) apidiscovery.APIVersionDiscovery {
+	return apidiscovery.APIVersionDiscovery{Version: version, Freshness: apidiscovery.DiscoveryFreshnessStale}
 }
 
 func same(a, b *findings) bool {

@@ -3,15 +3,18 @@ package aggregation
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/klog/v2"
 	"k8s.io/kube-openapi/pkg/aggregator"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 // MergeV2 adds to doc, an OpenAPI v2 document, what the other servers' say of
-// their group versions. doc comes back as it is where there is nothing to add.
+// their group versions. doc comes back as it is where there is nothing to add; a
+// document that is none is left out.
 func (r *Registry) MergeV2(doc []byte) ([]byte, error) {
 	generation := r.generation.Load()
 	backends := *r.current.Load()
@@ -32,23 +35,53 @@ func (r *Registry) MergeV2(doc []byte) ([]byte, error) {
 	if m := &r.merged; m.generation == generation && len(m.of) > 0 && &m.of[0] == &doc[0] {
 		return m.doc, nil
 	}
-	var all spec.Swagger
-	if err := json.Unmarshal(doc, &all); err != nil {
+	all := &spec.Swagger{}
+	if err := json.Unmarshal(doc, all); err != nil {
 		return nil, err
 	}
-	for _, gv := range gvs {
-		var other spec.Swagger
-		if err := json.Unmarshal(backends[gv].found.openapiV2, &other); err != nil {
-			return nil, fmt.Errorf("reading the OpenAPI document of %s: %w", gv, err)
-		}
-		part := aggregator.FilterSpecByPathsWithoutSideEffects(&other, []string{gvPath(gv) + "/"})
-		if err := aggregator.MergeSpecsIgnorePathConflictRenamingDefinitionsAndParameters(&all, part); err != nil {
-			return nil, fmt.Errorf("merging the OpenAPI document of %s: %w", gv, err)
+	for name, d := range all.Definitions {
+		if d.Extensions == nil { // the other documents' are put there
+			d.Extensions = spec.Extensions{}
+			all.Definitions[name] = d
 		}
 	}
-	out, err := json.Marshal(&all)
+	for _, gv := range gvs {
+		next, err := with(all, gv, backends[gv].found.openapiV2)
+		if err != nil {
+			// One server's mistake is not the others' loss.
+			klog.Background().Error(err, "The OpenAPI document of an aggregated API is left out", "groupVersion", gv)
+			continue
+		}
+		all = next
+	}
+	out, err := json.Marshal(all)
 	if err == nil {
 		r.merged = merged{of: doc, generation: generation, doc: out}
 	}
 	return out, err
+}
+
+// with gives all, which stays as it is, together with what doc says of gv.
+func with(all *spec.Swagger, gv schema.GroupVersion, doc []byte) (_ *spec.Swagger, err error) {
+	defer func() {
+		if p := recover(); p != nil { // the library trusts documents to be in order
+			err = fmt.Errorf("merging the OpenAPI document: %v", p)
+		}
+	}()
+	var other spec.Swagger
+	if err := json.Unmarshal(doc, &other); err != nil {
+		return nil, fmt.Errorf("reading the OpenAPI document: %w", err)
+	}
+	next := *all
+	next.Definitions, next.Parameters = maps.Clone(all.Definitions), maps.Clone(all.Parameters)
+	if all.Paths != nil {
+		paths := *all.Paths
+		paths.Paths = maps.Clone(all.Paths.Paths)
+		next.Paths = &paths
+	}
+	part := aggregator.FilterSpecByPathsWithoutSideEffects(&other, []string{gvPath(gv) + "/"})
+	if err := aggregator.MergeSpecsIgnorePathConflictRenamingDefinitionsAndParameters(&next, part); err != nil {
+		return nil, fmt.Errorf("merging the OpenAPI document: %w", err)
+	}
+	return &next, nil
 }

@@ -167,7 +167,7 @@ func (r *Registry) Groups() []Group {
 		})
 		for _, b := range backends {
 			g.Priority = max(g.Priority, b.service.Spec.GroupPriorityMinimum)
-			v := Version{Name: b.service.Spec.Version, Discovery: apidiscovery.APIVersionDiscovery{Version: b.service.Spec.Version, Freshness: apidiscovery.DiscoveryFreshnessStale}}
+			v := Version{Name: b.service.Spec.Version, Discovery: unknown(b.service.Spec.Version)}
 			if b.found != nil {
 				v.Discovery, v.OpenAPIV3 = b.found.discovery, b.found.openapiV3
 				if !b.available {

@@ -2,6 +2,7 @@ package apiservice
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -180,23 +181,19 @@ func (c *controller) local(name string) *apiregistration.APIService {
 func (c *controller) check(ctx context.Context, a *apiregistration.APIService) error {
 	condition := apiregistration.APIServiceCondition{Type: apiregistration.Available, Status: apiregistration.ConditionFalse}
 	condition.Reason, condition.Message = c.missing(a)
-	var failed error
+	var failed, unread error
 	if condition.Reason == "" {
 		if failed = c.Registry.Check(ctx, a); failed != nil {
 			condition.Reason, condition.Message = "FailedDiscoveryCheck", failed.Error()
 		} else {
 			condition.Status, condition.Reason, condition.Message = apiregistration.ConditionTrue, "Passed", "all checks passed"
 			// Before it is announced, so that whoever waits for the condition
-			// finds the server in discovery.
-			if err := c.Registry.Refresh(ctx, a); err != nil {
-				return err
-			}
+			// finds the server in discovery. A server with a bad document is
+			// there all the same.
+			unread = c.Registry.Refresh(ctx, a)
 		}
 	}
-	if err := c.update(ctx, a, condition); err != nil {
-		return err
-	}
-	return failed
+	return errors.Join(c.update(ctx, a, condition), failed, unread)
 }
 
 // missing says what a's server lacks before it can be asked: reason and message.
