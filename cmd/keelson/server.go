@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
@@ -23,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/serving"
+	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/store/etcd"
@@ -54,6 +56,10 @@ type serverFlags struct {
 	reloadEncryption                        bool
 	authorization                           authz.Selection
 	etcd                                    etcd.Options
+	api                                     apiServerFlags
+	tokens                                  token.Selection
+	version                                 bool
+	compaction                              time.Duration
 }
 
 func (f *serverFlags) add(c *cobra.Command) {
@@ -88,6 +94,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.etcd.CertFile, "etcd-certfile", "", "SSL certification file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.KeyFile, "etcd-keyfile", "", "SSL key file used to secure etcd communication")
 	c.Flags().StringVar(&f.etcd.Prefix, "etcd-prefix", "/registry", "prefix to prepend to all resource paths in etcd")
+	c.Flags().DurationVar(&f.compaction, "etcd-compaction-interval", 5*time.Minute, "how often etcd is compacted, to what it was that time before; 0 is never")
 	c.Flags().StringVar(&f.serving.MinTLSVersion, "tls-min-version", "", "least version of TLS: "+strings.Join(cliflag.TLSPossibleVersions(), ", ")+" (default: VersionTLS12)")
 	c.Flags().StringSliceVar(&f.serving.CipherSuites, "tls-cipher-suites", nil, "cipher suites of TLS 1.2 and below, comma separated (default: Go's)")
 	c.Flags().StringSliceVar(&f.serving.StrictTransport, "strict-transport-security-directives", nil, "directives of the Strict-Transport-Security header, comma separated; none sends no such header")
@@ -99,6 +106,8 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.encryptionConfig, "encryption-provider-config", "", "file with an EncryptionConfiguration: how which resources are encrypted at rest")
 	c.Flags().BoolVar(&f.reloadEncryption, "encryption-provider-config-automatic-reload", false, "read that file again when it changes")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
+	c.Flags().BoolVar(&f.version, "version", false, "print the version and end")
+	f.addAPIServer(c)
 }
 
 func serverCommand() *cobra.Command {
@@ -108,8 +117,15 @@ func serverCommand() *cobra.Command {
 		Short: "Run a cluster in the foreground",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if f.version {
+				fmt.Println("Kubernetes " + cluster.Version.GitVersion)
+				return nil
+			}
 			f.authentication.AnonymousSet = c.Flags().Changed("anonymous-auth")
-			return serve(c.Context(), f)
+			for _, line := range withoutEffect(c.Flags()) {
+				fmt.Fprintln(os.Stderr, "keelson: "+line)
+			}
+			return serve(c.Context(), f, c.Flags())
 		},
 	}
 	f.add(c)
@@ -119,16 +135,19 @@ func serverCommand() *cobra.Command {
 // adminKubeconfig is where a server leaves the administrator's configuration.
 func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "admin.kubeconfig") }
 
-func (f *serverFlags) options() (cluster.Options, error) {
+func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	f.authentication.NoAnonymous = !f.anonymous
 	f.fairness.Off = !f.fair
 	o := cluster.Options{Serving: f.serving, ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
 		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
-	if err := errors.Join(f.serving.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
+	if err := errors.Join(f.apiOptions(&o, flags.Changed), f.serving.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
 	}
 	if len(f.etcd.Servers) > 0 {
 		o.Etcd = &f.etcd
+		if f.etcd.CompactionInterval = f.compaction; f.compaction == 0 {
+			f.etcd.CompactionInterval = -1
+		}
 	}
 	var err error
 	if o.ServiceCIDR, err = netip.ParsePrefix(f.serviceCIDR); err != nil {
@@ -171,20 +190,23 @@ func (f *serverFlags) machine() (*cluster.Machine, error) {
 	}), nil
 }
 
-func serve(ctx context.Context, f serverFlags) error {
+func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 	keepLock()
 	level := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(level)
 	if err := level.Set("v", fmt.Sprint(f.verbosity)); err != nil {
 		return err
 	}
-	if f.verbosity == 0 {
+	if err := level.Set("vmodule", f.api.vmodule); err != nil {
+		return fmt.Errorf("--vmodule: %w", err)
+	}
+	if f.verbosity == 0 && f.api.vmodule == "" {
 		// What libraries have to tell is for who asks for it.
 		if err := errors.Join(level.Set("legacy_stderr_threshold_behavior", "false"), level.Set("stderrthreshold", "WARNING")); err != nil {
 			return err
 		}
 	}
-	o, err := f.options()
+	o, err := f.options(flags)
 	if err != nil {
 		return err
 	}
@@ -192,6 +214,7 @@ func serve(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
+	f.api.profileContention()
 	paceCollector()
 	begin := time.Now()
 	o.Progress = func(step string, took time.Duration) {

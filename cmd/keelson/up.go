@@ -80,6 +80,12 @@ func upCommand() *cobra.Command {
 func given(flags *pflag.FlagSet) (args []string) {
 	flags.Visit(func(fl *pflag.Flag) {
 		value := fl.Value.String()
+		if list, ok := fl.Value.(pflag.SliceValue); ok && fl.Value.Type() == "stringArray" {
+			for _, value := range list.GetSlice() {
+				args = append(args, "--"+fl.Name+"="+value)
+			}
+			return
+		}
 		if list, ok := fl.Value.(pflag.SliceValue); ok {
 			value = strings.Join(list.GetSlice(), ",")
 		} else if fl.Value.Type() == "stringToString" {

@@ -308,8 +308,10 @@ func (r *call) serveNonResource() error {
 		return nil
 	}
 	parts := strings.Split(path, "/")
-	if len(parts) > 1 && parts[0] == "debug" && parts[1] == "pprof" {
-		return r.profile(parts[2:])
+	if len(parts) > 1 && parts[0] == "debug" && (parts[1] == "pprof" || parts[1] == "flags") && r.s.debug != nil {
+		r.code = http.StatusOK
+		r.s.debug.ServeHTTP(r.w, r.req)
+		return nil
 	}
 	if len(parts) > 1 && parts[0] == "debug" && parts[1] == "api_priority_and_fairness" && r.s.fairness != nil {
 		r.code = http.StatusOK
@@ -327,6 +329,9 @@ func (r *call) serveNonResource() error {
 	case "healthz", "livez", "readyz":
 		return r.health(parts)
 	case "logs":
+		if r.s.NoLogs {
+			break
+		}
 		r.code = http.StatusOK
 		http.StripPrefix("/logs", http.FileServer(http.Dir("/var/log"))).ServeHTTP(r.w, r.req)
 		return nil
@@ -339,7 +344,12 @@ func (r *call) serveNonResource() error {
 			return r.write(http.StatusOK, typeJSON, b)
 		}
 	case "metrics":
-		return r.serveMetrics()
+		switch path {
+		case "metrics":
+			return r.serveMetrics()
+		case "metrics/slis":
+			return r.serveSLIs()
+		}
 	case "openapi":
 		return r.serveOpenAPI(parts)
 	case "":
@@ -369,7 +379,7 @@ func (r *call) paths() []string {
 			out = append(out, "/apis/"+g.Name+"/"+v)
 		}
 	}
-	out = append(out, "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version")
+	out = append(out, "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version")
 	sort.Strings(out)
 	return out
 }

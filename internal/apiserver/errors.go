@@ -18,6 +18,9 @@ import (
 
 // fail answers with err as a Status.
 func (r *call) fail(err error) {
+	if r.overdue() {
+		err = errOverdue
+	}
 	status := responsewriters.ErrorToAPIStatus(err)
 	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {
 		r.w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfterSeconds)))

@@ -3,12 +3,12 @@ package apiserver
 import (
 	"fmt"
 	"net/http"
-	"net/http/pprof"
 	"sort"
 	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/component-base/metrics/prometheus/slis"
 )
 
 // VersionInfo is what /version says.
@@ -17,6 +17,7 @@ type VersionInfo = version.Info
 // health answers /healthz, /livez and /readyz, each with its checks by name
 // below it, ?verbose and ?exclude=.
 func (r *call) health(parts []string) error {
+	registerSLIs() // before the first of them
 	// The store is etcd to whom upstream's names are known.
 	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": r.s.storeAlive}
 	if parts[0] == "readyz" {
@@ -36,7 +37,11 @@ func (r *call) health(parts []string) error {
 		if f == nil {
 			return r.notFoundPath()
 		}
-		checks = map[string]func() error{strings.Join(parts[1:], "/"): f}
+		// As upstream's: a single check is answered bare, and is no measurement.
+		if err := f(); err != nil {
+			return r.write(http.StatusInternalServerError, "text/plain; charset=utf-8", []byte("internal server error: "+err.Error()+"\n"))
+		}
+		return r.write(http.StatusOK, "text/plain; charset=utf-8", []byte("ok"))
 	}
 	excluded, unknown := map[string]bool{}, []string{}
 	for _, list := range q["exclude"] {
@@ -59,8 +64,10 @@ func (r *call) health(parts []string) error {
 			fmt.Fprintf(&out, "[+]%s excluded: ok\n", name)
 		} else if err := checks[name](); err != nil {
 			failed = true
+			_ = slis.ObserveHealthcheck(r.ctx(), name, parts[0], slis.Error) // it never fails
 			fmt.Fprintf(&out, "[-]%s failed: reason withheld\n", name)
 		} else {
+			_ = slis.ObserveHealthcheck(r.ctx(), name, parts[0], slis.Success)
 			fmt.Fprintf(&out, "[+]%s ok\n", name)
 		}
 	}
@@ -87,25 +94,5 @@ func (s *Server) storeAlive() error {
 	if f, ok := s.Store.(interface{ Err() error }); ok {
 		return f.Err()
 	}
-	return nil
-}
-
-// profile serves Go's profiles below /debug/pprof, as upstream does.
-func (r *call) profile(parts []string) error {
-	r.code = http.StatusOK
-	h := pprof.Index
-	if len(parts) > 0 {
-		switch parts[0] {
-		case "cmdline":
-			h = pprof.Cmdline
-		case "profile":
-			h = pprof.Profile
-		case "symbol":
-			h = pprof.Symbol
-		case "trace":
-			h = pprof.Trace
-		}
-	}
-	h(r.w, r.req)
 	return nil
 }

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -10,12 +11,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
+	componentmetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 	_ "k8s.io/component-base/metrics/prometheus/restclient" // what the process asks other servers
-	_ "k8s.io/component-base/metrics/prometheus/version"    // kubernetes_build_info
-	_ "k8s.io/component-base/metrics/prometheus/workqueue"  // the controllers' queues
+	"k8s.io/component-base/metrics/prometheus/slis"
+	_ "k8s.io/component-base/metrics/prometheus/version"   // kubernetes_build_info
+	_ "k8s.io/component-base/metrics/prometheus/workqueue" // the controllers' queues
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
@@ -219,6 +223,30 @@ func (m *metrics) identified(u user.Info, err error) {
 func (r *call) serveMetrics() error {
 	r.code = http.StatusOK
 	all := prometheus.Gatherers{r.s.Metrics, legacyregistry.DefaultGatherer}
-	promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(r.w, r.req)
+	promhttp.HandlerFor(without(all, r.s.HiddenMetrics), promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(r.w, r.req)
+	return nil
+}
+
+// without leaves the named metrics out of what g gathers.
+func without(g prometheus.Gatherer, names []string) prometheus.Gatherer {
+	if len(names) == 0 {
+		return g
+	}
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		all, err := g.Gather()
+		return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return slices.Contains(names, f.GetName()) }), err
+	})
+}
+
+// registerSLIs makes the process's registry of how its health checks have gone.
+var registerSLIs = sync.OnceValue(func() componentmetrics.KubeRegistry {
+	slis.Register(slis.Registry)
+	return slis.Registry
+})
+
+// serveSLIs serves how the health checks have gone, which is asked often: KEP-3466.
+func (r *call) serveSLIs() error {
+	r.code = http.StatusOK
+	componentmetrics.HandlerFor(registerSLIs(), componentmetrics.HandlerOpts{ErrorHandling: componentmetrics.ContinueOnError}).ServeHTTP(r.w, r.req)
 	return nil
 }

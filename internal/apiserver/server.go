@@ -35,6 +35,7 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver/aggregation"
 	"keelson.dev/keelson/internal/apiserver/auditing"
+	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -84,6 +85,18 @@ type Config struct {
 	Types func() managedfields.TypeConverter
 	// Readiness are named checks behind /readyz.
 	Readiness map[string]func() error
+	// EventTTL, if set, is how long an Event is kept, in place of an hour.
+	EventTTL time.Duration
+	// MinRequestTimeout, if set, is how long a watch lasts at least that says
+	// nothing else, in place of half an hour; it lasts up to twice as long.
+	MinRequestTimeout time.Duration
+	// RequestTimeout is how long a request may take that is no watch or stream;
+	// 0 is a minute.
+	RequestTimeout time.Duration
+	// NoProfiling and NoLogs leave out /debug/pprof and /debug/flags, and /logs.
+	NoProfiling, NoLogs bool
+	// HiddenMetrics are the names of those that /metrics leaves out.
+	HiddenMetrics []string
 	// Version is what /version says.
 	Version VersionInfo
 	// Aggregation passes on what other servers serve; may be nil.
@@ -123,7 +136,8 @@ type Server struct {
 	discovery discoveryCache
 	openapi   openapiCache
 	metrics   *metrics
-	fairness  *fairness // nil if every request is answered at once
+	fairness  *fairness    // nil if every request is answered at once
+	debug     http.Handler // nil if there is no profiling
 
 	ownerships sync.Map // ownershipKey → *ownership
 
@@ -146,6 +160,12 @@ func New(cfg Config) *Server {
 	if cfg.Types == nil {
 		cfg.Types = sync.OnceValue(func() managedfields.TypeConverter { return NewTypes(cfg.Scheme) })
 	}
+	if cfg.MinRequestTimeout == 0 {
+		cfg.MinRequestTimeout = 30 * time.Minute
+	}
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = time.Minute
+	}
 	if cfg.Objects == nil {
 		cfg.Objects = admission.NewObjectInterfacesFromScheme(cfg.Scheme)
 	}
@@ -157,6 +177,9 @@ func New(cfg Config) *Server {
 		},
 		codecs:  newCodecs(cfg.Scheme),
 		metrics: newMetrics(cfg.Metrics, cfg.Catalogue, cfg.Store),
+	}
+	if !cfg.NoProfiling {
+		s.debug = serving.Debug()
 	}
 	if cfg.Fairness != nil {
 		s.fairness = newFairness(cfg.Fairness)
@@ -212,6 +235,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		defer end()
 		defer context.AfterFunc(s.watches, end)()
 	}
+	allotted, timeoutErr := s.allotted(req, info)
+	if allotted > 0 {
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(ctx, allotted)
+		defer end()
+	}
 	r.req = req.WithContext(ctx)
 	r.identify()
 	defer s.metrics.begin(r).Add(-1)
@@ -222,6 +251,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	r.audited(func() {
+		if timeoutErr != nil {
+			r.fail(timeoutErr)
+			return
+		}
 		if err := r.impersonate(); err != nil {
 			r.fail(err)
 			return
@@ -450,7 +483,7 @@ func (r *call) serve() error {
 		return nil
 	}
 	r.row = r.s.Catalogue.Lookup(i.APIGroup, i.APIVersion, i.Resource)
-	if r.row == nil || (!r.row.Namespaced && i.Namespace != "" && i.Resource != "namespaces") {
+	if r.row == nil || r.s.Catalogue.Hides(r.row.GroupVersionResource) && !r.inProcess || (!r.row.Namespaced && i.Namespace != "" && i.Resource != "namespaces") {
 		return r.notFoundPath()
 	}
 	if i.Subresource != "" {

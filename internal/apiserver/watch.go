@@ -56,7 +56,7 @@ func (r *call) watch() error {
 			return badRequest("Invalid value: %q: resourceVersion is not a number", opts.ResourceVersion)
 		}
 	}
-	timeout := 30*time.Minute + time.Duration(rand.Int64N(int64(30*time.Minute)))
+	timeout := r.s.MinRequestTimeout + time.Duration(rand.Int64N(int64(r.s.MinRequestTimeout)))
 	if opts.TimeoutSeconds != nil {
 		timeout = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}

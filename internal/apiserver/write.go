@@ -206,6 +206,9 @@ func (r *call) ttl(obj runtime.Object) time.Duration {
 	if r.row.TTL == nil {
 		return 0
 	}
+	if r.s.EventTTL > 0 {
+		return r.s.EventTTL // of what has one, Events are all there is
+	}
 	return r.row.TTL(obj)
 }
 

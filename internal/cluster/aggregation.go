@@ -8,7 +8,6 @@ import (
 	apiregistration "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
 
 	"keelson.dev/keelson/internal/apiserver/aggregation"
-	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/serviceresolver"
 	"keelson.dev/keelson/internal/controllers/apiservice"
 )
@@ -37,7 +36,7 @@ func (c *Cluster) aggregation() (*aggregation.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	identity := sync.OnceValues(func() (certs.Pair, error) { return c.Certs.FrontProxy.ClientCert(frontProxyClient, nil) })
+	identity := sync.OnceValues(c.proxyClient)
 	return aggregation.New(resolver, identity), nil
 }
 

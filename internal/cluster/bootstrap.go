@@ -101,7 +101,7 @@ func (c *Cluster) bootstrap() error {
 	}
 	objs = append(objs, policy...)
 	rows := map[reflect.Type]*api.Resource{}
-	for _, r := range c.Catalogue.Rows() {
+	for _, r := range c.Catalogue.All() {
 		if r.Hub == nil && !r.NotStored {
 			rows[reflect.TypeOf(r.New())] = r
 		}
@@ -129,7 +129,15 @@ func (c *Cluster) extensionAuthentication() (*v1.ConfigMap, error) {
 	if err != nil {
 		return nil, err
 	}
-	proxies["client-ca-file"] = string(c.Certs.CAPEM)
+	clients := string(c.Certs.CAPEM)
+	if c.Authentication.ClientCAFile != "" {
+		more, err := os.ReadFile(c.Authentication.ClientCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("--client-ca-file: %w", err)
+		}
+		clients += string(more)
+	}
+	proxies["client-ca-file"] = clients
 	return &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: "extension-apiserver-authentication"}, Data: proxies}, nil
 }
 

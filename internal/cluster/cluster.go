@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -83,6 +84,10 @@ type Options struct {
 	Fairness Fairness
 	// Serving selects the TLS that is spoken and the headers of every answer.
 	Serving serving.Selection
+	// API is what may be chosen of the API server beside that, Tokens what of the
+	// service accounts' tokens.
+	API    APIServer
+	Tokens token.Selection
 	// Audit selects what is logged of requests, and where.
 	Audit auditing.Selection
 	// Authorization selects and configures the authorizers.
@@ -138,7 +143,11 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if !o.Advertise.IsValid() {
 		o.Advertise = advertised()
 	}
-	c := &Cluster{Options: o, Catalogue: catalogue.New(catalogue.Builtin()), Trace: trace.NewRecorder(historySteps)}
+	hidden, err := o.API.RuntimeConfig.Hidden(catalogue.Builtin())
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Options: o, Catalogue: catalogue.NewHiding(catalogue.Builtin(), hidden), Trace: trace.NewRecorder(historySteps)}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	go builtinTypes()
 	if err := c.start(); err != nil {
@@ -163,7 +172,7 @@ func (c *Cluster) start() error {
 	if c.Listen != "" {
 		// First, because it is what fails most often.
 		err := c.step("listen", func() (err error) {
-			listener, err = net.Listen("tcp", c.Listen)
+			listener, err = c.Serving.Listen(c.ctx, c.Listen)
 			if err != nil {
 				return fmt.Errorf("%w: stop what listens there, or choose another address with --listen", err)
 			}
@@ -319,7 +328,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		return err
 	}
 	live := &live{c}
-	tokens, err := token.New(c.Certs.TokenKey, live, c.Clock)
+	tokens, err := token.New(c.Certs.TokenKey, c.Tokens, live, c.Clock)
 	if err != nil {
 		return err
 	}
@@ -328,7 +337,8 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		return err
 	}
 	c.tokens = tokens
-	allocator, err := serviceip.New(c.ServiceCIDR, 30000, 32767, services)
+	ports := c.API.nodePorts()
+	allocator, err := serviceip.New(c.ServiceCIDR, int32(ports.Base), int32(ports.Base+ports.Size-1), services)
 	if err != nil {
 		return err
 	}
@@ -336,7 +346,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if c.Etcd != nil {
 		allocation = &sharedAllocation{Allocator: allocator, c: c}
 	}
-	c.nodes = &nodeTransport{certs: c.Certs}
+	c.nodes = &nodeTransport{kubelet: &c.API.Kubelet, certs: c.Certs}
 	modes, err := authz.New(c.Authorization, authz.NewNode(live), rbac, c.Config(apiServer))
 	if err != nil {
 		return err
@@ -387,8 +397,10 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Fairness:     fair,
 		Exempt:       c.exempt(),
 		Form:         form,
-		Readiness:    ready,
-		Paths:        paths,
+		EventTTL:     c.API.EventTTL, MinRequestTimeout: c.API.MinRequestTimeout, RequestTimeout: c.API.RequestTimeout,
+		NoProfiling: c.API.NoProfiling, NoLogs: c.API.NoLogs, HiddenMetrics: c.API.HiddenMetrics,
+		Readiness: ready,
+		Paths:     paths,
 	})
 	if fair != nil {
 		c.runFairness(fair)
@@ -403,6 +415,11 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if res := c.Informers.WaitForCacheSyncWithContext(c.ctx); res.Err != nil {
 		return res.Err
 	}
+	if c.API.DebugSocket != "" {
+		if err := serving.DebugSocket(c.ctx, c.API.DebugSocket); err != nil {
+			return err
+		}
+	}
 	if listener == nil {
 		return nil
 	}
@@ -411,10 +428,16 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		return err
 	}
 	secure := &tls.Config{
-		Certificates: []tls.Certificate{c.Certs.Serving}, ClientAuth: tls.RequestClientCert, ClientCAs: c.Certs.Pool(),
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}
+	if c.Authentication.ClientCAFile == "" {
+		// Clients are told whose certificates are taken, where that does not change.
+		secure.ClientCAs = c.Certs.Pool()
 	}
 	if err := c.Serving.ConfigureTLS(secure); err != nil {
+		return err
+	}
+	if err := c.Serving.Certificates(c.ctx, c.Certs.Serving, secure); err != nil {
 		return err
 	}
 	c.http = &http.Server{
@@ -422,7 +445,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		TLSConfig:         secure,
 		ReadHeaderTimeout: 32 * time.Second,
 		IdleTimeout:       90 * time.Second,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 250},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: cmp.Or(c.Serving.MaxStreams, 250)},
 		ErrorLog:          quiet,
 	}
 	c.wg.Go(func() {
@@ -442,15 +465,6 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		})
 	})
 	return nil
-}
-
-// externalURL is the API server's as others reach it.
-func (c *Cluster) externalURL() string {
-	_, port, err := net.SplitHostPort(c.Address)
-	if err != nil {
-		return token.Issuer // it listens for this process only
-	}
-	return "https://" + net.JoinHostPort(c.Advertise.String(), port)
 }
 
 func portOf(address string) (int, error) {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -58,6 +59,9 @@ func (c *Cluster) publishService(ctx context.Context, client kubernetes.Interfac
 	svc := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: selfLabels},
 		Spec: v1.ServiceSpec{ClusterIP: first, Ports: []v1.ServicePort{{Name: "https", Port: 443, Protocol: v1.ProtocolTCP}}}}
 	svc.Spec.Ports[0].TargetPort.IntVal = int32(port)
+	if c.API.NodePort != 0 {
+		svc.Spec.Type, svc.Spec.Ports[0].NodePort = v1.ServiceTypeNodePort, c.API.NodePort
+	}
 	old, err := services.Get(ctx, svc.Name, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -67,8 +71,8 @@ func (c *Cluster) publishService(ctx context.Context, client kubernetes.Interfac
 				return nil
 			}
 		}
-	case err == nil && (len(old.Spec.Ports) != 1 || old.Spec.Ports[0].TargetPort.IntVal != int32(port)):
-		old.Spec.Ports = svc.Spec.Ports
+	case err == nil && (len(old.Spec.Ports) != 1 || old.Spec.Ports[0].TargetPort.IntVal != int32(port) || old.Spec.Ports[0].NodePort != c.API.NodePort):
+		old.Spec.Ports, old.Spec.Type = svc.Spec.Ports, cmp.Or(svc.Spec.Type, v1.ServiceTypeClusterIP)
 		_, err = services.Update(ctx, old, metav1.UpdateOptions{})
 	}
 	return err

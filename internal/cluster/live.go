@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"crypto/tls"
-
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -124,21 +122,15 @@ func (l *live) ServiceAccount(ctx context.Context, namespace, name string) (*v1.
 // nodeTransport reaches node agents by their address and port, as the API
 // server's own client.
 type nodeTransport struct {
-	certs *certs.Bundle
-	mu    sync.Mutex
-	rt    http.RoundTripper
+	kubelet *Kubelet
+	certs   *certs.Bundle
+	mu      sync.Mutex
+	rt      http.RoundTripper
 }
 
 // Node implements apiserver.NodeTransport.
 func (n *nodeTransport) Node(_ context.Context, node *v1.Node) (*url.URL, http.RoundTripper, error) {
-	host := ""
-	for _, t := range []v1.NodeAddressType{v1.NodeInternalIP, v1.NodeHostName} {
-		for _, a := range node.Status.Addresses {
-			if a.Type == t && host == "" {
-				host = a.Address
-			}
-		}
-	}
+	host := n.kubelet.host(node)
 	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
 	if host == "" || port == 0 {
 		return nil, nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q has no address or no port of its agent in its status", node.Name))
@@ -153,18 +145,7 @@ func (n *nodeTransport) transport() (http.RoundTripper, error) {
 	if n.rt != nil {
 		return n.rt, nil
 	}
-	pair, err := n.certs.ClientCert("kube-apiserver-kubelet-client", []string{"system:masters"})
-	if err != nil {
-		return nil, err
-	}
-	cert, err := pair.TLS()
-	if err != nil {
-		return nil, err
-	}
-	n.rt = &http.Transport{
-		TLSClientConfig:     &tls.Config{RootCAs: n.certs.Pool(), Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: 10 * time.Second, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
-	}
-	return n.rt, nil
+	var err error
+	n.rt, err = n.kubelet.transport(n.certs)
+	return n.rt, err
 }

@@ -80,7 +80,7 @@ func what(w apiserver.Write) string {
 // serveTrace answers with the steps of ?resource=&group=&namespace=&name=.
 func (c *Cluster) serveTrace(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	for _, row := range c.Catalogue.Rows() {
+	for _, row := range c.Catalogue.All() {
 		if row.Resource != q.Get("resource") || row.Group != q.Get("group") || row.NotStored {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/version"
 
 	"keelson.dev/keelson/internal/api"
@@ -17,6 +18,8 @@ import (
 type Catalogue struct {
 	writing sync.Mutex
 	current atomic.Pointer[snapshot]
+	// hidden are the resources that only this process's own parts see.
+	hidden sets.Set[schema.GroupVersionResource]
 }
 
 // Group is an API group as discovery lists it.
@@ -28,7 +31,8 @@ type Group struct {
 
 type snapshot struct {
 	generation uint64
-	rows       []*api.Resource
+	rows       []*api.Resource // hidden ones too
+	served     []*api.Resource
 	resources  map[schema.GroupVersionResource]*api.Resource
 	kinds      map[schema.GroupVersionKind]*api.Resource
 	groups     []Group
@@ -37,13 +41,21 @@ type snapshot struct {
 }
 
 // New makes a catalogue of rows.
-func New(rows []*api.Resource) *Catalogue {
-	c := &Catalogue{}
-	c.current.Store(newSnapshot(slices.Clone(rows), 1))
+func New(rows []*api.Resource) *Catalogue { return NewHiding(rows, nil) }
+
+// NewHiding makes a catalogue of rows of which some are not served.
+func NewHiding(rows []*api.Resource, hidden sets.Set[schema.GroupVersionResource]) *Catalogue {
+	c := &Catalogue{hidden: hidden}
+	c.current.Store(c.newSnapshot(slices.Clone(rows), 1))
 	return c
 }
 
-// Lookup gives the row of a resource, nil if there is none.
+// Hides says whether the resource is not served, but to this process's own parts.
+func (c *Catalogue) Hides(gvr schema.GroupVersionResource) bool {
+	return len(c.hidden) > 0 && c.hidden.Has(gvr)
+}
+
+// Lookup gives the row of a resource, hidden or not, nil if there is none.
 func (c *Catalogue) Lookup(group, version, resource string) *api.Resource {
 	return c.current.Load().resources[schema.GroupVersionResource{Group: group, Version: version, Resource: resource}]
 }
@@ -53,9 +65,12 @@ func (c *Catalogue) ForKind(gvk schema.GroupVersionKind) *api.Resource {
 	return c.current.Load().kinds[gvk]
 }
 
-// Rows gives all rows in the order in which they were added; the caller may
-// not change the slice.
-func (c *Catalogue) Rows() []*api.Resource { return c.current.Load().rows }
+// Rows gives all rows that are served in the order in which they were added; the
+// caller may not change the slice.
+func (c *Catalogue) Rows() []*api.Resource { return c.current.Load().served }
+
+// All gives all rows, hidden ones too; the caller may not change the slice.
+func (c *Catalogue) All() []*api.Resource { return c.current.Load().rows }
 
 // Groups gives the groups in discovery's order; the caller may not change
 // the slice.
@@ -83,7 +98,7 @@ func (c *Catalogue) Add(rows ...*api.Resource) {
 			next = append(next, r)
 		}
 	}
-	c.current.Store(newSnapshot(next, old.generation+1))
+	c.current.Store(c.newSnapshot(next, old.generation+1))
 	close(old.replaced)
 }
 
@@ -95,17 +110,22 @@ func (c *Catalogue) Remove(gvrs ...schema.GroupVersionResource) {
 	next := slices.DeleteFunc(slices.Clone(old.rows), func(r *api.Resource) bool {
 		return slices.Contains(gvrs, r.GroupVersionResource)
 	})
-	c.current.Store(newSnapshot(next, old.generation+1))
+	c.current.Store(c.newSnapshot(next, old.generation+1))
 	close(old.replaced)
 }
 
-func newSnapshot(rows []*api.Resource, generation uint64) *snapshot {
+func (c *Catalogue) newSnapshot(rows []*api.Resource, generation uint64) *snapshot {
+	served := rows
+	if len(c.hidden) > 0 {
+		served = slices.DeleteFunc(slices.Clone(rows), func(r *api.Resource) bool { return c.hidden.Has(r.GroupVersionResource) })
+	}
 	s := &snapshot{
 		generation: generation,
 		rows:       rows,
+		served:     served,
 		resources:  make(map[schema.GroupVersionResource]*api.Resource, len(rows)),
 		kinds:      make(map[schema.GroupVersionKind]*api.Resource, len(rows)),
-		groups:     groupsOf(rows),
+		groups:     groupsOf(served),
 		replaced:   make(chan struct{}),
 	}
 	for _, r := range rows {

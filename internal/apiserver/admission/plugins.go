@@ -37,6 +37,8 @@ type Environment struct {
 	// Configuration is that of --admission-control-config-file.
 	Configuration admission.ConfigProvider
 	Done          <-chan struct{}
+	// Selection is the one that New is called with.
+	Selection Selection
 }
 
 // plugin is a row of the registry.
@@ -70,7 +72,9 @@ var registry = []plugin{
 	{"Priority", true, plain(func(e *Environment) *Priority {
 		return NewPriority(e.Informers.Scheduling().V1().PriorityClasses().Lister())
 	})},
-	{"DefaultTolerationSeconds", true, plain(func(*Environment) DefaultTolerationSeconds { return NewDefaultTolerationSeconds() })},
+	{"DefaultTolerationSeconds", true, plain(func(e *Environment) DefaultTolerationSeconds {
+		return NewDefaultTolerationSeconds(e.Selection.NotReadySeconds, e.Selection.UnreachableSeconds)
+	})},
 	{"ExtendedResourceToleration", false, plain(func(*Environment) *extendedToleration { return newExtendedToleration() })},
 	{"DefaultStorageClass", true, plain(newDefaultStorageClass)},
 	{"StorageObjectInUseProtection", true, plain(func(*Environment) *inUseProtection { return newInUseProtection() })},
@@ -97,6 +101,9 @@ type Selection struct {
 	Enable, Disable []string
 	// ConfigFile is an AdmissionConfiguration of apiserver.config.k8s.io.
 	ConfigFile string
+	// NotReadySeconds and UnreachableSeconds are how long pods stay, that say nothing
+	// of it, on a node that is not ready or not reachable; nil is upstream's 300.
+	NotReadySeconds, UnreachableSeconds *int64
 }
 
 // Names are those of all plug-ins, in the order in which they are called.
@@ -152,6 +159,7 @@ func New(e Environment, s Selection) ([]admission.Interface, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
+	e.Selection = s
 	scheme := runtime.NewScheme()
 	if s.ConfigFile != "" {
 		configapi.Install(scheme)

@@ -26,17 +26,27 @@ func newPod(a admission.Attributes) *v1.Pod {
 	return pod
 }
 
-// DefaultTolerationSeconds lets pods stay five minutes on a node that is not
-// ready or not reachable.
-type DefaultTolerationSeconds struct{ *admission.Handler }
+// DefaultTolerationSeconds lets pods stay for a while, by default five minutes, on
+// a node that is not ready or not reachable.
+type DefaultTolerationSeconds struct {
+	*admission.Handler
+	stay []v1.Toleration
+}
 
-// NewDefaultTolerationSeconds makes the plug-in.
-func NewDefaultTolerationSeconds() DefaultTolerationSeconds {
-	return DefaultTolerationSeconds{admission.NewHandler(admission.Create, admission.Update)}
+// NewDefaultTolerationSeconds makes the plug-in; nil stands for five minutes.
+func NewDefaultTolerationSeconds(notReady, unreachable *int64) DefaultTolerationSeconds {
+	d := DefaultTolerationSeconds{Handler: admission.NewHandler(admission.Create, admission.Update)}
+	for _, t := range []struct {
+		key     string
+		seconds *int64
+	}{{v1.TaintNodeNotReady, notReady}, {v1.TaintNodeUnreachable, unreachable}} {
+		d.stay = append(d.stay, v1.Toleration{Key: t.key, Operator: v1.TolerationOpExists, Effect: v1.TaintEffectNoExecute, TolerationSeconds: ptr.To(ptr.Deref(t.seconds, 300))})
+	}
+	return d
 }
 
 // Admit implements admission.MutationInterface.
-func (DefaultTolerationSeconds) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (d DefaultTolerationSeconds) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	if a.GetResource().GroupResource() != podResource || a.GetSubresource() != "" {
 		return nil
 	}
@@ -44,12 +54,12 @@ func (DefaultTolerationSeconds) Admit(_ context.Context, a admission.Attributes,
 	if !ok {
 		return nil
 	}
-	for _, key := range []string{v1.TaintNodeNotReady, v1.TaintNodeUnreachable} {
+	for _, stay := range d.stay {
 		tolerated := slices.ContainsFunc(pod.Spec.Tolerations, func(t v1.Toleration) bool {
-			return (t.Key == key || t.Key == "") && (t.Effect == v1.TaintEffectNoExecute || t.Effect == "")
+			return (t.Key == stay.Key || t.Key == "") && (t.Effect == v1.TaintEffectNoExecute || t.Effect == "")
 		})
 		if !tolerated {
-			pod.Spec.Tolerations = append(pod.Spec.Tolerations, v1.Toleration{Key: key, Operator: v1.TolerationOpExists, Effect: v1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](300)})
+			pod.Spec.Tolerations = append(pod.Spec.Tolerations, *stay.DeepCopy())
 		}
 	}
 	return nil

@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -16,6 +18,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/reload"
 )
 
 // Reviewer checks bearer tokens.
@@ -43,10 +47,12 @@ type Config struct {
 // Authenticator says who asks.
 type Authenticator struct {
 	Config
-	proxy     authenticator.Request // nil if there are no proxies
-	socket    authenticator.Request // tokens of WebSockets
-	token     authenticator.Token
-	issuers   *configured // nil if there are none
+	proxy   authenticator.Request // nil if there are no proxies
+	socket  authenticator.Request // tokens of WebSockets
+	token   authenticator.Token
+	issuers *configured // nil if there are none
+	// clientCA verifies client certificates: Config's, and that of ClientCAFile.
+	clientCA  atomic.Pointer[x509.CertPool]
 	audiences authenticator.Audiences
 	usernames []string // headers
 
@@ -65,6 +71,12 @@ func New(ctx context.Context, c Config) (*Authenticator, error) {
 		return nil, err
 	}
 	a := &Authenticator{Config: c, audiences: c.Audiences, usernames: c.RequestHeader.orOwn(nil).UsernameHeaders, certs: map[[32]byte]verified{}, tokens: map[[32]byte]verified{}}
+	a.clientCA.Store(c.ClientCA)
+	if c.ClientCAFile != "" {
+		if err := reload.File(ctx, c.ClientCAFile, a.addClientCA); err != nil {
+			return nil, fmt.Errorf("--client-ca-file: %w", err)
+		}
+	}
 	var err error
 	if a.proxy, err = c.RequestHeader.proxy(c.ProxyCA, c.ProxyNames, c.Clock); err != nil {
 		return nil, err
@@ -77,6 +89,23 @@ func New(ctx context.Context, c Config) (*Authenticator, error) {
 	a.token = union.New(append([]authenticator.Token{serviceAccounts{c.Tokens}}, others...)...)
 	a.socket = websocket.NewProtocolAuthenticator(authenticator.TokenFunc(a.bearer))
 	return a, nil
+}
+
+// addClientCA takes the authorities in pem, and no longer those that were there
+// before it changed.
+func (a *Authenticator) addClientCA(pem []byte) error {
+	pool := x509.NewCertPool()
+	if a.ClientCA != nil {
+		pool = a.ClientCA.Clone()
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("%s has no certificate in PEM", a.ClientCAFile)
+	}
+	a.clientCA.Store(pool)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	clear(a.certs)
+	return nil
 }
 
 // serviceAccounts takes service accounts' tokens.
@@ -154,7 +183,7 @@ func (a *Authenticator) AuthenticateRequest(req *http.Request) (*authenticator.R
 		}
 		errs = append(errs, err)
 	}
-	if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && a.ClientCA != nil {
+	if req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && a.clientCA.Load() != nil {
 		u, err := a.certificate(req.TLS.PeerCertificates)
 		if err == nil {
 			return &authenticator.Response{User: u}, true, nil
@@ -219,7 +248,7 @@ func (a *Authenticator) certificate(chain []*x509.Certificate) (user.Info, error
 	if u := a.cached(a.certs, key); u != nil {
 		return u, nil
 	}
-	opts := x509.VerifyOptions{Roots: a.ClientCA, Intermediates: x509.NewCertPool(), CurrentTime: a.Clock.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	opts := x509.VerifyOptions{Roots: a.clientCA.Load(), Intermediates: x509.NewCertPool(), CurrentTime: a.Clock.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
 	for _, c := range chain[1:] {
 		opts.Intermediates.AddCert(c)
 	}

@@ -22,6 +22,9 @@ import (
 // Selection says which credentials are taken besides client certificates and
 // service accounts' tokens, as upstream's flags do.
 type Selection struct {
+	// ClientCAFile has certificates of authorities whose client certificates are
+	// taken besides those of the cluster's own; it is read again when it changes.
+	ClientCAFile  string
 	RequestHeader RequestHeader
 	// TokenFile has static tokens: lines of token, user, uid, "group,group".
 	TokenFile string

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
+	"k8s.io/apiserver/pkg/server/filters"
 	cliflag "k8s.io/component-base/cli/flag"
 )
 
@@ -19,6 +21,19 @@ const maxGoaway = 0.02
 type Selection struct {
 	MinTLSVersion string   // --tls-min-version
 	CipherSuites  []string // --tls-cipher-suites
+	Curves        []int32  // --tls-curve-preferences
+	// CertFile and KeyFile are --tls-cert-file and --tls-private-key-file;
+	// SNICertKeys are --tls-sni-cert-key.
+	CertFile, KeyFile string
+	SNICertKeys       []string
+	NoHTTP2           bool // --disable-http2-serving
+	// MaxStreams is --http2-max-streams-per-connection; 0 is 250.
+	MaxStreams int
+	// CORSOrigins is --cors-allowed-origins: regular expressions.
+	CORSOrigins []string
+	// SharePort and ShareAddress are --permit-port-sharing and
+	// --permit-address-sharing.
+	SharePort, ShareAddress bool
 	// StrictTransport is --strict-transport-security-directives.
 	StrictTransport []string
 	// GoawayChance is --goaway-chance: how probably a request over HTTP/2 asks its
@@ -38,11 +53,40 @@ func (s *Selection) Validate() error {
 				"see https://tools.ietf.org/html/rfc6797#section-6.1 for more information; found %q", d))
 		}
 	}
+	if _, _, err := s.pairs(); err != nil {
+		errs = append(errs, err)
+	}
+	for _, origin := range s.CORSOrigins {
+		if err := validateOrigin(origin); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if s.MaxStreams < 0 {
+		errs = append(errs, errors.New("--http2-max-streams-per-connection can not be a negative value"))
+	}
 	// Written so that NaN is refused too.
 	if !(s.GoawayChance >= 0 && s.GoawayChance <= maxGoaway) {
 		errs = append(errs, errors.New("--goaway-chance can not be less than 0 or greater than 0.02"))
 	}
 	return errors.Join(errs...)
+}
+
+const originHelp = "List of allowed origins for CORS, comma separated. An allowed origin can be a regular expression to support subdomain matching. " +
+	`Each must match the start of the host by "^" or "//" and its end by "$" or the ":" before a port: "//example\.com(:|$)"`
+
+// validateOrigin refuses a pattern that a longer host would match too.
+func validateOrigin(pattern string) error {
+	if pattern == "" {
+		return errors.New("empty value in --cors-allowed-origins, help: " + originHelp)
+	}
+	_, err := regexp.Compile(pattern)
+	if err == nil && (!strings.Contains(pattern, "^") && !strings.Contains(pattern, "//") || !strings.ContainsAny(pattern, "$:")) {
+		err = errors.New("regular expression does not pin to start/end of host in the origin header")
+	}
+	if err != nil {
+		return fmt.Errorf("--cors-allowed-origins has an invalid regular expression: %w, help: %s", err, originHelp)
+	}
+	return nil
 }
 
 // ConfigureTLS sets what is selected in c, and leaves the rest as it is.
@@ -59,11 +103,17 @@ func (s *Selection) ConfigureTLS(c *tls.Config) error {
 		if err != nil {
 			return fmt.Errorf("--tls-cipher-suites: %w", err)
 		}
-		if c.MinVersion < tls.VersionTLS13 && !slices.ContainsFunc(suites, http2Requires) {
+		if !s.NoHTTP2 && c.MinVersion < tls.VersionTLS13 && !slices.ContainsFunc(suites, http2Requires) {
 			return fmt.Errorf("--tls-cipher-suites: HTTP/2 needs TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, found only %s: add one, "+
 				"or set --tls-min-version=VersionTLS13", strings.Join(s.CipherSuites, ", "))
 		}
 		c.CipherSuites = suites
+	}
+	for _, id := range s.Curves {
+		c.CurvePreferences = append(c.CurvePreferences, tls.CurveID(id))
+	}
+	if s.NoHTTP2 {
+		c.NextProtos = []string{"http/1.1"}
 	}
 	return nil
 }
@@ -79,6 +129,7 @@ func (s *Selection) Handler(h http.Handler) http.Handler {
 	if s.GoawayChance > 0 {
 		h = goaway(h, func() bool { return rand.Float64() < s.GoawayChance })
 	}
+	h = filters.WithCORS(h, s.CORSOrigins, nil, nil, nil, "true")
 	if len(s.StrictTransport) > 0 {
 		h = header(h, "Strict-Transport-Security", strings.Join(s.StrictTransport, "; "))
 	}

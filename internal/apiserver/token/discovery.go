@@ -3,6 +3,8 @@ package token
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"slices"
 
 	jose "github.com/go-jose/go-jose/v4"
 )
@@ -19,16 +21,30 @@ const (
 const cacheControl = "public, max-age=3600"
 
 // Discovery serves both documents. base is the URL of the API server as others
-// reach it, for the place of the keys.
+// reach it, for the place of the keys where the selection names none. An issuer that
+// is no https URL cannot be discovered: there are no documents then.
 func (a *Authority) Discovery(base string) (map[string]http.Handler, error) {
+	if u, err := url.Parse(a.Issuers[0]); err != nil || u.Scheme != "https" {
+		return map[string]http.Handler{}, nil //nolint:nilerr // an issuer may be any string
+	}
+	where, set, used := a.JWKSURI, jose.JSONWebKeySet{}, []string{}
+	if where == "" {
+		where = base + KeysPath
+	}
+	for _, k := range a.keys {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.key, KeyID: k.id, Algorithm: string(k.algorithm), Use: "sig"})
+		if !slices.Contains(used, string(k.algorithm)) {
+			used = append(used, string(k.algorithm))
+		}
+	}
 	configuration, err := json.Marshal(map[string]any{
-		"issuer": Issuer, "jwks_uri": base + KeysPath, "response_types_supported": []string{"id_token"},
-		"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{string(jose.ES256)},
+		"issuer": a.Issuers[0], "jwks_uri": where, "response_types_supported": []string{"id_token"},
+		"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": used,
 	})
 	if err != nil {
 		return nil, err
 	}
-	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: a.key.Public(), KeyID: a.id, Algorithm: string(jose.ES256), Use: "sig"}}})
+	keys, err := json.Marshal(set)
 	if err != nil {
 		return nil, err
 	}

@@ -2,10 +2,7 @@ package token
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
+	"crypto"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/utils/clock"
 )
 
@@ -49,27 +47,33 @@ type Getter interface {
 
 // Authority issues and checks tokens.
 type Authority struct {
-	key       *ecdsa.PrivateKey
-	id        string
-	signer    jose.Signer
-	get       Getter
-	clock     clock.PassiveClock
-	audiences []string
+	Selection
+	keys   []publicKey
+	signer jose.Signer
+	get    Getter
+	clock  clock.PassiveClock
 }
 
-// New makes an authority that signs with key.
-func New(key *ecdsa.PrivateKey, get Getter, c clock.PassiveClock) (*Authority, error) {
-	der, err := x509.MarshalPKIXPublicKey(key.Public())
+// New makes an authority, which signs with key where the selection names no other.
+func New(key crypto.Signer, s Selection, get Getter, c clock.PassiveClock) (*Authority, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if len(s.Issuers) == 0 {
+		s.Issuers = []string{Issuer}
+	}
+	if len(s.Audiences) == 0 {
+		s.Audiences = s.Issuers[:1]
+	}
+	own, keys, err := s.keys(key)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(der)
-	id := base64.RawURLEncoding.EncodeToString(sum[:])
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: id, Algorithm: string(jose.ES256)}}, nil)
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: keys[0].algorithm, Key: jose.JSONWebKey{Key: own, KeyID: keys[0].id, Algorithm: string(keys[0].algorithm)}}, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{key: key, id: id, signer: signer, get: get, clock: c, audiences: []string{Issuer}}, nil
+	return &Authority{Selection: s, keys: keys, signer: signer, get: get, clock: c}, nil
 }
 
 type ref struct {
@@ -99,7 +103,7 @@ type private struct {
 // Request issues the token that tr asks for, and fills in its status. KEP-1205.
 func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error {
 	if len(tr.Spec.Audiences) == 0 {
-		tr.Spec.Audiences = a.audiences
+		tr.Spec.Audiences = a.Selection.Audiences
 	}
 	if tr.Spec.ExpirationSeconds == nil {
 		s := int64(defaultLife / time.Second)
@@ -116,6 +120,10 @@ func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *auth
 	if len(errs) > 0 {
 		return apierrors.NewInvalid(schema.GroupKind{Group: "authentication.k8s.io", Kind: "TokenRequest"}, tr.Name, errs)
 	}
+	if most := a.MaxExpiration; most > 0 && *tr.Spec.ExpirationSeconds > int64(most/time.Second) {
+		warning.AddWarning(ctx, "", fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", *tr.Spec.ExpirationSeconds, int64(most/time.Second)))
+		*tr.Spec.ExpirationSeconds = int64(most / time.Second)
+	}
 	now := a.clock.Now()
 	p := private{kubernetes{Namespace: sa.Namespace, Svcacct: ref{sa.Name, string(sa.UID)}}}
 	if r := tr.Spec.BoundObjectRef; r != nil {
@@ -125,12 +133,12 @@ func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *auth
 	}
 	life := time.Duration(*tr.Spec.ExpirationSeconds) * time.Second
 	expires := now.Add(life)
-	if life == boundLife && p.Kubernetes.Pod != nil && slices.Equal(tr.Spec.Audiences, a.audiences) {
+	if !a.NoExtension && life == boundLife && p.Kubernetes.Pod != nil && slices.Equal(tr.Spec.Audiences, a.Selection.Audiences) {
 		p.Kubernetes.WarnAfter = jwt.NewNumericDate(expires)
 		expires = now.Add(365 * 24 * time.Hour)
 	}
 	claims := claims{Audience: tr.Spec.Audiences, Claims: jwt.Claims{
-		Issuer: Issuer, Subject: serviceaccount.MakeUsername(sa.Namespace, sa.Name),
+		Issuer: a.Issuers[0], Subject: serviceaccount.MakeUsername(sa.Namespace, sa.Name),
 		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expires), ID: string(uuid.NewUUID()),
 	}}
 	signed, err := jwt.Signed(a.signer).Claims(claims).Claims(p).Serialize()
@@ -221,18 +229,18 @@ func (a *Authority) reviewLegacy(ctx context.Context, token, subject string, l l
 	// It names no audience: it is for the API server.
 	var matched []string
 	for _, want := range audiences {
-		if slices.Contains(a.audiences, want) {
+		if slices.Contains(a.Selection.Audiences, want) {
 			matched = append(matched, want)
 		}
 	}
 	if len(matched) == 0 {
-		return nil, nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", a.audiences, audiences)
+		return nil, nil, false, fmt.Errorf("token audiences %q is invalid for the target audiences %q", a.Selection.Audiences, audiences)
 	}
 	return serviceaccount.UserInfo(l.Namespace, l.Account, l.AccountUID), matched, true, nil
 }
 
 // Audiences are those of the API server itself.
-func (a *Authority) Audiences() []string { return a.audiences }
+func (a *Authority) Audiences() []string { return a.Selection.Audiences }
 
 // Review implements the check of a token for any of audiences (the server's
 // own if empty). ok is false for what is not one of this authority's tokens.
@@ -240,26 +248,23 @@ func (a *Authority) Review(ctx context.Context, token string, audiences []string
 	if strings.Count(token, ".") != 2 {
 		return nil, nil, false, nil
 	}
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	parsed, err := jwt.ParseSigned(token, algorithms)
 	if err != nil {
 		return nil, nil, false, nil //nolint:nilerr // another authority's
 	}
 	var claims jwt.Claims
 	var p private
-	if err := parsed.Claims(a.key.Public(), &claims, &p); err != nil {
+	var l legacy
+	if err := parsed.UnsafeClaimsWithoutVerification(&claims); err != nil || claims.Issuer != legacyIssuer && !slices.Contains(a.Issuers, claims.Issuer) {
+		return nil, nil, false, nil //nolint:nilerr // another authority's
+	}
+	if err := a.verify(parsed, &claims, &p, &l); err != nil {
 		return nil, nil, false, errors.New("invalid bearer token: " + err.Error())
 	}
-	if claims.Issuer != Issuer && claims.Issuer != legacyIssuer {
-		return nil, nil, false, nil
-	}
 	if len(audiences) == 0 {
-		audiences = a.audiences
+		audiences = a.Selection.Audiences
 	}
 	if claims.Issuer == legacyIssuer {
-		var l legacy
-		if err := parsed.Claims(a.key.Public(), &l); err != nil {
-			return nil, nil, false, errors.New("invalid bearer token: " + err.Error())
-		}
 		return a.reviewLegacy(ctx, token, claims.Subject, l, audiences)
 	}
 	now := a.clock.Now()

@@ -49,7 +49,7 @@ func TestTokens(t *testing.T) {
 	o := &objects{sa: &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "sa", UID: "1"}},
 		pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "2"}, Spec: v1.PodSpec{ServiceAccountName: "sa"}}}
 	clk := testingclock.NewFakeClock(time.Unix(1_800_000_000, 0))
-	a, err := New(key, o, clk)
+	a, err := New(key, Selection{}, o, clk)
 	if err != nil {
 		t.Fatal(err)
 	}

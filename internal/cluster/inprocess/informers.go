@@ -68,7 +68,7 @@ func NewInformers(s store.Store, cat *catalogue.Catalogue) *Informers {
 		informers: map[reflect.Type]cache.SharedIndexInformer{},
 		started:   map[reflect.Type]bool{},
 	}
-	for _, row := range cat.Rows() {
+	for _, row := range cat.All() {
 		if !row.NotStored && row.Hub == nil {
 			f.rows[reflect.TypeOf(row.New())] = row
 		}

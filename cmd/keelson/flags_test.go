@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// upstreamFlags are those of kube-apiserver v1.37.
+const upstreamFlags = `admission-control-config-file advertise-address aggregator-reject-forwarding-redirect allow-metric-labels allow-metric-labels-manifest allow-privileged
+anonymous-auth api-audiences apiserver-count audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-max-wait audit-log-batch-throttle-burst
+audit-log-batch-throttle-enable audit-log-batch-throttle-qps audit-log-compress audit-log-format audit-log-maxage audit-log-maxbackup audit-log-maxsize audit-log-mode
+audit-log-path audit-log-truncate-enabled audit-log-truncate-max-batch-size audit-log-truncate-max-event-size audit-log-version audit-policy-file
+audit-webhook-batch-buffer-size audit-webhook-batch-max-size audit-webhook-batch-max-wait audit-webhook-batch-throttle-burst audit-webhook-batch-throttle-enable
+audit-webhook-batch-throttle-qps audit-webhook-config-file audit-webhook-initial-backoff audit-webhook-mode audit-webhook-truncate-enabled
+audit-webhook-truncate-max-batch-size audit-webhook-truncate-max-event-size audit-webhook-version authentication-config authentication-token-webhook-cache-ttl
+authentication-token-webhook-config-file authentication-token-webhook-version authorization-config authorization-mode authorization-policy-file
+authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl authorization-webhook-config-file authorization-webhook-version bind-address
+cert-dir client-ca-file contention-profiling coordinated-leadership-lease-duration coordinated-leadership-renew-deadline coordinated-leadership-retry-period
+cors-allowed-origins debug-socket-path default-not-ready-toleration-seconds default-unreachable-toleration-seconds default-watch-cache-size
+delete-collection-workers disable-admission-plugins disable-http2-serving disabled-metrics egress-selector-config-file emulated-version emulation-forward-compatible
+enable-admission-plugins enable-aggregator-routing enable-bootstrap-token-auth enable-garbage-collector enable-logs-handler enable-priority-and-fairness
+encryption-provider-config encryption-provider-config-automatic-reload endpoint-reconciler-type etcd-cafile etcd-certfile etcd-compaction-interval
+etcd-count-metric-poll-period etcd-db-metric-poll-interval etcd-healthcheck-timeout etcd-keyfile etcd-prefix etcd-readycheck-timeout etcd-servers
+etcd-servers-overrides event-ttl external-hostname feature-gates goaway-chance http2-max-streams-per-connection kubelet-certificate-authority
+kubelet-client-certificate kubelet-client-key kubelet-preferred-address-types kubelet-timeout kubernetes-service-node-port lease-reuse-duration-seconds
+livez-grace-period log-flush-frequency log-json-info-buffer-size log-json-split-stream log-text-info-buffer-size log-text-split-stream logging-format
+max-connection-bytes-per-sec max-mutating-requests-inflight max-requests-inflight min-compatibility-version min-request-timeout oidc-ca-file oidc-client-id
+oidc-groups-claim oidc-groups-prefix oidc-issuer-url oidc-required-claim oidc-signing-algs oidc-username-claim oidc-username-prefix peer-advertise-ip
+peer-advertise-port peer-ca-file permit-address-sharing permit-port-sharing profiling proxy-client-cert-file proxy-client-key-file request-timeout
+requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix requestheader-group-headers requestheader-uid-headers
+requestheader-username-headers runtime-config runtime-config-emulation-forward-compatible secure-port service-account-extend-token-expiration
+service-account-issuer service-account-jwks-uri service-account-key-file service-account-lookup service-account-max-token-expiration
+service-account-signing-endpoint service-account-signing-key-file service-cluster-ip-range service-node-port-range show-hidden-metrics-for-version
+shutdown-delay-duration shutdown-send-retry-after shutdown-watch-termination-grace-period storage-backend storage-initialization-timeout storage-media-type
+strict-transport-security-directives tls-cert-file tls-cipher-suites tls-curve-preferences tls-min-version tls-private-key-file tls-sni-cert-key token-auth-file
+tracing-config-file v version vmodule watch-cache watch-cache-sizes`
+
+// TestUpstreamFlags: every flag of kube-apiserver is known.
+func TestUpstreamFlags(t *testing.T) {
+	f, c := &serverFlags{}, &cobra.Command{}
+	f.add(c)
+	for _, name := range strings.Fields(upstreamFlags) {
+		if c.Flags().Lookup(name) == nil {
+			t.Errorf("--%s is unknown", name)
+		}
+	}
+}
+
+// TestReference: docs/flags.md says what the flags are.
+func TestReference(t *testing.T) {
+	var want bytes.Buffer
+	printReference(&want)
+	have, err := os.ReadFile("../../docs/flags.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(have, want.Bytes()) {
+		t.Error("docs/flags.md is not what the flags are: run go run ./cmd/keelson reference > docs/flags.md")
+	}
+}
+
+// parse reads args as keelson server does.
+func parse(args ...string) (*serverFlags, *cobra.Command, error) {
+	f, c := &serverFlags{}, &cobra.Command{SilenceUsage: true}
+	f.add(c)
+	return f, c, c.ParseFlags(args)
+}
+
+func TestFlagsThatCannotBe(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"--storage-backend=etcd3", ""},
+		{"--storage-backend=etcd2", `invalid argument "etcd2" for "--storage-backend" flag: objects are in the embedded store`},
+		{"--watch-cache=false", "always served from memory"},
+		{"--watch-cache", ""},
+		{"--allow-privileged", ""},
+		{"--authorization-policy-file=x", "there is no ABAC authorizer: use --authorization-mode=RBAC"},
+		{"--emulated-version=1.36", "Keelson is v1.37"},
+		{"--emulated-version=1.37", ""},
+		{"--feature-gates=APIResponseCompression=true", ""},
+		{"--feature-gates=APIResponseCompression=false", "APIResponseCompression=false: Keelson has no feature gates"},
+		{"--feature-gates=Unheard=true", "Unheard=true: Keelson has no feature gates"},
+		{"--feature-gates=Unheard", "missing bool value for Unheard"},
+		{"--bind-address=127.0.0.1 --secure-port=7443", ""},
+		{"--bind-address=127.0.0.1 --listen=:1", "give one of both"},
+		{"--bind-address=here", `--bind-address "here": give an IP address`},
+		{"--secure-port=0", "--secure-port 0 must be between 1 and 65535, inclusive"},
+		{"--service-cluster-ip-range=10.0.0.0/16,fd00::/108", "give one range"},
+		{"--service-node-port-range=9-1", "--service-node-port-range"},
+		{"--kubernetes-service-node-port=80", "is not in the range of --service-node-port-range, 30000-32767"},
+		{"--runtime-config=api/all=true,api/beta=false,batch/v1=true", ""},
+		{"--runtime-config=batch/v2alpha1=true", `of group "batch" it serves v1`},
+		{"--runtime-config=no.such/v1=true", "unknown api groups no.such"},
+		{"--runtime-config=apps/v1=maybe", "invalid value of: apps/v1: maybe"},
+		{"--tls-cert-file=x", "must be specified together"},
+		{"--tls-sni-cert-key=x", "expected comma separated certificate and key file paths"},
+		{"--cors-allowed-origins=example.com", "does not pin to start/end of host"},
+		{"--cors-allowed-origins=//example\\.com(:|$)", ""},
+		{"--service-account-max-token-expiration=10m", "must be between 1 hour and 2^32 seconds"},
+		{"--service-account-jwks-uri=http://x", "requires https scheme"},
+		{"--service-account-issuer=a --service-account-issuer=a", "already specified"},
+		{"--service-account-signing-key-file=x", "service-account-key-file is a required flag"},
+		{"--kubelet-client-certificate=x", "must be specified together"},
+		{"--kubelet-preferred-address-types=Moon", "there are Hostname"},
+		{"--min-request-timeout=-1", "--min-request-timeout can not be a negative value"},
+		{"--event-ttl=-1s", "--event-ttl can not be a negative value"},
+	} {
+		f, cmd, err := parse(strings.Fields(c.args)...)
+		if err == nil {
+			_, err = f.options(cmd.Flags())
+		}
+		if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.args, err, c.want)
+		}
+	}
+}
+
+func TestFlagsWithoutEffect(t *testing.T) {
+	_, c, err := parse("--watch-cache-sizes=pods#1000", "--v=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := withoutEffect(c.Flags()); len(got) != 1 || !strings.HasPrefix(got[0], "--watch-cache-sizes is without effect: ") {
+		t.Errorf("told %q", got)
+	}
+}
+
+func TestAPIServerOptions(t *testing.T) {
+	f, c, err := parse("--bind-address=::1", "--secure-port=7443", "--service-node-port-range=40000-40010", "--kubernetes-service-node-port=40001", "--default-not-ready-toleration-seconds=5",
+		"--service-account-issuer=https://a", "--service-account-issuer=b", "--service-account-extend-token-expiration=false", "--service-cluster-ip-range=10.9.0.0/24", "--profiling=false", "--min-request-timeout=60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := f.options(c.Flags())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Listen != "[::1]:7443" || o.API.NodePorts.String() != "40000-40010" || o.API.NodePort != 40001 || *o.Admission.NotReadySeconds != 5 || *o.Admission.UnreachableSeconds != 300 ||
+		strings.Join(o.Tokens.Issuers, " ") != "https://a b" || !o.Tokens.NoExtension || o.ServiceCIDR.String() != "10.9.0.0/24" || !o.API.NoProfiling || o.API.MinRequestTimeout.Seconds() != 60 {
+		t.Errorf("options %+v", o)
+	}
+}

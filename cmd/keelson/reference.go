@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// referenceCommand prints docs/flags.md, which a test compares with it.
+func referenceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "reference", Short: "Print the reference of the server's flags", Args: cobra.NoArgs, Hidden: true,
+		Run: func(c *cobra.Command, _ []string) { printReference(c.OutOrStdout()) },
+	}
+}
+
+func printReference(w io.Writer) {
+	c := &cobra.Command{}
+	(&serverFlags{}).add(c)
+	var choice, single, none []*pflag.Flag
+	c.Flags().VisitAll(func(fl *pflag.Flag) {
+		switch fl.Value.(type) {
+		case *told:
+			single = append(single, fl)
+		case *hint:
+			none = append(none, fl)
+		default:
+			choice = append(choice, fl)
+		}
+	})
+	fmt.Fprint(w, "# Flags of keelson server and keelson up\n\n"+
+		"Every flag of upstream's kube-apiserver v1.37 is here: it works, or Keelson says what to do instead. This page is printed by\n"+
+		"`go run ./cmd/keelson reference > docs/flags.md`.\n\n| flag | default | |\n|------|---------|-|\n")
+	for _, fl := range choice {
+		fmt.Fprintf(w, "| `--%s` %s | %s | %s |\n", fl.Name, kind(fl), standard(fl), cell(fl.Usage))
+	}
+	fmt.Fprint(w, "\n## Flags with one answer\n\nThese take only the values that are named; any other is refused with these words before anything starts.\n\n"+
+		"| flag | values | |\n|------|--------|-|\n")
+	for _, fl := range single {
+		t := fl.Value.(*told)
+		values := "none"
+		if len(t.only) > 0 {
+			values = "`" + strings.Join(t.only, "`, `") + "`"
+		}
+		fmt.Fprintf(w, "| `--%s` | %s | %s |\n", fl.Name, values, cell(t.why))
+	}
+	fmt.Fprint(w, "\n## Flags without effect\n\nThese tune what Keelson does in another way. They are taken, and the server says so.\n\n| flag | |\n|------|-|\n")
+	for _, fl := range none {
+		fmt.Fprintf(w, "| `--%s` | %s |\n", fl.Name, cell(fl.Value.(*hint).why))
+	}
+}
+
+func kind(fl *pflag.Flag) string {
+	if fl.Value.Type() == "bool" {
+		return ""
+	}
+	return fl.Value.Type()
+}
+
+// standard is the flag's default, empty if that is to have no value.
+func standard(fl *pflag.Flag) string {
+	switch fl.DefValue {
+	case "", "[]", "0", "0s", "false":
+		return ""
+	}
+	return "`" + strings.Trim(fl.DefValue, "[]") + "`"
+}
+
+// cell escapes what ends a cell of a table.
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// told is a flag of upstream's kube-apiserver that Keelson has one answer to: it
+// takes the values that say what it does anyway, and refuses others with what to do
+// instead.
+type told struct {
+	only []string // empty takes none
+	why  string
+	kind string
+}
+
+// Set implements pflag.Value.
+func (t *told) Set(v string) error {
+	if slices.Contains(t.only, v) {
+		return nil
+	}
+	return fmt.Errorf("%s", t.why)
+}
+
+// String implements pflag.Value.
+func (t *told) String() string {
+	if len(t.only) == 0 {
+		return ""
+	}
+	return t.only[0]
+}
+
+// Type implements pflag.Value.
+func (t *told) Type() string { return t.kind }
+
+// hint is a flag that says how upstream is to do something which Keelson does in
+// another way: nothing depends on it but speed, and its user is told that.
+type hint struct{ value, why, kind string }
+
+// Set implements pflag.Value.
+func (h *hint) Set(v string) error {
+	h.value = v
+	return nil
+}
+
+// String implements pflag.Value.
+func (h *hint) String() string { return h.value }
+
+// Type implements pflag.Value.
+func (h *hint) Type() string { return h.kind }
+
+// toldFlags are refused, with these words, for any value but those that they name.
+var toldFlags = []struct{ name, kind, only, why string }{
+	{"aggregator-reject-forwarding-redirect", "bool", "true", "redirects of aggregated API servers are never passed on: leave it out"},
+	{"allow-metric-labels", "string", "", "labels of metrics cannot be restricted: leave out whole metrics with --disabled-metrics, or labels in the scraper"},
+	{"allow-metric-labels-manifest", "string", "", "labels of metrics cannot be restricted: leave out whole metrics with --disabled-metrics, or labels in the scraper"},
+	{"allow-privileged", "bool", "true", "privileged containers are allowed, and kept out of namespaces by Pod Security admission (the label pod-security.kubernetes.io/enforce)"},
+	{"apiserver-count", "int", "1", "servers that share an etcd find each other by leases: leave it out"},
+	{"audit-log-version", "string", "audit.k8s.io/v1", "audit events are of audit.k8s.io/v1, the only version there is"},
+	{"audit-webhook-version", "string", "audit.k8s.io/v1", "audit events are of audit.k8s.io/v1, the only version there is"},
+	{"authorization-policy-file", "string", "", "there is no ABAC authorizer: use --authorization-mode=RBAC, with Roles and RoleBindings"},
+	{"cert-dir", "string", "", "certificates are in the folder pki of --data-dir; to serve with others, use --tls-cert-file and --tls-private-key-file"},
+	{"cloud-config", "string", "", "there is no built-in cloud provider: run the cloud's own cloud-controller-manager in the cluster"},
+	{"cloud-provider", "string", "external", "there is no built-in cloud provider: run the cloud's own cloud-controller-manager in the cluster"},
+	{"coordinated-leadership-lease-duration", "duration", "15s", "servers elect leaders by Leases, without the alpha feature CoordinatedLeaderElection: leave it out"},
+	{"coordinated-leadership-renew-deadline", "duration", "10s", "servers elect leaders by Leases, without the alpha feature CoordinatedLeaderElection: leave it out"},
+	{"coordinated-leadership-retry-period", "duration", "2s", "servers elect leaders by Leases, without the alpha feature CoordinatedLeaderElection: leave it out"},
+	{"egress-selector-config-file", "string", "", "connections to nodes, webhooks and etcd are made directly: leave it out"},
+	{"emulated-version", "strings", "1.37,v1.37,kube=1.37", "Keelson is v1.37, and emulates no earlier version"},
+	{"emulation-forward-compatible", "bool", "false", "Keelson emulates no earlier version: leave it out"},
+	{"enable-garbage-collector", "bool", "true", "the garbage collector is always on: delete with --cascade=orphan where dependents are to stay"},
+	{"endpoint-reconciler-type", "string", "lease", "the addresses behind the Service kubernetes are kept by leases: leave it out"},
+	{"etcd-servers-overrides", "strings", "", "all resources are in one store: leave it out"},
+	{"log-json-info-buffer-size", "quantity", "0", "the log is text: leave it out"},
+	{"log-json-split-stream", "bool", "false", "the log is text: leave it out"},
+	{"log-text-info-buffer-size", "quantity", "0", "the log is not buffered: leave it out"},
+	{"log-text-split-stream", "bool", "false", "the log goes to the standard error: leave it out"},
+	{"logging-format", "string", "text", "the log is text: leave it out"},
+	{"max-connection-bytes-per-sec", "int", "0", "connections are not throttled: use a proxy that does"},
+	{"min-compatibility-version", "strings", "1.36,v1.36,kube=1.36", "Keelson is v1.37, and emulates no earlier version"},
+	{"peer-advertise-ip", "ip", "", "requests are not passed on between servers (the alpha feature UnknownVersionInteroperabilityProxy): run one version of them"},
+	{"peer-advertise-port", "string", "", "requests are not passed on between servers (the alpha feature UnknownVersionInteroperabilityProxy): run one version of them"},
+	{"peer-ca-file", "string", "", "requests are not passed on between servers (the alpha feature UnknownVersionInteroperabilityProxy): run one version of them"},
+	{"runtime-config-emulation-forward-compatible", "bool", "false", "Keelson emulates no earlier version: leave it out"},
+	{"service-account-lookup", "bool", "true", "tokens of what has been deleted are never accepted: leave it out"},
+	{"service-account-signing-endpoint", "string", "", "there is no external signer: give the key with --service-account-signing-key-file"},
+	{"show-hidden-metrics-for-version", "string", "", "no metrics are hidden: leave it out"},
+	{"shutdown-send-retry-after", "bool", "false", "while it ends the server takes no new connections, and finishes what it has taken: let load balancers notice by --shutdown-delay-duration"},
+	{"shutdown-watch-termination-grace-period", "duration", "0s", "watches are ended at once, with what they have still to send, and clients resume them: leave it out"},
+	{"storage-backend", "string", "etcd3", "objects are in the embedded store, or in etcd (version 3) with --etcd-servers"},
+	{"storage-media-type", "string", "application/vnd.kubernetes.protobuf", "objects are stored as upstream stores them by default: leave it out"},
+	{"tracing-config-file", "string", "", "there are no OpenTelemetry spans: keelson trace shows what was done to an object and because of it"},
+	{"watch-cache", "bool", "true", "reads and watches are always served from memory, and are as fresh as the store: leave it out"},
+}
+
+// hintFlags are taken; their user is told that they change nothing.
+var hintFlags = []struct{ name, kind, value, why string }{
+	{"default-watch-cache-size", "int", "100", "all objects are in memory, with the last changes"},
+	{"delete-collection-workers", "int", "1", "objects are deleted one after the other, as upstream does by default"},
+	{"enable-aggregator-routing", "bool", "true", "requests always go to endpoints"},
+	{"etcd-count-metric-poll-period", "duration", "1m0s", "objects are counted when the metric is asked for"},
+	{"etcd-db-metric-poll-interval", "duration", "30s", "there is no metric of the size of the database"},
+	{"etcd-healthcheck-timeout", "duration", "2s", "the health of the store is known without asking"},
+	{"etcd-readycheck-timeout", "duration", "2s", "the health of the store is known without asking"},
+	{"lease-reuse-duration-seconds", "int", "60", "what has an end is removed one by one"},
+	{"livez-grace-period", "duration", "0s", "the server listens when its start is done"},
+	{"log-flush-frequency", "duration", "5s", "the log is not buffered"},
+	{"storage-initialization-timeout", "duration", "1m0s", "the server listens when its store is open"},
+	{"watch-cache-sizes", "strings", "", "all objects are in memory, with the last changes"},
+}
+
+// addTold adds the flags that Keelson has an answer to but no choice.
+func addTold(flags *pflag.FlagSet) {
+	for _, f := range toldFlags {
+		t := &told{why: f.why, kind: f.kind}
+		usage := "not supported: " + f.why
+		if f.only != "" {
+			t.only = strings.Split(f.only, ",")
+			usage = "only " + t.only[0] + ": " + f.why
+		}
+		add(flags, t, f.name, usage)
+	}
+	for _, f := range hintFlags {
+		add(flags, &hint{f.value, f.why, f.kind}, f.name, "without effect: "+f.why)
+	}
+}
+
+func add(flags *pflag.FlagSet, v pflag.Value, name, usage string) {
+	fl := flags.VarPF(v, name, "", usage)
+	fl.Hidden = true // in --help; the reference has them
+	if v.Type() == "bool" {
+		fl.NoOptDefVal = "true"
+	}
+}
+
+// withoutEffect says which flags have been set that change nothing.
+func withoutEffect(flags *pflag.FlagSet) (out []string) {
+	flags.Visit(func(fl *pflag.Flag) {
+		if h, ok := fl.Value.(*hint); ok {
+			out = append(out, fmt.Sprintf("--%s is without effect: %s", fl.Name, h.why))
+		}
+	})
+	return out
+}

@@ -1,0 +1,159 @@
+package serving
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"keelson.dev/keelson/internal/reload"
+)
+
+// pair is a certificate of files, which are read again when they change.
+type pair struct {
+	certFile, keyFile string
+	// names are those that the certificate is for, of --tls-sni-cert-key; without any
+	// it is for the names that are in it.
+	names   []string
+	current atomic.Pointer[tls.Certificate]
+}
+
+// parsePair reads the form of --tls-sni-cert-key: cert,key or cert,key:name,name.
+func parsePair(s string) (*pair, error) {
+	var n cliflag.NamedCertKey
+	if err := n.Set(s); err != nil {
+		return nil, fmt.Errorf("--tls-sni-cert-key %q: %w, as in \"foo.crt,foo.key\" or \"foo.crt,foo.key:*.foo.com,foo.com\"", s, err)
+	}
+	return &pair{certFile: n.CertFile, keyFile: n.KeyFile, names: n.Names}, nil
+}
+
+// load reads both files: one that is replaced before the other does not fit yet.
+func (p *pair) load([]byte) error {
+	c, err := tls.LoadX509KeyPair(p.certFile, p.keyFile)
+	if err != nil {
+		return err
+	}
+	p.current.Store(&c)
+	return nil
+}
+
+func (p *pair) watch(ctx context.Context) error {
+	return errors.Join(reload.File(ctx, p.certFile, p.load), reload.File(ctx, p.keyFile, p.load))
+}
+
+// covers says whether the certificate is for name: by a name of the flag, or by one
+// that is in it.
+func (p *pair) covers(name string) (explicitly, exactly bool, ok bool) {
+	names := p.names
+	if explicitly = len(names) > 0; !explicitly {
+		leaf := p.current.Load().Leaf
+		names = append(names, leaf.DNSNames...)
+		for _, ip := range leaf.IPAddresses {
+			names = append(names, ip.String())
+		}
+		if leaf.Subject.CommonName != "" {
+			names = append(names, leaf.Subject.CommonName)
+		}
+	}
+	_, parent, _ := strings.Cut(name, ".")
+	for _, n := range names {
+		if strings.EqualFold(n, name) {
+			return explicitly, true, true
+		}
+		if rest, wild := strings.CutPrefix(n, "*."); wild && strings.EqualFold(rest, parent) {
+			ok = true
+		}
+	}
+	return explicitly, false, ok
+}
+
+// pairs are the selected certificates, the one of --tls-cert-file apart; nil if
+// there is no such.
+func (s *Selection) pairs() (first *pair, named []*pair, err error) {
+	if (s.CertFile == "") != (s.KeyFile == "") {
+		return nil, nil, errors.New("--tls-cert-file and --tls-private-key-file must be specified together")
+	}
+	if s.CertFile != "" {
+		first = &pair{certFile: s.CertFile, keyFile: s.KeyFile}
+	}
+	for _, spec := range s.SNICertKeys {
+		p, err := parsePair(spec)
+		if err != nil {
+			return nil, nil, err
+		}
+		named = append(named, p)
+	}
+	return first, named, nil
+}
+
+// Certificates sets what c proves the server with, own where nothing else is
+// selected. Files are read again when they change, until ctx is done.
+func (s *Selection) Certificates(ctx context.Context, own tls.Certificate, c *tls.Config) error {
+	first, named, err := s.pairs()
+	if err != nil {
+		return err
+	}
+	if first == nil && len(named) == 0 {
+		c.Certificates = []tls.Certificate{own}
+		return nil
+	}
+	if first == nil {
+		first = &pair{}
+		first.current.Store(&own)
+	} else if err := first.watch(ctx); err != nil {
+		return fmt.Errorf("--tls-cert-file and --tls-private-key-file: %w", err)
+	}
+	for _, p := range named {
+		if err := p.watch(ctx); err != nil {
+			return fmt.Errorf("--tls-sni-cert-key: %w", err)
+		}
+	}
+	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return choose(first, named, serverName(hello)), nil
+	}
+	return nil
+}
+
+// serverName is what the client wants to speak to: the name that it says, else the
+// address that it has come to.
+func serverName(hello *tls.ClientHelloInfo) string {
+	if hello.ServerName != "" {
+		return strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))
+	}
+	if hello.Conn == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(hello.Conn.LocalAddr().String())
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
+// choose gives the certificate for name: names of the flag go before those in
+// certificates, whole names before patterns, earlier pairs before later ones.
+func choose(first *pair, named []*pair, name string) *tls.Certificate {
+	best, rank := first, 0
+	for _, p := range named {
+		explicitly, exactly, ok := p.covers(name)
+		if !ok {
+			continue
+		}
+		r := 1
+		if explicitly {
+			r++
+		}
+		if exactly {
+			r += 2
+		}
+		if r > rank {
+			best, rank = p, r
+		}
+	}
+	return best.current.Load()
+}

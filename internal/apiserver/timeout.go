@@ -1,0 +1,43 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// allotted is how long the request may take: what its timeout parameter says, up
+// to the server's own bound; 0 is without an end. Reads that do not ask for an end
+// need none: they are answered from memory.
+func (s *Server) allotted(req *http.Request, info *request.RequestInfo) (time.Duration, error) {
+	asked := strings.Contains(req.URL.RawQuery, "timeout=")
+	if !asked && (req.Method == http.MethodGet || req.Method == http.MethodHead) || info.Verb == "watch" || longRunning(req, info) {
+		return 0, nil
+	}
+	if !asked {
+		return s.RequestTimeout, nil
+	}
+	text := req.URL.Query().Get("timeout")
+	if text == "" {
+		return s.RequestTimeout, nil
+	}
+	wanted, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+	}
+	if wanted <= 0 {
+		return s.RequestTimeout, nil
+	}
+	return min(wanted, s.RequestTimeout), nil
+}
+
+// overdue says whether the request's time is up.
+func (r *call) overdue() bool { return errors.Is(r.ctx().Err(), context.DeadlineExceeded) }
+
+// errOverdue is what a client is told whose request has failed after that.
+var errOverdue = apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)

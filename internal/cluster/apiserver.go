@@ -1,0 +1,178 @@
+package cluster
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/token"
+)
+
+// APIServer is what may be chosen of the API server besides its own packages'
+// selections, under the names of upstream's flags.
+type APIServer struct {
+	// ExternalHostname is where others find it, host or host:port; by default the
+	// address that it is advertised by.
+	ExternalHostname string
+	RuntimeConfig    catalogue.RuntimeConfig
+	// EventTTL, MinRequestTimeout and RequestTimeout: 0 stands for upstream's.
+	EventTTL, MinRequestTimeout, RequestTimeout time.Duration
+	// NodePorts is the range of Services' node ports (default 30000-32767).
+	NodePorts utilnet.PortRange
+	// NodePort makes the Service kubernetes one of type NodePort, with this port.
+	NodePort int32
+	// NoProfiling leaves out /debug/pprof and /debug/flags; NoLogs leaves out /logs.
+	NoProfiling, NoLogs bool
+	// DebugSocket is the path of a Unix socket that serves the former.
+	DebugSocket string
+	// HiddenMetrics are left out of /metrics.
+	HiddenMetrics []string
+	Kubelet       Kubelet
+	// ProxyClientCertFile and ProxyClientKeyFile are what aggregated API servers and
+	// webhooks know this one by, in place of the cluster's own front proxy.
+	ProxyClientCertFile, ProxyClientKeyFile string
+}
+
+// Kubelet says how node agents are reached.
+type Kubelet struct {
+	// CAFile has the authority of their certificates, in place of the cluster's own;
+	// CertFile and KeyFile are what they know this server by.
+	CAFile, CertFile, KeyFile string
+	// AddressTypes are tried in this order (default InternalIP, Hostname).
+	AddressTypes []string
+	// Timeout bounds the connection to one; 0 is ten seconds.
+	Timeout time.Duration
+}
+
+// Validate says what of the choice cannot be.
+func (a *APIServer) Validate() error {
+	var errs []error
+	if _, err := a.RuntimeConfig.Hidden(catalogue.Builtin()); err != nil {
+		errs = append(errs, err)
+	}
+	for flag, d := range map[string]time.Duration{"event-ttl": a.EventTTL, "min-request-timeout": a.MinRequestTimeout, "request-timeout": a.RequestTimeout, "kubelet-timeout": a.Kubelet.Timeout} {
+		if d < 0 {
+			errs = append(errs, fmt.Errorf("--%s can not be a negative value", flag))
+		}
+	}
+	ports := a.nodePorts()
+	if p := int(a.NodePort); p < 0 || p > 0 && !ports.Contains(p) {
+		errs = append(errs, fmt.Errorf("--kubernetes-service-node-port %d is not in the range of --service-node-port-range, %s", p, ports.String()))
+	}
+	for _, t := range a.Kubelet.AddressTypes {
+		if !slices.Contains([]v1.NodeAddressType{v1.NodeHostName, v1.NodeInternalIP, v1.NodeExternalIP, v1.NodeInternalDNS, v1.NodeExternalDNS}, v1.NodeAddressType(t)) {
+			errs = append(errs, fmt.Errorf("--kubelet-preferred-address-types %q: there are Hostname, InternalDNS, InternalIP, ExternalDNS and ExternalIP", t))
+		}
+	}
+	for _, f := range [][3]string{{"kubelet-client-certificate", a.Kubelet.CertFile, a.Kubelet.KeyFile}, {"proxy-client-cert-file", a.ProxyClientCertFile, a.ProxyClientKeyFile}} {
+		if (f[1] == "") != (f[2] == "") {
+			errs = append(errs, fmt.Errorf("--%s: a certificate and its key must be specified together", f[0]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (a *APIServer) nodePorts() utilnet.PortRange {
+	if a.NodePorts.Size == 0 {
+		return utilnet.PortRange{Base: 30000, Size: 2768}
+	}
+	return a.NodePorts
+}
+
+// proxyClient is what this server proves itself with to those it passes requests on to.
+func (c *Cluster) proxyClient() (certs.Pair, error) {
+	if c.API.ProxyClientCertFile == "" {
+		return c.Certs.FrontProxy.ClientCert(frontProxyClient, nil)
+	}
+	return readPair(c.API.ProxyClientCertFile, c.API.ProxyClientKeyFile)
+}
+
+func readPair(certFile, keyFile string) (p certs.Pair, err error) {
+	if p.Cert, err = os.ReadFile(certFile); err != nil {
+		return p, err
+	}
+	p.Key, err = os.ReadFile(keyFile)
+	return p, err
+}
+
+// transport is the way to node agents.
+func (k *Kubelet) transport(own *certs.Bundle) (http.RoundTripper, error) {
+	var pair certs.Pair
+	var err error
+	if k.CertFile != "" {
+		pair, err = readPair(k.CertFile, k.KeyFile)
+	} else {
+		pair, err = own.ClientCert("kube-apiserver-kubelet-client", []string{"system:masters"})
+	}
+	if err != nil {
+		return nil, err
+	}
+	cert, err := pair.TLS()
+	if err != nil {
+		return nil, err
+	}
+	pool := own.Pool()
+	if k.CAFile != "" {
+		pem, err := os.ReadFile(k.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("--kubelet-certificate-authority: %w", err)
+		}
+		if pool = x509.NewCertPool(); !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--kubelet-certificate-authority %s has no certificate in PEM", k.CAFile)
+		}
+	}
+	timeout := k.Timeout
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	return &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: timeout, DialContext: (&net.Dialer{Timeout: timeout}).DialContext,
+		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
+	}, nil
+}
+
+// host is the address of node to use, empty if it has none of the types.
+func (k *Kubelet) host(node *v1.Node) string {
+	types := k.AddressTypes
+	if len(types) == 0 {
+		types = []string{string(v1.NodeInternalIP), string(v1.NodeHostName)}
+	}
+	for _, t := range types {
+		for _, a := range node.Status.Addresses {
+			if string(a.Type) == t {
+				return a.Address
+			}
+		}
+	}
+	return ""
+}
+
+// externalURL is the API server's as others reach it.
+func (c *Cluster) externalURL() string {
+	_, port, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		return token.Issuer // it listens for this process only
+	}
+	host := c.API.ExternalHostname
+	switch {
+	case host == "":
+		host = net.JoinHostPort(c.Advertise.String(), port)
+	default:
+		if _, _, err := net.SplitHostPort(host); err != nil {
+			host = net.JoinHostPort(host, port)
+		}
+	}
+	return "https://" + host
+}
