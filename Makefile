@@ -71,9 +71,9 @@ bench:
 	$(GO) test -run '^$$' -bench Create ./internal/cluster
 	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/cluster
 
-# What of upstream's conformance tests passes, by SIG, and the list of what does not: in a cluster of the tests' own, or in
+# What of upstream's conformance tests passes, by SIG, and the list of what does not: in clusters of the tests' own, or in
 # that of KUBECONFIG=… (add CONTAINERS=-containers where its nodes run containers).
-conformance: images
+conformance: test-packages images
 	$(GO) test -count=1 -timeout 30m -run TestConformance -v ./test/conformance -args -report $(CURDIR)/docs/conformance-not-passing.txt \
 		$(if $(KUBECONFIG),-kubeconfig $(KUBECONFIG)) $(CONTAINERS) | grep -E '^ *(--- FAIL|suite_test.go.*/[0-9]+$$|[a-z]*_test.go|FAIL|ok)'
 

@@ -5,8 +5,8 @@
 //	go test ./test/conformance -args -kubeconfig ~/.kube/config
 //
 // Without a kubeconfig they start a cluster with simulated nodes in their own
-// process. Tests marked as needing containers then say that they need a real
-// node, and do not count as passed.
+// process, and, as root, one of a node that runs containers for the tests that
+// need these.
 //
-// It may import client libraries and testcluster, and nothing of internal.
+// The tests themselves use client libraries and nothing of internal.
 package conformance

@@ -7,17 +7,13 @@ import (
 	"os"
 	"strings"
 	"testing"
-
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 )
 
 // TestEndpoints: each stable endpoint of the list is described by the server's
 // OpenAPI document under its path and with its operation, and its path is
 // served.
 func TestEndpoints(t *testing.T) {
-	cfg, file := config(t)
-	c := &T{t, cfg, kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg), "default", file}
+	c := given(t).test(t, "default")
 	b, _, code := c.raw("/openapi/v2", "application/json")
 	if code != http.StatusOK {
 		t.Fatalf("/openapi/v2: %d", code)

@@ -23,11 +23,13 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/test/realnode"
 	"keelson.dev/keelson/testcluster"
 )
 
 var (
-	kubeconfig = flag.String("kubeconfig", "", "kubeconfig of the cluster to test (default: one in this process)")
+	kubeconfig = flag.String("kubeconfig", "", "kubeconfig of the cluster to test (default: clusters in this process)")
 	containers = flag.Bool("containers", false, "the cluster's nodes run containers, and pull keelson.local/demo")
 	report     = flag.String("report", "", "file to write the codenames to that did not pass")
 )
@@ -98,21 +100,37 @@ func sig(codename string) string {
 	return name
 }
 
-func config(t *testing.T) (*rest.Config, string) {
+// target is a cluster to test.
+type target struct {
+	config     *rest.Config
+	kubeconfig string
+	client     kubernetes.Interface
+	dynamic    dynamic.Interface
+}
+
+func newTarget(t *testing.T, cfg *rest.Config, file string) *target {
+	t.Helper()
+	if file == "" {
+		file = t.TempDir() + "/kubeconfig"
+		if err := writeKubeconfig(file, cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.QPS, cfg.Burst = -1, 0
+	return &target{cfg, file, kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg)}
+}
+
+// given is the cluster of the kubeconfig, or one of simulated nodes.
+func given(t *testing.T) *target {
 	t.Helper()
 	if *kubeconfig != "" {
 		cfg, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return cfg, *kubeconfig
+		return newTarget(t, cfg, *kubeconfig)
 	}
-	c := testcluster.Start(t, testcluster.WithNodes(3))
-	file := t.TempDir() + "/kubeconfig"
-	if err := writeKubeconfig(file, c.Config); err != nil {
-		t.Fatal(err)
-	}
-	return c.Config, file
+	return newTarget(t, testcluster.Start(t, testcluster.WithNodes(3)).Config, "")
 }
 
 // TestConformance runs all tests, those that are for the cluster alone after
@@ -124,41 +142,56 @@ func TestConformance(t *testing.T) {
 			t.Errorf("no conformance test is called %q", e.codename)
 		}
 	}
-	cfg, file := config(t)
-	cfg.QPS, cfg.Burst = -1, 0
-	client, dyn := kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg)
 	var mu sync.Mutex
 	passed := map[string]bool{}
-	run := func(e entry) func(*testing.T) {
-		return func(tt *testing.T) {
-			if !list[e.codename] {
-				tt.Parallel()
-			}
-			ns := "conformance-" + rand.String(8)
-			if _, err := client.CoreV1().Namespaces().Create(tt.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
-				tt.Fatal(err)
-			}
-			defer func() {
-				if err := client.CoreV1().Namespaces().Delete(context.WithoutCancel(tt.Context()), ns, metav1.DeleteOptions{}); err != nil {
-					tt.Error(err)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				passed[e.codename] = !tt.Failed()
-			}()
-			e.f(&T{tt, cfg, client, dyn, ns, file})
-		}
-	}
-	for _, serial := range []bool{false, true} {
-		t.Run(map[bool]string{false: "parallel", true: "serial"}[serial], func(t *testing.T) {
+	// group runs the tests that are in it, beside each other unless they are to
+	// be alone.
+	group := func(name string, c *target, in func(entry) bool) {
+		t.Run(name, func(t *testing.T) {
 			for _, e := range registered {
-				if list[e.codename] == serial && (!e.containers || *containers) {
-					t.Run(e.codename, run(e))
+				if !in(e) {
+					continue
 				}
+				t.Run(e.codename, func(t *testing.T) {
+					if !list[e.codename] {
+						t.Parallel()
+					}
+					defer func() {
+						mu.Lock()
+						defer mu.Unlock()
+						passed[e.codename] = !t.Failed()
+					}()
+					c.run(t, e)
+				})
 			}
 		})
 	}
+	c := given(t)
+	group("parallel", c, func(e entry) bool { return !list[e.codename] && (!e.containers || *containers) })
+	group("serial", c, func(e entry) bool { return list[e.codename] && (!e.containers || *containers) })
+	if *kubeconfig == "" && os.Geteuid() == 0 {
+		node := newTarget(t, realnode.Start(t, cluster.AgentOptions{}).Config, "")
+		group("containers", node, func(e entry) bool { return e.containers })
+	}
 	summarize(t, list, passed)
+}
+
+// run gives the test a namespace of its own.
+func (c *target) run(t *testing.T, e entry) {
+	ns := "conformance-" + rand.String(8)
+	if _, err := c.client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.client.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), ns, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}()
+	e.f(c.test(t, ns))
+}
+
+func (c *target) test(t *testing.T, namespace string) *T {
+	return &T{t, c.config, c.client, c.dynamic, namespace, c.kubeconfig}
 }
 
 // summarize prints passed/total for each SIG, and writes down what did not pass
@@ -180,7 +213,9 @@ func summarize(t *testing.T, list, passed map[string]bool) {
 		why := "no test yet"
 		for _, e := range registered {
 			if e.codename == name {
-				if why = "fails"; e.containers && !*containers {
+				if _, ran := passed[name]; ran {
+					why = "fails"
+				} else {
 					why = "needs nodes with containers"
 				}
 			}

@@ -9,9 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +27,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/test/realnode"
 )
 
 const image = "keelson.local/demo"
@@ -58,50 +56,8 @@ const maxLog = 16 << 10
 
 func start(t testing.TB) *env {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Fatal("this test runs containers: run it as root (make test does)")
-	}
-	dir, err := os.MkdirTemp("", "keelson-node-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	logs := filepath.Join(dir, "logs")
-	m := cluster.NewMachine(dir, cluster.AgentOptions{Name: "node", PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), Port: freePort(t), Logs: logs, LogMaxSize: maxLog})
-	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{DataDir: dir, Listen: "0.0.0.0:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-		if err := m.Clean(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-		mounts, err := os.ReadFile("/proc/mounts")
-		if err != nil || strings.Contains(string(mounts), dir) {
-			t.Errorf("a mount is left below %s (%v)", dir, err)
-		}
-		if _, err := net.InterfaceByName("keelson0"); err == nil {
-			t.Error("the bridge is left")
-		}
-	})
-	if err := c.StartAgent(m); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := c.WaitNode(ctx, m.Name()); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := c.RESTConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &env{t, kubernetes.NewForConfigOrDie(cfg), cfg, m.Endpoint(), logs}
+	n := realnode.Start(t, cluster.AgentOptions{LogMaxSize: maxLog})
+	return &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs}
 }
 
 // pod waits until the pod is as ok wants it.
