@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 
 	"keelson.dev/keelson/internal/cluster"
@@ -35,6 +36,7 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test runs containers: run it as root (make test does)")
 	}
+	alone(t)
 	dir, err := os.MkdirTemp("", "keelson-node-")
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +79,20 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 		t.Fatal(err)
 	}
 	return &Node{Config: cfg, Runtime: m.Endpoint(), Logs: o.Logs}
+}
+
+// alone waits for the machine's network: its bridge and its tables are there
+// once, and go test runs several packages at a time.
+func alone(t testing.TB) {
+	t.Helper()
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "keelson-realnode.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func freePort(t testing.TB) int {
