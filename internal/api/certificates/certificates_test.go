@@ -71,7 +71,7 @@ func TestValidation(t *testing.T) {
 		"usages": {func(c *v1.CertificateSigningRequest) { c.Spec.Usages = nil }, []string{
 			`spec.usages: Required value: usages must be provided`}},
 		"signer": {func(c *v1.CertificateSigningRequest) { c.Spec.SignerName = "me" }, []string{
-			`spec.signerName: Invalid value: "me": ` + signerNameMessage}},
+			`spec.signerName: Invalid value: "me": must be a fully qualified domain and path of the form 'example.com/signer-name'`}},
 		"legacy signer": {func(c *v1.CertificateSigningRequest) { c.Spec.SignerName = legacySigner }, []string{
 			`spec.signerName: Invalid value: "kubernetes.io/legacy-unknown": the legacy signerName is not allowed via this API version`}},
 		"short life": {func(c *v1.CertificateSigningRequest) { c.Spec.ExpirationSeconds = new(int32(5)) }, []string{

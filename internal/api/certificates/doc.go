@@ -1,3 +1,3 @@
 // Package certificates has the catalogue rows of the API group certificates.k8s.io.
-// It may import packages api, row and the published API libraries.
+// It may import packages api, row, signername and the published API libraries.
 package certificates

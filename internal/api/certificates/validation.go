@@ -7,23 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	v1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/api/signername"
 )
 
 const (
-	legacySigner      = "kubernetes.io/legacy-unknown"
-	minExpiration     = 600
-	maxSignerName     = 571
-	requestBlock      = "CERTIFICATE REQUEST"
-	certificateBlock  = "CERTIFICATE"
-	signerNameMessage = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+	legacySigner     = "kubernetes.io/legacy-unknown"
+	minExpiration    = 600
+	requestBlock     = "CERTIFICATE REQUEST"
+	certificateBlock = "CERTIFICATE"
 )
 
 var usages = []v1.KeyUsage{
@@ -51,7 +49,7 @@ func validate(c, old *v1.CertificateSigningRequest) field.ErrorList {
 	if old == nil && c.Spec.SignerName == legacySigner {
 		errs = append(errs, field.Invalid(at.Child("signerName"), c.Spec.SignerName, "the legacy signerName is not allowed via this API version"))
 	} else {
-		errs = append(errs, validateSignerName(c.Spec.SignerName, at.Child("signerName"))...)
+		errs = append(errs, signername.Validate(c.Spec.SignerName, at.Child("signerName"))...)
 	}
 	if s := c.Spec.ExpirationSeconds; s != nil && *s < minExpiration {
 		errs = append(errs, field.Invalid(at.Child("expirationSeconds"), *s, "may not specify a duration less than 600 seconds (10 minutes)"))
@@ -90,35 +88,6 @@ func unknownUsages(c *v1.CertificateSigningRequest, fldPath *field.Path) field.E
 			errs = append(errs, field.Duplicate(at, u))
 		}
 		seen.Insert(u)
-	}
-	return errs
-}
-
-func validateSignerName(name string, fldPath *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if name == "" {
-		return field.ErrorList{field.Required(fldPath, "")}
-	}
-	domain, signer, ok := strings.Cut(name, "/")
-	if !ok || strings.Contains(signer, "/") {
-		return field.ErrorList{field.Invalid(fldPath, name, signerNameMessage)}
-	}
-	labels := strings.Split(domain, ".")
-	for _, l := range labels {
-		for _, msg := range validation.IsDNS1123Label(l) {
-			errs = append(errs, field.Invalid(fldPath, domain, fmt.Sprintf("validating label %q: %s", l, msg)))
-		}
-	}
-	if len(labels) < 2 {
-		errs = append(errs, field.Invalid(fldPath, domain, "should be a domain with at least two segments separated by dots"))
-	}
-	for _, l := range strings.Split(signer, ".") {
-		for _, msg := range validation.IsDNS1123Label(l) {
-			errs = append(errs, field.Invalid(fldPath, signer, fmt.Sprintf("validating label %q: %s", l, msg)))
-		}
-	}
-	if len(name) > maxSignerName {
-		errs = append(errs, field.TooLong(fldPath, "", maxSignerName))
 	}
 	return errs
 }

@@ -17,6 +17,7 @@ import (
 	netutils "k8s.io/utils/net"
 
 	"keelson.dev/keelson/internal/api"
+	coreevents "keelson.dev/keelson/internal/api/events"
 	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/api/row"
 )
@@ -216,7 +217,7 @@ func events() *api.Resource {
 	r.Columns[9].Format = "name"
 	return row.New(r, row.Kind[*v1.Event]{
 		TTL:      func(*v1.Event) time.Duration { return time.Hour },
-		Validate: validateEvent,
+		Validate: coreevents.ValidateCore,
 		Fields: func(e *v1.Event) fields.Set {
 			source := e.Source.Component
 			if source == "" {
@@ -229,18 +230,6 @@ func events() *api.Resource {
 		},
 		Cells: eventCells,
 	})
-}
-
-func validateEvent(e *v1.Event) (errs field.ErrorList) {
-	if e.Namespace != "" && e.InvolvedObject.Namespace == "" && e.Namespace != metav1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem {
-		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), e.InvolvedObject.Namespace, "does not match event.namespace"))
-	} else if e.InvolvedObject.Namespace != "" && e.InvolvedObject.Namespace != e.Namespace {
-		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), e.InvolvedObject.Namespace, "does not match event.namespace"))
-	}
-	for _, msg := range validation.IsDNS1123Subdomain(e.Namespace) {
-		errs = append(errs, field.Invalid(field.NewPath("namespace"), e.Namespace, msg))
-	}
-	return errs
 }
 
 func eventCells(e *v1.Event, now time.Time) []any {

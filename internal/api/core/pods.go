@@ -57,6 +57,7 @@ func pods() *api.Resource {
 		Default:    podspec.SetDefaultsPod,
 		PrepareForCreate: func(p *v1.Pod) {
 			p.Status = v1.PodStatus{Phase: v1.PodPending, QOSClass: podspec.QOSClass(&p.Spec)}
+			podspec.SelectOwnLabels(p)
 		},
 		Validate:       podspec.ValidatePod,
 		ValidateUpdate: podspec.ValidatePodUpdate,

@@ -6,13 +6,13 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/api/row"
 )
 
@@ -28,21 +28,6 @@ func accessModes(modes []v1.PersistentVolumeAccessMode) string {
 		}
 	}
 	return strings.Join(out, ",")
-}
-
-func validateModes(modes []v1.PersistentVolumeAccessMode, at *field.Path) (errs field.ErrorList) {
-	if len(modes) == 0 {
-		return field.ErrorList{field.Required(at, "at least 1 access mode is required")}
-	}
-	for _, m := range modes {
-		if shortModes[m] == "" {
-			errs = append(errs, field.NotSupported(at, m, []v1.PersistentVolumeAccessMode{v1.ReadOnlyMany, v1.ReadWriteMany, v1.ReadWriteOnce, v1.ReadWriteOncePod}))
-		}
-	}
-	if slices.Contains(modes, v1.ReadWriteOncePod) && len(modes) > 1 {
-		errs = append(errs, field.Forbidden(at, "may not use ReadWriteOncePod with other access modes"))
-	}
-	return errs
 }
 
 func persistentVolumes() *api.Resource {
@@ -67,34 +52,20 @@ func persistentVolumes() *api.Resource {
 			if p.Spec.VolumeMode == nil {
 				p.Spec.VolumeMode = ptr.To(v1.PersistentVolumeFilesystem)
 			}
-			if h := p.Spec.HostPath; h != nil && h.Type == nil {
-				h.Type = ptr.To(v1.HostPathUnset)
-			}
+			podspec.SetDefaultsPersistentVolumeSource(&p.Spec.PersistentVolumeSource)
 		},
 		PrepareForCreate: func(p *v1.PersistentVolume) {
-			p.Status = v1.PersistentVolumeStatus{Phase: v1.VolumePending, LastPhaseTransitionTime: ptr.To(metav1.Now().Rfc3339Copy())}
+			p.Status = v1.PersistentVolumeStatus{Phase: v1.VolumePending, LastPhaseTransitionTime: now()}
 		},
-		Validate: func(p *v1.PersistentVolume) field.ErrorList {
-			at := field.NewPath("spec")
-			errs := validateModes(p.Spec.AccessModes, at.Child("accessModes"))
-			if len(p.Spec.Capacity) == 0 {
-				errs = append(errs, field.Required(at.Child("capacity"), ""))
-			} else if q, ok := p.Spec.Capacity[v1.ResourceStorage]; !ok || len(p.Spec.Capacity) > 1 {
-				errs = append(errs, field.NotSupported(at.Child("capacity"), p.Spec.Capacity, []v1.ResourceName{v1.ResourceStorage}))
-			} else if q.Sign() <= 0 {
-				errs = append(errs, field.Invalid(at.Child("capacity").Key("storage"), q.String(), "must be greater than zero"))
+		PrepareStatusUpdate: func(p, old *v1.PersistentVolume) {
+			is, was := &p.Status, &old.Status
+			if is.Phase != was.Phase && (is.LastPhaseTransitionTime == nil || is.LastPhaseTransitionTime.Equal(was.LastPhaseTransitionTime)) {
+				is.LastPhaseTransitionTime = now()
 			}
-			if equality.Semantic.DeepEqual(p.Spec.PersistentVolumeSource, v1.PersistentVolumeSource{}) {
-				errs = append(errs, field.Required(at, "must specify a volume type"))
-			}
-			return errs
 		},
-		ValidateUpdate: func(p, old *v1.PersistentVolume) (errs field.ErrorList) {
-			if !equality.Semantic.DeepEqual(p.Spec.PersistentVolumeSource, old.Spec.PersistentVolumeSource) {
-				errs = append(errs, field.Forbidden(field.NewPath("spec", "persistentvolumesource"), "spec.persistentvolumesource is immutable after creation"))
-			}
-			return errs
-		},
+		Validate:       validatePersistentVolume,
+		ValidateUpdate: validatePersistentVolumeUpdate,
+		Warnings:       persistentVolumeWarnings,
 		Cells: func(p *v1.PersistentVolume, now time.Time) []any {
 			phase := string(p.Status.Phase)
 			if p.DeletionTimestamp != nil {
@@ -110,6 +81,9 @@ func persistentVolumes() *api.Resource {
 		},
 	})
 }
+
+// now is the time as objects keep it.
+func now() *metav1.Time { return ptr.To(metav1.Now().Rfc3339Copy()) }
 
 func unset(s string) string {
 	if s == "" {
@@ -137,28 +111,16 @@ func persistentVolumeClaims() *api.Resource {
 				p.Spec.VolumeMode = ptr.To(v1.PersistentVolumeFilesystem)
 			}
 		},
-		PrepareForCreate: func(p *v1.PersistentVolumeClaim) { p.Status = v1.PersistentVolumeClaimStatus{Phase: v1.ClaimPending} },
-		Validate: func(p *v1.PersistentVolumeClaim) field.ErrorList {
-			at := field.NewPath("spec")
-			errs := validateModes(p.Spec.AccessModes, at.Child("accessModes"))
-			if q, ok := p.Spec.Resources.Requests[v1.ResourceStorage]; !ok {
-				errs = append(errs, field.Required(at.Child("resources").Key("storage"), ""))
-			} else if q.Sign() <= 0 {
-				errs = append(errs, field.Invalid(at.Child("resources").Key("storage"), q.String(), "must be greater than zero"))
-			}
-			return errs
+		PrepareForCreate: func(p *v1.PersistentVolumeClaim) {
+			p.Status = v1.PersistentVolumeClaimStatus{Phase: v1.ClaimPending}
+			prepareDataSources(&p.Spec, nil)
 		},
-		ValidateUpdate: func(p, old *v1.PersistentVolumeClaim) (errs field.ErrorList) {
-			a, b := p.Spec.DeepCopy(), old.Spec.DeepCopy()
-			a.Resources, b.Resources = v1.VolumeResourceRequirements{}, v1.VolumeResourceRequirements{}
-			a.VolumeAttributesClassName, b.VolumeAttributesClassName = nil, nil
-			if b.VolumeName == "" {
-				b.VolumeName = a.VolumeName
-			}
-			if !equality.Semantic.DeepEqual(a, b) {
-				errs = append(errs, field.Forbidden(field.NewPath("spec"), "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"))
-			}
-			return errs
+		PrepareForUpdate:     func(p, old *v1.PersistentVolumeClaim) { prepareDataSources(&p.Spec, &old.Spec) },
+		Validate:             validateClaim,
+		ValidateUpdate:       validateClaimUpdate,
+		ValidateStatusUpdate: validateClaimStatusUpdate,
+		Warnings: func(p *v1.PersistentVolumeClaim) []string {
+			return append(classAnnotationWarnings(p.Annotations), podspec.ClaimWarnings(&p.Spec, field.NewPath("spec"))...)
 		},
 		Cells: func(p *v1.PersistentVolumeClaim, now time.Time) []any {
 			phase := string(p.Status.Phase)

@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -19,36 +20,102 @@ const (
 	noteLengthLimit     = 1024
 )
 
-// validate holds a new event to this group's rules, which the core group's
-// form is spared.
+// ValidateCore checks an event in the core group's form, whoever wrote it. Those
+// with a time of their own are of the newer kind, which says who reports what;
+// the older kind is spared that.
+func ValidateCore(e *corev1.Event) (errs field.ErrorList) {
+	object := e.InvolvedObject.Namespace
+	elsewhere := func() {
+		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), object, "does not match event.namespace"))
+	}
+	if e.EventTime.IsZero() {
+		// The events of objects without a namespace are in the default one.
+		clusterWide := object == "" && (e.Namespace == metav1.NamespaceNone || e.Namespace == metav1.NamespaceDefault)
+		if e.Namespace != object && !clusterWide {
+			elsewhere()
+		}
+	} else {
+		if object == "" && e.Namespace != metav1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem {
+			elsewhere()
+		}
+		errs = append(errs, validateReport(e)...)
+	}
+	for _, msg := range validation.IsDNS1123Subdomain(e.Namespace) {
+		errs = append(errs, field.Invalid(field.NewPath("namespace"), e.Namespace, msg))
+	}
+	return errs
+}
+
+func validateReport(e *corev1.Event) (errs field.ErrorList) {
+	if e.ReportingController == "" {
+		errs = append(errs, field.Required(field.NewPath("reportingController"), ""))
+	}
+	for _, msg := range validation.IsQualifiedName(e.ReportingController) {
+		errs = append(errs, field.Invalid(field.NewPath("reportingController"), e.ReportingController, msg))
+	}
+	text := func(name, value string, needed bool, limit int) {
+		if needed && value == "" {
+			errs = append(errs, field.Required(field.NewPath(name), ""))
+		}
+		if len(value) > limit {
+			errs = append(errs, field.Invalid(field.NewPath(name), "", fmt.Sprintf("can have at most %v characters", limit)))
+		}
+	}
+	text("reportingInstance", e.ReportingInstance, true, instanceLengthLimit)
+	text("action", e.Action, true, actionLengthLimit)
+	text("reason", e.Reason, true, reasonLengthLimit)
+	text("message", e.Message, false, noteLengthLimit)
+	return errs
+}
+
+// asCore is the event as the core group has it, for the rules of both groups.
+func asCore(e *v1.Event) *corev1.Event {
+	obj, _ := toCore(e)
+	return obj.(*corev1.Event)
+}
+
+// validate holds a new event to this group's rules, which the core group's form
+// is spared. Its fields go by their names in that form.
 func validate(e *v1.Event) field.ErrorList {
-	errs := validateNamespace(e)
+	errs := ValidateCore(asCore(e))
+	errs = append(errs, validateSeries(e.Series)...)
 	if e.EventTime.IsZero() {
 		errs = append(errs, field.Required(field.NewPath("eventTime"), ""))
 	}
 	if e.Type != corev1.EventTypeNormal && e.Type != corev1.EventTypeWarning {
-		errs = append(errs, field.Invalid(field.NewPath("type"), "", "has invalid value: "+e.Type))
+		errs = append(errs, field.Invalid(field.NewPath("type"), "", fmt.Sprintf("has invalid value: %v", e.Type)))
 	}
-	if e.DeprecatedFirstTimestamp != (metav1.Time{}) {
-		errs = append(errs, field.Invalid(field.NewPath("firstTimestamp"), "", "needs to be unset"))
+	unset := func(name string, set bool) {
+		if set {
+			errs = append(errs, field.Invalid(field.NewPath(name), "", "needs to be unset"))
+		}
 	}
-	if e.DeprecatedLastTimestamp != (metav1.Time{}) {
-		errs = append(errs, field.Invalid(field.NewPath("lastTimestamp"), "", "needs to be unset"))
-	}
-	if e.DeprecatedCount != 0 {
-		errs = append(errs, field.Invalid(field.NewPath("count"), "", "needs to be unset"))
-	}
-	if e.DeprecatedSource.Component != "" || e.DeprecatedSource.Host != "" {
-		errs = append(errs, field.Invalid(field.NewPath("source"), "", "needs to be unset"))
-	}
-	return append(errs, validateReport(e)...)
+	unset("firstTimestamp", !e.DeprecatedFirstTimestamp.IsZero())
+	unset("lastTimestamp", !e.DeprecatedLastTimestamp.IsZero())
+	unset("count", e.DeprecatedCount != 0)
+	unset("source", e.DeprecatedSource != corev1.EventSource{})
+	return errs
 }
 
+func validateSeries(s *v1.EventSeries) (errs field.ErrorList) {
+	if s == nil {
+		return nil
+	}
+	if s.Count < 2 {
+		errs = append(errs, field.Invalid(field.NewPath("series.count"), "", "should be at least 2"))
+	}
+	if s.LastObservedTime.IsZero() {
+		errs = append(errs, field.Required(field.NewPath("series.lastObservedTime"), ""))
+	}
+	return errs
+}
+
+// validateUpdate: the series is all that may change.
 func validateUpdate(e, old *v1.Event) field.ErrorList {
-	errs := validateNamespace(e)
-	// Events whose fields came by the old core path are not held to this
-	// group's rules; the series' count and time are all that may change of
-	// those that came by this one.
+	errs := ValidateCore(asCore(e))
+	if !equality.Semantic.DeepEqual(e.Series, old.Series) {
+		errs = append(errs, validateSeries(e.Series)...)
+	}
 	immutable := func(name string, is, was any) {
 		errs = append(errs, apivalidation.ValidateImmutableField(is, was, field.NewPath(name))...)
 	}
@@ -66,59 +133,9 @@ func validateUpdate(e, old *v1.Event) field.ErrorList {
 	immutable("related", e.Related, old.Related)
 	immutable("reportingController", e.ReportingController, old.ReportingController)
 	immutable("reportingInstance", e.ReportingInstance, old.ReportingInstance)
-	return append(errs, validateReport(e)...)
+	return errs
 }
 
 func micro(t metav1.MicroTime) string {
 	return t.Truncate(time.Microsecond).UTC().Format(time.RFC3339Nano)
-}
-
-// validateNamespace: an event is in the namespace of its object; those of
-// cluster-scoped objects are in "default".
-func validateNamespace(e *v1.Event) field.ErrorList {
-	path := field.NewPath("involvedObject", "namespace")
-	if e.Regarding.Namespace == "" {
-		if e.Namespace != metav1.NamespaceNone && e.Namespace != metav1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem {
-			return field.ErrorList{field.Invalid(path, e.Regarding.Namespace, "does not match event.namespace")}
-		}
-		return nil
-	}
-	if e.Namespace != e.Regarding.Namespace {
-		return field.ErrorList{field.Invalid(path, e.Regarding.Namespace, "does not match event.namespace")}
-	}
-	return nil
-}
-
-func validateReport(e *v1.Event) field.ErrorList {
-	var errs field.ErrorList
-	at := field.NewPath("reportingController")
-	if e.ReportingController == "" {
-		errs = append(errs, field.Required(at, ""))
-	}
-	for _, msg := range validation.IsQualifiedName(e.ReportingController) {
-		errs = append(errs, field.Invalid(at, e.ReportingController, msg))
-	}
-	required := func(name, value string, limit int) {
-		if value == "" {
-			errs = append(errs, field.Required(field.NewPath(name), ""))
-		}
-		if len(value) > limit {
-			errs = append(errs, field.Invalid(field.NewPath(name), "", fmt.Sprintf("can have at most %v characters", limit)))
-		}
-	}
-	required("reportingInstance", e.ReportingInstance, instanceLengthLimit)
-	required("action", e.Action, actionLengthLimit)
-	required("reason", e.Reason, reasonLengthLimit)
-	if len(e.Note) > noteLengthLimit {
-		errs = append(errs, field.Invalid(field.NewPath("message"), "", fmt.Sprintf("can have at most %v characters", noteLengthLimit)))
-	}
-	if e.Series != nil {
-		if e.Series.Count < 2 {
-			errs = append(errs, field.Invalid(field.NewPath("series", "count"), "", "should be at least 2"))
-		}
-		if e.Series.LastObservedTime.IsZero() {
-			errs = append(errs, field.Required(field.NewPath("series", "lastObservedTime"), ""))
-		}
-	}
-	return errs
 }

@@ -179,24 +179,54 @@ func SetDefaultsVolume(v *v1.Volume) {
 	case s.HostPath != nil:
 		absent(&s.HostPath.Type, v1.HostPathUnset)
 	case s.ISCSI != nil:
-		zero(&s.ISCSI.ISCSIInterface, "default")
+		setISCSI(&s.ISCSI.ISCSIInterface)
 	case s.RBD != nil:
-		zero(&s.RBD.RBDPool, "rbd")
-		zero(&s.RBD.RadosUser, "admin")
-		zero(&s.RBD.Keyring, "/etc/ceph/keyring")
+		setRBD(&s.RBD.RBDPool, &s.RBD.RadosUser, &s.RBD.Keyring)
 	case s.AzureDisk != nil:
-		absent(&s.AzureDisk.CachingMode, v1.AzureDataDiskCachingReadWrite)
-		absent(&s.AzureDisk.Kind, v1.AzureSharedBlobDisk)
-		absent(&s.AzureDisk.FSType, "ext4")
-		absent(&s.AzureDisk.ReadOnly, false)
+		setAzureDisk(s.AzureDisk)
 	case s.ScaleIO != nil:
-		zero(&s.ScaleIO.StorageMode, "ThinProvisioned")
-		zero(&s.ScaleIO.FSType, "xfs")
+		setScaleIO(&s.ScaleIO.StorageMode, &s.ScaleIO.FSType)
 	case s.Ephemeral != nil && s.Ephemeral.VolumeClaimTemplate != nil:
 		absent(&s.Ephemeral.VolumeClaimTemplate.Spec.VolumeMode, v1.PersistentVolumeFilesystem)
 	case s.Image != nil:
 		zero(&s.Image.PullPolicy, pullPolicy(s.Image.Reference))
 	}
+}
+
+// SetDefaultsPersistentVolumeSource fills in the source of a PersistentVolume.
+func SetDefaultsPersistentVolumeSource(s *v1.PersistentVolumeSource) {
+	switch {
+	case s.HostPath != nil:
+		absent(&s.HostPath.Type, v1.HostPathUnset)
+	case s.ISCSI != nil:
+		setISCSI(&s.ISCSI.ISCSIInterface)
+	case s.RBD != nil:
+		setRBD(&s.RBD.RBDPool, &s.RBD.RadosUser, &s.RBD.Keyring)
+	case s.AzureDisk != nil:
+		setAzureDisk(s.AzureDisk)
+	case s.ScaleIO != nil:
+		setScaleIO(&s.ScaleIO.StorageMode, &s.ScaleIO.FSType)
+	}
+}
+
+func setISCSI(transport *string) { zero(transport, "default") }
+
+func setRBD(pool, user, keyring *string) {
+	zero(pool, "rbd")
+	zero(user, "admin")
+	zero(keyring, "/etc/ceph/keyring")
+}
+
+func setAzureDisk(d *v1.AzureDiskVolumeSource) {
+	absent(&d.CachingMode, v1.AzureDataDiskCachingReadWrite)
+	absent(&d.Kind, v1.AzureSharedBlobDisk)
+	absent(&d.FSType, "ext4")
+	absent(&d.ReadOnly, false)
+}
+
+func setScaleIO(mode, fsType *string) {
+	zero(mode, "ThinProvisioned")
+	zero(fsType, "xfs")
 }
 
 func setFieldRefs(files []v1.DownwardAPIVolumeFile) {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 var (
@@ -30,19 +31,19 @@ func quotaHugePages(name v1.ResourceName) bool {
 	return hugePages(name) || strings.HasPrefix(string(name), v1.ResourceRequestsHugePagesPrefix)
 }
 
-// native resources are Kubernetes' own.
-func native(name v1.ResourceName) bool {
+// Native resources are Kubernetes' own.
+func Native(name v1.ResourceName) bool {
 	return !strings.Contains(string(name), "/") || strings.Contains(string(name), v1.ResourceDefaultNamespacePrefix)
 }
 
 // extended resources are what nodes tell of, in whole units.
 func extended(name v1.ResourceName) bool {
 	const requests = v1.DefaultResourceRequestsPrefix
-	return !native(name) && !strings.HasPrefix(string(name), requests) && len(validation.IsQualifiedName(requests+string(name))) == 0
+	return !Native(name) && !strings.HasPrefix(string(name), requests) && len(validation.IsQualifiedName(requests+string(name))) == 0
 }
 
 // Overcommits says that more of a native resource may be promised than there is.
-func Overcommits(name v1.ResourceName) bool { return native(name) && !hugePages(name) }
+func Overcommits(name v1.ResourceName) bool { return Native(name) && !hugePages(name) }
 
 // StandardQuotaResource says that a quota counts it under this very name.
 func StandardQuotaResource(name v1.ResourceName) bool {
@@ -68,7 +69,7 @@ func ValidateContainerResourceName(name v1.ResourceName, at *field.Path) field.E
 		if !containerResources.Has(name) && !hugePages(name) {
 			errs = append(errs, field.Invalid(at, name, "must be a standard resource for containers"))
 		}
-	case !native(name) && !extended(name):
+	case !Native(name) && !extended(name):
 		errs = append(errs, field.Invalid(at, name, "doesn't follow extended resource name standard"))
 	}
 	return errs
@@ -94,6 +95,14 @@ func ValidateQuantity(name v1.ResourceName, q resource.Quantity, at *field.Path)
 	return errs
 }
 
+// ValidateBasicQuantity wants an amount of which there can be so much.
+func ValidateBasicQuantity(q resource.Quantity, at *field.Path) field.ErrorList {
+	if q.Value() < 0 {
+		return field.ErrorList{field.Invalid(at, q.Value(), "must be a valid resource quantity")}
+	}
+	return nil
+}
+
 // validateHugePages wants whole pages.
 func validateHugePages(name v1.ResourceName, q resource.Quantity, at *field.Path) field.ErrorList {
 	if !hugePages(name) {
@@ -108,10 +117,17 @@ func validateHugePages(name v1.ResourceName, q resource.Quantity, at *field.Path
 
 // ValidateResources checks a container's resource requirements; claims are the
 // names of the pod's resource claims.
-func ValidateResources(r *v1.ResourceRequirements, claims sets.Set[string], at *field.Path) (errs field.ErrorList) {
+func ValidateResources(r *v1.ResourceRequirements, claims sets.Set[string], at *field.Path) field.ErrorList {
+	return validateResources(r, ValidateContainerResourceName, claims, at)
+}
+
+func validateResources(r *v1.ResourceRequirements, checkName func(v1.ResourceName, *field.Path) field.ErrorList, claims sets.Set[string], at *field.Path) (errs field.ErrorList) {
+	if len(r.Limits)+len(r.Requests)+len(r.Claims) == 0 {
+		return nil
+	}
 	compute, huge := false, false
 	check := func(name v1.ResourceName, q resource.Quantity, at *field.Path) {
-		errs = append(errs, ValidateContainerResourceName(name, at)...)
+		errs = append(errs, checkName(name, at)...)
 		errs = append(errs, ValidateQuantity(name, q, at)...)
 		errs = append(errs, validateHugePages(name, q, at)...)
 		compute = compute || name == v1.ResourceCPU || name == v1.ResourceMemory
@@ -137,6 +153,49 @@ func ValidateResources(r *v1.ResourceRequirements, claims sets.Set[string], at *
 		errs = append(errs, field.Forbidden(at, "HugePages require cpu or memory"))
 	}
 	return append(errs, validateClaimRefs(r.Claims, claims, at.Child("claims"))...)
+}
+
+// podResourceName wants a resource that the containers of a pod can share.
+func podResourceName(name v1.ResourceName, at *field.Path) field.ErrorList {
+	if errs := ValidateResourceName(name, at); len(errs) > 0 {
+		return errs
+	}
+	if !resourcehelper.IsSupportedPodLevelResource(name) {
+		return field.ErrorList{field.NotSupported(at, string(name), sets.List(resourcehelper.SupportedPodLevelResources()))}
+	}
+	return nil
+}
+
+// validatePodResources: what the pod as a whole asks for is enough for what its
+// containers ask for, and no container may have more than the pod.
+func validatePodResources(s *v1.PodSpec, fldPath *field.Path) (errs field.ErrorList) {
+	if s.Resources == nil {
+		return nil
+	}
+	at := fldPath.Child("resources")
+	if s.Resources.Claims != nil {
+		errs = append(errs, field.Forbidden(at.Child("claims"), "claims cannot be set for Resources at pod-level"))
+	}
+	errs = append(errs, validateResources(s.Resources, podResourceName, claimNames(s), at)...)
+	wanted := resourcehelper.AggregateContainerRequests(&v1.Pod{Spec: *s}, resourcehelper.PodResourcesOptions{})
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		q, has := wanted[name], s.Resources.Requests[name]
+		if resourcehelper.IsSupportedPodLevelResource(name) && q.Cmp(has) > 0 {
+			errs = append(errs, field.Invalid(at.Child("requests").Key(string(name)), has.String(),
+				fmt.Sprintf("must be greater than or equal to aggregate container requests of %s", q.String())))
+		}
+	}
+	for i := range s.Containers {
+		limits := s.Containers[i].Resources.Limits
+		for _, name := range slices.Sorted(maps.Keys(limits)) {
+			q := limits[name]
+			if most, ok := s.Resources.Limits[name]; ok && q.Cmp(most) > 0 {
+				errs = append(errs, field.Invalid(at.Child("containers").Index(i).Key(string(name)).Child("limits"), q.String(),
+					fmt.Sprintf("must be less than or equal to pod limits of %s", most.String())))
+			}
+		}
+	}
+	return errs
 }
 
 // validateClaimRefs wants each claim, or each request of it, once, and to be
@@ -178,6 +237,9 @@ func validateClaimRefs(refs []v1.ResourceClaim, claims sets.Set[string], at *fie
 
 // claimNames are the names of the pod's resource claims.
 func claimNames(s *v1.PodSpec) sets.Set[string] {
+	if len(s.ResourceClaims) == 0 {
+		return nil
+	}
 	out := sets.New[string]()
 	for i := range s.ResourceClaims {
 		out.Insert(s.ResourceClaims[i].Name)
@@ -201,10 +263,11 @@ func validateClaims(list []v1.PodResourceClaim, at *field.Path) (errs field.Erro
 				errs = append(errs, field.Invalid(at.Child("name"), c.Name, msg))
 			}
 		}
-		for name, ref := range map[string]*string{"resourceClaimName": c.ResourceClaimName, "resourceClaimTemplateName": c.ResourceClaimTemplateName} {
-			if ref != nil {
-				errs = append(errs, dnsName(*ref, validation.IsDNS1123Subdomain, at.Child(name))...)
-			}
+		if r := c.ResourceClaimName; r != nil {
+			errs = append(errs, conforms(*r, validation.IsDNS1123Subdomain, at, "resourceClaimName")...)
+		}
+		if r := c.ResourceClaimTemplateName; r != nil {
+			errs = append(errs, conforms(*r, validation.IsDNS1123Subdomain, at, "resourceClaimTemplateName")...)
 		}
 		switch {
 		case c.ResourceClaimName != nil && c.ResourceClaimTemplateName != nil:

@@ -2,9 +2,11 @@ package podspec
 
 import (
 	"fmt"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	unversionedvalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -23,7 +25,8 @@ func validateAffinity(a *v1.Affinity, at *field.Path) (errs field.ErrorList) {
 		for i := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 			t, at := &n.PreferredDuringSchedulingIgnoredDuringExecution[i], at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
 			errs = append(errs, validateWeight(t.Weight, at)...)
-			errs = append(errs, validateNodeTerm(&t.Preference, at.Child("preference"))...)
+			// A preference for what no node can have does no harm.
+			errs = append(errs, validateNodeTerm(&t.Preference, true, at.Child("preference"))...)
 		}
 	}
 	if p := a.PodAffinity; p != nil {
@@ -48,12 +51,13 @@ func ValidateNodeSelector(s *v1.NodeSelector, at *field.Path) (errs field.ErrorL
 		return field.ErrorList{field.Required(at.Child("nodeSelectorTerms"), "must have at least one node selector term")}
 	}
 	for i := range s.NodeSelectorTerms {
-		errs = append(errs, validateNodeTerm(&s.NodeSelectorTerms[i], at.Child("nodeSelectorTerms").Index(i))...)
+		errs = append(errs, validateNodeTerm(&s.NodeSelectorTerms[i], false, at.Child("nodeSelectorTerms").Index(i))...)
 	}
 	return errs
 }
 
-func validateNodeTerm(t *v1.NodeSelectorTerm, at *field.Path) (errs field.ErrorList) {
+// validateNodeTerm checks the values as well, unless any is allowed.
+func validateNodeTerm(t *v1.NodeSelectorTerm, anyValue bool, at *field.Path) (errs field.ErrorList) {
 	for i := range t.MatchExpressions {
 		r, at := &t.MatchExpressions[i], at.Child("matchExpressions").Index(i)
 		switch r.Operator {
@@ -73,6 +77,14 @@ func validateNodeTerm(t *v1.NodeSelectorTerm, at *field.Path) (errs field.ErrorL
 			errs = append(errs, field.Invalid(at.Child("operator"), r.Operator, "not a valid selector operator"))
 		}
 		errs = append(errs, unversionedvalidation.ValidateLabelName(r.Key, at.Child("key"))...)
+		for j, value := range r.Values {
+			if anyValue {
+				break
+			}
+			for _, msg := range validation.IsValidLabelValue(value) {
+				errs = append(errs, field.Invalid(at.Child("values").Index(j), value, msg))
+			}
+		}
 	}
 	for i := range t.MatchFields {
 		r, at := &t.MatchFields[i], at.Child("matchFields").Index(i)
@@ -118,14 +130,87 @@ func validatePodTerm(t *v1.PodAffinityTerm, at *field.Path) field.ErrorList {
 			errs = append(errs, field.Invalid(at.Child("namespace"), ns, msg))
 		}
 	}
+	errs = append(errs, validateTermKeys(t, at)...)
 	if t.TopologyKey == "" {
-		return append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
+		errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
 	}
 	return append(errs, unversionedvalidation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey"))...)
 }
 
+// validateTermKeys: the keys whose values a term takes from its own pod have
+// become part of its selector, which must not speak of them otherwise.
+func validateTermKeys(t *v1.PodAffinityTerm, at *field.Path) (errs field.ErrorList) {
+	names := func(keys []string, child string) {
+		if len(keys) > 0 && t.LabelSelector == nil {
+			errs = append(errs, field.Forbidden(at.Child(child), "must not be specified when labelSelector is not set"))
+			return
+		}
+		for i, key := range keys {
+			errs = append(errs, unversionedvalidation.ValidateLabelName(key, at.Child(child).Index(i))...)
+		}
+	}
+	names(t.MatchLabelKeys, "matchLabelKeys")
+	names(t.MismatchLabelKeys, "mismatchLabelKeys")
+	if t.LabelSelector != nil && len(t.MatchLabelKeys) > 0 {
+		selected := sets.KeySet(t.LabelSelector.MatchLabels)
+		for _, e := range t.LabelSelector.MatchExpressions {
+			if i := slices.Index(t.MatchLabelKeys, e.Key); i >= 0 && selected.Has(e.Key) {
+				errs = append(errs, field.Invalid(at.Index(i), e.Key, "exists in both matchLabelKeys and labelSelector"))
+			}
+			selected.Insert(e.Key)
+		}
+	}
+	for i, key := range t.MatchLabelKeys {
+		if slices.Contains(t.MismatchLabelKeys, key) {
+			errs = append(errs, field.Invalid(at.Child("matchLabelKeys").Index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys"))
+		}
+	}
+	return errs
+}
+
+// SelectOwnLabels has the pod affinity terms of a new pod select by the values
+// of its own labels, where they say so.
+func SelectOwnLabels(p *v1.Pod) {
+	a := p.Spec.Affinity
+	if a == nil {
+		return
+	}
+	term := func(t *v1.PodAffinityTerm) {
+		if t.LabelSelector == nil || len(t.MatchLabelKeys)+len(t.MismatchLabelKeys) == 0 {
+			return
+		}
+		add := func(keys []string, op metav1.LabelSelectorOperator) {
+			for _, key := range keys {
+				if value, ok := p.Labels[key]; ok {
+					t.LabelSelector.MatchExpressions = append(t.LabelSelector.MatchExpressions, metav1.LabelSelectorRequirement{Key: key, Operator: op, Values: []string{value}})
+				}
+			}
+		}
+		add(t.MatchLabelKeys, metav1.LabelSelectorOpIn)
+		add(t.MismatchLabelKeys, metav1.LabelSelectorOpNotIn)
+	}
+	terms := func(required []v1.PodAffinityTerm, preferred []v1.WeightedPodAffinityTerm) {
+		for i := range required {
+			term(&required[i])
+		}
+		for i := range preferred {
+			term(&preferred[i].PodAffinityTerm)
+		}
+	}
+	if a.PodAffinity != nil {
+		terms(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+	if a.PodAntiAffinity != nil {
+		terms(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution, a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+	}
+}
+
+var (
+	spreadActions = []v1.UnsatisfiableConstraintAction{v1.DoNotSchedule, v1.ScheduleAnyway}
+	nodeInclusion = []v1.NodeInclusionPolicy{v1.NodeInclusionPolicyHonor, v1.NodeInclusionPolicyIgnore}
+)
+
 func validateSpread(list []v1.TopologySpreadConstraint, at *field.Path) (errs field.ErrorList) {
-	seen := sets.New[string]()
 	for i := range list {
 		c, at := &list[i], at.Index(i)
 		if c.MaxSkew <= 0 {
@@ -134,27 +219,26 @@ func validateSpread(list []v1.TopologySpreadConstraint, at *field.Path) (errs fi
 		if c.TopologyKey == "" {
 			errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
 		}
-		errs = append(errs, oneOf(at.Child("whenUnsatisfiable"), c.WhenUnsatisfiable, v1.DoNotSchedule, v1.ScheduleAnyway)...)
-		pair := fmt.Sprintf("{%v, %v}", c.TopologyKey, c.WhenUnsatisfiable)
-		if seen.Has(pair) {
-			errs = append(errs, field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), pair))
+		errs = append(errs, among(c.WhenUnsatisfiable, spreadActions, at, "whenUnsatisfiable")...)
+		if slices.ContainsFunc(list[i+1:], func(o v1.TopologySpreadConstraint) bool {
+			return o.TopologyKey == c.TopologyKey && o.WhenUnsatisfiable == c.WhenUnsatisfiable
+		}) {
+			errs = append(errs, field.Duplicate(at.Child("{topologyKey, whenUnsatisfiable}"), fmt.Sprintf("{%v, %v}", c.TopologyKey, c.WhenUnsatisfiable)))
 		}
-		seen.Insert(pair)
-		if m := c.MinDomains; m != nil {
-			if *m <= 0 {
-				errs = append(errs, field.Invalid(at.Child("minDomains"), *m, "must be greater than zero"))
-			}
-			if c.WhenUnsatisfiable != v1.DoNotSchedule {
-				errs = append(errs, field.Invalid(at.Child("minDomains"), *m, fmt.Sprintf("can only use minDomains if whenUnsatisfiable=%s, not %s", v1.DoNotSchedule, c.WhenUnsatisfiable)))
-			}
+		if m := c.MinDomains; m != nil && *m <= 0 {
+			errs = append(errs, field.Invalid(at.Child("minDomains"), *m, "must be greater than zero"))
 		}
-		for name, p := range map[string]*v1.NodeInclusionPolicy{"nodeAffinityPolicy": c.NodeAffinityPolicy, "nodeTaintsPolicy": c.NodeTaintsPolicy} {
-			if p != nil {
-				errs = append(errs, oneOf(at.Child(name), *p, v1.NodeInclusionPolicyHonor, v1.NodeInclusionPolicyIgnore)...)
-			}
+		if m := c.MinDomains; m != nil && c.WhenUnsatisfiable != v1.DoNotSchedule {
+			errs = append(errs, field.Invalid(at.Child("minDomains"), *m, fmt.Sprintf("can only use minDomains if whenUnsatisfiable=%s, not %s", v1.DoNotSchedule, c.WhenUnsatisfiable)))
 		}
-		errs = append(errs, unversionedvalidation.ValidateLabelSelector(c.LabelSelector, unversionedvalidation.LabelSelectorValidationOptions{}, at.Child("labelSelector"))...)
+		if p := c.NodeAffinityPolicy; p != nil {
+			errs = append(errs, among(*p, nodeInclusion, at, "nodeAffinityPolicy")...)
+		}
+		if p := c.NodeTaintsPolicy; p != nil {
+			errs = append(errs, among(*p, nodeInclusion, at, "nodeTaintsPolicy")...)
+		}
 		errs = append(errs, validateMatchKeys(c, at.Child("matchLabelKeys"))...)
+		errs = append(errs, unversionedvalidation.ValidateLabelSelector(c.LabelSelector, unversionedvalidation.LabelSelectorValidationOptions{}, at.Child("labelSelector"))...)
 	}
 	return errs
 }
@@ -165,59 +249,19 @@ func validateMatchKeys(c *v1.TopologySpreadConstraint, at *field.Path) (errs fie
 	if len(c.MatchLabelKeys) == 0 {
 		return nil
 	}
-	if c.LabelSelector == nil {
-		return field.ErrorList{field.Forbidden(at, "must not be specified when labelSelector is not set")}
-	}
 	selected := sets.New[string]()
-	for key := range c.LabelSelector.MatchLabels {
-		selected.Insert(key)
-	}
-	for _, e := range c.LabelSelector.MatchExpressions {
-		selected.Insert(e.Key)
+	if c.LabelSelector == nil {
+		errs = append(errs, field.Forbidden(at, "must not be specified when labelSelector is not set"))
+	} else {
+		selected = sets.KeySet(c.LabelSelector.MatchLabels)
+		for _, e := range c.LabelSelector.MatchExpressions {
+			selected.Insert(e.Key)
+		}
 	}
 	for i, key := range c.MatchLabelKeys {
 		errs = append(errs, unversionedvalidation.ValidateLabelName(key, at.Index(i))...)
 		if selected.Has(key) {
 			errs = append(errs, field.Invalid(at.Index(i), key, "exists in both matchLabelKeys and labelSelector"))
-		}
-	}
-	return errs
-}
-
-// Limits of a resolver's configuration.
-const (
-	maxNameservers = 3
-	maxSearches    = 32
-	maxSearchChars = 2048
-)
-
-func validateDNSConfig(c *v1.PodDNSConfig, at *field.Path) (errs field.ErrorList) {
-	if c == nil {
-		return nil
-	}
-	if len(c.Nameservers) > maxNameservers {
-		errs = append(errs, field.Invalid(at.Child("nameservers"), c.Nameservers, fmt.Sprintf("must not have more than %v nameservers", maxNameservers)))
-	}
-	for i, ns := range c.Nameservers {
-		errs = append(errs, validation.IsValidIP(at.Child("nameservers").Index(i), ns)...)
-	}
-	if len(c.Searches) > maxSearches {
-		errs = append(errs, field.Invalid(at.Child("searches"), c.Searches, fmt.Sprintf("must not have more than %v search paths", maxSearches)))
-	}
-	chars := max(0, len(c.Searches)-1)
-	for i, search := range c.Searches {
-		chars += len(search)
-		if n := len(search); n > 0 && search[n-1] == '.' {
-			search = search[:n-1]
-		}
-		errs = append(errs, dnsName(search, validation.IsDNS1123SubdomainWithUnderscore, at.Child("searches").Index(i))...)
-	}
-	if chars > maxSearchChars {
-		errs = append(errs, field.Invalid(at.Child("searches"), c.Searches, fmt.Sprintf("must not have more than %v characters (including spaces) in the search list", maxSearchChars)))
-	}
-	for i, o := range c.Options {
-		if o.Name == "" {
-			errs = append(errs, field.Required(at.Child("options").Index(i), "must not be empty"))
 		}
 	}
 	return errs

@@ -2,7 +2,6 @@ package podspec
 
 import (
 	"fmt"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,126 +10,135 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/component-helpers/node/util/sysctl"
 )
 
-func validateUserID(id *int64, at *field.Path) (errs field.ErrorList) {
-	if id != nil {
-		for _, msg := range validation.IsValidUserID(*id) {
-			errs = append(errs, field.Invalid(at, *id, msg))
-		}
-	}
-	return errs
-}
+var (
+	groupsPolicies = []v1.SupplementalGroupsPolicy{v1.SupplementalGroupsPolicyMerge, v1.SupplementalGroupsPolicyStrict}
+	groupChanges   = []v1.PodFSGroupChangePolicy{v1.FSGroupChangeAlways, v1.FSGroupChangeOnRootMismatch}
+	labelChanges   = []v1.PodSELinuxChangePolicy{v1.SELinuxChangePolicyMountOption, v1.SELinuxChangePolicyRecursive}
+	procMounts     = []v1.ProcMountType{v1.DefaultProcMount, v1.UnmaskedProcMount}
+	seccompTypes   = []v1.SeccompProfileType{v1.SeccompProfileTypeLocalhost, v1.SeccompProfileTypeRuntimeDefault, v1.SeccompProfileTypeUnconfined}
+	appArmorTypes  = []v1.AppArmorProfileType{v1.AppArmorProfileTypeLocalhost, v1.AppArmorProfileTypeRuntimeDefault, v1.AppArmorProfileTypeUnconfined}
+)
 
-func validateGroupID(id *int64, at *field.Path) (errs field.ErrorList) {
-	if id != nil {
-		for _, msg := range validation.IsValidGroupID(*id) {
-			errs = append(errs, field.Invalid(at, *id, msg))
-		}
-	}
-	return errs
-}
-
-// validatePodSecurity checks the security context of a pod, and what of the
-// host it asks for.
+// validatePodSecurity checks the security context of a pod.
 func validatePodSecurity(s *v1.PodSpec, fldPath *field.Path) (errs field.ErrorList) {
-	at := fldPath.Child("securityContext")
 	if p := s.ShareProcessNamespace; p != nil && *p && s.HostPID {
 		errs = append(errs, field.Invalid(fldPath.Child("shareProcessNamespace"), *p, "ShareProcessNamespace and HostPID cannot both be enabled"))
-	}
-	if u := s.HostUsers; u != nil && !*u {
-		for name, set := range map[string]bool{"hostNetwork": s.HostNetwork, "hostPID": s.HostPID, "hostIPC": s.HostIPC} {
-			if set {
-				errs = append(errs, field.Forbidden(fldPath.Child(name), "when `hostUsers` is false"))
-			}
-		}
 	}
 	sc := s.SecurityContext
 	if sc == nil {
 		return errs
 	}
-	errs = append(errs, validateUserID(sc.RunAsUser, at.Child("runAsUser"))...)
-	errs = append(errs, validateGroupID(sc.RunAsGroup, at.Child("runAsGroup"))...)
-	errs = append(errs, validateGroupID(sc.FSGroup, at.Child("fsGroup"))...)
-	for i := range sc.SupplementalGroups {
-		errs = append(errs, validateGroupID(&sc.SupplementalGroups[i], at.Child("supplementalGroups").Index(i))...)
+	at := fldPath.Child("securityContext")
+	errs = append(errs, validateIDs(sc.RunAsUser, sc.RunAsGroup, at)...)
+	if sc.FSGroup != nil {
+		errs = append(errs, within(*sc.FSGroup, validation.IsValidGroupID, at, "fsGroup")...)
 	}
-	if p := sc.SupplementalGroupsPolicy; p != nil {
-		errs = append(errs, oneOf(at.Child("supplementalGroupsPolicy"), *p, v1.SupplementalGroupsPolicyMerge, v1.SupplementalGroupsPolicyStrict)...)
+	for i, id := range sc.SupplementalGroups {
+		for _, msg := range validation.IsValidGroupID(id) {
+			errs = append(errs, field.Invalid(at.Child("supplementalGroups").Index(i), id, msg))
+		}
 	}
+	errs = append(errs, validateSysctls(s, at.Child("sysctls"))...)
 	if p := sc.FSGroupChangePolicy; p != nil {
-		errs = append(errs, oneOf(at.Child("fsGroupChangePolicy"), *p, v1.FSGroupChangeOnRootMismatch, v1.FSGroupChangeAlways)...)
+		errs = append(errs, among(*p, groupChanges, at, "fsGroupChangePolicy")...)
 	}
-	errs = append(errs, validateSysctls(sc.Sysctls, at.Child("sysctls"))...)
-	errs = append(errs, validateSeccomp(sc.SeccompProfile, at.Child("seccompProfile"))...)
-	return append(errs, validateAppArmor(sc.AppArmorProfile, at.Child("appArmorProfile"))...)
+	errs = append(errs, validateSeccomp(sc.SeccompProfile, at)...)
+	errs = append(errs, validateWindowsOptions(sc.WindowsOptions, at)...)
+	errs = append(errs, validateAppArmor(sc.AppArmorProfile, at)...)
+	if p := sc.SupplementalGroupsPolicy; p != nil {
+		errs = append(errs, among(*p, groupsPolicies, at, "supplementalGroupsPolicy")...)
+	}
+	if p := sc.SELinuxChangePolicy; p != nil {
+		errs = append(errs, among(*p, labelChanges, at, "seLinuxChangePolicy")...)
+	}
+	return errs
 }
 
-// validateSecurity checks the security context of a container of s.
-func validateSecurity(sc *v1.SecurityContext, s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
+func validateIDs(user, group *int64, at *field.Path) (errs field.ErrorList) {
+	if user != nil {
+		errs = append(errs, within(*user, validation.IsValidUserID, at, "runAsUser")...)
+	}
+	if group != nil {
+		errs = append(errs, within(*group, validation.IsValidGroupID, at, "runAsGroup")...)
+	}
+	return errs
+}
+
+// validateSecurity checks the security context of a container.
+func (c *checker) validateSecurity(sc *v1.SecurityContext, at *field.Path) field.ErrorList {
 	if sc == nil {
 		return nil
 	}
-	errs = append(errs, validateUserID(sc.RunAsUser, at.Child("runAsUser"))...)
-	errs = append(errs, validateGroupID(sc.RunAsGroup, at.Child("runAsGroup"))...)
+	errs := validateIDs(sc.RunAsUser, sc.RunAsGroup, at)
 	if p := sc.ProcMount; p != nil {
-		errs = append(errs, oneOf(at.Child("procMount"), *p, v1.DefaultProcMount, v1.UnmaskedProcMount)...)
-		if *p == v1.UnmaskedProcMount && (s.HostUsers == nil || *s.HostUsers) {
+		errs = append(errs, among(*p, procMounts, at, "procMount")...)
+		if *p == v1.UnmaskedProcMount && c.hostUsers() {
 			errs = append(errs, field.Invalid(at.Child("procMount"), *p, "`hostUsers` must be false to use `Unmasked`"))
 		}
 	}
-	errs = append(errs, validateSeccomp(sc.SeccompProfile, at.Child("seccompProfile"))...)
-	errs = append(errs, validateAppArmor(sc.AppArmorProfile, at.Child("appArmorProfile"))...)
-	if e := sc.AllowPrivilegeEscalation; e == nil || *e {
-		return errs
+	errs = append(errs, validateSeccomp(sc.SeccompProfile, at)...)
+	if e := sc.AllowPrivilegeEscalation; e != nil && !*e {
+		if sc.Privileged != nil && *sc.Privileged {
+			errs = append(errs, field.Invalid(at, sc, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
+		}
+		if sc.Capabilities != nil && slices.Contains(sc.Capabilities.Add, "CAP_SYS_ADMIN") {
+			errs = append(errs, field.Invalid(at, sc, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"))
+		}
 	}
-	if sc.Privileged != nil && *sc.Privileged {
-		errs = append(errs, field.Invalid(at, sc, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
-	}
-	if sc.Capabilities != nil && slices.Contains(sc.Capabilities.Add, "CAP_SYS_ADMIN") {
-		errs = append(errs, field.Invalid(at, sc, "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"))
-	}
-	return errs
+	errs = append(errs, validateWindowsOptions(sc.WindowsOptions, at)...)
+	return append(errs, validateAppArmor(sc.AppArmorProfile, at)...)
 }
 
 const (
 	sysctlSegment   = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
-	sysctlName      = "(" + sysctlSegment + "[\\./])*" + sysctlSegment
+	sysctlName      = "^(" + sysctlSegment + "[\\./])*" + sysctlSegment + "$"
 	maxSysctlLength = 253
 )
 
-var sysctlNames = regexp.MustCompile("^" + sysctlName + "$")
+var sysctlNames = regexp.MustCompile(sysctlName)
 
-func validateSysctls(list []v1.Sysctl, at *field.Path) (errs field.ErrorList) {
+// validateSysctls: a namespace that is the host's keeps the host's settings.
+func validateSysctls(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	seen := sets.New[string]()
-	for i, s := range list {
-		at := at.Index(i).Child("name")
+	for i, setting := range s.SecurityContext.Sysctls {
+		name, at := setting.Name, at.Index(i).Child("name")
 		switch {
-		case s.Name == "":
+		case name == "":
 			errs = append(errs, field.Required(at, ""))
-		case len(s.Name) > maxSysctlLength || !sysctlNames.MatchString(s.Name):
-			errs = append(errs, field.Invalid(at, s.Name, fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctlLength, sysctlName)))
-		case seen.Has(s.Name):
-			errs = append(errs, field.Duplicate(at, s.Name))
+		case len(name) > maxSysctlLength || !sysctlNames.MatchString(name):
+			errs = append(errs, field.Invalid(at, name, fmt.Sprintf("must have at most %d characters and match regex %s", maxSysctlLength, sysctlName)))
+		case seen.Has(name):
+			errs = append(errs, field.Duplicate(at, name))
 		}
-		seen.Insert(s.Name)
+		seen.Insert(name)
+		switch ns, _, _ := sysctl.GetNamespace(name); {
+		case s.HostNetwork && ns == sysctl.NetNamespace:
+			errs = append(errs, field.Invalid(at, name, "may not be specified when 'hostNetwork' is true"))
+		case s.HostIPC && ns == sysctl.IPCNamespace:
+			errs = append(errs, field.Invalid(at, name, "may not be specified when 'hostIPC' is true"))
+		}
 	}
 	return errs
 }
 
-func validateSeccomp(p *v1.SeccompProfile, at *field.Path) (errs field.ErrorList) {
+func validateSeccomp(p *v1.SeccompProfile, fldPath *field.Path) (errs field.ErrorList) {
 	if p == nil {
 		return nil
 	}
+	at := fldPath.Child("seccompProfile")
 	if p.Type == "" {
-		return field.ErrorList{field.Required(at.Child("type"), "type is required when seccompProfile is set")}
+		errs = append(errs, field.Required(at.Child("type"), "type is required when seccompProfile is set"))
+	} else {
+		errs = append(errs, among(p.Type, seccompTypes, at, "type")...)
 	}
-	errs = oneOf(at.Child("type"), p.Type, v1.SeccompProfileTypeLocalhost, v1.SeccompProfileTypeRuntimeDefault, v1.SeccompProfileTypeUnconfined)
 	switch {
 	case p.Type == v1.SeccompProfileTypeLocalhost && p.LocalhostProfile == nil:
 		errs = append(errs, field.Required(at.Child("localhostProfile"), "must be set when seccomp type is Localhost"))
 	case p.Type == v1.SeccompProfileTypeLocalhost:
-		errs = append(errs, validateInside(*p.LocalhostProfile, at.Child("localhostProfile"))...)
+		errs = append(errs, validateInside(*p.LocalhostProfile, at, "localhostProfile")...)
 	case p.LocalhostProfile != nil:
 		errs = append(errs, field.Invalid(at.Child("localhostProfile"), p, "can only be set when seccomp type is Localhost"))
 	}
@@ -140,38 +148,26 @@ func validateSeccomp(p *v1.SeccompProfile, at *field.Path) (errs field.ErrorList
 // maxAppArmorName is the kernel's limit of a profile's name.
 const maxAppArmorName = 4095
 
-func validateAppArmor(p *v1.AppArmorProfile, at *field.Path) (errs field.ErrorList) {
+func validateAppArmor(p *v1.AppArmorProfile, fldPath *field.Path) (errs field.ErrorList) {
 	if p == nil {
 		return nil
 	}
-	if p.Type == "" {
-		return field.ErrorList{field.Required(at.Child("type"), "type is required when appArmorProfile is set")}
-	}
-	errs = oneOf(at.Child("type"), p.Type, v1.AppArmorProfileTypeLocalhost, v1.AppArmorProfileTypeRuntimeDefault, v1.AppArmorProfileTypeUnconfined)
-	at = at.Child("localhostProfile")
+	at := fldPath.Child("appArmorProfile")
 	switch name := p.LocalhostProfile; {
-	case p.Type == v1.AppArmorProfileTypeLocalhost && (name == nil || *name == ""):
-		errs = append(errs, field.Required(at, "must be set when AppArmor type is Localhost"))
-	case p.Type == v1.AppArmorProfileTypeLocalhost && strings.TrimSpace(*name) != *name:
-		errs = append(errs, field.Invalid(at, *name, "must not be padded with whitespace"))
-	case p.Type == v1.AppArmorProfileTypeLocalhost && len(*name) > maxAppArmorName:
-		errs = append(errs, field.TooLong(at, "", maxAppArmorName))
-	case p.Type != v1.AppArmorProfileTypeLocalhost && name != nil:
-		errs = append(errs, field.Invalid(at, *name, "can only be set when AppArmor type is Localhost"))
+	case p.Type == "":
+		return field.ErrorList{field.Required(at.Child("type"), "type is required when appArmorProfile is set")}
+	case p.Type != v1.AppArmorProfileTypeLocalhost:
+		if errs = among(p.Type, appArmorTypes, at, "type"); len(errs) == 0 && name != nil {
+			errs = append(errs, field.Invalid(at.Child("localhostProfile"), *name, "can only be set when AppArmor type is Localhost"))
+		}
+		return errs
+	case name == nil || *name == "":
+		return field.ErrorList{field.Required(at.Child("localhostProfile"), "must be set when AppArmor type is Localhost")}
+	case strings.TrimSpace(*name) != *name:
+		errs = append(errs, field.Invalid(at.Child("localhostProfile"), *name, "must not be padded with whitespace"))
 	}
-	return errs
-}
-
-// validateInside: p does not lead out of the folder that it is relative to.
-func validateInside(p string, at *field.Path) (errs field.ErrorList) {
-	if p == "" {
-		return nil
-	}
-	if path.IsAbs(p) {
-		errs = append(errs, field.Invalid(at, p, "must be a relative path"))
-	}
-	if slices.Contains(strings.Split(p, "/"), "..") {
-		errs = append(errs, field.Invalid(at, p, "must not contain '..'"))
+	if len(*p.LocalhostProfile) > maxAppArmorName {
+		errs = append(errs, field.TooLong(at.Child("localhostProfile"), "", maxAppArmorName))
 	}
 	return errs
 }

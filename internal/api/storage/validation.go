@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 const (
@@ -23,7 +25,6 @@ const (
 	maxParametersSize    = 256 << 10
 	maxMetadataSize      = 256 << 10
 	maxErrorMessage      = 1024
-	maxDriverName        = 63
 	maxNodeID            = 256
 	minTokenLife         = 10 * time.Minute
 	minAllocatableUpdate = 10
@@ -162,7 +163,7 @@ func storageClassWarnings(c *v1.StorageClass) []string {
 
 func validateVolumeAttachment(a *v1.VolumeAttachment) field.ErrorList {
 	at := field.NewPath("spec")
-	errs := validateDriverName(a.Spec.Attacher, at.Child("attacher"))
+	errs := podspec.ValidateDriverName(a.Spec.Attacher, at.Child("attacher"))
 	errs = append(errs, validateAttachmentSource(&a.Spec.Source, at.Child("source"))...)
 	errs = append(errs, invalid(at.Child("nodeName"), a.Spec.NodeName, apivalidation.NameIsDNSSubdomain(a.Spec.NodeName, false))...)
 	return append(errs, validateAttachmentStatus(&a.Status, field.NewPath("status"))...)
@@ -186,36 +187,9 @@ func validateAttachmentSource(s *v1.VolumeAttachmentSource, fldPath *field.Path)
 	case name != nil && *name == "":
 		return field.ErrorList{field.Required(fldPath.Child("persistentVolumeName"), "must specify non empty persistentVolumeName")}
 	case inline != nil:
-		return validateInline(inline, fldPath.Child("inlineVolumeSpec"))
+		return podspec.ValidateInlineVolumeSpec(inline, "", fldPath.Child("inlineVolumeSpec"))
 	}
 	return nil
-}
-
-// validateInline: an inline volume is a CSI volume without what belongs to
-// the life of a PersistentVolume.
-func validateInline(s *corev1.PersistentVolumeSpec, fldPath *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	forbid := func(set bool, name string) {
-		if set {
-			errs = append(errs, field.Forbidden(fldPath.Child(name), "may not be specified in the context of inline volumes"))
-		}
-	}
-	forbid(s.ClaimRef != nil, "claimRef")
-	forbid(len(s.Capacity) != 0, "capacity")
-	forbid(s.PersistentVolumeReclaimPolicy != "", "persistentVolumeReclaimPolicy")
-	forbid(s.StorageClassName != "", "storageClassName")
-	if s.CSI == nil {
-		errs = append(errs, field.Required(fldPath.Child("csi"), "has to be specified in the context of inline volumes"))
-	} else {
-		errs = append(errs, validateDriverName(s.CSI.Driver, fldPath.Child("csi", "driver"))...)
-		if s.CSI.VolumeHandle == "" {
-			errs = append(errs, field.Required(fldPath.Child("csi", "volumeHandle"), ""))
-		}
-	}
-	if len(s.AccessModes) == 0 {
-		errs = append(errs, field.Required(fldPath.Child("accessModes"), ""))
-	}
-	return errs
 }
 
 func validateAttachmentStatus(s *v1.VolumeAttachmentStatus, fldPath *field.Path) field.ErrorList {
@@ -245,21 +219,8 @@ func validateVolumeError(e *v1.VolumeError, fldPath *field.Path) field.ErrorList
 	return errs
 }
 
-// validateDriverName: a CSI driver's name is a DNS subdomain of up to 63
-// characters, in any case.
-func validateDriverName(name string, fldPath *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if name == "" {
-		errs = append(errs, field.Required(fldPath, ""))
-	}
-	if len(name) > maxDriverName {
-		errs = append(errs, field.TooLong(fldPath, "", maxDriverName))
-	}
-	return append(errs, invalid(fldPath, name, validation.IsDNS1123Subdomain(strings.ToLower(name)))...)
-}
-
 func validateCSIDriver(d *v1.CSIDriver) field.ErrorList {
-	errs := validateDriverName(d.Name, field.NewPath("name"))
+	errs := podspec.ValidateDriverName(d.Name, field.NewPath("name"))
 	at, s := field.NewPath("spec"), &d.Spec
 	required := func(v *bool, name string) {
 		if v == nil {
@@ -328,7 +289,7 @@ func validateCSINode(n *v1.CSINode) field.ErrorList {
 	seen := sets.New[string]()
 	for i := range n.Spec.Drivers {
 		at, d := field.NewPath("spec", "drivers").Index(i), &n.Spec.Drivers[i]
-		errs = append(errs, validateDriverName(d.Name, at.Child("name"))...)
+		errs = append(errs, podspec.ValidateDriverName(d.Name, at.Child("name"))...)
 		switch {
 		case d.NodeID == "":
 			errs = append(errs, field.Required(at.Child("nodeID"), d.NodeID))
@@ -389,7 +350,7 @@ func validateCSIStorageCapacityUpdate(c, old *v1.CSIStorageCapacity) field.Error
 }
 
 func validateVolumeAttributesClass(c *v1.VolumeAttributesClass) field.ErrorList {
-	errs := validateDriverName(c.DriverName, field.NewPath("driverName"))
+	errs := podspec.ValidateDriverName(c.DriverName, field.NewPath("driverName"))
 	return append(errs, validateParameters(c.Parameters, true, field.NewPath("parameters"))...)
 }
 

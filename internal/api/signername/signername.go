@@ -1,0 +1,44 @@
+// Package signername has the rules for the names of certificate signers. It may
+// import apimachinery only.
+package signername
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	maxLength = 571
+	form      = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+)
+
+// Validate wants a domain of at least two labels, and a path of labels below it.
+func Validate(name string, at *field.Path) (errs field.ErrorList) {
+	if name == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	domain, path, ok := strings.Cut(name, "/")
+	if !ok || strings.Contains(path, "/") {
+		return field.ErrorList{field.Invalid(at, name, form)}
+	}
+	labels := strings.Split(domain, ".")
+	check := func(whole string, labels []string) {
+		for _, l := range labels {
+			for _, msg := range validation.IsDNS1123Label(l) {
+				errs = append(errs, field.Invalid(at, whole, fmt.Sprintf("validating label %q: %s", l, msg)))
+			}
+		}
+	}
+	check(domain, labels)
+	if len(labels) < 2 {
+		errs = append(errs, field.Invalid(at, domain, "should be a domain with at least two segments separated by dots"))
+	}
+	check(path, strings.Split(path, "."))
+	if len(name) > maxLength {
+		errs = append(errs, field.TooLong(at, "", maxLength))
+	}
+	return errs
+}
