@@ -660,7 +660,7 @@ func (e *env) status() {
 	}
 	for {
 		a.Status.Conditions = append(a.Status.Conditions, cond("StatusUpdated"))
-		if a, err = c.UpdateStatus(e.ctx, a, update); !apierrors.IsConflict(err) {
+		if _, err = c.UpdateStatus(e.ctx, a, update); !apierrors.IsConflict(err) {
 			break
 		}
 		a, err = c.Get(e.ctx, alpha, get)
@@ -669,11 +669,11 @@ func (e *env) status() {
 	e.must(err)
 	patch, err := json.Marshal(map[string]any{"status": apiregistration.APIServiceStatus{Conditions: []apiregistration.APIServiceCondition{cond("StatusPatched")}}})
 	e.must(err)
-	a, err = c.Patch(e.ctx, alpha, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	patched, err := c.Patch(e.ctx, alpha, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	e.must(err)
 	for _, kind := range []apiregistration.APIServiceConditionType{apiregistration.Available, "StatusUpdated", "StatusPatched"} {
-		if !helper.IsAPIServiceConditionTrue(a, kind) {
-			e.Errorf("%s is missing: %v", kind, a.Status.Conditions)
+		if !helper.IsAPIServiceConditionTrue(patched, kind) {
+			e.Errorf("%s is missing: %v", kind, patched.Status.Conditions)
 		}
 	}
 	if _, err := e.dynamic.Resource(flunders).Namespace("default").List(e.ctx, metav1.ListOptions{}); err != nil {

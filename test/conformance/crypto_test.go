@@ -51,3 +51,9 @@ func (t *T) servingCert(host string) (tls.Certificate, []byte) {
 	der := got[[]byte](t)(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
+
+// privateKey is the certificate's, in PEM.
+func (t *T) privateKey(c tls.Certificate) []byte {
+	t.Helper()
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: got[[]byte](t)(x509.MarshalPKCS8PrivateKey(c.PrivateKey))})
+}
