@@ -47,7 +47,7 @@ func (f *serverFlags) addAPIServer(c *cobra.Command) {
 		"They are read again when they change")
 	flags.Int32SliceVar(&s.Curves, "tls-curve-preferences", nil, "IDs of the key exchange mechanisms of TLS, as Go's crypto/tls numbers them (default: Go's)")
 	flags.BoolVar(&s.NoHTTP2, "disable-http2-serving", false, "serve HTTP/1.1 only")
-	flags.IntVar(&s.MaxStreams, "http2-max-streams-per-connection", 0, "bound of the streams of a connection of HTTP/2 (default 250)")
+	flags.IntVar(&s.MaxStreams, "http2-max-streams-per-connection", 0, "how many requests a client may have at once on a connection of HTTP/2 (default 100)")
 	flags.StringSliceVar(&s.CORSOrigins, "cors-allowed-origins", nil, "origins that browsers may come from, as regular expressions that match the start and the end of the host, comma separated; none allows no other origin")
 
 	flags.StringVar(&f.authentication.ClientCAFile, "client-ca-file", "", "certificates of authorities whose client certificates are taken besides the cluster's own; the file is read again when it changes")
@@ -64,8 +64,9 @@ func (f *serverFlags) addAPIServer(c *cobra.Command) {
 	flags.Int64Var(&a.notReady, "default-not-ready-toleration-seconds", 300, "how long pods stay on a node that is not ready, where they do not say it")
 	flags.Int64Var(&a.unreachable, "default-unreachable-toleration-seconds", 300, "how long pods stay on a node that is not reachable, where they do not say it")
 	flags.DurationVar(&a.EventTTL, "event-ttl", time.Hour, "how long Events are kept")
-	flags.IntVar(&a.minRequestSeconds, "min-request-timeout", 1800, "seconds that a watch lasts at least that asks for no other time; up to twice as long")
+	flags.IntVar(&a.minRequestSeconds, "min-request-timeout", 1800, "seconds that a watch lasts at least that asks for no other time; up to twice as long, at random; 0 ends none")
 	flags.DurationVar(&a.RequestTimeout, "request-timeout", time.Minute, "how long a request may take that is no watch or stream; its timeout parameter can only shorten it")
+	flags.BoolVar(&s.SendRetryAfter, "shutdown-send-retry-after", false, "listen after a signal to end until the requests in flight are finished, and answer others with 429 and a Retry-After header")
 	flags.StringVar(&a.serviceRange, "service-cluster-ip-range", "", "range of the services' addresses; upstream's name of --service-cidr")
 	flags.StringVar(&a.nodePorts, "service-node-port-range", "30000-32767", "ports of services of type NodePort")
 	flags.IntVar(&a.kubernetesServiceNodePort, "kubernetes-service-node-port", 0, "node port of the service kubernetes, which has none by default")
@@ -129,7 +130,11 @@ func (f *serverFlags) apiOptions(o *cluster.Options, changed func(string) bool) 
 	f.tokens.NoExtension = !a.extend
 	o.Admission.NotReadySeconds, o.Admission.UnreachableSeconds = &a.notReady, &a.unreachable
 	o.API, o.Tokens = a.APIServer, f.tokens
-	return errors.Join(append(errs, o.API.Validate(), o.Tokens.Validate())...)
+	errs = append(errs, o.API.Validate(), o.Tokens.Validate())
+	if a.minRequestSeconds == 0 {
+		o.API.MinRequestTimeout = -1
+	}
+	return errors.Join(errs...)
 }
 
 // profileContention has the process note how long its goroutines wait for locks.

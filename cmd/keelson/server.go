@@ -100,9 +100,10 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.serving.StrictTransport, "strict-transport-security-directives", nil, "directives of the Strict-Transport-Security header, comma separated; none sends no such header")
 	c.Flags().Float64Var(&f.serving.GoawayChance, "goaway-chance", 0, "how probably (0 to 0.02) a request over HTTP/2 has its client connect anew, so that clients spread over several servers")
 	c.Flags().DurationVar(&f.shutdownDelay, "shutdown-delay-duration", 0, "how long requests are still taken after a signal to end, while /readyz already fails, so that load balancers notice")
-	c.Flags().BoolVar(&f.fair, "enable-priority-and-fairness", true, "have requests wait for their turn by FlowSchemas and PriorityLevelConfigurations; false answers all at once")
-	c.Flags().IntVar(&f.fairness.InFlight, "max-requests-inflight", 400, "with --max-mutating-requests-inflight: how many requests are answered at once, shared among the priority levels")
-	c.Flags().IntVar(&f.fairness.MutatingInFlight, "max-mutating-requests-inflight", 200, "see --max-requests-inflight")
+	c.Flags().BoolVar(&f.fair, "enable-priority-and-fairness", true, "have requests wait for their turn by FlowSchemas and PriorityLevelConfigurations; false refuses what is beyond --max-requests-inflight and --max-mutating-requests-inflight")
+	c.Flags().IntVar(&f.fairness.InFlight, "max-requests-inflight", 400, "together with --max-mutating-requests-inflight, how many requests are answered at once, shared among the priority levels; "+
+		"without priority and fairness, how many that change nothing, 0 for no limit")
+	c.Flags().IntVar(&f.fairness.MutatingInFlight, "max-mutating-requests-inflight", 200, "see --max-requests-inflight; without priority and fairness, how many requests that change something are answered at once, 0 for no limit")
 	c.Flags().StringVar(&f.encryptionConfig, "encryption-provider-config", "", "file with an EncryptionConfiguration: how which resources are encrypted at rest")
 	c.Flags().BoolVar(&f.reloadEncryption, "encryption-provider-config-automatic-reload", false, "read that file again when it changes")
 	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
@@ -140,7 +141,7 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	f.fairness.Off = !f.fair
 	o := cluster.Options{Serving: f.serving, ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
 		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
-	if err := errors.Join(f.apiOptions(&o, flags.Changed), f.serving.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
+	if err := errors.Join(f.apiOptions(&o, flags.Changed), f.serving.Validate(), f.fairness.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
 	}
 	if len(f.etcd.Servers) > 0 {

@@ -88,7 +88,6 @@ var toldFlags = []struct{ name, kind, only, why string }{
 	{"service-account-lookup", "bool", "true", "tokens of what has been deleted are never accepted: leave it out"},
 	{"service-account-signing-endpoint", "string", "", "there is no external signer: give the key with --service-account-signing-key-file"},
 	{"show-hidden-metrics-for-version", "string", "", "no metrics are hidden: leave it out"},
-	{"shutdown-send-retry-after", "bool", "false", "while it ends the server takes no new connections, and finishes what it has taken: let load balancers notice by --shutdown-delay-duration"},
 	{"shutdown-watch-termination-grace-period", "duration", "0s", "watches are ended at once, with what they have still to send, and clients resume them: leave it out"},
 	{"storage-backend", "string", "etcd3", "objects are in the embedded store, or in etcd (version 3) with --etcd-servers"},
 	{"storage-media-type", "string", "application/vnd.kubernetes.protobuf", "objects are stored as upstream stores them by default: leave it out"},

@@ -313,7 +313,7 @@ func (r *call) serveNonResource() error {
 		r.s.debug.ServeHTTP(r.w, r.req)
 		return nil
 	}
-	if len(parts) > 1 && parts[0] == "debug" && parts[1] == "api_priority_and_fairness" && r.s.fairness != nil {
+	if len(parts) > 1 && parts[0] == "debug" && parts[1] == "api_priority_and_fairness" && r.s.fairness != nil && r.s.fairness.debug != nil {
 		r.code = http.StatusOK
 		r.s.fairness.debug.ServeHTTP(r.w, r.req)
 		return nil

@@ -18,8 +18,11 @@ import (
 
 // fail answers with err as a Status.
 func (r *call) fail(err error) {
-	if r.overdue() {
+	if (r.overdue() || errors.Is(err, errOverdue)) && r.code == 0 {
 		err = errOverdue
+		if r.req.ProtoMajor == 1 {
+			r.w.Header().Set("Connection", "close") // what is left of its body is not waited for
+		}
 	}
 	status := responsewriters.ErrorToAPIStatus(err)
 	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {

@@ -14,27 +14,34 @@ import (
 	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
 )
 
-// queueLimit is how long a request waits for its turn at most, upstream's.
-const queueLimit = 15 * time.Second
-
 type callKey struct{}
 
 // fairness has each request wait for its turn, by its flow schema and priority
 // level: KEP-1040.
 type fairness struct {
 	http.Handler
-	debug *mux.PathRecorderMux
+	debug *mux.PathRecorderMux // nil where none waits
 }
 
-func newFairness(f flowcontrol.Interface) *fairness {
-	answer := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r := req.Context().Value(callKey{}).(*call)
-		r.w, r.req = w, req
-		r.proceed()
-	})
+// answer is the handler behind those that have requests wait or refuse them.
+var answer = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r := req.Context().Value(callKey{}).(*call)
+	r.w, r.req = w, req
+	r.proceed()
+})
+
+// newFairness makes one in which a request waits for a quarter of its time at most,
+// as upstream's does.
+func newFairness(f flowcontrol.Interface, timeout time.Duration) *fairness {
 	debug := mux.NewPathRecorderMux("priority and fairness")
 	f.Install(debug)
-	return &fairness{filters.WithPriorityAndFairness(answer, longRunning, f, estimate, queueLimit), debug}
+	return &fairness{filters.WithPriorityAndFairness(answer, longRunning, f, estimate, timeout/4), debug}
+}
+
+// newMaxInFlight refuses what is too much at once: what upstream does without
+// priority and fairness.
+func newMaxInFlight(reads, writes int) *fairness {
+	return &fairness{Handler: filters.WithMaxInFlightLimit(answer, reads, writes, longRunning)}
 }
 
 // estimate is the share of its level that a request takes. A list is answered
@@ -67,10 +74,14 @@ func (r *call) inTurn() {
 
 // proceed answers the request, whose user is known.
 func (r *call) proceed() {
-	for _, f := range []func() error{r.authorize, r.serve} {
-		if err := f(); err != nil {
-			r.fail(err)
-			return
+	err := r.authorize()
+	if err == nil {
+		if r.long && r.hasUnboundBody() {
+			_ = r.conn.SetReadDeadline(time.Time{}) // as long as its client likes
 		}
+		err = r.serve()
+	}
+	if err != nil {
+		r.fail(err)
 	}
 }

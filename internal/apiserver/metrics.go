@@ -29,6 +29,7 @@ import (
 // metrics are the server's own, under upstream's names.
 type metrics struct {
 	requests, watchEvents       *prometheus.CounterVec
+	terminated                  *prometheus.CounterVec
 	duration, sli               *prometheus.HistogramVec
 	longRunning                 *prometheus.GaugeVec
 	attempts, decisions         *prometheus.CounterVec
@@ -72,6 +73,7 @@ func newMetrics(reg *prometheus.Registry, cat *catalogue.Catalogue, s store.Stor
 			Help: "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.",
 		}, []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}),
 		watchEvents: counter("apiserver_watch_events_total", "Number of events sent in watch clients", "group", "version", "resource"),
+		terminated:  counter("apiserver_terminated_watchers_total", "Counter of watchers closed due to unresponsiveness broken by resource type.", "group", "resource"),
 		attempts:    counter("authentication_attempts", "Counter of authenticated attempts.", "result"),
 		decisions:   counter("authorization_attempts_total", "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.", "result"),
 	}
@@ -83,7 +85,7 @@ func newMetrics(reg *prometheus.Registry, cat *catalogue.Catalogue, s store.Stor
 			ConstLabels: prometheus.Labels{"request_kind": kind},
 		}, func() float64 { return float64(n.Load()) })
 	}
-	reg.MustRegister(m.requests, m.duration, m.sli, m.longRunning, m.watchEvents, m.attempts, m.decisions,
+	reg.MustRegister(m.requests, m.duration, m.sli, m.longRunning, m.watchEvents, m.terminated, m.attempts, m.decisions,
 		inflight("readOnly", &m.inflightRead), inflight("mutating", &m.inflightWrite), &objects{cat, s})
 	return m
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -180,18 +181,26 @@ func (r *call) body() ([]byte, error) {
 	if n := r.req.ContentLength; n > 0 && n <= MaxBody {
 		data := make([]byte, n)
 		if _, err := io.ReadFull(r.req.Body, data); err != nil {
-			return nil, apierrors.NewBadRequest("the request's body ended early: " + err.Error())
+			return nil, unread(err, "the request's body ended early: ")
 		}
 		return data, nil
 	}
 	data, err := io.ReadAll(io.LimitReader(r.req.Body, MaxBody+1))
 	if err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+		return nil, unread(err, "")
 	}
 	if len(data) > MaxBody {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", MaxBody))
 	}
 	return data, nil
+}
+
+// unread is the answer to a request whose body could not be read to its end.
+func unread(err error, why string) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errOverdue
+	}
+	return apierrors.NewBadRequest(why + err.Error())
 }
 
 // contentType is the media type of the request's body.

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/waitgroup"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -69,6 +70,14 @@ type Config struct {
 	Nodes NodeTransport
 	// Fairness, if set, says when it is a request's turn.
 	Fairness flowcontrol.Interface
+	// MaxReads and MaxWrites are, without Fairness, how many requests of each are
+	// answered at once; 0 is without limit.
+	MaxReads, MaxWrites int
+	// StallLimit is how long the client of a watch may leave unread what it was
+	// sent (default 30 seconds).
+	StallLimit time.Duration
+	// SendRetryAfter lets Refuse have an effect.
+	SendRetryAfter bool
 	// Exempt, if set, gives the UIDs of the flow schema and the priority level
 	// called exempt.
 	Exempt func() (schema, level types.UID)
@@ -88,7 +97,8 @@ type Config struct {
 	// EventTTL, if set, is how long an Event is kept, in place of an hour.
 	EventTTL time.Duration
 	// MinRequestTimeout, if set, is how long a watch lasts at least that says
-	// nothing else, in place of half an hour; it lasts up to twice as long.
+	// nothing else, in place of half an hour; it lasts up to twice as long. Below 0
+	// it lasts until it is ended.
 	MinRequestTimeout time.Duration
 	// RequestTimeout is how long a request may take that is no watch or stream;
 	// 0 is a minute.
@@ -141,7 +151,10 @@ type Server struct {
 
 	ownerships sync.Map // ownershipKey → *ownership
 
-	draining atomic.Bool
+	draining, refusing atomic.Bool
+	// requests are those that do not last as long as their clients like, if
+	// SendRetryAfter.
+	requests waitgroup.SafeWaitGroup
 	// streams is the number of watches that are being served.
 	streams atomic.Int64
 	// watches ends all watches when the server shuts down.
@@ -153,6 +166,9 @@ type Server struct {
 func New(cfg Config) *Server {
 	if cfg.Clock == nil {
 		cfg.Clock = clock.RealClock{}
+	}
+	if cfg.StallLimit == 0 {
+		cfg.StallLimit = stallLimit
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
@@ -181,21 +197,17 @@ func New(cfg Config) *Server {
 	if !cfg.NoProfiling {
 		s.debug = serving.Debug()
 	}
-	if cfg.Fairness != nil {
-		s.fairness = newFairness(cfg.Fairness)
+	switch {
+	case cfg.Fairness != nil:
+		s.fairness = newFairness(cfg.Fairness, cfg.RequestTimeout)
+	case cfg.MaxReads > 0 || cfg.MaxWrites > 0:
+		s.fairness = newMaxInFlight(cfg.MaxReads, cfg.MaxWrites)
 	}
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
 }
 
 func (s *Server) stale(e *store.Entry) bool { return s.Form != nil && s.Form(e.Key) != e.Form }
-
-// Drain has /readyz fail from now on.
-func (s *Server) Drain() { s.draining.Store(true) }
-
-// Shutdown ends the watches, with what they have still to send, and what else
-// lasts as long as its client likes.
-func (s *Server) Shutdown() { s.stop() }
 
 type inProcessKey struct{}
 
@@ -213,7 +225,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, fmt.Sprintf("failed to create RequestInfo: %v", err), http.StatusInternalServerError)
 		return
 	}
+	long := longRunning(req, info)
+	leave, ok := s.enter(w, req, long)
+	if !ok {
+		return
+	}
+	defer leave()
 	r := &call{s: s, w: w, req: req, info: info, started: s.Clock.Now()}
+	r.long = long
+	r.conn, _ = w.(connection)
 	rec := &warnings{}
 	ctx := warning.WithWarningRecorder(request.WithRequestInfo(req.Context(), info), rec)
 	r.warnings = rec
@@ -229,17 +249,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		s.metrics.observe(r, s.Clock.Since(r.started))
 	}()
-	if info.Verb != "watch" && longRunning(req, info) {
+	allotted, timeoutErr := r.allotted()
+	switch {
+	case allotted > 0:
+		var end func()
+		ctx, end = r.limit(ctx, allotted)
+		defer end()
+	case long && info.Verb != "watch":
 		var end context.CancelFunc
 		ctx, end = context.WithCancel(ctx)
 		defer end()
 		defer context.AfterFunc(s.watches, end)()
 	}
-	allotted, timeoutErr := s.allotted(req, info)
-	if allotted > 0 {
-		var end context.CancelFunc
-		ctx, end = context.WithTimeout(ctx, allotted)
-		defer end()
+	if long && r.hasUnboundBody() {
+		_ = r.conn.SetReadDeadline(time.Now().Add(s.RequestTimeout)) // until it is allowed
 	}
 	r.req = req.WithContext(ctx)
 	r.identify()
@@ -273,8 +296,12 @@ type call struct {
 	row      *api.Resource
 	warnings *warnings
 	started  time.Time
-	code     int  // of the answer, 0 before it
-	bare     bool // writes pass no admission
+	// conn is the client's connection, nil within the process.
+	conn connection
+	// long says that the request lasts as long as its client likes.
+	long bool
+	code int  // of the answer, 0 before it
+	bare bool // writes pass no admission
 	// inProcess says that it comes from a component of this process.
 	inProcess bool
 	// managed is where manage has put the managers of an object without a Go type.

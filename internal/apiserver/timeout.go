@@ -8,15 +8,15 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
 // allotted is how long the request may take: what its timeout parameter says, up
-// to the server's own bound; 0 is without an end. Reads that do not ask for an end
-// need none: they are answered from memory.
-func (s *Server) allotted(req *http.Request, info *request.RequestInfo) (time.Duration, error) {
+// to the server's own bound; 0 is without an end. Reads within the process that do
+// not ask for an end need none: they are answered from memory.
+func (r *call) allotted() (time.Duration, error) {
+	s, req := r.s, r.req
 	asked := strings.Contains(req.URL.RawQuery, "timeout=")
-	if !asked && (req.Method == http.MethodGet || req.Method == http.MethodHead) || info.Verb == "watch" || longRunning(req, info) {
+	if r.long || !asked && r.conn == nil && (req.Method == http.MethodGet || req.Method == http.MethodHead) {
 		return 0, nil
 	}
 	if !asked {

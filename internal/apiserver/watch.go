@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
+	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/store"
 )
@@ -33,6 +35,7 @@ type stream struct {
 	w         store.Watcher
 	bookmarks bool
 	buf       bytes.Buffer
+	guard     *guard
 	seen      prometheus.Counter
 	first     bool // the next table row brings the column definitions
 }
@@ -56,9 +59,12 @@ func (r *call) watch() error {
 			return badRequest("Invalid value: %q: resourceVersion is not a number", opts.ResourceVersion)
 		}
 	}
-	timeout := r.s.MinRequestTimeout + time.Duration(rand.Int64N(int64(r.s.MinRequestTimeout)))
+	timeout := time.Duration(0)
 	if opts.TimeoutSeconds != nil {
 		timeout = time.Duration(*opts.TimeoutSeconds) * time.Second
+	}
+	if least := r.s.MinRequestTimeout; timeout == 0 && least > 0 {
+		timeout = least + time.Duration(rand.Int64N(int64(least))) // spread out, so that not all come again at once
 	}
 	st := &stream{call: r, sel: sel, form: form, bookmarks: opts.AllowWatchBookmarks, seen: r.s.metrics.seen(r.row), first: true}
 	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents ||
@@ -95,6 +101,9 @@ func (r *call) watch() error {
 	h.Set("Cache-Control", "no-cache, private")
 	r.warnings.write(h)
 	r.code = http.StatusOK
+	st.guard = newGuard(r.conn, r.s.StallLimit, r.s.metrics.terminated.WithLabelValues(r.row.Group, r.row.Resource).Inc)
+	defer st.guard.stop()
+	st.guard.writing()
 	r.w.WriteHeader(http.StatusOK)
 	if failed != nil {
 		st.sendError(expiredWatch(failed))
@@ -102,6 +111,7 @@ func (r *call) watch() error {
 	}
 	defer st.w.Stop()
 	flush(r.w)
+	st.guard.written()
 	flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
 	r.s.metrics.watching(r, 1)
 	defer r.s.metrics.watching(r, -1)
@@ -121,64 +131,91 @@ func expiredWatch(err error) *metav1.Status {
 	return &s
 }
 
-// run sends the initial list, then the changes, until the client goes, the
-// time ends or the server stops.
+// errGone says that the client has gone, or has read too little for too long.
+var errGone = errors.New("the client has gone")
+
+// run sends the initial list, then the changes, until the client goes, the time
+// ends or the server stops. Another end is told to the client.
 func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duration) {
-	ctx, cancel := context.WithTimeout(st.ctx(), timeout)
+	ctx, cancel := context.WithCancel(st.ctx())
 	defer cancel()
+	if timeout > 0 {
+		defer time.AfterFunc(timeout, cancel).Stop()
+	}
 	defer context.AfterFunc(st.s.watches, cancel)()
-	if list != nil {
-		for _, e := range list.Entries {
-			if !st.send(watch.Added, e) {
-				return
-			}
-			if st.buf.Len() >= flushAt && !st.flush() {
-				return
-			}
-		}
-		if endMark && st.bookmarks && !st.bookmark(list.Revision, true) {
-			return
-		}
-		if !st.flush() {
-			return
-		}
-		list = nil
+	err := st.initial(list, endMark)
+	list = nil
+	for err == nil && ctx.Err() == nil {
+		err = st.next(ctx)
 	}
-	for {
-		wait, stop := ctx, context.CancelFunc(func() {})
-		if st.bookmarks {
-			wait, stop = context.WithTimeout(ctx, bookmarkPeriod)
+	switch {
+	case err == nil && st.bookmarks && st.ctx().Err() == nil:
+		if err = st.bookmark(st.w.Revision(), false); err == nil {
+			_ = st.flush()
 		}
-		events, err := st.w.Next(wait)
-		stop()
-		switch {
-		case err == nil:
-			for i := range events {
-				if !st.event(&events[i]) || st.buf.Len() >= flushAt && !st.flush() {
-					return
-				}
-			}
-			if !st.flush() {
-				return
-			}
-			st.gather(ctx)
-		case ctx.Err() != nil:
-			if st.bookmarks && st.ctx().Err() == nil {
-				st.bookmark(st.w.Revision(), false)
-				st.flush()
-			}
-			return
-		case errors.Is(err, context.DeadlineExceeded):
-			if !st.bookmark(st.w.Revision(), false) || !st.flush() {
-				return
-			}
-		case errors.Is(err, store.ErrCompacted):
-			st.sendError(expiredWatch(err))
-			return
-		default:
-			return
+	case err == nil, errors.Is(err, errGone), errors.Is(err, store.ErrClosed):
+	case errors.Is(err, store.ErrCompacted):
+		st.sendError(expiredWatch(err))
+	default:
+		klog.FromContext(st.ctx()).Error(err, "A watch ended", "resource", st.groupResource(), "namespace", st.info.Namespace)
+		s := apierrors.NewInternalError(err).Status()
+		st.sendError(&s)
+	}
+}
+
+// initial sends what there is.
+func (st *stream) initial(list *store.ListResult, endMark bool) error {
+	if list == nil {
+		return nil
+	}
+	for _, e := range list.Entries {
+		if err := st.send(watch.Added, e); err != nil {
+			return err
+		}
+		if err := st.flushFull(); err != nil {
+			return err
 		}
 	}
+	if endMark && st.bookmarks {
+		if err := st.bookmark(list.Revision, true); err != nil {
+			return err
+		}
+	}
+	return st.flush()
+}
+
+// next sends what happens next, or, after a while in which nothing does, a bookmark.
+func (st *stream) next(ctx context.Context) error {
+	wait, stop := ctx, context.CancelFunc(func() {})
+	if st.bookmarks {
+		wait, stop = context.WithTimeout(ctx, bookmarkPeriod)
+	}
+	events, err := st.w.Next(wait)
+	stop()
+	switch {
+	case err == nil:
+		for i := range events {
+			if err := st.event(&events[i]); err != nil {
+				return err
+			}
+			if err := st.flushFull(); err != nil {
+				return err
+			}
+		}
+		if err := st.flush(); err != nil {
+			return err
+		}
+		st.gather(ctx)
+		return nil
+	case ctx.Err() != nil:
+		return nil // its time is over
+	case errors.Is(err, context.DeadlineExceeded):
+		if err := st.bookmark(st.w.Revision(), false); err != nil {
+			return err
+		}
+		return st.flush()
+	}
+	return err
 }
 
 const (
@@ -208,21 +245,34 @@ func (st *stream) gather(ctx context.Context) {
 // that a client that reads slowly holds no more.
 const flushAt = 64 << 10
 
-func (st *stream) flush() bool {
-	if st.buf.Len() > 0 {
-		if _, err := st.call.w.Write(st.buf.Bytes()); err != nil {
-			return false
-		}
-		if st.buf.Reset(); st.buf.Cap() > 2*flushAt {
-			st.buf = bytes.Buffer{} // an object was big: the next may not be
-		}
+func (st *stream) flush() error {
+	if st.buf.Len() == 0 {
+		return nil
+	}
+	st.guard.writing()
+	_, err := st.call.w.Write(st.buf.Bytes())
+	if err == nil {
 		flush(st.call.w)
 	}
-	return true
+	st.guard.written()
+	if err != nil {
+		return errGone
+	}
+	if st.buf.Reset(); st.buf.Cap() > 2*flushAt {
+		st.buf = bytes.Buffer{} // an object was big: the next may not be
+	}
+	return nil
+}
+
+func (st *stream) flushFull() error {
+	if st.buf.Len() < flushAt {
+		return nil
+	}
+	return st.flush()
 }
 
 // event sends a change, as it looks through the selection.
-func (st *stream) event(ev *store.Event) bool {
+func (st *stream) event(ev *store.Event) error {
 	was := st.sel.matches(ev.Prev)
 	is := ev.Type == store.Put && st.sel.matches(ev.Entry)
 	switch {
@@ -238,17 +288,24 @@ func (st *stream) event(ev *store.Event) bool {
 		setResourceVersion(obj, ev.Revision)
 		return st.send(watch.Deleted, &store.Entry{Key: ev.Prev.Key, ModRevision: ev.Revision, Object: obj})
 	}
-	return true
+	return nil
 }
 
-func (st *stream) send(t watch.EventType, e *store.Entry) bool {
+func (st *stream) send(t watch.EventType, e *store.Entry) error {
 	st.seen.Inc()
+	if err := st.encode(t, e); err != nil {
+		return fmt.Errorf("unable to encode watch object %T: %w", e.Object, err)
+	}
+	return nil
+}
+
+func (st *stream) encode(t watch.EventType, e *store.Entry) error {
 	if st.form.as.Empty() && (st.form.mediaType == typeJSON || !isUnstructuredEntry(e)) {
 		switch st.form.mediaType {
 		case typeJSON:
 			b, err := item(st.row, e, store.JSON)
 			if err != nil {
-				return false
+				return err
 			}
 			st.buf.WriteString(`{"type":"`)
 			st.buf.WriteString(string(t))
@@ -259,24 +316,24 @@ func (st *stream) send(t watch.EventType, e *store.Entry) bool {
 			}
 			st.buf.Write(b)
 			st.buf.WriteString("}\n")
-			return true
+			return nil
 		case typeProtobuf:
 			b, err := single(st.row, e, store.Protobuf)
 			if err != nil {
-				return false
+				return err
 			}
 			return st.frame(string(t), b)
 		}
 	}
 	obj, err := versioned(st.row, e.Object)
 	if err != nil {
-		return false
+		return err
 	}
 	switch st.form.as.Kind {
 	case "Table":
 		table, err := st.table([]runtime.Object{obj}, metav1.ListMeta{ResourceVersion: resourceVersionOf(obj)})
 		if err != nil {
-			return false
+			return err
 		}
 		if !st.first {
 			table.ColumnDefinitions = nil
@@ -286,7 +343,7 @@ func (st *stream) send(t watch.EventType, e *store.Entry) bool {
 	case "PartialObjectMetadata", "PartialObjectMetadataList":
 		p, err := partial(st.row, obj)
 		if err != nil {
-			return false
+			return err
 		}
 		return st.object(t, p)
 	}
@@ -299,55 +356,55 @@ func isUnstructuredEntry(e *store.Entry) bool {
 }
 
 // object sends an event with an object whose kind is set.
-func (st *stream) object(t watch.EventType, obj runtime.Object) bool {
+func (st *stream) object(t watch.EventType, obj runtime.Object) error {
 	switch st.form.mediaType {
 	case typeProtobuf:
 		if _, ok := obj.(*unstructured.Unstructured); !ok {
 			var b bytes.Buffer
 			if err := st.s.codecs.protobuf.Encode(obj, &b); err != nil {
-				return false
+				return err
 			}
 			return st.frame(string(t), b.Bytes())
 		}
 	case typeCBOR:
 		var b bytes.Buffer
 		if err := st.s.codecs.cbor.Encode(obj, &b); err != nil {
-			return false
+			return err
 		}
 		ev := &metav1.WatchEvent{Type: string(t), Object: runtime.RawExtension{Raw: b.Bytes()}}
-		return st.s.codecs.cbor.Encode(ev, &st.buf) == nil
+		return st.s.codecs.cbor.Encode(ev, &st.buf)
 	}
 	b, err := marshalJSON(obj)
 	if err != nil {
-		return false
+		return err
 	}
 	st.buf.WriteString(`{"type":"` + string(t) + `","object":`)
 	st.buf.Write(b)
 	st.buf.WriteString("}\n")
-	return true
+	return nil
 }
 
 // frame writes a length and a WatchEvent message with the object's bytes: the
 // object has an envelope, the event itself has none.
-func (st *stream) frame(t string, object []byte) bool {
+func (st *stream) frame(t string, object []byte) error {
 	ev := metav1.WatchEvent{Type: t, Object: runtime.RawExtension{Raw: object}}
 	raw, err := ev.Marshal()
 	if err != nil {
-		return false
+		return err
 	}
 	var size [4]byte
 	binary.BigEndian.PutUint32(size[:], uint32(len(raw)))
 	st.buf.Write(size[:])
 	st.buf.Write(raw)
-	return true
+	return nil
 }
 
 // bookmark tells that everything up to rev has been sent.
-func (st *stream) bookmark(rev int64, initialEnd bool) bool {
+func (st *stream) bookmark(rev int64, initialEnd bool) error {
 	obj := st.row.New()
 	acc, err := meta.Accessor(obj)
 	if err != nil {
-		return false
+		return err
 	}
 	acc.SetResourceVersion(formatRevision(rev))
 	if initialEnd {
@@ -368,7 +425,7 @@ func (st *stream) bookmark(rev int64, initialEnd bool) bool {
 	case "PartialObjectMetadata", "PartialObjectMetadataList":
 		p, err := partial(st.row, obj)
 		if err != nil {
-			return false
+			return err
 		}
 		return st.object(watch.Bookmark, p)
 	}
@@ -377,8 +434,9 @@ func (st *stream) bookmark(rev int64, initialEnd bool) bool {
 
 func (st *stream) sendError(s *metav1.Status) {
 	s.SetGroupVersionKind(statusKind)
-	st.object(watch.Error, s)
-	st.flush()
+	if st.object(watch.Error, s) == nil {
+		_ = st.flush() // if it has gone there is nobody to tell
+	}
 }
 
 func setResourceVersion(obj runtime.Object, rev int64) {

@@ -26,7 +26,8 @@ type APIServer struct {
 	// address that it is advertised by.
 	ExternalHostname string
 	RuntimeConfig    catalogue.RuntimeConfig
-	// EventTTL, MinRequestTimeout and RequestTimeout: 0 stands for upstream's.
+	// EventTTL, MinRequestTimeout and RequestTimeout: 0 stands for upstream's. With a
+	// MinRequestTimeout below 0 no watch ends by itself.
 	EventTTL, MinRequestTimeout, RequestTimeout time.Duration
 	// NodePorts is the range of Services' node ports (default 30000-32767).
 	NodePorts utilnet.PortRange

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -93,6 +92,8 @@ type Options struct {
 	// Authorization selects and configures the authorizers.
 	Authorization authz.Selection
 	Clock         clock.WithTicker
+	// stallLimit, for tests, is the API server's StallLimit.
+	stallLimit time.Duration
 	// Progress, if set, is told of each step of the start.
 	Progress func(step string, took time.Duration)
 }
@@ -136,6 +137,9 @@ const historySteps = 20_000
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
+	}
+	if o.API.RequestTimeout == 0 {
+		o.API.RequestTimeout = time.Minute
 	}
 	if !o.ServiceCIDR.IsValid() {
 		o.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")
@@ -379,6 +383,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		return err
 	}
 	fair := c.newFairness()
+	reads, writes := c.Fairness.InFlight, c.Fairness.MutatingInFlight // without it
 	ready := map[string]func() error{"informer-sync": c.synced}
 	var form func(string) int64
 	if c.encryption != nil {
@@ -398,6 +403,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Exempt:       c.exempt(),
 		Form:         form,
 		EventTTL:     c.API.EventTTL, MinRequestTimeout: c.API.MinRequestTimeout, RequestTimeout: c.API.RequestTimeout,
+		MaxReads: reads, MaxWrites: writes, StallLimit: c.stallLimit, SendRetryAfter: c.Serving.SendRetryAfter,
 		NoProfiling: c.API.NoProfiling, NoLogs: c.API.NoLogs, HiddenMetrics: c.API.HiddenMetrics,
 		Readiness: ready,
 		Paths:     paths,
@@ -434,19 +440,11 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		// Clients are told whose certificates are taken, where that does not change.
 		secure.ClientCAs = c.Certs.Pool()
 	}
-	if err := c.Serving.ConfigureTLS(secure); err != nil {
-		return err
-	}
 	if err := c.Serving.Certificates(c.ctx, c.Certs.Serving, secure); err != nil {
 		return err
 	}
-	c.http = &http.Server{
-		Handler:           c.Serving.Handler(c.Server),
-		TLSConfig:         secure,
-		ReadHeaderTimeout: 32 * time.Second,
-		IdleTimeout:       90 * time.Second,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: cmp.Or(c.Serving.MaxStreams, 250)},
-		ErrorLog:          quiet,
+	if c.http, err = c.Serving.NewServer(c.Server, secure, quiet); err != nil {
+		return err
 	}
 	c.wg.Go(func() {
 		if err := c.http.ServeTLS(listener, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -485,10 +483,6 @@ func (c *Cluster) synced() error {
 // Done is closed when the cluster ends by itself or is stopped.
 func (c *Cluster) Done() <-chan struct{} { return c.ctx.Done() }
 
-// requestTimeout is how long a request may take that does not last as long as
-// its client likes, upstream's.
-const requestTimeout = time.Minute
-
 // Stop ends the cluster: /readyz fails, watches and streams are ended, requests
 // finished, the store closed.
 func (c *Cluster) Stop() error {
@@ -500,13 +494,21 @@ func (c *Cluster) Stop() error {
 			case <-c.ctx.Done():
 			}
 		}
+		if c.http != nil && !c.NoDrain && c.Serving.SendRetryAfter {
+			// The watches end first: their clients are told to go elsewhere.
+			c.Server.Refuse()
+			c.Server.Shutdown()
+			ctx, cancel := context.WithTimeout(context.Background(), c.API.RequestTimeout)
+			c.Server.Finish(ctx)
+			cancel()
+		}
 		c.Server.Shutdown()
 	}
 	var errs []error
 	if c.http != nil && c.NoDrain {
 		errs = append(errs, c.http.Close())
 	} else if c.http != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), c.API.RequestTimeout)
 		if err := c.http.Shutdown(ctx); err != nil {
 			errs = append(errs, c.http.Close())
 		}

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
@@ -19,22 +21,35 @@ import (
 
 // Fairness bounds the requests that are answered at once.
 type Fairness struct {
-	// Off answers every request at once.
+	// Off has no request wait for its turn.
 	Off bool
-	// InFlight and MutatingInFlight are added up; 0 stands for upstream's 400
-	// and 200.
+	// InFlight and MutatingInFlight are added up (if both are 0, to upstream's 600).
+	// With Off each is the limit of its kind of requests, beyond which they are
+	// refused; 0 is none.
 	InFlight, MutatingInFlight int
 }
 
+// Validate says what cannot be of what the flags say.
+func (f Fairness) Validate() error {
+	var errs []error
+	if f.InFlight < 0 {
+		errs = append(errs, errors.New("--max-requests-inflight can not be negative value"))
+	}
+	if f.MutatingInFlight < 0 {
+		errs = append(errs, errors.New("--max-mutating-requests-inflight can not be negative value"))
+	}
+	if !f.Off && f.InFlight+f.MutatingInFlight <= 0 {
+		errs = append(errs, fmt.Errorf("invalid configuration: MaxRequestsInFlight=%d and MaxMutatingRequestsInFlight=%d; they must add up to something positive",
+			f.InFlight, f.MutatingInFlight))
+	}
+	return errors.Join(errs...)
+}
+
 func (f Fairness) limit() int {
-	read, write := f.InFlight, f.MutatingInFlight
-	if read == 0 {
-		read = 400
+	if n := f.InFlight + f.MutatingInFlight; n > 0 {
+		return n
 	}
-	if write == 0 {
-		write = 200
-	}
-	return read + write
+	return 600
 }
 
 // priorities are the flow schemas and priority levels that a cluster has from its
@@ -56,15 +71,18 @@ func priorities() (out []runtime.Object) {
 // newFairness makes what decides when it is a request's turn; nil if nothing
 // does.
 func (c *Cluster) newFairness() flowcontrol.Interface {
+	metrics.Register()
 	if c.Fairness.Off {
 		return nil
 	}
-	metrics.Register()
 	return flowcontrol.New(c.Informers, c.Client(apiServer).FlowcontrolV1(), c.Fairness.limit())
 }
 
 // exempt gives the UIDs of what requests without a limit match.
 func (c *Cluster) exempt() func() (schema, level types.UID) {
+	if c.Fairness.Off {
+		return nil
+	}
 	schemas, levels := c.Informers.Flowcontrol().V1().FlowSchemas().Lister(), c.Informers.Flowcontrol().V1().PriorityLevelConfigurations().Lister()
 	return func() (schema, level types.UID) {
 		if fs, err := schemas.Get(flowcontrolv1.FlowSchemaNameExempt); err == nil {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -59,10 +60,9 @@ func FuzzRequest(f *testing.F) {
 			return // no client can send it, or it takes as long as it asks for
 		}
 		if req.URL.Query().Get("watch") != "" || strings.Contains(req.URL.Path, "/watch/") {
-			req.URL.RawQuery += "&timeoutSeconds=0"
-			q := req.URL.Query()
-			q.Set("timeoutSeconds", "0")
-			req.URL.RawQuery = q.Encode()
+			ctx, cancel := context.WithTimeout(req.Context(), 5*time.Millisecond)
+			defer cancel()
+			req = req.WithContext(ctx)
 		}
 		req.RequestURI, req.RemoteAddr = req.URL.RequestURI(), "127.0.0.1:1"
 		req.Header.Set("Content-Type", contentType)

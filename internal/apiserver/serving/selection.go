@@ -27,7 +27,7 @@ type Selection struct {
 	CertFile, KeyFile string
 	SNICertKeys       []string
 	NoHTTP2           bool // --disable-http2-serving
-	// MaxStreams is --http2-max-streams-per-connection; 0 is 250.
+	// MaxStreams is --http2-max-streams-per-connection; 0 is upstream's 100.
 	MaxStreams int
 	// CORSOrigins is --cors-allowed-origins: regular expressions.
 	CORSOrigins []string
@@ -39,6 +39,9 @@ type Selection struct {
 	// GoawayChance is --goaway-chance: how probably a request over HTTP/2 asks its
 	// client to connect anew, so that clients spread over several servers.
 	GoawayChance float64
+	// SendRetryAfter is --shutdown-send-retry-after: a server that stops still
+	// answers, that it stops, until the requests from before are finished.
+	SendRetryAfter bool
 }
 
 // Validate says what of the selection cannot be.

@@ -26,6 +26,7 @@ func TestValidate(t *testing.T) {
 		{"directive", Selection{StrictTransport: []string{"max-age=1", "forever"}}, "--strict-transport-security-directives invalid"},
 		{"too often", Selection{GoawayChance: 0.03}, "--goaway-chance can not be less than 0 or greater than 0.02"},
 		{"negative", Selection{GoawayChance: -0.01}, "--goaway-chance"},
+		{"streams", Selection{MaxStreams: -1}, "--http2-max-streams-per-connection"},
 		{"no number", Selection{GoawayChance: math.NaN()}, "--goaway-chance"},
 	} {
 		err := c.s.Validate()

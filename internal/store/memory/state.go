@@ -265,7 +265,7 @@ func (s *State) List(ctx context.Context, prefix string, opts store.ListOptions)
 	}
 	tree, rev := s.snapshot()
 	if opts.Revision != 0 && opts.Revision != rev {
-		past, undo, err := s.past(prefix, opts.Revision)
+		past, undo, err := s.past(ctx, prefix, opts.Revision)
 		if err != nil {
 			return nil, err
 		}
@@ -318,25 +318,57 @@ func (s *State) matcher(opts store.ListOptions) (func(*store.Entry) bool, error)
 
 // past gives a tree and the states, by key, that differ from it at revision:
 // what the changes since then replaced.
-func (s *State) past(prefix string, revision int64) (*btree.BTreeG[*store.Entry], map[string]*store.Entry, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.readable(revision); err != nil {
+func (s *State) past(ctx context.Context, prefix string, revision int64) (*btree.BTreeG[*store.Entry], map[string]*store.Entry, error) {
+	s.mu.RLock()
+	err := s.readable(revision)
+	s.mu.RUnlock()
+	if err != nil {
 		return nil, nil, err
 	}
-	if s.clone == nil {
-		s.clone = s.live.Clone()
+	tree, now := s.snapshot()
+	replaced := map[string]*store.Entry{}
+	for seen := revision; seen < now; {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		// The changes up to the tree's revision stay as they are, or go and are
+		// missed: so writers may have the state in between.
+		s.mu.RLock()
+		err := s.readable(revision)
+		if err == nil {
+			seen = s.replaced(prefix, seen, now, replaced)
+		}
+		s.mu.RUnlock()
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	undo := map[string]*store.Entry{}
-	s.history.since(revision, func(ev *store.Event) bool {
+	return tree, replaced, nil
+}
+
+// replaced notes in states what some of the changes after the revision seen, up
+// to end, replaced, unless a change before did. It gives the revision up to which
+// that was. s.mu is held.
+func (s *State) replaced(prefix string, seen, end int64, states map[string]*store.Entry) int64 {
+	scanned, reached := 0, end
+	s.history.since(seen, func(ev *store.Event) bool {
+		switch {
+		case ev.Revision > end:
+			return false
+		case scanned >= maxScanned && ev.Revision > seen:
+			reached = seen
+			return false
+		}
+		scanned++
+		seen = ev.Revision
 		if strings.HasPrefix(ev.Entry.Key, prefix) {
-			if _, ok := undo[ev.Entry.Key]; !ok {
-				undo[ev.Entry.Key] = ev.Prev
+			if _, ok := states[ev.Entry.Key]; !ok {
+				states[ev.Entry.Key] = ev.Prev
 			}
 		}
 		return true
 	})
-	return s.clone, undo, nil
+	return reached
 }
 
 // rewound is the tree below prefix with the undone states.

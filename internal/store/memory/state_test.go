@@ -123,3 +123,68 @@ func TestRewound(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// TestLongHistory: a watcher and a list that have far to go back let others have
+// the state in between, and miss nothing.
+func TestLongHistory(t *testing.T) {
+	s := New(Options{})
+	const changes = 5*maxScanned + 7
+	var prev *store.Entry
+	for rev := int64(2); rev < changes+2; rev++ {
+		e := entry("often", rev)
+		s.Apply([]*store.Event{{Type: store.Put, Entry: e, Prev: prev, Revision: rev}})
+		prev = e
+	}
+	rare := entry("rare", changes+2)
+	s.Apply([]*store.Event{{Type: store.Put, Entry: rare, Revision: changes + 2}})
+	sw, err := s.Watch("/registry/pods/rare", store.WatchOptions{Revision: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sw.Stop()
+	w := sw.(*watcher)
+	turns := 0
+	for more := true; more && len(w.out) == 0; turns++ {
+		before := w.seen
+		s.mu.RLock()
+		more, err = w.collect()
+		s.mu.RUnlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.seen-before > maxScanned {
+			t.Fatalf("it looked at %d changes at once", w.seen-before)
+		}
+	}
+	if len(w.out) != 1 || w.out[0].Entry != rare || turns < 5 {
+		t.Errorf("%d events after %d turns", len(w.out), turns)
+	}
+	again, err := s.Watch("/registry/pods/rare", store.WatchOptions{Revision: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Stop()
+	if evs, err := again.Next(t.Context()); err != nil || len(evs) != 1 {
+		t.Errorf("%v, %v", evs, err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	third, err := s.Watch("/registry/pods/nothing", store.WatchOptions{Revision: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer third.Stop()
+	if _, err := third.Next(cancelled); !errors.Is(err, context.Canceled) {
+		t.Errorf("of nothing: %v", err)
+	}
+	if r := third.Revision(); r > changes {
+		t.Errorf("it has looked at everything up to %d, though nobody waits for it", r)
+	}
+	r, err := s.List(t.Context(), "/registry/pods/", store.ListOptions{Revision: 2})
+	if err != nil || len(r.Entries) != 1 || r.Entries[0].ModRevision != 2 {
+		t.Errorf("at revision 2: %+v, %v", r, err)
+	}
+	if _, err := s.List(cancelled, "/registry/pods/", store.ListOptions{Revision: 2}); !errors.Is(err, context.Canceled) {
+		t.Errorf("at revision 2, for nobody: %v", err)
+	}
+}

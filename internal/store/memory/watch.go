@@ -16,8 +16,13 @@ type topic struct{ index, value string }
 // beyond it the watcher reads the shared history instead.
 const maxQueued = 256
 
-// maxReturned is the greatest number of events of one Next.
-const maxReturned = 256
+const (
+	// maxReturned is the greatest number of events of one Next.
+	maxReturned = 256
+	// maxScanned is how many changes of the history are looked at before a writer
+	// that waits for the state gets it.
+	maxScanned = 4096
+)
 
 type watcher struct {
 	s      *State
@@ -26,7 +31,8 @@ type watcher struct {
 	ix     *index
 	wake   chan struct{}
 
-	// The rest is guarded by s.mu.
+	// The rest is guarded by s.mu: Next changes it with a read lock, since no one
+	// else reads it but who has a write lock.
 	seen    int64          // every event up to it has been returned or is queued
 	behind  bool           // the queue has overflowed: read the history after seen
 	queue   []*store.Event // after seen
@@ -117,11 +123,17 @@ func (w *watcher) Next(ctx context.Context) ([]store.Event, error) {
 	clear(w.out)
 	w.out = w.out[:0]
 	for {
-		w.s.mu.Lock()
-		err := w.collect()
-		w.s.mu.Unlock()
+		w.s.mu.RLock()
+		more, err := w.collect()
+		w.s.mu.RUnlock()
 		if err != nil || len(w.out) > 0 {
 			return w.out, err
+		}
+		if more {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		select {
 		case <-w.wake:
@@ -131,8 +143,9 @@ func (w *watcher) Next(ctx context.Context) ([]store.Event, error) {
 	}
 }
 
-// collect moves what is ready to w.out. s.mu is held.
-func (w *watcher) collect() error {
+// collect moves what is ready to w.out, and says whether there is more in the
+// history. s.mu is held.
+func (w *watcher) collect() (more bool, err error) {
 	for _, ev := range w.queue {
 		w.out = append(w.out, *ev)
 	}
@@ -141,30 +154,32 @@ func (w *watcher) collect() error {
 			w.seen = w.queue[len(w.queue)-1].Revision
 		}
 		w.queue = nil
-		return nil
+		return w.behind, nil
 	}
 	if w.s.closed || w.stopped {
-		return store.ErrClosed
+		return false, store.ErrClosed
 	}
 	if !w.behind {
-		return nil
+		return false, nil
 	}
 	if err := w.s.readable(w.seen); err != nil {
-		return err
+		return false, err
 	}
 	w.behind = false
+	scanned := 0
 	w.s.history.since(w.seen, func(ev *store.Event) bool {
-		if len(w.out) >= maxReturned && ev.Revision > w.seen {
+		if (len(w.out) >= maxReturned || scanned >= maxScanned) && ev.Revision > w.seen {
 			w.behind = true
 			return false
 		}
+		scanned++
 		w.seen = ev.Revision
 		if w.wants(ev) {
 			w.out = append(w.out, *ev)
 		}
 		return true
 	})
-	return nil
+	return w.behind, nil
 }
 
 func (w *watcher) wants(ev *store.Event) bool {

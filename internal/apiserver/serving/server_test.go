@@ -1,0 +1,154 @@
+package serving
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// listen serves s on loopback as the API server does, with less patience.
+func listen(t *testing.T, s *Selection) *http.Server {
+	t.Helper()
+	certs := httptest.NewTLSServer(nil) // for its certificate
+	defer certs.Close()
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
+	srv, err := s.NewServer(h, &tls.Config{Certificates: certs.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}, log.New(io.Discard, "", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.ReadHeaderTimeout, srv.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { done <- srv.ServeTLS(l, "", "") }()
+	t.Cleanup(func() {
+		srv.Close()
+		<-done
+	})
+	srv.Addr = l.Addr().String()
+	return srv
+}
+
+func dial(t *testing.T, srv *http.Server, proto string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", srv.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if proto == "" {
+		return c
+	}
+	tc := tls.Client(c, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}})
+	if err := tc.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return tc
+}
+
+// TestSlowClients has clients stop at each step on the way to a request: the server
+// ends their connections, and nothing of them stays. (Where HTTP/2 was agreed on and
+// nothing comes net/http itself waits for ten seconds.)
+func TestSlowClients(t *testing.T) {
+	srv := listen(t, &Selection{})
+	before := runtime.NumGoroutine()
+	var conns []net.Conn
+	for range 10 {
+		for _, c := range []struct{ proto, send string }{
+			{"", ""},                             // no handshake
+			{"", "\x16\x03\x01\x02\x00\x01\x00"}, // a part of one
+			{"http/1.1", ""},                     // no request
+			{"http/1.1", "GET / HTTP/1.1\r\nHost: a\r\n"},                                                                // headers without end
+			{"http/1.1", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"},                                                            // one request, and no other
+			{"h2", http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00"},                                         // no request
+			{"h2", http2.ClientPreface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\xff\x01\x04\x00\x00\x00\x01\x82"}, // a part of one
+		} {
+			conn := dial(t, srv, c.proto)
+			if _, err := io.WriteString(conn, c.send); err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, conn)
+		}
+	}
+	for i, c := range conns {
+		if _, err := io.Copy(io.Discard, c); err != nil && strings.Contains(err.Error(), "timeout") {
+			t.Errorf("connection %d was not ended", i)
+		}
+		c.Close()
+	}
+	for begin := time.Now(); runtime.NumGoroutine() > before+5; time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
+}
+
+func TestHeaderLimit(t *testing.T) {
+	srv := listen(t, &Selection{})
+	for _, proto := range []string{"http/1.1", "h2"} {
+		for _, c := range []struct {
+			size int
+			want bool
+		}{{900 << 10, true}, {1100 << 10, false}} {
+			tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}}, ForceAttemptHTTP2: proto == "h2"}
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+srv.Addr, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("X-Big", strings.Repeat("x", c.size))
+			resp, err := tr.RoundTrip(req)
+			ok := err == nil && resp.StatusCode == http.StatusOK
+			if err == nil {
+				resp.Body.Close()
+				if !ok && resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+					t.Errorf("%s: %s", proto, resp.Status)
+				}
+			}
+			if ok != c.want {
+				t.Errorf("%s with %d bytes of headers: answered: %v, %v", proto, c.size, ok, err)
+			}
+			tr.CloseIdleConnections()
+		}
+	}
+}
+
+// TestStreams reads what the server says that a client may have at once.
+func TestStreams(t *testing.T) {
+	for _, c := range []struct{ given, want int }{{0, 100}, {7, 7}} {
+		srv := listen(t, &Selection{MaxStreams: c.given})
+		conn := dial(t, srv, "h2")
+		if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+			t.Fatal(err)
+		}
+		f := http2.NewFramer(conn, bufio.NewReader(conn))
+		if err := f.WriteSettings(); err != nil {
+			t.Fatal(err)
+		}
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings, ok := frame.(*http2.SettingsFrame)
+		if !ok {
+			t.Fatalf("%v", frame)
+		}
+		if n, ok := settings.Value(http2.SettingMaxConcurrentStreams); !ok || int(n) != c.want {
+			t.Errorf("%d streams, want %d", n, c.want)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package apiserver
+
+import (
+	"context"
+	"net/http"
+	"strings"
+)
+
+// Drain has /readyz fail from now on.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Refuse has new requests answered with 429 and when to come again, from now on.
+func (s *Server) Refuse() { s.refusing.Store(true) }
+
+// Shutdown ends the watches, with what they have still to send, and what else
+// lasts as long as its client likes.
+func (s *Server) Shutdown() { s.stop() }
+
+// Finish waits, after Refuse, for the requests from before that do not last as long
+// as their clients like, or until ctx is done.
+func (s *Server) Finish(ctx context.Context) {
+	finished := make(chan struct{})
+	go func() {
+		s.requests.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+	case <-ctx.Done():
+	}
+}
+
+// enter counts the request in, unless the server refuses it. leave counts it out.
+func (s *Server) enter(w http.ResponseWriter, req *http.Request, long bool) (leave func(), ok bool) {
+	if !s.SendRetryAfter || alwaysAnswered(req) {
+		return func() {}, true
+	}
+	refused := s.refusing.Load()
+	if !refused && !long {
+		if refused = s.requests.Add(1) != nil; !refused {
+			return s.requests.Done, true
+		}
+	}
+	if refused {
+		h := w.Header()
+		h.Set("Connection", "close")
+		h.Set("Retry-After", "5")
+		http.Error(w, "The apiserver is shutting down, please try again later.", http.StatusTooManyRequests)
+	}
+	return func() {}, !refused
+}
+
+// alwaysAnswered are requests of this process, and what tells how the server is.
+func alwaysAnswered(req *http.Request) bool {
+	if req.Context().Value(inProcessKey{}) != nil || strings.HasPrefix(req.UserAgent(), "kube-apiserver/") {
+		return true
+	}
+	for _, p := range []string{"/readyz", "/livez", "/healthz", "/metrics"} {
+		if strings.HasPrefix(req.URL.Path, p) {
+			return true
+		}
+	}
+	return false
+}
