@@ -2,13 +2,16 @@ package apps
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
 	v1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -67,12 +70,12 @@ func deployments() *api.Resource {
 		ValidateUpdate: func(d, old *v1.Deployment) field.ErrorList {
 			return append(validateDeployment(d), apivalidation.ValidateImmutableField(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		},
-		ValidateStatusUpdate: func(d, old *v1.Deployment) field.ErrorList {
-			return append(validateDeploymentStatus(&d.Status), validateCollisions(d.Status.CollisionCount, old.Status.CollisionCount, field.NewPath("status"))...)
-		},
-		Warnings: func(d *v1.Deployment) []string {
-			return podspec.TemplateWarnings(&d.Spec.Template, field.NewPath("spec", "template"))
-		},
+		ValidateStatusUpdate: validateDeploymentStatus,
+		// Annotations steer roll-backs, so a change of them counts.
+		Counted:             func(d *v1.Deployment) any { return d.Annotations },
+		PrepareStatusUpdate: func(d, old *v1.Deployment) { d.Labels = old.Labels },
+		Warnings:            func(d *v1.Deployment) []string { return namedWarnings(d.Name, &d.Spec.Template) },
+		UpdateWarnings:      func(d, old *v1.Deployment) []string { return changedWarnings(d, old, &d.Spec.Template) },
 		Cells: func(d *v1.Deployment, now time.Time) []any {
 			names, images := row.Containers(d.Spec.Template.Spec.Containers)
 			return []any{d.Name, fmt.Sprintf("%d/%d", d.Status.ReadyReplicas, ptr.Deref(d.Spec.Replicas, 0)), int64(d.Status.UpdatedReplicas),
@@ -96,16 +99,6 @@ func replicaSets() *api.Resource {
 		},
 		Set: func(o runtime.Object, n int32) { o.(*v1.ReplicaSet).Spec.Replicas = &n },
 	}
-	validate := func(s *v1.ReplicaSet) field.ErrorList {
-		at := field.NewPath("spec")
-		errs := validateReplicas(s.Spec.Replicas, at)
-		if s.Spec.MinReadySeconds < 0 {
-			errs = append(errs, field.Invalid(at.Child("minReadySeconds"), s.Spec.MinReadySeconds, apivalidation.IsNegativeErrorMsg))
-		}
-		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, "deployment", at)...)
-		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
-		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, "ReplicaSet", at.Child("template", "spec"))...)
-	}
 	return row.New(r, row.Kind[*v1.ReplicaSet]{
 		Generation: true,
 		Spec:       func(s *v1.ReplicaSet) any { return &s.Spec },
@@ -116,15 +109,13 @@ func replicaSets() *api.Resource {
 			}
 			podspec.SetDefaultsPodTemplate(&s.Spec.Template)
 		},
-		Validate: validate,
+		Validate:       validateReplicaSet,
+		Warnings:       func(s *v1.ReplicaSet) []string { return namedWarnings(s.Name, &s.Spec.Template) },
+		UpdateWarnings: func(s, old *v1.ReplicaSet) []string { return changedWarnings(s, old, &s.Spec.Template) },
 		ValidateUpdate: func(s, old *v1.ReplicaSet) field.ErrorList {
-			return append(validate(s), apivalidation.ValidateImmutableField(s.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+			return append(validateReplicaSet(s), apivalidation.ValidateImmutableField(s.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		},
-		ValidateStatusUpdate: func(s, _ *v1.ReplicaSet) field.ErrorList {
-			st, at := s.Status, field.NewPath("status")
-			errs := counts(at, count{"replicas", st.Replicas}, count{"fullyLabeledReplicas", st.FullyLabeledReplicas}, count{"readyReplicas", st.ReadyReplicas}, count{"availableReplicas", st.AvailableReplicas})
-			return append(errs, availableWithinReady(st.AvailableReplicas, st.ReadyReplicas, at)...)
-		},
+		ValidateStatusUpdate: validateReplicaSetStatus,
 		Fields: func(s *v1.ReplicaSet) fields.Set {
 			return fields.Set{"status.replicas": strconv.Itoa(int(s.Status.Replicas))}
 		},
@@ -147,42 +138,7 @@ func statefulSets() *api.Resource {
 		},
 		Set: func(o runtime.Object, n int32) { o.(*v1.StatefulSet).Spec.Replicas = &n },
 	}
-	validate := func(s *v1.StatefulSet) field.ErrorList {
-		at := field.NewPath("spec")
-		errs := validateReplicas(s.Spec.Replicas, at)
-		switch s.Spec.PodManagementPolicy {
-		case v1.OrderedReadyPodManagement, v1.ParallelPodManagement:
-		default:
-			errs = append(errs, field.Invalid(at.Child("podManagementPolicy"), s.Spec.PodManagementPolicy, fmt.Sprintf("must be '%s' or '%s'", v1.OrderedReadyPodManagement, v1.ParallelPodManagement)))
-		}
-		switch s.Spec.UpdateStrategy.Type {
-		case v1.RollingUpdateStatefulSetStrategyType:
-			if u := s.Spec.UpdateStrategy.RollingUpdate; u != nil {
-				errs = append(errs, apivalidation.ValidateNonnegativeField(int64(ptr.Deref(u.Partition, 0)), at.Child("updateStrategy", "rollingUpdate", "partition"))...)
-				if u.MaxUnavailable != nil {
-					errs = append(errs, validateUnavailable(u.MaxUnavailable, at.Child("updateStrategy", "rollingUpdate", "maxUnavailable"))...)
-				}
-			}
-		case v1.OnDeleteStatefulSetStrategyType:
-			if s.Spec.UpdateStrategy.RollingUpdate != nil {
-				errs = append(errs, field.Invalid(at.Child("updateStrategy", "rollingUpdate"), s.Spec.UpdateStrategy.RollingUpdate, fmt.Sprintf("only allowed for updateStrategy '%s'", v1.RollingUpdateStatefulSetStrategyType)))
-			}
-		default:
-			errs = append(errs, field.Invalid(at.Child("updateStrategy"), s.Spec.UpdateStrategy, fmt.Sprintf("must be '%s' or '%s'", v1.RollingUpdateStatefulSetStrategyType, v1.OnDeleteStatefulSetStrategyType)))
-		}
-		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.Spec.MinReadySeconds), at.Child("minReadySeconds"))...)
-		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(ptr.Deref(s.Spec.RevisionHistoryLimit, 0)), at.Child("revisionHistoryLimit"))...)
-		if s.Spec.Ordinals != nil {
-			errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.Spec.Ordinals.Start), at.Child("ordinals", "start"))...)
-		}
-		if p := s.Spec.PersistentVolumeClaimRetentionPolicy; p != nil {
-			errs = append(errs, validateRetention(p.WhenDeleted, at.Child("persistentVolumeClaimRetentionPolicy", "whenDeleted"))...)
-			errs = append(errs, validateRetention(p.WhenScaled, at.Child("persistentVolumeClaimRetentionPolicy", "whenScaled"))...)
-		}
-		errs = append(errs, validateSelector(s.Spec.Selector, s.Spec.Template.Labels, "statefulset", at)...)
-		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
-		return append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, "StatefulSet", at.Child("template", "spec"))...)
-	}
+	r.ValidateName = apivalidation.NameIsDNSLabel
 	return row.New(r, row.Kind[*v1.StatefulSet]{
 		Generation: true,
 		Spec:       func(s *v1.StatefulSet) any { return &s.Spec },
@@ -220,6 +176,7 @@ func statefulSets() *api.Resource {
 			}
 			for i := range s.Spec.VolumeClaimTemplates {
 				c := &s.Spec.VolumeClaimTemplates[i]
+				c.APIVersion, c.Kind = "v1", "PersistentVolumeClaim"
 				if c.Status.Phase == "" {
 					c.Status.Phase = corev1.ClaimPending
 				}
@@ -229,23 +186,14 @@ func statefulSets() *api.Resource {
 			}
 			podspec.SetDefaultsPodTemplate(&s.Spec.Template)
 		},
-		Validate: validate,
-		ValidateUpdate: func(s, old *v1.StatefulSet) field.ErrorList {
-			errs := validate(s)
-			a, b := s.Spec.DeepCopy(), old.Spec.DeepCopy()
-			a.Replicas, a.Template, a.UpdateStrategy, a.MinReadySeconds = b.Replicas, b.Template, b.UpdateStrategy, b.MinReadySeconds
-			a.Ordinals, a.PersistentVolumeClaimRetentionPolicy, a.RevisionHistoryLimit = b.Ordinals, b.PersistentVolumeClaimRetentionPolicy, b.RevisionHistoryLimit
-			if len(apivalidation.ValidateImmutableField(a, b, nil)) > 0 {
-				errs = append(errs, field.Forbidden(field.NewPath("spec"), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"))
-			}
-			return errs
+		Validate:             func(s *v1.StatefulSet) field.ErrorList { return validateStatefulSet(&s.Spec, statefulSetRules{}) },
+		ValidateUpdate:       validateStatefulSetUpdate,
+		ValidateStatusUpdate: validateStatefulSetStatus,
+		Warnings: func(s *v1.StatefulSet) []string {
+			return append(templateWarnings(&s.Spec.Template), statefulSetWarnings(s, "")...)
 		},
-		ValidateStatusUpdate: func(s, old *v1.StatefulSet) field.ErrorList {
-			st, at := s.Status, field.NewPath("status")
-			errs := counts(at, count{"replicas", st.Replicas}, count{"readyReplicas", st.ReadyReplicas}, count{"currentReplicas", st.CurrentReplicas},
-				count{"updatedReplicas", st.UpdatedReplicas}, count{"availableReplicas", st.AvailableReplicas})
-			errs = append(errs, availableWithinReady(st.AvailableReplicas, st.ReadyReplicas, at)...)
-			return append(errs, validateCollisions(st.CollisionCount, old.Status.CollisionCount, at)...)
+		UpdateWarnings: func(s, old *v1.StatefulSet) []string {
+			return append(changedWarnings(s, old, &s.Spec.Template), statefulSetWarnings(s, "Spec")...)
 		},
 		Cells: func(s *v1.StatefulSet, now time.Time) []any {
 			names, images := row.Containers(s.Spec.Template.Spec.Containers)
@@ -261,24 +209,6 @@ func daemonSets() *api.Resource {
 	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.Integer("Desired", st["desiredNumberScheduled"]), row.Integer("Current", st["currentNumberScheduled"]),
 		row.Integer("Ready", st["numberReady"]), row.Integer("Up-to-date", st["updatedNumberScheduled"]), row.Integer("Available", st["numberAvailable"]),
 		row.String("Node Selector", corev1.PodSpec{}.SwaggerDoc()["nodeSelector"]), row.Age()}, wideSelector(v1.DaemonSetSpec{}.SwaggerDoc()["selector"])...)
-	validate := func(s *v1.DaemonSet) field.ErrorList {
-		at := field.NewPath("spec")
-		errs := validateSelector(s.Spec.Selector, s.Spec.Template.Labels, "daemonset", at)
-		errs = append(errs, podspec.ValidatePodTemplateSpec(&s.Spec.Template, at.Child("template"))...)
-		errs = append(errs, podspec.ValidateAlwaysRestart(&s.Spec.Template.Spec, "DaemonSet", at.Child("template", "spec"))...)
-		switch s.Spec.UpdateStrategy.Type {
-		case v1.OnDeleteDaemonSetStrategyType:
-		case v1.RollingUpdateDaemonSetStrategyType:
-			if u := s.Spec.UpdateStrategy.RollingUpdate; u == nil {
-				errs = append(errs, field.Required(at.Child("updateStrategy", "rollingUpdate"), ""))
-			} else {
-				errs = append(errs, validateRolling(u.MaxUnavailable, u.MaxSurge, at.Child("updateStrategy", "rollingUpdate"), true)...)
-			}
-		default:
-			errs = append(errs, field.NotSupported(at.Child("updateStrategy"), s.Spec.UpdateStrategy.Type, []v1.DaemonSetUpdateStrategyType{v1.RollingUpdateDaemonSetStrategyType, v1.OnDeleteDaemonSetStrategyType}))
-		}
-		return errs
-	}
 	return row.New(r, row.Kind[*v1.DaemonSet]{
 		Generation: true,
 		Spec:       func(s *v1.DaemonSet) any { return &s.Spec },
@@ -304,10 +234,23 @@ func daemonSets() *api.Resource {
 			}
 			podspec.SetDefaultsPodTemplate(&s.Spec.Template)
 		},
-		Validate: validate,
-		ValidateUpdate: func(s, old *v1.DaemonSet) field.ErrorList {
-			return append(validate(s), apivalidation.ValidateImmutableField(s.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+		PrepareForCreate: func(s *v1.DaemonSet) { setTemplateGeneration(s, max(templateGeneration(s), 1)) },
+		PrepareForUpdate: func(s, old *v1.DaemonSet) {
+			n := templateGeneration(old)
+			if !equality.Semantic.DeepEqual(&s.Spec.Template, &old.Spec.Template) {
+				n++
+			}
+			setTemplateGeneration(s, n)
 		},
+		PrepareStatusUpdate: func(s, old *v1.DaemonSet) { setTemplateGeneration(s, templateGeneration(old)) },
+		Validate:            func(s *v1.DaemonSet) field.ErrorList { return validateDaemonSet(s, false) },
+		ValidateUpdate: func(s, old *v1.DaemonSet) field.ErrorList {
+			return append(validateDaemonSet(s, metav1validation.LabelSelectorHasInvalidLabelValue(old.Spec.Selector)),
+				apivalidation.ValidateImmutableField(s.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+		},
+		ValidateStatusUpdate: validateDaemonSetStatus,
+		Warnings:             func(s *v1.DaemonSet) []string { return templateWarnings(&s.Spec.Template) },
+		UpdateWarnings:       func(s, old *v1.DaemonSet) []string { return changedWarnings(s, old, &s.Spec.Template) },
 		Cells: func(s *v1.DaemonSet, now time.Time) []any {
 			names, images := row.Containers(s.Spec.Template.Spec.Containers)
 			return []any{s.Name, int64(s.Status.DesiredNumberScheduled), int64(s.Status.CurrentNumberScheduled), int64(s.Status.NumberReady),
@@ -317,6 +260,26 @@ func daemonSets() *api.Resource {
 	})
 }
 
+// templateGeneration is a count of the changes of a DaemonSet's template, from
+// when it was not the controller that kept track of them.
+func templateGeneration(s *v1.DaemonSet) int64 {
+	n, _ := strconv.ParseInt(s.Annotations[v1.DeprecatedTemplateGeneration], 10, 64)
+	return n
+}
+
+func setTemplateGeneration(s *v1.DaemonSet, n int64) {
+	text := strconv.FormatInt(n, 10)
+	if s.Annotations[v1.DeprecatedTemplateGeneration] == text {
+		return
+	}
+	annotations := maps.Clone(s.Annotations)
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[v1.DeprecatedTemplateGeneration] = text
+	s.Annotations = annotations
+}
+
 func controllerRevisions() *api.Resource {
 	r := named("controllerrevisions", "ControllerRevision", "controllerrevision", nil,
 		func() runtime.Object { return &v1.ControllerRevision{} }, func() runtime.Object { return &v1.ControllerRevisionList{} })
@@ -324,17 +287,9 @@ func controllerRevisions() *api.Resource {
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Controller", "Controller of the object"),
 		row.String("Revision", v1.ControllerRevision{}.SwaggerDoc()["revision"]), row.Age()}
 	return row.New(r, row.Kind[*v1.ControllerRevision]{
-		Validate: func(c *v1.ControllerRevision) (errs field.ErrorList) {
-			if c.Data.Raw == nil && c.Data.Object == nil {
-				errs = append(errs, field.Required(field.NewPath("data"), "data is mandatory"))
-			}
-			if c.Revision < 0 {
-				errs = append(errs, field.Invalid(field.NewPath("revision"), c.Revision, apivalidation.IsNegativeErrorMsg))
-			}
-			return errs
-		},
+		Validate: validateRevision,
 		ValidateUpdate: func(c, old *v1.ControllerRevision) field.ErrorList {
-			return apivalidation.ValidateImmutableField(c.Data, old.Data, field.NewPath("data"))
+			return append(validateRevision(c), apivalidation.ValidateImmutableField(c.Data, old.Data, field.NewPath("data"))...)
 		},
 		Cells: func(c *v1.ControllerRevision, now time.Time) []any {
 			owner := "<none>"

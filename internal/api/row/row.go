@@ -30,6 +30,8 @@ type Kind[T Object] struct {
 	Status func(T) any
 	// Generation says that the kind counts generations of Spec.
 	Generation bool
+	// Counted gives what else advances the generation.
+	Counted func(T) any
 
 	Default              func(T)
 	PrepareForCreate     func(T)
@@ -116,7 +118,10 @@ func (k *Kind[T]) prepareForUpdate(obj, old T) {
 		k.PrepareForUpdate(obj, old)
 	}
 	obj.SetGeneration(old.GetGeneration())
-	if k.Generation && k.Spec != nil && !equality.Semantic.DeepEqual(k.Spec(obj), k.Spec(old)) {
+	if !k.Generation || k.Spec == nil {
+		return
+	}
+	if !equality.Semantic.DeepEqual(k.Spec(obj), k.Spec(old)) || k.Counted != nil && !equality.Semantic.DeepEqual(k.Counted(obj), k.Counted(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
 }
