@@ -192,7 +192,7 @@ func validateDaemonSetStrategy(s *v1.DaemonSetUpdateStrategy, at *field.Path) (e
 }
 
 // statefulSetRules are what an update lets be of what it cannot change.
-type statefulSetRules struct{ anyServiceName, anyTemplate bool }
+type statefulSetRules struct{ anyServiceName, anyTemplate, anyClaims bool }
 
 func validateStatefulSet(s *v1.StatefulSetSpec, rules statefulSetRules) (errs field.ErrorList) {
 	at := field.NewPath("spec")
@@ -208,6 +208,11 @@ func validateStatefulSet(s *v1.StatefulSetSpec, rules statefulSetRules) (errs fi
 	if p := s.PersistentVolumeClaimRetentionPolicy; p != nil {
 		errs = append(errs, validateRetention(p.WhenDeleted, at.Child("persistentVolumeClaimRetentionPolicy", "whenDeleted"))...)
 		errs = append(errs, validateRetention(p.WhenScaled, at.Child("persistentVolumeClaimRetentionPolicy", "whenScaled"))...)
+	}
+	for i := range s.VolumeClaimTemplates {
+		if !rules.anyClaims {
+			errs = append(errs, podspec.ValidateClaimSpec(&s.VolumeClaimTemplates[i].Spec, at.Child("volumeClaimTemplates").Index(i).Child("spec"))...)
+		}
 	}
 	errs = append(errs, validateReplicas(s.Replicas, at)...)
 	errs = append(errs, apivalidation.ValidateNonnegativeField(int64(s.MinReadySeconds), at.Child("minReadySeconds"))...)
@@ -275,8 +280,8 @@ func validateStatefulSetStrategy(s *v1.StatefulSetUpdateStrategy, at *field.Path
 
 func validateStatefulSetUpdate(s, old *v1.StatefulSet) field.ErrorList {
 	// A template that was let in by an older release may stay.
-	valid := len(validateStatefulSet(&old.Spec, statefulSetRules{anyServiceName: true})) == 0
-	errs := validateStatefulSet(&s.Spec, statefulSetRules{anyServiceName: true, anyTemplate: !valid})
+	valid := len(validateStatefulSet(&old.Spec, statefulSetRules{anyServiceName: true, anyClaims: true})) == 0
+	errs := validateStatefulSet(&s.Spec, statefulSetRules{anyServiceName: true, anyTemplate: !valid, anyClaims: true})
 	is, was := s.Spec, &old.Spec
 	is.Replicas, is.Template, is.UpdateStrategy, is.MinReadySeconds = was.Replicas, was.Template, was.UpdateStrategy, was.MinReadySeconds
 	is.Ordinals, is.PersistentVolumeClaimRetentionPolicy, is.RevisionHistoryLimit = was.Ordinals, was.PersistentVolumeClaimRetentionPolicy, was.RevisionHistoryLimit

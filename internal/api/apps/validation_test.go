@@ -119,6 +119,9 @@ func TestStatefulSets(t *testing.T) {
 				t.Errorf("volumes %+v", s.Template.Spec.Volumes)
 			}
 		}},
+		{Name: "claim of nothing", Object: mounting(`volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [Odd]}}]`), Errors: []string{
+			`spec.volumeClaimTemplates[0].spec.accessModes: Unsupported value: "Odd": supported values: "ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"`,
+			`spec.volumeClaimTemplates[0].spec.resources[storage]: Required value`}},
 		{Name: "without a claim", Object: mounting(`serviceName: s`), Errors: []string{`spec.template.spec.containers[0].volumeMounts[0].name: Not found: "data"`}},
 		{Name: "dotted name", Object: strings.Replace(with(``), "name: x,", "name: a.b,", 1), Errors: []string{`metadata.name: Invalid value: "a.b": must not contain dots`}},
 		{Name: "service", Object: with(`serviceName: a.b`), Errors: []string{`spec.serviceName: Invalid value: "a.b": must not contain dots`}},

@@ -39,9 +39,15 @@ func Resources() []*api.Resource {
 		Spec: func(s *v1.EndpointSlice) any {
 			return []any{s.AddressType, s.Endpoints, s.Ports, s.Labels}
 		},
-		Default:        setDefaults,
-		Validate:       validate,
-		ValidateUpdate: validateUpdate,
+		Default:          setDefaults,
+		PrepareForCreate: func(s *v1.EndpointSlice) { dropTopology(s, nil) },
+		PrepareForUpdate: dropTopology,
+		Validate:         validate,
+		ValidateUpdate:   validateUpdate,
+		Warnings: func(s *v1.EndpointSlice) []string {
+			return append(addressTypeWarnings(s.AddressType), addressWarnings(s)...)
+		},
+		UpdateWarnings: func(s, _ *v1.EndpointSlice) []string { return addressWarnings(s) },
 		Cells: func(s *v1.EndpointSlice, now time.Time) []any {
 			return []any{s.Name, string(s.AddressType), portsCell(s.Ports), endpointsCell(s.Endpoints), row.Created(s, now)}
 		},

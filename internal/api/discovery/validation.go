@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -22,14 +23,11 @@ const (
 	maxNodeHints      = 8
 )
 
-func validate(s *v1.EndpointSlice) field.ErrorList { return validateSlice(s, nil) }
-
 func validateUpdate(s, old *v1.EndpointSlice) field.ErrorList {
-	errs := validateSlice(s, old)
-	return append(errs, apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
+	return append(validate(s), apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
 }
 
-func validateSlice(s, _ *v1.EndpointSlice) field.ErrorList {
+func validate(s *v1.EndpointSlice) field.ErrorList {
 	errs := validateAddressType(s.AddressType)
 	errs = append(errs, validateEndpoints(s.Endpoints, s.AddressType, field.NewPath("endpoints"))...)
 	return append(errs, validatePorts(s.Ports, field.NewPath("ports"))...)
@@ -78,8 +76,8 @@ func validateEndpoints(endpoints []v1.Endpoint, addrType v1.AddressType, fldPath
 			errs = append(errs, field.TooMany(topology, len(e.DeprecatedTopology), maxTopologyLabels))
 		}
 		errs = append(errs, metav1validation.ValidateLabels(e.DeprecatedTopology, topology)...)
-		if host, ok := e.DeprecatedTopology[corev1.LabelHostname]; ok {
-			errs = append(errs, field.Invalid(topology.Key(corev1.LabelHostname), host, "hostname must be set in the hostname field"))
+		if _, ok := e.DeprecatedTopology[corev1.LabelTopologyZone]; ok {
+			errs = append(errs, field.InternalError(topology.Key(corev1.LabelTopologyZone), errors.New("reserved key was not removed in conversion")))
 		}
 		if e.Hostname != nil {
 			for _, msg := range validation.IsDNS1123Label(*e.Hostname) {
@@ -162,7 +160,7 @@ func validatePorts(ports []v1.EndpointPort, fldPath *field.Path) field.ErrorList
 		return field.ErrorList{field.TooMany(fldPath, len(ports), maxPorts)}
 	}
 	var errs field.ErrorList
-	protocols := []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP}
+	protocols := []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP}
 	names := map[string]bool{}
 	for i := range ports {
 		p, at := &ports[i], fldPath.Index(i)
@@ -176,11 +174,6 @@ func validatePorts(ports []v1.EndpointPort, fldPath *field.Path) field.ErrorList
 				errs = append(errs, field.Duplicate(at.Child("name"), *p.Name))
 			}
 			names[*p.Name] = true
-		}
-		if p.Port != nil {
-			for _, msg := range validation.IsValidPortNum(int(*p.Port)) {
-				errs = append(errs, field.Invalid(at.Child("port"), *p.Port, msg))
-			}
 		}
 		if p.Protocol == nil {
 			errs = append(errs, field.Required(at.Child("protocol"), ""))

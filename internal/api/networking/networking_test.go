@@ -46,7 +46,7 @@ func TestValidation(t *testing.T) {
 			"spec.egress[0].to[1].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
 			"spec.egress[0].ports[0].endPort: Invalid value: 90: may not be specified when `port` is not specified",
 			"spec.egress[0].ports[1].endPort: Invalid value: 1: may not be specified when `port` is non-numeric",
-			`spec.egress[0].ports[2].protocol: Unsupported value: "ICMP": supported values: "SCTP", "TCP", "UDP"`}},
+			`spec.egress[0].ports[2].protocol: Unsupported value: "ICMP": supported values: "TCP", "UDP", "SCTP"`}},
 		"address": {"ipaddresses", `{metadata: {name: 10.0.0.1}, spec: {parentRef: {resource: services, name: s, namespace: n}}}`, nil},
 		"address of nobody": {"ipaddresses", `{metadata: {name: 10.0.0.1}}`, []string{
 			`spec.parentRef: Required value`}},
@@ -107,4 +107,42 @@ func TestIngressTable(t *testing.T) {
 	if got := r.Cells(i, time.Now()); !slices.Equal(got, want) {
 		t.Errorf("cells are %v, want %v", got, want)
 	}
+}
+
+func TestWrites(t *testing.T) {
+	const service = `{service: {name: s, port: {number: 80}}}`
+	run := func(resource string, cases ...rowtest.Case) {
+		t.Run(resource, func(t *testing.T) { rowtest.Run(t, rowtest.Find(t, Resources(), resource), cases...) })
+	}
+	run("ingresses",
+		rowtest.Case{Name: "deprecated class", Object: `{metadata: {name: i, annotations: {kubernetes.io/ingress.class: a}}, spec: {defaultBackend: ` + service + `}}`, Warnings: []string{
+			`annotation "kubernetes.io/ingress.class" is deprecated, please use 'spec.ingressClassName' instead`}},
+		rowtest.Case{Name: "deprecated class that was", Object: `{metadata: {name: i, annotations: {kubernetes.io/ingress.class: a}}, spec: {defaultBackend: ` + service + `}}`, Update: `{metadata: {labels: {a: b}}}`},
+		rowtest.Case{Name: "resource of nothing", Object: `{metadata: {name: i}, spec: {defaultBackend: {resource: {kind: "", name: ""}}}}`, Errors: []string{
+			"spec.defaultBackend.resource.kind: Required value: kind is required", "spec.defaultBackend.resource.name: Required value: name is required"}},
+		rowtest.Case{Name: "status", Object: `{metadata: {name: i}, spec: {defaultBackend: ` + service + `}}`, Status: `{loadBalancer: {ingress: [{ip: x}, {hostname: 1.2.3.4}]}}`, Errors: []string{
+			`status.loadBalancer.ingress[0].ip: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)`,
+			`status.loadBalancer.ingress[1].hostname: Invalid value: "1.2.3.4": must be a DNS name, not an IP address`}})
+	run("ingressclasses",
+		rowtest.Case{Name: "parameters of nothing", Object: `{metadata: {name: c}, spec: {controller: example.com/c, parameters: {kind: "", name: ""}}}`, Errors: []string{
+			"spec.parameters.kind: Required value", "spec.parameters.name: Required value"}},
+		rowtest.Case{Name: "another controller", Object: `{metadata: {name: c}, spec: {controller: example.com/c}}`, Update: `{spec: {controller: example.com/d}}`, Errors: []string{
+			`spec.controller: Invalid value: "example.com/d": field is immutable`}})
+	run("networkpolicies",
+		rowtest.Case{Name: "types", Object: `{metadata: {name: p}, spec: {podSelector: {}, policyTypes: [Odd]}}`, Errors: []string{
+			`spec.policyTypes[0]: Unsupported value: "Odd": supported values: "Ingress", "Egress"`}},
+		rowtest.Case{Name: "range of ports", Object: `{metadata: {name: p}, spec: {podSelector: {}, ingress: [{ports: [{port: 80, endPort: 70}]}]}}`, Errors: []string{
+			"spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`"}},
+		rowtest.Case{Name: "address as a network that was", Object: `{metadata: {name: p}, spec: {podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.1/8}}]}]}}`, Update: `{metadata: {labels: {a: b}}}`, Warnings: []string{
+			`spec.egress[0].to[0].ipBlock.cidr: CIDR value "10.0.0.1/8" is ambiguous in this context (should be "10.0.0.0/8" or "10.0.0.1/32"?)`}})
+	run("ipaddresses",
+		rowtest.Case{Name: "no address", Object: `{metadata: {name: x}, spec: {parentRef: {resource: services, name: s}}}`, Errors: []string{
+			`metadata.name: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)`}},
+		rowtest.Case{Name: "not canonical", Object: `{metadata: {name: "2001:DB8::1"}, spec: {parentRef: {resource: services, name: s}}}`, Errors: []string{
+			`metadata.name: Invalid value: "2001:DB8::1": must be in canonical form ("2001:db8::1")`}})
+	run("servicecidrs",
+		rowtest.Case{Name: "one family twice", Object: `{metadata: {name: c}, spec: {cidrs: [10.0.0.0/24, 10.1.0.0/24]}}`, Errors: []string{
+			`spec.cidrs: Invalid value: {"CIDRs":["10.0.0.0/24","10.1.0.0/24"]}: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64`}},
+		rowtest.Case{Name: "three", Object: `{metadata: {name: c}, spec: {cidrs: [a, b, c]}}`, Errors: []string{
+			`spec.cidrs: Invalid value: {"CIDRs":["a","b","c"]}: may only hold up to 2 values`}})
 }

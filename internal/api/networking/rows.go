@@ -50,13 +50,15 @@ func ingresses() *api.Resource {
 		row.String("Ports", "Ports of TLS configurations that open"),
 		row.Age(),
 	}
-	out := row.New(r, row.Kind[*v1.Ingress]{
+	return row.New(r, row.Kind[*v1.Ingress]{
 		Generation:           true,
 		Spec:                 func(i *v1.Ingress) any { return &i.Spec },
 		Status:               func(i *v1.Ingress) any { return &i.Status },
 		Validate:             validateIngress,
 		ValidateUpdate:       validateIngressUpdate,
 		ValidateStatusUpdate: validateIngressStatusUpdate,
+		Warnings:             ingressWarnings,
+		UpdateWarnings:       func(_, _ *v1.Ingress) []string { return nil },
 		Cells: func(i *v1.Ingress, now time.Time) []any {
 			ports := "80"
 			if len(i.Spec.TLS) > 0 {
@@ -65,13 +67,6 @@ func ingresses() *api.Resource {
 			return []any{i.Name, ptr.Deref(i.Spec.IngressClassName, "<none>"), hosts(i.Spec.Rules), addresses(i), ports, row.Created(i, now)}
 		},
 	})
-	out.Warnings = func(obj, old runtime.Object) []string {
-		if _, ok := obj.(*v1.Ingress).Annotations[classAnnotation]; ok && old == nil {
-			return []string{fmt.Sprintf("annotation %q is deprecated, please use 'spec.ingressClassName' instead", classAnnotation)}
-		}
-		return nil
-	}
-	return out
 }
 
 func hosts(rules []v1.IngressRule) string {
@@ -155,6 +150,7 @@ func networkPolicies() *api.Resource {
 		Default:        setNetworkPolicyDefaults,
 		Validate:       func(p *v1.NetworkPolicy) field.ErrorList { return validateNetworkPolicy(p, nil) },
 		ValidateUpdate: validateNetworkPolicy,
+		Warnings:       networkPolicyWarnings,
 		Cells: func(p *v1.NetworkPolicy, now time.Time) []any {
 			return []any{p.Name, metav1.FormatLabelSelector(&p.Spec.PodSelector), row.Created(p, now)}
 		},
@@ -222,6 +218,7 @@ func serviceCIDRs() *api.Resource {
 		Status:               func(c *v1.ServiceCIDR) any { return &c.Status },
 		Validate:             validateServiceCIDR,
 		ValidateUpdate:       validateServiceCIDRUpdate,
+		StatusOnly:           true,
 		ValidateStatusUpdate: validateServiceCIDRStatusUpdate,
 		Cells: func(c *v1.ServiceCIDR, now time.Time) []any {
 			return []any{c.Name, strings.Join(c.Spec.CIDRs, ","), row.Created(c, now)}

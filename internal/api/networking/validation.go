@@ -2,7 +2,6 @@ package networking
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -160,7 +159,7 @@ func validateBackend(b *v1.IngressBackend, fldPath *field.Path) field.ErrorList 
 	case b.Resource != nil && b.Service != nil:
 		return field.ErrorList{field.Invalid(fldPath, "", "cannot set both resource and service backends")}
 	case b.Resource != nil:
-		return validateReference(b.Resource.APIGroup, b.Resource.Kind, b.Resource.Name, fldPath.Child("resource"))
+		return validateReference(b.Resource.APIGroup, b.Resource.Kind, b.Resource.Name, " is required", fldPath.Child("resource"))
 	case b.Service == nil:
 		return field.ErrorList{field.Invalid(fldPath, "", "resource or service backend is required")}
 	}
@@ -184,15 +183,20 @@ func validateBackend(b *v1.IngressBackend, fldPath *field.Path) field.ErrorList 
 	return errs
 }
 
-// validateReference checks a reference to an object of any kind.
-func validateReference(group *string, kind, name string, fldPath *field.Path) field.ErrorList {
+// validateReference checks a reference to an object of any kind; missing ends
+// the message about a part that is not there, "" for none.
+func validateReference(group *string, kind, name, missing string, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if group != nil {
 		errs = append(errs, invalid(fldPath.Child("apiGroup"), *group, validation.IsDNS1123Subdomain(*group))...)
 	}
 	segment := func(value, child string) {
 		if value == "" {
-			errs = append(errs, field.Required(fldPath.Child(child), ""))
+			detail := ""
+			if missing != "" {
+				detail = child + missing
+			}
+			errs = append(errs, field.Required(fldPath.Child(child), detail))
 		} else {
 			errs = append(errs, invalid(fldPath.Child(child), value, path.IsValidPathSegmentName(value))...)
 		}
@@ -246,7 +250,7 @@ func validateIngressClassUpdate(c, old *v1.IngressClass) field.ErrorList {
 }
 
 func validateClassParameters(p *v1.IngressClassParametersReference, fldPath *field.Path) field.ErrorList {
-	errs := validateReference(p.APIGroup, p.Kind, p.Name, fldPath)
+	errs := validateReference(p.APIGroup, p.Kind, p.Name, "", fldPath)
 	at := fldPath.Child("namespace")
 	switch ptr.Deref(p.Scope, "") {
 	case v1.IngressClassParametersReferenceScopeNamespace:
@@ -294,7 +298,7 @@ func validateNetworkPolicy(p, old *v1.NetworkPolicy) field.ErrorList {
 	if len(s.PolicyTypes) > 2 {
 		return append(errs, field.Invalid(at.Child("policyTypes"), &s.PolicyTypes, "may not specify more than two policyTypes"))
 	}
-	all := []v1.PolicyType{v1.PolicyTypeEgress, v1.PolicyTypeIngress}
+	all := []v1.PolicyType{v1.PolicyTypeIngress, v1.PolicyTypeEgress}
 	for i, t := range s.PolicyTypes {
 		if !slices.Contains(all, t) {
 			errs = append(errs, field.NotSupported(at.Child("policyTypes").Index(i), t, all))
@@ -323,7 +327,7 @@ func cidrsOf(s *v1.NetworkPolicySpec) []string {
 
 func validatePort(p *v1.NetworkPolicyPort, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	all := []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP}
+	all := []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP}
 	if p.Protocol != nil && !slices.Contains(all, *p.Protocol) {
 		errs = append(errs, field.NotSupported(fldPath.Child("protocol"), *p.Protocol, all))
 	}
@@ -337,7 +341,8 @@ func validatePort(p *v1.NetworkPolicyPort, fldPath *field.Path) field.ErrorList 
 		errs = append(errs, invalid(fldPath.Child("port"), p.Port.IntVal, validation.IsValidPortNum(int(p.Port.IntVal)))...)
 		if p.EndPort != nil {
 			if *p.EndPort < p.Port.IntVal {
-				errs = append(errs, field.Invalid(end, *p.EndPort, "must be greater than or equal to `port`"))
+				// The value is upstream's choice.
+				errs = append(errs, field.Invalid(end, p.Port.IntVal, "must be greater than or equal to `port`"))
 			}
 			errs = append(errs, invalid(end, *p.EndPort, validation.IsValidPortNum(int(*p.EndPort)))...)
 		}
@@ -404,14 +409,11 @@ func validateIPBlock(b *v1.IPBlock, known []string, fldPath *field.Path) field.E
 // validateIPAddressName: the name is the address in canonical form, so that
 // an address is allocated once.
 func validateIPAddressName(name string, _ bool) []string {
-	ip, err := netip.ParseAddr(name)
-	if err != nil {
-		return []string{err.Error()}
+	var out []string
+	for _, err := range validation.IsValidIP(nil, name) {
+		out = append(out, err.Detail)
 	}
-	if ip.Is4In6() || ip.Zone() != "" || ip.String() != name {
-		return []string{"must be a canonical format IP address"}
-	}
-	return nil
+	return out
 }
 
 func validateIPAddress(a *v1.IPAddress) field.ErrorList {
@@ -441,6 +443,9 @@ func validateIPAddressUpdate(a, old *v1.IPAddress) field.ErrorList {
 	return apivalidation.ValidateImmutableField(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))
 }
 
+// ranges are those of a ServiceCIDR as messages show them.
+type ranges struct{ CIDRs []string }
+
 func validateServiceCIDR(c *v1.ServiceCIDR) field.ErrorList {
 	at, cidrs := field.NewPath("spec", "cidrs"), c.Spec.CIDRs
 	if len(cidrs) == 0 {
@@ -448,10 +453,12 @@ func validateServiceCIDR(c *v1.ServiceCIDR) field.ErrorList {
 	}
 	var errs field.ErrorList
 	if len(cidrs) > 2 {
-		return field.ErrorList{field.Invalid(at, cidrs, "may only hold up to 2 values")}
+		return field.ErrorList{field.Invalid(at, ranges{cidrs}, "may only hold up to 2 values")}
 	}
-	if len(cidrs) == 2 && netutils.IsIPv6CIDRString(cidrs[0]) == netutils.IsIPv6CIDRString(cidrs[1]) {
-		errs = append(errs, field.Invalid(at, cidrs, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"))
+	if len(cidrs) == 2 {
+		if dual, err := netutils.IsDualStackCIDRStrings(cidrs); err != nil || !dual {
+			return field.ErrorList{field.Invalid(at, ranges{cidrs}, "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64")}
+		}
 	}
 	for i, cidr := range cidrs {
 		errs = append(errs, validation.IsValidCIDR(at.Index(i), cidr)...)

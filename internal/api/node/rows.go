@@ -1,11 +1,13 @@
 package node
 
 import (
-	"strings"
+	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/api/row"
 )
 
@@ -32,16 +35,6 @@ func Resources() []*api.Resource {
 			row.Age(),
 		},
 	}, row.Kind[*v1.RuntimeClass]{
-		Default: func(c *v1.RuntimeClass) {
-			if c.Scheduling == nil {
-				return
-			}
-			for i := range c.Scheduling.Tolerations {
-				if t := &c.Scheduling.Tolerations[i]; t.Operator == "" && t.Key != "" {
-					t.Operator = corev1.TolerationOpEqual
-				}
-			}
-		},
 		Validate: validate,
 		ValidateUpdate: func(c, old *v1.RuntimeClass) field.ErrorList {
 			return apivalidation.ValidateImmutableField(c.Handler, old.Handler, field.NewPath("handler"))
@@ -57,49 +50,41 @@ func validate(c *v1.RuntimeClass) field.ErrorList {
 	var errs field.ErrorList
 	if c.Handler == "" {
 		errs = append(errs, field.Required(field.NewPath("handler"), ""))
-	}
-	for _, msg := range validation.IsDNS1123Label(c.Handler) {
-		errs = append(errs, field.Invalid(field.NewPath("handler"), c.Handler, msg))
-	}
-	if c.Overhead != nil {
-		at := field.NewPath("overhead", "podFixed")
-		for name, q := range c.Overhead.PodFixed {
-			for _, msg := range validation.IsQualifiedName(string(name)) {
-				errs = append(errs, field.Invalid(at.Key(string(name)), name, msg))
-			}
-			if q.Sign() < 0 {
-				errs = append(errs, field.Invalid(at.Key(string(name)), q.String(), "must be greater than or equal to 0"))
-			}
+	} else {
+		for _, msg := range validation.IsDNS1123Label(c.Handler) {
+			errs = append(errs, field.Invalid(field.NewPath("handler"), c.Handler, msg))
 		}
 	}
-	if c.Scheduling != nil {
-		errs = append(errs, metav1validation.ValidateLabels(c.Scheduling.NodeSelector, field.NewPath("scheduling", "nodeSelector"))...)
+	if c.Overhead != nil {
+		errs = append(errs, podspec.ValidateResources(&corev1.ResourceRequirements{Limits: c.Overhead.PodFixed}, nil, field.NewPath("overhead"))...)
+	}
+	if s := c.Scheduling; s != nil {
+		at := field.NewPath("scheduling")
+		errs = append(errs, metav1validation.ValidateLabels(s.NodeSelector, at.Child("nodeSelector"))...)
+		errs = append(errs, validateTolerations(s.Tolerations, at.Child("tolerations"))...)
 	}
 	return errs
 }
 
-func warnings(c *v1.RuntimeClass) []string {
+func validateTolerations(list []corev1.Toleration, fldPath *field.Path) field.ErrorList {
+	errs := podspec.ValidateTolerations(list, fldPath)
+	for i := range list {
+		same := func(t corev1.Toleration) bool { return equality.Semantic.DeepEqual(t, list[i]) }
+		if slices.ContainsFunc(list[:i], same) {
+			errs = append(errs, field.Duplicate(fldPath.Index(i), list[i]))
+		}
+	}
+	return errs
+}
+
+func warnings(c *v1.RuntimeClass) (out []string) {
 	if c.Scheduling == nil {
 		return nil
 	}
-	var out []string
-	at := field.NewPath("scheduling", "nodeSelector")
-	for key, use := range deprecatedNodeLabels {
-		if _, ok := c.Scheduling.NodeSelector[key]; ok {
-			msg := at.Key(key).String() + ": deprecated since " + use.since
-			if use.instead != "" {
-				msg += "; use \"" + use.instead + "\" instead"
-			}
-			out = append(out, strings.TrimSpace(msg))
+	for _, key := range slices.Sorted(maps.Keys(c.Scheduling.NodeSelector)) {
+		if msg := podspec.DeprecatedNodeLabel(key); msg != "" {
+			out = append(out, field.NewPath("scheduling", "nodeSelector").String()+": "+msg)
 		}
 	}
 	return out
-}
-
-var deprecatedNodeLabels = map[string]struct{ since, instead string }{
-	"beta.kubernetes.io/arch":           {"v1.14", corev1.LabelArchStable},
-	"beta.kubernetes.io/os":             {"v1.14", corev1.LabelOSStable},
-	corev1.LabelFailureDomainBetaRegion: {"v1.17", corev1.LabelTopologyRegion},
-	corev1.LabelFailureDomainBetaZone:   {"v1.17", corev1.LabelTopologyZone},
-	corev1.LabelInstanceType:            {"v1.17", corev1.LabelInstanceTypeStable},
 }

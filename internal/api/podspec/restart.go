@@ -5,6 +5,11 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// ValidateTolerations checks tolerations.
+func ValidateTolerations(list []v1.Toleration, at *field.Path) field.ErrorList {
+	return validateTolerations(list, at)
+}
+
 // ValidateAlwaysRestart checks the template of a controller, of that kind, whose
 // pods never end by themselves.
 func ValidateAlwaysRestart(s *v1.PodSpec, kind string, at *field.Path) (errs field.ErrorList) {

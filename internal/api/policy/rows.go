@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/policy/v1"
@@ -41,9 +42,13 @@ func Resources() []*api.Resource {
 		Generation: true,
 		Spec:       func(b *v1.PodDisruptionBudget) any { return &b.Spec },
 		Status:     func(b *v1.PodDisruptionBudget) any { return &b.Status },
-		Validate:   func(b *v1.PodDisruptionBudget) field.ErrorList { return validateSpec(&b.Spec, field.NewPath("spec")) },
-		ValidateUpdate: func(b, _ *v1.PodDisruptionBudget) field.ErrorList {
-			return validateSpec(&b.Spec, field.NewPath("spec"))
+		Default:    func(b *v1.PodDisruptionBudget) { dropMatchLabel(b.Spec.Selector) },
+		Validate: func(b *v1.PodDisruptionBudget) field.ErrorList {
+			return validateSpec(&b.Spec, false, field.NewPath("spec"))
+		},
+		ValidateUpdate: func(b, old *v1.PodDisruptionBudget) field.ErrorList {
+			bad := len(metav1validation.ValidateLabelSelector(old.Spec.Selector, metav1validation.LabelSelectorValidationOptions{}, nil)) > 0
+			return validateSpec(&b.Spec, bad, field.NewPath("spec"))
 		},
 		ValidateStatusUpdate: func(b, _ *v1.PodDisruptionBudget) field.ErrorList { return validateStatus(&b.Status) },
 		Cells: func(b *v1.PodDisruptionBudget, now time.Time) []any {
@@ -59,10 +64,38 @@ func orNone(v *intstr.IntOrString) string {
 	return v.String()
 }
 
-func validateSpec(spec *v1.PodDisruptionBudgetSpec, fldPath *field.Path) field.ErrorList {
+// matchLabel is the key of the requirement by which v1beta1, where an empty
+// selector selects nothing, says of a v1 selector whether it was empty.
+const matchLabel = "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match"
+
+// dropMatchLabel drops that requirement from a selector where it is not the
+// whole of one that selects nothing.
+func dropMatchLabel(s *metav1.LabelSelector) {
+	isMatch := func(r metav1.LabelSelectorRequirement) bool { return r.Key == matchLabel }
+	if s == nil || !slices.ContainsFunc(s.MatchExpressions, isMatch) ||
+		len(s.MatchLabels) == 0 && len(s.MatchExpressions) == 1 && s.MatchExpressions[0].Operator == metav1.LabelSelectorOpExists {
+		return
+	}
+	s.MatchExpressions = slices.DeleteFunc(slices.Clone(s.MatchExpressions), isMatch)
+	if len(s.MatchExpressions) == 0 {
+		s.MatchExpressions = nil
+	}
+}
+
+// budget is a spec as messages show it.
+type budget struct {
+	MinAvailable               *intstr.IntOrString
+	Selector                   *metav1.LabelSelector
+	MaxUnavailable             *intstr.IntOrString
+	UnhealthyPodEvictionPolicy *v1.UnhealthyPodEvictionPolicyType
+}
+
+// validateSpec lets a selector keep values that are no label values, with
+// badValues.
+func validateSpec(spec *v1.PodDisruptionBudgetSpec, badValues bool, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if spec.MinAvailable != nil && spec.MaxUnavailable != nil {
-		errs = append(errs, field.Invalid(fldPath, *spec, "minAvailable and maxUnavailable cannot be both set"))
+		errs = append(errs, field.Invalid(fldPath, budget(*spec), "minAvailable and maxUnavailable cannot be both set"))
 	}
 	if spec.MinAvailable != nil {
 		errs = append(errs, validateAmount(*spec.MinAvailable, fldPath.Child("minAvailable"))...)
@@ -70,7 +103,7 @@ func validateSpec(spec *v1.PodDisruptionBudgetSpec, fldPath *field.Path) field.E
 	if spec.MaxUnavailable != nil {
 		errs = append(errs, validateAmount(*spec.MaxUnavailable, fldPath.Child("maxUnavailable"))...)
 	}
-	errs = append(errs, metav1validation.ValidateLabelSelector(spec.Selector, metav1validation.LabelSelectorValidationOptions{}, fldPath.Child("selector"))...)
+	errs = append(errs, metav1validation.ValidateLabelSelector(spec.Selector, metav1validation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: badValues}, fldPath.Child("selector"))...)
 	if p := spec.UnhealthyPodEvictionPolicy; p != nil && *p != v1.IfHealthyBudget && *p != v1.AlwaysAllow {
 		errs = append(errs, field.NotSupported(fldPath.Child("unhealthyPodEvictionPolicy"), *p, []v1.UnhealthyPodEvictionPolicyType{v1.AlwaysAllow, v1.IfHealthyBudget}))
 	}

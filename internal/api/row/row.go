@@ -33,11 +33,13 @@ type Kind[T Object] struct {
 	// Counted gives what else advances the generation.
 	Counted func(T) any
 
-	Default              func(T)
-	PrepareForCreate     func(T)
-	PrepareForUpdate     func(obj, old T)
-	Validate             func(T) field.ErrorList
-	ValidateUpdate       func(obj, old T) field.ErrorList
+	Default          func(T)
+	PrepareForCreate func(T)
+	PrepareForUpdate func(obj, old T)
+	Validate         func(T) field.ErrorList
+	ValidateUpdate   func(obj, old T) field.ErrorList
+	// StatusOnly says that an update of the status leaves the metadata alone.
+	StatusOnly           bool
 	PrepareStatusUpdate  func(obj, old T)
 	ValidateStatusUpdate func(obj, old T) field.ErrorList
 	// Warnings are those of a creation, and of an update unless there are
@@ -131,6 +133,9 @@ func (k *Kind[T]) prepareForStatusUpdate(obj, old T) {
 		assign(k.Spec(obj), k.Spec(old))
 	}
 	obj.SetGeneration(old.GetGeneration())
+	if k.StatusOnly {
+		metav1.ResetObjectMetaForStatus(obj, old)
+	}
 	if k.PrepareStatusUpdate != nil {
 		k.PrepareStatusUpdate(obj, old)
 	}

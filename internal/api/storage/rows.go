@@ -97,6 +97,7 @@ func volumeAttachments() *api.Resource {
 		Status:         func(a *v1.VolumeAttachment) any { return &a.Status },
 		Validate:       validateVolumeAttachment,
 		ValidateUpdate: validateVolumeAttachmentUpdate,
+		StatusOnly:     true,
 		ValidateStatusUpdate: func(a, _ *v1.VolumeAttachment) field.ErrorList {
 			return validateAttachmentStatus(&a.Status, field.NewPath("status"))
 		},
@@ -213,7 +214,7 @@ func csiStorageCapacities() *api.Resource {
 		row.String("Capacity", doc["capacity"]),
 	}
 	return row.New(r, row.Kind[*v1.CSIStorageCapacity]{
-		Validate:       validateCSIStorageCapacity,
+		Validate:       func(c *v1.CSIStorageCapacity) field.ErrorList { return validateCSIStorageCapacity(c, false) },
 		ValidateUpdate: validateCSIStorageCapacityUpdate,
 		Cells: func(c *v1.CSIStorageCapacity, _ time.Time) []any {
 			capacity := "<unset>"

@@ -54,10 +54,10 @@ func TestUpdates(t *testing.T) {
 		resource, old, object string
 		want                  []string
 	}{
-		"class": {"storageclasses", `{provisioner: x, parameters: {a: b}}`, `{provisioner: y, reclaimPolicy: Retain, volumeBindingMode: WaitForFirstConsumer}`, []string{
-			`parameters: Forbidden: updates to parameters are forbidden.`,
-			`provisioner: Forbidden: updates to provisioner are forbidden.`,
-			`reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden.`,
+		"class": {"storageclasses", `{provisioner: a, parameters: {a: b}}`, `{provisioner: c, reclaimPolicy: Retain, volumeBindingMode: WaitForFirstConsumer}`, []string{
+			`parameters: Invalid value: null: field is immutable`,
+			`provisioner: Invalid value: "c": field is immutable`,
+			`reclaimPolicy: Invalid value: "Retain": field is immutable`,
 			`volumeBindingMode: Invalid value: "WaitForFirstConsumer": field is immutable`}},
 		"driver may change what is mutable": {"csidrivers", `{metadata: {name: d}, spec: {}}`, `{metadata: {name: d}, spec: {podInfoOnMount: true, requiresRepublish: true}}`, nil},
 		"node may change an allocatable":    {"csinodes", `{spec: {drivers: [{name: d, nodeID: n}]}}`, `{spec: {drivers: [{name: d, nodeID: n, allocatable: {count: 3}}]}}`, nil},
@@ -90,4 +90,35 @@ func TestStatusOfAttachment(t *testing.T) {
 	if !next.Status.Attached || next.Spec.NodeName != "node" {
 		t.Errorf("a status update gives %+v", next)
 	}
+}
+
+func TestWrites(t *testing.T) {
+	const attachment = `{metadata: {name: a, labels: {a: b}}, spec: {attacher: csi.example.com, nodeName: node, source: {persistentVolumeName: pv}}}`
+	run := func(resource string, cases ...rowtest.Case) {
+		t.Run(resource, func(t *testing.T) { rowtest.Run(t, rowtest.Find(t, Resources(), resource), cases...) })
+	}
+	run("storageclasses",
+		rowtest.Case{Name: "old label", Object: `{metadata: {name: c}, provisioner: x, allowedTopologies: [{matchLabelExpressions: [{key: beta.kubernetes.io/os, values: [a]}]}]}`, Warnings: []string{
+			`allowedTopologies[0].matchLabelExpressions[0].key: deprecated since v1.14; use "kubernetes.io/os" instead`}})
+	run("volumeattachments",
+		rowtest.Case{Name: "of nobody", Object: `{metadata: {name: a}, spec: {nodeName: node, source: {persistentVolumeName: pv}}}`, Errors: []string{"spec.attacher: Required value"}},
+		rowtest.Case{Name: "elsewhere", Object: attachment, Update: `{spec: {nodeName: other}}`, Errors: []string{
+			`spec: Invalid value: {"attacher":"csi.example.com","source":{"persistentVolumeName":"pv"},"nodeName":"other"}: field is immutable`}},
+		rowtest.Case{Name: "status", Object: attachment, Status: `{attached: true, attachError: {errorCode: -1}}`, Errors: []string{
+			"status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive"}})
+	run("csidrivers",
+		rowtest.Case{Name: "choices", Object: `{metadata: {name: d}, spec: {fsGroupPolicy: Odd, volumeLifecycleModes: [Odd], nodeAllocatableUpdatePeriodSeconds: 9}}`, Errors: []string{
+			`spec.fsGroupPolicy: Unsupported value: "Odd": supported values: "File", "None", "ReadWriteOnceWithFSType"`,
+			`spec.volumeLifecycleModes: Unsupported value: "Odd": supported values: "Persistent", "Ephemeral"`,
+			`spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 9: must be greater than or equal to 10 seconds`}},
+		rowtest.Case{Name: "modes", Object: `{metadata: {name: d}, spec: {}}`, Update: `{spec: {attachRequired: false, volumeLifecycleModes: [Ephemeral]}}`, Errors: []string{
+			"spec.attachedRequired: Invalid value: false: field is immutable", `spec.volumeLifecycleModes: Invalid value: ["Ephemeral"]: field is immutable`}})
+	run("csinodes",
+		rowtest.Case{Name: "another identity", Object: `{metadata: {name: node}, spec: {drivers: [{name: d, nodeID: a}]}}`, Update: `{spec: {drivers: [{name: d, nodeID: b}]}}`, Errors: []string{
+			`spec.drivers: Invalid value: {"name":"d","nodeID":"b","topologyKeys":null}: field is immutable`}})
+	run("csistoragecapacities",
+		rowtest.Case{Name: "another class", Object: `{metadata: {name: c}, storageClassName: a}`, Update: `{storageClassName: b, capacity: 1Gi}`, Errors: []string{`storageClassName: Invalid value: "b": field is immutable`}})
+	run("volumeattributesclasses",
+		rowtest.Case{Name: "other parameters", Object: `{metadata: {name: c}, driverName: d.example.com, parameters: {a: b}}`, Update: `{driverName: e.example.com, parameters: {a: c}}`, Errors: []string{
+			"driverName: Forbidden: updates to driverName are forbidden.", "parameters: Forbidden: updates to parameters are forbidden."}})
 }

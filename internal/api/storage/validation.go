@@ -2,7 +2,7 @@ package storage
 
 import (
 	"fmt"
-	"reflect"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -51,16 +50,14 @@ func validateStorageClass(c *v1.StorageClass) field.ErrorList {
 
 func validateStorageClassUpdate(c, old *v1.StorageClass) field.ErrorList {
 	errs := validateStorageClass(c)
-	if !equality.Semantic.DeepEqual(c.Parameters, old.Parameters) {
-		errs = append(errs, field.Forbidden(field.NewPath("parameters"), "updates to parameters are forbidden."))
+	immutable := func(name string, is, was any) {
+		errs = append(errs, apivalidation.ValidateImmutableField(is, was, field.NewPath(name))...)
 	}
-	if c.Provisioner != old.Provisioner {
-		errs = append(errs, field.Forbidden(field.NewPath("provisioner"), "updates to provisioner are forbidden."))
-	}
-	if !reflect.DeepEqual(c.ReclaimPolicy, old.ReclaimPolicy) {
-		errs = append(errs, field.Forbidden(field.NewPath("reclaimPolicy"), "updates to reclaimPolicy are forbidden."))
-	}
-	return append(errs, apivalidation.ValidateImmutableField(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+	immutable("parameters", c.Parameters, old.Parameters)
+	immutable("provisioner", c.Provisioner, old.Provisioner)
+	immutable("reclaimPolicy", c.ReclaimPolicy, old.ReclaimPolicy)
+	immutable("volumeBindingMode", c.VolumeBindingMode, old.VolumeBindingMode)
+	return errs
 }
 
 func validateProvisioner(name string, fldPath *field.Path) field.ErrorList {
@@ -139,20 +136,11 @@ func validateTopology(term *corev1.TopologySelectorTerm, fldPath *field.Path) (m
 	return byKey, errs
 }
 
-// deprecatedLabels are the beta node labels, with what took their place.
-var deprecatedLabels = map[string]string{
-	corev1.LabelFailureDomainBetaZone:   `deprecated since v1.17; use "topology.kubernetes.io/zone" instead`,
-	corev1.LabelFailureDomainBetaRegion: `deprecated since v1.17; use "topology.kubernetes.io/region" instead`,
-	"beta.kubernetes.io/arch":           `deprecated since v1.14; use "kubernetes.io/arch" instead`,
-	"beta.kubernetes.io/os":             `deprecated since v1.14; use "kubernetes.io/os" instead`,
-	corev1.LabelInstanceType:            `deprecated since v1.17; use "node.kubernetes.io/instance-type" instead`,
-}
-
 func storageClassWarnings(c *v1.StorageClass) []string {
 	var out []string
 	for i, term := range c.AllowedTopologies {
 		for j, req := range term.MatchLabelExpressions {
-			if why, ok := deprecatedLabels[req.Key]; ok {
+			if why := podspec.DeprecatedNodeLabel(req.Key); why != "" {
 				at := field.NewPath("allowedTopologies").Index(i).Child("matchLabelExpressions").Index(j).Child("key")
 				out = append(out, fmt.Sprintf("%s: %s", at, why))
 			}
@@ -163,7 +151,12 @@ func storageClassWarnings(c *v1.StorageClass) []string {
 
 func validateVolumeAttachment(a *v1.VolumeAttachment) field.ErrorList {
 	at := field.NewPath("spec")
-	errs := podspec.ValidateDriverName(a.Spec.Attacher, at.Child("attacher"))
+	var errs field.ErrorList
+	if a.Spec.Attacher == "" {
+		errs = append(errs, field.Required(at.Child("attacher"), ""))
+	} else {
+		errs = append(errs, podspec.ValidateDriverName(a.Spec.Attacher, at.Child("attacher"))...)
+	}
 	errs = append(errs, validateAttachmentSource(&a.Spec.Source, at.Child("source"))...)
 	errs = append(errs, invalid(at.Child("nodeName"), a.Spec.NodeName, apivalidation.NameIsDNSSubdomain(a.Spec.NodeName, false))...)
 	return append(errs, validateAttachmentStatus(&a.Status, field.NewPath("status"))...)
@@ -211,16 +204,17 @@ func validateVolumeError(e *v1.VolumeError, fldPath *field.Path) field.ErrorList
 	}
 	var errs field.ErrorList
 	if len(e.Message) > maxErrorMessage {
-		errs = append(errs, field.TooLong(fldPath.Child("message"), e.Message, maxErrorMessage))
+		// The limit that is named is upstream's choice.
+		errs = append(errs, field.TooLong(fldPath.Child("message"), "", maxMetadataSize))
 	}
 	if e.ErrorCode != nil && *e.ErrorCode < 0 {
-		errs = append(errs, field.Invalid(fldPath.Child("errorCode"), *e.ErrorCode, apivalidation.IsNegativeErrorMsg))
+		errs = append(errs, field.Invalid(fldPath.Child("errorCode"), *e.ErrorCode, validation.InclusiveRangeError(0, math.MaxInt32)))
 	}
 	return errs
 }
 
 func validateCSIDriver(d *v1.CSIDriver) field.ErrorList {
-	errs := podspec.ValidateDriverName(d.Name, field.NewPath("name"))
+	var errs field.ErrorList
 	at, s := field.NewPath("spec"), &d.Spec
 	required := func(v *bool, name string) {
 		if v == nil {
@@ -238,7 +232,7 @@ func validateCSIDriver(d *v1.CSIDriver) field.ErrorList {
 		errs = append(errs, field.NotSupported(at.Child("fsGroupPolicy"), *p, policies))
 	}
 	errs = append(errs, validateTokenRequests(s.TokenRequests, at.Child("tokenRequests"))...)
-	modes := []v1.VolumeLifecycleMode{v1.VolumeLifecycleEphemeral, v1.VolumeLifecyclePersistent}
+	modes := []v1.VolumeLifecycleMode{v1.VolumeLifecyclePersistent, v1.VolumeLifecycleEphemeral}
 	for _, m := range s.VolumeLifecycleModes {
 		if !slices.Contains(modes, m) {
 			errs = append(errs, field.NotSupported(at.Child("volumeLifecycleModes"), m, modes))
@@ -324,27 +318,28 @@ func validateCSINodeUpdate(n, old *v1.CSINode) field.ErrorList {
 	errs := validateCSINode(n)
 	for _, was := range old.Spec.Drivers {
 		for _, d := range n.Spec.Drivers {
-			if d.Name == was.Name && (d.NodeID != was.NodeID || !equality.Semantic.DeepEqual(d.TopologyKeys, was.TopologyKeys)) {
-				errs = append(errs, field.Invalid(field.NewPath("CSINodeDriver"), d, "field is immutable"))
+			if d.Name == was.Name {
+				d.Allocatable, was.Allocatable = nil, nil
+				errs = append(errs, apivalidation.ValidateImmutableField(d, was, field.NewPath("spec", "drivers"))...)
 			}
 		}
 	}
 	return errs
 }
 
-func validateCSIStorageCapacity(c *v1.CSIStorageCapacity) field.ErrorList {
+// validateCSIStorageCapacity lets a selector keep values that are no label
+// values, with badValues.
+func validateCSIStorageCapacity(c *v1.CSIStorageCapacity, badValues bool) field.ErrorList {
 	errs := invalid(field.NewPath("storageClassName"), c.StorageClassName, apivalidation.NameIsDNSSubdomain(c.StorageClassName, false))
-	errs = append(errs, metav1validation.ValidateLabelSelector(c.NodeTopology, metav1validation.LabelSelectorValidationOptions{}, field.NewPath("nodeTopology"))...)
-	for name, q := range map[string]*resource.Quantity{"capacity": c.Capacity, "maximumVolumeSize": c.MaximumVolumeSize} {
-		if q != nil && q.Sign() < 0 {
-			errs = append(errs, field.Invalid(field.NewPath(name), q.String(), apivalidation.IsNegativeErrorMsg))
-		}
+	errs = append(errs, metav1validation.ValidateLabelSelector(c.NodeTopology, metav1validation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: badValues}, field.NewPath("nodeTopology"))...)
+	if q := c.Capacity; q != nil && q.Sign() < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("capacity"), q.String(), apivalidation.IsNegativeErrorMsg))
 	}
 	return errs
 }
 
 func validateCSIStorageCapacityUpdate(c, old *v1.CSIStorageCapacity) field.ErrorList {
-	errs := validateCSIStorageCapacity(c)
+	errs := validateCSIStorageCapacity(c, metav1validation.LabelSelectorHasInvalidLabelValue(old.NodeTopology))
 	errs = append(errs, apivalidation.ValidateImmutableField(c.NodeTopology, old.NodeTopology, field.NewPath("nodeTopology"))...)
 	return append(errs, apivalidation.ValidateImmutableField(c.StorageClassName, old.StorageClassName, field.NewPath("storageClassName"))...)
 }
