@@ -4,14 +4,24 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
+	endpointmetrics "k8s.io/apiserver/pkg/endpoints/metrics"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/server/filters"
 	"k8s.io/apiserver/pkg/server/mux"
+	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
+	flowmetrics "k8s.io/apiserver/pkg/util/flowcontrol/metrics"
 	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/store"
 )
 
 type callKey struct{}
@@ -19,57 +29,212 @@ type callKey struct{}
 // fairness has each request wait for its turn, by its flow schema and priority
 // level: KEP-1040.
 type fairness struct {
-	http.Handler
-	debug *mux.PathRecorderMux // nil where none waits
+	flowcontrol.Interface
+	// inFlight refuses what is too much at once, in place of all the rest: what upstream
+	// does without priority and fairness.
+	inFlight http.Handler
+	debug    *mux.PathRecorderMux
+	estimate flowcontrolrequest.WorkEstimatorFunc
+	dropped  flowcontrol.DroppedRequestsTracker
+	// Reads and writes that are being served, and that wait.
+	serving, waiting [2]flowmetrics.RatioedGauge
 }
 
-// answer is the handler behind those that have requests wait or refuse them.
-var answer = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-	r := req.Context().Value(callKey{}).(*call)
-	r.w, r.req = w, req
-	r.proceed()
-})
-
-// newFairness makes one in which a request waits for a quarter of its time at most,
-// as upstream's does.
-func newFairness(f flowcontrol.Interface, timeout time.Duration) *fairness {
-	debug := mux.NewPathRecorderMux("priority and fairness")
-	f.Install(debug)
-	return &fairness{filters.WithPriorityAndFairness(answer, longRunning, f, estimate, timeout/4), debug}
-}
-
-// newMaxInFlight refuses what is too much at once: what upstream does without
-// priority and fairness.
+// newMaxInFlight refuses requests beyond a number of each kind.
 func newMaxInFlight(reads, writes int) *fairness {
-	return &fairness{Handler: filters.WithMaxInFlightLimit(answer, reads, writes, longRunning)}
+	answer := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r := req.Context().Value(callKey{}).(*call)
+		r.w, r.req = w, req
+		r.proceed()
+	})
+	return &fairness{inFlight: filters.WithMaxInFlightLimit(answer, reads, writes, longRunning)}
 }
 
-// estimate is the share of its level that a request takes. A list is answered
-// from shared bytes and a write costs its watchers little here, so that there is
-// no need to tell requests apart as upstream's estimator does.
-func estimate(*http.Request, string, string) flowcontrolrequest.WorkEstimate {
-	return flowcontrolrequest.WorkEstimate{InitialSeats: 1}
+func newFairness(f flowcontrol.Interface, cat *catalogue.Catalogue, s store.Store) *fairness {
+	endpointmetrics.Register()
+	a := &fairness{Interface: f, debug: mux.NewPathRecorderMux("priority and fairness"), dropped: flowcontrol.NewDroppedRequestsTracker(),
+		serving: [2]flowmetrics.RatioedGauge{flowmetrics.GetExecutingReadonlyConcurrency(), flowmetrics.GetExecutingMutatingConcurrency()},
+		waiting: [2]flowmetrics.RatioedGauge{flowmetrics.GetWaitingReadonlyConcurrency(), flowmetrics.GetWaitingMutatingConcurrency()}}
+	f.Install(a.debug)
+	a.estimate = flowcontrolrequest.NewWorkEstimator(stored(cat, s), f.GetInterestedWatchCount, flowcontrolrequest.DefaultWorkEstimatorConfig(), f.GetMaxSeats)
+	return a
+}
+
+// typicalSize of an object, in bytes, makes a list of a hundred of them one seat, as
+// upstream counts where it does not know their size.
+const typicalSize = 1000
+
+// stored gives how many objects there are of a resource, by its name with the group's.
+func stored(cat *catalogue.Catalogue, s store.Store) func(string) (storage.Stats, error) {
+	var mu sync.Mutex
+	var generation uint64
+	var prefixes map[string]string
+	return func(name string) (storage.Stats, error) {
+		mu.Lock()
+		if g := cat.Generation(); prefixes == nil || g != generation {
+			generation, prefixes = g, map[string]string{}
+			for _, row := range cat.Rows() {
+				if gr := row.GroupVersionResource.GroupResource(); !row.NotStored {
+					prefixes[gr.String()] = row.Prefix("")
+				}
+			}
+		}
+		prefix, ok := prefixes[name]
+		mu.Unlock()
+		if !ok {
+			return storage.Stats{}, flowcontrolrequest.ObjectCountNotFoundErr
+		}
+		return storage.Stats{ObjectCount: int64(s.Count(prefix)), EstimatedAverageObjectSizeBytes: typicalSize}, nil
+	}
 }
 
 // inTurn has the request proceed when it is its turn. Components of this process
 // do not wait: what they would wait for may need them.
 func (r *call) inTurn() {
-	if r.s.fairness == nil || r.inProcess {
+	f := r.s.fairness
+	if f == nil || r.inProcess {
 		r.proceed()
 		return
 	}
 	// system:masters match the schema "exempt", which is mandatory and comes
 	// before all others, and whose level has no limit.
 	if slices.Contains(r.user.GetGroups(), user.SystemPrivilegedGroup) && r.s.Exempt != nil {
-		h := r.w.Header()
 		schema, level := r.s.Exempt()
-		h.Set(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID, string(schema))
-		h.Set(flowcontrolv1.ResponseHeaderMatchedPriorityLevelConfigurationUID, string(level))
+		setMatched(r.w.Header(), string(schema), string(level))
+		if w, ok := f.Interface.(interface{ Wake(context.Context) }); ok && looksAtFairness(r.info) {
+			w.Wake(r.ctx())
+		}
 		r.proceed()
 		return
 	}
-	ctx := context.WithValue(r.ctx(), callKey{}, r)
-	r.s.fairness.ServeHTTP(r.w, r.req.WithContext(ctx))
+	if f.inFlight != nil {
+		f.inFlight.ServeHTTP(r.w, r.req.WithContext(context.WithValue(r.ctx(), callKey{}, r)))
+		return
+	}
+	if r.info.Verb == "watch" {
+		f.watch(r)
+		return
+	}
+	if longRunning(r.req, r.info) {
+		r.proceed()
+		return
+	}
+	t := &awaiting{fairness: f, call: r}
+	t.handle(r.ctx(), r.proceed)
+	if !t.served {
+		t.refuse()
+	}
+}
+
+// looksAtFairness says whether the request is for what the controller of priorities
+// makes: its metrics, its dumps, the status of its objects.
+func looksAtFairness(i *request.RequestInfo) bool {
+	return i.APIGroup == flowcontrolv1.GroupName || !i.IsResourceRequest && (strings.HasPrefix(i.Path, "/metrics") || strings.HasPrefix(i.Path, "/debug/api_priority"))
+}
+
+func setMatched(h http.Header, schema, level string) {
+	h[flowSchemaHeader] = []string{schema}
+	h[priorityLevelHeader] = []string{level}
+}
+
+var (
+	flowSchemaHeader    = http.CanonicalHeaderKey(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID)
+	priorityLevelHeader = http.CanonicalHeaderKey(flowcontrolv1.ResponseHeaderMatchedPriorityLevelConfigurationUID)
+)
+
+// awaiting is a request that waits for its own.
+type awaiting struct {
+	*fairness
+	*call
+	schema *flowcontrolv1.FlowSchema
+	level  *flowcontrolv1.PriorityLevelConfiguration
+	served bool
+}
+
+// kind is the index of the request's gauges.
+func (t *awaiting) kind() int {
+	switch t.info.Verb {
+	case "get", "list", "watch":
+		return 0
+	}
+	return 1
+}
+
+// handle calls serve when it is the request's turn, if that comes.
+func (t *awaiting) handle(ctx context.Context, serve func()) {
+	k := t.kind()
+	t.Handle(ctx, flowcontrol.RequestDigest{RequestInfo: t.info, User: t.user},
+		func(fs *flowcontrolv1.FlowSchema, pl *flowcontrolv1.PriorityLevelConfiguration, _ string) {
+			t.schema, t.level = fs, pl
+		},
+		func() flowcontrolrequest.WorkEstimate {
+			e := t.estimate(t.req, t.schema.Name, t.level.Name)
+			flowmetrics.ObserveWorkEstimatedSeats(t.level.Name, t.schema.Name, e.MaxSeats())
+			return e
+		},
+		func(in bool) {
+			if in {
+				t.waiting[k].Add(1)
+			} else {
+				t.waiting[k].Add(-1)
+			}
+		},
+		func() {
+			t.serving[k].Add(1)
+			defer t.serving[k].Add(-1)
+			t.served = true
+			setMatched(t.w.Header(), string(t.schema.UID), string(t.level.UID))
+			serve()
+		})
+}
+
+// refuse tells the client to come again later.
+func (t *awaiting) refuse() {
+	endpointmetrics.RecordDroppedRequest(t.req, t.info, component, t.kind() == 1)
+	endpointmetrics.RecordRequestTermination(t.req, t.info, component, http.StatusTooManyRequests)
+	t.dropped.RecordDroppedRequest(t.level.Name)
+	h := t.w.Header()
+	setMatched(h, string(t.schema.UID), string(t.level.UID))
+	h.Set("Retry-After", strconv.FormatInt(t.dropped.GetRetryAfter(t.level.Name), 10))
+	t.code = http.StatusTooManyRequests
+	http.Error(t.w, "Too many requests, please try again later.", t.code)
+}
+
+// watch has a watch wait for its turn, which ends when what it begins with has been
+// sent: then it costs nobody anything.
+func (f *fairness) watch(r *call) {
+	t := &awaiting{fairness: f, call: r}
+	begun, ready := make(chan struct{}), flowcontrol.NewInitializationSignal()
+	ended := make(chan any, 1)
+	var forget flowcontrol.ForgetWatchFunc
+	go func() {
+		defer func() { ended <- recover() }()
+		t.handle(r.ctx(), func() {
+			forget = f.RegisterWatch(r.req)
+			close(begun)
+			ready.Wait()
+		})
+	}()
+	select {
+	case <-begun:
+	case p := <-ended:
+		if p != nil {
+			panic(p)
+		}
+		t.refuse()
+		return
+	}
+	defer func() {
+		ready.Signal() // also where it has not come so far
+		if p := <-ended; p != nil {
+			panic(p)
+		}
+		if forget != nil {
+			forget()
+		}
+	}()
+	r.req = r.req.WithContext(flowcontrol.WithInitializationSignal(r.ctx(), ready))
+	r.proceed()
 }
 
 // proceed answers the request, whose user is known.

@@ -199,7 +199,7 @@ func New(cfg Config) *Server {
 	}
 	switch {
 	case cfg.Fairness != nil:
-		s.fairness = newFairness(cfg.Fairness, cfg.RequestTimeout)
+		s.fairness = newFairness(cfg.Fairness, cfg.Catalogue, cfg.Store)
 	case cfg.MaxReads > 0 || cfg.MaxWrites > 0:
 		s.fairness = newMaxInFlight(cfg.MaxReads, cfg.MaxWrites)
 	}

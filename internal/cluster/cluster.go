@@ -409,7 +409,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Paths:     paths,
 	})
 	if fair != nil {
-		c.runFairness(fair)
+		c.keepPriorities()
 	}
 	if err := c.startAggregation(); err != nil {
 		return err

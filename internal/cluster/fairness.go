@@ -4,19 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
+	"k8s.io/apiserver/pkg/util/flowcontrol/fairqueuing"
 	"k8s.io/apiserver/pkg/util/flowcontrol/metrics"
+	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/apiserver/fairqueue"
 )
 
 // Fairness bounds the requests that are answered at once.
@@ -75,7 +84,62 @@ func (c *Cluster) newFairness() flowcontrol.Interface {
 	if c.Fairness.Off {
 		return nil
 	}
-	return flowcontrol.New(c.Informers, c.Client(apiServer).FlowcontrolV1(), c.Fairness.limit())
+	f := &onDemand{c: c}
+	f.Interface = flowcontrol.NewTestable(flowcontrol.TestableConfig{
+		Name: "Controller", Clock: clock.RealClock{}, AsFieldManager: flowcontrol.ConfigConsumerAsFieldManager,
+		FoundToDangling: func(found bool) bool { return !found },
+		InformerFactory: c.Informers, FlowcontrolClient: c.Client(apiServer).FlowcontrolV1(), ServerConcurrencyLimit: c.Fairness.limit(),
+		ReqsGaugeVec: metrics.PriorityLevelConcurrencyGaugeVec, ExecSeatsGaugeVec: metrics.PriorityLevelExecutionSeatsGaugeVec,
+		QueueSetFactory: &fairqueue.Factory{Clock: clock.RealClock{}, Patience: c.API.RequestTimeout / 4},
+	})
+	return f
+}
+
+// onDemand starts the controller of the levels when the first request has to wait
+// for its turn, or somebody looks: where only administrators and components of this
+// process are at work, as in tests, there is nothing for it to do.
+type onDemand struct {
+	flowcontrol.Interface
+	c    *Cluster
+	once sync.Once
+}
+
+// Handle implements flowcontrol.Interface.
+func (f *onDemand) Handle(ctx context.Context, digest flowcontrol.RequestDigest, note func(*flowcontrolv1.FlowSchema, *flowcontrolv1.PriorityLevelConfiguration, string),
+	estimate func() flowcontrolrequest.WorkEstimate, queued fairqueuing.QueueNoteFn, execute func()) {
+	f.Wake(ctx)
+	f.Interface.Handle(ctx, digest, note, estimate, queued, execute)
+}
+
+// wakeLimit is how long a request waits for the controller at most; then it is one of
+// the schema catch-all, the only one that a controller without configuration has.
+const wakeLimit = 2 * time.Second
+
+// Wake starts the controller if it does not run, and waits until it has taken in the
+// schemas and levels.
+func (f *onDemand) Wake(ctx context.Context) {
+	f.once.Do(func() {
+		f.c.wg.Go(func() {
+			if err := f.Run(f.c.ctx.Done()); err != nil && f.c.ctx.Err() == nil {
+				klog.FromContext(f.c.ctx).Error(err, "Priority and fairness ended")
+			}
+		})
+		_ = wait.PollUntilContextTimeout(ctx, time.Millisecond, wakeLimit, true, func(context.Context) (bool, error) { return f.ready(), nil })
+	})
+}
+
+// ready says whether the controller has the limits of every level with queues, and has told so in
+// the schemas' status.
+func (f *onDemand) ready() bool {
+	informers := f.c.Informers.Flowcontrol().V1()
+	levels, err := informers.PriorityLevelConfigurations().Lister().List(labels.Everything())
+	if err != nil || slices.ContainsFunc(levels, func(l *flowcontrolv1.PriorityLevelConfiguration) bool {
+		return l.Spec.Limited != nil && l.Spec.Limited.LimitResponse.Queuing != nil && f.GetMaxSeats(l.Name) == 0
+	}) {
+		return false
+	}
+	schemas, err := informers.FlowSchemas().Lister().List(labels.Everything())
+	return err == nil && !slices.ContainsFunc(schemas, func(s *flowcontrolv1.FlowSchema) bool { return len(s.Status.Conditions) == 0 })
 }
 
 // exempt gives the UIDs of what requests without a limit match.
@@ -93,15 +157,6 @@ func (c *Cluster) exempt() func() (schema, level types.UID) {
 		}
 		return schema, level
 	}
-}
-
-func (c *Cluster) runFairness(f flowcontrol.Interface) {
-	c.wg.Go(func() {
-		if err := f.Run(c.ctx.Done()); err != nil && c.ctx.Err() == nil {
-			klog.FromContext(c.ctx).Error(err, "Priority and fairness ended")
-		}
-	})
-	c.keepPriorities()
 }
 
 // keepPriorities makes what is mandatory anew when it is deleted or changed, and

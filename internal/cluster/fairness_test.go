@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -19,6 +20,24 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 )
+
+// TestFirstTurn: the very first request that waits for its turn is of its own schema.
+func TestFirstTurn(t *testing.T) {
+	c := boot(t, Options{NoScheduler: true, NoControllers: true, NoDrain: true})
+	begin := time.Now()
+	w := httptest.NewRecorder()
+	c.Server.ServeHTTP(w, httptest.NewRequest("GET", "/version", nil))
+	fs, err := c.Informers.Flowcontrol().V1().FlowSchemas().Lister().Get("global-default")
+	if err != nil || w.Code != http.StatusOK || w.Header().Get("X-Kubernetes-PF-FlowSchema-UID") != string(fs.UID) {
+		t.Errorf("anonymous: %d, schema %q: %v", w.Code, w.Header().Get("X-Kubernetes-PF-FlowSchema-UID"), err)
+	}
+	if took := time.Since(begin); took >= wakeLimit {
+		t.Errorf("the controller was not seen to be ready within %v", took)
+	}
+	if w := ask(c, "GET", "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/global-default", ""); !strings.Contains(w.Body.String(), `"type":"Dangling","status":"False"`) {
+		t.Errorf("no status: %s", w.Body)
+	}
+}
 
 // TestFairness has one user fill the priority level that is its own: its next
 // request is refused, and others do not notice.
