@@ -49,6 +49,8 @@ type Resource struct {
 	Models     func() (map[string]*spec.Schema, error)
 	DocumentV2 func() (*spec.Swagger, error)
 	DocumentV3 func() (*spec3.OpenAPI, error)
+	// DocumentKey changes whenever these documents do.
+	DocumentKey string
 	// ListKind is the kind of lists, where it is not the kind and "List".
 	ListKind string
 	// Coerce checks the form of a decoded object without a Go type, and drops

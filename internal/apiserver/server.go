@@ -31,6 +31,7 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/lru"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
@@ -203,6 +204,7 @@ func New(cfg Config) *Server {
 	case cfg.MaxReads > 0 || cfg.MaxWrites > 0:
 		s.fairness = newMaxInFlight(cfg.MaxReads, cfg.MaxWrites)
 	}
+	s.openapi.recent = lru.New(recentDocuments)
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
 }

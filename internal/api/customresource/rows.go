@@ -88,6 +88,7 @@ func newRow(crd *v1.CustomResourceDefinition, v *v1.CustomResourceDefinitionVers
 		DocumentV3: func() (*spec3.OpenAPI, error) {
 			return builder.BuildOpenAPIV3(crd, v.Name, builder.Options{V2: false, IncludeSelectableFields: true})
 		},
+		DocumentKey: fmt.Sprint(crd.UID, crd.Generation, names),
 	}
 	if v.Deprecated {
 		r.Deprecation = fmt.Sprintf("%s %s is deprecated", gv, names.Kind)

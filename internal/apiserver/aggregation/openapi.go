@@ -12,11 +12,19 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
-// MergeV2 adds to doc, an OpenAPI v2 document, what the other servers' say of
-// their group versions. doc comes back as it is where there is nothing to add; a
-// document that is none is left out.
-func (r *Registry) MergeV2(doc []byte) ([]byte, error) {
-	generation := r.generation.Load()
+// HasV2 says whether another server has an OpenAPI v2 document.
+func (r *Registry) HasV2() bool {
+	for _, b := range *r.current.Load() {
+		if b.found != nil && b.found.openapiV2 != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// MergeV2 gives all, an OpenAPI v2 document that it may change, together with what
+// the other servers' say of their group versions. A document that is none is left out.
+func (r *Registry) MergeV2(all *spec.Swagger) *spec.Swagger {
 	backends := *r.current.Load()
 	var gvs []schema.GroupVersion
 	for gv, b := range backends {
@@ -25,20 +33,11 @@ func (r *Registry) MergeV2(doc []byte) ([]byte, error) {
 		}
 	}
 	if len(gvs) == 0 {
-		return doc, nil
+		return all
 	}
 	slices.SortFunc(gvs, func(a, b schema.GroupVersion) int {
 		return slices.Compare([]string{a.Group, a.Version}, []string{b.Group, b.Version})
 	})
-	r.merging.Lock()
-	defer r.merging.Unlock()
-	if m := &r.merged; m.generation == generation && len(m.of) > 0 && &m.of[0] == &doc[0] {
-		return m.doc, nil
-	}
-	all := &spec.Swagger{}
-	if err := json.Unmarshal(doc, all); err != nil {
-		return nil, err
-	}
 	for name, d := range all.Definitions {
 		if d.Extensions == nil { // the other documents' are put there
 			d.Extensions = spec.Extensions{}
@@ -54,11 +53,7 @@ func (r *Registry) MergeV2(doc []byte) ([]byte, error) {
 		}
 		all = next
 	}
-	out, err := json.Marshal(all)
-	if err == nil {
-		r.merged = merged{of: doc, generation: generation, doc: out}
-	}
-	return out, err
+	return all
 }
 
 // with gives all, which stays as it is, together with what doc says of gv.

@@ -28,15 +28,6 @@ type Registry struct {
 	mu         sync.Mutex // of writers; readers see one immutable snapshot
 	current    atomic.Pointer[map[schema.GroupVersion]*backend]
 	generation atomic.Uint64
-
-	merging sync.Mutex
-	merged  merged
-}
-
-// merged is the last OpenAPI v2 document that was made, and of what.
-type merged struct {
-	of, doc    []byte
-	generation uint64
 }
 
 // backend is the server of one group version.

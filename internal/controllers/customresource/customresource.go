@@ -105,7 +105,10 @@ func (c *controller) sync(ctx context.Context, name string) error {
 	}
 	d := obj.(*v1.CustomResourceDefinition)
 	ctx = trace.WithCause(ctx, d)
-	next := d.DeepCopy()
+	// The rows keep it, for as long as they are: it shares all but the status.
+	shared := *d
+	next := &shared
+	d.Status.DeepCopyInto(&next.Status)
 	if !reflect.DeepEqual(d.Spec.Names, d.Status.AcceptedNames) || apihelpers.FindCRDCondition(d, v1.NamesAccepted) == nil {
 		c.name(next)
 	}

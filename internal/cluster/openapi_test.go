@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"keelson.dev/keelson/internal/apiserver"
+)
+
+// TestOpenAPIDocuments: a new definition changes its own group version's document
+// and no other's, and clients that keep documents are told of exactly that.
+func TestOpenAPIDocuments(t *testing.T) {
+	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, NoDrain: true})
+	get := func(path string, header ...string) *httptest.ResponseRecorder {
+		req := httptest.NewRequest("GET", path, nil)
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		w := httptest.NewRecorder()
+		c.Server.ServeHTTP(w, req.WithContext(apiserver.WithUser(req.Context(), Admin)))
+		return w
+	}
+	define := func(n int) {
+		t.Helper()
+		if r := ask(c, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition(n)); r.Code != http.StatusCreated {
+			t.Fatal(r.Body)
+		}
+		for get(fmt.Sprintf("/apis/group%d.example.com/v1/things%d", n%100, n)).Code != http.StatusOK {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	index := func() map[string]string {
+		t.Helper()
+		var root struct {
+			Paths map[string]struct{ ServerRelativeURL string }
+		}
+		if err := json.Unmarshal(get("/openapi/v3").Body.Bytes(), &root); err != nil {
+			t.Fatal(err)
+		}
+		urls := map[string]string{}
+		for path, p := range root.Paths {
+			urls[path] = p.ServerRelativeURL
+		}
+		return urls
+	}
+	define(1)
+	define(2)
+	old := index()
+	define(102) // of the group of the second
+	now := index()
+	for path, url := range now {
+		if (old[path] != url) != (path == "apis/group2.example.com/v1") {
+			t.Errorf("%s was at %s, and is at %s", path, old[path], url)
+		}
+		r := get(url)
+		if r.Code != http.StatusOK || r.Header().Get("Cache-Control") != "public, immutable" || r.Header().Get("Expires") == "" || !strings.Contains(url, strings.Trim(r.Header().Get("ETag"), `"`)) {
+			t.Errorf("%s: %d, %v", url, r.Code, r.Header())
+		}
+	}
+	const group = "/openapi/v3/apis/group2.example.com/v1"
+	if r := get(old["apis/group2.example.com/v1"]); r.Code != http.StatusMovedPermanently || r.Header().Get("Location") != now["apis/group2.example.com/v1"] {
+		t.Errorf("the old document: %d to %s, want %s", r.Code, r.Header().Get("Location"), now["apis/group2.example.com/v1"])
+	}
+	if body := get(group).Body.String(); !strings.Contains(body, "namespaces/{namespace}/things2") || !strings.Contains(body, "namespaces/{namespace}/things102") {
+		t.Error("the document lacks a resource")
+	}
+	const protobuf = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+	for accept, want := range map[string]string{
+		"": "application/json", "*/*": "application/json", "application/*": "application/json", "text/html, application/json;q=0.9": "application/json",
+		protobuf: protobuf, "application/com.github.proto-openapi.spec.v3@v1.0+protobuf": protobuf, "text/html": "",
+	} {
+		r := get(group, "Accept", accept)
+		if got := r.Header().Get("Content-Type"); got != want || (r.Code == http.StatusNotAcceptable) != (want == "") {
+			t.Errorf("accepting %q: %d, %q", accept, r.Code, got)
+		}
+	}
+	for _, path := range []string{"/openapi/v2", "/openapi/v3", group, now["apis/group2.example.com/v1"]} {
+		tag := get(path).Header().Get("ETag")
+		if r := get(path, "If-None-Match", tag); r.Code != http.StatusNotModified || tag == "" || r.Body.Len() > 0 {
+			t.Errorf("%s again: %d, %q", path, r.Code, tag)
+		}
+	}
+	if body := get("/openapi/v2").Body.String(); !strings.Contains(body, "/apis/group2.example.com/v1/namespaces/{namespace}/things102") || !strings.Contains(body, "/api/v1/namespaces/{namespace}/pods") {
+		t.Error("the document of everything lacks a resource")
+	}
+	if r := ask(c, "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things1.group1.example.com", ""); r.Code != http.StatusOK {
+		t.Fatal(r.Body)
+	}
+	for get("/openapi/v3/apis/group1.example.com/v1").Code != http.StatusNotFound {
+		time.Sleep(time.Millisecond)
+	}
+	if url, ok := index()["apis/group1.example.com/v1"]; ok {
+		t.Errorf("the index still has %s", url)
+	}
+}
