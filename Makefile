@@ -17,7 +17,7 @@ SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build up down reset test unit bench bench-compare conformance fuzz linearizability vet packages test-packages clean
+.PHONY: build up down reset test unit bench bench-compare conformance fuzz linearizability soak vet packages test-packages clean
 
 build: $(BIN)
 
@@ -77,16 +77,25 @@ conformance: test-packages images
 	$(GO) test -count=1 -timeout 30m -run TestConformance -v ./test/conformance -args -report $(CURDIR)/docs/conformance-not-passing.txt \
 		$(if $(KUBECONFIG),-kubeconfig $(KUBECONFIG)) $(CONTAINERS) | grep -E '^ *(--- FAIL|suite_test.go.*/[0-9]+$$|[a-z]*_test.go|FAIL|ok)'
 
-# Sends the API server what nobody would, for FUZZTIME each.
+# Feeds what nobody would to everything that takes bytes from outside, for FUZZTIME each.
 FUZZTIME ?= 1m
+FUZZ := FuzzRequest:cluster FuzzSelectors:cluster FuzzWebhook:cluster FuzzContinue:apiserver FuzzReview:apiserver/token \
+	FuzzConfiguration:apiserver/authn FuzzPolicy:apiserver/auditing FuzzMerge:apiserver/certs FuzzKinds:api/catalogue \
+	FuzzDecode:objectjson FuzzRecord:store/embedded FuzzDamaged:store/embedded FuzzRead:node/logs
 fuzz: images
-	$(GO) test -run '^$$' -fuzz FuzzRequest -fuzztime $(FUZZTIME) ./internal/cluster
-	$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime $(FUZZTIME) ./internal/objectjson
+	@for f in $(FUZZ); do echo "$${f%:*}"; $(GO) test -run '^$$' -fuzz "^$${f%:*}$$" -fuzztime $(FUZZTIME) ./internal/$${f#*:} || exit 1; done
 
 # Clients that have to see one order, on servers that are killed, for LINEARIZABILITY.
 LINEARIZABILITY ?= 5m
 linearizability: images
 	$(GO) test -timeout 1h -v ./test/linearizability -args -for $(LINEARIZABILITY)
+
+# A server with WATCHES watches and WRITERS writers for SOAK: steady memory, no missed events, every request answered.
+SOAK    ?= 10m
+WATCHES ?= 2000
+WRITERS ?= 500
+soak: build
+	$(GO) test -timeout 2h -count=1 -v ./test/soak -args -keelson $(CURDIR)/$(BIN) -for $(SOAK) -watches $(WATCHES) -writers $(WRITERS)
 
 # The API server against its peer and its limit; both in a module of their own.
 bench-compare: test-packages build

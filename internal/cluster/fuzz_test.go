@@ -2,11 +2,24 @@ package cluster
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"keelson.dev/keelson/internal/apiserver"
 )
@@ -71,6 +84,133 @@ func FuzzRequest(f *testing.F) {
 		c.Server.ServeHTTP(w, req.WithContext(apiserver.WithUser(req.Context(), Admin)))
 		if w.Code == http.StatusInternalServerError && strings.Contains(w.Body.String(), "panic") {
 			t.Errorf("%s %s: %s", method, target, w.Body)
+		}
+	})
+}
+
+// FuzzSelectors lists with selectors that nobody would write: the answer is what the
+// selector lets through of everything, or that there is no such selector.
+func FuzzSelectors(f *testing.F) {
+	for _, s := range [][2]string{{"a=b", "spec.nodeName=n1"}, {"a in (b,c),!d,e", "metadata.name=p1,status.phase!=Running"}, {"a notin (b)", "spec.nodeName!=n1"}, {"a>1,a<7", "metadata.namespace=default"},
+		{"", "metadata.name=p,metadata.name=q"}, {"a==", "spec.nodeName="}, {"a!=b", `metadata.name=p\,1`}, {"!a", "metadata.name!=p1,metadata.namespace=other"}} {
+		f.Add(s[0], s[1])
+	}
+	c := boot(f, Options{NoScheduler: true, NoControllers: true, NoDrain: true})
+	if w := ask(c, "POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"default"}}`); w.Code != http.StatusCreated {
+		f.Fatal(w.Body)
+	}
+	for i, labelled := range []string{`{}`, `{"a":"b"}`, `{"a":"c","e":""}`, `{"a":"5","d":"x"}`} {
+		for _, node := range []string{"", "n1", "n2"} {
+			body := fmt.Sprintf(`{"metadata":{"name":"p%d%s","labels":%s},"spec":{"nodeName":%q,"containers":[{"name":"c","image":"i"}]}}`, i, node, labelled, node)
+			if w := ask(c, "POST", "/api/v1/namespaces/default/pods", body); w.Code != http.StatusCreated {
+				f.Fatal(w.Body)
+			}
+		}
+	}
+	all, err := c.Client(Admin).CoreV1().Pods("").List(f.Context(), metav1.ListOptions{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, label, field string) {
+		for _, namespace := range []string{"", "default", "other"} {
+			got, err := c.Client(Admin).CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: label, FieldSelector: field})
+			byLabel, lerr := labels.Parse(label)
+			byField, ferr := fields.ParseSelector(field)
+			if err != nil {
+				known := ferr == nil && !slices.ContainsFunc(byField.Requirements(), func(r fields.Requirement) bool {
+					return !slices.Contains([]string{"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"}, r.Field)
+				})
+				if lerr == nil && known || !apierrors.IsBadRequest(err) {
+					t.Errorf("%q, %q: %v", label, field, err)
+				}
+				continue
+			}
+			if lerr != nil || ferr != nil {
+				t.Errorf("%q, %q is taken: %v, %v", label, field, lerr, ferr)
+				continue
+			}
+			if slices.ContainsFunc(byField.Requirements(), func(r fields.Requirement) bool {
+				return !slices.Contains([]string{"metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"}, r.Field)
+			}) {
+				continue // of what else there is this does not know the values
+			}
+			var want, have []string
+			for _, p := range all.Items {
+				set := fields.Set{"metadata.name": p.Name, "metadata.namespace": p.Namespace, "spec.nodeName": p.Spec.NodeName, "status.phase": string(p.Status.Phase)}
+				if (namespace == "" || p.Namespace == namespace) && byLabel.Matches(labels.Set(p.Labels)) && byField.Matches(set) {
+					want = append(want, p.Name)
+				}
+			}
+			for _, p := range got.Items {
+				have = append(have, p.Name)
+			}
+			if !slices.Equal(have, want) {
+				t.Errorf("in %q %q, %q: %v, want %v", namespace, label, field, have, want)
+			}
+		}
+	})
+}
+
+// FuzzWebhook has a webhook answer what none would: the API server answers all the
+// same, and stores no object but one that it would store without.
+func FuzzWebhook(f *testing.F) {
+	patch := base64.StdEncoding.EncodeToString([]byte(`[{"op":"add","path":"/data","value":{"a":"b"}}]`))
+	for _, answer := range []string{
+		`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{"uid":"$UID","allowed":true,"patchType":"JSONPatch","patch":"` + patch + `"}}`,
+		`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{"uid":"$UID","allowed":false,"status":{"code":200,"message":"no"},"warnings":["w"],"auditAnnotations":{"k":"v"}}}`,
+		`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":null}`, `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1beta1","response":{"allowed":true}}`, `{"kind":"Status","code":-1}`, ``, `[]`,
+	} {
+		f.Add(http.StatusOK, answer)
+	}
+	f.Add(http.StatusInternalServerError, "no")
+	f.Add(http.StatusMovedPermanently, "")
+	var mu sync.Mutex
+	var code int
+	var answer string
+	hook := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var review struct{ Request struct{ UID string } }
+		_ = json.NewDecoder(req.Body).Decode(&review)
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(code)
+		_, _ = io.WriteString(w, strings.ReplaceAll(answer, "$UID", review.Request.UID))
+	}))
+	f.Cleanup(hook.Close)
+	c := boot(f, Options{NoScheduler: true, NoControllers: true, NoDrain: true})
+	ca := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw}))
+	for kind, path := range map[string]string{"Mutating": "mutatingwebhookconfigurations", "Validating": "validatingwebhookconfigurations"} {
+		w := ask(c, "POST", "/apis/admissionregistration.k8s.io/v1/"+path, fmt.Sprintf(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"%sWebhookConfiguration","metadata":{"name":"fuzz"},"webhooks":[{"name":"fuzz.example.com",
+			"sideEffects":"None","admissionReviewVersions":["v1","v1beta1"],"clientConfig":{"url":%q,"caBundle":%q},"rules":[{"operations":["CREATE"],"apiGroups":[""],"apiVersions":["v1"],"resources":["configmaps"]}]}]}`, kind, hook.URL, ca))
+		if w.Code != http.StatusCreated {
+			f.Fatal(w.Body)
+		}
+	}
+	mu.Lock()
+	code, answer = http.StatusInternalServerError, ""
+	mu.Unlock()
+	const maps = "/api/v1/namespaces/default/configmaps"
+	for ask(c, "POST", maps+"?dryRun=All", `{"metadata":{"name":"m"}}`).Code == http.StatusCreated { // until the webhooks are asked
+		time.Sleep(time.Millisecond)
+	}
+	f.Fuzz(func(t *testing.T, status int, said string) {
+		if status < 200 || status > 999 {
+			return // net/http sends no such thing
+		}
+		mu.Lock()
+		code, answer = status, said
+		mu.Unlock()
+		w := ask(c, "POST", maps+"?dryRun=All", `{"metadata":{"name":"m"},"data":{"k":"v"}}`)
+		if strings.Contains(w.Body.String(), "panic") {
+			t.Errorf("%d %q: %s", status, said, w.Body)
+		}
+		if w.Code == http.StatusCreated {
+			var m v1.ConfigMap
+			if err := json.Unmarshal(w.Body.Bytes(), &m); err != nil || m.Name != "m" || m.Namespace != "default" || m.UID == "" {
+				t.Errorf("%d %q made %s: %v", status, said, w.Body, err)
+			}
+		} else if w.Code < 400 {
+			t.Errorf("%d %q: %d %s", status, said, w.Code, w.Body)
 		}
 	})
 }

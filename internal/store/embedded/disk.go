@@ -40,6 +40,27 @@ type record struct {
 	value               []byte
 }
 
+func parseRecord(key string, v []byte) (record, error) {
+	r := record{key: key}
+	for _, p := range []*int64{&r.create, &r.mod, &r.expiry} {
+		n, size := binary.Varint(v)
+		if size <= 0 {
+			return r, fmt.Errorf("record of %s is cut", key)
+		}
+		*p, v = n, v[size:]
+	}
+	r.value = v
+	return r, nil
+}
+
+// head is what stands in a record before the value.
+func (r *record) head(b []byte) []byte {
+	for _, n := range []int64{r.create, r.mod, r.expiry} {
+		b = binary.AppendVarint(b, n)
+	}
+	return b
+}
+
 // failure keeps the first failure of the disk.
 type failure struct {
 	mu  sync.Mutex
@@ -191,16 +212,11 @@ func (d *disk) load(each func(record) error) (int64, error) {
 		if err != nil {
 			return 0, explain(d.dir, err)
 		}
-		r := record{key: string(it.Key()[1:])}
-		for _, p := range []*int64{&r.create, &r.mod, &r.expiry} {
-			n, size := binary.Varint(v)
-			if size <= 0 {
-				return 0, damaged(d.dir, fmt.Errorf("record of %s is cut", r.key))
-			}
-			*p, v = n, v[size:]
+		r, err := parseRecord(string(it.Key()[1:]), v)
+		if err == nil {
+			err = each(r)
 		}
-		r.value = v
-		if err := each(r); err != nil {
+		if err != nil {
 			return 0, damaged(d.dir, err)
 		}
 	}
@@ -237,14 +253,12 @@ func (d *disk) commit(ops []*op) (err error) {
 			}
 			continue
 		}
-		var head [3 * binary.MaxVarintLen64]byte
-		h := binary.AppendVarint(head[:0], o.entry.CreateRevision)
-		h = binary.AppendVarint(h, o.entry.ModRevision)
-		var at int64
+		r := record{create: o.entry.CreateRevision, mod: o.entry.ModRevision}
 		if !o.expiry.IsZero() {
-			at = o.expiry.UnixNano()
+			r.expiry = o.expiry.UnixNano()
 		}
-		h = binary.AppendVarint(h, at)
+		var room [3 * binary.MaxVarintLen64]byte
+		h := r.head(room[:0])
 		def := b.SetDeferred(len(key), len(h)+len(o.value))
 		copy(def.Key, key)
 		copy(def.Value, h)

@@ -1,0 +1,142 @@
+package embedded
+
+import (
+	"bytes"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	v1 "k8s.io/api/core/v1"
+
+	"keelson.dev/keelson/internal/store/storetest"
+)
+
+// FuzzRecord reads records that nobody wrote: what is one says the same when it is
+// written again, and its value is an object or is not.
+func FuzzRecord(f *testing.F) {
+	value, _, err := storetest.Codec().Encode(storetest.Key("a"), storetest.Pod("a", "n"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	r := record{create: 5, mod: 1 << 40, expiry: -1}
+	f.Add(append(r.head(nil), value...))
+	f.Add([]byte{0, 0, 0, '{', '}'})
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := parseRecord("/registry/pods/ns/a", b)
+		if err != nil {
+			return
+		}
+		again, err := parseRecord(r.key, append(r.head(nil), r.value...))
+		if err != nil || again.create != r.create || again.mod != r.mod || again.expiry != r.expiry || !bytes.Equal(again.value, r.value) {
+			t.Errorf("%+v is read as %+v, %v", r, again, err)
+		}
+		obj, _, err := storetest.Codec().Decode(r.key, r.value)
+		if err != nil {
+			return
+		}
+		if _, _, err := storetest.Codec().Encode(r.key, obj); err != nil {
+			t.Errorf("%T was read and cannot be written: %v", obj, err)
+		}
+	})
+}
+
+const dataDir = "data"
+
+// written are the files of a store with some pods, a part of which is in a table and
+// the rest in the log.
+func written(f *testing.F) map[string][]byte {
+	f.Helper()
+	fs := vfs.NewMem()
+	s := open(f, dataDir, fs)
+	for i := range 40 {
+		name := strconv.Itoa(i)
+		if _, err := s.Create(f.Context(), storetest.Key(name), storetest.Pod(name, "n"), 0); err != nil {
+			f.Fatal(err)
+		}
+		if i == 20 {
+			if err := s.disk.db.Flush(); err != nil {
+				f.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		f.Fatal(err)
+	}
+	names, err := fs.List(dataDir)
+	if err != nil {
+		f.Fatal(err)
+	}
+	files := map[string][]byte{}
+	for _, name := range names {
+		file, err := fs.Open(filepath.Join(dataDir, name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		if files[name], err = io.ReadAll(file); err != nil {
+			f.Fatal(err)
+		}
+		file.Close()
+	}
+	return files
+}
+
+// FuzzDamaged puts bytes into the files of a store: it is opened or refused, and
+// shows nothing that was not written.
+func FuzzDamaged(f *testing.F) {
+	files := written(f)
+	for _, name := range []string{".sst", ".log", "MANIFEST", "OPTIONS", "marker", "LOCK"} {
+		f.Add(name, uint(10), []byte{0xff, 0}, false)
+		f.Add(name, uint(1), []byte{}, true)
+	}
+	f.Fuzz(func(t *testing.T, kind string, at uint, with []byte, cut bool) {
+		fs := vfs.NewMem()
+		if err := fs.MkdirAll(dataDir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, data := range files {
+			if strings.Contains(name, kind) && len(data) > 0 {
+				data = bytes.Clone(data)
+				i := int(at % uint(len(data)))
+				if n := copy(data[i:], with); cut {
+					data = data[:i+n]
+				}
+			}
+			file, err := fs.Create(filepath.Join(dataDir, name), vfs.WriteCategoryUnspecified)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := file.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			file.Close()
+		}
+		s, err := Open(Options{Dir: dataDir, Codec: storetest.Codec(), disk: &diskOptions{fs}})
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "store in "+dataDir) {
+				t.Errorf("no one is told what it is about: %v", err)
+			}
+			return
+		}
+		defer s.Close()
+		for i := range 40 {
+			name := strconv.Itoa(i)
+			e, err := s.Get(t.Context(), storetest.Key(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e == nil {
+				continue // the end of the log may not have been synced
+			}
+			if p, ok := e.Object.(*v1.Pod); !ok || p.Name != name || p.Spec.NodeName != "n" {
+				t.Errorf("%s is %+v", e.Key, e.Object)
+			}
+		}
+		if n := s.Count("/"); n > 40 {
+			t.Errorf("%d objects", n)
+		}
+	})
+}
