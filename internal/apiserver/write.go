@@ -169,6 +169,7 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 		nameFn = apivalidation.NameIsDNSSubdomain
 	}
 	errs := apivalidation.ValidateObjectMetaAccessor(r.toValidate(acc), r.row.Namespaced, nameFn, field.NewPath("metadata"))
+	errs = append(errs, r.validateFinalizers(acc.GetFinalizers(), nil)...)
 	if r.row.Validate != nil {
 		errs = append(errs, r.row.Validate(obj)...)
 	}
@@ -449,6 +450,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	committed := false
 	defer func() { done(committed) }()
 	errs := apivalidation.ValidateObjectMetaAccessorUpdate(r.toValidate(acc), oldAcc, field.NewPath("metadata"))
+	errs = append(errs, r.validateFinalizers(acc.GetFinalizers(), oldAcc.GetFinalizers())...)
 	switch {
 	case strategy.ValidateUpdate != nil:
 		errs = append(errs, strategy.ValidateUpdate(obj, old)...)

@@ -12,6 +12,7 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -161,7 +162,7 @@ func resourceQuotas() *api.Resource {
 		Validate: func(q *v1.ResourceQuota) field.ErrorList { return validateQuota(&q.Spec) },
 		ValidateUpdate: func(q, old *v1.ResourceQuota) field.ErrorList {
 			errs := validateQuota(&q.Spec)
-			if !slices.Equal(sortedScopes(q), sortedScopes(old)) {
+			if !sets.New(q.Spec.Scopes...).Equal(sets.New(old.Spec.Scopes...)) {
 				errs = append(errs, field.Invalid(field.NewPath("spec", "scopes"), q.Spec.Scopes, apivalidation.FieldImmutableErrorMsg))
 			}
 			return errs
@@ -189,15 +190,6 @@ func resourceQuotas() *api.Resource {
 			return []any{q.Name, strings.Join(requests, ", "), strings.Join(limits, ", "), row.Created(q, now)}
 		},
 	})
-}
-
-func sortedScopes(q *v1.ResourceQuota) []string {
-	out := make([]string, 0, len(q.Spec.Scopes))
-	for _, s := range q.Spec.Scopes {
-		out = append(out, string(s))
-	}
-	sort.Strings(out)
-	return out
 }
 
 func validateQuotaAmounts(list v1.ResourceList, at *field.Path) (errs field.ErrorList) {

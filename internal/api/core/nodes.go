@@ -1,6 +1,7 @@
 package core
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api"
 	coreevents "keelson.dev/keelson/internal/api/events"
@@ -64,7 +66,8 @@ func nodes() *api.Resource {
 }
 
 func validateNode(n *v1.Node) field.ErrorList {
-	errs := validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))
+	errs := validateNodeAnnotations(n.Annotations)
+	errs = append(errs, validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))...)
 	errs = append(errs, validateNodeResources(n)...)
 	at := field.NewPath("spec", "podCIDRs")
 	for i, cidr := range n.Spec.PodCIDRs {
@@ -80,6 +83,69 @@ func validateNode(n *v1.Node) field.ErrorList {
 		}
 		if !dual || len(n.Spec.PodCIDRs) > 2 {
 			errs = append(errs, field.Invalid(at, n.Spec.PodCIDRs, "may specify no more than one CIDR for each IP family"))
+		}
+	}
+	return errs
+}
+
+// validateNodeAnnotations checks those that once meant something.
+func validateNodeAnnotations(annotations map[string]string) (errs field.ErrorList) {
+	at := field.NewPath("metadata", "annotations")
+	if text := annotations[v1.TaintsAnnotationKey]; text != "" {
+		var taints []v1.Taint
+		if err := json.Unmarshal([]byte(text), &taints); err != nil {
+			errs = append(errs, field.Invalid(at, v1.TaintsAnnotationKey, err.Error()))
+		}
+		errs = append(errs, validateTaints(taints, at.Child(v1.TaintsAnnotationKey))...)
+	}
+	text := annotations[v1.PreferAvoidPodsAnnotationKey]
+	if text == "" {
+		return errs
+	}
+	var avoid v1.AvoidPods
+	if err := json.Unmarshal([]byte(text), &avoid); err != nil {
+		return append(errs, field.Invalid(at.Child("AvoidPods"), v1.PreferAvoidPodsAnnotationKey, err.Error()))
+	}
+	for i, e := range avoid.PreferAvoidPods {
+		at := at.Child(v1.PreferAvoidPodsAnnotationKey).Index(i).Child("PodSignature")
+		if c := e.PodSignature.PodController; c == nil {
+			errs = append(errs, field.Required(at, ""))
+		} else if !ptr.Deref(c.Controller, false) {
+			errs = append(errs, field.Invalid(at.Child("PodController", "Controller"), false, "must point to a controller"))
+		}
+	}
+	return errs
+}
+
+// validateConfigSource checks where a node's configuration is said to be, which
+// nothing reads any more. In a status it is a certain version.
+func validateConfigSource(s *v1.NodeConfigSource, inStatus bool, at *field.Path) (errs field.ErrorList) {
+	if s == nil {
+		return nil
+	}
+	c := s.ConfigMap
+	if c == nil {
+		return field.ErrorList{field.Invalid(at, s, "exactly one reference subfield must be non-nil")}
+	}
+	at = at.Child("configMap")
+	for _, f := range [...]struct{ name, value string }{{"uid", string(c.UID)}, {"resourceVersion", c.ResourceVersion}} {
+		switch {
+		case inStatus && f.value == "":
+			errs = append(errs, field.Required(at.Child(f.name), f.name+" must be set in status"))
+		case !inStatus && f.value != "":
+			errs = append(errs, field.Forbidden(at.Child(f.name), f.name+" must not be set in spec"))
+		}
+	}
+	for _, f := range [...]struct {
+		name, value string
+		check       func(string) []string
+	}{{"namespace", c.Namespace, validation.IsDNS1123Label}, {"name", c.Name, validation.IsDNS1123Subdomain}, {"kubeletConfigKey", c.KubeletConfigKey, validation.IsConfigMapKey}} {
+		if f.value == "" {
+			errs = append(errs, field.Required(at.Child(f.name), f.name+" must be set"))
+			continue
+		}
+		for _, msg := range f.check(f.value) {
+			errs = append(errs, field.Invalid(at.Child(f.name), f.value, msg))
 		}
 	}
 	return errs
@@ -116,7 +182,8 @@ func validateNodeResources(n *v1.Node) (errs field.ErrorList) {
 
 // validateNodeUpdate: what ties a node to a machine is set once.
 func validateNodeUpdate(n, old *v1.Node) field.ErrorList {
-	errs := validateNodeResources(n)
+	errs := validateNodeAnnotations(n.Annotations)
+	errs = append(errs, validateNodeResources(n)...)
 	for i, a := range n.Status.Addresses {
 		if slices.Contains(n.Status.Addresses[:i], a) {
 			errs = append(errs, field.Duplicate(field.NewPath("status", "addresses").Index(i), a))
@@ -128,6 +195,13 @@ func validateNodeUpdate(n, old *v1.Node) field.ErrorList {
 	}
 	if old.Spec.ProviderID != "" && n.Spec.ProviderID != old.Spec.ProviderID {
 		errs = append(errs, field.Forbidden(at.Child("providerID"), "node updates may not change providerID except from \"\" to valid"))
+	}
+	errs = append(errs, validateConfigSource(n.Spec.ConfigSource, false, at.Child("configSource"))...)
+	if c := n.Status.Config; c != nil {
+		at := field.NewPath("status", "config")
+		errs = append(errs, validateConfigSource(c.Assigned, true, at.Child("assigned"))...)
+		errs = append(errs, validateConfigSource(c.Active, true, at.Child("active"))...)
+		errs = append(errs, validateConfigSource(c.LastKnownGood, true, at.Child("lastKnownGood"))...)
 	}
 	errs = append(errs, validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))...)
 	if n.Spec.DoNotUseExternalID != old.Spec.DoNotUseExternalID {

@@ -456,8 +456,12 @@ func kept[T comparable](is, was []T, s *v1.Service, at *field.Path, what string)
 	changed := func(i int) bool { return i < len(is) && i < len(was) && is[i] != was[i] }
 	if len(is) == len(was) {
 		for i := range is {
+			where := i
+			if what == "ipFamily" {
+				where = 0 // families are told of as one
+			}
 			if changed(i) {
-				errs = append(errs, field.Invalid(at.Index(i), is, "may not change once set"))
+				errs = append(errs, field.Invalid(at.Index(where), is, "may not change once set"))
 			}
 		}
 		return errs

@@ -215,3 +215,76 @@ func TestSecretAndNamespace(t *testing.T) {
 		{"spec: {template: {spec: {activeDeadlineSeconds: 5}}}", []string{"spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicationController is not Supported"}},
 	})
 }
+
+func TestNodeRules(t *testing.T) {
+	const base = "{metadata: {name: n}}"
+	testCreations(t, nodesWithPrepare(), base, []creation{
+		{"spec: {taints: [{key: a, effect: NoSchedule}, {key: a, effect: NoSchedule}, {key: b, value: 'c d'}]}", []string{
+			`metadata.taints[1]: Duplicate value: {"key":"a","effect":"NoSchedule"}: taints must be unique by key and effect pair`,
+			"metadata.taints[2].effect: Required value",
+			`metadata.taints[2].value: Invalid value: "c d": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')`}},
+		{"metadata: {annotations: {scheduler.alpha.kubernetes.io/taints: '[{\"key\": \"a\"}]', scheduler.alpha.kubernetes.io/preferAvoidPods: '{\"preferAvoidPods\": [{}]}'}}", []string{
+			"metadata.annotations.scheduler.alpha.kubernetes.io/taints[0].effect: Required value",
+			"metadata.annotations.scheduler.alpha.kubernetes.io/preferAvoidPods[0].PodSignature: Required value"}},
+		{"spec: {podCIDRs: [10.0.0.0/24, 10.0.1.0/24]}", []string{`spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.0.1.0/24"]: may specify no more than one CIDR for each IP family`}},
+		{"status: {capacity: {pods: 1500m}, allocatable: {pods: -1}}", []string{`status.capacity.pods: Invalid value: "1500m": must be an integer`, `status.allocatable.pods: Invalid value: "-1": must be greater than or equal to 0`}},
+	})
+	r := nodes()
+	const source = "{configMap: {name: c, namespace: ns, kubeletConfigKey: k"
+	testChanges(t, r, &r.UpdateStrategy, base, []change{
+		{"spec: {podCIDR: 10.0.0.0/24, providerID: a}", "spec: {podCIDR: 10.0.1.0/24, podCIDRs: [10.0.1.0/24], providerID: b, externalID: c}", []string{
+			"spec.externalID: Forbidden: may not be updated", `spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid`,
+			`spec.providerID: Forbidden: node updates may not change providerID except from "" to valid`}},
+		{"{}", "spec: {configSource: {}}", []string{"spec.configSource: Invalid value: {}: exactly one reference subfield must be non-nil"}},
+		{"{}", "spec: {configSource: " + source + ", uid: u}}}", []string{"spec.configSource.configMap.uid: Forbidden: uid must not be set in spec"}},
+		{"{}", "spec: {configSource: {configMap: {name: A}}}", []string{"spec.configSource.configMap.kubeletConfigKey: Required value: kubeletConfigKey must be set",
+			`spec.configSource.configMap.name: Invalid value: "A": a lowercase RFC 1123 subdomain`, "spec.configSource.configMap.namespace: Required value: namespace must be set"}},
+	})
+	testChanges(t, r, r.Status, base, []change{
+		{"{}", "status: {config: {active: " + source + "}}}}", []string{"status.config.active.configMap.resourceVersion: Required value: resourceVersion must be set in status",
+			"status.config.active.configMap.uid: Required value: uid must be set in status"}},
+		{"{}", "status: {addresses: [{type: Hostname, address: a}, {type: Hostname, address: a}]}", []string{`status.addresses[1]: Duplicate value: {"type":"Hostname","address":"a"}`}},
+	})
+}
+
+// nodesWithPrepare: a node comes with its status, so that nothing is prepared.
+func nodesWithPrepare() *api.Resource {
+	r := nodes()
+	r.PrepareForCreate = func(runtime.Object) {}
+	return r
+}
+
+func TestUpdates(t *testing.T) {
+	const fixed = "field is immutable when `immutable` is set"
+	r := configMaps()
+	testChanges(t, r, &r.UpdateStrategy, "{metadata: {name: c}, data: {a: b}}", []change{
+		{"{immutable: true}", "{immutable: false, data: {a: c}, binaryData: {d: AA==}}", []string{"binaryData: Forbidden: " + fixed, "data: Forbidden: " + fixed, "immutable: Forbidden: " + fixed}},
+		{"{}", "{data: {'a b': c}, binaryData: {a: AA==}}", []string{`data[a b]: Invalid value: "a b": a valid config key must consist of`, `data[a]: Invalid value: "a": duplicate of key present in binaryData`}},
+	})
+	r = secrets()
+	testChanges(t, r, &r.UpdateStrategy, "{metadata: {name: s}, data: {a: AA==}}", []change{
+		{"{immutable: true}", "{immutable: null, data: {a: AQ==}, type: odd}", []string{"data: Forbidden: " + fixed, "immutable: Forbidden: " + fixed, `type: Invalid value: "odd": field is immutable`}},
+	})
+	r = resourceQuotas()
+	testChanges(t, r, &r.UpdateStrategy, "{metadata: {name: q}, spec: {hard: {pods: '1'}, scopes: [BestEffort]}}", []change{
+		{"{}", "spec: {hard: {pods: '2'}, scopes: [BestEffort, BestEffort]}", nil},
+		{"{}", "spec: {scopes: [NotBestEffort]}", []string{`spec.scopes: Invalid value: ["NotBestEffort"]: field is immutable`}},
+	})
+	r = services()
+	testChanges(t, r, &r.UpdateStrategy, "{metadata: {name: s}, spec: {ports: [{port: 80}], clusterIP: 10.96.0.9, clusterIPs: [10.96.0.9], ipFamilies: [IPv4], ipFamilyPolicy: SingleStack}}", []change{
+		{"{}", "spec: {clusterIP: 10.96.0.8, clusterIPs: [10.96.0.8]}", []string{`spec.clusterIPs[0]: Invalid value: ["10.96.0.8"]: may not change once set`}},
+		{"spec: {clusterIPs: [10.96.0.9, 'fd00::9'], ipFamilies: [IPv4, IPv6], ipFamilyPolicy: PreferDualStack}", "spec: {clusterIPs: [10.96.0.9, 'fd00::9'], ipFamilies: [IPv6, IPv4]}", []string{
+			`spec.clusterIPs[0]: Invalid value: "10.96.0.9": expected an IPv6 value as indicated by`, `spec.clusterIPs[1]: Invalid value: "fd00::9": expected an IPv4 value as indicated by`,
+			`spec.ipFamilies[0]: Invalid value: ["IPv6","IPv4"]: may not change once set`, `spec.ipFamilies[0]: Invalid value: ["IPv6","IPv4"]: may not change once set`}},
+		{"spec: {clusterIPs: [10.96.0.9, 'fd00::9'], ipFamilies: [IPv4, IPv6], ipFamilyPolicy: PreferDualStack}", "spec: {clusterIPs: [10.96.0.9], ipFamilies: [IPv4]}", []string{
+			`spec.ipFamilyPolicy: Invalid value: "PreferDualStack": must be set to 'SingleStack' when releasing the secondary clusterIP`,
+			`spec.ipFamilyPolicy: Invalid value: "PreferDualStack": must be set to 'SingleStack' when releasing the secondary ipFamily`}},
+	})
+	r = namespaces()
+	testChanges(t, r, r.Updates["finalize"], "{metadata: {name: n}}", []change{
+		{"{}", "spec: {finalizers: [kubernetes, odd]}", []string{`spec.finalizers[1]: Invalid value: "odd": name is neither a standard finalizer name nor is it fully qualified`}},
+	})
+	testChanges(t, r, r.Status, "{metadata: {name: n}, status: {phase: Active}}", []change{
+		{"{}", "status: {phase: Terminating}", []string{"status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"}},
+	})
+}

@@ -5,6 +5,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 // SetDefaultsPodTemplate fills in the absent fields of a pod template.
@@ -23,10 +24,32 @@ func SetDefaultsPod(p *v1.Pod) {
 			}
 		}
 	}
-	if s.Resources != nil {
-		requestLimits(s.Resources)
-	}
+	setPodResources(p)
 	absent(&s.EnableServiceLinks, true)
+}
+
+// setPodResources has a pod that says what its containers share ask for what
+// they ask for together, and else for as much as is allowed.
+func setPodResources(p *v1.Pod) {
+	r := p.Spec.Resources
+	if r == nil || len(r.Requests)+len(r.Limits) == 0 {
+		return
+	}
+	fill := func(to *v1.ResourceList, from v1.ResourceList, huge bool) {
+		for name, q := range from {
+			if _, ok := (*to)[name]; ok || hugePages(name) != huge || !resourcehelper.IsSupportedPodLevelResource(name) {
+				continue
+			}
+			if *to == nil {
+				*to = v1.ResourceList{}
+			}
+			(*to)[name] = q.DeepCopy()
+		}
+	}
+	// Huge pages cannot be promised twice: they have limits, and requests like them.
+	fill(&r.Limits, resourcehelper.AggregateContainerLimits(p, resourcehelper.PodResourcesOptions{}), true)
+	fill(&r.Requests, resourcehelper.AggregateContainerRequests(p, resourcehelper.PodResourcesOptions{}), false)
+	requestLimits(r)
 }
 
 // requestLimits asks for as much as is allowed, where nothing was asked for.

@@ -20,17 +20,39 @@ func messages(errs field.ErrorList) []string {
 	return out
 }
 
-// pod gives a pod whose parts are the texts over a small good one.
+// pod gives a pod whose parts are the texts over a small good one, of which
+// lists take the place of lists.
 func pod(t *testing.T, texts ...string) *v1.Pod {
 	t.Helper()
-	p := &v1.Pod{}
+	all := map[string]any{}
 	for _, text := range append([]string{"{metadata: {name: p, namespace: ns}, spec: {serviceAccountName: default, containers: [{name: c, image: i}]}}"}, texts...) {
-		if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
+		part := map[string]any{}
+		if err := yaml.Unmarshal([]byte(text), &part); err != nil {
 			t.Fatalf("%s: %v", text, err)
 		}
+		merge(all, part)
+	}
+	text, err := yaml.Marshal(all)
+	p := &v1.Pod{}
+	if err == nil {
+		err = yaml.UnmarshalStrict(text, p)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", texts, err)
 	}
 	SetDefaultsPod(p)
 	return p
+}
+
+func merge(to, from map[string]any) {
+	for k, v := range from {
+		below, isMap := to[k].(map[string]any)
+		if part, ok := v.(map[string]any); ok && isMap {
+			merge(below, part)
+		} else {
+			to[k] = v
+		}
+	}
 }
 
 // like compares messages with those wanted, of which a part will do.
