@@ -91,8 +91,14 @@ func TestPolicies(t *testing.T) {
 			`spec.variables[1].expression: Required value: expression is not specified`}},
 		"messages": {"validatingadmissionpolicies", match + `, validations: [{expression: "true", message: " "}, {expression: "true", message: "a\nb"}, {expression: "true &&\n true"}]`, []string{
 			`spec.validations[0].message: Invalid value: " ": message must be non-empty if specified`,
-			`spec.validations[1].message: Invalid value: "a\nb": message must not contain line breaks`,
-			`spec.validations[2].message: Required value: message must be specified if expression contains line breaks`}},
+			`spec.validations[1].message: Invalid value: "a\nb": message must not contain line breaks`}},
+		"annotations": {"validatingadmissionpolicies", match + `, auditAnnotations: [{key: a, valueExpression: "'b'"}, {key: "a b", valueExpression: " "}]`, []string{
+			`spec.auditAnnotations[1].key: Invalid value: "p.example.com/a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`,
+			`spec.auditAnnotations[1].valueExpression: Required value: valueExpression is not specified`}},
+		"parameters": {"validatingadmissionpolicies", match + `, paramKind: {apiVersion: example.com/, kind: a b}, validations: [{expression: "true", reason: Unauthorized}]`, []string{
+			`spec.paramKind.apiVersion: Invalid value: "example.com/": version must be specified`,
+			`spec.paramKind.kind: Invalid value: "a b": may have mixed case, but should otherwise match: a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')`,
+			`spec.validations[0].reason: Unsupported value: "Unauthorized": supported values: "Forbidden", "Invalid", "RequestEntityTooLarge"`}},
 		"mutating": {"mutatingadmissionpolicies", match + `, mutations: [
 			{patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{metadata: Object.metadata{labels: Object.metadata.labels{a: 'b'}}}"}},
 			{patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a/b'), value: 'c'}]"}}]`, nil},
@@ -125,4 +131,25 @@ func TestExpressionThatDoesNotCompile(t *testing.T) {
 	if len(errs) != 1 || errs[0].Field != "spec.validations[0].expression" || !strings.Contains(errs[0].Detail, "compilation failed: ") || !strings.Contains(errs[0].Detail, "undeclared reference to 'unknown'") {
 		t.Errorf("errors are %v", errs)
 	}
+}
+
+func TestStoredConfigurations(t *testing.T) {
+	const old = `{metadata: {name: c}, webhooks: [{name: a.b.c, sideEffects: Some, admissionReviewVersions: [v2], clientConfig: {url: "https://h"}, matchConditions: [{name: c, expression: bad}]}]}`
+	for _, resource := range []string{"validatingwebhookconfigurations", "mutatingwebhookconfigurations"} {
+		rowtest.Run(t, rowtest.Find(t, Resources(), resource),
+			rowtest.Case{Name: "created", Object: strings.Replace(old, ", matchConditions: [{name: c, expression: bad}]", "", 1), Errors: []string{
+				`webhooks[0].sideEffects: Unsupported value: "Some": supported values: "None", "NoneOnDryRun"`,
+				`webhooks[0].admissionReviewVersions: Invalid value: ["v2"]: must include at least one of v1, v1beta1`}},
+			rowtest.Case{Name: "updated", Object: old, Update: `{metadata: {labels: {a: b}}}`})
+	}
+}
+
+func TestPolicyStatus(t *testing.T) {
+	rowtest.Run(t, rowtest.Find(t, Resources(), "validatingadmissionpolicies"), rowtest.Case{
+		Name: "warnings", Object: `{metadata: {name: p}, spec: {` + match + `, validations: [{expression: "true"}]}}`,
+		Status: `{typeChecking: {expressionWarnings: [{fieldRef: "spec.validations[0", warning: w}, {fieldRef: "", warning: ""}]}}`,
+		Errors: []string{
+			`status.typeChecking.expressionWarnings[0].fieldRef: Invalid value: "spec.validations[0": invalid JSONPath: unterminated array`,
+			"status.typeChecking.expressionWarnings[1].fieldRef: Required value", "status.typeChecking.expressionWarnings[1].warning: Required value"},
+	})
 }

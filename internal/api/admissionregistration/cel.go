@@ -67,6 +67,16 @@ func (c *compiler) check(e plugincel.ExpressionAccessor, patches bool, fldPath *
 	return report(c.composed.CompileCELExpression(e, options, c.mode(e.GetExpression())), fldPath)
 }
 
+// message compiles the expression of a message, which may ask no authorizer.
+func (c *compiler) message(e plugincel.ExpressionAccessor, fldPath *field.Path) field.ErrorList {
+	if c.err != nil {
+		return field.ErrorList{field.InternalError(fldPath, c.err)}
+	}
+	options := c.options
+	options.HasAuthorizer = false
+	return report(c.composed.CompileCELExpression(e, options, c.mode(e.GetExpression())), fldPath)
+}
+
 // define compiles a variable, which later expressions may use.
 func (c *compiler) define(v v1.Variable, fldPath *field.Path) field.ErrorList {
 	if c.err != nil {

@@ -8,12 +8,14 @@ import (
 
 	v1 "k8s.io/api/admissionregistration/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/util/jsonpath"
 	"k8s.io/utils/ptr"
 )
 
@@ -37,7 +39,7 @@ func validateValidatingPolicy(p, old *v1.ValidatingAdmissionPolicy) field.ErrorL
 			stored.Insert(v.Expression, v.MessageExpression)
 		}
 		for _, a := range old.Spec.AuditAnnotations {
-			stored.Insert(a.ValueExpression)
+			stored.Insert(a.ValueExpression, strings.TrimSpace(a.ValueExpression))
 		}
 		storeCommon(stored, old.Spec.Variables, old.Spec.MatchConditions)
 	}
@@ -70,7 +72,7 @@ func storeCommon(stored sets.Set[string], variables []v1.Variable, conditions []
 		stored.Insert(v.Expression)
 	}
 	for _, m := range conditions {
-		stored.Insert(m.Expression)
+		stored.Insert(m.Expression, strings.TrimSpace(m.Expression))
 	}
 }
 
@@ -96,18 +98,14 @@ func validatePolicy(failure *v1.FailurePolicyType, kind *v1.ParamKind, match *v1
 		}
 	}
 	errs = append(errs, validateMatchConditions(conditions, c, fldPath.Child("matchConditions"))...)
-	seen := sets.New[string]()
 	for i, v := range variables {
 		at := fldPath.Child("variables").Index(i)
 		switch {
-		case v.Name == "":
+		case strings.TrimSpace(v.Name) == "":
 			errs = append(errs, field.Required(at.Child("name"), "name is not specified"))
 		case !identifier.MatchString(v.Name) || reserved.Has(v.Name):
 			errs = append(errs, field.Invalid(at.Child("name"), v.Name, "name is not a valid CEL identifier"))
-		case seen.Has(v.Name):
-			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))
 		}
-		seen.Insert(v.Name)
 		if strings.TrimSpace(v.Expression) == "" {
 			errs = append(errs, field.Required(at.Child("expression"), "expression is not specified"))
 		} else {
@@ -125,20 +123,20 @@ func validateParamKind(k *v1.ParamKind, fldPath *field.Path) field.ErrorList {
 	} else if gv, err := schema.ParseGroupVersion(k.APIVersion); err != nil {
 		errs = append(errs, field.Invalid(at, k.APIVersion, err.Error()))
 	} else {
-		if gv.Group != "" {
-			for _, msg := range validation.IsDNS1123Subdomain(gv.Group) {
-				errs = append(errs, field.Invalid(at, gv.Group, msg))
-			}
+		if msgs := validation.IsDNS1123Subdomain(gv.Group); gv.Group != "" && len(msgs) > 0 {
+			errs = append(errs, field.Invalid(at, gv.Group, strings.Join(msgs, ",")))
 		}
-		for _, msg := range validation.IsDNS1035Label(gv.Version) {
-			errs = append(errs, field.Invalid(at, gv.Version, msg))
+		if gv.Version == "" {
+			errs = append(errs, field.Invalid(at, k.APIVersion, "version must be specified"))
+		} else if msgs := validation.IsDNS1035Label(gv.Version); len(msgs) > 0 {
+			errs = append(errs, field.Invalid(at, gv.Version, strings.Join(msgs, ",")))
 		}
 	}
 	if k.Kind == "" {
 		return append(errs, field.Required(fldPath.Child("kind"), ""))
 	}
-	for _, msg := range validation.IsDNS1035Label(strings.ToLower(k.Kind)) {
-		errs = append(errs, field.Invalid(fldPath.Child("kind"), k.Kind, "may have mixed case, but should otherwise match: "+msg))
+	if msgs := validation.IsDNS1035Label(strings.ToLower(k.Kind)); len(msgs) > 0 {
+		errs = append(errs, field.Invalid(fldPath.Child("kind"), k.Kind, "may have mixed case, but should otherwise match: "+strings.Join(msgs, ",")))
 	}
 	return errs
 }
@@ -149,7 +147,7 @@ func validateMatchResources(m *v1.MatchResources, fldPath *field.Path) field.Err
 		if s == nil {
 			errs = append(errs, field.Required(fldPath.Child(name), ""))
 		} else {
-			errs = append(errs, validateSelector(s, fldPath.Child(name))...)
+			errs = append(errs, validateSelector(s, false, fldPath.Child(name))...)
 		}
 	}
 	selector(m.NamespaceSelector, "namespaceSelector")
@@ -161,8 +159,8 @@ func validateMatchResources(m *v1.MatchResources, fldPath *field.Path) field.Err
 			seen := sets.New[string]()
 			for j, n := range list[i].ResourceNames {
 				at := at.Child("resourceNames").Index(j)
-				if n == "" {
-					errs = append(errs, field.Required(at, ""))
+				for _, msg := range path.ValidatePathSegmentName(n, false) {
+					errs = append(errs, field.Invalid(at, n, msg))
 				}
 				if seen.Has(n) {
 					errs = append(errs, field.Duplicate(at, n))
@@ -192,38 +190,36 @@ func validateValidation(v *v1.Validation, c *compiler, fldPath *field.Path) fiel
 		errs = append(errs, field.Invalid(message, v.Message, "message must be non-empty if specified"))
 	case strings.ContainsAny(trimmed, "\n\r"):
 		errs = append(errs, field.Invalid(message, v.Message, "message must not contain line breaks"))
-	case strings.ContainsAny(strings.TrimSpace(v.Expression), "\n\r") && trimmed == "":
-		errs = append(errs, field.Required(message, "message must be specified if expression contains line breaks"))
 	}
 	if v.MessageExpression != "" {
 		at := fldPath.Child("messageExpression")
 		if strings.TrimSpace(v.MessageExpression) == "" {
 			errs = append(errs, field.Invalid(at, v.MessageExpression, "must be non-empty if specified"))
 		} else {
-			errs = append(errs, c.check(&expression{text: v.MessageExpression, returns: givesString}, false, at)...)
+			errs = append(errs, c.message(&expression{text: v.MessageExpression, returns: givesString}, at)...)
 		}
 	}
-	return append(errs, oneOf(v.Reason, fldPath.Child("reason"), metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonRequestEntityTooLarge, metav1.StatusReasonUnauthorized)...)
+	return append(errs, oneOf(v.Reason, fldPath.Child("reason"), metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonRequestEntityTooLarge)...)
 }
 
 // validateAuditAnnotation: the key in the audit log is policy/key.
 func validateAuditAnnotation(policy string, a v1.AuditAnnotation, c *compiler, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if a.Key == "" {
-		errs = append(errs, field.Required(fldPath.Child("key"), ""))
-	} else if policy != "" {
-		for _, msg := range validation.IsQualifiedName(policy + "/" + a.Key) {
-			errs = append(errs, field.Invalid(fldPath.Child("key"), a.Key, msg))
+	if name := policy + "/" + a.Key; policy == "" {
+		errs = append(errs, field.Invalid(fldPath.Child("key"), a.Key, "requires metadata.name be non-empty"))
+	} else {
+		for _, msg := range validation.IsQualifiedName(name) {
+			errs = append(errs, field.Invalid(fldPath.Child("key"), name, msg))
 		}
 	}
 	at := fldPath.Child("valueExpression")
-	switch {
-	case strings.TrimSpace(a.ValueExpression) == "":
+	switch text := strings.TrimSpace(a.ValueExpression); {
+	case text == "":
 		errs = append(errs, field.Required(at, "valueExpression is not specified"))
-	case len(a.ValueExpression) > maxValueExpressionSize:
+	case len(text) > maxValueExpressionSize:
 		errs = append(errs, field.Required(at, fmt.Sprintf("must not exceed %d bytes in length", maxValueExpressionSize)))
 	default:
-		errs = append(errs, c.check(&expression{text: a.ValueExpression, returns: givesNote}, false, at)...)
+		errs = append(errs, c.check(&expression{text: text, returns: givesNote}, false, at)...)
 	}
 	return errs
 }
@@ -236,8 +232,10 @@ func validatePolicyStatus(s *v1.ValidatingAdmissionPolicyStatus, fldPath *field.
 			if w.Warning == "" {
 				errs = append(errs, field.Required(at.Child("warning"), ""))
 			}
-			if w.FieldRef == "" {
+			if ref := strings.TrimSpace(w.FieldRef); ref == "" {
 				errs = append(errs, field.Required(at.Child("fieldRef"), ""))
+			} else if err := jsonpath.New("spec").Parse("{" + ref + "}"); err != nil {
+				errs = append(errs, field.Invalid(at.Child("fieldRef"), ref, fmt.Sprintf("invalid JSONPath: %v", err)))
 			}
 		}
 	}
@@ -289,7 +287,7 @@ func validateBinding(policy string, ref *v1.ParamRef, match *v1.MatchResources, 
 func validateParamRef(r *v1.ParamRef, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if r.Name != "" {
-		for _, msg := range apivalidation.NameIsDNSSubdomain(r.Name, false) {
+		for _, msg := range path.ValidatePathSegmentName(r.Name, false) {
 			errs = append(errs, field.Invalid(fldPath.Child("name"), r.Name, msg))
 		}
 		if r.Selector != nil {
@@ -297,7 +295,7 @@ func validateParamRef(r *v1.ParamRef, fldPath *field.Path) field.ErrorList {
 		}
 	}
 	if r.Selector != nil {
-		errs = append(errs, validateSelector(r.Selector, fldPath.Child("selector"))...)
+		errs = append(errs, validateSelector(r.Selector, false, fldPath.Child("selector"))...)
 		if r.Name != "" {
 			errs = append(errs, field.Forbidden(fldPath.Child("selector"), "name and selector are mutually exclusive"))
 		}
@@ -308,7 +306,7 @@ func validateParamRef(r *v1.ParamRef, fldPath *field.Path) field.ErrorList {
 	if ptr.Deref(r.ParameterNotFoundAction, "") == "" {
 		return append(errs, field.Required(fldPath.Child("parameterNotFoundAction"), ""))
 	}
-	return append(errs, oneOf(r.ParameterNotFoundAction, fldPath.Child("parameterNotFoundAction"), v1.AllowAction, v1.DenyAction)...)
+	return append(errs, oneOf(r.ParameterNotFoundAction, fldPath.Child("parameterNotFoundAction"), v1.DenyAction, v1.AllowAction)...)
 }
 
 func validateMutatingPolicy(p, old *v1.MutatingAdmissionPolicy) field.ErrorList {

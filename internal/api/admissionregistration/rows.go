@@ -134,6 +134,7 @@ func validatingPolicies() *api.Resource {
 		},
 		Validate:       func(p *v1.ValidatingAdmissionPolicy) field.ErrorList { return validateValidatingPolicy(p, nil) },
 		ValidateUpdate: validateValidatingPolicy,
+		StatusOnly:     true,
 		ValidateStatusUpdate: func(p, _ *v1.ValidatingAdmissionPolicy) field.ErrorList {
 			return validatePolicyStatus(&p.Status, field.NewPath("status"))
 		},

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/utils/ptr"
 )
 
 const maxMatchConditions = 64
@@ -48,19 +50,27 @@ func mutatingHooks(c *v1.MutatingWebhookConfiguration) []hook {
 	return list
 }
 
+// tolerated are the faults that a stored configuration has, and may keep.
+type tolerated struct{ sideEffects, reviewVersions, names, labelValues, conditions bool }
+
 func validateWebhooks(list, old []hook) field.ErrorList {
 	var errs field.ErrorList
+	var may tolerated
 	seen, stored := sets.New[string](), sets.New[string]()
+	if old != nil {
+		may = faults(old)
+		may.conditions = slices.EqualFunc(list, old, func(a, b hook) bool { return slices.Equal(a.MatchConditions, b.MatchConditions) })
+	}
 	for _, w := range old {
 		for _, c := range w.MatchConditions {
-			stored.Insert(c.Expression)
+			stored.Insert(c.Expression, strings.TrimSpace(c.Expression))
 		}
 	}
 	for i, w := range list {
 		at := field.NewPath("webhooks").Index(i)
-		errs = append(errs, validateReviewVersions(w.AdmissionReviewVersions, at.Child("admissionReviewVersions"))...)
-		errs = append(errs, validateWebhook(w, stored, at)...)
-		if w.Name != "" && seen.Has(w.Name) {
+		errs = append(errs, validateWebhook(w, may, stored, at)...)
+		errs = append(errs, validateReviewVersions(w.AdmissionReviewVersions, may.reviewVersions, at.Child("admissionReviewVersions"))...)
+		if w.Name != "" && seen.Has(w.Name) && !may.names {
 			errs = append(errs, field.Duplicate(at.Child("name"), w.Name))
 		}
 		seen.Insert(w.Name)
@@ -68,7 +78,20 @@ func validateWebhooks(list, old []hook) field.ErrorList {
 	return errs
 }
 
-func validateReviewVersions(list []string, fldPath *field.Path) field.ErrorList {
+func faults(list []hook) (may tolerated) {
+	names := sets.New[string]()
+	for _, w := range list {
+		may.sideEffects = may.sideEffects || w.SideEffects == nil || !slices.Contains(harmless, *w.SideEffects)
+		may.reviewVersions = may.reviewVersions || len(w.AdmissionReviewVersions) > 0 &&
+			!slices.ContainsFunc(w.AdmissionReviewVersions, func(v string) bool { return slices.Contains(reviewVersions, v) })
+		may.names = may.names || names.Has(w.Name)
+		names.Insert(w.Name)
+		may.labelValues = may.labelValues || len(validateSelector(w.NamespaceSelector, false, nil))+len(validateSelector(w.ObjectSelector, false, nil)) > 0
+	}
+	return may
+}
+
+func validateReviewVersions(list []string, any bool, fldPath *field.Path) field.ErrorList {
 	if len(list) == 0 {
 		return field.ErrorList{field.Required(fldPath, "must specify one of "+strings.Join(reviewVersions, ", "))}
 	}
@@ -85,7 +108,7 @@ func validateReviewVersions(list []string, fldPath *field.Path) field.ErrorList 
 		}
 		known = known || slices.Contains(reviewVersions, v)
 	}
-	if len(errs) == 0 && !known {
+	if !known && !any {
 		errs = append(errs, field.Invalid(fldPath, list, "must include at least one of "+strings.Join(reviewVersions, ", ")))
 	}
 	return errs
@@ -99,33 +122,52 @@ func oneOf[T ~string](v *T, fldPath *field.Path, all ...T) field.ErrorList {
 	return field.ErrorList{field.NotSupported(fldPath, *v, all)}
 }
 
-func validateWebhook(w hook, stored sets.Set[string], fldPath *field.Path) field.ErrorList {
+// The kinds of side effects that a dry run can do with.
+var harmless = []v1.SideEffectClass{v1.SideEffectClassNone, v1.SideEffectClassNoneOnDryRun}
+
+func validateWebhook(w hook, may tolerated, stored sets.Set[string], fldPath *field.Path) field.ErrorList {
 	errs := validation.IsFullyQualifiedName(fldPath.Child("name"), w.Name)
 	for i := range w.Rules {
 		errs = append(errs, validateRule(&w.Rules[i], fldPath.Child("rules").Index(i))...)
 	}
 	errs = append(errs, oneOf(w.FailurePolicy, fldPath.Child("failurePolicy"), v1.Fail, v1.Ignore)...)
 	errs = append(errs, oneOf(w.MatchPolicy, fldPath.Child("matchPolicy"), v1.Equivalent, v1.Exact)...)
-	if w.SideEffects == nil {
-		errs = append(errs, field.Required(fldPath.Child("sideEffects"), "must specify one of None, NoneOnDryRun"))
+	effects := harmless
+	if may.sideEffects {
+		effects = append(slices.Clone(harmless), v1.SideEffectClassSome, v1.SideEffectClassUnknown)
 	}
-	errs = append(errs, oneOf(w.SideEffects, fldPath.Child("sideEffects"), v1.SideEffectClassNone, v1.SideEffectClassNoneOnDryRun)...)
+	if w.SideEffects == nil {
+		errs = append(errs, field.Required(fldPath.Child("sideEffects"), "must specify one of "+joined(effects)))
+	}
+	errs = append(errs, oneOf(w.SideEffects, fldPath.Child("sideEffects"), effects...)...)
 	if t := w.TimeoutSeconds; t != nil && (*t > 30 || *t < 1) {
 		errs = append(errs, field.Invalid(fldPath.Child("timeoutSeconds"), *t, "the timeout value must be between 1 and 30 seconds"))
 	}
-	errs = append(errs, validateSelector(w.NamespaceSelector, fldPath.Child("namespaceSelector"))...)
-	errs = append(errs, validateSelector(w.ObjectSelector, fldPath.Child("objectSelector"))...)
+	errs = append(errs, validateSelector(w.NamespaceSelector, may.labelValues, fldPath.Child("namespaceSelector"))...)
+	errs = append(errs, validateSelector(w.ObjectSelector, may.labelValues, fldPath.Child("objectSelector"))...)
 	errs = append(errs, oneOf(w.reinvocation, fldPath.Child("reinvocationPolicy"), v1.IfNeededReinvocationPolicy, v1.NeverReinvocationPolicy)...)
 
 	errs = append(errs, validateClient(&w.ClientConfig, fldPath.Child("clientConfig"))...)
-	if len(w.MatchConditions) > 0 {
+	if len(w.MatchConditions) > 0 && !may.conditions {
 		errs = append(errs, validateMatchConditions(w.MatchConditions, newCompiler(false, stored), fldPath.Child("matchConditions"))...)
 	}
 	return errs
 }
 
-func validateSelector(s *metav1.LabelSelector, fldPath *field.Path) field.ErrorList {
-	return metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{}, fldPath)
+// validateSelector lets values be that are no label values, with badValues.
+func validateSelector(s *metav1.LabelSelector, badValues bool, fldPath *field.Path) field.ErrorList {
+	return metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: badValues}, fldPath)
+}
+
+func validateClient(c *v1.WebhookClientConfig, fldPath *field.Path) field.ErrorList {
+	switch s := c.Service; {
+	case (c.URL == nil) == (s == nil):
+		return field.ErrorList{field.Required(fldPath, "exactly one of url or service is required")}
+	case c.URL != nil:
+		return webhook.ValidateWebhookURL(fldPath.Child("url"), *c.URL, true)
+	default:
+		return webhook.ValidateWebhookService(fldPath.Child("service"), s.Namespace, s.Name, s.Path, ptr.Deref(s.Port, defaultPort))
+	}
 }
 
 func validateMatchConditions(list []v1.MatchCondition, c *compiler, fldPath *field.Path) field.ErrorList {
@@ -136,10 +178,10 @@ func validateMatchConditions(list []v1.MatchCondition, c *compiler, fldPath *fie
 	seen := sets.New[string]()
 	for i, m := range list {
 		at := fldPath.Index(i)
-		if strings.TrimSpace(m.Expression) == "" {
+		if text := strings.TrimSpace(m.Expression); text == "" {
 			errs = append(errs, field.Required(at.Child("expression"), ""))
 		} else {
-			errs = append(errs, c.check(&expression{text: m.Expression, returns: givesBool}, false, at.Child("expression"))...)
+			errs = append(errs, c.check(&expression{text: text, returns: givesBool}, false, at.Child("expression"))...)
 		}
 		if m.Name == "" {
 			errs = append(errs, field.Required(at.Child("name"), ""))
@@ -191,42 +233,51 @@ func validateRule(r *v1.RuleWithOperations, fldPath *field.Path) field.ErrorList
 	return append(errs, oneOf(r.Scope, fldPath.Child("scope"), v1.AllScopes, v1.ClusterScope, v1.NamespacedScope)...)
 }
 
-// validateResources refuses names that a wildcard in the same list covers.
+func joined[T ~string](list []T) string {
+	texts := make([]string, len(list))
+	for i := range list {
+		texts[i] = string(list[i])
+	}
+	return strings.Join(texts, ", ")
+}
+
+// validateResources refuses names that a wildcard before them covers.
 func validateResources(list []string, fldPath *field.Path) field.ErrorList {
 	if len(list) == 0 {
 		return field.ErrorList{field.Required(fldPath, "")}
 	}
 	var errs field.ErrorList
-	if len(list) > 1 && slices.Contains(list, "*/*") {
-		return field.ErrorList{field.Invalid(fldPath, list, "if '*/*' is present, must not specify other resources")}
-	}
 	withAll, ofAll := sets.New[string](), sets.New[string]()
+	// Of names without a subresource upstream looks at the last one only.
+	plain := false
 	for i, name := range list {
 		if name == "" {
 			errs = append(errs, field.Required(fldPath.Index(i), ""))
 			continue
 		}
-		if name == "*" {
+		resource, sub, ok := strings.Cut(name, "/")
+		if !ok {
+			plain = name != "*"
 			continue
 		}
-		resource, sub, ok := strings.Cut(name, "/")
 		if withAll.Has(resource) {
 			errs = append(errs, field.Invalid(fldPath.Index(i), name, fmt.Sprintf("if '%s/*' is present, must not specify %s", resource, name)))
 		}
-		if ofAll.Has(sub) && ok {
+		if ofAll.Has(sub) {
 			errs = append(errs, field.Invalid(fldPath.Index(i), name, fmt.Sprintf("if '*/%s' is present, must not specify %s", sub, name)))
 		}
-		if ok && sub == "*" {
+		if sub == "*" {
 			withAll.Insert(resource)
 		}
-		if ok && resource == "*" {
+		if resource == "*" {
 			ofAll.Insert(sub)
 		}
 	}
-	if len(list) > 1 && slices.Contains(list, "*") {
-		if slices.ContainsFunc(list, func(n string) bool { return n != "*" && !strings.Contains(n, "/") }) {
-			errs = append(errs, field.Invalid(fldPath, list, "if '*' is present, must not specify other resources without subresources"))
-		}
+	if len(list) > 1 && slices.Contains(list, "*/*") {
+		errs = append(errs, field.Invalid(fldPath, list, "if '*/*' is present, must not specify other resources"))
+	}
+	if plain && slices.Contains(list, "*") {
+		errs = append(errs, field.Invalid(fldPath, list, "if '*' is present, must not specify other resources without subresources"))
 	}
 	return errs
 }

@@ -22,7 +22,7 @@ func TestValidation(t *testing.T) {
 		"claim of nothing": {"resourceclaims", claim(`requests: [{name: r}, {name: r, exactly: {deviceClassName: c, allocationMode: All, count: 2}}]`), []string{
 			"spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required",
 			`spec.devices.requests[1].exactly.count: Invalid value: 2: must not be specified when allocationMode is 'All'`,
-			`spec.devices.requests[1].name: Duplicate value: "r"`}},
+			`spec.devices.requests[1]: Duplicate value: {"name":"r","exactly":{"deviceClassName":"c","allocationMode":"All","count":2}}`}},
 		"claim with tolerations": {"resourceclaims", claim(`requests: [{name: r, firstAvailable: [{name: s, deviceClassName: c, tolerations: [{operator: Exists, value: v}]}]}], config: [{requests: [x, r/s], opaque: {driver: d, parameters: [1]}}]`), []string{
 			"spec.devices.requests[0].firstAvailable[0].tolerations[0].value: Invalid value: \"v\": must be empty for operator `Exists`",
 			`spec.devices.config[0].requests[0]: Invalid value: "x": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'`,
@@ -33,11 +33,11 @@ func TestValidation(t *testing.T) {
 		"slice": {"resourceslices", `{spec: {driver: d, nodeName: n, pool: {name: n/p, resourceSliceCount: 1}, devices: [{name: gpu-0, attributes: {model: {string: x}, d.example.com/v: {version: 1.2.3}}, capacity: {memory: {value: 1Gi}}}]}}`, nil},
 		"slice of nowhere": {"resourceslices", `{spec: {driver: d, pool: {name: p, resourceSliceCount: 1}, devices: [{name: UP_, attributes: {m: {}}}, {name: a, allNodes: true}]}}`, []string{
 			"spec: Required value: exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required",
-			`spec.devices[0].attributes[m]: Required value: exactly one value must be specified`,
+			"spec.devices[0].attributes[m]: Invalid value: \"\": must specify one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`",
 			`spec.devices[0].name: Invalid value: "UP_": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')`,
-			"spec.devices[1]: Invalid value: \"\": may not be set unless `perDeviceNodeSelection` is set to true in the ResourceSlice"}},
+			"spec.devices[1]: Invalid value: null: `nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec"}},
 		"slice of many places": {"resourceslices", `{spec: {driver: d, nodeName: n, allNodes: true, pool: {name: p, resourceSliceCount: 1}}}`, []string{
-			"spec: Invalid value: \"{`allNodes`, `nodeName`}\": exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set"}},
+			"spec: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required, but multiple fields are set"}},
 		"template": {"resourceclaimtemplates", `{spec: {spec: {devices: {requests: [{name: r, exactly: {deviceClassName: c}}]}}}}`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -86,7 +86,7 @@ func TestClaimStatus(t *testing.T) {
 	dying := allocated.DeepCopy()
 	dying.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 	dying.Status.ReservedFor = append(dying.Status.ReservedFor, v1.ResourceClaimConsumerReference{Resource: "pods", Name: "q", UID: "2"})
-	rowtest.Expect(t, r.Status.ValidateUpdate(dying, allocated), "status.reservedFor: Forbidden: new entries may not be added while `deletionTimestamp` or `deallocationRequested` are set")
+	rowtest.Expect(t, r.Status.ValidateUpdate(dying, allocated), "status.reservedFor: Forbidden: new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set")
 
 	freed := allocated.DeepCopy()
 	freed.Status.Allocation, freed.Status.Devices = nil, []v1.AllocatedDeviceStatus{{Driver: "d", Pool: "p", Device: "gpu-0"}}
@@ -101,4 +101,72 @@ func TestDefaults(t *testing.T) {
 	if e := c.Spec.Devices.Requests[0].Exactly; e.AllocationMode != "ExactCount" || e.Count != 1 || e.Tolerations[0].Operator != "Equal" {
 		t.Errorf("the request is %+v", e)
 	}
+}
+
+func TestWrites(t *testing.T) {
+	run := func(resource string, cases ...rowtest.Case) {
+		t.Run(resource, func(t *testing.T) { rowtest.Run(t, rowtest.Find(t, Resources(), resource), cases...) })
+	}
+	slice := func(more string) string {
+		return `{metadata: {name: s}, spec: {driver: d, nodeName: node, pool: {name: p, resourceSliceCount: 1}, ` + more + `}}`
+	}
+	device := func(more string) string { return slice(`devices: [{name: a, ` + more + `}]`) }
+	run("resourceslices",
+		rowtest.Case{Name: "another driver", Object: slice(``), Update: `{spec: {driver: e, nodeName: other, pool: {name: q}}}`, Errors: []string{
+			`spec.driver: Invalid value: "e": field is immutable`, `spec.nodeName: Invalid value: "other": field is immutable`, `spec.pool.name: Invalid value: "q": field is immutable`}},
+		rowtest.Case{Name: "counters", Object: slice(`sharedCounters: [{name: c, counters: {a: {value: 1}}}, {name: c}, {counters: {A: {value: 1}}}]`), Errors: []string{
+			"spec.sharedCounters[1].counters: Required value", `spec.sharedCounters[1]: Duplicate value: {"name":"c"}`, "spec.sharedCounters[2].name: Required value",
+			`spec.sharedCounters[2].counters[A]: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')`}},
+		rowtest.Case{Name: "both", Object: slice(`sharedCounters: [{name: c, counters: {a: {value: 1}}}], devices: [{name: a}]`), Errors: []string{
+			"spec: Invalid value: \"\": only one of `sharedCounters` or `devices` is allowed"}},
+		rowtest.Case{Name: "consumption", Object: device(`consumesCounters: [{counterSet: c, counters: {a: {value: 1}}}, {counterSet: c, counters: {a: {value: 1}}}]`), Errors: []string{
+			`spec.devices[0].consumesCounters[1]: Duplicate value: {"counterSet":"c","counters":{"a":{"value":"1"}}}`}},
+		rowtest.Case{Name: "device twice", Object: slice(`devices: [{name: a}, {name: a}]`), Errors: []string{`spec.devices[1]: Duplicate value: "a"`}},
+		rowtest.Case{Name: "attributes", Object: device(`attributes: {a/b: {version: v1.0.0}, example.com/: {int: 1}, c: {int: 1, bool: true}}`), Errors: []string{
+			`spec.devices[0].attributes[a/b].version: Invalid value: "v1.0.0": must be a string compatible with semver.org spec 2.0.0`,
+			`spec.devices[0].attributes[example.com/]: Invalid value: "": the name must not be empty`,
+			"spec.devices[0].attributes[c]: Invalid value: \"{`int`, `bool`}\": must specify exactly one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`"}},
+		rowtest.Case{Name: "capacity of one", Object: device(`capacity: {memory: {value: 1Gi, requestPolicy: {}}}`), Errors: []string{
+			"spec.devices[0].capacity[memory].requestPolicy: Forbidden: allowMultipleAllocations must be true"}},
+		rowtest.Case{Name: "values", Object: device(`allowMultipleAllocations: true, capacity: {memory: {value: "4", requestPolicy: {default: "3", validValues: ["2", "1", "8"]}}}`), Errors: []string{
+			`spec.devices[0].capacity[memory].requestPolicy.validValues[1]: Invalid value: "1": values must be sorted in ascending order`,
+			`spec.devices[0].capacity[memory].requestPolicy.validValues[2]: Invalid value: "8": option is larger than capacity value: 4`,
+			`spec.devices[0].capacity[memory].requestPolicy.validValues: Invalid value: "3": default value is not valid according to the requestPolicy`}},
+		rowtest.Case{Name: "range", Object: device(`allowMultipleAllocations: true, capacity: {memory: {value: "4", requestPolicy: {default: "1", validRange: {min: "2", max: "5", step: "2"}}}}`), Errors: []string{
+			`spec.devices[0].capacity[memory].requestPolicy.validRange.min: Invalid value: "1": default is less than min: 2`,
+			`spec.devices[0].capacity[memory].requestPolicy.validRange.max: Invalid value: "5": max is larger than capacity value: 4`,
+			`spec.devices[0].capacity[memory].requestPolicy.validRange.step: Invalid value: "1": value is not a multiple of a given step (2) from (2)`,
+			`spec.devices[0].capacity[memory].requestPolicy.validRange.step: Invalid value: "5": value is not a multiple of a given step (2) from (2)`}},
+		rowtest.Case{Name: "taints and conditions", Object: device(`taints: [{key: a, effect: Odd}], bindingConditions: [a, a]`), Errors: []string{
+			`spec.devices[0].taints[0].effect: Unsupported value: "Odd": supported values: "NoExecute", "NoSchedule", "None"`,
+			`spec.devices[0].bindingConditions[1]: Duplicate value: "a"`,
+			`spec.devices[0].bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions`}},
+		rowtest.Case{Name: "own nodes", Object: `{metadata: {name: s}, spec: {driver: d, perDeviceNodeSelection: true, pool: {name: p, resourceSliceCount: 1}, devices: [{name: a, nodeName: ""}, {name: b, nodeName: node, allNodes: true}]}}`, Errors: []string{
+			`spec.devices[0].nodeName: Invalid value: "": must not be empty`,
+			"spec.devices[0]: Required value: exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
+			"spec.devices[1]: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec"}})
+	claim := func(devices string) string { return `{metadata: {name: c}, spec: {devices: {` + devices + `}}}` }
+	const requests = `requests: [{name: r, exactly: {deviceClassName: c}}]`
+	run("resourceclaims",
+		rowtest.Case{Name: "constraints", Object: claim(requests + `, constraints: [{}, {matchAttribute: numa}, {requests: [r, r, r/s/t], distinctAttribute: example.com/numa}]`), Errors: []string{
+			`spec.devices.constraints[0]: Required value: exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`,
+			`spec.devices.constraints[1].matchAttribute: Invalid value: "numa": a fully qualified name must be a domain and a name separated by a slash`,
+			`spec.devices.constraints[2].requests[1]: Duplicate value: "r"`,
+			`spec.devices.constraints[2].requests[2]: Invalid value: "r/s/t": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'`}},
+		rowtest.Case{Name: "another class", Object: claim(requests), Update: `{spec: {devices: {requests: [{name: r, exactly: {deviceClassName: d}}]}}}`, Errors: []string{
+			`spec: Invalid value: {"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"d","allocationMode":"ExactCount","count":1}}]}}: field is immutable`}},
+		rowtest.Case{Name: "allocation", Object: claim(requests), Status: `{allocation: {devices: {results: [{request: r, driver: d, pool: p, device: a}]}}, devices: [{driver: d, pool: p, device: a, networkData: {ips: [10.0.0.1/24]}}], reservedFor: [{resource: pods, name: a, uid: a}]}`},
+		rowtest.Case{Name: "wrong allocation", Object: claim(requests), Status: `{allocation: {devices: {results: [{request: x, driver: d, pool: p, device: a, shareID: A}], config: [{source: Odd}]}}, devices: [{driver: d, pool: p, device: b, networkData: {ips: [10.0.0.1]}}], reservedFor: [{uid: a}]}`, Errors: []string{
+			`status.allocation.devices.results[0].request: Invalid value: "x": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'`,
+			`status.allocation.devices.results[0].shareID: Invalid value: "A": error validating uid: invalid UUID length: 1`,
+			`status.allocation.devices.config[0].source: Unsupported value: "Odd": supported values: "FromClaim", "FromClass"`,
+			`status.allocation.devices.config[0].opaque: Required value`,
+			`status.devices[0]: Invalid value: "d/p/b": must be an allocated device in the claim`,
+			`status.devices[0].networkData.ips[0]: Invalid value: "10.0.0.1": must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)`,
+			"status.reservedFor[0].name: Required value", "status.reservedFor[0].resource: Required value"}})
+	run("deviceclasses",
+		rowtest.Case{Name: "costly", Object: `{metadata: {name: c}, spec: {selectors: [{cel: {expression: "device.attributes['d'].map(e, device.attributes['d'].map(d, device.attributes['d'].map(c, device.attributes['d'].map(b, device.attributes['d'].map(a, a).size()).size()).size()).size()).size() > 0"}}]}}`, Errors: []string{
+			"spec.selectors[0].cel.expression: Forbidden: too complex, exceeds cost limit"}},
+		rowtest.Case{Name: "extended resource", Object: `{metadata: {name: c}, spec: {extendedResourceName: kubernetes.io/gpu}}`, Errors: []string{
+			`spec.extendedResourceName: Invalid value: "kubernetes.io/gpu": must be a valid extended resource name`}})
 }

@@ -50,9 +50,10 @@ func claims() *api.Resource {
 		func() runtime.Object { return &v1.ResourceClaim{} }, func() runtime.Object { return &v1.ResourceClaimList{} },
 		row.Name(), row.String("State", "A summary of the current state (allocated, pending, reserved, etc.)."), row.Age())
 	return row.New(r, row.Kind[*v1.ResourceClaim]{
-		Spec:    func(c *v1.ResourceClaim) any { return &c.Spec },
-		Status:  func(c *v1.ResourceClaim) any { return &c.Status },
-		Default: func(c *v1.ResourceClaim) { setDefaults(&c.Spec) },
+		Spec:       func(c *v1.ResourceClaim) any { return &c.Spec },
+		Status:     func(c *v1.ResourceClaim) any { return &c.Status },
+		Default:    func(c *v1.ResourceClaim) { setDefaults(&c.Spec) },
+		StatusOnly: true,
 		PrepareStatusUpdate: func(c, _ *v1.ResourceClaim) {
 			// What drivers said of devices goes with the allocation of them.
 			if c.Status.Allocation == nil {
