@@ -79,10 +79,8 @@ func (r *call) serveDiscovery(parts []string) (bool, error) {
 		}
 		l := &metav1.APIResourceList{GroupVersion: gv.String(), APIResources: []metav1.APIResource{}}
 		l.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"})
-		for _, row := range r.s.Catalogue.Rows() {
-			if row.GroupVersion() == gv {
-				l.APIResources = append(l.APIResources, apiResources(row)...)
-			}
+		for _, row := range r.s.Catalogue.RowsOf(gv) {
+			l.APIResources = append(l.APIResources, apiResources(row)...)
 		}
 		if len(l.APIResources) == 0 {
 			return false, nil
@@ -265,10 +263,8 @@ func (s *Server) aggregated(core bool) (*apidiscovery.APIGroupDiscoveryList, str
 				continue
 			}
 			vd := apidiscovery.APIVersionDiscovery{Version: v, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
-			for _, row := range s.Catalogue.Rows() {
-				if row.Group == g.Name && row.Version == v {
-					vd.Resources = append(vd.Resources, resourceDiscovery(row))
-				}
+			for _, row := range s.Catalogue.RowsOf(schema.GroupVersion{Group: g.Name, Version: v}) {
+				vd.Resources = append(vd.Resources, resourceDiscovery(row))
 			}
 			sort.SliceStable(vd.Resources, func(i, j int) bool { return vd.Resources[i].Resource < vd.Resources[j].Resource })
 			item.Versions = append(item.Versions, vd)

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +32,7 @@ import (
 // asks for, are made anew when their rows are others, and only the last are kept.
 type openapiCache struct {
 	builtin sync.Map   // path to the func that gives its *document
-	recent  *lru.Cache // path to *document, of custom resources
+	recent  *lru.Cache // schema.GroupVersion to *document, of custom resources
 
 	v2 struct {
 		sync.Mutex
@@ -108,11 +109,15 @@ func (r *call) serveOpenAPI(parts []string) error {
 		return r.openapiV2()
 	case len(parts) == 2 && parts[1] == "v3":
 		return r.openapiV3Root()
-	case len(parts) > 2 && parts[1] == "v3":
-		if len(parts) == 5 && parts[2] == "apis" && r.aggregated(parts[3], parts[4]) {
+	case len(parts) == 4 && parts[1] == "v3" && parts[2] == "api" || len(parts) == 5 && parts[1] == "v3" && parts[2] == "apis":
+		gv := schema.GroupVersion{Version: parts[len(parts)-1]}
+		if len(parts) == 5 {
+			gv.Group = parts[3]
+		}
+		if r.aggregated(gv.Group, gv.Version) {
 			return nil
 		}
-		doc, err := r.s.openapiV3(strings.Join(parts[2:], "/"))
+		doc, err := r.s.openapiV3(gv)
 		if err != nil {
 			return err
 		}
@@ -207,27 +212,17 @@ func gvPath(gv schema.GroupVersion) string {
 	return "apis/" + gv.Group + "/" + gv.Version
 }
 
-// rowsByPath are the catalogue's rows by the path of their document.
-func (s *Server) rowsByPath() map[string][]*api.Resource {
-	byVersion := map[schema.GroupVersion][]*api.Resource{}
-	for _, row := range s.Catalogue.Rows() {
-		byVersion[row.GroupVersion()] = append(byVersion[row.GroupVersion()], row)
-	}
-	byPath := make(map[string][]*api.Resource, len(byVersion))
-	for gv, rows := range byVersion {
-		byPath[gvPath(gv)] = rows
-	}
-	return byPath
-}
-
 func (r *call) openapiV3Root() error {
 	paths := map[string]any{}
-	for path, rows := range r.s.rowsByPath() {
-		hash, err := r.s.hashV3(path, rows)
-		if err != nil {
-			return err
+	for _, g := range r.s.Catalogue.Groups() {
+		for _, v := range g.Versions {
+			gv := schema.GroupVersion{Group: g.Name, Version: v}
+			hash, err := r.s.hashV3(gv, r.s.Catalogue.RowsOf(gv))
+			if err != nil {
+				return err
+			}
+			paths[gvPath(gv)] = map[string]string{"serverRelativeURL": relative(gvPath(gv), hash)}
 		}
-		paths[path] = map[string]string{"serverRelativeURL": relative(path, hash)}
 	}
 	for gv, v := range r.s.remoteVersions() {
 		delete(paths, gvPath(gv))
@@ -251,7 +246,7 @@ func (r *call) openapiV3Root() error {
 
 // hashV3 is what the document of the rows is known by. It changes with the
 // document; for custom resources it is found without making that.
-func (s *Server) hashV3(path string, rows []*api.Resource) (string, error) {
+func (s *Server) hashV3(gv schema.GroupVersion, rows []*api.Resource) (string, error) {
 	custom := false
 	sum := sha512.New512_256()
 	fmt.Fprintln(sum, build(), s.Version.GitVersion)
@@ -262,7 +257,7 @@ func (s *Server) hashV3(path string, rows []*api.Resource) (string, error) {
 	if custom {
 		return fmt.Sprintf("%X", sum.Sum(nil)), nil
 	}
-	doc, err := s.builtinV3(path, rows)
+	doc, err := s.builtinV3(gv, rows)
 	if err != nil {
 		return "", err
 	}
@@ -270,26 +265,20 @@ func (s *Server) hashV3(path string, rows []*api.Resource) (string, error) {
 }
 
 // openapiV3 is the document of a group version; nil if there is none.
-func (s *Server) openapiV3(path string) (*document, error) {
-	var rows []*api.Resource
-	custom := false
-	for _, row := range s.Catalogue.Rows() {
-		if gvPath(row.GroupVersion()) == path {
-			rows, custom = append(rows, row), custom || row.DocumentV3 != nil
-		}
-	}
+func (s *Server) openapiV3(gv schema.GroupVersion) (*document, error) {
+	rows := s.Catalogue.RowsOf(gv)
 	switch {
 	case len(rows) == 0:
 		return nil, nil
-	case !custom:
-		return s.builtinV3(path, rows)
+	case !slices.ContainsFunc(rows, func(row *api.Resource) bool { return row.DocumentV3 != nil }):
+		return s.builtinV3(gv, rows)
 	}
-	hash, err := s.hashV3(path, rows)
+	hash, err := s.hashV3(gv, rows)
 	if err != nil {
 		return nil, err
 	}
 	// Two who ask at once for the same make it twice; nobody waits for others'.
-	if doc, ok := s.openapi.recent.Get(path); ok && doc.(*document).hash == hash {
+	if doc, ok := s.openapi.recent.Get(gv); ok && doc.(*document).hash == hash {
 		return doc.(*document), nil
 	}
 	json, err := s.customV3(rows)
@@ -297,15 +286,15 @@ func (s *Server) openapiV3(path string) (*document, error) {
 		return nil, err
 	}
 	doc := newDocument(json, hash, parseV3)
-	s.openapi.recent.Add(path, doc)
+	s.openapi.recent.Add(gv, doc)
 	return doc, nil
 }
 
 // builtinV3 is the document of built-in rows, which never change.
-func (s *Server) builtinV3(path string, rows []*api.Resource) (*document, error) {
-	make, ok := s.openapi.builtin.Load(path)
+func (s *Server) builtinV3(gv schema.GroupVersion, rows []*api.Resource) (*document, error) {
+	make, ok := s.openapi.builtin.Load(gv)
 	if !ok {
-		make, _ = s.openapi.builtin.LoadOrStore(path, sync.OnceValues(func() (*document, error) {
+		make, _ = s.openapi.builtin.LoadOrStore(gv, sync.OnceValues(func() (*document, error) {
 			json, err := stdjson.Marshal(s.ownV3(rows))
 			return newDocument(json, hash(json), parseV3), err
 		}))

@@ -98,3 +98,40 @@ func TestOpenAPIDocuments(t *testing.T) {
 		t.Errorf("the index still has %s", url)
 	}
 }
+
+// TestUnknownGroups: what nobody serves is not found, before anyone looks at what
+// the client accepts; of what is served, only known forms are given.
+func TestUnknownGroups(t *testing.T) {
+	c := boot(t, Options{NoScheduler: true, NoDrain: true})
+	const notFound = "404 page not found\n"
+	refused := `"status":"Failure","message":"only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf`
+	for _, x := range []struct {
+		path, accept string
+		code         int
+		body         string
+	}{
+		{"/apis/nothing.example.com", "", 404, notFound},
+		{"/apis/nothing.example.com/v1", "", 404, notFound},
+		{"/apis/nothing.example.com/v1", "text/html", 404, notFound},
+		{"/apis/nothing.example.com/v1/things", "", 404, notFound},
+		{"/apis/apps/v9", "", 404, notFound},
+		{"/apis/apps/v1/nothing", "", 404, notFound},
+		{"/api/v2", "", 404, notFound},
+		{"/openapi/v3/apis/nothing.example.com/v1", "", 404, notFound},
+		{"/api", "text/html", 406, refused},
+		{"/apis", "text/html", 406, refused},
+		{"/apis/apps", "text/html", 406, refused},
+		{"/apis/apps/v1", "text/html", 406, refused},
+		{"/apis/apps/v1", "text/html, */*;q=0.1", 200, `"kind":"APIResourceList"`},
+	} {
+		req := httptest.NewRequest("GET", x.path, nil)
+		if x.accept != "" {
+			req.Header.Set("Accept", x.accept)
+		}
+		w := httptest.NewRecorder()
+		c.Server.ServeHTTP(w, req.WithContext(apiserver.WithUser(req.Context(), Admin)))
+		if w.Code != x.code || !strings.Contains(w.Body.String(), x.body) {
+			t.Errorf("%s accepting %q: %d %s; want %d %s", x.path, x.accept, w.Code, w.Body, x.code, x.body)
+		}
+	}
+}

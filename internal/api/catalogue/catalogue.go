@@ -2,6 +2,7 @@ package catalogue
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,12 +34,22 @@ type snapshot struct {
 	generation uint64
 	rows       []*api.Resource // hidden ones too
 	served     []*api.Resource
-	resources  map[schema.GroupVersionResource]*api.Resource
-	kinds      map[schema.GroupVersionKind]*api.Resource
-	groups     []Group
+	groups     map[string]*group
+	list       []Group
 	// replaced is closed when another snapshot takes this one's place.
 	replaced chan struct{}
 }
+
+// group has the rows of an API group; immutable.
+type group struct {
+	resources map[versioned]*api.Resource
+	kinds     map[versioned]*api.Resource
+	// versions has the rows that are served.
+	versions map[string][]*api.Resource
+}
+
+// versioned is a resource or a kind in a version of its group.
+type versioned struct{ version, name string }
 
 // New makes a catalogue of rows.
 func New(rows []*api.Resource) *Catalogue { return NewHiding(rows, nil) }
@@ -46,7 +57,8 @@ func New(rows []*api.Resource) *Catalogue { return NewHiding(rows, nil) }
 // NewHiding makes a catalogue of rows of which some are not served.
 func NewHiding(rows []*api.Resource, hidden sets.Set[schema.GroupVersionResource]) *Catalogue {
 	c := &Catalogue{hidden: hidden}
-	c.current.Store(c.newSnapshot(slices.Clone(rows), 1))
+	c.current.Store(&snapshot{replaced: make(chan struct{})})
+	c.Add(rows...)
 	return c
 }
 
@@ -57,12 +69,18 @@ func (c *Catalogue) Hides(gvr schema.GroupVersionResource) bool {
 
 // Lookup gives the row of a resource, hidden or not, nil if there is none.
 func (c *Catalogue) Lookup(group, version, resource string) *api.Resource {
-	return c.current.Load().resources[schema.GroupVersionResource{Group: group, Version: version, Resource: resource}]
+	if g := c.current.Load().groups[group]; g != nil {
+		return g.resources[versioned{version, resource}]
+	}
+	return nil
 }
 
 // ForKind gives the row whose objects are of kind gvk, nil if there is none.
 func (c *Catalogue) ForKind(gvk schema.GroupVersionKind) *api.Resource {
-	return c.current.Load().kinds[gvk]
+	if g := c.current.Load().groups[gvk.Group]; g != nil {
+		return g.kinds[versioned{gvk.Version, gvk.Kind}]
+	}
+	return nil
 }
 
 // Rows gives all rows that are served in the order in which they were added; the
@@ -72,9 +90,18 @@ func (c *Catalogue) Rows() []*api.Resource { return c.current.Load().served }
 // All gives all rows, hidden ones too; the caller may not change the slice.
 func (c *Catalogue) All() []*api.Resource { return c.current.Load().rows }
 
+// RowsOf gives the served rows of a version of a group in the order in which they were
+// added; the caller may not change the slice.
+func (c *Catalogue) RowsOf(gv schema.GroupVersion) []*api.Resource {
+	if g := c.current.Load().groups[gv.Group]; g != nil {
+		return g.versions[gv.Version]
+	}
+	return nil
+}
+
 // Groups gives the groups in discovery's order; the caller may not change
 // the slice.
-func (c *Catalogue) Groups() []Group { return c.current.Load().groups }
+func (c *Catalogue) Groups() []Group { return c.current.Load().list }
 
 // Generation changes with every Add and Remove, so that what is computed from
 // the rows (discovery, OpenAPI) can be kept until then.
@@ -86,55 +113,76 @@ func (c *Catalogue) Changed() <-chan struct{} { return c.current.Load().replaced
 // Add adds rows; each takes the place of an earlier row of the same resource
 // and version.
 func (c *Catalogue) Add(rows ...*api.Resource) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	old := c.current.Load()
-	next := slices.Clone(old.rows)
-	for _, r := range rows {
-		at := slices.IndexFunc(next, func(o *api.Resource) bool { return o.GroupVersionResource == r.GroupVersionResource })
-		if at >= 0 {
-			next[at] = r
-		} else {
-			next = append(next, r)
+	c.change(func(next []*api.Resource) ([]*api.Resource, []schema.GroupVersionResource) {
+		touched := make([]schema.GroupVersionResource, len(rows))
+		for i, r := range rows {
+			touched[i] = r.GroupVersionResource
+			if old := c.Lookup(r.Group, r.Version, r.Resource); old != nil {
+				next[slices.Index(next, old)] = r
+			} else {
+				next = append(next, r)
+			}
 		}
-	}
-	c.current.Store(c.newSnapshot(next, old.generation+1))
-	close(old.replaced)
+		return next, touched
+	})
 }
 
 // Remove takes the rows of gvrs away; those that are not there are ignored.
 func (c *Catalogue) Remove(gvrs ...schema.GroupVersionResource) {
+	c.change(func(next []*api.Resource) ([]*api.Resource, []schema.GroupVersionResource) {
+		return slices.DeleteFunc(next, func(r *api.Resource) bool { return slices.Contains(gvrs, r.GroupVersionResource) }), gvrs
+	})
+}
+
+// change replaces the snapshot by one with the rows that f makes of a copy of
+// the present ones. Only the groups of what f says that it touched are made anew.
+func (c *Catalogue) change(f func([]*api.Resource) ([]*api.Resource, []schema.GroupVersionResource)) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	old := c.current.Load()
-	next := slices.DeleteFunc(slices.Clone(old.rows), func(r *api.Resource) bool {
-		return slices.Contains(gvrs, r.GroupVersionResource)
-	})
-	c.current.Store(c.newSnapshot(next, old.generation+1))
+	rows, touched := f(slices.Clone(old.rows))
+	next := &snapshot{generation: old.generation + 1, rows: rows, served: rows, groups: map[string]*group{}, list: old.list, replaced: make(chan struct{})}
+	if len(c.hidden) > 0 {
+		next.served = slices.DeleteFunc(slices.Clone(rows), func(r *api.Resource) bool { return c.hidden.Has(r.GroupVersionResource) })
+	}
+	maps.Copy(next.groups, old.groups)
+	done := map[string]bool{}
+	listed := true
+	for _, gvr := range touched {
+		if done[gvr.Group] {
+			continue
+		}
+		done[gvr.Group] = true
+		was, is := old.groups[gvr.Group], c.newGroup(rows, gvr.Group)
+		if len(is.resources) == 0 {
+			delete(next.groups, gvr.Group)
+		} else {
+			next.groups[gvr.Group] = is
+		}
+		listed = listed && was != nil && maps.EqualFunc(was.versions, is.versions, func(_, _ []*api.Resource) bool { return true })
+	}
+	if !listed {
+		next.list = listOf(next.groups)
+	}
+	c.current.Store(next)
 	close(old.replaced)
 }
 
-func (c *Catalogue) newSnapshot(rows []*api.Resource, generation uint64) *snapshot {
-	served := rows
-	if len(c.hidden) > 0 {
-		served = slices.DeleteFunc(slices.Clone(rows), func(r *api.Resource) bool { return c.hidden.Has(r.GroupVersionResource) })
-	}
-	s := &snapshot{
-		generation: generation,
-		rows:       rows,
-		served:     served,
-		resources:  make(map[schema.GroupVersionResource]*api.Resource, len(rows)),
-		kinds:      make(map[schema.GroupVersionKind]*api.Resource, len(rows)),
-		groups:     groupsOf(served),
-		replaced:   make(chan struct{}),
-	}
+func (c *Catalogue) newGroup(rows []*api.Resource, name string) *group {
+	g := &group{resources: map[versioned]*api.Resource{}, kinds: map[versioned]*api.Resource{}, versions: map[string][]*api.Resource{}}
 	for _, r := range rows {
-		s.resources[r.GroupVersionResource] = r
-		if _, taken := s.kinds[r.GVK()]; !taken {
-			s.kinds[r.GVK()] = r
+		if r.Group != name {
+			continue
+		}
+		g.resources[versioned{r.Version, r.Resource}] = r
+		if kind := (versioned{r.Version, r.Kind}); g.kinds[kind] == nil {
+			g.kinds[kind] = r
+		}
+		if !c.Hides(r.GroupVersionResource) {
+			g.versions[r.Version] = append(g.versions[r.Version], r)
 		}
 	}
-	return s
+	return g
 }
 
 // priorities of the built-in groups in discovery, the highest first. kubectl
@@ -174,26 +222,30 @@ func IsBuiltin(group string) bool {
 // customPriority is that of the groups of CustomResourceDefinitions.
 const customPriority = 1000
 
-func groupsOf(rows []*api.Resource) []Group {
-	byName := map[string]*Group{}
-	for _, r := range rows {
-		g := byName[r.Group]
-		if g == nil {
-			g = &Group{Name: r.Group}
-			byName[r.Group] = g
-		}
-		if !slices.Contains(g.Versions, r.Version) {
-			g.Versions = append(g.Versions, r.Version)
-		}
+// listOf gives the groups in discovery's order. Upstream's discovery is a list of
+// APIServices: of two groups with the same priority that one is first, one of
+// whose versions has the least name as an APIService.
+func listOf(groups map[string]*group) []Group {
+	type entry struct {
+		Group
+		priority int
+		service  string
 	}
-	list := make([]Group, 0, len(byName))
-	for _, g := range byName {
-		slices.SortFunc(g.Versions, func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
-		list = append(list, *g)
+	all := make([]entry, 0, len(groups))
+	for name, g := range groups {
+		if len(g.versions) == 0 {
+			continue
+		}
+		versions := slices.SortedFunc(maps.Keys(g.versions), func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
+		all = append(all, entry{Group{Name: name, Versions: versions}, Priority(name), slices.Min(versions) + "." + name})
 	}
-	slices.SortFunc(list, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(Priority(b.Name), Priority(a.Name)), cmp.Compare(a.service(), b.service()))
+	slices.SortFunc(all, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.service, b.service))
 	})
+	list := make([]Group, len(all))
+	for i, e := range all {
+		list[i] = e.Group
+	}
 	return list
 }
 
@@ -204,8 +256,3 @@ func Priority(group string) int {
 	}
 	return customPriority
 }
-
-// service is the least name that one of the group's versions has as an
-// APIService. Upstream's discovery is a list of those: of two groups with the
-// same priority the one with the lesser name is first.
-func (g Group) service() string { return slices.Min(g.Versions) + "." + g.Name }

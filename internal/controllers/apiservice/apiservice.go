@@ -83,21 +83,34 @@ func (c *controller) ofService(namespace, name string) {
 }
 
 // register queues each group version that is served here, and those that have
-// an APIService, whenever what is served changes.
+// an APIService; then those of each group of which other versions are served.
 func (c *controller) register(ctx context.Context) {
 	if !controllers.WaitFor(ctx, c.apiServices) {
 		return
 	}
+	for _, key := range c.apiServices.GetStore().ListKeys() {
+		c.queue.Add(key)
+	}
+	var last map[string][]string
 	for {
 		changed := c.Catalogue.Changed()
+		now := map[string][]string{}
 		for _, g := range c.Catalogue.Groups() {
+			now[g.Name] = g.Versions
+			if slices.Equal(last[g.Name], g.Versions) {
+				delete(last, g.Name)
+				continue
+			}
 			for _, v := range g.Versions {
 				c.queue.Add(v + "." + g.Name)
 			}
 		}
-		for _, key := range c.apiServices.GetStore().ListKeys() {
-			c.queue.Add(key)
+		for name, versions := range last { // the group, or some of its versions, may have gone
+			for _, v := range versions {
+				c.queue.Add(v + "." + name)
+			}
 		}
+		last = now
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
@@ -44,9 +45,18 @@ type controller struct {
 	queue    controllers.Queue
 	informer cache.SharedIndexInformer
 
+	// named are the names that definitions had at their last sync; the one worker's.
+	named map[string]named
+
 	mu sync.Mutex
 	// served are the definitions whose rows are in the catalogue.
 	served map[string]served
+}
+
+// named are a definition's accepted names.
+type named struct {
+	uid   types.UID
+	names v1.CustomResourceDefinitionNames
 }
 
 // served is what a definition has put into the catalogue, and from what.
@@ -64,7 +74,13 @@ func Start(ctx context.Context, o Options) error {
 		Options:  o,
 		queue:    controllers.NewQueue("crd", o.Clock),
 		informer: o.Informers.InformerFor(&v1.CustomResourceDefinition{}, nil),
+		named:    map[string]named{},
 		served:   map[string]served{},
+	}
+	if err := c.informer.AddIndexers(cache.Indexers{byGroup: func(o any) ([]string, error) {
+		return []string{o.(*v1.CustomResourceDefinition).Spec.Group}, nil
+	}}); err != nil {
+		return err
 	}
 	controllers.Handle(c.informer, func(d *v1.CustomResourceDefinition) { c.queue.Add(d.Name) }, nil, func(d *v1.CustomResourceDefinition) {
 		c.queue.Add(d.Name)
@@ -76,8 +92,15 @@ func Start(ctx context.Context, o Options) error {
 	return nil
 }
 
-func (c *controller) all() []*v1.CustomResourceDefinition {
-	objs := c.informer.GetStore().List()
+// byGroup is the index of definitions by their API group.
+const byGroup = "group"
+
+// of gives the definitions of an API group.
+func (c *controller) of(group string) []*v1.CustomResourceDefinition {
+	objs, err := c.informer.GetIndexer().ByIndex(byGroup, group)
+	if err != nil {
+		panic(err) // there is no such index
+	}
 	out := make([]*v1.CustomResourceDefinition, len(objs))
 	for i, o := range objs {
 		out[i] = o.(*v1.CustomResourceDefinition)
@@ -87,11 +110,27 @@ func (c *controller) all() []*v1.CustomResourceDefinition {
 
 // others queues the other definitions of d's group that lack a name.
 func (c *controller) others(d *v1.CustomResourceDefinition) {
-	for _, o := range c.all() {
-		if o.Spec.Group == d.Spec.Group && o.Name != d.Name && !apihelpers.IsCRDConditionTrue(o, v1.NamesAccepted) {
+	for _, o := range c.of(d.Spec.Group) {
+		if o.Name != d.Name && !apihelpers.IsCRDConditionTrue(o, v1.NamesAccepted) {
 			c.queue.Add(o.Name)
 		}
 	}
+}
+
+// given are the names that the other definitions of d's group have: by their
+// status, or by what this controller has written last and does not see yet.
+func (c *controller) given(d *v1.CustomResourceDefinition) map[string]v1.CustomResourceDefinitionNames {
+	names := map[string]v1.CustomResourceDefinitionNames{}
+	for _, o := range c.of(d.Spec.Group) {
+		if o.Name == d.Name {
+			continue
+		}
+		names[o.Name] = o.Status.AcceptedNames
+		if last, ok := c.named[o.Name]; ok && last.uid == o.UID {
+			names[o.Name] = last.names
+		}
+	}
+	return names
 }
 
 func (c *controller) sync(ctx context.Context, name string) error {
@@ -100,6 +139,7 @@ func (c *controller) sync(ctx context.Context, name string) error {
 		return err
 	}
 	if !exists {
+		delete(c.named, name)
 		c.withdraw(name)
 		return nil
 	}
@@ -130,10 +170,12 @@ func (c *controller) sync(ctx context.Context, name string) error {
 			return nil // it has changed, and comes again
 		}
 		if err == nil {
+			c.named[name] = named{next.UID, next.Status.AcceptedNames}
 			c.others(next)
 		}
 		return err
 	}
+	c.named[name] = named{next.UID, next.Status.AcceptedNames}
 	if d.DeletionTimestamp != nil && apihelpers.CRDHasFinalizer(d, v1.CustomResourceCleanupFinalizer) {
 		return c.finalize(ctx, d)
 	}
@@ -147,7 +189,7 @@ func (c *controller) set(d *v1.CustomResourceDefinition, t v1.CustomResourceDefi
 
 // name settles the definition's names.
 func (c *controller) name(d *v1.CustomResourceDefinition) {
-	names, reason, message := accept(d, takenBy(c.all(), d.Spec.Group, d.Name))
+	names, reason, message := accept(d, takenBy(c.given(d)))
 	d.Status.AcceptedNames = names
 	if reason != "" {
 		c.set(d, v1.NamesAccepted, v1.ConditionFalse, reason, message)

@@ -11,14 +11,10 @@ import (
 // taken are the names that the definitions of a group have been given.
 type taken struct{ resources, kinds map[string]bool }
 
-// takenBy collects the names of all definitions of the group but the one called except.
-func takenBy(all []*v1.CustomResourceDefinition, group, except string) taken {
+// takenBy collects the names that definitions have.
+func takenBy(given map[string]v1.CustomResourceDefinitionNames) taken {
 	t := taken{map[string]bool{}, map[string]bool{}}
-	for _, c := range all {
-		if c.Spec.Group != group || c.Name == except {
-			continue
-		}
-		n := c.Status.AcceptedNames
+	for _, n := range given {
 		for _, r := range append([]string{n.Plural, n.Singular}, n.ShortNames...) {
 			t.resources[r] = true
 		}
