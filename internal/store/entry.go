@@ -53,3 +53,12 @@ func (e *Entry) Encoded(enc Encoding, encode func(runtime.Object) ([]byte, error
 	e.encoded[enc].Store(&b)
 	return b, nil
 }
+
+// Forget drops the wire forms. They are made anew if they are asked for.
+func (e *Entry) Forget() {
+	for i := range e.encoded {
+		if e.encoded[i].Load() != nil {
+			e.encoded[i].Store(nil)
+		}
+	}
+}

@@ -20,6 +20,10 @@ type history struct {
 
 func (h *history) at(i int) *store.Event { return h.events[(h.head+i)&(len(h.events)-1)] }
 
+// encodedFor is for how many changes what was replaced keeps its wire forms: only
+// watchers that are further behind, and lists of the past, have to make them anew.
+const encodedFor = 1024
+
 func (h *history) add(ev *store.Event, now int64) {
 	if h.n == len(h.events) {
 		size := max(64, 2*len(h.events))
@@ -33,6 +37,15 @@ func (h *history) add(ev *store.Event, now int64) {
 	j := (h.head + h.n) & (len(h.events) - 1)
 	h.events[j], h.times[j] = ev, now
 	h.n++
+	if h.n > encodedFor {
+		old := h.at(h.n - 1 - encodedFor)
+		if old.Prev != nil {
+			old.Prev.Forget()
+		}
+		if old.Type == store.Delete {
+			old.Entry.Forget()
+		}
+	}
 }
 
 func (h *history) drop() {

@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"keelson.dev/keelson/internal/store"
 )
@@ -186,5 +187,44 @@ func TestLongHistory(t *testing.T) {
 	}
 	if _, err := s.List(cancelled, "/registry/pods/", store.ListOptions{Revision: 2}); !errors.Is(err, context.Canceled) {
 		t.Errorf("at revision 2, for nobody: %v", err)
+	}
+}
+
+// TestForgottenForms: what was replaced a while ago holds no wire forms, what is
+// live does.
+func TestForgottenForms(t *testing.T) {
+	s := New(Options{})
+	made := 0
+	encode := func(e *store.Entry) {
+		t.Helper()
+		if _, err := e.Encoded(store.JSON, func(runtime.Object) ([]byte, error) { made++; return []byte("{}"), nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, live := entry("a", 2), entry("b", 3)
+	second := entry("a", 4)
+	gone := entry("a", 5)
+	encode(first)
+	encode(live)
+	s.Apply([]*store.Event{{Type: store.Put, Entry: first, Revision: 2}, {Type: store.Put, Entry: live, Revision: 3},
+		{Type: store.Put, Entry: second, Prev: first, Revision: 4}, {Type: store.Delete, Entry: gone, Prev: second, Revision: 5}})
+	encode(second)
+	encode(gone)
+	for rev := int64(6); rev < 6+encodedFor; rev++ {
+		if rev <= 4+encodedFor {
+			if encode(first); made != 4 {
+				t.Fatalf("at %d the form of what was replaced at 4 has gone", rev-1)
+			}
+		}
+		s.Apply([]*store.Event{{Type: store.Put, Entry: entry("c", rev), Revision: rev}})
+	}
+	encode(live)
+	if made != 4 {
+		t.Error("the form of what is live has gone")
+	}
+	for i, e := range []*store.Entry{first, second, gone} {
+		if encode(e); made != 5+i {
+			t.Errorf("%s at %d still has its form", e.Key, e.ModRevision)
+		}
 	}
 }
