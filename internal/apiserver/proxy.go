@@ -119,6 +119,14 @@ func (r *call) podLog() error {
 	if opts.SinceSeconds != nil && opts.SinceTime != nil {
 		errs = append(errs, field.Forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
 	}
+	if s := opts.Stream; s != nil {
+		if all := []string{v1.LogStreamAll, v1.LogStreamStderr, v1.LogStreamStdout}; !slices.Contains(all, *s) {
+			errs = append(errs, field.NotSupported(field.NewPath("stream"), *s, all))
+		}
+		if *s != v1.LogStreamAll && opts.TailLines != nil {
+			errs = append(errs, field.Forbidden(field.NewPath(""), "`tailLines` and specific `stream` are mutually exclusive for now"))
+		}
+	}
 	if len(errs) > 0 {
 		return apierrors.NewInvalid(v1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), r.info.Name, errs)
 	}

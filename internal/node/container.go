@@ -232,11 +232,12 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contain
 		Labels:     map[string]string{labelPodName: pod.Name, labelPodNamespace: pod.Namespace, labelPodUID: string(pod.UID), labelContainerName: c.Name},
 		Annotations: map[string]string{annHash: containerHash(c), annRestartCount: strconv.Itoa(int(count)), annTermPath: c.TerminationMessagePath,
 			annTermPolicy: string(c.TerminationMessagePolicy), annPodGrace: strconv.FormatInt(gracePeriod(pod), 10)},
-		LogPath:   logPath(c.Name, count),
-		Stdin:     c.Stdin,
-		StdinOnce: c.StdinOnce,
-		Tty:       c.TTY,
-		Linux:     &runtimeapi.LinuxContainerConfig{Resources: w.linuxResources(pod, c), SecurityContext: sec},
+		LogPath:    logPath(c.Name, count),
+		Stdin:      c.Stdin,
+		StdinOnce:  c.StdinOnce,
+		Tty:        c.TTY,
+		Linux:      &runtimeapi.LinuxContainerConfig{Resources: w.linuxResources(pod, c), SecurityContext: sec},
+		StopSignal: stopSignal(c),
 	}
 	if len(cfg.Command) == 0 {
 		cfg.Command = nil

@@ -195,6 +195,9 @@ func (w *worker) containerStatus(pod *v1.Pod, c *v1.Container, obs *observed, cr
 	if n := cur.GetImage().GetUserSpecifiedImage(); n != "" {
 		cs.Image = n
 	}
+	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
+		cs.StopSignal = signalOf(cur.StopSignal)
+	}
 	cs.AllocatedResources = c.Resources.Requests.DeepCopy()
 	got := c.Resources
 	if r, ok := w.given.Actuated[cur.Id]; ok && cur.State == runtimeapi.ContainerState_CONTAINER_RUNNING {

@@ -2,7 +2,9 @@ package podspec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -211,8 +213,24 @@ func (c *checker) validateStopSignal(s *v1.Signal, at *field.Path) field.ErrorLi
 	case c.spec.OS.Name == v1.Windows:
 		return among(*s, []v1.Signal{v1.SIGKILL, v1.SIGTERM}, at, "lifecycle", "stopSignal")
 	}
-	return nil
+	return among(*s, linuxSignals(), at, "lifecycle", "stopSignal")
 }
+
+// linuxSignals are the ones with names, and the real-time ones, counted from
+// either end.
+var linuxSignals = sync.OnceValue(func() []v1.Signal {
+	all := []v1.Signal{v1.SIGABRT, v1.SIGALRM, v1.SIGBUS, v1.SIGCHLD, v1.SIGCLD, v1.SIGCONT, v1.SIGFPE, v1.SIGHUP, v1.SIGILL, v1.SIGINT, v1.SIGIO, v1.SIGIOT,
+		v1.SIGKILL, v1.SIGPIPE, v1.SIGPOLL, v1.SIGPROF, v1.SIGPWR, v1.SIGQUIT, v1.SIGSEGV, v1.SIGSTKFLT, v1.SIGSTOP, v1.SIGSYS, v1.SIGTERM, v1.SIGTRAP, v1.SIGTSTP,
+		v1.SIGTTIN, v1.SIGTTOU, v1.SIGURG, v1.SIGUSR1, v1.SIGUSR2, v1.SIGVTALRM, v1.SIGWINCH, v1.SIGXCPU, v1.SIGXFSZ, v1.SIGRTMIN, v1.SIGRTMAX}
+	for i := 1; i <= 15; i++ {
+		all = append(all, v1.Signal(fmt.Sprintf("%s+%d", v1.SIGRTMIN, i)))
+	}
+	for i := 1; i <= 14; i++ {
+		all = append(all, v1.Signal(fmt.Sprintf("%s-%d", v1.SIGRTMAX, i)))
+	}
+	slices.Sort(all)
+	return all
+})
 
 // validateRestart checks when a container is started anew by itself.
 func validateRestart(k *v1.Container, at *field.Path) (errs field.ErrorList) {

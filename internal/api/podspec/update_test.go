@@ -53,6 +53,8 @@ func TestContainers(t *testing.T) {
 		{"containers: [{name: c, image: i, lifecycle: {stopSignal: SIGTERM}}]", []string{"spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"}},
 		{"{os: {name: windows}, containers: [{name: c, image: i, lifecycle: {stopSignal: SIGHUP}}]}", []string{
 			`spec.containers[0].lifecycle.stopSignal: Unsupported value: "SIGHUP": supported values: "SIGKILL", "SIGTERM"`}},
+		{"{os: {name: linux}, containers: [{name: c, image: i, lifecycle: {stopSignal: SIGRTMIN+15}}, {name: d, image: i, lifecycle: {stopSignal: SIGODD}}]}", []string{
+			`spec.containers[1].lifecycle.stopSignal: Unsupported value: "SIGODD": supported values: "SIGABRT", `}},
 		{"containers: [{name: c, image: i, restartPolicyRules: [{action: Restart}]}]", []string{"spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used"}},
 		{"containers: [{name: c, image: i, restartPolicy: Odd, restartPolicyRules: [{action: Stop}, {action: Restart, exitCodes: {operator: Is, values: [1]}}]}]", []string{
 			`spec.containers[0].restartPolicy: Unsupported value: "Odd": supported values: "Always", "Never", "OnFailure"`,
