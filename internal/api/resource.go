@@ -67,6 +67,8 @@ type Resource struct {
 	// Cells gives one object's table cells, in the order of Columns. now
 	// serves the ages.
 	Cells func(obj runtime.Object, now time.Time) []any
+	// RowConditions, if set, gives the conditions of an object's row in the table.
+	RowConditions func(obj runtime.Object) []metav1.TableRowCondition
 
 	// Status is the strategy of the status subresource, nil if there is none.
 	Status *UpdateStrategy

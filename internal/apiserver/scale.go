@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
 )
 
 // scaleRow describes the wire form of the scale subresource.
@@ -25,6 +27,16 @@ var scaleRow = &api.Resource{
 	Kind:                 "Scale",
 	Namespaced:           true,
 	New:                  func() runtime.Object { return &autoscalingv1.Scale{} },
+	Columns: []metav1.TableColumnDefinition{
+		{Name: "Name", Type: "string", Description: objectMetaDoc["name"]},
+		{Name: "Desired", Type: "integer", Description: autoscalingv1.ScaleSpec{}.SwaggerDoc()["replicas"]},
+		{Name: "Available", Type: "integer", Description: autoscalingv1.ScaleStatus{}.SwaggerDoc()["replicas"]},
+		{Name: "Age", Type: "string", Description: objectMetaDoc["creationTimestamp"]},
+	},
+	Cells: func(obj runtime.Object, now time.Time) []any {
+		s := obj.(*autoscalingv1.Scale)
+		return []any{s.Name, int64(s.Spec.Replicas), int64(s.Status.Replicas), row.Created(s, now)}
+	},
 }
 
 // scale serves the scale subresource.

@@ -53,6 +53,9 @@ func (r *call) table(objs []runtime.Object, m metav1.ListMeta) (*metav1.Table, e
 		tr := metav1.TableRow{}
 		if r.row.Cells != nil {
 			tr.Cells = r.row.Cells(o, now)
+			if r.row.RowConditions != nil {
+				tr.Conditions = r.row.RowConditions(o)
+			}
 		} else {
 			acc, err := meta.Accessor(o)
 			if err != nil {

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -287,7 +288,7 @@ func events() *api.Resource {
 	doc := v1.Event{}.SwaggerDoc()
 	r.Columns = []metav1.TableColumnDefinition{row.String("Last Seen", doc["lastTimestamp"]), row.String("Type", doc["type"]), row.String("Reason", doc["reason"]),
 		row.String("Object", doc["involvedObject"]), row.Wide("Subobject", v1.ObjectReference{}.SwaggerDoc()["fieldPath"]), row.Wide("Source", doc["source"]),
-		row.String("Message", doc["message"]), row.Wide("First Seen", doc["firstTimestamp"]), row.Wide("Count", doc["count"]), row.Wide("Name", "")}
+		row.String("Message", doc["message"]), row.Wide("First Seen", doc["firstTimestamp"]), row.Wide("Count", doc["count"]), row.Wide("Name", metav1.ObjectMeta{}.SwaggerDoc()["name"])}
 	r.Columns[9].Format = "name"
 	return row.New(r, row.Kind[*v1.Event]{
 		TTL:      func(*v1.Event) time.Duration { return time.Hour },
@@ -316,25 +317,15 @@ func eventCells(e *v1.Event, now time.Time) []any {
 	if e.LastTimestamp.IsZero() {
 		last = first
 	}
-	if e.Series != nil {
-		last = fmt.Sprintf("%s (x%d over %s)", row.Since(e.Series.LastObservedTime.Time, now), e.Series.Count, first)
-	} else if e.Count > 1 {
-		last = fmt.Sprintf("%s (x%d over %s)", last, e.Count, first)
-	}
 	count := int64(e.Count)
 	if e.Series != nil {
-		count = int64(e.Series.Count)
+		last, count = row.Since(e.Series.LastObservedTime.Time, now), int64(e.Series.Count)
 	} else if count == 0 {
 		count = 1
 	}
-	source := e.Source.Component
-	if source == "" {
-		source = e.ReportingController
-	}
-	if host := e.Source.Host; host != "" {
-		source += ", " + host
-	} else if e.ReportingInstance != "" && e.Source.Component == "" {
-		source += ", " + e.ReportingInstance
+	source := cmp.Or(e.Source.Component, e.ReportingController)
+	if instance := cmp.Or(e.Source.Host, e.ReportingInstance); instance != "" {
+		source += ", " + instance
 	}
 	target := strings.ToLower(e.InvolvedObject.Kind)
 	if e.InvolvedObject.Name != "" {

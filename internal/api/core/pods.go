@@ -23,6 +23,7 @@ func pods() *api.Resource {
 	r.ValidateName = apivalidation.NameIsDNSSubdomain
 	r.DeleteReturnsObject = true
 	r.Columns = podColumns()
+	r.RowConditions = podRowConditions
 	r.GracePeriod = func(obj runtime.Object, wanted *int64) int64 { return podGracePeriod(obj.(*v1.Pod), wanted) }
 	r.FieldLabels = []string{"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
 		"spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"}
