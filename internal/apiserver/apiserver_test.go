@@ -99,7 +99,7 @@ func TestBadInput(t *testing.T) {
 		{"stale update", "PUT", configMaps + "/taken", `{"metadata":{"name":"taken","resourceVersion":"1"}}`, nil, 409, "Conflict", "the object has been modified; please apply your changes to the latest version and try again"},
 		{"wrong name", "PUT", configMaps + "/taken", `{"metadata":{"name":"other"}}`, nil, 400, "BadRequest", "the name of the object (other) does not match the name on the URL (taken)"},
 		{"label selector", "GET", configMaps + "?labelSelector=a+b+c", "", nil, 400, "BadRequest", "unable to parse requirement"},
-		{"field selector", "GET", configMaps + "?fieldSelector=data.x%3Dy", "", nil, 400, "BadRequest", "field label not supported: data.x"},
+		{"field selector", "GET", configMaps + "?fieldSelector=data.x%3Dy", "", nil, 400, "BadRequest", `"data.x" is not a known field selector: only "metadata.name", "metadata.namespace"`},
 		{"continue", "GET", configMaps + "?continue=xyz", "", nil, 400, "BadRequest", "continue key is not valid"},
 		{"revision of the future", "GET", configMaps + "?resourceVersion=999999999", "", nil, 504, "Timeout", "Too large resource version"},
 		{"dry run", "POST", configMaps + "?dryRun=Some", `{"metadata":{"name":"x"}}`, nil, 422, "Invalid", "dryRun"},

@@ -13,6 +13,7 @@ import (
 	apidiscovery "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/discovery"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
@@ -80,7 +81,7 @@ func (r *call) serveDiscovery(parts []string) (bool, error) {
 		l := &metav1.APIResourceList{GroupVersion: gv.String(), APIResources: []metav1.APIResource{}}
 		l.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"})
 		for _, row := range r.s.Catalogue.RowsOf(gv) {
-			l.APIResources = append(l.APIResources, apiResources(row)...)
+			l.APIResources = append(l.APIResources, apiResources(r.s.Catalogue, row)...)
 		}
 		if len(l.APIResources) == 0 {
 			return false, nil
@@ -164,10 +165,11 @@ func apiGroup(name string, versions []string) *metav1.APIGroup {
 var updateVerbs = []string{"get", "patch", "update"}
 
 // apiResources gives the resource and its subresources in discovery's form.
-func apiResources(row *api.Resource) []metav1.APIResource {
+func apiResources(rows *catalogue.Catalogue, row *api.Resource) []metav1.APIResource {
 	out := []metav1.APIResource{{
 		Name: row.Resource, SingularName: row.Singular, Namespaced: row.Namespaced, Kind: row.Kind,
 		Verbs: row.ServedVerbs(), ShortNames: row.ShortNames, Categories: row.Categories,
+		StorageVersionHash: storageVersionHash(rows, row),
 	}}
 	for _, sub := range subresources(row) {
 		kind := sub.Kind
@@ -179,6 +181,21 @@ func apiResources(row *api.Resource) []metav1.APIResource {
 		})
 	}
 	return out
+}
+
+// storageVersionHash tells clients whether the version has changed that a resource
+// is stored in; it is empty for what is not stored.
+func storageVersionHash(rows *catalogue.Catalogue, row *api.Resource) string {
+	if row.NotStored {
+		return ""
+	}
+	if row.Hub != nil {
+		hub := row.Hub.Resource
+		if row = rows.Lookup(hub.Group, hub.Version, hub.Resource); row == nil {
+			return ""
+		}
+	}
+	return discovery.StorageVersionHash(row.Group, row.Version, row.Kind)
 }
 
 func subresources(row *api.Resource) []api.Subresource {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	stdjson "encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -120,8 +122,8 @@ func (r *call) listOptions() (*metainternal.ListOptions, *selection, error) {
 	}
 	for _, req := range sel.field.Requirements() {
 		if !selectable(r.row, req.Field) {
-			return nil, nil, badRequest("Unable to find %q that match label selector %q, field selector %q: field label not supported: %s",
-				r.row.GroupVersionResource.String(), sel.label.String(), sel.field.String(), req.Field)
+			return nil, nil, badRequest("Unable to find %q that match label selector %q, field selector %q: %s",
+				r.row.GroupVersionResource.String(), sel.label.String(), sel.field.String(), notSelectable(r.row, req.Field))
 		}
 	}
 	if ns, ok := sel.field.RequiresExactMatch("metadata.namespace"); ok && r.row.Namespaced && r.info.Namespace == "" && ns != "" {
@@ -136,8 +138,25 @@ func (r *call) listOptions() (*metainternal.ListOptions, *selection, error) {
 	return opts, sel, nil
 }
 
+// plainFields says whether the row is of a built-in kind that is selected by name and
+// namespace only, be it without one.
+func plainFields(row *api.Resource) bool {
+	return len(row.FieldLabels) == 0 && catalogue.IsBuiltin(row.Group)
+}
+
+// notSelectable says in upstream's words that label does not select.
+func notSelectable(row *api.Resource, label string) string {
+	switch {
+	case plainFields(row):
+		return fmt.Sprintf("%q is not a known field selector: only %q, %q", label, "metadata.name", "metadata.namespace")
+	case row.Group == "batch" && row.Kind == "Job":
+		return fmt.Sprintf("field label %q not supported for batchv1.Job", label)
+	}
+	return "field label not supported: " + label
+}
+
 func selectable(row *api.Resource, label string) bool {
-	if label == "metadata.name" || label == "metadata.namespace" && row.Namespaced {
+	if label == "metadata.name" || label == "metadata.namespace" && (row.Namespaced || plainFields(row)) {
 		return true
 	}
 	for _, l := range row.FieldLabels {

@@ -22,6 +22,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"keelson.dev/keelson/internal/store"
 )
 
 // Tokens issues service accounts' tokens.
@@ -293,6 +295,11 @@ func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) error {
 // componentStatuses are those of the parts that upstream reports.
 func (r *call) componentStatuses() error {
 	all := []runtime.Object{}
+	get := r.info.Verb == "get"
+	_, sel, err := r.listOptions()
+	if err != nil && !get {
+		return err
+	}
 	for _, name := range []string{"controller-manager", "etcd-0", "scheduler"} {
 		c := v1.ComponentCondition{Type: v1.ComponentHealthy, Status: v1.ConditionTrue, Message: "ok"}
 		if name == "etcd-0" {
@@ -301,13 +308,15 @@ func (r *call) componentStatuses() error {
 			}
 		}
 		cs := &v1.ComponentStatus{ObjectMeta: metav1.ObjectMeta{Name: name}, Conditions: []v1.ComponentCondition{c}}
-		if r.info.Name == name {
+		switch {
+		case get && r.info.Name == name:
 			return r.writeObject(http.StatusOK, cs)
+		case !get && (sel.trivial || sel.matches(&store.Entry{Object: cs})):
+			all = append(all, cs)
 		}
-		all = append(all, cs)
 	}
 	switch {
-	case r.info.Name != "":
+	case get:
 		return apierrors.NewNotFound(r.groupResource(), r.info.Name)
 	case r.info.Verb != "list":
 		return r.methodNotSupported()

@@ -25,6 +25,7 @@ func base(resource, kind, singular string, one, list func() runtime.Object, colu
 		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
 		Kind:                 kind,
 		Singular:             singular,
+		Categories:           []string{"api-extensions"},
 		New:                  one,
 		NewList:              list,
 		StoragePrefix:        resource,

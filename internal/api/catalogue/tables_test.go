@@ -7,7 +7,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/yaml"
@@ -225,7 +224,7 @@ func TestTables(t *testing.T) {
 		if r.Default != nil {
 			r.Default(obj)
 		}
-		if got := cellsOf(r.Cells(obj.(runtime.Object), now)); got != c.cells {
+		if got := cellsOf(r.Cells(obj, now)); got != c.cells {
 			t.Errorf("%s %s\n has %s\nwant %s", c.kind, c.object, got, c.cells)
 		}
 	}
