@@ -2,7 +2,9 @@ package serving
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -14,19 +16,21 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
+func tellProto(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }
+
 // listen serves s on loopback as the API server does, with less patience.
-func listen(t *testing.T, s *Selection) *http.Server {
+func listen(t *testing.T, s *Selection, h http.HandlerFunc) *http.Server {
 	t.Helper()
 	certs := httptest.NewTLSServer(nil) // for its certificate
 	defer certs.Close()
-	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) })
 	srv, err := s.NewServer(h, &tls.Config{Certificates: certs.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}, log.New(io.Discard, "", 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.ReadHeaderTimeout, srv.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond
+	srv.ReadHeaderTimeout, srv.IdleTimeout, srv.HTTP2.WriteByteTimeout = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +69,7 @@ func dial(t *testing.T, srv *http.Server, proto string) net.Conn {
 // ends their connections, and nothing of them stays. (Where HTTP/2 was agreed on and
 // nothing comes net/http itself waits for ten seconds.)
 func TestSlowClients(t *testing.T) {
-	srv := listen(t, &Selection{})
+	srv := listen(t, &Selection{}, tellProto)
 	before := runtime.NumGoroutine()
 	var conns []net.Conn
 	for range 10 {
@@ -99,7 +103,7 @@ func TestSlowClients(t *testing.T) {
 }
 
 func TestHeaderLimit(t *testing.T) {
-	srv := listen(t, &Selection{})
+	srv := listen(t, &Selection{}, tellProto)
 	for _, proto := range []string{"http/1.1", "h2"} {
 		for _, c := range []struct {
 			size int
@@ -130,7 +134,7 @@ func TestHeaderLimit(t *testing.T) {
 // TestStreams reads what the server says that a client may have at once.
 func TestStreams(t *testing.T) {
 	for _, c := range []struct{ given, want int }{{0, 100}, {7, 7}} {
-		srv := listen(t, &Selection{MaxStreams: c.given})
+		srv := listen(t, &Selection{MaxStreams: c.given}, tellProto)
 		conn := dial(t, srv, "h2")
 		if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 			t.Fatal(err)
@@ -150,5 +154,41 @@ func TestStreams(t *testing.T) {
 		if n, ok := settings.Value(http2.SettingMaxConcurrentStreams); !ok || int(n) != c.want {
 			t.Errorf("%d streams, want %d", n, c.want)
 		}
+	}
+}
+
+// TestDeafClient has a client over HTTP/2 that lets the server send as much as it
+// likes and reads nothing: the server gives up.
+func TestDeafClient(t *testing.T) {
+	ended := make(chan error, 1)
+	srv := listen(t, &Selection{}, func(w http.ResponseWriter, _ *http.Request) {
+		block := make([]byte, 64<<10)
+		for {
+			if _, err := w.Write(block); err != nil {
+				ended <- err
+				return
+			}
+		}
+	})
+	conn := dial(t, srv, "h2")
+	var headers bytes.Buffer
+	enc := hpack.NewEncoder(&headers)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "a"}, {":path", "/"}} {
+		if err := enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		t.Fatal(err)
+	}
+	f := http2.NewFramer(conn, nil)
+	if err := errors.Join(f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1}), f.WriteWindowUpdate(0, 1<<30),
+		f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: headers.Bytes(), EndHeaders: true, EndStream: true})); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the server still waits for a client that reads nothing")
 	}
 }
