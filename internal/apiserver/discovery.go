@@ -24,8 +24,14 @@ import (
 type discoveryCache struct {
 	mu         sync.Mutex
 	generation [2]uint64
-	aggregated map[bool]*apidiscovery.APIGroupDiscoveryList // by whether it is the core group
-	etag       map[bool]string
+	aggregated map[bool]*aggregatedDiscovery // by whether it is the core group
+}
+
+// aggregatedDiscovery is a list of groups, and its JSON.
+type aggregatedDiscovery struct {
+	list *apidiscovery.APIGroupDiscoveryList
+	json []byte
+	etag string
 }
 
 var aggregatedKinds = map[schema.GroupVersionKind]bool{
@@ -219,27 +225,26 @@ func subresources(row *api.Resource) []api.Subresource {
 }
 
 func (r *call) writeAggregated(a accepted, core bool) error {
-	list, etag := r.s.aggregated(core)
+	d, err := r.s.aggregated(core)
+	if err != nil {
+		return err
+	}
 	h := r.w.Header()
-	h.Set("ETag", etag)
+	h.Set("ETag", d.etag)
 	h.Set("Vary", "Accept")
-	if r.req.Header.Get("If-None-Match") == etag {
+	if r.req.Header.Get("If-None-Match") == d.etag {
 		r.code = http.StatusNotModified
 		r.w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
 	contentType := a.mediaType + ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 	if a.mediaType == typeJSON {
-		b, err := stdjson.Marshal(list)
-		if err != nil {
-			return err
-		}
-		return r.write(http.StatusOK, contentType, b, []byte{'\n'})
+		return r.write(http.StatusOK, contentType, d.json, []byte{'\n'})
 	}
 	w := &typedWriter{ResponseWriter: r.w, contentType: contentType}
 	c := *r
 	c.w = w
-	err := c.writeAs(http.StatusOK, a, list)
+	err = c.writeAs(http.StatusOK, a, d.list)
 	r.code = c.code
 	return err
 }
@@ -255,15 +260,15 @@ func (w *typedWriter) WriteHeader(code int) {
 	w.ResponseWriter.WriteHeader(code)
 }
 
-func (s *Server) aggregated(core bool) (*apidiscovery.APIGroupDiscoveryList, string) {
+func (s *Server) aggregated(core bool) (*aggregatedDiscovery, error) {
 	d := &s.discovery
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if gen := s.generation(); d.aggregated == nil || d.generation != gen {
-		d.generation, d.aggregated, d.etag = gen, map[bool]*apidiscovery.APIGroupDiscoveryList{}, map[bool]string{}
+		d.generation, d.aggregated = gen, map[bool]*aggregatedDiscovery{}
 	}
 	if l := d.aggregated[core]; l != nil {
-		return l, d.etag[core]
+		return l, nil
 	}
 	l := &apidiscovery.APIGroupDiscoveryList{Items: []apidiscovery.APIGroupDiscovery{}}
 	l.SetGroupVersionKind(apidiscovery.SchemeGroupVersion.WithKind("APIGroupDiscoveryList"))
@@ -288,10 +293,12 @@ func (s *Server) aggregated(core bool) (*apidiscovery.APIGroupDiscoveryList, str
 		}
 		l.Items = append(l.Items, item)
 	}
-	b, _ := stdjson.Marshal(l)
-	d.aggregated[core] = l
-	d.etag[core] = fmt.Sprintf("\"%X\"", sha512.Sum512(b))
-	return l, d.etag[core]
+	b, err := stdjson.Marshal(l)
+	if err != nil {
+		return nil, err
+	}
+	d.aggregated[core] = &aggregatedDiscovery{l, b, fmt.Sprintf("\"%X\"", sha512.Sum512(b))}
+	return d.aggregated[core], nil
 }
 
 func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {

@@ -15,7 +15,11 @@ import (
 // TestOpenAPIDocuments: a new definition changes its own group version's document
 // and no other's, and clients that keep documents are told of exactly that.
 func TestOpenAPIDocuments(t *testing.T) {
-	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, NoDrain: true})
+	o := Options{DataDir: t.TempDir(), NoScheduler: true, NoDrain: true}
+	c, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	get := func(path string, header ...string) *httptest.ResponseRecorder {
 		req := httptest.NewRequest("GET", path, nil)
 		for i := 0; i < len(header); i += 2 {
@@ -25,14 +29,17 @@ func TestOpenAPIDocuments(t *testing.T) {
 		c.Server.ServeHTTP(w, req.WithContext(apiserver.WithUser(req.Context(), Admin)))
 		return w
 	}
+	served := func(n int) {
+		for get(fmt.Sprintf("/apis/group%d.example.com/v1/things%d", n%100, n)).Code != http.StatusOK {
+			time.Sleep(time.Millisecond)
+		}
+	}
 	define := func(n int) {
 		t.Helper()
 		if r := ask(c, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition(n)); r.Code != http.StatusCreated {
 			t.Fatal(r.Body)
 		}
-		for get(fmt.Sprintf("/apis/group%d.example.com/v1/things%d", n%100, n)).Code != http.StatusOK {
-			time.Sleep(time.Millisecond)
-		}
+		served(n)
 	}
 	index := func() map[string]string {
 		t.Helper()
@@ -48,8 +55,9 @@ func TestOpenAPIDocuments(t *testing.T) {
 		}
 		return urls
 	}
-	define(1)
-	define(2)
+	for _, n := range []int{1, 502, 402, 302, 202, 2} {
+		define(n)
+	}
 	old := index()
 	define(102) // of the group of the second
 	now := index()
@@ -96,6 +104,19 @@ func TestOpenAPIDocuments(t *testing.T) {
 	}
 	if url, ok := index()["apis/group1.example.com/v1"]; ok {
 		t.Errorf("the index still has %s", url)
+	}
+	// Another server, or this one after a restart, knows the document by the same hash.
+	if err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	c = boot(t, o)
+	for _, n := range []int{502, 402, 302, 202, 102, 2} {
+		served(n)
+	}
+	for path, url := range index() {
+		if now[path] != url {
+			t.Errorf("after a restart %s is at %s, was at %s", path, url, now[path])
+		}
 	}
 }
 
