@@ -67,7 +67,7 @@ func (r *call) delete() error {
 	if !gone || r.row.DeleteReturnsObject {
 		return r.writeEntry(http.StatusOK, e)
 	}
-	acc, err := meta.Accessor(e.Object)
+	acc, err := meta.Accessor(e.Object())
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (r *call) end(ns, name string, opts *metav1.DeleteOptions) (*store.Entry, b
 }
 
 func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
-	old, err := versioned(r.row, e.Object)
+	old, err := versioned(r.row, e.Object())
 	if err != nil {
 		return nil, false, err
 	}
@@ -168,7 +168,7 @@ func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry
 	}
 	ne, err := r.s.Store.Update(r.ctx(), e.Key, e.ModRevision, stored, r.ttl(obj))
 	if err == nil {
-		r.recorded(Write{Verb: "delete", Object: ne.Object, Old: e.Object})
+		r.recorded(Write{Verb: "delete", Object: ne.Object(), Old: e.Object()})
 	}
 	return ne, false, err
 }
@@ -270,7 +270,7 @@ func (r *call) deleteCollection() error {
 		return r.storeError(err, "")
 	}
 	for _, e := range res.Entries {
-		acc, err := meta.Accessor(e.Object)
+		acc, err := meta.Accessor(e.Object())
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func item(row *api.Resource, e *store.Entry, enc store.Encoding) ([]byte, error)
 		encode = marshalProtobuf
 	}
 	if row.Hub != nil {
-		obj, err := row.Hub.FromHub(e.Object)
+		obj, err := row.Hub.FromHub(e.Object())
 		if err != nil {
 			return nil, err
 		}
@@ -84,7 +84,7 @@ func single(row *api.Resource, e *store.Entry, enc store.Encoding) ([]byte, erro
 	if enc == store.Protobuf {
 		return store.Envelope(row.GVK(), b)
 	}
-	if _, ok := e.Object.(*unstructured.Unstructured); ok {
+	if e.Custom() {
 		return b, nil
 	}
 	return withKind(row.GVK(), b)
@@ -124,7 +124,7 @@ func (r *call) writeEntry(code int, e *store.Entry) error {
 			}
 		}
 	}
-	obj, err := versioned(r.row, e.Object)
+	obj, err := versioned(r.row, e.Object())
 	if err != nil {
 		return err
 	}
@@ -301,7 +301,7 @@ func (r *call) writeList(a accepted, entries []*store.Entry, m metav1.ListMeta) 
 	}
 	objs := make([]runtime.Object, len(entries))
 	for i, e := range entries {
-		obj, err := versioned(r.row, e.Object)
+		obj, err := versioned(r.row, e.Object())
 		if err != nil {
 			return err
 		}

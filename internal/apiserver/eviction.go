@@ -81,7 +81,7 @@ func (r *call) evictOnce(del *metav1.DeleteOptions, dryRun bool) (again bool, _ 
 	if err != nil {
 		return false, err
 	}
-	pod := e.Object.(*v1.Pod)
+	pod := e.Object().(*v1.Pod)
 	given := del.Preconditions != nil && del.Preconditions.ResourceVersion != nil
 	// guarded: the pod may be deleted only as it has been found.
 	ended := pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed || pod.DeletionTimestamp != nil
@@ -162,7 +162,7 @@ func (r *call) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _ er
 		if e == nil || err != nil {
 			return false, "", err
 		}
-		pdb := e.Object.(*policyv1.PodDisruptionBudget)
+		pdb := e.Object().(*policyv1.PodDisruptionBudget)
 		if !podReady(pod) {
 			if p := pdb.Spec.UnhealthyPodEvictionPolicy; p != nil && *p == policyv1.AlwaysAllow ||
 				pdb.Status.CurrentHealthy >= pdb.Status.DesiredHealthy && pdb.Status.DesiredHealthy > 0 {
@@ -208,7 +208,7 @@ func (r *call) budget(pod *v1.Pod, row *api.Resource) (*store.Entry, error) {
 	}
 	var found *store.Entry
 	for _, e := range res.Entries {
-		sel, err := metav1.LabelSelectorAsSelector(e.Object.(*policyv1.PodDisruptionBudget).Spec.Selector)
+		sel, err := metav1.LabelSelectorAsSelector(e.Object().(*policyv1.PodDisruptionBudget).Spec.Selector)
 		if err != nil || sel.Empty() || !sel.Matches(labels.Set(pod.Labels)) {
 			continue
 		}

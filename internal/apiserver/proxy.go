@@ -57,7 +57,7 @@ func (r *call) node(name string) (*url.URL, http.RoundTripper, error) {
 	if r.s.Nodes == nil {
 		return nil, nil, apierrors.NewServiceUnavailable("this server has no way to the nodes")
 	}
-	return r.s.Nodes.Node(r.ctx(), e.Object.(*v1.Node))
+	return r.s.Nodes.Node(r.ctx(), e.Object().(*v1.Node))
 }
 
 func (r *call) pod() (*v1.Pod, error) {
@@ -65,7 +65,7 @@ func (r *call) pod() (*v1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.Object.(*v1.Pod), nil
+	return e.Object().(*v1.Pod), nil
 }
 
 // container checks or picks the container that a request is about.
@@ -449,7 +449,7 @@ func (r *call) serviceProxy() error {
 	if err != nil {
 		return err
 	}
-	svc := e.Object.(*v1.Service)
+	svc := e.Object().(*v1.Service)
 	portName := ""
 	found := false
 	for _, p := range svc.Spec.Ports {
@@ -467,7 +467,7 @@ func (r *call) serviceProxy() error {
 		return r.storeError(err, "")
 	}
 	for _, se := range res.Entries {
-		slice := se.Object.(*discoveryv1.EndpointSlice)
+		slice := se.Object().(*discoveryv1.EndpointSlice)
 		if slice.Labels[discoveryv1.LabelServiceName] != svc.Name {
 			continue
 		}

@@ -181,7 +181,7 @@ func (s *selection) matches(e *store.Entry) bool {
 			return false
 		}
 	}
-	acc, err := meta.Accessor(e.Object)
+	acc, err := meta.Accessor(e.Object())
 	if err != nil {
 		return false
 	}
@@ -193,7 +193,7 @@ func (s *selection) matches(e *store.Entry) bool {
 	}
 	var set fields.Set
 	if s.row.Fields != nil {
-		obj, err := versioned(s.row, e.Object)
+		obj, err := versioned(s.row, e.Object())
 		if err != nil {
 			return false
 		}

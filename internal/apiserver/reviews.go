@@ -61,7 +61,7 @@ func (r *call) token() error {
 		return err
 	}
 	tr := obj.(*authenticationv1.TokenRequest)
-	sa := e.Object.(*v1.ServiceAccount)
+	sa := e.Object().(*v1.ServiceAccount)
 	if tr.Name != "" && tr.Name != sa.Name {
 		return badRequest("name in URL does not match name in TokenRequest object")
 	}

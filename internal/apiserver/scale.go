@@ -49,7 +49,7 @@ func (r *call) scale() error {
 		if err != nil {
 			return err
 		}
-		s, err := r.scaleOf(e.Object)
+		s, err := r.scaleOf(e.Object())
 		if err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (r *call) scale() error {
 	if err != nil {
 		return err
 	}
-	s, err := r.scaleOf(e.Object)
+	s, err := r.scaleOf(e.Object())
 	if err != nil {
 		return err
 	}

@@ -284,9 +284,9 @@ func (st *stream) event(ev *store.Event) error {
 		return st.send(watch.Deleted, ev.Entry)
 	case was:
 		// Out of the selection: the client gets what it knew, at this revision.
-		obj := shallow(ev.Prev.Object)
+		obj := shallow(ev.Prev.Object())
 		setResourceVersion(obj, ev.Revision)
-		return st.send(watch.Deleted, &store.Entry{Key: ev.Prev.Key, ModRevision: ev.Revision, Object: obj})
+		return st.send(watch.Deleted, store.NewEntry(ev.Prev.Key, ev.Prev.CreateRevision, ev.Revision, store.Value{Object: obj, Form: ev.Prev.Form}))
 	}
 	return nil
 }
@@ -294,13 +294,13 @@ func (st *stream) event(ev *store.Event) error {
 func (st *stream) send(t watch.EventType, e *store.Entry) error {
 	st.seen.Inc()
 	if err := st.encode(t, e); err != nil {
-		return fmt.Errorf("unable to encode watch object %T: %w", e.Object, err)
+		return fmt.Errorf("unable to encode watch object %T: %w", e.Object(), err)
 	}
 	return nil
 }
 
 func (st *stream) encode(t watch.EventType, e *store.Entry) error {
-	if st.form.as.Empty() && (st.form.mediaType == typeJSON || !isUnstructuredEntry(e)) {
+	if st.form.as.Empty() && (st.form.mediaType == typeJSON || !e.Custom()) {
 		switch st.form.mediaType {
 		case typeJSON:
 			b, err := item(st.row, e, store.JSON)
@@ -310,7 +310,7 @@ func (st *stream) encode(t watch.EventType, e *store.Entry) error {
 			st.buf.WriteString(`{"type":"`)
 			st.buf.WriteString(string(t))
 			st.buf.WriteString(`","object":`)
-			if !isUnstructuredEntry(e) {
+			if !e.Custom() {
 				st.buf.WriteString(kindPrefix(st.row.GVK()))
 				b = b[1:]
 			}
@@ -325,7 +325,7 @@ func (st *stream) encode(t watch.EventType, e *store.Entry) error {
 			return st.frame(string(t), b)
 		}
 	}
-	obj, err := versioned(st.row, e.Object)
+	obj, err := versioned(st.row, e.Object())
 	if err != nil {
 		return err
 	}
@@ -348,11 +348,6 @@ func (st *stream) encode(t watch.EventType, e *store.Entry) error {
 		return st.object(t, p)
 	}
 	return st.object(t, withGVK(st.row.GVK(), obj))
-}
-
-func isUnstructuredEntry(e *store.Entry) bool {
-	_, ok := e.Object.(*unstructured.Unstructured)
-	return ok
 }
 
 // object sends an event with an object whose kind is set.

@@ -199,7 +199,7 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 		return nil, r.storeError(err, acc.GetName())
 	}
 	committed = true
-	r.recorded(Write{Verb: "create", Object: e.Object})
+	r.recorded(Write{Verb: "create", Object: e.Object()})
 	return e, nil
 }
 
@@ -232,7 +232,7 @@ func (r *call) unstored(obj runtime.Object) (*store.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store.Entry{Object: stored}, nil
+	return store.Unstored(stored), nil
 }
 
 func (r *call) recorded(w Write) {
@@ -388,7 +388,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 		ne, err := r.insert(obj, w)
 		return ne, true, apierrors.IsAlreadyExists(err), err
 	}
-	old, err := versioned(r.row, e.Object)
+	old, err := versioned(r.row, e.Object())
 	if err != nil {
 		return nil, false, false, err
 	}
@@ -488,7 +488,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 		return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
 	}
 	committed = true
-	r.recorded(Write{Verb: w.verb, Object: ne.Object, Old: e.Object})
+	r.recorded(Write{Verb: w.verb, Object: ne.Object(), Old: e.Object()})
 	return ne, false, false, nil
 }
 
@@ -523,7 +523,7 @@ func (r *call) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) 
 	if res := r.s.Reservations[r.groupResource()]; res != nil {
 		res.Release(old)
 	}
-	r.recorded(Write{Verb: "delete", Object: d.Object, Old: e.Object})
+	r.recorded(Write{Verb: "delete", Object: d.Object(), Old: e.Object()})
 	return d, nil
 }
 

@@ -223,7 +223,7 @@ func (c *Cluster) WaitNode(ctx context.Context, name string) error {
 			}
 			why := "it has not registered"
 			if e != nil {
-				for _, cond := range e.Object.(*v1.Node).Status.Conditions {
+				for _, cond := range e.Object().(*v1.Node).Status.Conditions {
 					if cond.Type == v1.NodeReady {
 						if cond.Status == v1.ConditionTrue {
 							return nil

@@ -105,7 +105,7 @@ func (c *Cluster) listServices(ctx context.Context) ([]*v1.Service, error) {
 	}
 	out := make([]*v1.Service, len(res.Entries))
 	for i, e := range res.Entries {
-		out[i] = e.Object.(*v1.Service)
+		out[i] = e.Object().(*v1.Service)
 	}
 	return out, nil
 }

@@ -171,7 +171,7 @@ func (c *Cluster) seed(row *api.Resource, obj runtime.Object) error {
 // refresh adds to a stored role what the policy has and it lacks.
 func (c *Cluster) refresh(e *store.Entry, want runtime.Object) error {
 	if want, ok := want.(*v1.ConfigMap); ok {
-		old := e.Object.(*v1.ConfigMap)
+		old := e.Object().(*v1.ConfigMap)
 		if maps.Equal(old.Data, want.Data) {
 			return nil
 		}
@@ -180,12 +180,12 @@ func (c *Cluster) refresh(e *store.Entry, want runtime.Object) error {
 		_, err := c.Store.Update(c.ctx, e.Key, e.ModRevision, next, 0)
 		return err
 	}
-	acc, err := meta.Accessor(e.Object)
+	acc, err := meta.Accessor(e.Object())
 	if err != nil || acc.GetAnnotations()[authz.AutoUpdate] != "true" {
 		return err
 	}
 	var next runtime.Object
-	switch old := e.Object.(type) {
+	switch old := e.Object().(type) {
 	case *rbacv1.ClusterRole:
 		if old.AggregationRule != nil || covered(old.Rules, want.(*rbacv1.ClusterRole).Rules) {
 			return nil

@@ -36,7 +36,7 @@ func lookupIn[T any](ctx context.Context, l *live, group, resource, namespace, n
 	if e == nil {
 		return none, apierrors.NewNotFound(row.GroupVersionResource.GroupResource(), name)
 	}
-	return e.Object.(T), nil
+	return e.Object().(T), nil
 }
 
 // Namespace reads a namespace.
@@ -67,7 +67,7 @@ func (l *live) PodsOf(ctx context.Context, node string) ([]*v1.Pod, error) {
 	}
 	out := make([]*v1.Pod, len(res.Entries))
 	for i, e := range res.Entries {
-		out[i] = e.Object.(*v1.Pod)
+		out[i] = e.Object().(*v1.Pod)
 	}
 	return out, nil
 }

@@ -89,7 +89,7 @@ func (c *Cluster) serveTrace(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, fmt.Sprintf("%s %q not found", row.GroupVersionResource.GroupResource(), q.Get("name")), http.StatusNotFound)
 			return
 		}
-		acc, err := meta.Accessor(e.Object)
+		acc, err := meta.Accessor(e.Object())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return

@@ -29,13 +29,14 @@ type protoUnmarshaler interface{ Unmarshal([]byte) error }
 // Form implements Codec: there is one.
 func (c codec) Form(string) int64 { return 0 }
 
-// Encode implements Codec.
-func (c codec) Encode(_ string, obj runtime.Object) ([]byte, int64, error) {
-	value, err := c.encode(obj)
-	return value, 0, err
-}
+// Seal implements Codec: it is what it is.
+func (c codec) Seal(_ string, plain []byte) ([]byte, int64, error) { return plain, 0, nil }
 
-func (c codec) encode(obj runtime.Object) ([]byte, error) {
+// Open implements Codec.
+func (c codec) Open(_ string, value []byte) ([]byte, int64, error) { return value, 0, nil }
+
+// Encode implements Codec.
+func (c codec) Encode(obj runtime.Object) ([]byte, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		return objectjson.Marshal(u.Object)
 	}
@@ -70,24 +71,10 @@ func Envelope(gvk schema.GroupVersionKind, raw []byte) ([]byte, error) {
 }
 
 // Decode implements Codec.
-func (c codec) Decode(_ string, data []byte) (runtime.Object, int64, error) {
-	obj, err := c.decode(data)
-	return obj, 0, err
-}
-
-func (c codec) decode(data []byte) (runtime.Object, error) {
+func (c codec) Decode(data []byte) (runtime.Object, error) {
 	raw, ok := bytes.CutPrefix(data, protobufPrefix)
 	if !ok {
-		u := &unstructured.Unstructured{}
-		if m, ok := objectjson.Decode(data); ok {
-			objectjson.ShareManagedFields(m)
-			u.Object = m
-			return u, nil
-		}
-		if err := u.UnmarshalJSON(data); err != nil {
-			return nil, err
-		}
-		return u, nil
+		return decodeJSON(data)
 	}
 	var env runtime.Unknown
 	if err := env.Unmarshal(raw); err != nil {
@@ -106,4 +93,15 @@ func (c codec) decode(data []byte) (runtime.Object, error) {
 		return nil, err
 	}
 	return obj, nil
+}
+
+// decodeJSON reads a custom resource's object.
+func decodeJSON(data []byte) (*unstructured.Unstructured, error) {
+	u := &unstructured.Unstructured{}
+	if m, ok := objectjson.Decode(data); ok {
+		objectjson.ShareManagedFields(m)
+		u.Object = m
+		return u, nil
+	}
+	return u, u.UnmarshalJSON(data)
 }

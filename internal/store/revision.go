@@ -18,5 +18,7 @@ func SetRevision(obj runtime.Object, revision int64) {
 		m.SetResourceVersion("")
 		return
 	}
-	m.SetResourceVersion(strconv.FormatInt(revision, 10))
+	if v := strconv.FormatInt(revision, 10); m.GetResourceVersion() != v { // else somebody may read it now
+		m.SetResourceVersion(v)
+	}
 }

@@ -150,11 +150,15 @@ type Watcher interface {
 // Codec turns objects into durable bytes and back. Encode leaves out the
 // resourceVersion, as upstream does in etcd.
 type Codec interface {
-	// Encode gives the value that is stored at key, and its form.
-	Encode(key string, obj runtime.Object) (value []byte, form int64, err error)
+	Encode(obj runtime.Object) (plain []byte, err error)
 	// Decode is the reverse.
-	Decode(key string, value []byte) (obj runtime.Object, form int64, err error)
-	// Form is that of what Encode makes now: an entry of another one is written
+	Decode(plain []byte) (runtime.Object, error)
+	// Seal gives the value that is stored at key for the bytes of Encode, and its
+	// form.
+	Seal(key string, plain []byte) (value []byte, form int64, err error)
+	// Open is the reverse.
+	Open(key string, value []byte) (plain []byte, form int64, err error)
+	// Form is that of what Seal makes now: an entry of another one is written
 	// anew when it can be, though its object does not change.
 	Form(key string) int64
 }

@@ -124,7 +124,7 @@ func (q *resourceQuota) quotas(ctx context.Context, namespace string) ([]*store.
 func objectsOf(entries []*store.Entry) []v1.ResourceQuota {
 	out := make([]v1.ResourceQuota, len(entries))
 	for i, e := range entries {
-		out[i] = *e.Object.(*v1.ResourceQuota)
+		out[i] = *e.Object().(*v1.ResourceQuota)
 	}
 	return out
 }

@@ -240,7 +240,7 @@ func (l *listWatch) ListWithContext(ctx context.Context, _ metav1.ListOptions) (
 	list := &metainternal.List{Items: make([]runtime.Object, len(res.Entries))}
 	list.ResourceVersion = strconv.FormatInt(res.Revision, 10)
 	for i, e := range res.Entries {
-		list.Items[i] = l.shown(e.Object)
+		list.Items[i] = l.shown(e.Object())
 	}
 	return list, nil
 }
@@ -311,7 +311,7 @@ func (w *watcher) run(ctx context.Context) {
 				case ev.Prev == nil:
 					t = watch.Added
 				}
-				if !send(watch.Event{Type: t, Object: w.shown(ev.Entry.Object)}) {
+				if !send(watch.Event{Type: t, Object: w.shown(ev.Entry.Object())}) {
 					return
 				}
 			}

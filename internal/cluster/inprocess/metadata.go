@@ -65,7 +65,7 @@ func (m *metadataOf) List(ctx context.Context, o metav1.ListOptions) (*metav1.Pa
 	l := &metav1.PartialObjectMetadataList{Items: make([]metav1.PartialObjectMetadata, len(res.Entries))}
 	l.ResourceVersion = strconv.FormatInt(res.Revision, 10)
 	for i, e := range res.Entries {
-		l.Items[i] = *partial(e.Object).(*metav1.PartialObjectMetadata)
+		l.Items[i] = *partial(e.Object()).(*metav1.PartialObjectMetadata)
 	}
 	return l, nil
 }

@@ -65,7 +65,7 @@ func load(ctx context.Context, s *Store, acked func(w, n int, rev int64)) {
 			}
 			n := 0
 			if e != nil {
-				n, _ = numberOf(e.Object.(*v1.Pod))
+				n, _ = numberOf(e.Object().(*v1.Pod))
 			}
 			for ctx.Err() == nil {
 				n++
@@ -119,7 +119,7 @@ func verify(t *testing.T, s *Store, acked *[crashWriters]ack) {
 			}
 			continue
 		}
-		n, err := numberOf(e.Object.(*v1.Pod))
+		n, err := numberOf(e.Object().(*v1.Pod))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -188,7 +188,7 @@ func TestKilledProcess(t *testing.T) {
 		for w := range acked {
 			if acked[w].n == 0 { // died before its first write: whatever is there stays
 				if e, _ := s.Get(t.Context(), storetest.Key("w"+strconv.Itoa(w))); e != nil {
-					n, err := numberOf(e.Object.(*v1.Pod))
+					n, err := numberOf(e.Object().(*v1.Pod))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -238,7 +238,7 @@ func TestPowerLoss(t *testing.T) {
 				t.Fatal(err)
 			}
 			if at[w].n == 0 && e != nil {
-				if at[w].n, err = numberOf(e.Object.(*v1.Pod)); err != nil {
+				if at[w].n, err = numberOf(e.Object().(*v1.Pod)); err != nil {
 					t.Fatal(err)
 				}
 				at[w].rev = e.ModRevision

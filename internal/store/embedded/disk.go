@@ -247,7 +247,7 @@ func (d *disk) commit(ops []*op) (err error) {
 		last = o.entry
 		key := append(append(d.buf[:0], 'k'), o.key...)
 		d.buf = key
-		if o.object == nil {
+		if o.object.Object == nil {
 			if err := b.Delete(key, nil); err != nil {
 				return err
 			}

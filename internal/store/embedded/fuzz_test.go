@@ -131,8 +131,8 @@ func FuzzDamaged(f *testing.F) {
 			if e == nil {
 				continue // the end of the log may not have been synced
 			}
-			if p, ok := e.Object.(*v1.Pod); !ok || p.Name != name || p.Spec.NodeName != "n" {
-				t.Errorf("%s is %+v", e.Key, e.Object)
+			if p, ok := e.Object().(*v1.Pod); !ok || p.Name != name || p.Spec.NodeName != "n" {
+				t.Errorf("%s is %+v", e.Key, e.Object())
 			}
 		}
 		if n := s.Count("/"); n > 40 {

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/store"
@@ -20,9 +19,6 @@ type Options struct {
 	Codec store.Codec
 	// Indexers are kept up to date for List and Watch.
 	Indexers []store.Indexer
-	// SetRevision puts a revision into an object as its resourceVersion (""
-	// for 0); default is through metadata.
-	SetRevision func(obj runtime.Object, revision int64)
 	// Clock for times to live and the age of the history.
 	Clock clock.WithTicker
 	// HistoryLimit and HistoryAge are those of the state in memory.
@@ -59,9 +55,6 @@ func Open(opts Options) (*Store, error) {
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
-	if opts.SetRevision == nil {
-		opts.SetRevision = store.SetRevision
-	}
 	s := &Store{
 		State: memory.New(memory.Options{Indexers: opts.Indexers, Clock: opts.Clock, HistoryLimit: opts.HistoryLimit, HistoryAge: opts.HistoryAge}),
 		opts:  opts,
@@ -89,12 +82,11 @@ func Open(opts Options) (*Store, error) {
 func (s *Store) load() error {
 	var entries []*store.Entry
 	rev, err := s.disk.load(func(r record) error {
-		obj, form, err := s.opts.Codec.Decode(r.key, r.value)
+		e, err := store.Load(s.opts.Codec, r.key, r.create, r.mod, r.value)
 		if err != nil {
 			return fmt.Errorf("decoding the object at %s: %w", r.key, err)
 		}
-		s.opts.SetRevision(obj, r.mod)
-		entries = append(entries, &store.Entry{Key: r.key, CreateRevision: r.create, ModRevision: r.mod, Object: obj, Form: form})
+		entries = append(entries, e)
 		if r.expiry != 0 {
 			s.ttl.add(r.key, r.mod, time.Unix(0, r.expiry))
 		}

@@ -52,6 +52,10 @@ func TestReopen(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Create(ctx, storetest.Key("c"), storetest.Pod("c", ""), time.Millisecond)
+	const boat = "/registry/sea.example.com/boats/ns/d"
+	if _, err := s.Create(ctx, boat, storetest.Custom("d"), 0); err != nil {
+		t.Fatal(err)
+	}
 	rev := s.Revision()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -63,8 +67,13 @@ func TestReopen(t *testing.T) {
 	}
 	got, _ := s.Get(ctx, storetest.Key("a"))
 	if got == nil || got.ModRevision != a.ModRevision || got.CreateRevision != a.CreateRevision ||
-		got.Object.(*v1.Pod).ResourceVersion != strconv.FormatInt(a.ModRevision, 10) || got.Object.(*v1.Pod).Spec.NodeName != "n1" {
+		got.Object().(*v1.Pod).ResourceVersion != strconv.FormatInt(a.ModRevision, 10) || got.Object().(*v1.Pod).Spec.NodeName != "n1" {
 		t.Errorf("reopened: %+v", got)
+	}
+	if got, _ := s.Get(ctx, boat); got == nil {
+		t.Error("the custom resource is gone")
+	} else {
+		storetest.CheckCustom(t, got, "d")
 	}
 	if r, _ := s.List(ctx, "/registry/pods/", store.ListOptions{Index: "spec.nodeName", Value: "n1"}); len(r.Entries) != 1 {
 		t.Error("the index was not rebuilt")

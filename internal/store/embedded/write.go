@@ -16,10 +16,9 @@ import (
 type op struct {
 	key      string
 	create   bool
-	revision int64          // expected, unless create
-	object   runtime.Object // nil deletes
+	revision int64       // expected, unless create
+	object   store.Value // empty deletes
 	value    []byte
-	form     int64
 	expiry   time.Time // zero is never
 
 	entry *store.Entry
@@ -33,12 +32,12 @@ const maxBatch = 4096
 
 // Create implements store.Store.
 func (s *Store) Create(ctx context.Context, key string, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
-	return s.put(ctx, &op{key: key, create: true, object: obj}, ttl)
+	return s.put(ctx, &op{key: key, create: true, object: store.Value{Object: obj}}, ttl)
 }
 
 // Update implements store.Store.
 func (s *Store) Update(ctx context.Context, key string, revision int64, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
-	return s.put(ctx, &op{key: key, revision: revision, object: obj}, ttl)
+	return s.put(ctx, &op{key: key, revision: revision, object: store.Value{Object: obj}}, ttl)
 }
 
 // Delete implements store.Store.
@@ -51,11 +50,15 @@ func (s *Store) put(ctx context.Context, o *op, ttl time.Duration) (*store.Entry
 		o.expiry = s.opts.Clock.Now().Add(ttl)
 	}
 	if s.disk != nil {
-		s.opts.SetRevision(o.object, 0)
+		store.SetRevision(o.object.Object, 0)
 		var err error
-		if o.value, o.form, err = s.opts.Codec.Encode(o.key, o.object); err != nil {
+		if o.object.Plain, err = s.opts.Codec.Encode(o.object.Object); err != nil {
 			return nil, fmt.Errorf("encoding the object for %s: %w", o.key, err)
 		}
+		if o.value, o.object.Form, err = s.opts.Codec.Seal(o.key, o.object.Plain); err != nil {
+			return nil, fmt.Errorf("encoding the object for %s: %w", o.key, err)
+		}
+		o.object = o.object.Placed()
 	}
 	return s.commit(ctx, o)
 }
@@ -157,17 +160,17 @@ func (s *Store) order(ops []*op) []*op {
 		}
 		rev++
 		o.prev = prev
-		o.entry = &store.Entry{Key: o.key, CreateRevision: rev, ModRevision: rev, Object: o.object, Form: o.form}
+		created := rev
 		if prev != nil {
-			o.entry.CreateRevision = prev.CreateRevision
+			created = prev.CreateRevision
 		}
-		if o.object == nil {
-			o.entry.Object = prev.Object.DeepCopyObject()
+		if o.object.Object == nil {
+			o.entry = prev.Deleted(rev)
 			pending[o.key] = nil
 		} else {
+			o.entry = store.NewEntry(o.key, created, rev, o.object)
 			pending[o.key] = o.entry
 		}
-		s.opts.SetRevision(o.entry.Object, rev)
 		accepted = append(accepted, o)
 	}
 	return accepted
@@ -185,7 +188,7 @@ func (s *Store) apply(ops []*op) {
 	changes := make([]*store.Event, len(ops))
 	for i, o := range ops {
 		changes[i] = &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision}
-		if o.object == nil {
+		if o.object.Object == nil {
 			changes[i].Type = store.Delete
 		}
 	}

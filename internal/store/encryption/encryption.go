@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
@@ -80,12 +79,8 @@ func New(ctx context.Context, inner store.Codec, o Options) (*Codec, error) {
 // Form implements store.Codec.
 func (c *Codec) Form(string) int64 { return c.state.Load().form }
 
-// Encode implements store.Codec.
-func (c *Codec) Encode(key string, obj runtime.Object) ([]byte, int64, error) {
-	plain, _, err := c.Codec.Encode(key, obj)
-	if err != nil {
-		return nil, 0, err
-	}
+// Seal implements store.Codec.
+func (c *Codec) Seal(key string, plain []byte) ([]byte, int64, error) {
 	s := c.state.Load()
 	out, err := s.TransformerForResource(c.Resource(key)).TransformToStorage(context.Background(), plain, value.DefaultContext(key))
 	if err != nil {
@@ -97,19 +92,18 @@ func (c *Codec) Encode(key string, obj runtime.Object) ([]byte, int64, error) {
 // stale is the form of what is to be written anew.
 const stale = -1
 
-// Decode implements store.Codec.
-func (c *Codec) Decode(key string, data []byte) (runtime.Object, int64, error) {
+// Open implements store.Codec.
+func (c *Codec) Open(key string, data []byte) ([]byte, int64, error) {
 	s := c.state.Load()
 	plain, old, err := s.TransformerForResource(c.Resource(key)).TransformFromStorage(context.Background(), data, value.DefaultContext(key))
 	if err != nil {
 		return nil, 0, fmt.Errorf("decrypting, which needs the key that it was encrypted with among the providers of %s: %w", c.File, err)
 	}
-	obj, _, err := c.Codec.Decode(key, plain)
 	form := s.form
 	if old {
 		form = stale
 	}
-	return obj, form, err
+	return plain, form, nil
 }
 
 const checkTimeout = 10 * time.Second

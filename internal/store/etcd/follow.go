@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/store"
@@ -140,7 +139,7 @@ func (s *Store) apply(events []*clientv3.Event) {
 			if prev == nil {
 				continue
 			}
-			change.Type, change.Entry = store.Delete, deleted(prev, ev.Kv.ModRevision)
+			change.Type, change.Entry = store.Delete, prev.Deleted(ev.Kv.ModRevision)
 		}
 		changes = append(changes, change)
 	}
@@ -155,23 +154,22 @@ func (s *Store) apply(events []*clientv3.Event) {
 // entry decodes what etcd has at key. An object that cannot be decoded is left
 // where it is and is not part of the state.
 func (s *Store) entry(key string, kv *mvccpb.KeyValue) *store.Entry {
-	obj, form := s.writes.take(key, kv.Value, kv.ModRevision), s.opts.Codec.Form(key)
-	if obj == nil {
-		var err error
-		if obj, form, err = s.decode(key, kv.Value); err != nil {
-			klog.FromContext(s.ctx).Error(err, "Leaving out what cannot be decoded in etcd", "key", string(kv.Key), "revision", kv.ModRevision)
-			return nil
-		}
-		store.SetRevision(obj, kv.ModRevision)
+	if v := s.writes.take(key, kv.Value, kv.ModRevision); v.Object != nil {
+		return store.NewEntry(key, kv.CreateRevision, kv.ModRevision, v)
 	}
-	return &store.Entry{Key: key, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision, Object: obj, Form: form}
+	e, err := s.decode(key, kv)
+	if err != nil {
+		klog.FromContext(s.ctx).Error(err, "Leaving out what cannot be decoded in etcd", "key", string(kv.Key), "revision", kv.ModRevision)
+		return nil
+	}
+	return e
 }
 
-func (s *Store) decode(key string, value []byte) (obj runtime.Object, form int64, err error) {
+func (s *Store) decode(key string, kv *mvccpb.KeyValue) (e *store.Entry, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%v", p)
 		}
 	}()
-	return s.opts.Codec.Decode(key, value)
+	return store.Load(s.opts.Codec, key, kv.CreateRevision, kv.ModRevision, kv.Value)
 }

@@ -81,7 +81,7 @@ func TestUpstreamLayout(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
 	client := server.Client()
-	value, _, err := storetest.Codec().Encode("", storetest.Pod("theirs", "n1"))
+	value, err := storetest.Codec().Encode(storetest.Pod("theirs", "n1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestUpstreamLayout(t *testing.T) {
 		t.Errorf("%d objects, want 2", n)
 	}
 	e, err := s.Get(t.Context(), storetest.Key("theirs"))
-	if err != nil || e == nil || e.Object.(*v1.Pod).Spec.NodeName != "n1" || e.Object.(*v1.Pod).ResourceVersion != strconv.FormatInt(e.ModRevision, 10) {
+	if err != nil || e == nil || e.Object().(*v1.Pod).Spec.NodeName != "n1" || e.Object().(*v1.Pod).ResourceVersion != strconv.FormatInt(e.ModRevision, 10) {
 		t.Fatalf("upstream's pod: %+v, %v", e, err)
 	}
 	mine := put(t, s, "mine", "n2")
@@ -109,7 +109,7 @@ func TestUpstreamLayout(t *testing.T) {
 	if err != nil || len(got.Kvs) != 1 || !strings.HasPrefix(string(got.Kvs[0].Value), "k8s\x00") || got.Kvs[0].ModRevision != mine.ModRevision {
 		t.Fatalf("in etcd: %+v, %v", got, err)
 	}
-	if obj, _, err := storetest.Codec().Decode("", got.Kvs[0].Value); err != nil || obj.(*v1.Pod).ResourceVersion != "" || obj.(*v1.Pod).Spec.NodeName != "n2" {
+	if obj, err := storetest.Codec().Decode(got.Kvs[0].Value); err != nil || obj.(*v1.Pod).ResourceVersion != "" || obj.(*v1.Pod).Spec.NodeName != "n2" {
 		t.Errorf("stored: %+v, %v", obj, err)
 	}
 	// A write past the store is seen, and so is one that nobody can read.
@@ -124,7 +124,7 @@ func TestUpstreamLayout(t *testing.T) {
 		}
 	}
 	evs := next(t, w, 2)
-	if evs[0].Type != store.Put || evs[0].Entry.Object.(*v1.Pod).Spec.NodeName != "n1" || evs[1].Type != store.Delete {
+	if evs[0].Type != store.Put || evs[0].Entry.Object().(*v1.Pod).Spec.NodeName != "n1" || evs[1].Type != store.Delete {
 		t.Errorf("changes: %+v", evs)
 	}
 }
@@ -142,7 +142,7 @@ func TestServers(t *testing.T) {
 	for i := range 50 {
 		e := put(t, a, "p", strconv.Itoa(i))
 		got, err := b.Get(t.Context(), storetest.Key("p"))
-		if err != nil || got == nil || got.ModRevision != e.ModRevision || got.Object.(*v1.Pod).Spec.NodeName != strconv.Itoa(i) {
+		if err != nil || got == nil || got.ModRevision != e.ModRevision || got.Object().(*v1.Pod).Spec.NodeName != strconv.Itoa(i) {
 			t.Fatalf("the other server reads %+v (%v) after revision %d was acknowledged", got, err, e.ModRevision)
 		}
 		l, err := b.List(t.Context(), "/registry/", store.ListOptions{})
@@ -151,7 +151,7 @@ func TestServers(t *testing.T) {
 		}
 	}
 	for i, ev := range next(t, w, 50) {
-		if got := ev.Entry.Object.(*v1.Pod).Spec.NodeName; got != strconv.Itoa(i) {
+		if got := ev.Entry.Object().(*v1.Pod).Spec.NodeName; got != strconv.Itoa(i) {
 			t.Errorf("event %d: %s", i, got)
 		}
 	}
@@ -167,7 +167,7 @@ func TestServers(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					n, _ := strconv.Atoi(e.Object.(*v1.Pod).Spec.NodeName)
+					n, _ := strconv.Atoi(e.Object().(*v1.Pod).Spec.NodeName)
 					if _, err = s.Update(t.Context(), storetest.Key("n"), e.ModRevision, storetest.Pod("n", strconv.Itoa(n+1)), 0); err == nil {
 						break
 					}
@@ -181,7 +181,7 @@ func TestServers(t *testing.T) {
 	}
 	wg.Wait()
 	e, err := b.Get(t.Context(), storetest.Key("n"))
-	if err != nil || e.Object.(*v1.Pod).Spec.NodeName != "200" {
+	if err != nil || e.Object().(*v1.Pod).Spec.NodeName != "200" {
 		t.Errorf("counted to %v, %v", e, err)
 	}
 	if _, err := a.Delete(t.Context(), storetest.Key("n"), e.ModRevision-1); !errors.Is(err, store.ErrConflict) {
@@ -243,7 +243,7 @@ func TestResume(t *testing.T) {
 		t.Errorf("changes: %+v", evs)
 	}
 	l, err := b.List(t.Context(), "/registry/", store.ListOptions{Revision: first.ModRevision})
-	if err != nil || len(l.Entries) != 1 || l.Entries[0].Object.(*v1.Pod).Spec.NodeName != "n1" {
+	if err != nil || len(l.Entries) != 1 || l.Entries[0].Object().(*v1.Pod).Spec.NodeName != "n1" {
 		t.Errorf("list in the past: %+v, %v", l, err)
 	}
 }
@@ -267,7 +267,7 @@ func TestCutOff(t *testing.T) {
 	if _, err := client.Delete(t.Context(), "/registry/pods/ns/gone"); err != nil {
 		t.Fatal(err)
 	}
-	value, _, err := storetest.Codec().Encode("", storetest.Pod("new", "n2"))
+	value, err := storetest.Codec().Encode(storetest.Pod("new", "n2"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,7 +364,7 @@ func TestLeases(t *testing.T) {
 	}
 	evs := next(t, w, 10)
 	for _, ev := range evs {
-		if ev.Type != store.Delete || ev.Revision != evs[0].Revision || ev.Entry.Object.(*v1.Pod).ResourceVersion != strconv.FormatInt(ev.Revision, 10) {
+		if ev.Type != store.Delete || ev.Revision != evs[0].Revision || ev.Entry.Object().(*v1.Pod).ResourceVersion != strconv.FormatInt(ev.Revision, 10) {
 			t.Errorf("%+v", ev)
 		}
 	}

@@ -20,7 +20,7 @@ import (
 type write struct {
 	key    string
 	value  []byte
-	object runtime.Object
+	object store.Value
 	shown  bool
 }
 
@@ -30,7 +30,7 @@ type writes struct {
 	byKey map[string][]*write
 }
 
-func (w *writes) add(key string, value []byte, object runtime.Object) *write {
+func (w *writes) add(key string, value []byte, object store.Value) *write {
 	one := &write{key: key, value: value, object: object}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -58,9 +58,9 @@ func (w *writes) remove(one *write) {
 	}
 }
 
-// take gives the object that has value as its bytes, with its revision set; nil
-// if none on its way has.
-func (w *writes) take(key string, value []byte, revision int64) runtime.Object {
+// take gives the object that has value as its bytes, with its revision set; an
+// empty one if none on its way has.
+func (w *writes) take(key string, value []byte, revision int64) store.Value {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, one := range w.byKey[key] {
@@ -68,11 +68,11 @@ func (w *writes) take(key string, value []byte, revision int64) runtime.Object {
 			return one.at(revision)
 		}
 	}
-	return nil
+	return store.Value{}
 }
 
 // object is that of a write which was committed at revision.
-func (w *writes) object(one *write, revision int64) runtime.Object {
+func (w *writes) object(one *write, revision int64) store.Value {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if one.shown {
@@ -81,9 +81,9 @@ func (w *writes) object(one *write, revision int64) runtime.Object {
 	return one.at(revision)
 }
 
-func (one *write) at(revision int64) runtime.Object {
+func (one *write) at(revision int64) store.Value {
 	one.shown = true
-	store.SetRevision(one.object, revision)
+	store.SetRevision(one.object.Object, revision)
 	return one.object
 }
 
@@ -104,11 +104,16 @@ func (s *Store) Update(ctx context.Context, key string, revision int64, obj runt
 // put writes obj at key, which must be at revision; 0 is absent.
 func (s *Store) put(ctx context.Context, key string, revision int64, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
 	store.SetRevision(obj, 0)
-	value, form, err := s.opts.Codec.Encode(key, obj)
-	if err != nil {
+	v := store.Value{Object: obj}
+	var err error
+	if v.Plain, err = s.opts.Codec.Encode(obj); err != nil {
 		return nil, fmt.Errorf("encoding the object for %s: %w", key, err)
 	}
-	one := s.writes.add(key, value, obj)
+	var value []byte
+	if value, v.Form, err = s.opts.Codec.Seal(key, v.Plain); err != nil {
+		return nil, fmt.Errorf("encoding the object for %s: %w", key, err)
+	}
+	one := s.writes.add(key, value, v.Placed())
 	defer s.writes.remove(one)
 	var prev *store.Entry
 	if revision != 0 {
@@ -139,11 +144,11 @@ func (s *Store) put(ctx context.Context, key string, revision int64, obj runtime
 	if ev := s.shown(key, rev); ev != nil {
 		return ev.Entry, nil
 	}
-	e := &store.Entry{Key: key, CreateRevision: rev, ModRevision: rev, Object: s.writes.object(one, rev), Form: form}
+	created := rev
 	if prev != nil {
-		e.CreateRevision = prev.CreateRevision
+		created = prev.CreateRevision
 	}
-	return e, nil
+	return store.NewEntry(key, created, rev, s.writes.object(one, rev)), nil
 }
 
 // Delete implements store.Store.
@@ -165,14 +170,7 @@ func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.
 	if ev := s.shown(key, rev); ev != nil {
 		return ev.Entry, nil
 	}
-	return deleted(prev, rev), nil
-}
-
-// deleted is the last state of a key that was deleted at revision.
-func deleted(prev *store.Entry, revision int64) *store.Entry {
-	e := &store.Entry{Key: prev.Key, CreateRevision: prev.CreateRevision, ModRevision: revision, Object: prev.Object.DeepCopyObject()}
-	store.SetRevision(e.Object, revision)
-	return e
+	return prev.Deleted(rev), nil
 }
 
 // commit does op if key is at revision, and gives the revision of the change. A

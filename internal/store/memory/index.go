@@ -18,7 +18,7 @@ func (ix *index) value(e *store.Entry) (string, bool) {
 	if e == nil || !strings.HasPrefix(e.Key, ix.Prefix) {
 		return "", false
 	}
-	return ix.Value(e.Object)
+	return ix.Value(e.Object())
 }
 
 // change replaces old by e; either may be nil.

@@ -15,8 +15,7 @@ import (
 )
 
 func entry(name string, revision int64) *store.Entry {
-	return &store.Entry{Key: "/registry/pods/" + name, CreateRevision: revision, ModRevision: revision,
-		Object: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}}
+	return store.NewEntry("/registry/pods/"+name, revision, revision, store.Value{Object: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}})
 }
 
 // TestSharedRevision: a revision with many changes is not split between what a

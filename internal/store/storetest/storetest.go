@@ -4,8 +4,11 @@ package storetest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	goruntime "runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -13,6 +16,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 
@@ -62,6 +66,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"TimeToLive":     timeToLive,
 		"Concurrency":    concurrency,
 		"Reach":          reach,
+		"Custom":         custom,
 		"Close":          closing,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,13 +94,65 @@ func wantErr(t *testing.T, err, want error) {
 	}
 }
 
+// Custom makes a test object of a custom resource.
+func Custom(name string) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "sea.example.com/v1", "kind": "Boat",
+		"metadata": map[string]any{"name": name, "namespace": "ns", "uid": "u-" + name, "labels": map[string]any{"app": name}},
+		"spec":     map[string]any{"sails": int64(2), "length": 1.5, "crew": []any{"a", nil, true}},
+	}}
+}
+
+// CheckCustom checks that e is the test object of a custom resource, as it
+// was written at e's revision.
+func CheckCustom(t *testing.T, e *store.Entry, name string) {
+	t.Helper()
+	want := Custom(name)
+	want.SetResourceVersion(strconv.FormatInt(e.ModRevision, 10))
+	for range 2 { // the second time after nobody has had it for a while
+		if got := e.Object().(*unstructured.Unstructured); !reflect.DeepEqual(got, want) {
+			t.Errorf("the object is %v, want %v", got, want)
+		}
+		b, err := e.Encoded(store.JSON, func(o runtime.Object) ([]byte, error) {
+			return json.Marshal(o.(*unstructured.Unstructured).Object)
+		})
+		wantJSON, _ := json.Marshal(want.Object)
+		if err != nil || string(b) != string(wantJSON) {
+			t.Errorf("the JSON is %s, %v, want %s", b, err, wantJSON)
+		}
+		goruntime.GC()
+	}
+}
+
+func custom(t *testing.T, s store.Store) {
+	ctx := t.Context()
+	const key = "/registry/sea.example.com/boats/ns/a"
+	w := must(s.Watch("/registry/sea.example.com/", store.WatchOptions{}))(t)
+	defer w.Stop()
+	a := must(s.Create(ctx, key, Custom("a"), 0))(t)
+	CheckCustom(t, a, "a")
+	b := must(s.Update(ctx, key, a.ModRevision, Custom("a"), 0))(t)
+	CheckCustom(t, b, "a")
+	CheckCustom(t, a, "a")
+	CheckCustom(t, must(s.Get(ctx, key))(t), "a")
+	d := must(s.Delete(ctx, key, b.ModRevision))(t)
+	CheckCustom(t, d, "a")
+	CheckCustom(t, b, "a")
+	for seen := 0; seen < 3; {
+		for _, e := range must(w.Next(ctx))(t) {
+			CheckCustom(t, e.Entry, "a")
+			seen++
+		}
+	}
+}
+
 func preconditions(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	a := must(s.Create(ctx, Key("a"), Pod("a", ""), 0))(t)
 	if a.ModRevision != s.Revision() || a.CreateRevision != a.ModRevision {
 		t.Errorf("revisions of a creation: %d, %d; the store's is %d", a.CreateRevision, a.ModRevision, s.Revision())
 	}
-	if rv := a.Object.(*v1.Pod).ResourceVersion; rv != strconv.FormatInt(a.ModRevision, 10) {
+	if rv := a.Object().(*v1.Pod).ResourceVersion; rv != strconv.FormatInt(a.ModRevision, 10) {
 		t.Errorf("resourceVersion %q, want %d", rv, a.ModRevision)
 	}
 	_, err := s.Create(ctx, Key("a"), Pod("a", ""), 0)
@@ -113,10 +170,10 @@ func preconditions(t *testing.T, s store.Store) {
 	_, err = s.Delete(ctx, Key("a"), a.ModRevision)
 	wantErr(t, err, store.ErrConflict)
 	d := must(s.Delete(ctx, Key("a"), b.ModRevision))(t)
-	if p := d.Object.(*v1.Pod); p.ResourceVersion != strconv.FormatInt(d.ModRevision, 10) || d.ModRevision <= b.ModRevision || p.Spec.NodeName != "node" {
+	if p := d.Object().(*v1.Pod); p.ResourceVersion != strconv.FormatInt(d.ModRevision, 10) || d.ModRevision <= b.ModRevision || p.Spec.NodeName != "node" {
 		t.Errorf("deleted entry: %d, %+v", d.ModRevision, p)
 	}
-	if p := b.Object.(*v1.Pod); p.ResourceVersion != strconv.FormatInt(b.ModRevision, 10) {
+	if p := b.Object().(*v1.Pod); p.ResourceVersion != strconv.FormatInt(b.ModRevision, 10) {
 		t.Error("the deletion changed an older version")
 	}
 	if e := must(s.Get(ctx, Key("a")))(t); e != nil {
@@ -127,7 +184,7 @@ func preconditions(t *testing.T, s store.Store) {
 func names(es []*store.Entry) string {
 	out := ""
 	for _, e := range es {
-		p := e.Object.(*v1.Pod)
+		p := e.Object().(*v1.Pod)
 		out += p.Name + ":" + p.Spec.NodeName + " "
 	}
 	return out
@@ -367,7 +424,7 @@ func concurrency(t *testing.T, s store.Store) {
 						t.Error(err)
 						return
 					}
-					n, _ := strconv.Atoi(e.Object.(*v1.Pod).Spec.NodeName)
+					n, _ := strconv.Atoi(e.Object().(*v1.Pod).Spec.NodeName)
 					_, err = s.Update(t.Context(), Key("n"), e.ModRevision, Pod("n", strconv.Itoa(n+1)), 0)
 					if err == nil {
 						break
@@ -382,7 +439,7 @@ func concurrency(t *testing.T, s store.Store) {
 	}
 	wg.Wait()
 	e := must(s.Get(t.Context(), Key("n")))(t)
-	if got := e.Object.(*v1.Pod).Spec.NodeName; got != strconv.Itoa(writers*each) {
+	if got := e.Object().(*v1.Pod).Spec.NodeName; got != strconv.Itoa(writers*each) {
 		t.Errorf("counted to %s, want %d", got, writers*each)
 	}
 }
