@@ -11,19 +11,25 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	v1 "k8s.io/api/core/v1"
 
+	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/storetest"
 )
 
 // FuzzRecord reads records that nobody wrote: what is one says the same when it is
 // written again, and its value is an object or is not.
 func FuzzRecord(f *testing.F) {
-	value, _, err := storetest.Codec().Encode(storetest.Key("a"), storetest.Pod("a", "n"))
+	value, err := storetest.Codec().Encode(storetest.Pod("a", "n"))
 	if err != nil {
 		f.Fatal(err)
 	}
 	r := record{create: 5, mod: 1 << 40, expiry: -1}
 	f.Add(append(r.head(nil), value...))
 	f.Add([]byte{0, 0, 0, '{', '}'})
+	custom, err := storetest.Codec().Encode(storetest.Custom("a"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(r.head(nil), custom...))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := parseRecord("/registry/pods/ns/a", b)
@@ -34,12 +40,12 @@ func FuzzRecord(f *testing.F) {
 		if err != nil || again.create != r.create || again.mod != r.mod || again.expiry != r.expiry || !bytes.Equal(again.value, r.value) {
 			t.Errorf("%+v is read as %+v, %v", r, again, err)
 		}
-		obj, _, err := storetest.Codec().Decode(r.key, r.value)
+		e, err := store.Load(storetest.Codec(), r.key, r.create, r.mod, r.value)
 		if err != nil {
 			return
 		}
-		if _, _, err := storetest.Codec().Encode(r.key, obj); err != nil {
-			t.Errorf("%T was read and cannot be written: %v", obj, err)
+		if _, err := storetest.Codec().Encode(e.Object()); err != nil {
+			t.Errorf("%T was read and cannot be written: %v", e.Object(), err)
 		}
 	})
 }
