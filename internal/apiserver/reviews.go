@@ -311,7 +311,7 @@ func (r *call) componentStatuses() error {
 		switch {
 		case get && r.info.Name == name:
 			return r.writeObject(http.StatusOK, cs)
-		case !get && (sel.trivial || sel.matches(&store.Entry{Object: cs})):
+		case !get && (sel.trivial || sel.matches(store.Unstored(cs))):
 			all = append(all, cs)
 		}
 	}
