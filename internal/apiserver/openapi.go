@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"sort"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,8 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/catalogue"
 )
 
 // documenter describes Go types and rows in OpenAPI's terms.
@@ -431,5 +434,27 @@ func swaggerDoc(t reflect.Type) map[string]string {
 	if s, ok := reflect.New(t).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
 		return s.SwaggerDoc()
 	}
+	if m, ok := reflect.New(t).Interface().(interface{ OpenAPIModelName() string }); ok {
+		return generatedDocs()[m.OpenAPIModelName()]
+	}
 	return nil
 }
+
+// generatedDocs are the descriptions of types that do not describe themselves, in the
+// form of SwaggerDoc, from what their rows bring.
+var generatedDocs = sync.OnceValue(func() map[string]map[string]string {
+	out := map[string]map[string]string{}
+	for _, row := range catalogue.Builtin() {
+		if row.OpenAPI == nil {
+			continue
+		}
+		for name, d := range row.OpenAPI(func(name string) spec.Ref { return spec.MustCreateRef("#/definitions/" + name) }) {
+			docs := map[string]string{"": d.Schema.Description}
+			for field, p := range d.Schema.Properties {
+				docs[field] = p.Description
+			}
+			out[name] = docs
+		}
+	}
+	return out
+})

@@ -1,0 +1,65 @@
+package cluster
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestDescriptions: kubectl explain has something to say of every kind and every
+// field of it, down to the last.
+func TestDescriptions(t *testing.T) {
+	c := boot(t, Options{NoControllers: true, NoScheduler: true, NoDrain: true})
+	type property struct {
+		Description string
+		Type        string
+		Ref         string `json:"$ref"`
+	}
+	type definition struct {
+		Description string
+		Type        string
+		Properties  map[string]property
+		GVK         []struct{ Group, Version, Kind string } `json:"x-kubernetes-group-version-kind"`
+	}
+	described := map[string]bool{}
+	for _, g := range c.Catalogue.Groups() {
+		for _, v := range g.Versions {
+			path := "/openapi/v3/apis/" + g.Name + "/" + v
+			if g.Name == "" {
+				path = "/openapi/v3/api/" + v
+			}
+			w := ask(c, "GET", path, "")
+			if w.Code != http.StatusOK {
+				t.Fatalf("%s: %d %s", path, w.Code, w.Body)
+			}
+			var doc struct {
+				Components struct{ Schemas map[string]definition }
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
+				t.Fatal(err)
+			}
+			for name, d := range doc.Components.Schemas {
+				for _, gvk := range d.GVK {
+					described[gvk.Group+"/"+gvk.Version+" "+gvk.Kind] = d.Description != ""
+				}
+				for field, p := range d.Properties {
+					if p.Description == "" && !undescribed(name, field) {
+						t.Errorf("%s: %s has no description of %s", path, name, field)
+					}
+				}
+			}
+		}
+	}
+	for _, r := range c.Catalogue.Rows() {
+		if ok, found := described[r.Group+"/"+r.Version+" "+r.Kind]; !ok {
+			t.Errorf("%s is not described (in the document: %t)", r.GVK(), found)
+		}
+	}
+}
+
+// undescribed are the fields that upstream has no words for either: of the schemas in
+// definitions of custom resources, the metadata of one kind.
+func undescribed(name, field string) bool {
+	return strings.Contains(name, "JSONSchemaProps") || strings.HasSuffix(name, ".ExternalDocumentation") || strings.HasSuffix(name, ".meta.v1.GroupResource") || strings.Contains(name, "CertificateSigningRequest") && field == "metadata"
+}
