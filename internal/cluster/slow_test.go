@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"runtime"
 	"strconv"
 	"strings"
@@ -393,6 +394,9 @@ func TestRetryAfter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The server asks for the body when the handler reads it: from then on the request is in flight.
+	asked := make(chan struct{})
+	trace := &httptrace.ClientTrace{Got100Continue: func() { close(asked) }}
 	body, w := io.Pipe()
 	type answer struct {
 		code int
@@ -400,12 +404,13 @@ func TestRetryAfter(t *testing.T) {
 	}
 	inFlight := make(chan answer, 1)
 	go func() {
-		req, err := http.NewRequestWithContext(t.Context(), "POST", cfg.Host+configMaps, body)
+		req, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), "POST", cfg.Host+configMaps, body)
 		if err != nil {
 			inFlight <- answer{err: err}
 			return
 		}
 		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Expect", "100-continue")
 		resp, err := hc.Do(req)
 		if err != nil {
 			inFlight <- answer{err: err}
@@ -417,8 +422,10 @@ func TestRetryAfter(t *testing.T) {
 	if _, err := io.WriteString(w, `{"metadata":`); err != nil {
 		t.Fatal(err)
 	}
-	for gauge(t, c, "apiserver_current_inflight_requests", "mutating") == 0 {
-		time.Sleep(time.Millisecond)
+	select {
+	case <-asked:
+	case a := <-inFlight:
+		t.Fatalf("answered before it was whole: %d, %v", a.code, a.err)
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- c.Stop() }()

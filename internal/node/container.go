@@ -434,6 +434,8 @@ func (w *worker) valueFrom(ctx context.Context, pod *v1.Pod, c *v1.Container, f 
 			return "", false, nil
 		}
 		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", r.Key, pod.Namespace, r.Name)
+	case f.FileKeyRef != nil:
+		return w.fileValue(f.FileKeyRef)
 	}
 	return "", false, errors.New("this source of a variable's value is not known to this node")
 }

@@ -74,6 +74,9 @@ func hostPorts(ports []v1.ContainerPort) {
 
 // SetDefaultsPodSpec fills in the absent fields of a pod's spec.
 func SetDefaultsPodSpec(s *v1.PodSpec) {
+	// Fields of alpha features, which are off as by upstream's default, are dropped.
+	s.SchedulingGroup, s.EvictionResponders = nil, nil
+
 	// Two names of one field: the old one follows the new one.
 	if s.ServiceAccountName == "" {
 		s.ServiceAccountName = s.DeprecatedServiceAccount

@@ -105,9 +105,6 @@ func validateNames(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	if s.RuntimeClassName != nil {
 		errs = append(errs, conforms(*s.RuntimeClassName, validation.IsDNS1123Subdomain, at, "runtimeClassName")...)
 	}
-	if g := s.SchedulingGroup; g != nil && g.PodGroupName != nil {
-		errs = append(errs, conforms(*g.PodGroupName, validation.IsDNS1123Subdomain, at, "schedulingGroup", "podGroupName")...)
-	}
 	return append(errs, validateHostnameOverride(s, at)...)
 }
 

@@ -21,8 +21,9 @@ import (
 
 func tellProto(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }
 
-// listen serves s on loopback as the API server does, with less patience.
-func listen(t *testing.T, s *Selection, h http.HandlerFunc) *http.Server {
+// listen serves s on loopback as the API server does; with patience it has that
+// little of it, in place of its own.
+func listen(t *testing.T, s *Selection, patience time.Duration, h http.HandlerFunc) *http.Server {
 	t.Helper()
 	certs := httptest.NewTLSServer(nil) // for its certificate
 	defer certs.Close()
@@ -30,7 +31,9 @@ func listen(t *testing.T, s *Selection, h http.HandlerFunc) *http.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.ReadHeaderTimeout, srv.IdleTimeout, srv.HTTP2.WriteByteTimeout = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
+	if patience > 0 {
+		srv.ReadHeaderTimeout, srv.IdleTimeout, srv.HTTP2.WriteByteTimeout = patience, patience, patience
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +72,7 @@ func dial(t *testing.T, srv *http.Server, proto string) net.Conn {
 // ends their connections, and nothing of them stays. (Where HTTP/2 was agreed on and
 // nothing comes net/http itself waits for ten seconds.)
 func TestSlowClients(t *testing.T) {
-	srv := listen(t, &Selection{}, tellProto)
+	srv := listen(t, &Selection{}, 300*time.Millisecond, tellProto)
 	before := runtime.NumGoroutine()
 	var conns []net.Conn
 	for range 10 {
@@ -103,7 +106,7 @@ func TestSlowClients(t *testing.T) {
 }
 
 func TestHeaderLimit(t *testing.T) {
-	srv := listen(t, &Selection{}, tellProto)
+	srv := listen(t, &Selection{}, 0, tellProto)
 	for _, proto := range []string{"http/1.1", "h2"} {
 		for _, c := range []struct {
 			size int
@@ -134,7 +137,7 @@ func TestHeaderLimit(t *testing.T) {
 // TestStreams reads what the server says that a client may have at once.
 func TestStreams(t *testing.T) {
 	for _, c := range []struct{ given, want int }{{0, 100}, {7, 7}} {
-		srv := listen(t, &Selection{MaxStreams: c.given}, tellProto)
+		srv := listen(t, &Selection{MaxStreams: c.given}, 0, tellProto)
 		conn := dial(t, srv, "h2")
 		if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 			t.Fatal(err)
@@ -161,7 +164,7 @@ func TestStreams(t *testing.T) {
 // likes and reads nothing: the server gives up.
 func TestDeafClient(t *testing.T) {
 	ended := make(chan error, 1)
-	srv := listen(t, &Selection{}, func(w http.ResponseWriter, _ *http.Request) {
+	srv := listen(t, &Selection{}, 300*time.Millisecond, func(w http.ResponseWriter, _ *http.Request) {
 		block := make([]byte, 64<<10)
 		for {
 			if _, err := w.Write(block); err != nil {
