@@ -12,6 +12,7 @@ import (
 
 	apidiscovery "k8s.io/api/apidiscovery/v2"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/transport"
 	v1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
@@ -75,7 +76,8 @@ func (r *Registry) change(f func(map[schema.GroupVersion]*backend) bool) {
 	}
 }
 
-// Set has the registry know a, available as its condition says.
+// Set has the registry know a, available as its condition says; not if a later
+// one is known.
 func (r *Registry) Set(a *v1.APIService) {
 	gv := groupVersion(a)
 	if a.Spec.Service == nil {
@@ -85,6 +87,9 @@ func (r *Registry) Set(a *v1.APIService) {
 	r.change(func(m map[schema.GroupVersion]*backend) bool {
 		b := &backend{service: a, available: helper.IsAPIServiceConditionTrue(a, v1.Available)}
 		if old := m[gv]; old != nil {
+			if earlier(a, old.service) {
+				return false
+			}
 			b.found = old.found
 			if reflect.DeepEqual(old.service.Spec, a.Spec) {
 				b.transport, b.transportErr = old.transport, old.transportErr
@@ -96,6 +101,12 @@ func (r *Registry) Set(a *v1.APIService) {
 		m[gv] = b
 		return true
 	})
+}
+
+// earlier says whether a was before b, the same object.
+func earlier(a, b *v1.APIService) bool {
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return a.UID == b.UID && err == nil && order < 0
 }
 
 // Remove forgets who serves gv.

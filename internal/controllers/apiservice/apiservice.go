@@ -249,6 +249,10 @@ func (c *controller) update(ctx context.Context, a *apiregistration.APIService, 
 	}
 	// Before it is announced: who waits for the condition is passed on.
 	c.Registry.Set(next)
-	_, err := c.Client.APIServices().UpdateStatus(trace.WithCause(ctx, a), next, metav1.UpdateOptions{})
-	return err
+	now, err := c.Client.APIServices().UpdateStatus(trace.WithCause(ctx, a), next, metav1.UpdateOptions{})
+	if err != nil {
+		return err
+	}
+	c.Registry.Set(now) // not undone by what the informer had before
+	return nil
 }
