@@ -54,7 +54,7 @@ var _ = It("[sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdm
 const matchDeployments = "matchConstraints: {resourceRules: [{apiGroups: [apps], apiVersions: [v1], operations: [CREATE], resources: [never]}]}"
 
 var _ = It("[sig-api-machinery] ValidatingAdmissionPolicy [Privileged:ClusterAdmin] should support ValidatingAdmissionPolicy API operations", func(t *T) {
-	t.operate(operations{gvr: gvr(admission, "v1", "validatingadmissionpolicies"), cluster: true, status: statusCondition,
+	t.operate(operations{gvr: gvr(admission, "v1", "validatingadmissionpolicies"), cluster: true, status: statusCondition, statusOnly: true,
 		one: t.template("{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingAdmissionPolicy, spec: {" + matchDeployments + ", validations: [{expression: 'true'}]}}")})
 })
 
