@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -144,7 +145,9 @@ func (e *env) rotation() {
 	if !e.answers(p) {
 		e.Fatal("the pod does not answer")
 	}
-	follow, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](0)}).Stream(e.Context())
+	ctx, cancel := context.WithTimeout(e.Context(), 2*time.Minute)
+	defer cancel()
+	follow, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](0)}).Stream(ctx)
 	if err != nil {
 		e.Fatal(err)
 	}
@@ -171,8 +174,17 @@ func (e *env) rotation() {
 	}
 	e.eventually(e, "the rotation of the log", rotated)
 	get()
-	if log, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{}).DoRaw(e.Context()); err != nil || strings.Count(string(log), "\n") > 2 {
-		e.Errorf("the log after its rotation: %q, %v", log, err)
+	// The log is what came after the rotation, to the last line.
+	log, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{}).DoRaw(e.Context())
+	if err != nil {
+		e.Fatal(err)
+	}
+	left := strings.Split(strings.TrimSuffix(string(log), "\n"), "\n")
+	first := request - len(left)
+	for i, l := range left {
+		if first < 1 || !strings.HasPrefix(l, fmt.Sprintf("GET /%d from ", first+i)) {
+			e.Fatalf("the log after its rotation, with %d requests: %q", request, log)
+		}
 	}
 	follow.Close()
 	e.remove("logging")

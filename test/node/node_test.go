@@ -95,7 +95,7 @@ func ready(p *v1.Pod) bool {
 
 func (e *env) get(url string) string {
 	e.Helper()
-	resp, err := http.Get(url) //nolint:noctx // a test
+	resp, err := (&http.Client{Timeout: time.Minute}).Get(url) //nolint:noctx // a test
 	if err != nil {
 		e.Fatal(err)
 	}
@@ -121,7 +121,9 @@ func (e *env) exec(pod, container string, stdin string, command ...string) strin
 	if stdin != "" {
 		o.Stdin = strings.NewReader(stdin)
 	}
-	if err := x.StreamWithContext(e.Context(), o); err != nil {
+	ctx, cancel := context.WithTimeout(e.Context(), time.Minute)
+	defer cancel()
+	if err := x.StreamWithContext(ctx, o); err != nil {
 		e.Fatalf("%v: %v: %s", command, err, errOut.String())
 	}
 	return out.String()

@@ -76,7 +76,7 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 		if fl, ok := w.(interface{ Flush() }); ok {
 			fl.Flush()
 		}
-		next, err := successor(f, path)
+		next, err := successor(f, path, alive)
 		if err != nil {
 			return err
 		}
@@ -112,8 +112,10 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 	}
 }
 
-// successor opens the file that has come in the place of f at path, if one has.
-func successor(f *os.File, path string) (*os.File, error) {
+// successor opens the file that has come in the place of f at path, if one has
+// and f is whole: the runtime makes the new file before it leaves the old one,
+// to which a running container may write until there is something in the new.
+func successor(f *os.File, path string, running bool) (*os.File, error) {
 	old, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -123,7 +125,7 @@ func successor(f *os.File, path string) (*os.File, error) {
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case os.SameFile(old, now):
+	case os.SameFile(old, now), running && now.Size() == 0:
 		return nil, nil
 	}
 	return os.Open(path)

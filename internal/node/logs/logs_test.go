@@ -101,3 +101,72 @@ func TestFollow(t *testing.T) {
 		t.Errorf("%v, %v", err, ctx.Err())
 	}
 }
+
+// TestFollowHandover sees all lines in their order, also what the runtime writes
+// to the old file after it has made the new one.
+func TestFollowHandover(t *testing.T) {
+	path := file(t, "")
+	out, done, looked := make(lines, 100), make(chan error, 1), make(chan struct{})
+	var running atomic.Bool
+	running.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	go func() {
+		done <- Read(ctx, out, path, &v1.PodLogOptions{Follow: true}, func() bool {
+			select {
+			case looked <- struct{}{}:
+			default:
+			}
+			return running.Load()
+		})
+	}()
+	write := func(f *os.File, text string) {
+		if _, err := f.WriteString("2026-01-01T00:00:05Z stdout F " + text + "\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() *os.File {
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-out:
+			if got != want+"\n" {
+				t.Errorf("%q, want %q", got, want)
+			}
+		case <-ctx.Done():
+			t.Fatalf("nothing came, want %q", want)
+		}
+	}
+	old := open()
+	write(old, "one")
+	expect("one")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	now := open()
+	for range 2 { // it has seen the new file
+		<-looked
+	}
+	write(old, "two")
+	write(now, "three")
+	expect("two")
+	expect("three")
+	// Rotated again, and nothing was written since.
+	if err := os.Rename(path, path+".2"); err != nil {
+		t.Fatal(err)
+	}
+	open()
+	write(now, "four")
+	expect("four")
+	running.Store(false)
+	if err := <-done; err != nil || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+}
