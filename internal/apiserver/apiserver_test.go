@@ -76,6 +76,8 @@ const configMaps = "/api/v1/namespaces/default/configmaps"
 func TestBadInput(t *testing.T) {
 	a := start(t)
 	a.do("POST", configMaps, `{"metadata":{"name":"taken"}}`)
+	const accounts, authorization = "/api/v1/namespaces/default/serviceaccounts", "/apis/authorization.k8s.io/v1/"
+	a.do("POST", accounts, `{"metadata":{"name":"a"}}`)
 	for _, c := range []struct {
 		name, method, path, body string
 		header                   []string
@@ -107,6 +109,16 @@ func TestBadInput(t *testing.T) {
 		{"JSON patch", "PATCH", configMaps + "/taken", `[{"op":"test","path":"/data/x","value":"y"}]`, []string{"Content-Type", "application/json-patch+json"}, 422, "Invalid", "the server rejected our request due to an error in our request"},
 		{"method", "PUT", configMaps, `{}`, nil, 405, "MethodNotAllowed", "update is not supported on resources of kind"},
 		{"accept", "GET", configMaps, "", []string{"Accept", "text/html"}, 406, "NotAcceptable", "only the following media types are accepted"},
+		{"review of nobody", "POST", authorization + "subjectaccessreviews", `{"spec":{"resourceAttributes":{}}}`, nil, 422, "Invalid",
+			`.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified`},
+		{"review elsewhere", "POST", authorization + "namespaces/default/localsubjectaccessreviews", `{"spec":{"user":"u","resourceAttributes":{"namespace":"x"}}}`, nil, 422, "Invalid",
+			`spec.resourceAttributes.namespace: Invalid value: "x": must match metadata.namespace`},
+		{"rules of nowhere", "POST", authorization + "selfsubjectrulesreviews", `{}`, nil, 400, "BadRequest", "no namespace on request"},
+		{"review of no token", "POST", "/apis/authentication.k8s.io/v1/tokenreviews", `{}`, nil, 400, "BadRequest", "token is required for TokenReview in authentication"},
+		{"token of another", "POST", accounts + "/a/token", `{"metadata":{"name":"b"}}`, nil, 422, "Invalid", `metadata.name: Invalid value: "b": must match the service account name if specified`},
+		{"token of an earlier one", "POST", accounts + "/a/token", `{"metadata":{"uid":"1"}}`, nil, 409, "Conflict", "the UID in the token request (1) does not match the UID of the service account"},
+		{"short token", "POST", accounts + "/a/token", `{"spec":{"expirationSeconds":60}}`, nil, 422, "Invalid",
+			`TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: Invalid value: 60: may not specify a duration less than 10 minutes`},
 		{"path", "GET", "/api/v1/namespaces/default/nothings", "", nil, 404, "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -119,6 +131,24 @@ func TestBadInput(t *testing.T) {
 	warned := a.do("POST", configMaps, `{"metadata":{"name":"warned"},"dada":{}}`)
 	if warned.code != 201 || warned.header.Get("Warning") != `299 - "unknown field \"dada\""` {
 		t.Errorf("%d, warning %q", warned.code, warned.header.Get("Warning"))
+	}
+}
+
+// Selectors that are not understood widen what is reviewed, and the answer says so.
+func TestReviewedSelectors(t *testing.T) {
+	a := start(t)
+	got := a.do("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", `{"metadata":{"uid":"1"},"spec":{"user":"u","groups":["system:masters"],"resourceAttributes":{"verb":"list","resource":"pods",
+		"fieldSelector":{"rawSelector":"a,"},"labelSelector":{"requirements":[{"key":"a","operator":"Later"},{"key":"b","operator":"Exists"}]}}}}`)
+	var review struct {
+		Status struct {
+			Allowed         bool
+			EvaluationError string
+		}
+	}
+	_ = json.Unmarshal(got.body, &review)
+	const want = "spec.resourceAttributes.fieldSelector ignored due to parse error; spec.resourceAttributes.labelSelector partially ignored due to parse error"
+	if got.code != http.StatusCreated || !review.Status.Allowed || review.Status.EvaluationError != want {
+		t.Errorf("%d: %s", got.code, got.body)
 	}
 }
 

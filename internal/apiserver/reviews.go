@@ -1,20 +1,24 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	operators "k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
@@ -23,12 +27,16 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"keelson.dev/keelson/internal/api/authentication"
 	"keelson.dev/keelson/internal/store"
 )
 
 // Tokens issues service accounts' tokens.
 type Tokens interface {
-	// Request issues the token that tr asks for, for sa, and fills in its status.
+	// Audiences are those of the API server itself.
+	Audiences() []string
+	// Request issues the token that tr, with its defaults, asks for, for sa, and
+	// fills in its status.
 	Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error
 }
 
@@ -62,14 +70,31 @@ func (r *call) token() error {
 	}
 	tr := obj.(*authenticationv1.TokenRequest)
 	sa := e.Object().(*v1.ServiceAccount)
-	if tr.Name != "" && tr.Name != sa.Name {
-		return badRequest("name in URL does not match name in TokenRequest object")
+	invalid := func(name string, errs ...*field.Error) error {
+		return apierrors.NewInvalid(gvk.GroupKind(), name, errs)
 	}
-	tr.Name, tr.Namespace = sa.Name, sa.Namespace
-	tr.CreationTimestamp = metav1.Now().Rfc3339Copy()
+	switch {
+	case tr.Name != "" && tr.Name != sa.Name:
+		return invalid(sa.Name, field.Invalid(field.NewPath("metadata", "name"), tr.Name, "must match the service account name if specified"))
+	case tr.Namespace != "" && tr.Namespace != sa.Namespace:
+		return badRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	authentication.DefaultTokenRequest(tr)
 	attrs := admission.NewAttributesRecord(tr, nil, gvk, sa.Namespace, sa.Name, r.row.GroupVersionResource, "token", admission.Create, opts, isDryRun(opts.DryRun), r.user)
 	if err := r.mutate(attrs); err != nil {
 		return err
+	}
+	if tr.UID != "" && tr.UID != sa.UID {
+		return apierrors.NewConflict(schema.GroupResource{Group: gvk.Group, Resource: gvk.Kind}, sa.Name,
+			fmt.Errorf("the UID in the token request (%s) does not match the UID of the service account (%s)", tr.UID, sa.UID))
+	}
+	if len(tr.Spec.Audiences) == 0 {
+		tr.Spec.Audiences = r.s.Tokens.Audiences()
+	}
+	tr.Name, tr.Namespace, tr.UID = sa.Name, sa.Namespace, sa.UID
+	tr.CreationTimestamp, tr.Status = metav1.Now().Rfc3339Copy(), authenticationv1.TokenRequestStatus{}
+	if errs := authentication.ValidateTokenRequest(tr); len(errs) > 0 {
+		return invalid("", errs...)
 	}
 	if err := r.validate(attrs); err != nil {
 		return err
@@ -95,10 +120,38 @@ func (r *call) review() error {
 	if err != nil {
 		return err
 	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	acc.SetUID("")
+	acc.SetCreationTimestamp(metav1.Time{})
+	acc.SetDeletionTimestamp(nil)
+	acc.SetDeletionGracePeriodSeconds(nil)
+	acc.SetSelfLink("")
+	if err := r.place(acc); err != nil {
+		return err
+	}
 	gvk := r.row.GVK()
 	attrs := admission.NewAttributesRecord(obj, nil, gvk, r.info.Namespace, "", r.row.GroupVersionResource, "", admission.Create, opts, isDryRun(opts.DryRun), r.user)
 	if err := r.mutate(attrs); err != nil {
 		return err
+	}
+	if r.row.Validate != nil {
+		if errs := r.row.Validate(obj); len(errs) > 0 {
+			// Upstream's error does not know the kind either.
+			return apierrors.NewInvalid(schema.GroupKind{Group: gvk.Group}, "", errs)
+		}
+	}
+	switch o := obj.(type) {
+	case *authenticationv1.TokenReview:
+		if o.Spec.Token == "" {
+			return badRequest("token is required for TokenReview in authentication")
+		}
+	case *authorizationv1.SelfSubjectRulesReview:
+		if o.Spec.Namespace == "" {
+			return badRequest("no namespace on request")
+		}
 	}
 	if err := r.validate(attrs); err != nil {
 		return err
@@ -107,28 +160,16 @@ func (r *call) review() error {
 	case *authenticationv1.TokenReview:
 		err = r.reviewToken(o)
 	case *authenticationv1.SelfSubjectReview:
+		*o = authenticationv1.SelfSubjectReview{Status: authenticationv1.SelfSubjectReviewStatus{UserInfo: userInfo(r.user)}}
 		o.CreationTimestamp = metav1.Now().Rfc3339Copy()
-		o.Status.UserInfo = userInfo(r.user)
 	case *authorizationv1.SubjectAccessReview:
-		err = r.reviewAccess(&o.Spec, &o.Status)
+		o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
 	case *authorizationv1.LocalSubjectAccessReview:
-		if o.Spec.ResourceAttributes == nil || o.Spec.ResourceAttributes.Namespace != r.info.Namespace {
-			return apierrors.NewInvalid(gvk.GroupKind(), "", field.ErrorList{field.Invalid(field.NewPath("spec.resourceAttributes.namespace"), "", "must match metadata.namespace")})
-		}
-		o.Namespace = r.info.Namespace
-		err = r.reviewAccess(&o.Spec, &o.Status)
+		o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
 	case *authorizationv1.SelfSubjectAccessReview:
-		extra := map[string]authorizationv1.ExtraValue{}
-		for k, v := range r.user.GetExtra() {
-			extra[k] = v
-		}
-		spec := authorizationv1.SubjectAccessReviewSpec{
-			ResourceAttributes: o.Spec.ResourceAttributes, NonResourceAttributes: o.Spec.NonResourceAttributes,
-			User: r.user.GetName(), Groups: r.user.GetGroups(), UID: r.user.GetUID(), Extra: extra,
-		}
-		err = r.reviewAccess(&spec, &o.Status)
+		o.Status = r.reviewAccess(r.user, o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
 	case *authorizationv1.SelfSubjectRulesReview:
-		err = r.reviewRules(o)
+		r.reviewRules(o)
 	default:
 		return r.methodNotSupported()
 	}
@@ -155,9 +196,6 @@ func userInfo(u user.Info) authenticationv1.UserInfo {
 }
 
 func (r *call) reviewToken(o *authenticationv1.TokenReview) error {
-	if o.Spec.Token == "" {
-		return badRequest("token is required for TokenReview in authentication")
-	}
 	if r.s.TokenAuthenticator == nil {
 		return apierrors.NewServiceUnavailable("this server checks no tokens")
 	}
@@ -227,58 +265,66 @@ func labelRequirements(a *authorizationv1.LabelSelectorAttributes) (out labels.R
 	return out, err
 }
 
-func (r *call) reviewAccess(spec *authorizationv1.SubjectAccessReviewSpec, status *authorizationv1.SubjectAccessReviewStatus) error {
-	invalid := func(e *field.Error) error {
-		return apierrors.NewInvalid(r.row.GVK().GroupKind(), "", field.ErrorList{e})
-	}
-	at := field.NewPath("spec")
-	switch {
-	case spec.ResourceAttributes != nil && spec.NonResourceAttributes != nil:
-		return invalid(field.Invalid(at.Child("nonResourceAttributes"), spec.NonResourceAttributes, "cannot be specified in combination with resourceAttributes"))
-	case spec.ResourceAttributes == nil && spec.NonResourceAttributes == nil:
-		return invalid(field.Invalid(at.Child("resourceAttributes"), spec.NonResourceAttributes, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
-	case spec.User == "" && len(spec.Groups) == 0:
-		return invalid(field.Invalid(at.Child("user"), spec.User, "at least one of user or group must be specified"))
-	}
+// reviewed is whom a review is about.
+func reviewed(s *authorizationv1.SubjectAccessReviewSpec) user.Info {
 	extra := map[string][]string{}
-	for k, v := range spec.Extra {
+	for k, v := range s.Extra {
 		extra[k] = v
 	}
-	a := authorizer.AttributesRecord{User: &user.DefaultInfo{Name: spec.User, UID: spec.UID, Groups: spec.Groups, Extra: extra}}
-	if ra := spec.ResourceAttributes; ra != nil {
-		a.Verb, a.Namespace, a.APIGroup, a.APIVersion = ra.Verb, ra.Namespace, ra.Group, ra.Version
+	return &user.DefaultInfo{Name: s.User, UID: s.UID, Groups: s.Groups, Extra: extra}
+}
+
+// reviewAccess gives the authorizers' decision on what u asks for, which is one
+// of ra and other.
+func (r *call) reviewAccess(u user.Info, ra *authorizationv1.ResourceAttributes, other *authorizationv1.NonResourceAttributes) (status authorizationv1.SubjectAccessReviewStatus) {
+	a := authorizer.AttributesRecord{User: u}
+	if ra != nil {
+		a.Verb, a.Namespace, a.APIGroup, a.APIVersion = ra.Verb, ra.Namespace, ra.Group, cmp.Or(ra.Version, "*")
 		a.Resource, a.Subresource, a.Name, a.ResourceRequest = ra.Resource, ra.Subresource, ra.Name, true
 		a.FieldSelectorRequirements, a.FieldSelectorParsingErr = fieldRequirements(ra.FieldSelector)
 		a.LabelSelectorRequirements, a.LabelSelectorParsingErr = labelRequirements(ra.LabelSelector)
 	} else {
-		a.Verb, a.Path = spec.NonResourceAttributes.Verb, spec.NonResourceAttributes.Path
+		a.Verb, a.Path = other.Verb, other.Path
 	}
 	if r.s.Authorizer == nil {
 		status.Allowed = true
-		return nil
+		return status
 	}
 	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
 	status.Allowed = decision == authorizer.DecisionAllow
 	status.Denied = decision == authorizer.DecisionDeny
 	status.Reason = reason
+	var trouble []string
 	if err != nil {
-		status.EvaluationError = err.Error()
+		trouble = append(trouble, err.Error())
 	}
-	return nil
+	selector := func(name string, understood int, err error) {
+		switch {
+		case err != nil && understood > 0:
+			trouble = append(trouble, "spec.resourceAttributes."+name+" partially ignored due to parse error")
+		case err != nil:
+			trouble = append(trouble, "spec.resourceAttributes."+name+" ignored due to parse error")
+		}
+	}
+	selector("fieldSelector", len(a.FieldSelectorRequirements), a.FieldSelectorParsingErr)
+	selector("labelSelector", len(a.LabelSelectorRequirements), a.LabelSelectorParsingErr)
+	status.EvaluationError = strings.Join(trouble, "; ")
+	return status
 }
 
-func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) error {
-	if o.Spec.Namespace == "" {
-		return badRequest("no namespace on request")
-	}
+// reviewRules lists what the user may do in the review's namespace. The answer
+// does not repeat the question.
+func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) {
+	namespace := o.Spec.Namespace
+	*o = authorizationv1.SelfSubjectRulesReview{}
 	o.Status.ResourceRules = []authorizationv1.ResourceRule{}
 	o.Status.NonResourceRules = []authorizationv1.NonResourceRule{}
 	if r.s.RuleResolver == nil {
 		o.Status.Incomplete = true
-		return nil
+		return
 	}
-	ctx := request.WithNamespace(r.ctx(), o.Spec.Namespace)
-	rules, nonResource, incomplete, err := r.s.RuleResolver.RulesFor(ctx, r.user, o.Spec.Namespace)
+	ctx := request.WithNamespace(r.ctx(), namespace)
+	rules, nonResource, incomplete, err := r.s.RuleResolver.RulesFor(ctx, r.user, namespace)
 	o.Status.Incomplete = incomplete
 	if err != nil {
 		o.Status.EvaluationError = err.Error()
@@ -289,7 +335,6 @@ func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) error {
 	for _, x := range nonResource {
 		o.Status.NonResourceRules = append(o.Status.NonResourceRules, authorizationv1.NonResourceRule{Verbs: x.GetVerbs(), NonResourceURLs: x.GetNonResourceURLs()})
 	}
-	return nil
 }
 
 // componentStatuses are those of the parts that upstream reports.

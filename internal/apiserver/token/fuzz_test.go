@@ -26,7 +26,7 @@ func FuzzReview(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	tr := &authenticationv1.TokenRequest{}
+	tr := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: a.Audiences(), ExpirationSeconds: new(int64(3600))}}
 	if err := a.Request(f.Context(), o.sa, tr); err != nil {
 		f.Fatal(err)
 	}

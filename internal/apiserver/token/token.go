@@ -11,6 +11,7 @@ import (
 
 	jose "github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,7 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/warning"
@@ -29,9 +30,7 @@ import (
 const Issuer = "https://kubernetes.default.svc.cluster.local"
 
 const (
-	minLife     = 10 * time.Minute
-	defaultLife = time.Hour
-	maxLife     = 1 << 32 * time.Second
+	maxLife = 1 << 32 * time.Second
 	// warnAfter is upstream's: kubelets ask for 3607 seconds and get a token
 	// that lives a year, which it warns about after that time.
 	boundLife = 3607 * time.Second
@@ -100,36 +99,19 @@ type private struct {
 	Kubernetes kubernetes `json:"kubernetes.io"`
 }
 
-// Request issues the token that tr asks for, and fills in its status. KEP-1205.
+// Request issues the token that tr, which is complete and valid, asks for, and
+// fills in its status. KEP-1205.
 func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error {
-	if len(tr.Spec.Audiences) == 0 {
-		tr.Spec.Audiences = a.Selection.Audiences
-	}
-	if tr.Spec.ExpirationSeconds == nil {
-		s := int64(defaultLife / time.Second)
-		tr.Spec.ExpirationSeconds = &s
-	}
-	var errs field.ErrorList
-	at := field.NewPath("spec", "expirationSeconds")
-	if *tr.Spec.ExpirationSeconds < int64(minLife/time.Second) {
-		errs = append(errs, field.Invalid(at, *tr.Spec.ExpirationSeconds, "may not specify a duration less than 10 minutes"))
-	}
-	if *tr.Spec.ExpirationSeconds > int64(maxLife/time.Second) {
-		errs = append(errs, field.Invalid(at, *tr.Spec.ExpirationSeconds, "may not specify a duration larger than 2^32 seconds"))
-	}
-	if len(errs) > 0 {
-		return apierrors.NewInvalid(schema.GroupKind{Group: "authentication.k8s.io", Kind: "TokenRequest"}, tr.Name, errs)
-	}
-	if most := a.MaxExpiration; most > 0 && *tr.Spec.ExpirationSeconds > int64(most/time.Second) {
-		warning.AddWarning(ctx, "", fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", *tr.Spec.ExpirationSeconds, int64(most/time.Second)))
-		*tr.Spec.ExpirationSeconds = int64(most / time.Second)
-	}
 	now := a.clock.Now()
 	p := private{kubernetes{Namespace: sa.Namespace, Svcacct: ref{sa.Name, string(sa.UID)}}}
 	if r := tr.Spec.BoundObjectRef; r != nil {
 		if err := a.bind(ctx, sa, r, &p.Kubernetes); err != nil {
 			return err
 		}
+	}
+	if most := int64(a.MaxExpiration / time.Second); most > 0 && *tr.Spec.ExpirationSeconds > most {
+		warning.AddWarning(ctx, "", fmt.Sprintf("requested expiration of %d seconds shortened to %d seconds", *tr.Spec.ExpirationSeconds, most))
+		tr.Spec.ExpirationSeconds = &most
 	}
 	life := time.Duration(*tr.Spec.ExpirationSeconds) * time.Second
 	expires := now.Add(life)
@@ -145,9 +127,13 @@ func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *auth
 	if err != nil {
 		return err
 	}
+	audit.AddAuditAnnotation(ctx, serviceaccount.IssuedCredentialIDAuditAnnotationKey, credentialID(claims.ID))
 	tr.Status = authenticationv1.TokenRequestStatus{Token: signed, ExpirationTimestamp: metav1.Time{Time: now.Add(life).UTC().Truncate(time.Second)}}
 	return nil
 }
+
+// credentialID is what audit records and the user's extra say of a token.
+func credentialID(jti string) string { return "JTI=" + jti }
 
 // bind checks the object that a token is to die with.
 func (a *Authority) bind(ctx context.Context, sa *v1.ServiceAccount, r *authenticationv1.BoundObjectReference, k *kubernetes) error {
@@ -184,6 +170,8 @@ func (a *Authority) bind(ctx context.Context, sa *v1.ServiceAccount, r *authenti
 		}
 		uid = s.UID
 		k.Secret = &ref{s.Name, string(s.UID)}
+	case gvk.GroupVersion() == admissionregistrationv1.SchemeGroupVersion && (gvk.Kind == "ValidatingWebhookConfiguration" || gvk.Kind == "MutatingWebhookConfiguration"):
+		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s (feature gate APIServerWebhookAuthenticationToken is disabled)", gvk.String()))
 	default:
 		return apierrors.NewBadRequest(fmt.Sprintf("cannot bind token to object of type %s", gvk.String()))
 	}
@@ -294,7 +282,7 @@ func (a *Authority) Review(ctx context.Context, token string, audiences []string
 	}
 	info := &serviceaccount.ServiceAccountInfo{Namespace: k.Namespace, Name: k.Svcacct.Name, UID: k.Svcacct.UID}
 	if claims.ID != "" {
-		info.CredentialID = "JTI=" + claims.ID
+		info.CredentialID = credentialID(claims.ID)
 	}
 	if k.Pod != nil {
 		pod, err := a.get.Pod(ctx, k.Namespace, k.Pod.Name)

@@ -53,7 +53,11 @@ func TestTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: "p"}}}
+	request := func() *authenticationv1.TokenRequest {
+		return &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: a.Audiences(), ExpirationSeconds: ptr.To[int64](3600)}}
+	}
+	tr := request()
+	tr.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: "p"}
 	if err := a.Request(t.Context(), o.sa, tr); err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +87,9 @@ func TestTokens(t *testing.T) {
 	if _, _, ok, err := a.Review(t.Context(), tr.Status.Token, nil); ok || err == nil || err.Error() != "service account token has expired" {
 		t.Errorf("after its end: %v, %v", ok, err)
 	}
-	short := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To[int64](60)}}
-	if err := a.Request(t.Context(), o.sa, short); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "may not specify a duration less than 10 minutes") {
-		t.Errorf("a short one: %v", err)
+	webhook := request()
+	webhook.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{Kind: "ValidatingWebhookConfiguration", APIVersion: "admissionregistration.k8s.io/v1", Name: "w"}
+	if err := a.Request(t.Context(), o.sa, webhook); !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "(feature gate APIServerWebhookAuthenticationToken is disabled)") {
+		t.Errorf("one for a webhook: %v", err)
 	}
 }
