@@ -7,6 +7,7 @@ import (
 
 	v1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"keelson.dev/keelson/internal/api/rowtest"
 )
@@ -79,7 +80,7 @@ func TestClaimStatus(t *testing.T) {
 
 	moved := allocated.DeepCopy()
 	moved.Status.Allocation.Devices.Results[0].Device = "gpu-1"
-	if errs := r.Status.ValidateUpdate(moved, allocated); len(errs) != 1 || errs[0].Field != "status.allocation" || errs[0].Detail != "field is immutable" {
+	if errs := r.Status.ValidateUpdate(moved, allocated); len(errs) != 1 || errs[0].Field != "status.allocation" || errs[0].Detail != "field cannot be modified once set" {
 		t.Errorf("errors of a moved allocation are %v", errs)
 	}
 
@@ -89,10 +90,10 @@ func TestClaimStatus(t *testing.T) {
 	rowtest.Expect(t, r.Status.ValidateUpdate(dying, allocated), "status.reservedFor: Forbidden: new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set")
 
 	freed := allocated.DeepCopy()
-	freed.Status.Allocation, freed.Status.Devices = nil, []v1.AllocatedDeviceStatus{{Driver: "d", Pool: "p", Device: "gpu-0"}}
+	freed.Status.Allocation, freed.Status.Devices = nil, []v1.AllocatedDeviceStatus{{Driver: "d", Pool: "p", Device: "gpu-0"}, {Driver: "d", Pool: "p", Device: "gpu-1"}}
 	r.Status.PrepareForUpdate(freed, allocated)
-	if freed.Status.Devices != nil {
-		t.Error("the devices' statuses outlive the allocation")
+	if d := freed.Status.Devices; len(d) != 1 || d[0].Device != "gpu-1" {
+		t.Errorf("of the devices' statuses %+v outlive the allocation of one", d)
 	}
 }
 
@@ -116,7 +117,7 @@ func TestWrites(t *testing.T) {
 			`spec.driver: Invalid value: "e": field is immutable`, `spec.nodeName: Invalid value: "other": field is immutable`, `spec.pool.name: Invalid value: "q": field is immutable`}},
 		rowtest.Case{Name: "counters", Object: slice(`sharedCounters: [{name: c, counters: {a: {value: 1}}}, {name: c}, {counters: {A: {value: 1}}}]`), Errors: []string{
 			"spec.sharedCounters[1].counters: Required value", `spec.sharedCounters[1]: Duplicate value: {"name":"c"}`, "spec.sharedCounters[2].name: Required value",
-			`spec.sharedCounters[2].counters[A]: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')`}},
+			`spec.sharedCounters[2].counters: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')`}},
 		rowtest.Case{Name: "both", Object: slice(`sharedCounters: [{name: c, counters: {a: {value: 1}}}], devices: [{name: a}]`), Errors: []string{
 			"spec: Invalid value: \"\": only one of `sharedCounters` or `devices` is allowed"}},
 		rowtest.Case{Name: "consumption", Object: device(`consumesCounters: [{counterSet: c, counters: {a: {value: 1}}}, {counterSet: c, counters: {a: {value: 1}}}]`), Errors: []string{
@@ -125,7 +126,7 @@ func TestWrites(t *testing.T) {
 		rowtest.Case{Name: "attributes", Object: device(`attributes: {a/b: {version: v1.0.0}, example.com/: {int: 1}, c: {int: 1, bool: true}}`), Errors: []string{
 			`spec.devices[0].attributes[a/b].version: Invalid value: "v1.0.0": must be a string compatible with semver.org spec 2.0.0`,
 			`spec.devices[0].attributes[example.com/]: Invalid value: "": the name must not be empty`,
-			"spec.devices[0].attributes[c]: Invalid value: \"{`int`, `bool`}\": must specify exactly one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`"}},
+			"spec.devices[0].attributes[c]: Invalid value: \"{int, bool}\": must specify exactly one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`"}},
 		rowtest.Case{Name: "capacity of one", Object: device(`capacity: {memory: {value: 1Gi, requestPolicy: {}}}`), Errors: []string{
 			"spec.devices[0].capacity[memory].requestPolicy: Forbidden: allowMultipleAllocations must be true"}},
 		rowtest.Case{Name: "values", Object: device(`allowMultipleAllocations: true, capacity: {memory: {value: "4", requestPolicy: {default: "3", validValues: ["2", "1", "8"]}}}`), Errors: []string{
@@ -141,11 +142,32 @@ func TestWrites(t *testing.T) {
 			`spec.devices[0].taints[0].effect: Unsupported value: "Odd": supported values: "NoExecute", "NoSchedule", "None"`,
 			`spec.devices[0].bindingConditions[1]: Duplicate value: "a"`,
 			`spec.devices[0].bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use bindingConditions`}},
+		rowtest.Case{Name: "alpha", Object: slice(`partitionTypeAttribute: a/b, skipNodeOperations: [NodePrepareResources], devices: [{name: a, attributes: {a: {ints: [1]}, b: {int: 1}},
+			consumesCounters: [{counterSet: c, counters: {a: {value: 1}}, compatibilityGroups: [g]}], nodeAllocatableResources: {cpu: {}}}]`), Errors: []string{
+			"spec.devices[0].attributes[a]: Invalid value: \"\": must specify one of: `int`, `bool`, `string`, `version`, `ints`, `bools`, `strings`, `versions`"},
+			Check: func(t *testing.T, obj runtime.Object) {
+				s := obj.(*v1.ResourceSlice).Spec
+				if d := s.Devices[0]; s.PartitionTypeAttribute != nil || s.SkipNodeOperations != nil || d.ConsumesCounters[0].CompatibilityGroups != nil || d.NodeAllocatableResources != nil || d.Attributes["a"].IntValues != nil {
+					t.Errorf("the slice is %+v", s)
+				}
+			}},
+		rowtest.Case{Name: "lists of old", Object: device(`attributes: {a: {ints: [1]}}`), Update: `{spec: {devices: [{name: a, attributes: {b: {strings: [x]}}}]}}`},
+		rowtest.Case{Name: "fractions", Object: device(`allowMultipleAllocations: true, capacity: {cpu: {value: "4", requestPolicy: {default: 500m, validRange: {min: 100m, max: "1", step: 300m}}}}`), Errors: []string{
+			`spec.devices[0].capacity[cpu].requestPolicy.validRange.step: Invalid value: "500m": value is not a multiple of a given step (300m) from (100m)`}},
+		rowtest.Case{Name: "too many devices", Object: slice(`devices: [` + strings.Repeat(`{name: a, taints: [{key: k, effect: None}]}, `, 64) + `{name: a}]`), Errors: []string{
+			"spec.devices: Too many: 65: must have at most 64 items"}},
 		rowtest.Case{Name: "own nodes", Object: `{metadata: {name: s}, spec: {driver: d, perDeviceNodeSelection: true, pool: {name: p, resourceSliceCount: 1}, devices: [{name: a, nodeName: ""}, {name: b, nodeName: node, allNodes: true}]}}`, Errors: []string{
 			`spec.devices[0].nodeName: Invalid value: "": must not be empty`,
 			"spec.devices[0]: Required value: exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec",
 			"spec.devices[1]: Invalid value: \"{`nodeName`, `allNodes`}\": exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec"}})
 	claim := func(devices string) string { return `{metadata: {name: c}, spec: {devices: {` + devices + `}}}` }
+	derived := func(want int) func(*testing.T, runtime.Object) {
+		return func(t *testing.T, obj runtime.Object) {
+			if got := len(obj.(*v1.ResourceClaim).Spec.Devices.Requests[0].Exactly.DerivedAttributes); got != want {
+				t.Errorf("%d derived attributes, want %d", got, want)
+			}
+		}
+	}
 	const requests = `requests: [{name: r, exactly: {deviceClassName: c}}]`
 	run("resourceclaims",
 		rowtest.Case{Name: "constraints", Object: claim(requests + `, constraints: [{}, {matchAttribute: numa}, {requests: [r, r, r/s/t], distinctAttribute: example.com/numa}]`), Errors: []string{
@@ -153,12 +175,28 @@ func TestWrites(t *testing.T) {
 			`spec.devices.constraints[1].matchAttribute: Invalid value: "numa": a fully qualified name must be a domain and a name separated by a slash`,
 			`spec.devices.constraints[2].requests[1]: Duplicate value: "r"`,
 			`spec.devices.constraints[2].requests[2]: Invalid value: "r/s/t": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'`}},
+		rowtest.Case{Name: "requests", Object: claim(`requests: [{name: r, firstAvailable: [{name: s, tolerations: [{key: "a b", operator: Odd, effect: Odd}]}, {name: s, deviceClassName: C}]}]`), Errors: []string{
+			`spec.devices.requests[0].firstAvailable[0].deviceClassName: Required value`,
+			`spec.devices.requests[0].firstAvailable[0].tolerations[0].key: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`,
+			`spec.devices.requests[0].firstAvailable[0].tolerations[0].operator: Unsupported value: "Odd": supported values: "Equal", "Exists"`,
+			`spec.devices.requests[0].firstAvailable[0].tolerations[0].effect: Unsupported value: "Odd": supported values: "NoExecute", "NoSchedule", "None"`,
+			`spec.devices.requests[0].firstAvailable[1].deviceClassName: Invalid value: "C": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`,
+			`spec.devices.requests[0].firstAvailable[1]: Duplicate value: {"name":"s","deviceClassName":"C","allocationMode":"ExactCount","count":1}`}},
+		rowtest.Case{Name: "too many constraints", Object: claim(requests + `, constraints: [` + strings.Repeat(`{}, `, 32) + `{}]`), Errors: []string{
+			"spec.devices.constraints: Too many: 33: must have at most 32 items"}},
+		rowtest.Case{Name: "derived attributes", Object: claim(`requests: [{name: r, exactly: {deviceClassName: c, derivedAttributes: [{}]}}]`), Check: derived(0)},
+		rowtest.Case{Name: "derived attributes of old", Object: claim(`requests: [{name: r, exactly: {deviceClassName: c, derivedAttributes: [{name: a/b, expression: x}]}}]`), Update: `{metadata: {labels: {a: b}}}`, Check: derived(1)},
+		rowtest.Case{Name: "skipped operations", Object: claim(requests), Status: `{allocation: {devices: {results: [{request: r, driver: d, pool: p, device: a, skipNodeOperations: [NodePrepareResources]}]}}}`, Check: func(t *testing.T, obj runtime.Object) {
+			if r := obj.(*v1.ResourceClaim).Status.Allocation.Devices.Results[0]; r.SkipNodeOperations != nil {
+				t.Errorf("the result is %+v", r)
+			}
+		}},
 		rowtest.Case{Name: "another class", Object: claim(requests), Update: `{spec: {devices: {requests: [{name: r, exactly: {deviceClassName: d}}]}}}`, Errors: []string{
-			`spec: Invalid value: {"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"d","allocationMode":"ExactCount","count":1}}]}}: field is immutable`}},
+			"spec: Invalid value: null: field is immutable"}},
 		rowtest.Case{Name: "allocation", Object: claim(requests), Status: `{allocation: {devices: {results: [{request: r, driver: d, pool: p, device: a}]}}, devices: [{driver: d, pool: p, device: a, networkData: {ips: [10.0.0.1/24]}}], reservedFor: [{resource: pods, name: a, uid: a}]}`},
 		rowtest.Case{Name: "wrong allocation", Object: claim(requests), Status: `{allocation: {devices: {results: [{request: x, driver: d, pool: p, device: a, shareID: A}], config: [{source: Odd}]}}, devices: [{driver: d, pool: p, device: b, networkData: {ips: [10.0.0.1]}}], reservedFor: [{uid: a}]}`, Errors: []string{
 			`status.allocation.devices.results[0].request: Invalid value: "x": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'`,
-			`status.allocation.devices.results[0].shareID: Invalid value: "A": error validating uid: invalid UUID length: 1`,
+			`status.allocation.devices.results[0].shareID: Invalid value: "A": must be a lowercase UUID in 8-4-4-4-12 format`,
 			`status.allocation.devices.config[0].source: Unsupported value: "Odd": supported values: "FromClaim", "FromClass"`,
 			`status.allocation.devices.config[0].opaque: Required value`,
 			`status.devices[0]: Invalid value: "d/p/b": must be an allocated device in the claim`,
@@ -168,5 +206,5 @@ func TestWrites(t *testing.T) {
 		rowtest.Case{Name: "costly", Object: `{metadata: {name: c}, spec: {selectors: [{cel: {expression: "device.attributes['d'].map(e, device.attributes['d'].map(d, device.attributes['d'].map(c, device.attributes['d'].map(b, device.attributes['d'].map(a, a).size()).size()).size()).size()).size() > 0"}}]}}`, Errors: []string{
 			"spec.selectors[0].cel.expression: Forbidden: too complex, exceeds cost limit"}},
 		rowtest.Case{Name: "extended resource", Object: `{metadata: {name: c}, spec: {extendedResourceName: kubernetes.io/gpu}}`, Errors: []string{
-			`spec.extendedResourceName: Invalid value: "kubernetes.io/gpu": must be a valid extended resource name`}})
+			`spec.extendedResourceName: Invalid value: "kubernetes.io/gpu": must not have "kubernetes.io/" domain`}})
 }

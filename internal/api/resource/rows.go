@@ -50,16 +50,20 @@ func claims() *api.Resource {
 		func() runtime.Object { return &v1.ResourceClaim{} }, func() runtime.Object { return &v1.ResourceClaimList{} },
 		row.Name(), row.String("State", "A summary of the current state (allocated, pending, reserved, etc.)."), row.Age())
 	return row.New(r, row.Kind[*v1.ResourceClaim]{
-		Spec:       func(c *v1.ResourceClaim) any { return &c.Spec },
-		Status:     func(c *v1.ResourceClaim) any { return &c.Status },
-		Default:    func(c *v1.ResourceClaim) { setDefaults(&c.Spec) },
-		StatusOnly: true,
-		PrepareStatusUpdate: func(c, _ *v1.ResourceClaim) {
-			// What drivers said of devices goes with the allocation of them.
-			if c.Status.Allocation == nil {
-				c.Status.Devices = nil
+		Spec:   func(c *v1.ResourceClaim) any { return &c.Spec },
+		Status: func(c *v1.ResourceClaim) any { return &c.Status },
+		Default: func(c *v1.ResourceClaim) {
+			setDefaults(&c.Spec)
+			if a := c.Status.Allocation; a != nil {
+				for i := range a.Devices.Results {
+					setOperators(a.Devices.Results[i].Tolerations)
+				}
 			}
 		},
+		PrepareForCreate:     func(c *v1.ResourceClaim) { dropSpec(&c.Spec, nil) },
+		PrepareForUpdate:     func(c, old *v1.ResourceClaim) { dropSpec(&c.Spec, &old.Spec) },
+		StatusOnly:           true,
+		PrepareStatusUpdate:  func(c, old *v1.ResourceClaim) { dropStatus(&c.Status, &old.Status) },
 		Validate:             validateClaim,
 		ValidateUpdate:       validateClaimUpdate,
 		ValidateStatusUpdate: validateClaimStatusUpdate,
@@ -91,9 +95,11 @@ func claimTemplates() *api.Resource {
 		func() runtime.Object { return &v1.ResourceClaimTemplate{} }, func() runtime.Object { return &v1.ResourceClaimTemplateList{} },
 		row.Name(), row.Age())
 	return row.New(r, row.Kind[*v1.ResourceClaimTemplate]{
-		Default:        func(t *v1.ResourceClaimTemplate) { setDefaults(&t.Spec.Spec) },
-		Validate:       validateTemplate,
-		ValidateUpdate: validateTemplateUpdate,
+		Default:          func(t *v1.ResourceClaimTemplate) { setDefaults(&t.Spec.Spec) },
+		PrepareForCreate: func(t *v1.ResourceClaimTemplate) { dropSpec(&t.Spec.Spec, nil) },
+		PrepareForUpdate: func(t, old *v1.ResourceClaimTemplate) { dropSpec(&t.Spec.Spec, &old.Spec.Spec) },
+		Validate:         validateTemplate,
+		ValidateUpdate:   validateTemplateUpdate,
 		Cells: func(t *v1.ResourceClaimTemplate, now time.Time) []any {
 			return []any{t.Name, row.Created(t, now)}
 		},
@@ -119,8 +125,10 @@ func resourceSlices() *api.Resource {
 				}
 			}
 		},
-		Validate:       validateSlice,
-		ValidateUpdate: validateSliceUpdate,
+		PrepareForCreate: func(s *v1.ResourceSlice) { dropSlice(&s.Spec, nil) },
+		PrepareForUpdate: func(s, old *v1.ResourceSlice) { dropSlice(&s.Spec, &old.Spec) },
+		Validate:         validateSlice,
+		ValidateUpdate:   validateSliceUpdate,
 		Fields: func(s *v1.ResourceSlice) fields.Set {
 			return fields.Set{
 				v1.ResourceSliceSelectorNodeName: ptr.Deref(s.Spec.NodeName, ""),

@@ -3,6 +3,7 @@ package resource
 import (
 	"fmt"
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -54,19 +55,14 @@ func validateSliceSpec(s, old *v1.ResourceSliceSpec, fldPath *field.Path) field.
 		errs = append(errs, field.Invalid(fldPath, "", "only one of `sharedCounters` or `devices` is allowed"))
 	}
 	devices, most := fldPath.Child("devices"), maxDevices(s)
-	errs = append(errs, each(s.Devices, most, devices, func(d *v1.Device, at *field.Path) field.ErrorList {
+	errs = append(errs, few(s.Devices, most, devices, func(d *v1.Device, at *field.Path) field.ErrorList {
 		return validateDevice(d, deviceOf(old, d.Name), ptr.Deref(s.PerDeviceNodeSelection, false), at)
 	})...)
-	for _, err := range unique(s.Devices, most, devices, func(d *v1.Device) string { return d.Name }) {
-		err.BadValue = err.BadValue.(v1.Device).Name
-		errs = append(errs, err)
-	}
-	sets := fldPath.Child("sharedCounters")
-	errs = append(errs, each(s.SharedCounters, v1.ResourceSliceMaxCounterSets, sets, func(c *v1.CounterSet, at *field.Path) field.ErrorList {
-		errs := validateRequiredLabel(c.Name, at.Child("name"))
-		return append(errs, validateCounters(c.Counters, v1.ResourceSliceMaxCountersPerCounterSet, at.Child("counters"))...)
+	errs = append(errs, unique(s.Devices, most, devices, func(d *v1.Device) string { return d.Name })...)
+	errs = append(errs, each(s.SharedCounters, v1.ResourceSliceMaxCounterSets, fldPath.Child("sharedCounters"), func(c *v1.CounterSet, at *field.Path) field.ErrorList {
+		return validateCounters(c.Counters, v1.ResourceSliceMaxCountersPerCounterSet, at.Child("counters"))
 	})...)
-	return append(errs, unique(s.SharedCounters, v1.ResourceSliceMaxCounterSets, sets, func(c *v1.CounterSet) string { return c.Name })...)
+	return append(errs, declared(v1.Validate_ResourceSliceSpec, s, old, fldPath)...)
 }
 
 func deviceOf(s *v1.ResourceSliceSpec, name string) *v1.Device {
@@ -79,17 +75,11 @@ func deviceOf(s *v1.ResourceSliceSpec, name string) *v1.Device {
 	return nil
 }
 
-func validateCounters(m map[string]v1.Counter, most int, fldPath *field.Path) (errs field.ErrorList) {
-	switch n := len(m); {
-	case n == 0:
-		return field.ErrorList{field.Required(fldPath, "")}
-	case n > most:
+func validateCounters(m map[string]v1.Counter, most int, fldPath *field.Path) field.ErrorList {
+	if n := len(m); n > most {
 		return field.ErrorList{field.TooMany(fldPath, n, most)}
 	}
-	for _, name := range slices.Sorted(maps.Keys(m)) {
-		errs = append(errs, validateLabel(name, fldPath.Key(shortened(name, validation.DNS1123LabelMaxLength)))...)
-	}
-	return errs
+	return nil
 }
 
 // shortened leaves out the middle of what is too long to be a key.
@@ -102,10 +92,11 @@ func shortened(key string, most int) string {
 	return key[:(rest+1)/2] + gap + key[len(key)-rest/2:]
 }
 
-// maxDevices is lower where devices have taints or share counters.
+// maxDevices is lower where devices have taints, share counters or have lists
+// for attributes.
 func maxDevices(s *v1.ResourceSliceSpec) int {
 	for _, d := range s.Devices {
-		if len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 {
+		if len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 || hasLists(d.Attributes) {
 			return v1.ResourceSliceMaxDevicesWithAdvancedFeatures
 		}
 	}
@@ -188,14 +179,11 @@ func validateDevice(d, old *v1.Device, ownNodes bool, fldPath *field.Path) field
 		}
 	}
 	if old == nil || !equality.Semantic.DeepEqual(d.Taints, old.Taints) {
-		errs = append(errs, each(d.Taints, v1.DeviceTaintsMaxLength, fldPath.Child("taints"), validateTaint)...)
+		errs = append(errs, few(d.Taints, v1.DeviceTaintsMaxLength, fldPath.Child("taints"), validateTaint)...)
 	}
-	counters := fldPath.Child("consumesCounters")
-	errs = append(errs, each(d.ConsumesCounters, v1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, counters, func(c *v1.DeviceCounterConsumption, at *field.Path) field.ErrorList {
-		errs := validateRequiredLabel(c.CounterSet, at.Child("counterSet"))
-		return append(errs, validateCounters(c.Counters, v1.ResourceSliceMaxCountersPerDeviceCounterConsumption, at.Child("counters"))...)
+	errs = append(errs, each(d.ConsumesCounters, v1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, fldPath.Child("consumesCounters"), func(c *v1.DeviceCounterConsumption, at *field.Path) field.ErrorList {
+		return validateCounters(c.Counters, v1.ResourceSliceMaxCountersPerDeviceCounterConsumption, at.Child("counters"))
 	})...)
-	errs = append(errs, unique(d.ConsumesCounters, v1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, counters, func(c *v1.DeviceCounterConsumption) string { return c.CounterSet })...)
 	if ownNodes {
 		var p places
 		p.name(d.NodeName, "must not be empty", fldPath.Child("nodeName"))
@@ -214,13 +202,7 @@ func validateDevice(d, old *v1.Device, ownNodes bool, fldPath *field.Path) field
 
 func validateTaint(t *v1.DeviceTaint, fldPath *field.Path) field.ErrorList {
 	errs := metav1validation.ValidateLabelName(t.Key, fldPath.Child("key"))
-	errs = append(errs, invalid(fldPath.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))...)
-	if t.Effect == "" {
-		errs = append(errs, field.Required(fldPath.Child("effect"), ""))
-	} else if !slices.Contains(effects, t.Effect) {
-		errs = append(errs, field.NotSupported(fldPath.Child("effect"), t.Effect, effects))
-	}
-	return errs
+	return append(errs, invalid(fldPath.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))...)
 }
 
 // validateBinding checks the conditions that a device is waited for to have,
@@ -276,25 +258,6 @@ func validateAttribute(a *v1.DeviceAttribute, fldPath *field.Path) (errs field.E
 	for i, v := range a.VersionValues {
 		versioned(v, fldPath.Child("versions").Index(i))
 	}
-	var all, set []string
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"int", a.IntValue != nil}, {"bool", a.BoolValue != nil}, {"string", a.StringValue != nil}, {"version", a.VersionValue != nil},
-		{"ints", len(a.IntValues) > 0}, {"bools", len(a.BoolValues) > 0}, {"strings", len(a.StringValues) > 0}, {"versions", len(a.VersionValues) > 0},
-	} {
-		all = append(all, "`"+f.name+"`")
-		if f.set {
-			set = append(set, "`"+f.name+"`")
-		}
-	}
-	switch {
-	case len(set) == 0:
-		errs = append(errs, field.Invalid(fldPath, "", "must specify one of: "+strings.Join(all, ", ")))
-	case len(set) > 1:
-		errs = append(errs, field.Invalid(fldPath, "{"+strings.Join(set, ", ")+"}", "must specify exactly one of: "+strings.Join(all, ", ")))
-	}
 	return errs
 }
 
@@ -321,17 +284,13 @@ func validateValues(values []resource.Quantity, preset, capacity resource.Quanti
 			errs = append(errs, field.Invalid(fldPath.Index(i), values[i].String(), "values must be sorted in ascending order"))
 		}
 	}
-	errs = append(errs, each(values, maxValidValues, fldPath, func(v *resource.Quantity, at *field.Path) field.ErrorList {
+	errs = append(errs, few(values, maxValidValues, fldPath, func(v *resource.Quantity, at *field.Path) field.ErrorList {
 		if v.Cmp(capacity) > 0 {
 			return field.ErrorList{field.Invalid(at, v.String(), fmt.Sprintf("option is larger than capacity value: %s", capacity.String()))}
 		}
 		return nil
 	})...)
-	for _, err := range unique(values, maxValidValues, fldPath, func(v *resource.Quantity) int64 { return v.Value() }) {
-		q := err.BadValue.(resource.Quantity)
-		err.BadValue = fmt.Sprint(q.Value())
-		errs = append(errs, err)
-	}
+	errs = append(errs, unique(values, maxValidValues, fldPath, func(v *resource.Quantity) string { return fmt.Sprint(v.Value()) })...)
 	if len(values) > maxValidValues || !slices.ContainsFunc(values, func(v resource.Quantity) bool { return v.Cmp(preset) == 0 }) {
 		errs = append(errs, field.Invalid(fldPath, preset.String(), "default value is not valid according to the requestPolicy"))
 	}
@@ -370,8 +329,12 @@ func validateRange(r *v1.CapacityRequestPolicyRange, preset, capacity resource.Q
 	if next.Cmp(capacity) > 0 {
 		refuse("step", r.Step, "one step %s is larger than capacity value: %s", next.String(), capacity.String())
 	}
+	number := (*resource.Quantity).Value
+	if inThousandths(r.Min, r.Max, r.Step) {
+		number = (*resource.Quantity).MilliValue
+	}
 	stepped := func(v *resource.Quantity) {
-		if step := r.Step.Value(); step == 0 || (v.Value()-r.Min.Value())%step != 0 {
+		if step := number(r.Step); step == 0 || (number(v)-number(r.Min))%step != 0 {
 			refuse("step", v, "value is not a multiple of a given step (%s) from (%s)", r.Step.String(), r.Min.String())
 		}
 	}
@@ -380,4 +343,15 @@ func validateRange(r *v1.CapacityRequestPolicyRange, preset, capacity resource.Q
 		stepped(r.Max)
 	}
 	return errs
+}
+
+// inThousandths says whether all of a range can be counted in thousandths, as
+// the ranges of fractional capacities are.
+func inThousandths(list ...*resource.Quantity) bool {
+	for _, q := range list {
+		if q != nil && q.CmpInt64(math.MaxInt64/1000) > 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -1,14 +1,8 @@
 package resource
 
 import (
-	"fmt"
-	"strings"
-
-	"github.com/google/uuid"
 	v1 "k8s.io/api/resource/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -21,7 +15,6 @@ func validateClaimStatusUpdate(c, old *v1.ResourceClaim) field.ErrorList {
 	at, s := field.NewPath("status"), &c.Status
 	reserved := at.Child("reservedFor")
 	errs := each(s.ReservedFor, v1.ResourceClaimReservedForMaxSize, reserved, validateConsumer)
-	errs = append(errs, unique(s.ReservedFor, v1.ResourceClaimReservedForMaxSize, reserved, func(r *v1.ResourceClaimConsumerReference) types.UID { return r.UID })...)
 	errs = append(errs, validateDeviceStatuses(s, at.Child("devices"))...)
 	switch {
 	case len(s.ReservedFor) > 0 && s.Allocation == nil:
@@ -29,15 +22,11 @@ func validateClaimStatusUpdate(c, old *v1.ResourceClaim) field.ErrorList {
 	case c.DeletionTimestamp != nil && len(sets.New(s.ReservedFor...).Difference(sets.New(old.Status.ReservedFor...))) > 0:
 		errs = append(errs, field.Forbidden(reserved, "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set"))
 	}
-	switch {
-	case s.Allocation == nil:
-	case old.Status.Allocation != nil:
-		// What is stored may be older than the rules for new results.
-		errs = append(errs, apivalidation.ValidateImmutableField(s.Allocation, old.Status.Allocation, at.Child("allocation"))...)
-	default:
+	// What is stored may be older than the rules for new results.
+	if s.Allocation != nil && old.Status.Allocation == nil {
 		errs = append(errs, validateAllocation(s.Allocation, requestNames(&c.Spec.Devices), at.Child("allocation"))...)
 	}
-	return errs
+	return append(errs, declared(v1.Validate_ResourceClaimStatus, s, &old.Status, at)...)
 }
 
 func validateConsumer(r *v1.ResourceClaimConsumerReference, fldPath *field.Path) (errs field.ErrorList) {
@@ -53,42 +42,18 @@ func validateAllocation(a *v1.AllocationResult, names sets.Set[string], fldPath 
 	at := fldPath.Child("devices")
 	errs := each(a.Devices.Results, v1.AllocationResultsMaxSize, at.Child("results"), func(r *v1.DeviceRequestAllocationResult, at *field.Path) field.ErrorList {
 		errs := validateRequestRef(r.Request, names, at.Child("request"))
-		errs = append(errs, validateDriver(r.Driver, at.Child("driver"))...)
-		errs = append(errs, validatePool(r.Pool, at.Child("pool"))...)
 		errs = append(errs, validateLabel(r.Device, at.Child("device"))...)
-		errs = append(errs, validateBinding(r.BindingConditions, r.BindingFailureConditions, at)...)
-		if r.ShareID != nil {
-			errs = append(errs, validateUID(string(*r.ShareID), at.Child("shareID"))...)
-		}
-		return errs
+		return append(errs, validateBinding(r.BindingConditions, r.BindingFailureConditions, at)...)
 	})
 	// As many as of the class and of the claim.
 	errs = append(errs, each(a.Devices.Config, 2*v1.DeviceConfigMaxSize, at.Child("config"), func(c *v1.DeviceAllocationConfiguration, at *field.Path) field.ErrorList {
-		var errs field.ErrorList
-		switch c.Source {
-		case v1.AllocationConfigSourceClaim, v1.AllocationConfigSourceClass:
-		case "":
-			errs = append(errs, field.Required(at.Child("source"), ""))
-		default:
-			errs = append(errs, field.NotSupported(at.Child("source"), c.Source, []v1.AllocationConfigSource{v1.AllocationConfigSourceClaim, v1.AllocationConfigSourceClass}))
-		}
-		errs = append(errs, validateRequestRefs(c.Requests, names, at.Child("requests"))...)
+		errs := validateRequestRefs(c.Requests, names, at.Child("requests"))
 		return append(errs, validateConfiguration(&c.DeviceConfiguration, false, at)...)
 	})...)
 	if a.NodeSelector != nil {
 		errs = append(errs, podspec.ValidateNodeSelector(a.NodeSelector, fldPath.Child("nodeSelector"))...)
 	}
 	return errs
-}
-
-func validateUID(id string, fldPath *field.Path) field.ErrorList {
-	if err := uuid.Validate(id); err != nil {
-		return field.ErrorList{field.Invalid(fldPath, id, fmt.Sprintf("error validating uid: %v", err))}
-	}
-	if len(id) != 36 || id != strings.ToLower(id) {
-		return field.ErrorList{field.Invalid(fldPath, id, "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters")}
-	}
-	return nil
 }
 
 // shared is a device, or a share of one, as messages show it.
@@ -102,25 +67,30 @@ func (s shared) String() string {
 	return text
 }
 
-func validateDeviceStatuses(s *v1.ResourceClaimStatus, fldPath *field.Path) field.ErrorList {
-	allocated := sets.New[shared]()
+// shares are the devices that are allocated.
+func shares(s *v1.ResourceClaimStatus) sets.Set[shared] {
+	out := sets.New[shared]()
 	if s.Allocation != nil {
 		for _, r := range s.Allocation.Devices.Results {
-			allocated.Insert(shared{r.Driver, r.Pool, r.Device, string(ptr.Deref(r.ShareID, ""))})
+			out.Insert(shared{r.Driver, r.Pool, r.Device, string(ptr.Deref(r.ShareID, ""))})
 		}
 	}
-	key := func(d *v1.AllocatedDeviceStatus) shared {
-		return shared{d.Driver, d.Pool, d.Device, ptr.Deref(d.ShareID, "")}
-	}
-	errs := each(s.Devices, len(s.Devices), fldPath, func(d *v1.AllocatedDeviceStatus, at *field.Path) field.ErrorList {
+	return out
+}
+
+// shareOf is what a status is about.
+func shareOf(d *v1.AllocatedDeviceStatus) shared {
+	return shared{d.Driver, d.Pool, d.Device, ptr.Deref(d.ShareID, "")}
+}
+
+func validateDeviceStatuses(s *v1.ResourceClaimStatus, fldPath *field.Path) field.ErrorList {
+	allocated := shares(s)
+	return each(s.Devices, len(s.Devices), fldPath, func(d *v1.AllocatedDeviceStatus, at *field.Path) field.ErrorList {
 		errs := validateDriver(d.Driver, at.Child("driver"))
 		errs = append(errs, validatePool(d.Pool, at.Child("pool"))...)
 		errs = append(errs, validateLabel(d.Device, at.Child("device"))...)
-		if d.ShareID != nil {
-			errs = append(errs, validateUID(*d.ShareID, at.Child("shareID"))...)
-		}
-		if !allocated.Has(key(d)) {
-			errs = append(errs, field.Invalid(at, key(d).String(), "must be an allocated device in the claim"))
+		if share := shareOf(d); !allocated.Has(share) {
+			errs = append(errs, field.Invalid(at, share.String(), "must be an allocated device in the claim"))
 		}
 		if n := len(d.Conditions); n > v1.AllocatedDeviceStatusMaxConditions {
 			errs = append(errs, field.TooMany(at.Child("conditions"), n, v1.AllocatedDeviceStatusMaxConditions))
@@ -129,22 +99,11 @@ func validateDeviceStatuses(s *v1.ResourceClaimStatus, fldPath *field.Path) fiel
 		if d.Data != nil && len(d.Data.Raw) > 0 {
 			errs = append(errs, validateRaw(d.Data.Raw, false, v1.AllocatedDeviceStatusDataMaxLength, at.Child("data"))...)
 		}
-		if d.NetworkData != nil {
-			errs = append(errs, validateNetworkData(d.NetworkData, at.Child("networkData"))...)
+		if n := d.NetworkData; n != nil {
+			errs = append(errs, each(n.IPs, v1.NetworkDeviceDataMaxIPs, at.Child("networkData", "ips"), func(ip *string, at *field.Path) field.ErrorList {
+				return validation.IsValidInterfaceAddress(at, *ip)
+			})...)
 		}
 		return errs
 	})
-	return append(errs, unique(s.Devices, len(s.Devices), fldPath, key)...)
-}
-
-func validateNetworkData(n *v1.NetworkDeviceData, fldPath *field.Path) (errs field.ErrorList) {
-	if len(n.InterfaceName) > v1.NetworkDeviceDataInterfaceNameMaxLength {
-		errs = append(errs, field.TooLong(fldPath.Child("interfaceName"), "", v1.NetworkDeviceDataInterfaceNameMaxLength))
-	}
-	if len(n.HardwareAddress) > v1.NetworkDeviceDataHardwareAddressMaxLength {
-		errs = append(errs, field.TooLong(fldPath.Child("hardwareAddress"), "", v1.NetworkDeviceDataHardwareAddressMaxLength))
-	}
-	ips := fldPath.Child("ips")
-	errs = append(errs, each(n.IPs, v1.NetworkDeviceDataMaxIPs, ips, func(ip *string, at *field.Path) field.ErrorList { return validation.IsValidInterfaceAddress(at, *ip) })...)
-	return append(errs, unique(n.IPs, v1.NetworkDeviceDataMaxIPs, ips, itself)...)
 }

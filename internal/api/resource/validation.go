@@ -3,10 +3,8 @@ package resource
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -17,6 +15,7 @@ import (
 	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/dynamic-resource-allocation/cel"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api/podspec"
 )
@@ -51,22 +50,20 @@ func validatePool(name string, fldPath *field.Path) field.ErrorList {
 	return errs
 }
 
-func validateClass(c *v1.DeviceClass) field.ErrorList { return validateClassOver(c, false, false) }
+func validateClass(c *v1.DeviceClass) field.ErrorList { return validateClassSpec(&c.Spec, nil) }
 
 func validateClassUpdate(c, old *v1.DeviceClass) field.ErrorList {
-	return validateClassOver(c, equality.Semantic.DeepEqual(c.Spec.Selectors, old.Spec.Selectors), equality.Semantic.DeepEqual(c.Spec.Config, old.Spec.Config))
+	return validateClassSpec(&c.Spec, &old.Spec)
 }
 
-func validateClassOver(c *v1.DeviceClass, storedSelectors, storedConfig bool) field.ErrorList {
-	at := field.NewPath("spec")
-	errs := validateSelectors(c.Spec.Selectors, storedSelectors, at.Child("selectors"))
-	errs = append(errs, each(c.Spec.Config, v1.DeviceConfigMaxSize, at.Child("config"), func(c *v1.DeviceClassConfiguration, at *field.Path) field.ErrorList {
-		return validateConfiguration(&c.DeviceConfiguration, storedConfig, at)
+func validateClassSpec(s, old *v1.DeviceClassSpec) field.ErrorList {
+	at, was := field.NewPath("spec"), ptr.Deref(old, v1.DeviceClassSpec{})
+	errs := validateSelectors(s.Selectors, equality.Semantic.DeepEqual(s.Selectors, was.Selectors), at.Child("selectors"))
+	stored := equality.Semantic.DeepEqual(s.Config, was.Config)
+	errs = append(errs, each(s.Config, v1.DeviceConfigMaxSize, at.Child("config"), func(c *v1.DeviceClassConfiguration, at *field.Path) field.ErrorList {
+		return validateConfiguration(&c.DeviceConfiguration, stored, at)
 	})...)
-	if name := c.Spec.ExtendedResourceName; name != nil && !podspec.IsExtendedResource(corev1.ResourceName(*name)) {
-		errs = append(errs, field.Invalid(at.Child("extendedResourceName"), *name, "must be a valid extended resource name"))
-	}
-	return errs
+	return append(errs, declared(v1.Validate_DeviceClassSpec, s, old, at)...)
 }
 
 func validateSelectors(list []v1.DeviceSelector, stored bool, fldPath *field.Path) field.ErrorList {
@@ -109,8 +106,7 @@ func validateConfiguration(c *v1.DeviceConfiguration, stored bool, fldPath *fiel
 	if c.Opaque == nil {
 		return field.ErrorList{field.Required(at, "")}
 	}
-	errs := validateDriver(c.Opaque.Driver, at.Child("driver"))
-	return append(errs, validateRaw(c.Opaque.Parameters.Raw, stored, v1.OpaqueParametersMaxLength, at.Child("parameters"))...)
+	return validateRaw(c.Opaque.Parameters.Raw, stored, v1.OpaqueParametersMaxLength, at.Child("parameters"))
 }
 
 // validateRaw: opaque data is at least a JSON object. Stored data may be
@@ -136,39 +132,42 @@ func validateRaw(raw []byte, stored bool, most int, fldPath *field.Path) field.E
 }
 
 func validateClaim(c *v1.ResourceClaim) field.ErrorList {
-	return validateSpec(&c.Spec, field.NewPath("spec"))
+	at := field.NewPath("spec")
+	return append(validateSpec(&c.Spec, at), declared(v1.Validate_ResourceClaimSpec, &c.Spec, nil, at)...)
 }
 
 func validateClaimUpdate(c, old *v1.ResourceClaim) field.ErrorList {
+	if equality.Semantic.DeepEqual(c.Spec, old.Spec) {
+		return nil
+	}
 	// The spec cannot change, so it is as good as it was.
-	return apivalidation.ValidateImmutableField(c.Spec, old.Spec, field.NewPath("spec"))
+	return field.ErrorList{field.Invalid(field.NewPath("spec"), nil, "field is immutable")}
 }
 
 func validateTemplate(t *v1.ResourceClaimTemplate) field.ErrorList {
 	at := field.NewPath("spec")
 	errs := metav1validation.ValidateLabels(t.Spec.Labels, at.Child("metadata", "labels"))
 	errs = append(errs, apivalidation.ValidateAnnotations(t.Spec.Annotations, at.Child("metadata", "annotations"))...)
-	return append(errs, validateSpec(&t.Spec.Spec, at.Child("spec"))...)
+	errs = append(errs, validateSpec(&t.Spec.Spec, at.Child("spec"))...)
+	return append(errs, declared(v1.Validate_ResourceClaimTemplateSpec, &t.Spec, nil, at)...)
 }
 
 func validateTemplateUpdate(t, old *v1.ResourceClaimTemplate) field.ErrorList {
-	return apivalidation.ValidateImmutableField(t.Spec, old.Spec, field.NewPath("spec"))
+	at := field.NewPath("spec")
+	errs := apivalidation.ValidateImmutableField(t.Spec, old.Spec, at)
+	return append(errs, declared(v1.Validate_ResourceClaimTemplateSpec, &t.Spec, &old.Spec, at)...)
 }
 
 func validateSpec(s *v1.ResourceClaimSpec, fldPath *field.Path) field.ErrorList {
 	at, d := fldPath.Child("devices"), &s.Devices
 	errs := each(d.Requests, v1.DeviceRequestsMaxSize, at.Child("requests"), validateRequest)
-	errs = append(errs, unique(d.Requests, v1.DeviceRequestsMaxSize, at.Child("requests"), func(r *v1.DeviceRequest) string { return r.Name })...)
 	names := requestNames(d)
 	errs = append(errs, each(d.Constraints, v1.DeviceConstraintsMaxSize, at.Child("constraints"), func(c *v1.DeviceConstraint, at *field.Path) field.ErrorList {
 		errs := validateRequestRefs(c.Requests, names, at.Child("requests"))
-		switch {
-		case c.MatchAttribute != nil:
-			return append(errs, validateFullName(string(*c.MatchAttribute), at.Child("matchAttribute"))...)
-		case c.DistinctAttribute != nil:
-			return append(errs, validateFullName(string(*c.DistinctAttribute), at.Child("distinctAttribute"))...)
+		if c.MatchAttribute == nil && c.DistinctAttribute == nil {
+			errs = append(errs, field.Required(at, `exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`))
 		}
-		return append(errs, field.Required(at, `exactly one of "matchAttribute" or "distinctAttribute" is required, but multiple fields are set`))
+		return errs
 	})...)
 	return append(errs, each(d.Config, v1.DeviceConfigMaxSize, at.Child("config"), func(c *v1.DeviceClaimConfiguration, at *field.Path) field.ErrorList {
 		errs := validateRequestRefs(c.Requests, names, at.Child("requests"))
@@ -176,28 +175,33 @@ func validateSpec(s *v1.ResourceClaimSpec, fldPath *field.Path) field.ErrorList 
 	})...)
 }
 
-// each checks the items of a list, unless there are too many.
+// each checks the items of a list, unless there are too many: of that the rules
+// that the types declare complain.
 func each[T any](list []T, most int, fldPath *field.Path, check func(item *T, at *field.Path) field.ErrorList) (errs field.ErrorList) {
+	for i := range list {
+		if len(list) <= most {
+			errs = append(errs, check(&list[i], fldPath.Index(i))...)
+		}
+	}
+	return errs
+}
+
+// few is each, of a list that no declared rule bounds.
+func few[T any](list []T, most int, fldPath *field.Path, check func(item *T, at *field.Path) field.ErrorList) field.ErrorList {
 	if len(list) > most {
 		return field.ErrorList{field.TooMany(fldPath, len(list), most)}
 	}
-	for i := range list {
-		errs = append(errs, check(&list[i], fldPath.Index(i))...)
-	}
-	return errs
+	return each(list, most, fldPath, check)
 }
 
 // unique wants the items of a list to have different keys; of a list that is
 // too long nothing more is said.
 func unique[T any, K comparable](list []T, most int, fldPath *field.Path, key func(item *T) K) (errs field.ErrorList) {
-	if len(list) > most {
-		return nil
-	}
 	seen := sets.New[K]()
 	for i := range list {
 		k := key(&list[i])
-		if seen.Has(k) {
-			errs = append(errs, field.Duplicate(fldPath.Index(i), list[i]))
+		if seen.Has(k) && len(list) <= most {
+			errs = append(errs, field.Duplicate(fldPath.Index(i), k))
 		}
 		seen.Insert(k)
 	}
@@ -219,8 +223,7 @@ func requestNames(d *v1.DeviceClaim) sets.Set[string] {
 }
 
 func validateRequestRefs(list []string, names sets.Set[string], fldPath *field.Path) field.ErrorList {
-	errs := each(list, v1.DeviceRequestsMaxSize, fldPath, func(r *string, at *field.Path) field.ErrorList { return validateRequestRef(*r, names, at) })
-	return append(errs, unique(list, v1.DeviceRequestsMaxSize, fldPath, itself)...)
+	return each(list, v1.DeviceRequestsMaxSize, fldPath, func(r *string, at *field.Path) field.ErrorList { return validateRequestRef(*r, names, at) })
 }
 
 func validateRequestRef(ref string, names sets.Set[string], fldPath *field.Path) (errs field.ErrorList) {
@@ -244,87 +247,43 @@ func validateRequest(r *v1.DeviceRequest, fldPath *field.Path) field.ErrorList {
 	case r.Exactly != nil && len(r.FirstAvailable) > 0:
 		return append(errs, field.Invalid(fldPath, nil, "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set"))
 	case r.Exactly != nil:
-		e := r.Exactly
-		return append(errs, validateWish(e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations, fldPath.Child("exactly"))...)
+		e, at := r.Exactly, fldPath.Child("exactly")
+		if e.DeviceClassName == "" {
+			errs = append(errs, field.Required(at.Child("deviceClassName"), ""))
+		} else {
+			errs = append(errs, invalid(at.Child("deviceClassName"), e.DeviceClassName, apivalidation.NameIsDNSSubdomain(e.DeviceClassName, false))...)
+		}
+		return append(errs, validateWish(e.Selectors, e.AllocationMode, e.Count, e.Tolerations, at)...)
 	}
-	at := fldPath.Child("firstAvailable")
-	errs = append(errs, each(r.FirstAvailable, v1.FirstAvailableDeviceRequestMaxSize, at, func(sub *v1.DeviceSubRequest, at *field.Path) field.ErrorList {
+	return append(errs, each(r.FirstAvailable, v1.FirstAvailableDeviceRequestMaxSize, fldPath.Child("firstAvailable"), func(sub *v1.DeviceSubRequest, at *field.Path) field.ErrorList {
 		errs := validateLabel(sub.Name, at.Child("name"))
-		return append(errs, validateWish(sub.DeviceClassName, sub.Selectors, sub.AllocationMode, sub.Count, sub.Tolerations, at)...)
+		return append(errs, validateWish(sub.Selectors, sub.AllocationMode, sub.Count, sub.Tolerations, at)...)
 	})...)
-	return append(errs, unique(r.FirstAvailable, v1.FirstAvailableDeviceRequestMaxSize, at, func(sub *v1.DeviceSubRequest) string { return sub.Name })...)
 }
 
 func validateLabel(name string, fldPath *field.Path) field.ErrorList {
 	return invalid(fldPath, name, validation.IsDNS1123Label(name))
 }
 
-// validateRequiredLabel is for names that are fields of a newer kind.
-func validateRequiredLabel(name string, fldPath *field.Path) field.ErrorList {
-	if name == "" {
-		return field.ErrorList{field.Required(fldPath, "")}
+func validateWish(selectors []v1.DeviceSelector, mode v1.DeviceAllocationMode, count int64, tolerations []v1.DeviceToleration, fldPath *field.Path) field.ErrorList {
+	errs := validateSelectors(selectors, false, fldPath.Child("selectors"))
+	switch {
+	case mode == v1.DeviceAllocationModeAll && count != 0:
+		errs = append(errs, field.Invalid(fldPath.Child("count"), count, "must not be specified when allocationMode is 'All'"))
+	case mode == v1.DeviceAllocationModeExactCount && count <= 0:
+		errs = append(errs, field.Invalid(fldPath.Child("count"), count, "must be greater than zero"))
 	}
-	return validateLabel(name, fldPath)
+	return append(errs, each(tolerations, len(tolerations), fldPath.Child("tolerations"), validateToleration)...)
 }
-
-func validateWish(class string, selectors []v1.DeviceSelector, mode v1.DeviceAllocationMode, count int64, tolerations []v1.DeviceToleration, fldPath *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if class == "" {
-		errs = append(errs, field.Required(fldPath.Child("deviceClassName"), ""))
-	} else {
-		errs = append(errs, invalid(fldPath.Child("deviceClassName"), class, apivalidation.NameIsDNSSubdomain(class, false))...)
-	}
-	errs = append(errs, validateSelectors(selectors, false, fldPath.Child("selectors"))...)
-	switch mode {
-	case v1.DeviceAllocationModeAll:
-		if count != 0 {
-			errs = append(errs, field.Invalid(fldPath.Child("count"), count, "must not be specified when allocationMode is 'All'"))
-		}
-	case v1.DeviceAllocationModeExactCount:
-		if count <= 0 {
-			errs = append(errs, field.Invalid(fldPath.Child("count"), count, "must be greater than zero"))
-		}
-	default:
-		errs = append(errs, field.NotSupported(fldPath.Child("allocationMode"), mode, []v1.DeviceAllocationMode{v1.DeviceAllocationModeAll, v1.DeviceAllocationModeExactCount}))
-	}
-	for i := range tolerations {
-		errs = append(errs, validateToleration(&tolerations[i], fldPath.Child("tolerations").Index(i))...)
-	}
-	return errs
-}
-
-var effects = []v1.DeviceTaintEffect{v1.DeviceTaintEffectNoExecute, v1.DeviceTaintEffectNoSchedule, v1.DeviceTaintEffectNone}
 
 func validateToleration(t *v1.DeviceToleration, fldPath *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if t.Key != "" {
-		errs = append(errs, metav1validation.ValidateLabelName(t.Key, fldPath.Child("key"))...)
+	switch at := fldPath.Child("value"); {
+	case t.Operator == v1.DeviceTolerationOpExists && t.Value != "":
+		return field.ErrorList{field.Invalid(at, t.Value, "must be empty for operator `Exists`")}
+	case t.Operator == v1.DeviceTolerationOpEqual:
+		return invalid(at, t.Value, validation.IsValidLabelValue(t.Value))
 	}
-	switch t.Operator {
-	case v1.DeviceTolerationOpExists:
-		if t.Value != "" {
-			errs = append(errs, field.Invalid(fldPath.Child("value"), t.Value, "must be empty for operator `Exists`"))
-		}
-	case v1.DeviceTolerationOpEqual:
-		errs = append(errs, invalid(fldPath.Child("value"), t.Value, validation.IsValidLabelValue(t.Value))...)
-	case "":
-		errs = append(errs, field.Required(fldPath.Child("operator"), ""))
-	default:
-		errs = append(errs, field.NotSupported(fldPath.Child("operator"), t.Operator, []v1.DeviceTolerationOperator{v1.DeviceTolerationOpEqual, v1.DeviceTolerationOpExists}))
-	}
-	if t.Effect != "" && !slices.Contains(effects, t.Effect) {
-		errs = append(errs, field.NotSupported(fldPath.Child("effect"), t.Effect, effects))
-	}
-	return errs
-}
-
-// validateFullName: domain/id.
-func validateFullName(name string, fldPath *field.Path) field.ErrorList {
-	errs := validateName(name, fldPath)
-	if !strings.Contains(name, "/") {
-		errs = append(errs, field.Invalid(fldPath, name, "a fully qualified name must be a domain and a name separated by a slash"))
-	}
-	return errs
+	return nil
 }
 
 // validateName: id, or domain/id; id is a C identifier. A name of more parts
