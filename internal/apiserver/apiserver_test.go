@@ -2,17 +2,20 @@ package apiserver_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
@@ -150,6 +153,69 @@ func TestReviewedSelectors(t *testing.T) {
 	if got.code != http.StatusCreated || !review.Status.Allowed || review.Status.EvaluationError != want {
 		t.Errorf("%d: %s", got.code, got.body)
 	}
+}
+
+// Claims of devices: an administrator's access needs a label of the namespace,
+// and parts of the status need permissions of their own.
+func TestClaims(t *testing.T) {
+	a := start(t)
+	const group, name = "/apis/resource.k8s.io/v1/namespaces/", "/resourceclaims"
+	admin := func(kind string) string {
+		spec := `{"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"c","adminAccess":true}}]}}`
+		if kind == "resourceclaimtemplates" {
+			spec = `{"spec":` + spec + `}`
+		}
+		return `{"metadata":{"name":"admin"},"spec":` + spec + `}`
+	}
+	a.do("POST", "/api/v1/namespaces", `{"metadata":{"name":"admins","labels":{"resource.kubernetes.io/admin-access":"true"}}}`)
+	for _, kind := range []string{"resourceclaims", "resourceclaimtemplates"} {
+		const want = "spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace"
+		if got := a.do("POST", group+"default/"+kind, admin(kind)); got.code != 422 || !strings.Contains(got.Message, want) {
+			t.Errorf("%s: %d: %s", kind, got.code, got.body)
+		}
+		if got := a.do("POST", group+"admins/"+kind, admin(kind)); got.code != 201 {
+			t.Errorf("%s where it is allowed: %d: %s", kind, got.code, got.body)
+		}
+	}
+	a.do("POST", group+"default"+name, `{"metadata":{"name":"c"},"spec":{"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"c"}}]}}}`)
+	allocate := func(admin bool, more string, header ...string) answer {
+		allocation := fmt.Sprintf(`"allocation":{"nodeSelector":{"nodeSelectorTerms":[{"matchFields":[{"key":"metadata.name","operator":"In","values":["n"]}]}]},
+			"devices":{"results":[{"request":"r","driver":"d","pool":"p","device":"a","adminAccess":%t}]}}`, admin)
+		return a.do("PUT", group+"default"+name+"/c/status", `{"metadata":{"name":"c"},"status":{`+allocation+more+`}}`, header...)
+	}
+	const devices = `,"devices":[{"driver":"d","pool":"p","device":"a","data":{"a":1}}]`
+	if got := allocate(true, ""); got.code != 422 || !strings.Contains(got.Message, "status.allocation.devices.results[0].adminAccess: Forbidden: admin access") {
+		t.Errorf("an administrator's allocation: %d: %s", got.code, got.body)
+	}
+	// The driver may write the status of claims, and its own devices'.
+	driver := []string{"Impersonate-User", "system:serviceaccount:default:driver", "Impersonate-Group", "system:authenticated", "Impersonate-Extra-authentication.kubernetes.io%2fnode-name", "n"}
+	role := func(rules string) {
+		a.do("DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/driver", "")
+		if got := a.do("POST", "/apis/rbac.authorization.k8s.io/v1/clusterroles", `{"metadata":{"name":"driver"},"rules":[{"apiGroups":["resource.k8s.io"],"resources":["resourceclaims/status"],"verbs":["get","update"]}`+rules+`]}`); got.code != 201 {
+			t.Fatalf("%s", got.body)
+		}
+	}
+	role("")
+	a.do("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", `{"metadata":{"name":"driver"},"roleRef":{"kind":"ClusterRole","name":"driver"},"subjects":[{"kind":"ServiceAccount","namespace":"default","name":"driver"}]}`)
+	eventually := func(what string, code int, message string, do func() answer) {
+		t.Helper()
+		var got answer
+		if err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+			got = do()
+			return got.code == code && strings.Contains(got.Message, message), nil
+		}); err != nil {
+			t.Errorf("%s: %d: %s", what, got.code, got.body)
+		}
+	}
+	eventually("a driver that binds", 422, `status: Forbidden: changing status.allocation or status.reservedFor requires resource="resourceclaims/binding", verb="update" permission: resourceclaims.resource.k8s.io is forbidden`,
+		func() answer { return allocate(false, "", driver...) })
+	if got := allocate(false, ""); got.code != 200 {
+		t.Errorf("an allocation: %d: %s", got.code, got.body)
+	}
+	eventually("a driver that reports", 422, `status.devices: Forbidden: changing status.devices requires resource="resourceclaims/driver", verb="[associated-node:update arbitrary-node:update]" permission: resourceclaims.resource.k8s.io "d" is forbidden`,
+		func() answer { return allocate(false, devices, driver...) })
+	role(`,{"apiGroups":["resource.k8s.io"],"resources":["resourceclaims/driver"],"resourceNames":["d"],"verbs":["associated-node:update"]}`)
+	eventually("a driver that may report", 200, "", func() answer { return allocate(false, devices, driver...) })
 }
 
 func TestCredentials(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -391,7 +392,11 @@ func (r *call) impersonated() (user.Info, error) {
 		if !ok {
 			continue
 		}
+		// A header's name cannot hold all that a key can, so it may be escaped.
 		extra = strings.ToLower(extra)
+		if plain, err := url.PathUnescape(extra); err == nil {
+			extra = plain
+		}
 		for _, v := range values {
 			if err := check(authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", APIVersion: "v1", Resource: "userextras", Subresource: extra, Name: v}); err != nil {
 				return nil, err

@@ -173,6 +173,7 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 	if r.row.Validate != nil {
 		errs = append(errs, r.row.Validate(obj)...)
 	}
+	errs = append(errs, r.validateAccess(obj, nil, "")...)
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
 	}
@@ -457,6 +458,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	case strategy == &r.row.UpdateStrategy && r.row.Validate != nil:
 		errs = append(errs, r.row.Validate(obj)...)
 	}
+	errs = append(errs, r.validateAccess(obj, old, w.subresource)...)
 	if len(errs) > 0 {
 		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, errs)
 	}

@@ -161,7 +161,7 @@ func Bootstrap() []runtime.Object {
 			rule(read, "core", "persistentvolumeclaims persistentvolumes"), rule(verbs("patch update"), "core", "persistentvolumeclaims persistentvolumes"),
 			rule(read, "storage.k8s.io", "csidrivers csinodes csistoragecapacities storageclasses volumeattachments"),
 			rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews"),
-			rule(read, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"), rule(verbs("patch update"), "resource.k8s.io", "resourceclaims resourceclaims/status")),
+			rule(read, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"), rule(verbs("patch update"), "resource.k8s.io", "resourceclaims resourceclaims/binding resourceclaims/status")),
 		clusterRole("system:kube-dns", rule(verbs("list watch"), "core", "endpoints services")),
 		clusterRole("system:persistent-volume-provisioner", rule(verbs("create delete get list watch"), "core", "persistentvolumes"), rule(verbs("get list update watch"), "core", "persistentvolumeclaims"),
 			rule(read, "storage.k8s.io", "storageclasses"), rule(verbs("watch"), "core", "events"), eventRule),
