@@ -236,6 +236,7 @@ storage.k8s.io/v1 CSIStorageCapacity *csistoragecapacities
 storage.k8s.io/v1 StorageClass storageclasses
 storage.k8s.io/v1 VolumeAttachment volumeattachments status
 storage.k8s.io/v1 VolumeAttributesClass volumeattributesclasses
+storagemigration.k8s.io/v1 StorageVersionMigration storageversionmigrations status
 storagemigration.k8s.io/v1beta1 StorageVersionMigration storageversionmigrations status
 `
 

@@ -1,6 +1,7 @@
 package coordination
 
 import (
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/coordination/v1"
@@ -31,8 +32,10 @@ func Resources() []*api.Resource {
 	}
 	r.AllowCreateOnUpdate = true
 	return []*api.Resource{row.New(r, row.Kind[*v1.Lease]{
-		Validate:       func(l *v1.Lease) field.ErrorList { return validateSpec(&l.Spec, field.NewPath("spec")) },
-		ValidateUpdate: func(l, _ *v1.Lease) field.ErrorList { return validateSpec(&l.Spec, field.NewPath("spec")) },
+		PrepareForCreate: func(l *v1.Lease) { dropElection(&l.Spec, &v1.LeaseSpec{}) },
+		PrepareForUpdate: func(l, old *v1.Lease) { dropElection(&l.Spec, &old.Spec) },
+		Validate:         func(l *v1.Lease) field.ErrorList { return validateSpec(&l.Spec, field.NewPath("spec")) },
+		ValidateUpdate:   func(l, _ *v1.Lease) field.ErrorList { return validateSpec(&l.Spec, field.NewPath("spec")) },
 		Cells: func(l *v1.Lease, now time.Time) []any {
 			holder := ""
 			if l.Spec.HolderIdentity != nil {
@@ -52,9 +55,7 @@ func validateSpec(spec *v1.LeaseSpec, fldPath *field.Path) field.ErrorList {
 		errs = append(errs, field.Invalid(fldPath.Child("leaseTransitions"), *n, "must be greater than or equal to 0"))
 	}
 	if s := spec.Strategy; s != nil {
-		for _, msg := range validateStrategy(string(*s)) {
-			errs = append(errs, field.Invalid(fldPath.Child("strategy"), *s, msg))
-		}
+		errs = append(errs, validateStrategy(*s, fldPath.Child("strategy"))...)
 	}
 	if p := spec.PreferredHolder; p != nil && *p != "" && (spec.Strategy == nil || *spec.Strategy == "") {
 		errs = append(errs, field.Forbidden(fldPath.Child("preferredHolder"), "may only be specified if `strategy` is defined"))
@@ -62,11 +63,28 @@ func validateSpec(spec *v1.LeaseSpec, fldPath *field.Path) field.ErrorList {
 	return errs
 }
 
-// validateStrategy: the coordinated leader election's own strategies are bare
-// words; others are qualified with a domain.
-func validateStrategy(s string) []string {
-	if s == string(v1.OldestEmulationVersion) {
-		return nil
+// validateStrategy: Kubernetes' own strategies are bare words; others are
+// qualified with a domain.
+func validateStrategy(s v1.CoordinatedLeaseStrategy, fldPath *field.Path) (errs field.ErrorList) {
+	if !strings.Contains(string(s), "/") {
+		if s != v1.OldestEmulationVersion {
+			errs = append(errs, field.NotSupported(fldPath, s, []v1.CoordinatedLeaseStrategy{v1.OldestEmulationVersion}))
+		}
+		return errs
 	}
-	return validation.IsQualifiedName(s)
+	for _, msg := range validation.IsQualifiedName(string(s)) {
+		errs = append(errs, field.Invalid(fldPath, s, msg))
+	}
+	return errs
+}
+
+// dropElection drops the fields of coordinated leader election (KEP-4355), a
+// feature that is off by default, unless the lease has them already.
+func dropElection(s, old *v1.LeaseSpec) {
+	if old.Strategy == nil {
+		s.Strategy = nil
+	}
+	if old.PreferredHolder == nil {
+		s.PreferredHolder = nil
+	}
 }
