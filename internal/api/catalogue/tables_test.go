@@ -76,7 +76,7 @@ resource.k8s.io/v1 DeviceClass: Name Age
 resource.k8s.io/v1 ResourceClaim: Name State Age
 resource.k8s.io/v1 ResourceClaimTemplate: Name Age
 resource.k8s.io/v1 ResourceSlice: Name Node Driver Pool Age
-storagemigration.k8s.io/v1 StorageVersionMigration: Name Resource Status Age
+storagemigration.k8s.io/v1 StorageVersionMigration: Name Resource
 `
 
 func TestColumns(t *testing.T) {

@@ -40,6 +40,24 @@ func TestValidation(t *testing.T) {
 		"level": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {}}}}}`, nil},
 		"level that is exempt": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Exempt}}`, []string{
 			"spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if `name` is 'exempt'"}},
+		"method": {"flowschemas", `{spec: {priorityLevelConfiguration: {name: L}, matchingPrecedence: 10001, distinguisherMethod: {type: Odd}}}`, []string{
+			`spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000`,
+			`spec.distinguisherMethod.type: Unsupported value: {"type":"Odd"}: supported values: "ByNamespace", "ByUser"`,
+			`spec.priorityLevelConfiguration.name: Invalid value: "L": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`}},
+		"level of no type":     {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {}}`, []string{"spec.type: Required value"}},
+		"level without limits": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, exempt: {}}}`, []string{"spec.limited: Required value", "spec.exempt: Forbidden"}},
+		"exempt with limits": {"prioritylevelconfigurations", `{metadata: {name: exempt}, spec: {type: Exempt, exempt: {lendablePercent: -1}, limited: {limitResponse: {type: Reject}}}}`, []string{
+			"spec.limited: Forbidden", "spec.exempt.lendablePercent: Invalid value: -1: must be between 0 and 100, inclusive",
+			`spec: Invalid value: {"type":"Exempt","limited":{"nominalConcurrencyShares":30,"limitResponse":{"type":"Reject"},"lendablePercent":0},"exempt":{"nominalConcurrencyShares":0,"lendablePercent":-1}}: spec of 'exempt' except the 'spec.exempt' field must equal the fixed value`}},
+		"level without queues": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {borrowingLimitPercent: -1, nominalConcurrencyShares: -1, limitResponse: {type: Queue}}}}`, []string{
+			"spec.limited.nominalConcurrencyShares: Invalid value: -1: must be a non-negative integer",
+			"spec.limited.borrowingLimitPercent: Invalid value: -1: if specified, must be a non-negative integer",
+			"spec.limited.limitResponse.queuing: Required value"}},
+		"queues of what rejects": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Reject, queuing: {}}}}}`, []string{"spec.limited.limitResponse.queuing: Forbidden"}},
+		"odd answer": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Odd}}}}`, []string{
+			`spec.limited.limitResponse.type: Unsupported value: "Odd": supported values: "Queue", "Reject"`}},
+		"large hand": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {queues: 128, handSize: 10}}}}}`, []string{
+			"spec.limited.limitResponse.queuing.handSize: Invalid value: 10: required entropy bits of deckSize 128 and handSize 10 should not be greater than 60"}},
 		"level with wrong queues": {"prioritylevelconfigurations", `{metadata: {name: l}, spec: {type: Limited, limited: {lendablePercent: 101, limitResponse: {type: Queue, queuing: {queues: 4, handSize: 8}}}}}`, []string{
 			`spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive`,
 			`spec.limited.limitResponse.queuing.handSize: Invalid value: 8: should not be greater than queues (4)`}},

@@ -44,7 +44,7 @@ func validateFlowSchema(s *v1.FlowSchema) field.ErrorList {
 	precedence(spec.MatchingPrecedence == 1 && s.Name != v1.FlowSchemaNameExempt, "only the schema named 'exempt' may have matchingPrecedence 1")
 	methods := []v1.FlowDistinguisherMethodType{v1.FlowDistinguisherMethodByNamespaceType, v1.FlowDistinguisherMethodByUserType}
 	if m := spec.DistinguisherMethod; m != nil && !slices.Contains(methods, m.Type) {
-		errs = append(errs, field.NotSupported(at.Child("distinguisherMethod", "type"), m.Type, methods))
+		errs = append(errs, field.NotSupported(at.Child("distinguisherMethod", "type"), m, methods))
 	}
 	level := at.Child("priorityLevelConfiguration", "name")
 	if name := spec.PriorityLevelConfiguration.Name; name == "" {
@@ -228,24 +228,19 @@ func validatePriorityLevel(p *v1.PriorityLevelConfiguration) field.ErrorList {
 		errs = append(errs, field.Invalid(at.Child("type"), s.Type, "type must be 'Exempt' if and only if `name` is 'exempt'"))
 	}
 	switch s.Type {
-	case v1.PriorityLevelEnablementExempt:
-		if s.Limited != nil {
-			errs = append(errs, field.Forbidden(at.Child("limited"), "must be nil if the type is not Limited"))
-		}
-		if e := s.Exempt; e != nil {
-			errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, at.Child("exempt"))...)
-		}
-	case v1.PriorityLevelEnablementLimited:
-		if s.Exempt != nil {
-			errs = append(errs, field.Forbidden(at.Child("exempt"), "must be nil if the type is Limited"))
-		}
-		if s.Limited == nil {
-			errs = append(errs, field.Required(at.Child("limited"), "must not be empty when type is Limited"))
-		} else {
-			errs = append(errs, validateLimited(s.Limited, at.Child("limited"))...)
-		}
+	case "":
+		errs = append(errs, field.Required(at.Child("type"), ""))
+	case v1.PriorityLevelEnablementExempt, v1.PriorityLevelEnablementLimited:
 	default:
 		errs = append(errs, field.NotSupported(at.Child("type"), s.Type, []v1.PriorityLevelEnablement{v1.PriorityLevelEnablementExempt, v1.PriorityLevelEnablementLimited}))
+	}
+	errs = append(errs, member(s.Limited != nil, s.Type == v1.PriorityLevelEnablementLimited, true, at.Child("limited"))...)
+	errs = append(errs, member(s.Exempt != nil, s.Type == v1.PriorityLevelEnablementExempt, false, at.Child("exempt"))...)
+	if e := s.Exempt; e != nil && s.Type == v1.PriorityLevelEnablementExempt {
+		errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, at.Child("exempt"))...)
+	}
+	if s.Limited != nil && s.Type == v1.PriorityLevelEnablementLimited {
+		errs = append(errs, validateLimited(s.Limited, at.Child("limited"))...)
 	}
 	for _, m := range bootstrap.MandatoryPriorityLevelConfigurations {
 		if m.Name != p.Name {
@@ -261,6 +256,17 @@ func validatePriorityLevel(p *v1.PriorityLevelConfiguration) field.ErrorList {
 		}
 	}
 	return append(errs, validateConditions(p.Status.Conditions, func(c v1.PriorityLevelConfigurationCondition) string { return string(c.Type) })...)
+}
+
+// member checks a field that is only for one value of another, its mode.
+func member(set, mode, required bool, fldPath *field.Path) field.ErrorList {
+	switch {
+	case set && !mode:
+		return field.ErrorList{field.Forbidden(fldPath, "")}
+	case !set && mode && required:
+		return field.ErrorList{field.Required(fldPath, "")}
+	}
+	return nil
 }
 
 func validateShares(shares, lendable *int32, fldPath *field.Path) field.ErrorList {
@@ -281,18 +287,16 @@ func validateLimited(l *v1.LimitedPriorityLevelConfiguration, fldPath *field.Pat
 	}
 	at, response := fldPath.Child("limitResponse"), &l.LimitResponse
 	switch response.Type {
-	case v1.LimitResponseTypeReject:
-		if response.Queuing != nil {
-			errs = append(errs, field.Forbidden(at.Child("queuing"), "must be nil if limited.limitResponse.type is not Limited"))
-		}
-	case v1.LimitResponseTypeQueue:
-		if response.Queuing == nil {
-			errs = append(errs, field.Required(at.Child("queuing"), "must not be empty if limited.limitResponse.type is Limited"))
-		} else {
-			errs = append(errs, validateQueuing(response.Queuing, at.Child("queuing"))...)
-		}
+	case "":
+		errs = append(errs, field.Required(at.Child("type"), ""))
+	case v1.LimitResponseTypeReject, v1.LimitResponseTypeQueue:
 	default:
 		errs = append(errs, field.NotSupported(at.Child("type"), response.Type, []v1.LimitResponseType{v1.LimitResponseTypeQueue, v1.LimitResponseTypeReject}))
+	}
+	queues := response.Type == v1.LimitResponseTypeQueue
+	errs = append(errs, member(response.Queuing != nil, queues, true, at.Child("queuing"))...)
+	if response.Queuing != nil && queues {
+		errs = append(errs, validateQueuing(response.Queuing, at.Child("queuing"))...)
 	}
 	return errs
 }

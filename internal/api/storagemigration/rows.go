@@ -33,7 +33,7 @@ func Resources() []*api.Resource {
 			ValidateStatusUpdate: func(m, old *v1.StorageVersionMigration) field.ErrorList {
 				return validateStatus(asBeta(m), asBeta(old))
 			},
-			Cells: func(m *v1.StorageVersionMigration, now time.Time) []any { return cells(asBeta(m), now) },
+			Cells: func(m *v1.StorageVersionMigration, _ time.Time) []any { return []any{m.Name, m.Spec.Resource.String()} },
 		}),
 		row.New(beta, row.Kind[*v1beta1.StorageVersionMigration]{
 			Spec:                 func(m *v1beta1.StorageVersionMigration) any { return &m.Spec },
@@ -42,7 +42,9 @@ func Resources() []*api.Resource {
 			Validate:             validate,
 			ValidateUpdate:       validateUpdate,
 			ValidateStatusUpdate: validateStatus,
-			Cells:                cells,
+			Cells: func(m *v1beta1.StorageVersionMigration, _ time.Time) []any {
+				return []any{m.Name, m.Spec.Resource.String()}
+			},
 		}),
 	}
 }
@@ -57,9 +59,7 @@ func base(gv schema.GroupVersion, one, list func() runtime.Object) api.Resource 
 		StoragePrefix:        "storageversionmigrations",
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
-			row.String("Resource", v1beta1.StorageVersionMigrationSpec{}.SwaggerDoc()["resource"]),
-			row.String("Status", v1beta1.StorageVersionMigrationStatus{}.SwaggerDoc()["conditions"]),
-			row.Age(),
+			row.String("Resource", "Fully qualified resource to migrate"),
 		},
 	}
 }
@@ -90,20 +90,6 @@ func fromHub(hub runtime.Object) (runtime.Object, error) {
 	return out, nil
 }
 
-func cells(m *v1beta1.StorageVersionMigration, now time.Time) []any {
-	return []any{m.Name, m.Spec.Resource.String(), state(m), row.Created(m, now)}
-}
-
 func is(m *v1beta1.StorageVersionMigration, t v1beta1.MigrationConditionType) bool {
 	return meta.IsStatusConditionTrue(m.Status.Conditions, string(t))
-}
-
-// state is what the migration has come to.
-func state(m *v1beta1.StorageVersionMigration) string {
-	for _, t := range []v1beta1.MigrationConditionType{v1beta1.MigrationSucceeded, v1beta1.MigrationFailed, v1beta1.MigrationRunning} {
-		if is(m, t) {
-			return string(t)
-		}
-	}
-	return "Pending"
 }
