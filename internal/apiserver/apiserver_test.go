@@ -81,6 +81,10 @@ func TestBadInput(t *testing.T) {
 	a.do("POST", configMaps, `{"metadata":{"name":"taken"}}`)
 	const accounts, authorization = "/api/v1/namespaces/default/serviceaccounts", "/apis/authorization.k8s.io/v1/"
 	a.do("POST", accounts, `{"metadata":{"name":"a"}}`)
+	copies := "" // each of which is as large as all before
+	for i := range 14 {
+		copies += fmt.Sprintf(`,{"op":"copy","from":"/data","path":"/data/%d"}`, i)
+	}
 	for _, c := range []struct {
 		name, method, path, body string
 		header                   []string
@@ -110,6 +114,8 @@ func TestBadInput(t *testing.T) {
 		{"dry run", "POST", configMaps + "?dryRun=Some", `{"metadata":{"name":"x"}}`, nil, 422, "Invalid", "dryRun"},
 		{"patch type", "PATCH", configMaps + "/taken", `{}`, nil, 415, "UnsupportedMediaType", "application/json-patch+json"},
 		{"JSON patch", "PATCH", configMaps + "/taken", `[{"op":"test","path":"/data/x","value":"y"}]`, []string{"Content-Type", "application/json-patch+json"}, 422, "Invalid", "the server rejected our request due to an error in our request"},
+		{"JSON patch that copies copies", "PATCH", configMaps + "/taken", `[{"op":"add","path":"/data","value":{"k":"` + strings.Repeat("x", 1000) + `"}}` + copies + `]`,
+			[]string{"Content-Type", "application/json-patch+json"}, 422, "Invalid", "the server rejected our request due to an error in our request"},
 		{"method", "PUT", configMaps, `{}`, nil, 405, "MethodNotAllowed", "update is not supported on resources of kind"},
 		{"accept", "GET", configMaps, "", []string{"Accept", "text/html"}, 406, "NotAcceptable", "only the following media types are accepted"},
 		{"review of nobody", "POST", authorization + "subjectaccessreviews", `{"spec":{"resourceAttributes":{}}}`, nil, 422, "Invalid",

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -70,12 +71,20 @@ func (r *call) storeError(err error, name string) error {
 
 var errModified = errors.New("the object has been modified; please apply your changes to the latest version and try again")
 
+// Upstream's bounds of Warning headers, in characters: where all of a request's
+// warnings are more than mostWarned, each is cut to mostOfOne, and those beyond
+// mostWarned are left out.
+const mostWarned, mostOfOne = 4 << 10, 256
+
 // warnings collects the warnings of a request for its Warning headers.
 type warnings struct {
 	mu   sync.Mutex
 	seen map[string]bool
-	list []string
+	list []agentWarning
+	size int // of the texts, in characters
 }
+
+type agentWarning struct{ agent, text string }
 
 // AddWarning implements warning.Recorder.
 func (w *warnings) AddWarning(agent, text string) {
@@ -88,18 +97,24 @@ func (w *warnings) AddWarning(agent, text string) {
 		w.seen = map[string]bool{}
 	}
 	w.seen[text] = true
-	if h, err := utilnet.NewWarningHeader(299, agent, text); err == nil {
-		w.list = append(w.list, h)
-	}
+	w.list = append(w.list, agentWarning{agent, text})
+	w.size += utf8.RuneCountInString(text)
 }
 
 func (w *warnings) write(h http.Header) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	written := 0
 	for _, l := range w.list {
-		h.Add("Warning", l)
+		if w.size > mostWarned {
+			l.text = string([]rune(l.text)[:min(mostOfOne, utf8.RuneCountInString(l.text))])
+		}
+		if line, err := utilnet.NewWarningHeader(299, l.agent, l.text); err == nil && written < mostWarned {
+			h.Add("Warning", line)
+			written += utf8.RuneCountInString(l.text)
+		}
 	}
-	w.list = nil
+	w.list, w.size = nil, 0
 }
 
 func badRequest(format string, args ...any) error {

@@ -14,6 +14,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
+	endpointmetrics "k8s.io/apiserver/pkg/endpoints/metrics"
 	componentmetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 	_ "k8s.io/component-base/metrics/prometheus/restclient" // what the process asks other servers
@@ -122,7 +123,7 @@ func (r *call) key() seriesKey {
 	k := seriesKey{verb: metricVerbs[i.Verb], group: i.APIGroup, version: i.APIVersion, resource: i.Resource, subresource: i.Subresource, dryRun: strings.Contains(r.req.URL.RawQuery, "dryRun=All")}
 	switch {
 	case !i.IsResourceRequest:
-		k.verb, k.subresource = r.req.Method, nonResource(i.Path)
+		k.verb, k.subresource = method(r.req.Method), nonResource(i.Path)
 		return k
 	case i.Name != "" || i.Verb == "create":
 		k.scope = "resource"
@@ -138,6 +139,17 @@ func (r *call) key() seriesKey {
 		k.verb = "APPLY"
 	}
 	return k
+}
+
+// method is a request's as a label: of methods that nobody knows there is no end.
+func method(m string) string {
+	switch m {
+	case http.MethodGet, http.MethodHead:
+		return http.MethodGet
+	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect:
+		return m
+	}
+	return endpointmetrics.OtherRequestMethod
 }
 
 // nonResource is the path as a label: of paths that nobody serves there is no end.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
@@ -90,7 +91,14 @@ type accepted struct {
 
 var wireTypes = map[string]bool{typeJSON: true, typeYAML: true, typeProtobuf: true, typeCBOR: true}
 
-var acceptCache sync.Map // string → []accepted, of the few headers that clients send
+// acceptCache has the few headers that clients send, the first that come.
+var acceptCache struct {
+	sync.Map // string → []accepted
+	n        atomic.Int64
+}
+
+// maxAccepts is how many headers are kept, of maxAccept bytes at most.
+const maxAccepts, maxAccept = 1000, 512
 
 // accepts parses an Accept header; the best first.
 func accepts(header string) []accepted {
@@ -122,7 +130,7 @@ func accepts(header string) []accepted {
 		out = append(out[:at], append([]accepted{a}, out[at:]...)...)
 		q = append(q[:at], append([]float64{quality}, q[at:]...)...)
 	}
-	if len(header) < 512 {
+	if len(header) < maxAccept && acceptCache.n.Add(1) <= maxAccepts {
 		acceptCache.Store(header, out)
 	}
 	return out

@@ -31,6 +31,13 @@ const patchRetries = 5
 // maxPatchOperations bounds a JSON patch, as upstream does.
 const maxPatchOperations = 10_000
 
+// maxCopied bounds, in bytes, what the copies of a JSON patch add up to, as upstream
+// does: who copies an object into itself a few times over fills any memory. It holds
+// for the patches of webhooks and policies as well.
+const maxCopied = 3 << 20
+
+func init() { jsonpatch.AccumulatedCopySizeLimit = maxCopied }
+
 // patch changes an object by a patch of any of the five kinds.
 func (r *call) patch(strategy *api.UpdateStrategy) error {
 	kind, _, err := mime.ParseMediaType(r.req.Header.Get("Content-Type"))

@@ -504,6 +504,7 @@ func forbidden(a authorizer.AttributesRecord, reason string) error {
 func (r *call) notFoundPath() error {
 	http.Error(r.w, "404 page not found", http.StatusNotFound)
 	r.code = http.StatusNotFound
+	r.row = nil // what it is counted by is the client's invention
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/metadata"
 
+	"keelson.dev/keelson/internal/apiserver/answer"
 	"keelson.dev/keelson/internal/controllers/customresource"
 )
 
@@ -25,7 +26,10 @@ func (c *Cluster) startCustomResources() error {
 	if err != nil {
 		return err
 	}
-	converters, err := conversion.NewCRConverterFactory(resolver, webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, cfg, noop.NewTracerProvider()))
+	reach := webhook.NewDefaultAuthenticationInfoResolverWrapper(nil, nil, cfg, noop.NewTracerProvider())
+	converters, err := conversion.NewCRConverterFactory(resolver, func(d webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver {
+		return answer.Webhooks(reach(d))
+	})
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,8 @@ func TestMetrics(t *testing.T) {
 	c := boot(t, Options{NoScheduler: true, NoDrain: true})
 	const path = "/api/v1/namespaces/default/configmaps"
 	for _, r := range [][3]string{{"POST", path, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}`}, {"GET", path + "/a", ""}, {"GET", path + "/b", ""}, {"GET", path, ""},
-		{"POST", path + "?dryRun=All", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}}`}, {"GET", "/healthz", ""}, {"GET", "/no/such/path", ""}} {
+		{"POST", path + "?dryRun=All", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}}`}, {"GET", "/healthz", ""}, {"GET", "/no/such/path", ""},
+		{"BREW", "/coffee", ""}, {"GET", path + "/a/nosuchpart", ""}} {
 		ask(c, r[0], r[1], r[2])
 	}
 	w := ask(c, "GET", "/metrics", "")
@@ -25,6 +26,7 @@ func TestMetrics(t *testing.T) {
 		`apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1`,
 		`apiserver_request_total{code="404",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1`,
 		`apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="",scope="",subresource="/healthz",verb="GET",version=""} 1`,
+		`apiserver_request_total{code="404",component="apiserver",dry_run="",group="",resource="",scope="",subresource="",verb="other",version=""} 1`,
 		`apiserver_request_sli_duration_seconds_bucket{component="apiserver",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1",le="0.05"} `,
 		`apiserver_request_duration_seconds_count{component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1"} `,
 		`apiserver_current_inflight_requests{request_kind="mutating"} `, `apiserver_resource_objects{group="",resource="configmaps"} `,
@@ -35,7 +37,9 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("there is no %s", want)
 		}
 	}
-	if strings.Contains(text, "/no/such/path") {
-		t.Error("a path that nobody serves is a label")
+	for _, invented := range []string{"/no/such/path", "BREW", "nosuchpart"} {
+		if strings.Contains(text, invented) {
+			t.Errorf("%s is in a label, and nobody serves it", invented)
+		}
 	}
 }

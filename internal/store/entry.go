@@ -22,6 +22,8 @@ type Entry struct {
 	CreateRevision, ModRevision int64
 	// Form is that of its durable bytes; see Codec.
 	Form int64
+	// Size is that of its durable bytes before they are sealed, about; 0 is unknown.
+	Size int
 
 	// typed is the object, unless it is a custom resource's. Those are many
 	// small pieces, which take several times the memory of their JSON and long
@@ -69,12 +71,15 @@ func (v Value) Placed() Value {
 
 // NewEntry makes the entry of a version that was written at revision.
 func NewEntry(key string, created, revision int64, v Value) *Entry {
-	e := &Entry{Key: key, CreateRevision: created, ModRevision: revision, Form: v.Form}
+	e := &Entry{Key: key, CreateRevision: created, ModRevision: revision, Form: v.Form, Size: len(v.Plain)}
 	if v.Object != nil {
 		SetRevision(v.Object, revision)
 	}
 	u, custom := v.Object.(*unstructured.Unstructured)
 	if v.Object != nil && !custom {
+		if m, ok := v.Object.(interface{ Size() int }); ok && e.Size == 0 {
+			e.Size = m.Size()
+		}
 		e.typed = v.Object
 		return e
 	}

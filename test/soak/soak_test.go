@@ -3,6 +3,7 @@ package soak
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -37,6 +38,7 @@ var (
 	writers   = flag.Int("writers", 25, "number of concurrent writers")
 	perSecond = flag.Float64("rate", 200, "writes per second, of all writers together")
 	binary    = flag.String("keelson", "", "binary to run as the server (default: this test)")
+	profiles  = flag.String("profiles", "", "folder for profiles of the server's heap in the middle and at the end")
 )
 
 const (
@@ -131,6 +133,38 @@ func memory(t *testing.T, pid int) int64 {
 	}
 	return pages * int64(os.Getpagesize())
 }
+
+// heap is what the server has allocated and needs, in bytes: its collector has run.
+func (s *soak) heap(at string) int64 {
+	s.t.Helper()
+	if *profiles != "" {
+		code, b, err := s.ask(s.t.Context(), "GET", "/debug/pprof/heap?gc=1", "", "")
+		if err == nil && code == http.StatusOK {
+			err = os.WriteFile(filepath.Join(*profiles, at+".pprof"), b, 0o600)
+		}
+		if err != nil || code != http.StatusOK {
+			s.t.Errorf("the heap's profile: %d, %v", code, err)
+		}
+	}
+	_, b, err := s.ask(s.t.Context(), "GET", "/debug/pprof/heap?gc=1&debug=1", "", "")
+	_, found, _ := strings.Cut(string(b), "\n# HeapAlloc = ")
+	found, _, _ = strings.Cut(found, "\n")
+	n, perr := strconv.ParseInt(found, 10, 64)
+	if err != nil || perr != nil {
+		s.t.Fatalf("the heap's size: %v, %v", err, perr)
+	}
+	return n
+}
+
+// What the server remembers of changes, for watches and for keelson trace: that many,
+// for that long, of that size each in bytes. It is more as long as it has not run for long.
+const (
+	remembered    = 100_000
+	rememberedFor = 5 * time.Minute
+	changeSize    = 3 << 10
+	// noise is by how many bytes the heap may differ for other reasons.
+	noise = 24 << 20
+)
 
 // spaces is the number of namespaces that the objects are in: a watch sees one of
 // them, some see all.
@@ -335,10 +369,16 @@ func (w *watcher) done(stopped <-chan struct{}) bool {
 	return true
 }
 
-func median(of []int64) int64 {
-	s := slices.Clone(of)
-	slices.Sort(s)
-	return s[len(s)/2]
+// sample is how things are at a moment.
+type sample struct {
+	at               time.Time
+	resident, writes int64
+}
+
+// median is that of the resident memory.
+func median(of []sample) int64 {
+	s := slices.SortedFunc(slices.Values(of), func(a, b sample) int { return cmp.Compare(a.resident, b.resident) })
+	return s[len(s)/2].resident
 }
 
 func TestSoak(t *testing.T) {
@@ -381,26 +421,34 @@ func TestSoak(t *testing.T) {
 		all = append(all, w)
 		watching.Go(func() { w.watch(ctx, stopped) })
 	}
-	work, end := context.WithTimeout(ctx, *period)
-	defer end()
+	work, stop := context.WithTimeout(ctx, *period)
+	defer stop()
 	turn := rate.NewLimiter(rate.Limit(*perSecond), 10)
 	for i := range *writers {
 		writing.Go(func() { s.write(work, i, turn) })
 	}
-	var rss []int64
+	var samples []sample
+	begin, told := time.Now(), time.Now()
 	every := time.NewTicker(min(time.Second, *period/40))
 	defer every.Stop()
+	var middle, kept int64 // of the heap, and of changes, in the middle
 	for work.Err() == nil {
 		select {
 		case <-every.C:
-			rss = append(rss, memory(t, cmd.Process.Pid))
-			if len(rss)%60 == 0 {
-				t.Logf("after %v: %d MB, %d writes, %d events", time.Duration(len(rss))*min(time.Second, *period/40), rss[len(rss)-1]>>20, s.count(), s.events.Load())
+			now := sample{time.Now(), memory(t, cmd.Process.Pid), int64(s.count())}
+			samples = append(samples, now)
+			if middle == 0 && time.Since(begin) >= *period/2 {
+				middle, kept = s.heap("middle"), changes(samples)
+			}
+			if time.Since(told) >= time.Minute {
+				told = now.at
+				t.Logf("after %v: %d MB, %d writes, %d events", time.Since(begin).Round(time.Second), now.resident>>20, now.writes, s.events.Load())
 			}
 		case <-work.Done():
 		}
 	}
 	writing.Wait()
+	end := s.heap("end")
 	// A last write for each object: there is an event that each watch has to come to.
 	for i := range s.made {
 		s.made[i].Add(1)
@@ -426,17 +474,34 @@ func TestSoak(t *testing.T) {
 		t.Errorf("%d failures in all", s.failures)
 	}
 	slices.Sort(s.latencies)
-	quarter := len(rss) / 4
-	second, third, last := median(rss[quarter:2*quarter]), median(rss[2*quarter:3*quarter]), median(rss[3*quarter:])
+	quarter := len(samples) / 4
+	second, third, last := median(samples[quarter:2*quarter]), median(samples[2*quarter:3*quarter]), median(samples[3*quarter:])
 	t.Logf("%d writes (median %v, 99th of 100 %v, longest %v), %d events to %d watches, %d of them resumed; resident: %d, %d and %d MB in the second to the last quarter",
 		len(s.latencies), s.latencies[len(s.latencies)/2], s.latencies[len(s.latencies)*99/100], s.latencies[len(s.latencies)-1],
 		s.events.Load(), *watches, s.resumed.Load(), second>>20, third>>20, last>>20)
 	if last > third+third/5+32<<20 {
 		t.Errorf("resident memory grew from %d to %d MB in the second half", third>>20, last>>20)
 	}
+	more := changes(samples) - kept
+	t.Logf("the heap: %d KB in the middle, %d KB at the end, with %d more changes in the history", middle>>10, end>>10, more)
+	if end > middle+noise+max(more, 0)*changeSize {
+		t.Errorf("the heap grew from %d to %d MB in the second half", middle>>20, end>>20)
+	}
 	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the server has ended: %v", err)
 	}
+}
+
+// changes is how many of the writes the server remembers at the last sample.
+func changes(samples []sample) int64 {
+	last := samples[len(samples)-1]
+	n := last.writes
+	for i := range samples {
+		if last.at.Sub(samples[i].at) >= rememberedFor {
+			n = last.writes - samples[i].writes
+		}
+	}
+	return min(n, remembered)
 }
 
 func (s *soak) count() int {

@@ -20,6 +20,8 @@ import (
 	webhookvalidating "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/tools/cache"
+
+	"keelson.dev/keelson/internal/apiserver/answer"
 )
 
 // callout is one of upstream's plug-ins that ask webhooks or CEL policies. It
@@ -100,7 +102,7 @@ func (e *Environment) initialize(p admission.Interface) error {
 	if w, ok := p.(initializer.WantsExcludedAdmissionResources); ok {
 		w.SetExcludedAdmissionResources(excluded)
 	}
-	webhookinit.NewPluginInitializer(nil, e.Services).Initialize(p)
+	webhookinit.NewPluginInitializer(answer.Webhooks, e.Services).Initialize(p)
 	// What the plug-in watches may not have been watched before.
 	v, ok := p.(admission.InitializationValidator)
 	if ok {

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/transport"
 	v1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+
+	"keelson.dev/keelson/internal/apiserver/answer"
 )
 
 const (
@@ -22,8 +24,6 @@ const (
 	checkTimeout = 5 * time.Second
 	// checkTries is how many endpoints may fail before the service does.
 	checkTries = 5
-	// maxDocument bounds what is read of another server's document, in bytes.
-	maxDocument = 64 << 20
 )
 
 const aggregatedDiscovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
@@ -87,7 +87,7 @@ func (r *Registry) get(ctx context.Context, b *backend, path, accept, tag string
 		req.Header.Set("If-None-Match", tag)
 	}
 	transport.SetAuthProxyHeaders(req, "system:kube-aggregator", "", []string{"system:masters"}, nil)
-	c := http.Client{Transport: b.transport, Timeout: checkTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c := http.Client{Transport: answer.Bounded(b.transport, answer.MaxBytes), Timeout: checkTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err = c.Do(req)
 	return resp, url, err
 }
@@ -101,7 +101,7 @@ func (r *Registry) read(ctx context.Context, b *backend, path, accept, tag strin
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusOK:
-		body, err = io.ReadAll(io.LimitReader(resp.Body, maxDocument))
+		body, err = io.ReadAll(resp.Body)
 		return body, resp.Header, err
 	case http.StatusNotFound, http.StatusNotModified, http.StatusNotAcceptable:
 		return nil, resp.Header, nil

@@ -11,7 +11,12 @@ import (
 	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/client-go/transport"
 	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/apiserver/answer"
 )
+
+// maxList bounds what a client in this process is answered, in bytes.
+const maxList = 64 << 20
 
 // Handler gives the way to the server of a group version, nil if no other
 // server serves it. The requests that it takes have their user in the context.
@@ -55,6 +60,13 @@ func (r *Registry) pass(b *backend, w http.ResponseWriter, req *http.Request) {
 		transport.SetAuthProxyHeaders(out, u.GetName(), u.GetUID(), u.GetGroups(), u.GetExtra())
 	}
 	rt := transport.NewAuthProxyRoundTripper(u.GetName(), u.GetUID(), u.GetGroups(), u.GetExtra(), b.transport)
+	if req.RemoteAddr == answer.InProcess {
+		if q := req.URL.Query(); q.Has("watch") {
+			rt = answer.BoundedEvents(rt)
+		} else {
+			rt = answer.Bounded(rt, maxList)
+		}
+	}
 	machineryproxy.NewUpgradeAwareHandler(location, rt, true, upgrade, responder{}).ServeHTTP(w, out)
 }
 

@@ -2,14 +2,17 @@ package authn
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	apiserverinstall "k8s.io/apiserver/pkg/apis/apiserver/install"
 	apiservervalidation "k8s.io/apiserver/pkg/apis/apiserver/validation"
@@ -17,8 +20,10 @@ import (
 	authenticationcel "k8s.io/apiserver/pkg/authentication/cel"
 	"k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/plugin/pkg/authenticator/token/oidc"
+	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/apiserver/answer"
 	"keelson.dev/keelson/internal/reload"
 )
 
@@ -105,8 +110,13 @@ func (c *configured) apply(ctx context.Context, cfg *apiserver.AuthenticationCon
 	var issuers []authenticator.Token
 	for _, j := range cfg.JWT {
 		o := oidc.Options{JWTAuthenticator: j, SupportedSigningAlgs: algorithms, Compiler: compiler}
-		if ca := j.Issuer.CertificateAuthority; ca != "" {
-			o.CAContentProvider = bundle(ca)
+		if j.Issuer.EgressSelectorType == "" { // else the library says that there is none
+			client, err := issuerClient(j.Issuer.CertificateAuthority)
+			if err != nil {
+				end()
+				return err
+			}
+			o.Client = client
 		}
 		a, err := oidc.New(ctx, o)
 		if err != nil {
@@ -123,10 +133,19 @@ func (c *configured) apply(ctx context.Context, cfg *apiserver.AuthenticationCon
 	return nil
 }
 
-type bundle string
-
-// CurrentCABundleContent implements oidc.CAContentProvider.
-func (b bundle) CurrentCABundleContent() []byte { return []byte(b) }
+// issuerClient asks an issuer for its keys, whose certificate is of the authorities
+// in ca, in PEM, or where that is empty of those that the machine trusts.
+func issuerClient(ca string) (*http.Client, error) {
+	trusted := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		var err error
+		if trusted.RootCAs, err = certutil.NewPoolFromBytes([]byte(ca)); err != nil {
+			return nil, fmt.Errorf("failed to read the CA contents: %w", err)
+		}
+	}
+	rt := utilnet.SetTransportDefaults(&http.Transport{TLSClientConfig: trusted})
+	return &http.Client{Transport: answer.Bounded(rt, answer.MaxBytes), Timeout: 30 * time.Second}, nil
+}
 
 func (o *OIDC) configuration() (*apiserver.AuthenticationConfiguration, error) {
 	j := apiserver.JWTAuthenticator{Issuer: apiserver.Issuer{URL: o.IssuerURL, Audiences: []string{o.ClientID}}}

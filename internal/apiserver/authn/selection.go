@@ -17,6 +17,8 @@ import (
 	webhookutil "k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/apiserver/plugin/pkg/authenticator/token/webhook"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/apiserver/answer"
 )
 
 // Selection says which credentials are taken besides client certificates and
@@ -160,7 +162,7 @@ func (s *Selection) tokens(ctx context.Context, audiences []string, secrets Secr
 		if err != nil {
 			return nil, nil, fmt.Errorf("--authentication-token-webhook-config-file: %w", err)
 		}
-		w, err := webhook.New(cfg, s.WebhookVersion, audiences, wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 5})
+		w, err := webhook.New(answer.Config(cfg), s.WebhookVersion, audiences, wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 5})
 		if err != nil {
 			return nil, nil, fmt.Errorf("--authentication-token-webhook-config-file: %w", err)
 		}

@@ -21,6 +21,8 @@ import (
 	"k8s.io/apiserver/plugin/pkg/authorizer/webhook"
 	"k8s.io/apiserver/plugin/pkg/authorizer/webhook/metrics"
 	"k8s.io/client-go/rest"
+
+	"keelson.dev/keelson/internal/apiserver/answer"
 )
 
 // The authorizers that there are, as flags and configuration files name them.
@@ -162,6 +164,7 @@ func newWebhook(a *apiserver.AuthorizerConfiguration, own *rest.Config, compiler
 			return nil, fmt.Errorf("authorization webhook %s: %w", a.Name, err)
 		}
 	}
+	config = answer.Config(config)
 	config.Timeout = w.Timeout.Duration
 	onError := authorizer.DecisionNoOpinion
 	if w.FailurePolicy == apiserver.FailurePolicyDeny {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"keelson.dev/keelson/internal/apiserver"
+	"keelson.dev/keelson/internal/apiserver/answer"
 )
 
 // Host is the host of in-process clients' URLs; nothing resolves it.
@@ -42,7 +43,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := apiserver.WithUser(req.Context(), t.user)
 	in := req.Clone(ctx)
 	in.RequestURI = in.URL.RequestURI()
-	in.RemoteAddr = "in-process"
+	in.RemoteAddr = answer.InProcess
 	if in.Body == nil {
 		in.Body = http.NoBody
 	}

@@ -16,6 +16,19 @@ type history struct {
 	events    []*store.Event // a ring, len is a power of two
 	times     []int64        // when each was committed, in Unix nanoseconds
 	head, n   int
+	bytes     int // what only the history holds: the objects that were replaced, encoded
+}
+
+// held is how much of ev only the history holds.
+func held(ev *store.Event) int {
+	n := 0
+	if ev.Prev != nil {
+		n = ev.Prev.Size
+	}
+	if ev.Type == store.Delete {
+		n += ev.Entry.Size
+	}
+	return n
 }
 
 func (h *history) at(i int) *store.Event { return h.events[(h.head+i)&(len(h.events)-1)] }
@@ -37,6 +50,7 @@ func (h *history) add(ev *store.Event, now int64) {
 	j := (h.head + h.n) & (len(h.events) - 1)
 	h.events[j], h.times[j] = ev, now
 	h.n++
+	h.bytes += held(ev)
 	if h.n > encodedFor {
 		old := h.at(h.n - 1 - encodedFor)
 		if old.Prev != nil {
@@ -50,14 +64,16 @@ func (h *history) add(ev *store.Event, now int64) {
 
 func (h *history) drop() {
 	h.compacted = h.at(0).Revision
+	h.bytes -= held(h.at(0))
 	h.events[h.head] = nil
 	h.head = (h.head + 1) & (len(h.events) - 1)
 	h.n--
 }
 
-// trim keeps at most limit changes, none older than age.
-func (h *history) trim(limit int, age time.Duration, now int64) {
-	for h.n > limit || h.n > 0 && h.times[h.head] < now-int64(age) {
+// trim keeps at most limit changes, that hold at most that many bytes, none older
+// than age.
+func (h *history) trim(limit, bytes int, age time.Duration, now int64) {
+	for h.n > limit || h.n > 0 && (h.bytes > bytes || h.times[h.head] < now-int64(age)) {
 		h.drop()
 	}
 }

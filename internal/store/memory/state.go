@@ -24,6 +24,9 @@ type Options struct {
 	// (default 5 minutes, upstream's period of compaction).
 	HistoryLimit int
 	HistoryAge   time.Duration
+	// HistoryBytes is how much the objects that the history alone holds may take,
+	// encoded (default 64 MiB), unless the live ones take more: then as much as those.
+	HistoryBytes int
 }
 
 // State is what the store holds, at its last revision and at those before it
@@ -34,6 +37,7 @@ type State struct {
 
 	mu      sync.RWMutex
 	rev     int64
+	bytes   int // of the live objects, encoded
 	live    *btree.BTreeG[*store.Entry]
 	clone   *btree.BTreeG[*store.Entry] // of live at rev, nil if none was needed yet
 	history history
@@ -59,6 +63,9 @@ func New(opts Options) *State {
 	if opts.HistoryLimit <= 0 {
 		opts.HistoryLimit = 100_000
 	}
+	if opts.HistoryBytes <= 0 {
+		opts.HistoryBytes = 64 << 20
+	}
 	if opts.HistoryAge <= 0 {
 		opts.HistoryAge = 5 * time.Minute
 	}
@@ -83,12 +90,13 @@ func (s *State) Reset(entries []*store.Entry, revision int64) {
 			w.notify()
 		}
 	}
-	s.live, s.clone = btree.NewG(32, less), nil
+	s.live, s.clone, s.bytes = btree.NewG(32, less), nil, 0
 	for i := range s.indexes {
 		s.indexes[i].entries = map[string]map[string]*store.Entry{}
 	}
 	for _, e := range entries {
 		s.live.ReplaceOrInsert(e)
+		s.bytes += e.Size
 		for i := range s.indexes {
 			s.indexes[i].change(nil, e)
 		}
@@ -110,6 +118,10 @@ func (s *State) Apply(changes []*store.Event) {
 			s.live.Delete(ev.Entry)
 		} else {
 			s.live.ReplaceOrInsert(ev.Entry)
+			s.bytes += ev.Entry.Size
+		}
+		if ev.Prev != nil {
+			s.bytes -= ev.Prev.Size
 		}
 		for i := range s.indexes {
 			s.indexes[i].change(ev.Prev, next)
@@ -118,7 +130,7 @@ func (s *State) Apply(changes []*store.Event) {
 		s.rev = ev.Revision
 		s.publish(ev)
 	}
-	s.history.trim(s.opts.HistoryLimit, s.opts.HistoryAge, now)
+	s.history.trim(s.opts.HistoryLimit, max(s.opts.HistoryBytes, s.bytes), s.opts.HistoryAge, now)
 	s.advance(s.rev)
 }
 

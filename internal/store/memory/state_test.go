@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -225,5 +226,82 @@ func TestForgottenForms(t *testing.T) {
 		if encode(e); made != 5+i {
 			t.Errorf("%s at %d still has its form", e.Key, e.ModRevision)
 		}
+	}
+}
+
+// TestHistoryBytes: the history holds as much as it may, or as much as is live, and
+// no more, whether objects are replaced or come and go.
+func TestHistoryBytes(t *testing.T) {
+	const limit = 64 << 10
+	s := New(Options{HistoryBytes: limit})
+	big := func(name string, revision int64) *store.Entry {
+		return store.NewEntry("/registry/configmaps/"+name, revision, revision, store.Value{Object: &v1.ConfigMap{Data: map[string]string{"k": strings.Repeat("x", 1000)}}})
+	}
+	rev := int64(1)
+	apply := func(t store.EventType, e, prev *store.Entry) {
+		s.Apply([]*store.Event{{Type: t, Entry: e, Prev: prev, Revision: rev}})
+	}
+	var prev *store.Entry
+	check := func(most int) {
+		t.Helper()
+		held, n := 0, 0
+		s.history.since(0, func(ev *store.Event) bool {
+			if ev.Prev != nil {
+				held += ev.Prev.Size
+			}
+			if ev.Type == store.Delete {
+				held += ev.Entry.Size
+			}
+			n++
+			return true
+		})
+		if held != s.history.bytes || held > most || held < most-3*prev.Size || n == 0 {
+			t.Errorf("%d changes hold %d bytes, counted as %d, of %d", n, held, s.history.bytes, most)
+		}
+		if _, err := s.Watch("/registry/", store.WatchOptions{Revision: s.history.compacted - 1}); !errors.Is(err, store.ErrCompacted) {
+			t.Errorf("a watch from before: %v", err)
+		}
+		w, err := s.Watch("/registry/", store.WatchOptions{Revision: s.history.compacted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
+		if evs, err := w.Next(t.Context()); err != nil || len(evs) == 0 || evs[0].Revision != s.history.compacted+1 {
+			t.Errorf("a watch from the oldest: %d events, %v", len(evs), err)
+		}
+	}
+	for range 200 {
+		rev++
+		e := big("one", rev)
+		apply(store.Put, e, prev)
+		prev = e
+	}
+	check(limit)
+	for range 200 {
+		rev++
+		e := big("gone", rev)
+		apply(store.Put, e, nil)
+		rev++
+		apply(store.Delete, e.Deleted(rev), e)
+	}
+	check(limit)
+	if s.bytes != prev.Size {
+		t.Errorf("%d bytes are live, want %d", s.bytes, prev.Size)
+	}
+	var live []*store.Entry
+	for i := range 200 {
+		rev++
+		live = append(live, big("many-"+strconv.Itoa(i), rev))
+	}
+	s.Reset(live, rev)
+	prev = live[0]
+	for range 400 {
+		rev++
+		e := big("many-0", rev)
+		apply(store.Put, e, prev)
+		prev = e
+	}
+	if check(s.bytes); s.bytes < 2*limit {
+		t.Errorf("%d bytes are live", s.bytes)
 	}
 }
