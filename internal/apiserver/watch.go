@@ -38,6 +38,7 @@ type stream struct {
 	guard     *guard
 	seen      prometheus.Counter
 	first     bool // the next table row brings the column definitions
+	pause     time.Duration
 }
 
 // watch streams the changes of the selected objects.
@@ -205,7 +206,7 @@ func (st *stream) next(ctx context.Context) error {
 		if err := st.flush(); err != nil {
 			return err
 		}
-		st.gather(ctx)
+		st.gather(ctx, len(events))
 		return nil
 	case ctx.Err() != nil:
 		return nil // its time is over
@@ -219,21 +220,31 @@ func (st *stream) next(ctx context.Context) error {
 }
 
 const (
-	// turn is about what it takes to send a watch something, and longestGather
-	// what a client waits at most for an event because of the other watches.
-	turn          = 10 * time.Microsecond
-	longestGather = 20 * time.Millisecond
+	// turn is about what it takes to send a watch something.
+	turn = 10 * time.Microsecond
+	// shortGather and longGather are what a client waits at most for an event
+	// because of the other watches: where little happens, and where much does.
+	shortGather, longGather = 20 * time.Millisecond, 100 * time.Millisecond
+	// crowd is how many events make it worth to gather for longer.
+	crowd = 16
 )
 
-// gather waits a little after something was sent, so that what happens
+// gather waits a little after n events were sent, so that what happens
 // meanwhile goes out at once: with few watches not at all, with many for about
-// as long as it takes to send all of them something.
-func (st *stream) gather(ctx context.Context) {
-	d := min(time.Duration(st.s.streams.Load())*turn, longestGather)
-	if d < time.Millisecond {
+// as long as it takes to send all of them something, and for longer while there
+// is much to send, as network cards moderate their interrupts.
+func (st *stream) gather(ctx context.Context, n int) {
+	all := time.Duration(st.s.streams.Load()) * turn
+	if n >= crowd {
+		st.pause = min(2*st.pause, 10*all, longGather)
+	} else {
+		st.pause /= 2
+	}
+	st.pause = max(st.pause, min(all, shortGather))
+	if st.pause < time.Millisecond {
 		return
 	}
-	t := time.NewTimer(d)
+	t := time.NewTimer(st.pause)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -258,7 +269,7 @@ func (st *stream) flush() error {
 	if err != nil {
 		return errGone
 	}
-	if st.buf.Reset(); st.buf.Cap() > 2*flushAt {
+	if st.buf.Reset(); st.buf.Cap() > 4*flushAt {
 		st.buf = bytes.Buffer{} // an object was big: the next may not be
 	}
 	return nil

@@ -185,10 +185,14 @@ func (e *Entry) Encoded(enc Encoding, encode func(runtime.Object) ([]byte, error
 	return b, nil
 }
 
-// Forget drops the wire forms. They are made anew if they are asked for.
+// Forget drops the wire forms, but for one that is all there is of the object.
+// They are made anew if they are asked for.
 func (e *Entry) Forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	packed := e.typed == nil && e.tree == nil
 	for i := range e.encoded {
-		if e.encoded[i].Load() != nil {
+		if e.encoded[i].Load() != nil && !(packed && Encoding(i) == JSON) {
 			e.encoded[i].Store(nil)
 		}
 	}
