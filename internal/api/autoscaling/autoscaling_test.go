@@ -21,8 +21,23 @@ func TestValidation(t *testing.T) {
 	}{
 		"cpu by default": {ref + `, maxReplicas: 3`, nil},
 		"no limit": {ref, []string{
-			`spec.maxReplicas: Invalid value: 0: must be greater than 0`,
+			`spec.maxReplicas: Required value`,
 			"spec.maxReplicas: Invalid value: 0: must be greater than or equal to `minReplicas`"}},
+		"negative": {ref + `, minReplicas: -2, maxReplicas: -1`, []string{
+			`spec.minReplicas: Invalid value: -2: must be greater than or equal to 0`, `spec.maxReplicas: Invalid value: -1: must be greater than or equal to 1`}},
+		"container": {ref + `, maxReplicas: 1, metrics: [{type: ContainerResource, containerResource: {name: cpus, container: C, target: {type: AverageValue, averageValue: 1}}}, {type: ContainerResource, containerResource: {target: {type: Odd}}}]`, []string{
+			`spec.metrics[0].containerResource.name: Invalid value: "cpus": must be a standard resource type or fully qualified`,
+			`spec.metrics[0].containerResource.name: Invalid value: "cpus": must be a standard resource for containers`,
+			`spec.metrics[0].containerResource.container: Invalid value: "C": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')`,
+			`spec.metrics[1].containerResource.name: Required value: must specify a resource name`,
+			`spec.metrics[1].containerResource.container: Required value: must specify a container`,
+			`spec.metrics[1].containerResource.target.type: Invalid value: "Odd": must be either Utilization, Value, or AverageValue`,
+			`spec.metrics[1].containerResource.target.averageUtilization: Required value: must set either a target raw value or a target utilization`}},
+		"targets": {ref + `, maxReplicas: 1, metrics: [{type: Pods, pods: {metric: {name: m}, target: {type: AverageValue, averageValue: 0}}}, {type: External, external: {metric: {}, target: {type: Value, value: -1, averageValue: 1}}}]`, []string{
+			`spec.metrics[0].pods.target.averageValue: Invalid value: "0": must be positive`,
+			`spec.metrics[1].external.metric.name: Required value: must specify a metric name`,
+			`spec.metrics[1].external.target.value: Invalid value: "-1": must be positive`,
+			`spec.metrics[1].external.target.value: Forbidden: may not set both a target value for metric and a per-pod target`}},
 		"no target": {`maxReplicas: 1`, []string{
 			`spec.scaleTargetRef.kind: Required value`, `spec.scaleTargetRef.name: Required value`,
 			`spec.scaleTargetRef.apiVersion: Invalid value: "": apiVersion must specify API group`}},

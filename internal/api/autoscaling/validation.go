@@ -10,7 +10,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 const (
@@ -26,8 +29,11 @@ func validate(a, old *v2.HorizontalPodAutoscaler) field.ErrorList {
 	if s.MinReplicas != nil && *s.MinReplicas < 0 {
 		errs = append(errs, field.Invalid(at.Child("minReplicas"), *s.MinReplicas, "must be greater than or equal to 0"))
 	}
-	if s.MaxReplicas < 1 {
-		errs = append(errs, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than 0"))
+	switch {
+	case s.MaxReplicas == 0:
+		errs = append(errs, field.Required(at.Child("maxReplicas"), ""))
+	case s.MaxReplicas < 1:
+		errs = append(errs, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to 1"))
 	}
 	if s.MinReplicas != nil && s.MaxReplicas < *s.MinReplicas {
 		errs = append(errs, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to `minReplicas`"))
@@ -133,9 +139,16 @@ func validateMetric(m *v2.MetricSpec, described versionRules, fldPath *field.Pat
 		return validateResource(string(m.Resource.Name), &m.Resource.Target, p)
 	})
 	source(m.ContainerResource != nil, "containerResource", func(p *field.Path) field.ErrorList {
-		errs := validateResource(string(m.ContainerResource.Name), &m.ContainerResource.Target, p)
-		if m.ContainerResource.Container == "" {
-			errs = append(errs, field.Required(p.Child("container"), "must specify a container"))
+		c := m.ContainerResource
+		errs := validateResource(string(c.Name), &c.Target, p)
+		if c.Name != "" {
+			errs = append(errs, podspec.ValidateContainerResourceName(c.Name, p.Child("name"))...)
+		}
+		if c.Container == "" {
+			return append(errs, field.Required(p.Child("container"), "must specify a container"))
+		}
+		for _, msg := range validation.IsDNS1123Label(c.Container) {
+			errs = append(errs, field.Invalid(p.Child("container"), c.Container, msg))
 		}
 		return errs
 	})
@@ -181,7 +194,7 @@ func validateExternal(s *v2.ExternalMetricSource, fldPath *field.Path) field.Err
 func validatePods(s *v2.PodsMetricSource, fldPath *field.Path) field.ErrorList {
 	errs := validateIdentifier(&s.Metric, fldPath.Child("metric"))
 	errs = append(errs, validateTarget(&s.Target, fldPath.Child("target"))...)
-	if v := s.Target.AverageValue; v == nil || v.Sign() != 1 {
+	if s.Target.AverageValue == nil {
 		errs = append(errs, field.Required(fldPath.Child("target", "averageValue"), "must specify a positive target averageValue"))
 	}
 	return errs

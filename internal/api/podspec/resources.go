@@ -42,9 +42,6 @@ func extended(name v1.ResourceName) bool {
 	return !Native(name) && !strings.HasPrefix(string(name), requests) && len(validation.IsQualifiedName(requests+string(name))) == 0
 }
 
-// IsExtendedResource says that name is one of an extended resource.
-func IsExtendedResource(name v1.ResourceName) bool { return extended(name) }
-
 // Overcommits says that more of a native resource may be promised than there is.
 func Overcommits(name v1.ResourceName) bool { return Native(name) && !hugePages(name) }
 

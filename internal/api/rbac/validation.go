@@ -1,9 +1,12 @@
 package rbac
 
 import (
+	"slices"
+
 	v1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -12,7 +15,10 @@ func validateRole(r *v1.Role) field.ErrorList {
 	return validateRules(r.Rules, true, field.NewPath("rules"))
 }
 
-func validateClusterRole(r *v1.ClusterRole) field.ErrorList {
+func validateClusterRole(r *v1.ClusterRole) field.ErrorList { return validateClusterRoleUpdate(r, nil) }
+
+// validateClusterRoleUpdate lets selectors keep values that are no label values.
+func validateClusterRoleUpdate(r, old *v1.ClusterRole) field.ErrorList {
 	errs := validateRules(r.Rules, false, field.NewPath("rules"))
 	if r.AggregationRule == nil {
 		return errs
@@ -21,15 +27,16 @@ func validateClusterRole(r *v1.ClusterRole) field.ErrorList {
 	if len(r.AggregationRule.ClusterRoleSelectors) == 0 {
 		errs = append(errs, field.Required(selectors, "at least one clusterRoleSelector required if aggregationRule is non-nil"))
 	}
+	var opts metav1validation.LabelSelectorValidationOptions
+	if old != nil && old.AggregationRule != nil {
+		opts.AllowInvalidLabelValueInSelector = slices.ContainsFunc(old.AggregationRule.ClusterRoleSelectors, func(s metav1.LabelSelector) bool {
+			return metav1validation.LabelSelectorHasInvalidLabelValue(&s)
+		})
+	}
 	for i := range r.AggregationRule.ClusterRoleSelectors {
-		errs = append(errs, metav1validation.ValidateLabelSelector(&r.AggregationRule.ClusterRoleSelectors[i],
-			metav1validation.LabelSelectorValidationOptions{}, selectors.Index(i))...)
+		errs = append(errs, metav1validation.ValidateLabelSelector(&r.AggregationRule.ClusterRoleSelectors[i], opts, selectors.Index(i))...)
 	}
 	return errs
-}
-
-func validateClusterRoleUpdate(obj, _ *v1.ClusterRole) field.ErrorList {
-	return validateClusterRole(obj)
 }
 
 func validateRules(rules []v1.PolicyRule, namespaced bool, fldPath *field.Path) field.ErrorList {
@@ -43,7 +50,7 @@ func validateRules(rules []v1.PolicyRule, namespaced bool, fldPath *field.Path) 
 func validateRule(rule *v1.PolicyRule, namespaced bool, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(rule.Verbs) == 0 {
-		errs = append(errs, field.Required(fldPath.Child("verbs"), "verbs must contain at least one value"))
+		errs = append(errs, field.Required(fldPath.Child("verbs"), ""))
 	}
 	if len(rule.NonResourceURLs) > 0 {
 		if namespaced {
