@@ -132,6 +132,9 @@ func (f *onDemand) Wake(ctx context.Context) {
 // the schemas' status.
 func (f *onDemand) ready() bool {
 	informers := f.c.Informers.Flowcontrol().V1()
+	if !informers.PriorityLevelConfigurations().Informer().HasSynced() || !informers.FlowSchemas().Informer().HasSynced() {
+		return false // of none, all are ready
+	}
 	levels, err := informers.PriorityLevelConfigurations().Lister().List(labels.Everything())
 	if err != nil || slices.ContainsFunc(levels, func(l *flowcontrolv1.PriorityLevelConfiguration) bool {
 		return l.Spec.Limited != nil && l.Spec.Limited.LimitResponse.Queuing != nil && f.GetMaxSeats(l.Name) == 0

@@ -102,6 +102,7 @@ func TestFair(t *testing.T) {
 		time.Sleep(35 * time.Millisecond)
 		start("modest", 2)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if i := slices.Index(order, "modest"); i < 1 || i > 5 || len(order) != 51 {
 			t.Errorf("modest was the %dth of %d: %q", i, len(order), order)
 		}
