@@ -22,7 +22,8 @@ type Entry struct {
 	CreateRevision, ModRevision int64
 	// Form is that of its durable bytes; see Codec.
 	Form int64
-	// Size is that of its durable bytes before they are sealed, about; 0 is unknown.
+	// Size is that of its durable bytes before they are sealed, about. 0 is unknown: that of
+	// a custom resource without durable bytes.
 	Size int
 
 	// typed is the object, unless it is a custom resource's. Those are many

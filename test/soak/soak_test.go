@@ -161,7 +161,7 @@ func (s *soak) heap(at string) int64 {
 const (
 	remembered    = 100_000
 	rememberedFor = 5 * time.Minute
-	changeSize    = 3 << 10
+	changeSize    = 2 << 10
 	// noise is by how many bytes the heap may differ for other reasons.
 	noise = 24 << 20
 )

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"keelson.dev/keelson/internal/store"
@@ -50,18 +49,15 @@ func (s *Store) put(ctx context.Context, o *op, ttl time.Duration) (*store.Entry
 	if ttl > 0 {
 		o.expiry = s.opts.Clock.Now().Add(ttl)
 	}
-	obj := o.object.Object
-	// A custom resource's bytes are kept in memory as well.
-	if _, custom := obj.(*unstructured.Unstructured); custom || s.disk != nil {
-		store.SetRevision(obj, 0)
-		plain, err := s.opts.Codec.Encode(obj)
-		if err == nil && s.disk != nil {
-			o.value, o.object.Form, err = s.opts.Codec.Seal(o.key, plain)
-		}
-		if err != nil {
+	if s.disk != nil {
+		store.SetRevision(o.object.Object, 0)
+		var err error
+		if o.object.Plain, err = s.opts.Codec.Encode(o.object.Object); err != nil {
 			return nil, fmt.Errorf("encoding the object for %s: %w", o.key, err)
 		}
-		o.object.Plain = plain
+		if o.value, o.object.Form, err = s.opts.Codec.Seal(o.key, o.object.Plain); err != nil {
+			return nil, fmt.Errorf("encoding the object for %s: %w", o.key, err)
+		}
 		o.object = o.object.Placed()
 	}
 	return s.commit(ctx, o)
