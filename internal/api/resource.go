@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/kube-openapi/pkg/common"
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
@@ -41,9 +40,6 @@ type Resource struct {
 	// row (autoscaling/v1 in autoscaling/v2, events.k8s.io/v1 in v1).
 	Hub *Hub
 
-	// OpenAPI describes the row's Go types, with the topology of their lists,
-	// where they are not of k8s.io/api, whose description client-go has.
-	OpenAPI common.GetOpenAPIDefinitions
 	// Models, DocumentV2 and DocumentV3 describe a custom resource: its types,
 	// for server-side apply, and its part of the OpenAPI documents.
 	Models     func() (map[string]*spec.Schema, error)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"crypto/sha512"
 	stdjson "encoding/json"
 	"fmt"
@@ -86,13 +87,12 @@ func (r *call) serveDiscovery(parts []string) (bool, error) {
 		}
 		l := &metav1.APIResourceList{GroupVersion: gv.String(), APIResources: []metav1.APIResource{}}
 		l.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "APIResourceList"})
-		for _, row := range r.s.Catalogue.RowsOf(gv) {
+		for _, row := range byName(r.s.Catalogue.RowsOf(gv)) {
 			l.APIResources = append(l.APIResources, apiResources(r.s.Catalogue, row)...)
 		}
 		if len(l.APIResources) == 0 {
 			return false, nil
 		}
-		sort.SliceStable(l.APIResources, func(i, j int) bool { return l.APIResources[i].Name < l.APIResources[j].Name })
 		a, err := r.accept(nil)
 		if err != nil {
 			return true, err
@@ -123,16 +123,12 @@ func (s *Server) groups() []catalogue.Group {
 		return groups
 	}
 	groups = slices.Clone(groups)
-	priority := map[string]int{}
-	for _, g := range groups {
-		priority[g.Name] = catalogue.Priority(g.Name)
-	}
 	for _, o := range others {
 		i := slices.IndexFunc(groups, func(g catalogue.Group) bool { return g.Name == o.Name })
 		if i < 0 {
 			i, groups = len(groups), append(groups, catalogue.Group{Name: o.Name})
 		}
-		priority[o.Name] = max(priority[o.Name], int(o.Priority))
+		groups[i].Priority = max(groups[i].Priority, int(o.Priority))
 		versions := slices.Clone(groups[i].Versions)
 		for _, v := range o.Versions {
 			if !slices.Contains(versions, v.Name) {
@@ -141,7 +137,7 @@ func (s *Server) groups() []catalogue.Group {
 		}
 		groups[i].Versions = versions
 	}
-	slices.SortStableFunc(groups, func(a, b catalogue.Group) int { return priority[b.Name] - priority[a.Name] })
+	slices.SortStableFunc(groups, func(a, b catalogue.Group) int { return b.Priority - a.Priority })
 	return groups
 }
 
@@ -170,11 +166,33 @@ func apiGroup(name string, versions []string) *metav1.APIGroup {
 
 var updateVerbs = []string{"get", "patch", "update"}
 
+// Of a custom resource, verbs and subresources are listed in another order than of
+// the others, and where its definition is being deleted, the verbs are fewer.
+var (
+	customVerbs      = []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
+	terminatingVerbs = []string{"delete", "deletecollection", "get", "list", "watch"}
+)
+
+func discoveredVerbs(row *api.Resource) []string {
+	switch {
+	case !isUnstructured(row):
+		return row.ServedVerbs()
+	case row.Terminating != "":
+		return terminatingVerbs
+	}
+	return customVerbs
+}
+
+// byName gives the rows in the order in which a version's resources are listed.
+func byName(rows []*api.Resource) []*api.Resource {
+	return slices.SortedFunc(slices.Values(rows), func(a, b *api.Resource) int { return strings.Compare(a.Resource, b.Resource) })
+}
+
 // apiResources gives the resource and its subresources in discovery's form.
 func apiResources(rows *catalogue.Catalogue, row *api.Resource) []metav1.APIResource {
 	out := []metav1.APIResource{{
 		Name: row.Resource, SingularName: row.Singular, Namespaced: row.Namespaced, Kind: row.Kind,
-		Verbs: row.ServedVerbs(), ShortNames: row.ShortNames, Categories: row.Categories,
+		Verbs: discoveredVerbs(row), ShortNames: row.ShortNames, Categories: row.Categories,
 		StorageVersionHash: storageVersionHash(rows, row),
 	}}
 	for _, sub := range subresources(row) {
@@ -220,7 +238,9 @@ func subresources(row *api.Resource) []api.Subresource {
 		subs = append(subs, api.Subresource{Name: name, Kind: row.GVK(), Verbs: verbs})
 	}
 	subs = append(subs, row.Subresources...)
-	sort.Slice(subs, func(i, j int) bool { return subs[i].Name < subs[j].Name })
+	if !isUnstructured(row) {
+		sort.Slice(subs, func(i, j int) bool { return subs[i].Name < subs[j].Name })
+	}
 	return subs
 }
 
@@ -273,7 +293,12 @@ func (s *Server) aggregated(core bool) (*aggregatedDiscovery, error) {
 	l := &apidiscovery.APIGroupDiscoveryList{Items: []apidiscovery.APIGroupDiscovery{}}
 	l.SetGroupVersionKind(apidiscovery.SchemeGroupVersion.WithKind("APIGroupDiscoveryList"))
 	remote := s.remoteVersions()
-	for _, g := range s.groups() {
+	groups := slices.Clone(s.groups())
+	// Here, of two groups with the same priority the one with the lesser name is first.
+	slices.SortFunc(groups, func(a, b catalogue.Group) int {
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
+	})
+	for _, g := range groups {
 		if (g.Name == "") != core {
 			continue
 		}
@@ -285,10 +310,9 @@ func (s *Server) aggregated(core bool) (*aggregatedDiscovery, error) {
 				continue
 			}
 			vd := apidiscovery.APIVersionDiscovery{Version: v, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
-			for _, row := range s.Catalogue.RowsOf(schema.GroupVersion{Group: g.Name, Version: v}) {
+			for _, row := range byName(s.Catalogue.RowsOf(schema.GroupVersion{Group: g.Name, Version: v})) {
 				vd.Resources = append(vd.Resources, resourceDiscovery(row))
 			}
-			sort.SliceStable(vd.Resources, func(i, j int) bool { return vd.Resources[i].Resource < vd.Resources[j].Resource })
 			item.Versions = append(item.Versions, vd)
 		}
 		l.Items = append(l.Items, item)
@@ -307,11 +331,14 @@ func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {
 		scope = apidiscovery.ScopeNamespace
 	}
 	kind := func(k schema.GroupVersionKind) *metav1.GroupVersionKind {
+		if k.GroupVersion() == row.GroupVersion() && !isUnstructured(row) {
+			return &metav1.GroupVersionKind{Kind: k.Kind} // nothing is that of the list
+		}
 		return &metav1.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Kind}
 	}
 	d := apidiscovery.APIResourceDiscovery{
 		Resource: row.Resource, ResponseKind: kind(row.GVK()), Scope: scope, SingularResource: row.Singular,
-		Verbs: row.ServedVerbs(), ShortNames: row.ShortNames, Categories: row.Categories,
+		Verbs: discoveredVerbs(row), ShortNames: row.ShortNames, Categories: row.Categories,
 	}
 	for _, sub := range subresources(row) {
 		d.Subresources = append(d.Subresources, apidiscovery.APISubresourceDiscovery{Subresource: sub.Name, ResponseKind: kind(sub.Kind), Verbs: sub.Verbs})
@@ -378,12 +405,6 @@ func (r *call) serveNonResource() error {
 			return err
 		}
 		return r.write(http.StatusOK, typeJSON, b)
-	case ".well-known", "openid":
-		if h, ok := r.s.Tokens.(http.Handler); ok {
-			r.code = http.StatusOK
-			h.ServeHTTP(r.w, r.req)
-			return nil
-		}
 	}
 	return r.notFoundPath()
 }

@@ -16,12 +16,15 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
+	kubescheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/kube-openapi/pkg/util"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/definitions"
 	"keelson.dev/keelson/internal/objectjson"
 )
 
@@ -123,7 +126,7 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 	o := rowObjects{row}
 	var fm *managedfields.FieldManager
 	var err error
-	if row.OpenAPI != nil {
+	if !isUnstructured(row) && !kubescheme.Scheme.Recognizes(row.GVK()) {
 		described, derr := describedTypes(row)
 		if derr != nil {
 			return nil, derr
@@ -151,15 +154,19 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 	return kept.(*ownership), nil
 }
 
-// describedTypes converts the objects of a row that brings its own description.
+// describedTypes converts the objects of a row whose kind client-go does not have.
 func describedTypes(row *api.Resource) (managedfields.TypeConverter, error) {
+	name := util.GetCanonicalTypeName(row.New())
+	described, err := definitions.Of(definitions.V2, name)
+	if err != nil {
+		return nil, err
+	}
 	models := map[string]*spec.Schema{}
-	for name, d := range row.OpenAPI(func(name string) spec.Ref { return spec.MustCreateRef("#/definitions/" + name) }) {
+	for name, d := range described {
 		models[name] = &d.Schema
 	}
-	name, ok := modelName(reflect.TypeOf(row.New()).Elem())
-	if !ok || models[name] == nil {
-		return nil, fmt.Errorf("the description of %s lacks its type", row.GroupVersionResource)
+	if models[name] == nil {
+		return nil, fmt.Errorf("the type of %s is not described", row.GroupVersionResource)
 	}
 	gvk := row.GVK()
 	models[name].AddExtension("x-kubernetes-group-version-kind", []any{map[string]any{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}})

@@ -133,7 +133,7 @@ func (r *call) key() seriesKey {
 		k.scope = "cluster"
 	}
 	switch {
-	case connects[i.Subresource]:
+	case connects[i.Subresource] != nil:
 		k.verb = "CONNECT"
 	case k.verb == "PATCH" && r.req.Header.Get("Content-Type") == "application/apply-patch+yaml":
 		k.verb = "APPLY"

@@ -1,460 +1,413 @@
 package apiserver
 
 import (
-	"reflect"
-	"sort"
+	"net/http"
 	"strings"
 	"sync"
 
-	"k8s.io/apimachinery/pkg/api/resource"
+	restful "github.com/emicklei/go-restful/v3"
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionv1beta1 "k8s.io/api/admission/v1beta1"
+	corev1 "k8s.io/api/core/v1"
+	imagepolicyv1alpha1 "k8s.io/api/imagepolicy/v1alpha1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/types"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/endpoints"
+	"k8s.io/apiserver/pkg/endpoints/openapi"
+	kubescheme "k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	apiregistrationv1beta1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1beta1"
+	openapibuilder "k8s.io/kube-openapi/pkg/builder"
+	"k8s.io/kube-openapi/pkg/builder3"
+	"k8s.io/kube-openapi/pkg/common"
+	"k8s.io/kube-openapi/pkg/common/restfuladapter"
+	"k8s.io/kube-openapi/pkg/schemamutation"
+	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/util"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/api/definitions"
+	"keelson.dev/keelson/internal/apiserver/token"
 )
 
-// documenter describes Go types and rows in OpenAPI's terms.
-type documenter struct {
-	ref     string
-	schemas map[string]any
-	v3      bool
+// What is served is described in the form of go-restful's routes, of which nothing is
+// ever called: from these upstream's library makes its own documents, too.
+
+// Media types of the descriptions. CBOR is left out, as it is by upstream's default.
+var (
+	objectTypes = []string{typeJSON, typeYAML, typeProtobuf}
+	listTypes   = append(objectTypes[:len(objectTypes):len(objectTypes)], typeJSON+";stream=watch", typeProtobuf+";stream=watch")
+	patchTypes  = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType)}
+)
+
+// newService begins the description of what is below root.
+func newService(root string) *restful.WebService {
+	return new(restful.WebService).Path(root).Consumes("*/*")
 }
 
-type object = map[string]any
+// describe adds a route, which is not yet complete.
+func describe(ws *restful.WebService, method, path string) *restful.RouteBuilder {
+	return ws.Method(method).Path(path).To(func(*restful.Request, *restful.Response) {})
+}
 
-// gvks says which kinds the rows give to a Go type.
-func (d *documenter) row(row *api.Resource, paths map[string]any) {
-	gvk := row.GVK()
-	ref := d.kind(row.New(), gvk)
-	list := ref
-	if row.NewList != nil {
-		list = d.kind(row.NewList(), row.GroupVersion().WithKind(row.Kind+"List"))
+// describeRoot describes a document of discovery.
+func describeRoot(ws *restful.WebService, doc, operation string, result any) *restful.WebService {
+	return ws.Route(describe(ws, http.MethodGet, "/").Doc(doc).Operation(operation).Produces(objectTypes...).Consumes(objectTypes...).Writes(result))
+}
+
+// roots describes what is served beside the group versions, each by its path.
+func (s *Server) roots() map[string]*restful.WebService {
+	all := map[string]*restful.WebService{}
+	add := func(path string) *restful.WebService {
+		ws := newService("/" + path)
+		all[path] = ws
+		return ws
 	}
-	base := "/" + gvPath(row.GroupVersion()) + "/"
-	if row.Namespaced {
-		base += "namespaces/{namespace}/"
-	}
-	base += row.Resource
-	collection, item, everywhere := object{}, object{}, object{}
-	status := func() object { return d.typeOf(reflect.TypeFor[metav1.Status]()) }
-	name := operationNames(row)
-	for _, verb := range row.ServedVerbs() {
-		switch verb {
-		case "list":
-			collection["get"] = d.operation(name("list", "", ""), "list", gvk, list, nil)
-			if row.Namespaced {
-				everywhere["get"] = d.operation("list"+groupTitle(row.GroupVersion())+row.Kind+"ForAllNamespaces", "list", gvk, list, nil)
-			}
-		case "create":
-			collection["post"] = d.operation(name("create", "", ""), "post", gvk, ref, ref)
-		case "deletecollection":
-			collection["delete"] = d.operation(name("delete", "Collection", ""), "deletecollection", gvk, status(), nil)
-		case "get":
-			item["get"] = d.operation(name("read", "", ""), "get", gvk, ref, nil)
-		case "update":
-			item["put"] = d.operation(name("replace", "", ""), "put", gvk, ref, ref)
-		case "patch":
-			item["patch"] = d.operation(name("patch", "", ""), "patch", gvk, ref, object{"type": "object"})
-		case "delete":
-			item["delete"] = d.operation(name("delete", "", ""), "delete", gvk, status(), nil)
+	describeRoot(add("api"), "get available API versions", "getAPIVersions", metav1.APIVersions{})
+	describeRoot(add("apis"), "get available API versions", "getAPIVersions", metav1.APIGroupList{})
+	for _, g := range s.Catalogue.Groups() {
+		if g.Name != "" && catalogue.IsBuiltin(g.Name) {
+			describeRoot(add("apis/"+g.Name), "get information of a group", "getAPIGroup", metav1.APIGroup{})
 		}
 	}
-	add := func(path string, ops object, names ...string) {
-		if len(ops) == 0 {
+	ws := add("version")
+	ws.Route(describe(ws, http.MethodGet, "/").Doc("get the version information for this server").Operation("getCodeVersion").
+		Produces(typeJSON).Consumes(typeJSON).Writes(version.Info{}))
+	if !s.NoLogs {
+		ws = add("logs").Consumes()
+		ws.Route(describe(ws, http.MethodGet, "/{logpath:*}").Operation("logFileHandler").Param(ws.PathParameter("logpath", "path to the log").DataType("string")))
+		ws.Route(describe(ws, http.MethodGet, "/").Operation("logFileListHandler"))
+	}
+	if s.Paths[token.ConfigurationPath] != nil {
+		ws = add(token.ConfigurationPath[1:]).Consumes()
+		ws.Route(describe(ws, http.MethodGet, "/").Doc("get service account issuer OpenID configuration, also known as the 'OIDC discovery doc'").
+			Operation("getServiceAccountIssuerOpenIDConfiguration").Produces(typeJSON).Writes(""))
+		ws = add(token.KeysPath[1:]).Consumes()
+		ws.Route(describe(ws, http.MethodGet, "/").Doc("get service account issuer OpenID JSON Web Key Set (contains public token verification keys)").
+			Operation("getServiceAccountIssuerOpenIDKeyset").Produces("application/jwk-set+json").Writes(""))
+	}
+	return all
+}
+
+// describeVersion describes a group version and those of its rows that have Go types.
+func describeVersion(gv schema.GroupVersion, rows []*api.Resource) *restful.WebService {
+	ws := newService("/" + gvPath(gv))
+	describeRoot(ws, "get available resources", "getAPIResources", metav1.APIResourceList{})
+	for _, row := range rows {
+		if row.DocumentV3 == nil {
+			describeRow(ws, row)
+		}
+	}
+	return ws
+}
+
+func describeRow(ws *restful.WebService, row *api.Resource) {
+	d := &described{ws: ws, row: row, gvk: row.GVK(), object: row.New(), all: row.Resource, of: "the specified " + row.Kind}
+	if row.Namespaced {
+		d.all = "namespaces/{namespace}/" + d.all
+	}
+	d.one = d.all + "/{name}"
+	for _, verb := range row.ServedVerbs() {
+		d.verb(verb)
+	}
+	for _, sub := range subresources(row) {
+		d := &described{ws: ws, row: row, gvk: sub.Kind, sub: sub.Name, all: d.one + "/" + sub.Name, one: d.one + "/" + sub.Name, of: sub.Name + " of the specified " + row.Kind}
+		if sub.Kind == row.GVK() {
+			d.object = row.New()
+		} else {
+			d.object, _ = catalogue.Scheme.New(sub.Kind)
+		}
+		if methods, ok := connects[sub.Name]; ok {
+			d.connect(methods)
+			continue
+		}
+		for _, verb := range sub.Verbs {
+			d.verb(verb)
+		}
+	}
+}
+
+// described is a resource or subresource.
+type described struct {
+	ws     *restful.WebService
+	row    *api.Resource
+	sub    string // of the subresource
+	gvk    schema.GroupVersionKind
+	object runtime.Object // an empty one
+	// all and one are the paths of the collection and of an object; of a subresource
+	// both are its own.
+	all, one string
+	of       string // what is read and written, in words
+}
+
+// connects are the subresources that are not objects but connections, and their methods.
+var connects = map[string][]string{
+	"attach": {"GET", "POST"}, "exec": {"GET", "POST"}, "portforward": {"GET", "POST"},
+	"proxy": {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"},
+}
+
+// add completes a route of the action: its name is made of the verb and suffix. Further
+// options are the fields of options, which may be nil, but for those left out.
+func (d *described) add(r *restful.RouteBuilder, path, action, verb, suffix string, options any, but ...string) {
+	namespaced := ""
+	if d.row.Namespaced {
+		namespaced = "Namespaced"
+	}
+	if strings.HasSuffix(suffix, allNamespaces) {
+		namespaced = ""
+	}
+	sub := ""
+	if d.sub != "" {
+		sub = strings.ToUpper(d.sub[:1]) + d.sub[1:]
+	}
+	r.Path(path).Operation(verb + namespaced + d.row.Kind + sub + suffix)
+	if action != "connect" {
+		r.Param(d.ws.QueryParameter("pretty", "If 'true', then the output is pretty printed. Defaults to 'false' unless the user-agent indicates a browser or command-line HTTP tool (curl and wget)."))
+	}
+	if options != nil {
+		utilruntime.Must(endpoints.AddObjectParams(d.ws, r, options, but...))
+	}
+	if strings.Contains(path, "{namespace}") {
+		r.Param(d.ws.PathParameter("namespace", "object name and auth scope, such as for teams and projects").DataType("string"))
+	}
+	if strings.Contains(path, "{name}") {
+		r.Param(d.ws.PathParameter("name", "name of the "+d.row.Kind).DataType("string"))
+	}
+	if strings.Contains(path, "{path:*}") {
+		r.Param(d.ws.PathParameter("path", "path to the resource").DataType("string"))
+	}
+	d.ws.Route(r.Metadata(endpoints.RouteMetaAction, action).
+		Metadata(endpoints.RouteMetaGVK, metav1.GroupVersionKind{Group: d.gvk.Group, Version: d.gvk.Version, Kind: d.gvk.Kind}))
+}
+
+const allNamespaces = "ForAllNamespaces"
+
+// returns says that the route answers with result, by each of the codes.
+func returns(r *restful.RouteBuilder, result any, codes ...int) *restful.RouteBuilder {
+	r.Writes(result)
+	for _, code := range codes {
+		r.Returns(code, http.StatusText(code), result)
+	}
+	return r
+}
+
+func (d *described) verb(verb string) {
+	begin := func(method, doc string) *restful.RouteBuilder {
+		return describe(d.ws, method, "").Doc(doc).Produces(objectTypes...)
+	}
+	with := endpoints.GetArticleForNoun(d.row.Kind, " ") + d.row.Kind
+	if d.sub != "" {
+		with = " " + d.sub + " of" + with
+	}
+	switch verb {
+	case "get":
+		r := begin(http.MethodGet, "read "+d.of)
+		if d.sub == "log" {
+			d.add(returns(r, "", http.StatusOK).Produces(append([]string{"text/plain"}, objectTypes...)...), d.one, "get", "read", "", &corev1.PodLogOptions{})
 			return
 		}
-		var params []any
-		for _, n := range names {
-			params = append(params, d.parameter(n, "path", "string", true))
-		}
-		if params != nil {
-			ops["parameters"] = params
-		}
-		paths[path] = ops
-	}
-	var ns []string
-	if row.Namespaced {
-		ns = []string{"namespace"}
-	}
-	add(base, collection, ns...)
-	add("/"+gvPath(row.GroupVersion())+"/"+row.Resource, everywhere)
-	add(base+"/{name}", item, append(ns, "name")...)
-	for _, sub := range subresources(row) {
-		ops := object{}
-		sref := ref
-		if sub.Kind != gvk {
-			sref = object{"type": "object"}
-			if sub.Name == "scale" {
-				sref = d.kind(scaleRow.New(), sub.Kind)
-			}
-		}
-		title := strings.ToUpper(sub.Name[:1]) + sub.Name[1:]
-		if connects[sub.Name] {
-			text := object{"type": "string"}
-			methods := map[string]string{"get": "Get", "post": "Post"}
-			if sub.Name == "proxy" {
-				methods = map[string]string{"get": "Get", "post": "Post", "put": "Put", "patch": "Patch", "delete": "Delete", "head": "Head", "options": "Options"}
-				within := object{}
-				for method, m := range methods {
-					within[method] = d.operation(name("connect", m, title+"WithPath"), "connect", sub.Kind, text, nil)
-				}
-				add(base+"/{name}/proxy/{path}", within, append(ns, "name", "path")...)
-			}
-			for method, m := range methods {
-				ops[method] = d.operation(name("connect", m, title), "connect", sub.Kind, text, nil)
-			}
-		} else {
-			for _, verb := range sub.Verbs {
-				switch verb {
-				case "get":
-					ops["get"] = d.operation(name("read", "", title), "get", sub.Kind, sref, nil)
-				case "update":
-					ops["put"] = d.operation(name("replace", "", title), "put", sub.Kind, sref, sref)
-				case "patch":
-					ops["patch"] = d.operation(name("patch", "", title), "patch", sub.Kind, sref, object{"type": "object"})
-				case "create":
-					ops["post"] = d.operation(name("create", "", title), "post", sub.Kind, sref, sref)
-				}
-			}
-		}
-		add(base+"/{name}/"+sub.Name, ops, append(ns, "name")...)
-	}
-}
-
-func (d *documenter) parameter(name, in, typ string, required bool) object {
-	p := object{"name": name, "in": in}
-	if required {
-		p["required"] = true
-	}
-	if d.v3 {
-		p["schema"] = object{"type": typ, "uniqueItems": true}
-	} else {
-		p["type"], p["uniqueItems"] = typ, true
-	}
-	return p
-}
-
-// connects are the subresources that are not objects but connections.
-var connects = map[string]bool{"attach": true, "exec": true, "portforward": true, "proxy": true}
-
-// groupTitle is a version as the names of its operations have it: CoreV1,
-// RbacAuthorizationV1.
-func groupTitle(gv schema.GroupVersion) string {
-	group := strings.TrimSuffix(gv.Group, ".k8s.io")
-	if group == "" {
-		group = "core"
-	}
-	var b strings.Builder
-	for _, part := range append(strings.Split(group, "."), gv.Version) {
-		if part != "" {
-			b.WriteString(strings.ToUpper(part[:1]) + part[1:])
-		}
-	}
-	return b.String()
-}
-
-// operationNames names the row's operations as upstream does, which generated
-// clients name their methods after: readCoreV1NamespacedPodLog.
-func operationNames(row *api.Resource) func(verb, middle, sub string) string {
-	scope := ""
-	if row.Namespaced {
-		scope = "Namespaced"
-	}
-	return func(verb, middle, sub string) string {
-		return verb + groupTitle(row.GroupVersion()) + middle + scope + row.Kind + sub
-	}
-}
-
-// roots describes the paths that are not a resource's.
-func (d *documenter) roots(groups []schema.GroupVersion, paths map[string]any) {
-	add := func(path, id string, result object) {
-		paths[path] = object{"get": object{"operationId": id, "produces": []string{typeJSON, typeYAML, typeProtobuf}, "consumes": []string{typeJSON, typeYAML, typeProtobuf},
-			"schemes": []string{"https"}, "responses": object{"200": object{"description": "OK", "schema": result}, "401": object{"description": "Unauthorized"}}}}
-	}
-	versions, group, resources := d.typeOf(reflect.TypeFor[metav1.APIVersions]()), d.typeOf(reflect.TypeFor[metav1.APIGroup]()), d.typeOf(reflect.TypeFor[metav1.APIResourceList]())
-	add("/api/", "getCoreAPIVersions", versions)
-	add("/apis/", "getAPIVersions", d.typeOf(reflect.TypeFor[metav1.APIGroupList]()))
-	for _, gv := range groups {
-		add("/"+gvPath(gv)+"/", "get"+groupTitle(gv)+"APIResources", resources)
-		if gv.Group != "" {
-			add("/apis/"+gv.Group+"/", "get"+groupTitle(schema.GroupVersion{Group: gv.Group})+"APIGroup", group)
-		}
-	}
-	text := object{"type": "string"}
-	add("/logs/", "logFileListHandler", text)
-	add("/logs/{logpath}", "logFileHandler", text)
-	paths["/logs/{logpath}"].(object)["parameters"] = []any{d.parameter("logpath", "path", "string", true)}
-	add("/version/", "getCodeVersion", d.typeOf(reflect.TypeFor[version.Info]()))
-	add("/.well-known/openid-configuration/", "getServiceAccountIssuerOpenIDConfiguration", text)
-	add("/openid/v1/jwks/", "getServiceAccountIssuerOpenIDKeyset", text)
-}
-
-func (d *documenter) operation(id, action string, gvk schema.GroupVersionKind, response, body object) object {
-	var params []any
-	query := func(names ...string) {
-		for _, n := range names {
-			typ := "string"
-			switch n {
-			case "watch", "allowWatchBookmarks", "sendInitialEvents", "force", "orphanDependents":
-				typ = "boolean"
-			case "limit", "timeoutSeconds", "gracePeriodSeconds":
-				typ = "integer"
-			}
-			params = append(params, d.parameter(n, "query", typ, false))
-		}
-	}
-	switch action {
+		d.add(returns(r, d.object, http.StatusOK), d.one, "get", "read", "", nil)
 	case "list":
-		query("allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch")
-	case "post", "put":
-		query("dryRun", "fieldManager", "fieldValidation")
+		doc := "list objects of kind " + d.row.Kind
+		if d.row.HasVerb("watch") {
+			doc = "list or watch objects of kind " + d.row.Kind
+		}
+		list := func(path, suffix string) {
+			d.add(returns(begin(http.MethodGet, doc).Produces(listTypes...), d.row.NewList(), http.StatusOK), path, "list", "list", suffix, &metav1.ListOptions{})
+		}
+		list(d.all, "")
+		if d.row.Namespaced {
+			list(d.row.Resource, allNamespaces)
+		}
+	case "watch":
+		const instead = ". deprecated: use the 'watch' parameter with a list operation instead"
+		watch := func(path, action, suffix, doc string) {
+			d.add(returns(begin(http.MethodGet, doc).Produces(listTypes...), metav1.WatchEvent{}, http.StatusOK), "watch/"+path, action, "watch", suffix, &metav1.ListOptions{})
+		}
+		watch(d.one, "watch", "", "watch changes to an object of kind "+d.row.Kind+instead+", filtered to a single item with the 'fieldSelector' parameter.")
+		changes := "watch individual changes to a list of " + d.row.Kind + instead + "."
+		watch(d.all, "watchlist", "List", changes)
+		if d.row.Namespaced {
+			watch(d.row.Resource, "watchlist", "List"+allNamespaces, changes)
+		}
+	case "create":
+		r := begin(http.MethodPost, "create"+with).Reads(d.object)
+		d.add(returns(r, d.object, http.StatusOK, http.StatusCreated, http.StatusAccepted), d.all, "post", "create", "", &metav1.CreateOptions{})
+	case "update":
+		r := begin(http.MethodPut, "replace "+d.of).Reads(d.object)
+		d.add(returns(r, d.object, http.StatusOK, http.StatusCreated), d.one, "put", "replace", "", &metav1.UpdateOptions{})
 	case "patch":
-		query("dryRun", "fieldManager", "fieldValidation", "force")
+		r := begin(http.MethodPatch, "partially update "+d.of).Consumes(patchTypes...).Reads(metav1.Patch{})
+		d.add(returns(r, d.object, http.StatusOK, http.StatusCreated), d.one, "patch", "patch", "", &metav1.PatchOptions{})
 	case "delete":
-		query("dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy")
+		var result runtime.Object = &metav1.Status{}
+		if d.row.DeleteReturnsObject {
+			result = d.object
+		}
+		r := begin(http.MethodDelete, "delete"+with).Reads(metav1.DeleteOptions{})
+		r.ParameterNamed("body").Required(false)
+		d.add(returns(r, result, http.StatusOK, http.StatusAccepted), d.one, "delete", "delete", "", &metav1.DeleteOptions{})
 	case "deletecollection":
-		query("continue", "dryRun", "fieldSelector", "gracePeriodSeconds", "labelSelector", "limit", "orphanDependents", "propagationPolicy", "resourceVersion", "resourceVersionMatch", "timeoutSeconds")
+		r := begin(http.MethodDelete, "delete collection of "+d.row.Kind).Reads(metav1.DeleteOptions{})
+		r.ParameterNamed("body").Required(false)
+		utilruntime.Must(endpoints.AddObjectParams(d.ws, r, &metav1.DeleteOptions{}))
+		d.add(returns(r, metav1.Status{}, http.StatusOK), d.all, "deletecollection", "deletecollection", "", &metav1.ListOptions{}, "watch", "allowWatchBookmarks")
 	}
-	op := object{
-		"operationId":                     id,
-		"x-kubernetes-action":             action,
-		"x-kubernetes-group-version-kind": object{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind},
-	}
-	types := []string{typeJSON, typeYAML, typeProtobuf, typeCBOR}
-	bodyTypes := []string{"*/*"}
-	if action == "patch" {
-		bodyTypes = []string{"application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"}
-	}
-	if d.v3 {
-		content := object{}
-		for _, t := range types {
-			content[t] = object{"schema": response}
-		}
-		op["responses"] = object{"200": object{"description": "OK", "content": content}}
-		if body != nil {
-			c := object{}
-			for _, t := range bodyTypes {
-				c[t] = object{"schema": body}
-			}
-			op["requestBody"] = object{"content": c, "required": true}
-		}
-	} else {
-		op["produces"], op["consumes"] = types, bodyTypes
-		op["responses"] = object{"200": object{"description": "OK", "schema": response}}
-		if body != nil {
-			params = append(params, object{"name": "body", "in": "body", "required": true, "schema": body})
-		}
-	}
-	if params != nil {
-		op["parameters"] = params
-	}
-	return op
 }
 
-// kind describes obj's type as a kind of its own, and refers to it.
-func (d *documenter) kind(obj runtime.Object, gvk schema.GroupVersionKind) object {
-	ref := d.typeOf(reflect.TypeOf(obj).Elem())
-	name, ok := modelName(reflect.TypeOf(obj).Elem())
-	if !ok {
-		return object{"type": "object"}
-	}
-	s := d.schemas[name].(object)
-	entry := object{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}
-	list, _ := s["x-kubernetes-group-version-kind"].([]any)
-	for _, e := range list {
-		if reflect.DeepEqual(e, entry) {
-			return ref
+func (d *described) connect(methods []string) {
+	for _, method := range methods {
+		connect := func(path, suffix string) {
+			r := describe(d.ws, method, "").Doc("connect " + method + " requests to " + d.sub + " of " + d.row.Kind).Produces("*/*").Consumes("*/*").Writes("")
+			d.add(r, path, "connect", "connect"+method[:1]+strings.ToLower(method[1:]), suffix, d.object)
 		}
-	}
-	s["x-kubernetes-group-version-kind"] = append(list, entry)
-	return ref
-}
-
-// modelName is the name that upstream publishes a type under.
-func modelName(t reflect.Type) (string, bool) {
-	v := reflect.New(t).Interface()
-	if m, ok := v.(interface{ OpenAPIModelName() string }); ok {
-		return m.OpenAPIModelName(), true
-	}
-	pkg := t.PkgPath()
-	if t.Kind() != reflect.Struct || !strings.HasPrefix(pkg, "k8s.io/") {
-		return "", false
-	}
-	host, rest, _ := strings.Cut(pkg, "/")
-	labels := strings.Split(host, ".")
-	for i, j := 0, len(labels)-1; i < j; i, j = i+1, j-1 {
-		labels[i], labels[j] = labels[j], labels[i]
-	}
-	return strings.Join(labels, ".") + "." + strings.ReplaceAll(rest, "/", ".") + "." + t.Name(), true
-}
-
-// scalars are the types with a wire form of their own.
-var scalars = map[reflect.Type]object{
-	reflect.TypeFor[metav1.Time]():          {"type": "string", "format": "date-time"},
-	reflect.TypeFor[metav1.MicroTime]():     {"type": "string", "format": "date-time"},
-	reflect.TypeFor[metav1.Duration]():      {"type": "string"},
-	reflect.TypeFor[resource.Quantity]():    {"type": "string"},
-	reflect.TypeFor[intstr.IntOrString]():   {"type": "string", "format": "int-or-string"},
-	reflect.TypeFor[metav1.FieldsV1]():      {"type": "object"},
-	reflect.TypeFor[runtime.RawExtension](): {"type": "object"},
-}
-
-// typeOf gives a schema for t; structs are described once and referred to.
-func (d *documenter) typeOf(t reflect.Type) object {
-	if t.Kind() == reflect.Pointer {
-		return d.typeOf(t.Elem())
-	}
-	if s, ok := scalars[t]; ok {
-		if name, named := modelName(t); named {
-			if d.schemas[name] == nil {
-				full := object{}
-				for k, v := range s {
-					full[k] = v
-				}
-				if doc := swaggerDoc(t)[""]; doc != "" {
-					full["description"] = doc
-				}
-				d.schemas[name] = full
-			}
-			return object{"$ref": d.ref + name}
-		}
-		return s
-	}
-	switch t.Kind() {
-	case reflect.Bool:
-		return object{"type": "boolean"}
-	case reflect.Int32, reflect.Uint8, reflect.Int16, reflect.Uint16:
-		return object{"type": "integer", "format": "int32"}
-	case reflect.Int, reflect.Int64, reflect.Uint32, reflect.Uint64:
-		return object{"type": "integer", "format": "int64"}
-	case reflect.Float32, reflect.Float64:
-		return object{"type": "number", "format": "double"}
-	case reflect.String:
-		return object{"type": "string"}
-	case reflect.Slice, reflect.Array:
-		if t.Elem().Kind() == reflect.Uint8 {
-			return object{"type": "string", "format": "byte"}
-		}
-		return object{"type": "array", "items": d.typeOf(t.Elem())}
-	case reflect.Map:
-		return object{"type": "object", "additionalProperties": d.typeOf(t.Elem())}
-	case reflect.Struct:
-	default:
-		return object{"type": "object"}
-	}
-	name, ok := modelName(t)
-	if !ok {
-		return object{"type": "object"}
-	}
-	if d.schemas[name] == nil {
-		s := object{"type": "object"}
-		d.schemas[name] = s // before its fields: types can be recursive
-		docs := swaggerDoc(t)
-		if docs[""] != "" {
-			s["description"] = docs[""]
-		}
-		props := object{}
-		var required []string
-		d.fields(t, docs, props, &required)
-		if len(props) > 0 {
-			s["properties"] = props
-		}
-		if len(required) > 0 {
-			sort.Strings(required)
-			s["required"] = required
-		}
-	}
-	return object{"$ref": d.ref + name}
-}
-
-func (d *documenter) fields(t reflect.Type, docs map[string]string, props object, required *[]string) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		tag := f.Tag.Get("json")
-		name, flags, _ := strings.Cut(tag, ",")
-		switch {
-		case name == "-" || !f.IsExported():
-			continue
-		case name == "" && (f.Anonymous || strings.Contains(flags, "inline")):
-			ft := f.Type
-			if ft.Kind() == reflect.Pointer {
-				ft = ft.Elem()
-			}
-			d.fields(ft, merged(docs, swaggerDoc(ft)), props, required)
-			continue
-		case name == "":
-			name = f.Name
-		}
-		p := d.typeOf(f.Type)
-		if ref, ok := p["$ref"]; ok && d.v3 {
-			p = object{"allOf": []any{object{"$ref": ref}}, "default": object{}}
-			if f.Type.Kind() == reflect.Pointer {
-				delete(p, "default")
-			}
-		} else {
-			c := object{}
-			for k, v := range p {
-				c[k] = v
-			}
-			p = c
-		}
-		if doc := docs[name]; doc != "" {
-			p["description"] = doc
-		}
-		if key := f.Tag.Get("patchMergeKey"); key != "" {
-			p["x-kubernetes-patch-merge-key"] = key
-		}
-		if strategy := f.Tag.Get("patchStrategy"); strategy != "" {
-			p["x-kubernetes-patch-strategy"] = strategy
-		}
-		props[name] = p
-		if !strings.Contains(flags, "omitempty") && !strings.Contains(flags, "omitzero") {
-			*required = append(*required, name)
+		connect(d.one, "")
+		if d.sub == "proxy" {
+			connect(d.one+"/{path:*}", "WithPath")
 		}
 	}
 }
 
-func merged(a, b map[string]string) map[string]string {
-	out := make(map[string]string, len(a)+len(b))
-	for k, v := range b {
-		out[k] = v
+// namer says which kinds there are of each type: in every version of upstream's, also
+// those that nobody serves any more.
+var namer = sync.OnceValue(func() *openapi.DefinitionNamer {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		kubescheme.AddToScheme, admissionv1.AddToScheme, admissionv1beta1.AddToScheme, imagepolicyv1alpha1.AddToScheme,
+		apiextensionsv1.AddToScheme, apiextensionsv1beta1.AddToScheme, apiregistrationv1.AddToScheme, apiregistrationv1beta1.AddToScheme,
+	} {
+		utilruntime.Must(add(s))
 	}
-	for k, v := range a {
-		out[k] = v
-	}
-	return out
-}
-
-func swaggerDoc(t reflect.Type) map[string]string {
-	if s, ok := reflect.New(t).Interface().(interface{ SwaggerDoc() map[string]string }); ok {
-		return s.SwaggerDoc()
-	}
-	if m, ok := reflect.New(t).Interface().(interface{ OpenAPIModelName() string }); ok {
-		return generatedDocs()[m.OpenAPIModelName()]
-	}
-	return nil
-}
-
-// generatedDocs are the descriptions of types that do not describe themselves, in the
-// form of SwaggerDoc, from what their rows bring.
-var generatedDocs = sync.OnceValue(func() map[string]map[string]string {
-	out := map[string]map[string]string{}
-	for _, row := range catalogue.Builtin() {
-		if row.OpenAPI == nil {
-			continue
-		}
-		for name, d := range row.OpenAPI(func(name string) spec.Ref { return spec.MustCreateRef("#/definitions/" + name) }) {
-			docs := map[string]string{"": d.Schema.Description}
-			for field, p := range d.Schema.Properties {
-				docs[field] = p.Description
-			}
-			out[name] = docs
-		}
-	}
-	return out
+	return openapi.NewDefinitionNamer(s)
 })
+
+// models are the names of the types that the services' routes read and write.
+func models(services []*restful.WebService) (names []string) {
+	for _, ws := range services {
+		for _, route := range ws.Routes() {
+			for _, sample := range []any{route.ReadSample, route.WriteSample} {
+				if sample != nil {
+					names = append(names, util.GetCanonicalTypeName(sample))
+				}
+			}
+		}
+	}
+	return names
+}
+
+const (
+	bearerToken = "BearerToken"
+	bearerTitle = "Bearer Token authentication"
+)
+
+func (s *Server) documentInfo() *spec.Info {
+	return &spec.Info{InfoProps: spec.InfoProps{Title: "Kubernetes", Version: s.Version.Major + "." + s.Version.Minor}}
+}
+
+// describeV2 makes the document of what has Go types here.
+func (s *Server) describeV2() (*spec.Swagger, error) {
+	var services []*restful.WebService
+	for _, ws := range s.roots() {
+		services = append(services, ws)
+	}
+	for _, g := range s.Catalogue.Groups() {
+		for _, v := range g.Versions {
+			gv := schema.GroupVersion{Group: g.Name, Version: v}
+			if rows := s.Catalogue.RowsOf(gv); !custom(rows) {
+				services = append(services, describeVersion(gv, rows))
+			}
+		}
+	}
+	described, err := definitions.Of(definitions.V2, models(services)...)
+	if err != nil {
+		return nil, err
+	}
+	all, err := openapibuilder.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices(services), &common.Config{
+		ProtocolList:    []string{"https"},
+		Info:            s.documentInfo(),
+		DefaultResponse: &spec.Response{ResponseProps: spec.ResponseProps{Description: "Default Response."}},
+		CommonResponses: map[int]spec.Response{
+			http.StatusUnauthorized: {ResponseProps: spec.ResponseProps{Description: http.StatusText(http.StatusUnauthorized)}},
+		},
+		GetOperationIDAndTags: openapi.GetOperationIDAndTags,
+		GetDefinitionName:     namer().GetDefinitionName,
+		GetDefinitions:        func(common.ReferenceCallback) map[string]common.OpenAPIDefinition { return described },
+		SecurityDefinitions: &spec.SecurityDefinitions{bearerToken: {SecuritySchemeProps: spec.SecuritySchemeProps{
+			Type: "apiKey", Name: "authorization", In: "header", Description: bearerTitle}}},
+		DefaultSecurity: []map[string][]string{{bearerToken: {}}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Defaults are published in v3 only.
+	for name, d := range all.Definitions {
+		all.Definitions[name] = *withoutDefaults.WalkSchema(&d)
+	}
+	return all, nil
+}
+
+var withoutDefaults = schemamutation.Walker{
+	SchemaCallback: func(s *spec.Schema) *spec.Schema {
+		if s.Default == nil {
+			return s
+		}
+		c := *s
+		c.Default = nil
+		return &c
+	},
+	RefCallback: schemamutation.RefCallbackNoop,
+}
+
+// describeV3 makes the document of a path from its description.
+func (s *Server) describeV3(ws *restful.WebService) (*spec3.OpenAPI, error) {
+	services := []*restful.WebService{ws}
+	described, err := definitions.Of(definitions.V3, models(services)...)
+	if err != nil {
+		return nil, err
+	}
+	return builder3.BuildOpenAPISpecFromRoutes(restfuladapter.AdaptWebServices(services), &common.OpenAPIV3Config{
+		Info:            s.documentInfo(),
+		DefaultResponse: &spec3.Response{ResponseProps: spec3.ResponseProps{Description: "Default Response."}},
+		CommonResponses: map[int]*spec3.Response{
+			http.StatusUnauthorized: {ResponseProps: spec3.ResponseProps{Description: http.StatusText(http.StatusUnauthorized)}},
+		},
+		GetOperationIDAndTags: openapi.GetOperationIDAndTags,
+		GetDefinitionName:     namedFor(strings.TrimPrefix(ws.RootPath(), "/")),
+		Definitions:           described,
+		SecuritySchemes: spec3.SecuritySchemes{bearerToken: {SecuritySchemeProps: spec3.SecuritySchemeProps{
+			Type: "apiKey", Name: "authorization", In: "header", Description: bearerTitle}}},
+	})
+}
+
+// namedFor is the namer in the document of a group version: of the options and events
+// that there are in each version, that has its own and the core's.
+func namedFor(path string) func(string) (string, spec.Extensions) {
+	return func(name string) (string, spec.Extensions) {
+		unique, extensions := namer().GetDefinitionName(name)
+		kinds, _ := extensions[endpoints.RouteMetaGVK].([]any)
+		if name != deleteOptions && name != watchEvent {
+			return unique, extensions
+		}
+		var own []any
+		for _, kind := range kinds {
+			k := kind.(map[string]any)
+			if gv := (schema.GroupVersion{Group: k["group"].(string), Version: k["version"].(string)}); gvPath(gv) == path || gv == corev1.SchemeGroupVersion {
+				own = append(own, kind)
+			}
+		}
+		return unique, spec.Extensions{endpoints.RouteMetaGVK: own}
+	}
+}
+
+var (
+	deleteOptions = metav1.DeleteOptions{}.OpenAPIModelName()
+	watchEvent    = metav1.WatchEvent{}.OpenAPIModelName()
+)

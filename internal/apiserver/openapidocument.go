@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	openapi_v2 "github.com/google/gnostic-models/openapiv2"
 	openapi_v3 "github.com/google/gnostic-models/openapiv3"
 	"github.com/munnerz/goautoneg"
 	"google.golang.org/protobuf/proto"
@@ -20,54 +19,37 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/klog/v2"
 	"k8s.io/kube-openapi/pkg/spec3"
-	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 
 	"keelson.dev/keelson/internal/api"
 )
 
-// openapiCache keeps OpenAPI documents. Those of built-in group versions are made
-// once. Those of custom resources, of which a big cluster has many that nobody
-// asks for, are made anew when their rows are others, and only the last are kept.
+// openapiCache keeps the OpenAPI documents that somebody asked for lately: they are
+// big, and most are asked for by nobody.
 type openapiCache struct {
-	builtin sync.Map   // path to the func that gives its *document
-	recent  *lru.Cache // schema.GroupVersion to *document, of custom resources
+	recent *lru.Cache // path below /openapi/v3 to *document
 
-	v2 struct {
-		sync.Mutex
-		generation [2]uint64
-		document   *document
-		forget     clock.Timer
-	}
+	sync.Mutex // of what follows
+	v2         *document
+	generation [2]uint64 // that v2 is of
+	parts      *parts    // of v2
+	forget     clock.Timer
 }
 
 const (
-	// recentDocuments is how many documents of custom resources are kept.
+	// recentDocuments is how many documents of OpenAPI v3 are kept.
 	recentDocuments = 8
-	// keepV2 is for how long the document of everything is kept that nobody asks for.
-	keepV2 = 5 * time.Minute
+	// keepDocuments is for how long documents are kept when nobody asks for any.
+	keepDocuments = 5 * time.Minute
 )
 
-// document is in JSON, and in protobuf once that has been asked for.
+// document is in JSON, and in protobuf once that has been asked for; each in pieces.
 type document struct {
-	json  []byte
+	json  [][]byte
 	hash  string
-	proto func() ([]byte, error)
+	proto func() ([][]byte, error)
 }
-
-func newDocument(json []byte, hash string, parse func([]byte) (proto.Message, error)) *document {
-	return &document{json: json, hash: hash, proto: sync.OnceValues(func() ([]byte, error) {
-		m, err := parse(json)
-		if err != nil {
-			return nil, err
-		}
-		return proto.Marshal(m)
-	})}
-}
-
-func parseV2(b []byte) (proto.Message, error) { return openapi_v2.ParseDocument(b) }
-func parseV3(b []byte) (proto.Message, error) { return openapi_v3.ParseDocument(b) }
 
 // form is one that documents are asked for in.
 type form struct {
@@ -106,33 +88,44 @@ func (r *call) formOf(kind string) (form, bool) {
 func (r *call) serveOpenAPI(parts []string) error {
 	switch {
 	case len(parts) == 2 && parts[1] == "v2":
-		return r.openapiV2()
-	case len(parts) == 2 && parts[1] == "v3":
-		return r.openapiV3Root()
-	case len(parts) == 4 && parts[1] == "v3" && parts[2] == "api" || len(parts) == 5 && parts[1] == "v3" && parts[2] == "apis":
-		gv := schema.GroupVersion{Version: parts[len(parts)-1]}
-		if len(parts) == 5 {
-			gv.Group = parts[3]
-		}
-		if r.aggregated(gv.Group, gv.Version) {
-			return nil
-		}
-		doc, err := r.s.openapiV3(gv)
+		doc, err := r.s.openapiV2()
 		if err != nil {
 			return err
 		}
-		if doc == nil {
+		return r.writeDocument(doc.hash, specV2, func() (*document, error) { return doc, nil })
+	case len(parts) == 2 && parts[1] == "v3":
+		return r.openapiV3Root()
+	case len(parts) > 2 && parts[1] == "v3":
+		path := strings.Join(parts[2:], "/")
+		gv, versioned := versionAt(parts[2:])
+		if versioned && r.aggregated(gv.Group, gv.Version) {
+			return nil
+		}
+		rows := r.s.Catalogue.RowsOf(gv)
+		if len(rows) == 0 && (versioned || r.s.roots()[path] == nil) {
 			return r.notFoundPath()
 		}
-		return r.writeDocument(doc, specV3)
+		hash := r.s.hashV3(path, rows)
+		return r.writeDocument(hash, specV3, func() (*document, error) { return r.s.openapiV3(path, rows, hash) })
 	}
 	return r.notFoundPath()
+}
+
+// versionAt is the group version whose path has these parts; false if it is no one's.
+func versionAt(parts []string) (gv schema.GroupVersion, ok bool) {
+	switch {
+	case len(parts) == 2 && parts[0] == "api":
+		return schema.GroupVersion{Version: parts[1]}, true
+	case len(parts) == 3 && parts[0] == "apis":
+		return schema.GroupVersion{Group: parts[1], Version: parts[2]}, true
+	}
+	return gv, false
 }
 
 // writeDocument answers with the document, as upstream does: a client that knows
 // it by its tag keeps what it has, one that names an old hash is sent on to the
 // new one, and what is asked for by its hash never changes.
-func (r *call) writeDocument(doc *document, kind string) error {
+func (r *call) writeDocument(hash, kind string, get func() (*document, error)) error {
 	h := r.w.Header()
 	h.Set("Vary", "Accept")
 	f, ok := r.formOf(kind)
@@ -141,14 +134,14 @@ func (r *call) writeDocument(doc *document, kind string) error {
 		r.w.WriteHeader(r.code)
 		return nil
 	}
-	tag := `"` + doc.hash + `"`
+	tag := `"` + hash + `"`
 	h.Set("ETag", tag)
 	lasting := ""
 	if asked := r.req.URL.Query().Get("hash"); asked != "" && kind == specV3 {
-		if asked != doc.hash {
+		if asked != hash {
 			h.Set("Content-Type", f.given)
 			r.code = http.StatusMovedPermanently
-			http.Redirect(r.w, r.req, relative(strings.TrimPrefix(r.req.URL.Path, "/openapi/v3/"), doc.hash), r.code)
+			http.Redirect(r.w, r.req, relative(strings.TrimPrefix(r.req.URL.Path, "/openapi/v3/"), hash), r.code)
 			return nil
 		}
 		lasting = "public, immutable"
@@ -162,9 +155,12 @@ func (r *call) writeDocument(doc *document, kind string) error {
 		r.w.WriteHeader(r.code)
 		return nil
 	}
+	doc, err := get()
+	if err != nil {
+		return err
+	}
 	body := doc.json
 	if f.proto {
-		var err error
 		if body, err = doc.proto(); err != nil {
 			return err
 		}
@@ -172,11 +168,11 @@ func (r *call) writeDocument(doc *document, kind string) error {
 	if lasting != "" {
 		c := *r
 		c.w = &lastingWriter{r.w, lasting}
-		err := c.write(http.StatusOK, f.given, body)
+		err := c.write(http.StatusOK, f.given, body...)
 		r.code = c.code
 		return err
 	}
-	return r.write(http.StatusOK, f.given, body)
+	return r.write(http.StatusOK, f.given, body...)
 }
 
 // lastingWriter overrides how long an answer may be kept.
@@ -190,7 +186,13 @@ func (w *lastingWriter) WriteHeader(code int) {
 	w.ResponseWriter.WriteHeader(code)
 }
 
-func hash(b []byte) string { return fmt.Sprintf("%X", sha512.Sum512_256(b)) }
+func hash(pieces ...[]byte) string {
+	h := sha512.New512_256()
+	for _, b := range pieces {
+		h.Write(b)
+	}
+	return fmt.Sprintf("%X", h.Sum(nil))
+}
 
 // build is this program: what documents are made of beside the rows.
 var build = sync.OnceValue(func() string {
@@ -214,14 +216,16 @@ func gvPath(gv schema.GroupVersion) string {
 
 func (r *call) openapiV3Root() error {
 	paths := map[string]any{}
+	add := func(path string, rows []*api.Resource) {
+		paths[path] = map[string]string{"serverRelativeURL": relative(path, r.s.hashV3(path, rows))}
+	}
+	for path := range r.s.roots() {
+		add(path, nil)
+	}
 	for _, g := range r.s.Catalogue.Groups() {
 		for _, v := range g.Versions {
 			gv := schema.GroupVersion{Group: g.Name, Version: v}
-			hash, err := r.s.hashV3(gv, r.s.Catalogue.RowsOf(gv))
-			if err != nil {
-				return err
-			}
-			paths[gvPath(gv)] = map[string]string{"serverRelativeURL": relative(gvPath(gv), hash)}
+			add(gvPath(gv), r.s.Catalogue.RowsOf(gv))
 		}
 	}
 	for gv, v := range r.s.remoteVersions() {
@@ -244,82 +248,51 @@ func (r *call) openapiV3Root() error {
 	return r.write(http.StatusOK, typeJSON, b)
 }
 
-// hashV3 is what the document of the rows is known by. It changes with the
-// document; for custom resources it is found without making that.
-func (s *Server) hashV3(gv schema.GroupVersion, rows []*api.Resource) (string, error) {
-	var keys []string
+// hashV3 is what the document at path, of rows if it is a group version's, is known by:
+// all that it is made of, so that it need not be made.
+func (s *Server) hashV3(path string, rows []*api.Resource) string {
+	keys := []string{path, build(), s.Version.GitVersion}
 	for _, row := range rows {
-		if row.DocumentV3 != nil {
-			keys = append(keys, row.Resource+" "+row.DocumentKey)
-		}
+		keys = append(keys, row.Resource+" "+row.DocumentKey)
 	}
-	if len(keys) > 0 {
-		slices.Sort(keys) // the order of the rows is that of their definitions' coming, another on each server
-		return hash([]byte(strings.Join(append(keys, build(), s.Version.GitVersion), "\n"))), nil
-	}
-	doc, err := s.builtinV3(gv, rows)
-	if err != nil {
-		return "", err
-	}
-	return doc.hash, nil
+	slices.Sort(keys) // the order of the rows is that of their definitions' coming, another on each server
+	return hash([]byte(strings.Join(keys, "\n")))
 }
 
-// openapiV3 is the document of a group version; nil if there is none.
-func (s *Server) openapiV3(gv schema.GroupVersion) (*document, error) {
-	rows := s.Catalogue.RowsOf(gv)
-	switch {
-	case len(rows) == 0:
-		return nil, nil
-	case !slices.ContainsFunc(rows, func(row *api.Resource) bool { return row.DocumentV3 != nil }):
-		return s.builtinV3(gv, rows)
-	}
-	hash, err := s.hashV3(gv, rows)
-	if err != nil {
-		return nil, err
-	}
+// openapiV3 is the document at path, which is known by hash.
+func (s *Server) openapiV3(path string, rows []*api.Resource, hash string) (*document, error) {
+	s.keepDocuments()
 	// Two who ask at once for the same make it twice; nobody waits for others'.
-	if doc, ok := s.openapi.recent.Get(gv); ok && doc.(*document).hash == hash {
+	if doc, ok := s.openapi.recent.Get(path); ok && doc.(*document).hash == hash {
 		return doc.(*document), nil
 	}
-	json, err := s.customV3(rows)
+	made, err := s.makeV3(path, rows)
 	if err != nil {
 		return nil, err
 	}
-	doc := newDocument(json, hash, parseV3)
-	s.openapi.recent.Add(gv, doc)
+	json, err := made.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	doc := &document{json: [][]byte{json}, hash: hash, proto: sync.OnceValues(func() ([][]byte, error) {
+		m, err := openapi_v3.ParseDocument(json)
+		if err != nil {
+			return nil, err
+		}
+		b, err := proto.Marshal(m)
+		return [][]byte{b}, err
+	})}
+	s.openapi.recent.Add(path, doc)
 	return doc, nil
 }
 
-// builtinV3 is the document of built-in rows, which never change.
-func (s *Server) builtinV3(gv schema.GroupVersion, rows []*api.Resource) (*document, error) {
-	make, ok := s.openapi.builtin.Load(gv)
-	if !ok {
-		make, _ = s.openapi.builtin.LoadOrStore(gv, sync.OnceValues(func() (*document, error) {
-			json, err := stdjson.Marshal(s.ownV3(rows))
-			return newDocument(json, hash(json), parseV3), err
-		}))
+func (s *Server) makeV3(path string, rows []*api.Resource) (*spec3.OpenAPI, error) {
+	switch {
+	case len(rows) == 0:
+		return s.describeV3(s.roots()[path])
+	case !custom(rows):
+		return s.describeV3(describeVersion(rows[0].GroupVersion(), rows))
 	}
-	return make.(func() (*document, error))()
-}
-
-// ownV3 describes the rows that have Go types.
-func (s *Server) ownV3(rows []*api.Resource) map[string]any {
-	d := &documenter{ref: "#/components/schemas/", schemas: map[string]any{}, v3: true}
-	paths := map[string]any{}
-	for _, row := range rows {
-		if row.DocumentV3 == nil {
-			d.row(row, paths)
-		}
-	}
-	return map[string]any{
-		"openapi":    "3.0.0",
-		"info":       map[string]any{"title": "Kubernetes", "version": s.Version.GitVersion},
-		"paths":      paths,
-		"components": map[string]any{"schemas": d.schemas},
-	}
-}
-
-func (s *Server) customV3(rows []*api.Resource) ([]byte, error) {
 	var parts []*spec3.OpenAPI
 	for _, row := range rows {
 		if row.DocumentV3 == nil {
@@ -332,11 +305,12 @@ func (s *Server) customV3(rows []*api.Resource) ([]byte, error) {
 		}
 		parts = append(parts, part)
 	}
-	merged, err := builder.MergeSpecsV3(parts...)
-	if err != nil {
-		return nil, err
-	}
-	return merged.MarshalJSON()
+	return builder.MergeSpecsV3(parts...)
+}
+
+// custom says whether a group version is one of custom resources.
+func custom(rows []*api.Resource) bool {
+	return slices.ContainsFunc(rows, func(row *api.Resource) bool { return row.DocumentV3 != nil })
 }
 
 // undescribed says that a custom resource is left out of the documents.
@@ -344,28 +318,20 @@ func undescribed(row *api.Resource, err error) {
 	klog.Background().Error(err, "The OpenAPI document of a custom resource cannot be made, and is left out", "resource", row.GroupVersionResource)
 }
 
-func (r *call) openapiV2() error {
-	doc, err := r.s.openapiV2()
-	if err != nil {
-		return err
-	}
-	return r.writeDocument(doc, specV2)
-}
-
-// openapiV2 is the document of everything, which is made when somebody asks for
-// it and kept for as long as somebody does.
-func (s *Server) openapiV2() (*document, error) {
-	c := &s.openapi.v2
+// keepDocuments has the documents kept for a while from now on.
+func (s *Server) keepDocuments() {
+	c := &s.openapi
 	c.Lock()
 	defer c.Unlock()
 	if c.forget == nil {
-		c.forget = s.Clock.NewTimer(keepV2)
+		c.forget = s.Clock.NewTimer(keepDocuments)
 		go func() {
 			for {
 				select {
 				case <-c.forget.C():
+					c.recent.Clear()
 					c.Lock()
-					c.document = nil
+					c.v2, c.parts = nil, nil
 					c.Unlock()
 				case <-s.watches.Done():
 					return
@@ -373,56 +339,36 @@ func (s *Server) openapiV2() (*document, error) {
 			}
 		}()
 	}
-	c.forget.Reset(keepV2)
+	c.forget.Reset(keepDocuments)
+}
+
+// openapiV2 is the document of everything, which is made when somebody asks for it.
+func (s *Server) openapiV2() (*document, error) {
+	s.keepDocuments()
+	c := &s.openapi
+	c.Lock()
+	defer c.Unlock()
 	generation := s.generation()
-	if c.document != nil && c.generation == generation {
-		return c.document, nil
+	if c.v2 != nil && c.generation == generation {
+		return c.v2, nil
 	}
-	json, err := s.makeV2()
+	if c.parts == nil || c.generation[1] != generation[1] {
+		all, err := s.describeV2()
+		if err != nil {
+			return nil, err
+		}
+		if s.Aggregation != nil {
+			all = s.Aggregation.MergeV2(all)
+		}
+		if c.parts, err = newParts(all); err != nil {
+			return nil, err
+		}
+	}
+	c.parts.set(slices.DeleteFunc(slices.Clone(s.Catalogue.Rows()), func(row *api.Resource) bool { return row.DocumentV2 == nil }))
+	doc, err := c.parts.document()
 	if err != nil {
 		return nil, err
 	}
-	c.generation, c.document = generation, newDocument(json, hash(json), parseV2)
-	return c.document, nil
-}
-
-func (s *Server) makeV2() ([]byte, error) {
-	var custom []*spec.Swagger
-	d := &documenter{ref: "#/definitions/", schemas: map[string]any{}}
-	paths := map[string]any{}
-	var groups []schema.GroupVersion
-	for _, row := range s.Catalogue.Rows() {
-		if row.DocumentV2 == nil {
-			d.row(row, paths)
-			groups = append(groups, row.GroupVersion())
-			continue
-		}
-		part, err := row.DocumentV2()
-		if err != nil {
-			undescribed(row, err)
-			continue
-		}
-		custom = append(custom, part)
-	}
-	d.roots(groups, paths)
-	own, err := stdjson.Marshal(map[string]any{
-		"swagger":     "2.0",
-		"info":        map[string]any{"title": "Kubernetes", "version": s.Version.GitVersion},
-		"paths":       paths,
-		"definitions": d.schemas,
-	})
-	if err != nil || len(custom) == 0 && (s.Aggregation == nil || !s.Aggregation.HasV2()) {
-		return own, err
-	}
-	all := &spec.Swagger{}
-	if err := all.UnmarshalJSON(own); err != nil {
-		return nil, err
-	}
-	if all, err = builder.MergeSpecs(all, custom...); err != nil {
-		return nil, err
-	}
-	if s.Aggregation != nil {
-		all = s.Aggregation.MergeV2(all)
-	}
-	return all.MarshalJSON()
+	c.generation, c.v2 = generation, doc
+	return doc, nil
 }

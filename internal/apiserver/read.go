@@ -181,15 +181,15 @@ func (s *selection) matches(e *store.Entry) bool {
 			return false
 		}
 	}
-	acc, err := meta.Accessor(e.Object())
-	if err != nil {
-		return false
-	}
-	if !s.label.Empty() && !s.label.Matches(labels.Set(acc.GetLabels())) {
+	if !s.label.Empty() && !s.label.Matches(labels.Set(e.Labels())) {
 		return false
 	}
 	if s.field.Empty() {
 		return true
+	}
+	acc, err := meta.Accessor(e.Object())
+	if err != nil {
+		return false
 	}
 	var set fields.Set
 	if s.row.Fields != nil {

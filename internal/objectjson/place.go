@@ -1,11 +1,14 @@
 package objectjson
 
-import "unicode/utf8"
+import (
+	"bytes"
+	"unicode/utf8"
+)
 
 // RevisionPlace finds in the JSON of an object without a resourceVersion where
 // in its metadata `"resourceVersion":"…",` belongs, by the order of the names. It
-// is false for whatever is not plainly right, and where nothing in the metadata
-// comes after it; an object that was stored has a uid.
+// is false for whatever is not plainly right, where the names are not in order, and
+// where nothing in the metadata comes after it; an object that was stored has a uid.
 func RevisionPlace(data []byte) (at int, ok bool) {
 	d := decoder{data: data}
 	d.space()
@@ -17,14 +20,15 @@ func RevisionPlace(data []byte) (at int, ok bool) {
 			return false
 		}
 		before := d.at + 1
+		var last []byte
 		in := d.members(depth, func(name []byte, depth int) bool {
 			switch {
-			case string(name) == "resourceVersion":
+			case string(name) == "resourceVersion" || last != nil && string(name) <= string(last) || bytes.IndexByte(name, '\\') >= 0:
 				return false
 			case at == 0 && string(name) > "resourceVersion":
 				at = before
 			}
-			if !d.pass(depth) {
+			if last = name; !d.pass(depth) {
 				return false
 			}
 			d.space()

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"weak"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -162,6 +163,23 @@ func (e *Entry) object() runtime.Object {
 	}
 	e.last = weak.Make(u)
 	return u
+}
+
+// Labels are those of the object, of which no more is decoded for them. They are shared:
+// do not change them.
+func (e *Entry) Labels() map[string]string {
+	if e.typed == nil {
+		if b := e.encoded[JSON].Load(); b != nil {
+			if labels, ok := objectjson.Labels(*b); ok {
+				return labels
+			}
+		}
+	}
+	obj, err := meta.Accessor(e.Object())
+	if err != nil {
+		return nil
+	}
+	return obj.GetLabels()
 }
 
 // Encoded returns the wire form enc of the entry's object, made by encode at

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	v1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
-	"k8s.io/apiextensions-apiserver/pkg/generated/openapi"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -30,7 +29,6 @@ func Resources() []*api.Resource {
 		New:                  func() runtime.Object { return &v1.CustomResourceDefinition{} },
 		NewList:              func() runtime.Object { return &v1.CustomResourceDefinitionList{} },
 		StoragePrefix:        "apiextensions.k8s.io/customresourcedefinitions",
-		OpenAPI:              openapi.GetOpenAPIDefinitions,
 		Columns:              []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()},
 	}
 	r.RequireResourceVersion = true

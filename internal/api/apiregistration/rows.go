@@ -14,7 +14,6 @@ import (
 	v1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/helper"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/validation"
-	"k8s.io/kube-aggregator/pkg/generated/openapi"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/row"
@@ -30,7 +29,6 @@ func Resources() []*api.Resource {
 		New:                  func() runtime.Object { return &v1.APIService{} },
 		NewList:              func() runtime.Object { return &v1.APIServiceList{} },
 		StoragePrefix:        "apiregistration.k8s.io/apiservices",
-		OpenAPI:              openapi.GetOpenAPIDefinitions,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Service", "The reference to the service that hosts this API endpoint."),

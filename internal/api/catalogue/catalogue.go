@@ -28,6 +28,8 @@ type Group struct {
 	Name string
 	// Versions of the group, the preferred one first.
 	Versions []string
+	// Priority is the group's place in discovery: the greater comes first.
+	Priority int
 }
 
 type snapshot struct {
@@ -228,8 +230,7 @@ const customPriority = 1000
 func listOf(groups map[string]*group) []Group {
 	type entry struct {
 		Group
-		priority int
-		service  string
+		service string
 	}
 	all := make([]entry, 0, len(groups))
 	for name, g := range groups {
@@ -237,10 +238,10 @@ func listOf(groups map[string]*group) []Group {
 			continue
 		}
 		versions := slices.SortedFunc(maps.Keys(g.versions), func(a, b string) int { return version.CompareKubeAwareVersionStrings(b, a) })
-		all = append(all, entry{Group{Name: name, Versions: versions}, Priority(name), slices.Min(versions) + "." + name})
+		all = append(all, entry{Group{Name: name, Versions: versions, Priority: priority(name)}, slices.Min(versions) + "." + name})
 	}
 	slices.SortFunc(all, func(a, b entry) int {
-		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.service, b.service))
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.service, b.service))
 	})
 	list := make([]Group, len(all))
 	for i, e := range all {
@@ -249,8 +250,7 @@ func listOf(groups map[string]*group) []Group {
 	return list
 }
 
-// Priority is a group's place in discovery: the greater comes first.
-func Priority(group string) int {
+func priority(group string) int {
 	if p, ok := priorities[group]; ok {
 		return p
 	}

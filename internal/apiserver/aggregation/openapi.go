@@ -12,16 +12,6 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
-// HasV2 says whether another server has an OpenAPI v2 document.
-func (r *Registry) HasV2() bool {
-	for _, b := range *r.current.Load() {
-		if b.found != nil && b.found.openapiV2 != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // MergeV2 gives all, an OpenAPI v2 document that it may change, together with what
 // the other servers' say of their group versions. A document that is none is left out.
 func (r *Registry) MergeV2(all *spec.Swagger) *spec.Swagger {

@@ -177,7 +177,7 @@ func (c *controller) local(name string) *apiregistration.APIService {
 		// definition is there.
 		when, group, version := "true", int32(1000), int32(100)
 		if catalogue.IsBuiltin(g.Name) {
-			when, group = "onstart", int32(min(catalogue.Priority(g.Name), 18000))
+			when, group = "onstart", int32(min(g.Priority, 18000))
 			// The preferred version has the greatest priority.
 			version = int32(15 * (len(g.Versions) - slices.Index(g.Versions, gv.Version)))
 		}
