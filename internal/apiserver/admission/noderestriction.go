@@ -51,8 +51,9 @@ func newNodeRestriction(e *Environment) *nodeRestriction {
 		core.PersistentVolumeClaims().Lister(), core.PersistentVolumes().Lister(), e.Informers.Storage().V1().CSIDrivers().Lister()}
 }
 
-// Validate implements admission.ValidationInterface.
-func (n *nodeRestriction) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+// Admit implements admission.MutationInterface: it changes nothing, but looks at what
+// nodes ask for, before the defaults of the server and the webhooks come to it.
+func (n *nodeRestriction) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
 	node, is := authz.NodeName(a.GetUserInfo())
 	if !is {
 		return nil
