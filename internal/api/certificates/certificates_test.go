@@ -140,6 +140,13 @@ func TestUpdates(t *testing.T) {
 	both.Status.Conditions = append(both.Status.Conditions, condition(v1.CertificateDenied))
 	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(both, approved), `status.conditions[1].type: Invalid value: "Denied": Approved and Denied conditions are mutually exclusive`)
 
+	// What was both or was twice already stays so.
+	stays := both.DeepCopy()
+	stays.Status.Conditions = append(stays.Status.Conditions, v1.CertificateSigningRequestCondition{Type: "Mine", Status: "True"}, v1.CertificateSigningRequestCondition{Type: "Mine", Status: "Odd"})
+	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(stays, both), `status.conditions[3].type: Duplicate value: "Mine"`, `status.conditions[3].status: Unsupported value: "Odd": supported values: "False", "True", "Unknown"`)
+	stays.Status.Conditions[3].Status = "False"
+	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(stays, stays))
+
 	taken := approved.DeepCopy()
 	taken.Status.Conditions = nil
 	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(taken, approved), `status.conditions: Forbidden: updates may not remove a condition of type "Approved"`)

@@ -43,10 +43,8 @@ func validate(c, old *v1.CertificateSigningRequest) field.ErrorList {
 	if len(c.Spec.Usages) == 0 {
 		errs = append(errs, field.Required(at.Child("usages"), "usages must be provided"))
 	}
-	if old == nil || len(unknownUsages(old, at)) == 0 {
-		errs = append(errs, unknownUsages(c, at)...)
-	}
-	if old == nil && c.Spec.SignerName == legacySigner {
+	errs = append(errs, validateUsages(c, old, at)...)
+	if (old == nil || old.Spec.SignerName != legacySigner) && c.Spec.SignerName == legacySigner {
 		errs = append(errs, field.Invalid(at.Child("signerName"), c.Spec.SignerName, "the legacy signerName is not allowed via this API version"))
 	} else {
 		errs = append(errs, signername.Validate(c.Spec.SignerName, at.Child("signerName"))...)
@@ -54,7 +52,7 @@ func validate(c, old *v1.CertificateSigningRequest) field.ErrorList {
 	if s := c.Spec.ExpirationSeconds; s != nil && *s < minExpiration {
 		errs = append(errs, field.Invalid(at.Child("expirationSeconds"), *s, "may not specify a duration less than 600 seconds (10 minutes)"))
 	}
-	errs = append(errs, validateConditions(c, field.NewPath("status", "conditions"))...)
+	errs = append(errs, validateConditions(c, old, field.NewPath("status", "conditions"))...)
 	if len(c.Status.Certificate) > 0 && (old == nil || !bytes.Equal(c.Status.Certificate, old.Status.Certificate)) {
 		if err := checkCertificate(c.Status.Certificate); err != nil {
 			errs = append(errs, field.Invalid(field.NewPath("status", "certificate"), "<certificate data>", err.Error()))
@@ -76,15 +74,20 @@ func checkRequest(text []byte) error {
 	return request.CheckSignature()
 }
 
-func unknownUsages(c *v1.CertificateSigningRequest, fldPath *field.Path) field.ErrorList {
-	var errs field.ErrorList
+func validateUsages(c, old *v1.CertificateSigningRequest, fldPath *field.Path) (errs field.ErrorList) {
+	var was []v1.KeyUsage
+	if old != nil {
+		was = old.Spec.Usages
+	}
+	unknown := func(u v1.KeyUsage) bool { return !slices.Contains(usages, u) }
+	mayBeUnknown, mayRepeat := slices.ContainsFunc(was, unknown), repeats(was)
 	seen := sets.New[v1.KeyUsage]()
 	for i, u := range c.Spec.Usages {
 		at := fldPath.Child("usages").Index(i)
-		if !slices.Contains(usages, u) {
+		if !mayBeUnknown && unknown(u) {
 			errs = append(errs, field.NotSupported(at, u, usages))
 		}
-		if seen.Has(u) {
+		if !mayRepeat && seen.Has(u) {
 			errs = append(errs, field.Duplicate(at, u))
 		}
 		seen.Insert(u)
@@ -92,18 +95,35 @@ func unknownUsages(c *v1.CertificateSigningRequest, fldPath *field.Path) field.E
 	return errs
 }
 
-func validateConditions(c *v1.CertificateSigningRequest, fldPath *field.Path) field.ErrorList {
+// repeats says whether something is in a list twice.
+func repeats[T comparable](list []T) bool { return sets.New(list...).Len() < len(list) }
+
+func types(c *v1.CertificateSigningRequest) (out []v1.RequestConditionType) {
+	if c == nil {
+		return nil
+	}
+	for _, n := range c.Status.Conditions {
+		out = append(out, n.Type)
+	}
+	return out
+}
+
+func validateConditions(c, old *v1.CertificateSigningRequest, fldPath *field.Path) field.ErrorList {
+	was := types(old)
+	mayLackType, mayRepeat := slices.Contains(was, ""), repeats(was)
+	mayBeBoth := slices.Contains(was, v1.CertificateApproved) && slices.Contains(was, v1.CertificateDenied)
 	var errs field.ErrorList
 	seen := sets.New[v1.RequestConditionType]()
 	for i, n := range c.Status.Conditions {
 		at := fldPath.Index(i)
-		if n.Type == "" {
+		if n.Type == "" && !mayLackType {
 			errs = append(errs, field.Required(at.Child("type"), ""))
 		}
-		if seen.Has(n.Type) {
+		if seen.Has(n.Type) && !mayRepeat {
 			errs = append(errs, field.Duplicate(at.Child("type"), n.Type))
 		}
-		if n.Type == v1.CertificateApproved && seen.Has(v1.CertificateDenied) || n.Type == v1.CertificateDenied && seen.Has(v1.CertificateApproved) {
+		both := n.Type == v1.CertificateApproved && seen.Has(v1.CertificateDenied) || n.Type == v1.CertificateDenied && seen.Has(v1.CertificateApproved)
+		if both && !mayBeBoth {
 			errs = append(errs, field.Invalid(at.Child("type"), n.Type, "Approved and Denied conditions are mutually exclusive"))
 		}
 		seen.Insert(n.Type)

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/discovery/v1"
@@ -32,7 +33,7 @@ func TestEndpointSlices(t *testing.T) {
 			`ports[2].name: Duplicate value: "b"`,
 			`ports[2].appProtocol: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')`}},
 		{Name: "addresses", Object: slice(`endpoints: [{addresses: []}, {addresses: [127.0.0.1, 169.254.1.1, 224.0.0.1, "::1"]}]`), Errors: []string{
-			`endpoints[0].addresses: Required value: must contain at least 1 address`,
+			`endpoints[0].addresses: Required value`,
 			`endpoints[1].addresses[0]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)`,
 			`endpoints[1].addresses[1]: Invalid value: "169.254.1.1": may not be in the link-local range (169.254.0.0/16, fe80::/10)`,
 			`endpoints[1].addresses[2]: Invalid value: "224.0.0.1": may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)`,
@@ -41,7 +42,10 @@ func TestEndpointSlices(t *testing.T) {
 			"spec.addressType: FQDN endpoints are deprecated"}},
 		{Name: "odd addresses", Object: `{metadata: {name: s}, addressType: Odd}`, Errors: []string{
 			`addressType: Unsupported value: "Odd": supported values: "FQDN", "IPv4", "IPv6"`}},
-		{Name: "another type", Object: slice(``), Update: `{addressType: IPv6}`, Errors: []string{`addressType: Invalid value: "IPv6": field is immutable`}},
+		{Name: "too many addresses", Object: slice(`endpoints: [{addresses: [` + strings.Repeat("10.0.0.1, ", 101) + `]}]`), Errors: []string{
+			`endpoints[0].addresses: Too many: 101: must have at most 100 items`}},
+		{Name: "no type", Object: `{metadata: {name: s}}`, Errors: []string{`addressType: Required value`}},
+		{Name: "another type", Object: slice(``), Update: `{addressType: IPv6}`, Errors: []string{`addressType: Invalid value: null: field is immutable`}},
 		{Name: "label", Object: slice(``), Update: `{metadata: {labels: {a: b}}}`, Check: generation(2)},
 		{Name: "annotation", Object: slice(``), Update: `{metadata: {annotations: {a: b}}}`, Check: generation(1)},
 		{Name: "topology", Object: slice(`endpoints: [{addresses: [10.0.0.1], deprecatedTopology: {kubernetes.io/hostname: node}}]`), Check: func(t *testing.T, obj runtime.Object) {

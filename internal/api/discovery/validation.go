@@ -24,7 +24,11 @@ const (
 )
 
 func validateUpdate(s, old *v1.EndpointSlice) field.ErrorList {
-	return append(validate(s), apivalidation.ValidateImmutableField(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
+	errs := validate(s)
+	if s.AddressType != old.AddressType {
+		errs = append(errs, field.Invalid(field.NewPath("addressType"), nil, "field is immutable"))
+	}
+	return errs
 }
 
 func validate(s *v1.EndpointSlice) field.ErrorList {
@@ -54,7 +58,7 @@ func validateEndpoints(endpoints []v1.Endpoint, addrType v1.AddressType, fldPath
 		addrs := at.Child("addresses")
 		switch n := len(e.Addresses); {
 		case n == 0:
-			errs = append(errs, field.Required(addrs, "must contain at least 1 address"))
+			errs = append(errs, field.Required(addrs, ""))
 		case n > maxAddresses:
 			errs = append(errs, field.TooMany(addrs, n, maxAddresses))
 		}
