@@ -129,7 +129,9 @@ func Unstored(obj runtime.Object) *Entry {
 
 // Deleted is the last state of e's key, which was deleted at revision.
 func (e *Entry) Deleted(revision int64) *Entry {
-	return NewEntry(e.Key, e.CreateRevision, revision, Value{Object: e.Object().DeepCopyObject(), Form: e.Form})
+	d := NewEntry(e.Key, e.CreateRevision, revision, Value{Object: e.Object().DeepCopyObject(), Form: e.Form})
+	d.Size = e.Size
+	return d
 }
 
 // Custom says that the object is a custom resource's: an Unstructured.
