@@ -206,8 +206,10 @@ func TestOrphan(t *testing.T) {
 
 func TestNewResourceIsDiscovered(t *testing.T) {
 	run(t, func(s *suite) {
+		s.disc.Lock() // who asks it comes by this lock
 		s.disc.Resources = append(s.disc.Resources, &metav1.APIResourceList{GroupVersion: "example.com/v1",
 			APIResources: []metav1.APIResource{{Name: "widgets", Kind: "Widget", Namespaced: true, Verbs: metav1.Verbs{"get", "list", "watch", "delete"}}}})
+		s.disc.Unlock()
 		time.Sleep(discoveryPeriod + time.Second)
 		synctest.Wait()
 		widgets := schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets"}
