@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,9 +159,10 @@ func TestAdoptsAndReleases(t *testing.T) {
 
 func TestFailureCondition(t *testing.T) {
 	run(t, func(s suite) {
-		refuse := true
+		var refuse atomic.Bool
+		refuse.Store(true)
 		s.Client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return refuse, nil, errors.New("quota exceeded")
+			return refuse.Load(), nil, errors.New("quota exceeded")
 		})
 		s.create(newSet(1))
 		s.HasEvent("Warning FailedCreate Error creating: quota exceeded")
@@ -169,7 +171,7 @@ func TestFailureCondition(t *testing.T) {
 			rs.Status.Conditions[0].Reason != "FailedCreate" || rs.Status.Conditions[0].Message != "quota exceeded" {
 			t.Fatalf("conditions %v", rs.Status.Conditions)
 		}
-		refuse = false
+		refuse.Store(false)
 		s.Advance(10 * time.Minute)
 		if rs = s.get(); len(rs.Status.Conditions) != 0 || rs.Status.Replicas != 1 {
 			t.Errorf("status after recovery %+v", rs.Status)
