@@ -179,7 +179,7 @@ func (d *described) add(r *restful.RouteBuilder, path, action, verb, suffix stri
 		r.Param(d.ws.PathParameter("namespace", "object name and auth scope, such as for teams and projects").DataType("string"))
 	}
 	if strings.Contains(path, "{name}") {
-		r.Param(d.ws.PathParameter("name", "name of the "+d.row.Kind).DataType("string"))
+		r.Param(d.ws.PathParameter("name", "name of the "+d.gvk.Kind).DataType("string"))
 	}
 	if strings.Contains(path, "{path:*}") {
 		r.Param(d.ws.PathParameter("path", "path to the resource").DataType("string"))

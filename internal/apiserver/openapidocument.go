@@ -30,11 +30,15 @@ import (
 type openapiCache struct {
 	recent *lru.Cache // path below /openapi/v3 to *document
 
-	sync.Mutex // of what follows
-	v2         *document
-	generation [2]uint64 // that v2 is of
-	parts      *parts    // of v2
-	forget     clock.Timer
+	v2 struct {
+		sync.Mutex
+		document   *document
+		generation [2]uint64 // that it is of
+		parts      *parts
+	}
+
+	timing sync.Mutex // of forget
+	forget clock.Timer
 }
 
 const (
@@ -321,8 +325,8 @@ func undescribed(row *api.Resource, err error) {
 // keepDocuments has the documents kept for a while from now on.
 func (s *Server) keepDocuments() {
 	c := &s.openapi
-	c.Lock()
-	defer c.Unlock()
+	c.timing.Lock()
+	defer c.timing.Unlock()
 	if c.forget == nil {
 		c.forget = s.Clock.NewTimer(keepDocuments)
 		go func() {
@@ -330,9 +334,9 @@ func (s *Server) keepDocuments() {
 				select {
 				case <-c.forget.C():
 					c.recent.Clear()
-					c.Lock()
-					c.v2, c.parts = nil, nil
-					c.Unlock()
+					c.v2.Lock()
+					c.v2.document, c.v2.parts = nil, nil
+					c.v2.Unlock()
 				case <-s.watches.Done():
 					return
 				}
@@ -345,12 +349,12 @@ func (s *Server) keepDocuments() {
 // openapiV2 is the document of everything, which is made when somebody asks for it.
 func (s *Server) openapiV2() (*document, error) {
 	s.keepDocuments()
-	c := &s.openapi
+	c := &s.openapi.v2
 	c.Lock()
 	defer c.Unlock()
 	generation := s.generation()
-	if c.v2 != nil && c.generation == generation {
-		return c.v2, nil
+	if c.document != nil && c.generation == generation {
+		return c.document, nil
 	}
 	if c.parts == nil || c.generation[1] != generation[1] {
 		all, err := s.describeV2()
@@ -369,6 +373,6 @@ func (s *Server) openapiV2() (*document, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.generation, c.v2 = generation, doc
+	c.generation, c.document = generation, doc
 	return doc, nil
 }

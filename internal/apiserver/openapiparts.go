@@ -55,7 +55,10 @@ func newParts(all *spec.Swagger) (*parts, error) {
 	for name := range all.Parameters {
 		p.has[name] = true
 	}
-	return p, p.base.encode(all)
+	if err := p.base.encode(all); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // set makes rows the custom resources of the document. Those that cannot be described

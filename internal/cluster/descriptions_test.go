@@ -8,18 +8,12 @@ import (
 )
 
 // TestDescriptions: kubectl explain has something to say of every kind and every
-// field of it, down to the last.
+// field of it, down to the last, and the documents of every operation.
 func TestDescriptions(t *testing.T) {
 	c := boot(t, Options{NoControllers: true, NoScheduler: true, NoDrain: true})
-	type property struct {
-		Description string
-		Type        string
-		Ref         string `json:"$ref"`
-	}
 	type definition struct {
 		Description string
-		Type        string
-		Properties  map[string]property
+		Properties  map[string]struct{ Description string }
 		GVK         []struct{ Group, Version, Kind string } `json:"x-kubernetes-group-version-kind"`
 	}
 	described := map[string]bool{}
@@ -35,9 +29,17 @@ func TestDescriptions(t *testing.T) {
 			}
 			var doc struct {
 				Components struct{ Schemas map[string]definition }
+				Paths      map[string]struct{ Get, Post, Put, Patch, Delete *struct{ Description string } }
 			}
 			if err := json.Unmarshal(w.Body.Bytes(), &doc); err != nil {
 				t.Fatal(err)
+			}
+			for path, p := range doc.Paths {
+				for _, operation := range []*struct{ Description string }{p.Get, p.Post, p.Put, p.Patch, p.Delete} {
+					if operation != nil && operation.Description == "" {
+						t.Errorf("an operation on %s is not described", path)
+					}
+				}
 			}
 			for name, d := range doc.Components.Schemas {
 				for _, gvk := range d.GVK {

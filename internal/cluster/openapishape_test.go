@@ -156,6 +156,11 @@ func TestOpenAPIShape(t *testing.T) {
 		"/api/v1/nodes delete operationId":                                                                      `"deleteCoreV1CollectionNode"`,
 		"/api/v1/componentstatuses get description":                                                             `"list objects of kind ComponentStatus"`,
 	})
+	for sub, kind := range map[string]string{"": "Pod", "/status": "Pod", "/binding": "Binding", "/exec": "PodExecOptions"} {
+		if name := named(at(core, "paths /api/v1/namespaces/{namespace}/pods/{name}"+sub+" parameters"))["name"]; at(name, "description") != "name of the "+kind {
+			t.Errorf("of a pod's %q, the name is that of %v", sub, name)
+		}
+	}
 	if exec := named(at(core, "paths /api/v1/namespaces/{namespace}/pods/{name}/exec parameters")); exec["command"] == nil || exec["tty"] == nil || exec["pretty"] != nil {
 		t.Errorf("parameters of exec: %v", exec)
 	}
