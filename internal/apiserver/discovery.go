@@ -420,7 +420,21 @@ func (r *call) paths() []string {
 			out = append(out, "/apis/"+g.Name+"/"+v)
 		}
 	}
-	out = append(out, "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/readyz", "/version")
+	out = append(out, "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version")
+	for _, path := range []string{"healthz", "livez", "readyz"} {
+		out = append(out, "/"+path)
+		for name := range r.s.healthChecks(path) {
+			out = append(out, "/"+path+"/"+name)
+		}
+	}
+	for path := range r.s.Paths {
+		if !strings.HasPrefix(path, "/debug/") {
+			out = append(out, path)
+		}
+	}
+	if !r.s.NoLogs {
+		out = append(out, "/logs")
+	}
 	sort.Strings(out)
 	return out
 }

@@ -14,23 +14,29 @@ import (
 // VersionInfo is what /version says.
 type VersionInfo = version.Info
 
-// health answers /healthz, /livez and /readyz, each with its checks by name
-// below it, ?verbose and ?exclude=.
-func (r *call) health(parts []string) error {
-	registerSLIs() // before the first of them
+// healthChecks are those below the path, by their names.
+func (s *Server) healthChecks(path string) map[string]func() error {
 	// The store is etcd to whom upstream's names are known.
-	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": r.s.storeAlive}
-	if parts[0] == "readyz" {
-		for name, f := range r.s.Readiness {
+	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": s.storeAlive}
+	if path == "readyz" {
+		for name, f := range s.Readiness {
 			checks[name] = f
 		}
 		checks["shutdown"] = func() error {
-			if r.s.draining.Load() {
+			if s.draining.Load() {
 				return fmt.Errorf("process is shutting down")
 			}
 			return nil
 		}
 	}
+	return checks
+}
+
+// health answers /healthz, /livez and /readyz, each with its checks by name
+// below it, ?verbose and ?exclude=.
+func (r *call) health(parts []string) error {
+	registerSLIs() // before the first of them
+	checks := r.s.healthChecks(parts[0])
 	q := r.req.URL.Query()
 	if len(parts) > 1 {
 		f := checks[strings.Join(parts[1:], "/")]

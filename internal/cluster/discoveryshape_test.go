@@ -77,6 +77,13 @@ func TestDiscoveryShape(t *testing.T) {
 	is("things", classic("group7.example.com/v1", "things7"), `{"name":"things7","singularName":"thing7","namespaced":true,"kind":"Thing7","verbs":["delete","deletecollection","get","list","patch","create","update","watch"],"storageVersionHash":`+
 		quoted(t, at(classic("group7.example.com/v1", "things7"), "storageVersionHash"))+`}`)
 
+	index, _ := at(read("/"), "paths").([]any)
+	for _, path := range []string{"/.well-known/openid-configuration", "/apis/apps/v1", "/healthz/etcd", "/livez/ping", "/logs", "/openid/v1/jwks", "/readyz/shutdown", "/version"} {
+		if !slices.Contains(index, any(path)) {
+			t.Errorf("the index lacks %s", path)
+		}
+	}
+
 	groups, _ := at(read("/apis"), "items").([]any)
 	aggregated := func(group, resource string) any {
 		versions, _ := at(find(groups, "metadata name", group), "versions").([]any)
