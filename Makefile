@@ -69,6 +69,7 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
 	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson
 	$(GO) test -run '^$$' -bench Create ./internal/cluster
+	$(GO) test -run '^$$' -bench OpenAPIV2 ./internal/apiserver
 	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/cluster
 
 # What of upstream's conformance tests passes, by SIG, and the list of what does not: in clusters of the tests' own, or in
