@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 
 	"keelson.dev/keelson/internal/apiserver/answer"
@@ -162,7 +164,13 @@ func TestEndlessAnswers(t *testing.T) {
 			return `{"kind":"APIResourceList","groupVersion":"list.example.com/v1","resources":[{"name":"fish","kind":"Fish","namespaced":true,"verbs":["list","watch"]}]}`
 		})
 		fish := dynamic.NewForConfigOrDie(c.Config(Admin)).Resource(aggregate(t, e, "list.example.com"))
-		if l, err := fish.List(t.Context(), metav1.ListOptions{}); err == nil {
+		var l *unstructured.UnstructuredList
+		var err error
+		until("the list is passed on", func() bool {
+			l, err = fish.List(t.Context(), metav1.ListOptions{})
+			return !apierrors.IsServiceUnavailable(err)
+		})
+		if err == nil {
 			t.Errorf("a list of %d bytes", len(l.GetContinue()))
 		}
 		e.check(t, 64<<20)
@@ -176,7 +184,12 @@ func TestEndlessAnswers(t *testing.T) {
 			return `{"kind":"APIResourceList","groupVersion":"watch.example.com/v1","resources":[{"name":"fish","kind":"Fish","namespaced":true,"verbs":["list","watch"]}]}`
 		})
 		fish := dynamic.NewForConfigOrDie(c.Config(Admin)).Resource(aggregate(t, e, "watch.example.com"))
-		w, err := fish.Watch(t.Context(), metav1.ListOptions{})
+		var w watch.Interface
+		var err error
+		until("the watch is passed on", func() bool {
+			w, err = fish.Watch(t.Context(), metav1.ListOptions{})
+			return !apierrors.IsServiceUnavailable(err)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
