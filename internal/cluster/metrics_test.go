@@ -4,11 +4,28 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 )
 
 // TestMetrics asks for what upstream's dashboards and alerts are made of.
 func TestMetrics(t *testing.T) {
-	c := boot(t, Options{NoScheduler: true, NoDrain: true})
+	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, NoDrain: true})
+	// Who is not exempt has the priority levels read.
+	cfg, err := c.RESTConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := c.Certs.ClientCert("u", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.CertData, cfg.KeyData = pair.Cert, pair.Key
+	if _, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Fatalf("a list by nobody in particular: %v", err)
+	}
 	const path = "/api/v1/namespaces/default/configmaps"
 	for _, r := range [][3]string{{"POST", path, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}`}, {"GET", path + "/a", ""}, {"GET", path + "/b", ""}, {"GET", path, ""},
 		{"POST", path + "?dryRun=All", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"}}`}, {"GET", "/healthz", ""}, {"GET", "/no/such/path", ""},
