@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,7 +35,7 @@ type stream struct {
 	form      accepted
 	w         store.Watcher
 	bookmarks bool
-	buf       bytes.Buffer
+	buf       *bytes.Buffer // of buffers, while there is something to flush
 	guard     *guard
 	seen      prometheus.Counter
 	first     bool // the next table row brings the column definitions
@@ -226,7 +227,7 @@ const (
 	// because of the other watches: where little happens, and where much does.
 	shortGather, longGather = 20 * time.Millisecond, 100 * time.Millisecond
 	// crowd is how many events make it worth to gather for longer.
-	crowd = 16
+	crowd = 4
 )
 
 // gather waits a little after n events were sent, so that what happens
@@ -256,8 +257,18 @@ func (st *stream) gather(ctx context.Context, n int) {
 // that a client that reads slowly holds no more.
 const flushAt = 64 << 10
 
+// buffers are shared by the streams: few send at a time, and most wait.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// open has st.buf take what is sent.
+func (st *stream) open() {
+	if st.buf == nil {
+		st.buf = buffers.Get().(*bytes.Buffer)
+	}
+}
+
 func (st *stream) flush() error {
-	if st.buf.Len() == 0 {
+	if st.buf == nil {
 		return nil
 	}
 	st.guard.writing()
@@ -267,16 +278,17 @@ func (st *stream) flush() error {
 	}
 	st.guard.written()
 	if err != nil {
-		return errGone
+		return errGone // a frame that is given up may still be read from the buffer
 	}
-	if st.buf.Reset(); st.buf.Cap() > 4*flushAt {
-		st.buf = bytes.Buffer{} // an object was big: the next may not be
+	if st.buf.Reset(); st.buf.Cap() <= 4*flushAt { // else an object was big: the next may not be
+		buffers.Put(st.buf)
 	}
+	st.buf = nil
 	return nil
 }
 
 func (st *stream) flushFull() error {
-	if st.buf.Len() < flushAt {
+	if st.buf == nil || st.buf.Len() < flushAt {
 		return nil
 	}
 	return st.flush()
@@ -304,6 +316,7 @@ func (st *stream) event(ev *store.Event) error {
 
 func (st *stream) send(t watch.EventType, e *store.Entry) error {
 	st.seen.Inc()
+	st.open()
 	if err := st.encode(t, e); err != nil {
 		return fmt.Errorf("unable to encode watch object %T: %w", e.Object(), err)
 	}
@@ -363,6 +376,7 @@ func (st *stream) encode(t watch.EventType, e *store.Entry) error {
 
 // object sends an event with an object whose kind is set.
 func (st *stream) object(t watch.EventType, obj runtime.Object) error {
+	st.open()
 	switch st.form.mediaType {
 	case typeProtobuf:
 		if _, ok := obj.(*unstructured.Unstructured); !ok {
@@ -378,7 +392,7 @@ func (st *stream) object(t watch.EventType, obj runtime.Object) error {
 			return err
 		}
 		ev := &metav1.WatchEvent{Type: string(t), Object: runtime.RawExtension{Raw: b.Bytes()}}
-		return st.s.codecs.cbor.Encode(ev, &st.buf)
+		return st.s.codecs.cbor.Encode(ev, st.buf)
 	}
 	b, err := marshalJSON(obj)
 	if err != nil {

@@ -75,13 +75,13 @@ func TestNodeIdentity(t *testing.T) {
 		if n.Labels == nil {
 			n.Labels = map[string]string{}
 		}
-		n.Labels[key] = "x"
+		n.Labels[key], n.ResourceVersion = "x", "" // controllers write to it as well
 		_, err = node.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{})
 		return err
 	}
 	status := func(pod *v1.Pod) error {
 		p := pod.DeepCopy()
-		p.Status.Message = "hello"
+		p.Status.Message, p.ResourceVersion = "hello", ""
 		_, err := node.CoreV1().Pods("default").UpdateStatus(ctx, p, metav1.UpdateOptions{})
 		return err
 	}
