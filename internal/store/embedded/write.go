@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	goruntime "runtime"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -93,6 +94,9 @@ func (s *Store) signal() {
 // left.
 func (s *Store) take() ([]*op, bool) {
 	for {
+		// Whoever is about to write may do so first: where nobody is, this costs
+		// nothing, and on a busy machine a sync is shared by more writes.
+		goruntime.Gosched()
 		s.queue.Lock()
 		ops, closed := s.queue.ops, s.queue.closed
 		if len(ops) > maxBatch {
