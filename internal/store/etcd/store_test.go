@@ -66,13 +66,13 @@ func next(t *testing.T, w store.Watcher, n int) []store.Event {
 	return out
 }
 
-// TestContract gives each test a part of one etcd.
+// TestContract gives each test a part of one etcd, which it talks to by TLS.
 func TestContract(t *testing.T) {
 	t.Parallel()
-	server := etcdtest.Start(t)
+	server := etcdtest.StartTLS(t)
 	var n atomic.Int64
 	storetest.Run(t, func(t *testing.T) store.Store {
-		return open(t, server, func(o *Options) { o.Prefix = "/test/" + strconv.FormatInt(n.Add(1), 10) })
+		return open(t, server, func(o *Options) { o.CAFile, o.CertFile, o.KeyFile = server.Cert, server.Cert, server.Key }, func(o *Options) { o.Prefix = "/test/" + strconv.FormatInt(n.Add(1), 10) })
 	})
 }
 
@@ -385,5 +385,25 @@ func TestNoEtcd(t *testing.T) {
 	_, err = Open(Options{Servers: []string{server.URL}, CAFile: "/does/not/exist", Codec: storetest.Codec()})
 	if err == nil || !strings.Contains(err.Error(), "--etcd-cafile") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestStrangers: an etcd that is not the one that was meant is not talked to, nor
+// one that wants a certificate without one.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	server, other := etcdtest.StartTLS(t), etcdtest.StartTLS(t)
+	for name, o := range map[string]Options{
+		"no certificate":    {CAFile: server.Cert},
+		"another's":         {CAFile: server.Cert, CertFile: other.Cert, KeyFile: other.Key},
+		"another authority": {CAFile: other.Cert, CertFile: server.Cert, KeyFile: server.Key},
+	} {
+		o.Servers, o.Codec, o.OpenTimeout = []string{server.URL}, storetest.Codec(), time.Second
+		if s, err := Open(o); err == nil {
+			t.Errorf("%s: it is open", name)
+			s.Close()
+		} else if !strings.Contains(err.Error(), "--etcd-servers") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package etcdtest
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -12,13 +13,18 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 )
 
 // Server is an etcd of one member.
 type Server struct {
-	URL  string
+	URL string
+	// Cert and Key are files with what a server with TLS wants of its clients. The
+	// server has the same, which is its own authority.
+	Cert, Key string
+
 	t    testing.TB
 	args []string
 	log  string
@@ -28,13 +34,28 @@ type Server struct {
 // Start starts the installed etcd, which ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	dir := t.TempDir()
-	client, peer := "http://"+free(t), "http://"+free(t)
-	s := &Server{t: t, URL: client, log: filepath.Join(dir, "log"), args: []string{
-		"--name=test", "--data-dir=" + filepath.Join(dir, "data"), "--log-level=error", "--logger=zap",
-		"--listen-client-urls=" + client, "--advertise-client-urls=" + client,
-		"--listen-peer-urls=" + peer, "--initial-advertise-peer-urls=" + peer, "--initial-cluster=test=" + peer,
-	}}
+	return start(t, &Server{URL: "http://" + free(t)})
+}
+
+// StartTLS is Start with TLS, of both sides.
+func StartTLS(t testing.TB) *Server {
+	t.Helper()
+	s := &Server{URL: "https://" + free(t)}
+	pair, err := transport.SelfCert(zap.NewNop(), t.TempDir(), []string{"127.0.0.1:0"}, 1, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Cert, s.Key = pair.CertFile, pair.KeyFile
+	return start(t, s, "--cert-file="+s.Cert, "--key-file="+s.Key, "--client-cert-auth", "--trusted-ca-file="+s.Cert)
+}
+
+func start(t testing.TB, s *Server, args ...string) *Server {
+	t.Helper()
+	dir, peer := t.TempDir(), "http://"+free(t)
+	s.t, s.log = t, filepath.Join(dir, "log")
+	s.args = append(args, "--name=test", "--data-dir="+filepath.Join(dir, "data"), "--log-level=error", "--logger=zap",
+		"--listen-client-urls="+s.URL, "--advertise-client-urls="+s.URL,
+		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=test="+peer)
 	s.Run()
 	t.Cleanup(s.Kill)
 	return s
@@ -85,7 +106,15 @@ func (s *Server) Kill() {
 // Client is a client of its own, which ends with the test.
 func (s *Server) Client() *clientv3.Client {
 	s.t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.URL}, Logger: zap.NewNop()})
+	o := clientv3.Config{Endpoints: []string{s.URL}, Logger: zap.NewNop()}
+	var err error
+	if s.Cert != "" {
+		info := transport.TLSInfo{TrustedCAFile: s.Cert, CertFile: s.Cert, KeyFile: s.Key}
+		if o.TLS, err = info.ClientConfig(); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	c, err := clientv3.New(o)
 	if err != nil {
 		s.t.Fatal(fmt.Errorf("etcd at %s: %w", s.URL, err))
 	}
