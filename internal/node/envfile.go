@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
@@ -51,17 +52,17 @@ func readWithin(folder, path string) (string, error) {
 		return "", err
 	}
 	defer root.Close()
-	// A pipe would wait for its writer.
-	if info, err := root.Stat(path); err != nil {
-		return "", err
-	} else if !info.Mode().IsRegular() {
-		return "", errors.New("is not a regular file")
-	}
-	f, err := root.Open(path)
+	// Else a pipe would wait for its writer.
+	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return "", err
+	} else if !info.Mode().IsRegular() {
+		return "", errors.New("is not a regular file")
+	}
 	b, err := io.ReadAll(io.LimitReader(f, envFileMax+1))
 	if err != nil {
 		return "", err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 )
@@ -51,6 +52,9 @@ func TestFileValue(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	w := &worker{volumes: map[string]Mounted{"v": {HostPath: dir}}}
 	for _, c := range []struct {
 		volume, path, key string
@@ -66,6 +70,7 @@ func TestFileValue(t *testing.T) {
 		{"v", "none", "A", false, "", false, `failed to open environment variable file "none"`},
 		{"v", "bad", "A", true, "", false, "has to be in single quotes"},
 		{"v", "link", "A", true, "", false, "path escapes"},
+		{"v", "pipe", "A", true, "", false, "not a regular file"},
 		{"v", ".", "A", true, "", false, "not a regular file"},
 		{"other", "good", "A", true, "", false, `cannot find volume "other"`},
 	} {

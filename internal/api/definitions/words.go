@@ -23,16 +23,15 @@ import (
 // describe fills in what the type of that name and its fields are for, in the words of
 // the linked types.
 func describe(s *spec.Schema, name string) {
-	t, linked := types()[name]
-	d := published()[name]
-	s.Description = d.Description
-	if words := wordsOf(t); linked && words != nil {
-		s.Description = words[""]
+	t, words := types()[name], published()[name]
+	s.Description = words[""]
+	if own := wordsOf(t); own != nil {
+		s.Description = own[""]
 	}
 	for field, p := range s.Properties {
-		p.Description = d.Properties[field].Description
-		if words, ok := wordsFor(t, field); linked && ok {
-			p.Description = words
+		p.Description = words[field]
+		if own, ok := wordsFor(t, field); ok {
+			p.Description = own
 		}
 		s.Properties[field] = p
 	}
@@ -77,13 +76,17 @@ var types = sync.OnceValue(func() map[string]reflect.Type {
 	return all
 })
 
-// published are the definitions of types that do not say what they are for: those of the
-// machinery, which are published with their packages.
-var published = sync.OnceValue(func() map[string]spec.Schema {
-	all := map[string]spec.Schema{}
+// published are the words, as wordsOf gives them, for types that do not say what they are
+// for: those of the machinery, whose definitions are published with their packages.
+var published = sync.OnceValue(func() map[string]map[string]string {
+	all := map[string]map[string]string{}
 	for _, of := range []common.GetOpenAPIDefinitions{apiextensions.GetOpenAPIDefinitions, aggregator.GetOpenAPIDefinitions} {
 		for name, d := range of(func(string) spec.Ref { return spec.Ref{} }) {
-			all[name] = d.Schema
+			words := map[string]string{"": d.Schema.Description}
+			for field, p := range d.Schema.Properties {
+				words[field] = p.Description
+			}
+			all[name] = words
 		}
 	}
 	return all
