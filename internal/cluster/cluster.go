@@ -443,7 +443,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err := c.Serving.Certificates(c.ctx, c.Certs.Serving, secure); err != nil {
 		return err
 	}
-	if c.http, err = c.Serving.NewServer(c.Server, secure, quiet); err != nil {
+	if c.http, err = c.Serving.NewServer(trace.Handler(c.Server), secure, quiet); err != nil {
 		return err
 	}
 	c.wg.Go(func() {

@@ -24,10 +24,13 @@ type Cause struct {
 // String gives "uid@resourceVersion", the form in the Keelson-Cause header.
 func (c Cause) String() string { return string(c.UID) + "@" + c.ResourceVersion }
 
+// maxCause bounds a cause in bytes: UIDs have 36, revisions at most 19.
+const maxCause = 128
+
 // ParseCause reads the form that String gives.
 func ParseCause(s string) (Cause, error) {
 	uid, rv, ok := strings.Cut(s, "@")
-	if !ok || uid == "" {
+	if !ok || uid == "" || len(s) > maxCause {
 		return Cause{}, fmt.Errorf("invalid %s header %q: want <uid>@<resourceVersion>", Header, s)
 	}
 	return Cause{UID: types.UID(uid), ResourceVersion: rv}, nil
@@ -52,15 +55,34 @@ func CauseFrom(ctx context.Context) (Cause, bool) {
 	return c, ok
 }
 
-// CauseOfRequest gives the cause of an API request: the one in its context
-// (a component of this process) or else the one in its header.
-func CauseOfRequest(r *http.Request) (Cause, bool) {
-	if c, ok := CauseFrom(r.Context()); ok {
-		return c, true
-	}
-	if h := r.Header.Get(Header); h != "" {
-		c, err := ParseCause(h)
-		return c, err == nil
-	}
-	return Cause{}, false
+// Handler gives next the cause that a request names in its header, so that the
+// writes of a component with a process of its own are recorded as those of one
+// in the server's. A header that is not a cause is passed over.
+func Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h := r.Header.Get(Header); h != "" {
+			if c, err := ParseCause(h); err == nil {
+				r = r.WithContext(context.WithValue(r.Context(), causeKey{}, c))
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
+
+// Transport sends the cause that a request's context carries in its header: a
+// rest.Config takes it by Wrap.
+func Transport(next http.RoundTripper) http.RoundTripper { return transport{next} }
+
+type transport struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if c, ok := CauseFrom(r.Context()); ok {
+		r = r.Clone(r.Context())
+		r.Header.Set(Header, c.String())
+	}
+	return t.next.RoundTrip(r)
+}
+
+// WrappedRoundTripper implements k8s.io/apimachinery/pkg/util/net.RoundTripperWrapper.
+func (t transport) WrappedRoundTripper() http.RoundTripper { return t.next }
