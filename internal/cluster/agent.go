@@ -41,6 +41,8 @@ type AgentOptions struct {
 	// defaults (10 MiB, 5) where 0.
 	LogMaxSize  int64
 	LogMaxFiles int
+	// CgroupRoot is the cgroup that the pods' cgroups are below; empty is the root.
+	CgroupRoot string
 }
 
 // Machine is what a node has on this machine outside of the API.
@@ -100,7 +102,7 @@ func (m *Machine) Endpoint() string {
 func (m *Machine) Clean(ctx context.Context) error {
 	m.containerd.CNIConf = filepath.Join(m.cni.Dir, "net.d")
 	err := errors.Join(containerd.Existing(m.containerd).Stop(ctx), cni.Cleanup(m.cni))
-	node.RemoveCgroups("cgroupfs")
+	node.RemoveCgroups("cgroupfs", m.o.CgroupRoot)
 	return err
 }
 
@@ -149,7 +151,7 @@ func (c *Cluster) startAgent(m *Machine, endpoint string) error {
 	var err error
 	agent, err = node.New(node.Config{
 		NodeName: m.o.Name, Client: client, Informers: c.Informers, CRIEndpoint: endpoint, RootDir: m.dir, LogDir: m.o.Logs,
-		LogMaxSize: m.o.LogMaxSize, LogMaxFiles: m.o.LogMaxFiles,
+		LogMaxSize: m.o.LogMaxSize, LogMaxFiles: m.o.LogMaxFiles, CgroupRoot: m.o.CgroupRoot,
 		NodeIPs: []net.IP{ip}, Port: int32(m.o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: m.o.Name,
 		HostPorts: m.hostPorts,
 		Recorder:  c.Recorder(client, "kubelet", m.o.Name), Volumes: volumes, Sources: volumes,

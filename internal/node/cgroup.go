@@ -37,10 +37,15 @@ func (a *Agent) removePodCgroup(pod *v1.Pod) {
 	removeCgroups(a.podCgroup(pod))
 }
 
-// RemoveCgroups removes the cgroups of a node whose pods have all ended.
-func RemoveCgroups(driver string) {
-	if driver != "systemd" {
+// RemoveCgroups removes the cgroups of a node whose pods have all ended, with the
+// root that was made for them.
+func RemoveCgroups(driver, root string) {
+	switch {
+	case driver == "systemd":
+	case root == "":
 		removeCgroups("/kubepods")
+	default:
+		removeCgroups(filepath.Join("/", root))
 	}
 }
 

@@ -30,7 +30,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -47,6 +46,7 @@ import (
 
 	"keelson.dev/keelson/internal/store/etcd/etcdtest"
 	"keelson.dev/keelson/test/aggregation"
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -207,9 +207,7 @@ func (e *env) raw(path, accept string) string {
 
 func (e *env) until(what string, ok func() bool) {
 	e.Helper()
-	if err := wait.PollUntilContextCancel(e.ctx, 10*time.Millisecond, true, func(context.Context) (bool, error) { return ok(), nil }); err != nil {
-		e.Fatalf("waiting for %s: %v", what, err)
-	}
+	harness.Eventually(e, what, ok)
 }
 
 // token is one of an account.

@@ -1,26 +1,52 @@
 package aggregation
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-// Build builds upstream's sample API server, unless that has been done, and gives
-// the program's path.
+// Build gives the path of upstream's sample API server, which it builds unless that
+// has been done.
 func Build(t testing.TB) string {
 	t.Helper()
-	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	program, err := Program()
 	if err != nil {
-		t.Fatalf("go env GOMOD: %v", err)
-	}
-	root := filepath.Dir(strings.TrimSpace(string(mod)))
-	program := filepath.Join(root, "bin", "sample-apiserver")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "k8s.io/sample-apiserver")
-	build.Dir = filepath.Join(root, "test", "aggregation", "sampleapiserver")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the sample API server: %v\n%s", err, out)
+		t.Fatal(err)
 	}
 	return program
+}
+
+// Program is Build for a TestMain.
+func Program() (string, error) {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	root := filepath.Dir(strings.TrimSpace(string(mod)))
+	bin := filepath.Join(root, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return "", err
+	}
+	// Several packages' tests want it, at once: the first builds it.
+	lock, err := os.OpenFile(filepath.Join(bin, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", err
+	}
+	program := filepath.Join(bin, "sample-apiserver")
+	build := exec.Command("go", "build", "-o", program, "k8s.io/sample-apiserver")
+	build.Dir = filepath.Join(root, "test", "aggregation", "sampleapiserver")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the sample API server: %w\n%s", err, out)
+	}
+	return program, nil
 }

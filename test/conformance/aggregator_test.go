@@ -22,7 +22,7 @@ import (
 	aggregator "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 
 	"keelson.dev/keelson/test/aggregation"
-	"keelson.dev/keelson/test/imagetest"
+	"keelson.dev/keelson/test/harness/imagetest"
 )
 
 // sampleImages are upstream's sample API server and this machine's etcd.

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -21,6 +20,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"keelson.dev/keelson/test/harness"
 )
 
 var (
@@ -60,9 +61,10 @@ func got[V any](t *T) func(V, error) V {
 // until waits until ok.
 func (t *T) until(what string, ok func(context.Context) (bool, error)) {
 	t.Helper()
-	if err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, timeout, true, ok); err != nil {
-		t.Fatalf("waiting for %s: %v", what, err)
-	}
+	harness.Eventually(t, what, func() bool {
+		t.Helper()
+		return got[bool](t)(ok(t.Context()))
+	})
 }
 
 // gone waits until the object is no more.

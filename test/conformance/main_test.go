@@ -1,10 +1,15 @@
 package conformance
 
 import (
+	"flag"
+	"fmt"
 	"os"
 	"testing"
 
 	"k8s.io/kubectl/pkg/cmd"
+
+	"keelson.dev/keelson/test/aggregation"
+	"keelson.dev/keelson/test/harness"
 )
 
 // asKubectl has the test's own program run as kubectl.
@@ -16,6 +21,15 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		return
+	}
+	flag.Parse()
+	if *kubeconfig == "" && os.Geteuid() == 0 && !harness.InOwnNetwork() {
+		// There are no modules to be had in the network that follows.
+		if _, err := aggregation.Program(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		harness.OwnNetwork()
 	}
 	os.Exit(m.Run())
 }

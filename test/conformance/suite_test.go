@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,7 +23,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/cluster"
-	"keelson.dev/keelson/test/realnode"
+	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/realnode"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -73,7 +73,7 @@ func InContainers(codename string, f func(*T)) bool {
 }
 
 // timeout bounds each wait for the cluster.
-const timeout = time.Minute
+const timeout = harness.Patience
 
 var marks = regexp.MustCompile(`( \[(Conformance|NodeConformance|LinuxOnly|Slow|Serial)\])+$`)
 

@@ -1,7 +1,6 @@
 package linearizability
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -31,6 +29,7 @@ import (
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/store/etcd"
 	"keelson.dev/keelson/internal/store/etcd/etcdtest"
+	"keelson.dev/keelson/test/harness"
 )
 
 var period = flag.Duration("for", 6*time.Second, "how long the clients work")
@@ -76,7 +75,7 @@ func serve(dir, address, servers string, forgetful bool) {
 		go forget(c)
 	}
 	fmt.Println("ready")
-	// Who started it has gone when its end of the pipe is closed.
+	// The pipe is closed when the process that started this one has gone.
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
@@ -93,54 +92,32 @@ func forget(c *cluster.Cluster) {
 
 // server is a process that serves, and is killed and started again.
 type server struct {
-	t             *testing.T
-	dir, address  string
-	etcd          string
-	forgetful     bool
-	cmd           *exec.Cmd
-	starts, kills int
+	t            *testing.T
+	dir, address string
+	etcd         string
+	forgetful    bool
+	process      *harness.Process
+	kills        int
 }
 
+// start starts the server; it ends with the test.
 func (s *server) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(os.Args[0], "-test.run=^$")
-	s.cmd.Env = append(os.Environ(), serverDir+"="+s.dir, serverAddress+"="+s.address, serverEtcd+"="+s.etcd)
-	if s.forgetful {
-		s.cmd.Env = append(s.cmd.Env, serverForgetful+"=1")
-	}
-	if _, err := s.cmd.StdinPipe(); err != nil {
-		s.t.Fatal(err)
-	}
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	for lines.Scan() && lines.Text() != "ready" {
-		if strings.HasPrefix(lines.Text(), "error") {
-			s.t.Fatal(lines.Text())
+	s.process = harness.StartProcess(s.t, func() *exec.Cmd {
+		env := []string{serverDir + "=" + s.dir, serverAddress + "=" + s.address, serverEtcd + "=" + s.etcd}
+		if s.forgetful {
+			env = append(env, serverForgetful+"=1")
 		}
-	}
-	s.starts++
+		return harness.Self(env...)
+	})
 }
 
-func (s *server) kill() {
-	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
+// restart kills the server and starts it again.
+func (s *server) restart() {
+	s.t.Helper()
+	s.process.Kill()
 	s.kills++
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	s.process.Start()
 }
 
 // client does operations and records them.
@@ -358,17 +335,15 @@ func run(t *testing.T, servers []*server, chaos func(ctx context.Context)) {
 
 // TestKilled kills the server over and over.
 func TestKilled(t *testing.T) {
-	s := &server{t: t, dir: t.TempDir(), address: freePort(t)}
+	s := &server{t: t, dir: t.TempDir(), address: harness.FreeAddress(t)}
 	s.start()
-	t.Cleanup(s.kill)
 	run(t, []*server{s}, func(ctx context.Context) {
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-time.After(time.Duration(200+rand.IntN(600)) * time.Millisecond):
-				s.kill()
-				s.start()
+				s.restart()
 			}
 		}
 	})
@@ -382,14 +357,13 @@ func TestTwoServers(t *testing.T) {
 	e := etcdtest.Start(t)
 	var servers []*server
 	for i := range 2 {
-		s := &server{t: t, dir: t.TempDir(), address: freePort(t), etcd: e.URL}
+		s := &server{t: t, dir: t.TempDir(), address: harness.FreeAddress(t), etcd: e.URL}
 		if i > 0 {
 			if err := os.CopyFS(filepath.Join(s.dir, "pki"), os.DirFS(filepath.Join(servers[0].dir, "pki"))); err != nil {
 				t.Fatal(err)
 			}
 		}
 		s.start()
-		t.Cleanup(s.kill)
 		servers = append(servers, s)
 	}
 	run(t, servers, func(ctx context.Context) {
@@ -398,8 +372,7 @@ func TestTwoServers(t *testing.T) {
 			case <-ctx.Done():
 				return
 			case <-time.After(time.Duration(500+rand.IntN(1000)) * time.Millisecond):
-				servers[1].kill()
-				servers[1].start()
+				servers[1].restart()
 			}
 		}
 	})

@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/store/etcd/etcdtest"
+	"keelson.dev/keelson/test/harness"
 )
 
 const pods = "/api/v1/namespaces/default/pods"
@@ -610,20 +611,18 @@ func watches(t *testing.T, s *server, chaos func(ctx context.Context)) {
 func TestWatches(t *testing.T) {
 	for _, engine := range []string{"embedded", "etcd"} {
 		t.Run(engine, func(t *testing.T) {
-			s := &server{t: t, dir: t.TempDir(), address: freePort(t), forgetful: true}
+			s := &server{t: t, dir: t.TempDir(), address: harness.FreeAddress(t), forgetful: true}
 			if engine == "etcd" {
 				s.etcd = etcdtest.Start(t).URL
 			}
 			s.start()
-			t.Cleanup(s.kill)
 			watches(t, s, func(ctx context.Context) {
 				for {
 					select {
 					case <-ctx.Done():
 						return
 					case <-time.After(time.Duration(800+rand.IntN(1500)) * time.Millisecond):
-						s.kill()
-						s.start()
+						s.restart()
 					}
 				}
 			})

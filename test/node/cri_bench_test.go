@@ -18,6 +18,7 @@ import (
 
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/images"
+	"keelson.dev/keelson/test/harness"
 )
 
 // BenchmarkDeploymentAgainstCRI compares the time from the creation of a
@@ -60,7 +61,7 @@ func (e *env) deploy(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	e.gone("app=bench")
-	e.eventually(b, "the end of the deployment", func() bool {
+	harness.Eventually(b, "the end of the deployment", func() bool {
 		_, err := e.client.AppsV1().Deployments("default").Get(b.Context(), "bench", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
 	})

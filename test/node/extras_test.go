@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -17,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/test/harness"
 )
 
 func (e *env) create(p *v1.Pod) {
@@ -33,20 +34,10 @@ func (e *env) remove(name string) {
 	if err := e.client.CoreV1().Pods("default").Delete(e.Context(), name, metav1.DeleteOptions{}); err != nil {
 		e.Fatal(err)
 	}
-	e.eventually(e, "the end of pod "+name, func() bool {
+	harness.Eventually(e, "the end of pod "+name, func() bool {
 		_, err := e.client.CoreV1().Pods("default").Get(e.Context(), name, metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
 	})
-}
-
-// eventually waits at most half a minute for what has no event.
-func (e *env) eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long for %s", what)
-		}
-	}
 }
 
 func web(name string) *v1.Pod {
@@ -56,7 +47,7 @@ func web(name string) *v1.Pod {
 // hostPort: the machine's port leads to the pod from the machine, from another
 // pod and from the pod itself, until the pod has gone.
 func (e *env) hostPort() {
-	port := int32(freePort(e))
+	port := int32(harness.FreePort(e))
 	p := web("hosted")
 	p.Spec.Containers[0].Ports = []v1.ContainerPort{{ContainerPort: 80, HostPort: port}}
 	e.create(p)
@@ -172,7 +163,7 @@ func (e *env) rotation() {
 	for written := 0; written <= maxLog; written += len("2026-01-01T00:00:00.000000000Z stdout F GET /") {
 		get()
 	}
-	e.eventually(e, "the rotation of the log", rotated)
+	harness.Eventually(e, "the rotation of the log", rotated)
 	get()
 	// The log is what came after the rotation, to the last line.
 	log, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{}).DoRaw(e.Context())

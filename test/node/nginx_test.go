@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/test/imagetest"
+	"keelson.dev/keelson/test/harness/imagetest"
 )
 
 const nginxConf = `user www-data;

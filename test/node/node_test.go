@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -27,19 +28,15 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/cluster"
-	"keelson.dev/keelson/test/realnode"
+	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/realnode"
 )
 
 const image = "keelson.local/demo"
 
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+func TestMain(m *testing.M) {
+	harness.OwnNetwork()
+	os.Exit(m.Run())
 }
 
 type env struct {

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -30,6 +29,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/test/harness"
 )
 
 var (
@@ -77,47 +77,20 @@ func serve(dir, address string) {
 }
 
 // start starts the server and gives its process and its administrator's client.
-func start(t *testing.T) (*exec.Cmd, *rest.Config) {
+func start(t *testing.T) (*harness.Process, *rest.Config) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address, dir := l.Addr().String(), t.TempDir()
-	l.Close()
-	cmd := exec.Command(os.Args[0], "-test.run=^$")
-	if *binary != "" {
-		cmd = exec.Command(*binary, "server", "--no-node", "--data-dir="+dir, "--listen="+address)
-	} else {
-		cmd.Env = append(os.Environ(), serverDir+"="+dir, serverAddress+"="+address)
-	}
-	cmd.SysProcAttr, cmd.Stderr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, os.Stderr
-	if _, err := cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	lines := bufio.NewScanner(out)
-	for lines.Scan() && !strings.HasPrefix(lines.Text(), "ready") {
-		if strings.HasPrefix(lines.Text(), "error") {
-			t.Fatal(lines.Text())
+	address, dir := harness.FreeAddress(t), t.TempDir()
+	p := harness.StartProcess(t, func() *exec.Cmd {
+		if *binary != "" {
+			return exec.Command(*binary, "server", "--no-node", "--data-dir="+dir, "--listen="+address)
 		}
-	}
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+		return harness.Self(serverDir+"="+dir, serverAddress+"="+address)
+	})
 	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "admin.kubeconfig"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cmd, cfg
+	return p, cfg
 }
 
 // memory is what the process has of the machine's, in bytes.
@@ -382,7 +355,7 @@ func median(of []sample) int64 {
 }
 
 func TestSoak(t *testing.T) {
-	cmd, cfg := start(t)
+	server, cfg := start(t)
 	rt, err := rest.TransportFor(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -435,7 +408,7 @@ func TestSoak(t *testing.T) {
 	for work.Err() == nil {
 		select {
 		case <-every.C:
-			now := sample{time.Now(), memory(t, cmd.Process.Pid), int64(s.count())}
+			now := sample{time.Now(), memory(t, server.Pid()), int64(s.count())}
 			samples = append(samples, now)
 			if middle == 0 && time.Since(begin) >= *period/2 {
 				middle, kept = s.heap("middle"), changes(samples)
@@ -487,7 +460,7 @@ func TestSoak(t *testing.T) {
 	if end > middle+noise+max(more, 0)*changeSize {
 		t.Errorf("the heap grew from %d to %d MB in the second half", middle>>20, end>>20)
 	}
-	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
+	if err := syscall.Kill(server.Pid(), 0); err != nil {
 		t.Errorf("the server has ended: %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"keelson.dev/keelson/test/harness"
 )
 
 // Server is an etcd of one member.
@@ -34,13 +35,13 @@ type Server struct {
 // Start starts the installed etcd, which ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	return start(t, &Server{URL: "http://" + free(t)})
+	return start(t, &Server{URL: "http://" + harness.FreeAddress(t)})
 }
 
 // StartTLS is Start with TLS, of both sides.
 func StartTLS(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{URL: "https://" + free(t)}
+	s := &Server{URL: "https://" + harness.FreeAddress(t)}
 	pair, err := transport.SelfCert(zap.NewNop(), t.TempDir(), []string{"127.0.0.1:0"}, 1, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +52,7 @@ func StartTLS(t testing.TB) *Server {
 
 func start(t testing.TB, s *Server, args ...string) *Server {
 	t.Helper()
-	dir, peer := t.TempDir(), "http://"+free(t)
+	dir, peer := t.TempDir(), "http://"+harness.FreeAddress(t)
 	s.t, s.log = t, filepath.Join(dir, "log")
 	s.args = append(args, "--name=test", "--data-dir="+filepath.Join(dir, "data"), "--log-level=error", "--logger=zap",
 		"--listen-client-urls="+s.URL, "--advertise-client-urls="+s.URL,
@@ -59,17 +60,6 @@ func start(t testing.TB, s *Server, args ...string) *Server {
 	s.Run()
 	t.Cleanup(s.Kill)
 	return s
-}
-
-// free is an address on loopback that nobody listens at.
-func free(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Run starts the server, again after Kill, and waits until it answers.

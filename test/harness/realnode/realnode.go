@@ -1,6 +1,6 @@
-// Package realnode gives tests a cluster with a node that runs containers on
-// this machine. It needs root, containerd, runc, the CNI plug-ins and nftables,
-// and leaves nothing behind.
+// Package realnode gives tests a cluster with a node that runs containers, in a
+// network namespace of the test's own (harness.OwnNetwork). It needs root,
+// containerd, runc, the CNI plug-ins and nftables, and leaves nothing behind.
 package realnode
 
 import (
@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/client-go/rest"
 
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/test/harness"
 )
 
 // Node is a cluster of one node.
@@ -30,18 +30,21 @@ type Node struct {
 }
 
 // Start gives a cluster whose node is Ready, until the end of the test. The
-// name, port and folders of o are set by it.
+// name, port, folders and cgroup of o are set by it. A process has one such cluster
+// at a time.
 func Start(t testing.TB, o cluster.AgentOptions) *Node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test runs containers: run it as root (make test does)")
 	}
-	alone(t)
+	if !harness.InOwnNetwork() {
+		t.Fatal("this test runs a node: have its package's TestMain call harness.OwnNetwork")
+	}
 	dir, err := os.MkdirTemp("", "keelson-node-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Name, o.Port, o.Logs = "node", freePort(t), filepath.Join(dir, "logs")
+	o.Name, o.Port, o.Logs, o.CgroupRoot = "node", harness.FreePort(t), filepath.Join(dir, "logs"), filepath.Base(dir)
 	o.PodCIDR = netip.MustParsePrefix("10.213.0.0/24")
 	m := cluster.NewMachine(dir, o)
 	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{DataDir: dir, Listen: "0.0.0.0:0"})
@@ -65,6 +68,11 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 		if _, err := net.InterfaceByName("keelson0"); err == nil {
 			t.Error("the bridge is left")
 		}
+		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			if left, _ := filepath.Glob(pattern + o.CgroupRoot); len(left) > 0 {
+				t.Errorf("cgroups are left: %s", left)
+			}
+		}
 	})
 	if err := c.StartAgent(m); err != nil {
 		t.Fatal(err)
@@ -79,28 +87,4 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 		t.Fatal(err)
 	}
 	return &Node{Config: cfg, Runtime: m.Endpoint(), Logs: o.Logs}
-}
-
-// alone waits for the machine's network: its bridge and its tables are there
-// once, and go test runs several packages at a time.
-func alone(t testing.TB) {
-	t.Helper()
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "keelson-realnode.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lock.Close() })
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

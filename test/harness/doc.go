@@ -1,0 +1,6 @@
+// Package harness has what system tests share: a network namespace of the test's own,
+// servers in processes of their own, free ports, and waiting for a condition.
+// Below it, realnode starts a node that runs containers, and imagetest makes images.
+//
+// It imports nothing of this module, so that the tests of every package may use it.
+package harness

@@ -1,0 +1,41 @@
+package harness
+
+import (
+	"testing"
+	"time"
+)
+
+// Patience bounds each wait of a test. It is long because the machine may be busy:
+// a test that passes does not wait for it.
+const Patience = time.Minute
+
+// Eventually returns when ok reports true, and fails the test if it does not within
+// Patience. What says what is waited for. It is for conditions that have no event
+// to wait for.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(Patience)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("waited %s for %s", Patience, what)
+		case <-t.Context().Done():
+			t.Fatalf("the test ended while it waited for %s", what)
+		}
+	}
+}
+
+// Succeeds is Eventually for a condition that says why it does not hold yet.
+func Succeeds(t testing.TB, what string, f func() error) {
+	t.Helper()
+	var last error
+	defer func() {
+		if last != nil && t.Failed() {
+			t.Logf("the last answer was: %v", last)
+		}
+	}()
+	Eventually(t, what, func() bool { last = f(); return last == nil })
+}

@@ -1,0 +1,74 @@
+package harness
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Process is a server in a process of its own, which can be killed and started again.
+type Process struct {
+	t       testing.TB
+	command func() *exec.Cmd
+	cmd     *exec.Cmd
+}
+
+// StartProcess runs the command until the end of the test. The program says on a line
+// of its own that it is ready, or "error" and why not; its standard input is closed
+// when the test's process has gone.
+func StartProcess(t testing.TB, command func() *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, command: command}
+	p.Start()
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// Self is the test's own program with these variables in its environment (NAME=value),
+// which its TestMain looks at.
+func Self(env ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), env...)
+	return cmd
+}
+
+// Start starts the process, again after Kill, and returns when it is ready.
+func (p *Process) Start() {
+	p.t.Helper()
+	p.cmd = p.command()
+	p.cmd.Stderr, p.cmd.SysProcAttr = os.Stderr, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if _, err := p.cmd.StdinPipe(); err != nil {
+		p.t.Fatal(err)
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	lines, ready := bufio.NewScanner(out), false
+	for !ready && lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "error") {
+			p.t.Fatal(lines.Text())
+		}
+		ready = strings.HasPrefix(lines.Text(), "ready")
+	}
+	if !ready {
+		p.t.Fatalf("%s ended before it was ready", p.cmd.Path)
+	}
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+}
+
+// Kill ends the process at once.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+}
+
+// Pid is the process's.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
