@@ -18,7 +18,7 @@ import (
 	kms "k8s.io/kms/pkg/service"
 
 	"keelson.dev/keelson/internal/store/etcd"
-	"keelson.dev/keelson/internal/store/etcd/etcdtest"
+	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
 // encrypting writes a configuration for secrets and the custom fish.

@@ -25,7 +25,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/store/etcd"
-	"keelson.dev/keelson/internal/store/etcd/etcdtest"
+	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
 // pair starts two servers on one etcd, with the same certificates.

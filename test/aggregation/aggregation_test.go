@@ -44,9 +44,9 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
-	"keelson.dev/keelson/internal/store/etcd/etcdtest"
 	"keelson.dev/keelson/test/aggregation"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/etcdtest"
 	"keelson.dev/keelson/testcluster"
 )
 

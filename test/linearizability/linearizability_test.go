@@ -28,8 +28,8 @@ import (
 
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/store/etcd"
-	"keelson.dev/keelson/internal/store/etcd/etcdtest"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
 var period = flag.Duration("for", 6*time.Second, "how long the clients work")

@@ -27,8 +27,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"keelson.dev/keelson/internal/store/etcd/etcdtest"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
 const pods = "/api/v1/namespaces/default/pods"

@@ -15,8 +15,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"keelson.dev/keelson/internal/store"
-	"keelson.dev/keelson/internal/store/etcd/etcdtest"
 	"keelson.dev/keelson/internal/store/storetest"
+	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
 func open(tb testing.TB, server *etcdtest.Server, change ...func(*Options)) *Store {
