@@ -27,7 +27,6 @@ type apiServerFlags struct {
 	profiling, contention     bool
 	logs                      bool
 	extend                    bool
-	vmodule                   string
 	notReady, unreachable     int64
 	kubernetesServiceNodePort int
 	gates                     featureGates
@@ -84,7 +83,6 @@ func (f *serverFlags) addAPIServer(c *cobra.Command) {
 	flags.StringVar(&a.DebugSocket, "debug-socket-path", "", "Unix socket that serves /debug/pprof/ and /debug/flags/v without authentication")
 	flags.BoolVar(&a.logs, "enable-logs-handler", true, "serve the machine's /var/log at /logs")
 	flags.StringSliceVar(&a.HiddenMetrics, "disabled-metrics", nil, "names of metrics to leave out of /metrics, comma separated")
-	flags.StringVar(&a.vmodule, "vmodule", "", "log levels of files, pattern=N, comma separated")
 	addTold(flags)
 }
 

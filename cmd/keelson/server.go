@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
-	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/apiserver/admission"
 	"keelson.dev/keelson/internal/apiserver/auditing"
@@ -38,12 +36,13 @@ const contextName = "keelson"
 type serverFlags struct {
 	dataDir, listen, advertise, serviceCIDR string
 	simNodes                                int
+	disable                                 []string
 	noNode                                  bool
 	nodeName, podCIDR, runtime              string
 	nodePort                                int
 	logMaxSize                              string
 	logMaxFiles                             int
-	verbosity                               int
+	level                                   logLevel
 	admission                               admission.Selection
 	authentication                          authn.Selection
 	anonymous                               bool
@@ -68,6 +67,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.advertise, "advertise-address", "", "address that nodes and pods reach the API server by (default: the machine's)")
 	c.Flags().StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses")
 	c.Flags().IntVar(&f.simNodes, "sim-nodes", 0, "number of simulated nodes")
+	c.Flags().StringSliceVar(&f.disable, "disable", nil, "components to leave out: controllers, scheduler. Each can run in a process of its own: keelson controllers, keelson scheduler")
 	c.Flags().BoolVar(&f.noNode, "no-node", false, "run no node on this machine")
 	c.Flags().StringVar(&f.nodeName, "node-name", "", "name of this machine's node (default: the machine's)")
 	c.Flags().StringVar(&f.podCIDR, "pod-cidr", "10.244.0.0/24", "range of the addresses of this machine's pods")
@@ -106,7 +106,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().IntVar(&f.fairness.MutatingInFlight, "max-mutating-requests-inflight", 200, "see --max-requests-inflight; without priority and fairness, how many requests that change something are answered at once, 0 for no limit")
 	c.Flags().StringVar(&f.encryptionConfig, "encryption-provider-config", "", "file with an EncryptionConfiguration: how which resources are encrypted at rest")
 	c.Flags().BoolVar(&f.reloadEncryption, "encryption-provider-config-automatic-reload", false, "read that file again when it changes")
-	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "log level")
+	f.level.add(c.Flags())
 	c.Flags().BoolVar(&f.version, "version", false, "print the version and end")
 	f.addAPIServer(c)
 }
@@ -148,6 +148,16 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 		o.Etcd = &f.etcd
 		if f.etcd.CompactionInterval = f.compaction; f.compaction == 0 {
 			f.etcd.CompactionInterval = -1
+		}
+	}
+	for _, name := range f.disable {
+		switch name {
+		case "controllers":
+			o.NoControllers = true
+		case "scheduler":
+			o.NoScheduler = true
+		default:
+			return o, fmt.Errorf("--disable %q: there are controllers and scheduler", name)
 		}
 	}
 	var err error
@@ -193,19 +203,8 @@ func (f *serverFlags) machine() (*cluster.Machine, error) {
 
 func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 	keepLock()
-	level := flag.NewFlagSet("klog", flag.ContinueOnError)
-	klog.InitFlags(level)
-	if err := level.Set("v", fmt.Sprint(f.verbosity)); err != nil {
+	if err := f.level.set(); err != nil {
 		return err
-	}
-	if err := level.Set("vmodule", f.api.vmodule); err != nil {
-		return fmt.Errorf("--vmodule: %w", err)
-	}
-	if f.verbosity == 0 && f.api.vmodule == "" {
-		// What libraries have to tell is for who asks for it.
-		if err := errors.Join(level.Set("legacy_stderr_threshold_behavior", "false"), level.Set("stderrthreshold", "WARNING")); err != nil {
-			return err
-		}
 	}
 	o, err := f.options(flags)
 	if err != nil {

@@ -206,13 +206,18 @@ func (c *Cluster) start() error {
 		return fail(err)
 	}
 	if !c.NoControllers {
-		err := c.step("controllers", func() error { return c.lead("kube-controller-manager", controllerManagerUser, c.startControllers) })
+		err := c.step("controllers", func() error {
+			return c.leader().lead("kube-controller-manager", c.Client(controllerManagerUser), c.startControllers)
+		})
 		if err != nil {
 			return err
 		}
 	}
 	if !c.NoScheduler {
-		err := c.step("scheduler", func() error { return c.lead("kube-scheduler", schedulerUser, c.startScheduler) })
+		err := c.step("scheduler", func() error {
+			client := c.Client(schedulerUser)
+			return c.leader().lead("kube-scheduler", client, func(t term) error { return t.startScheduler(client, c.Clock) })
+		})
 		if err != nil {
 			return err
 		}

@@ -1,19 +1,21 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/klog/v2"
-
-	"keelson.dev/keelson/internal/cluster/inprocess"
+	"k8s.io/utils/clock"
 )
 
 // The times of upstream's leader election.
@@ -23,41 +25,89 @@ const (
 	retryPeriod   = 2 * time.Second
 )
 
-// term is the time for which a component that one server runs for the whole
-// cluster runs on this one, and what it runs with.
+// term is the time for which a component that one process runs for the whole
+// cluster runs in this one, and what it runs with.
 type term struct {
 	ctx       context.Context
 	wg        *sync.WaitGroup
-	informers *inprocess.Informers
+	informers informers.SharedInformerFactory
 	metrics   prometheus.Registerer
 }
 
-// lead runs the component that start starts: from now on where this is the only
-// server, else whenever this one holds the Lease called name.
-func (c *Cluster) lead(name string, u user.Info, start func(term) error) error {
-	if c.Etcd == nil {
-		return start(term{c.ctx, &c.wg, c.Informers, c.Server.Metrics})
+// leader runs components for the whole cluster in this process.
+type leader struct {
+	ctx     context.Context
+	wg      *sync.WaitGroup
+	clock   clock.WithTicker
+	metrics prometheus.Registerer
+	// informers makes the factory of a term: a shared one would keep the handlers
+	// of every term.
+	informers func() informers.SharedInformerFactory
+	// Election is how the processes that may run a component agree on one; the
+	// zero value, with LeaderElect false, is for the only one.
+	Election
+}
+
+// Election says whether several processes choose one of them to run a component,
+// and how, under the names of upstream's flags.
+type Election struct {
+	LeaderElect                               bool
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+	// Namespace of the Lease; kube-system if empty.
+	Namespace string
+}
+
+func (e *Election) complete() {
+	e.LeaseDuration = cmp.Or(e.LeaseDuration, leaseDuration)
+	e.RenewDeadline = cmp.Or(e.RenewDeadline, renewDeadline)
+	e.RetryPeriod = cmp.Or(e.RetryPeriod, retryPeriod)
+	e.Namespace = cmp.Or(e.Namespace, metav1.NamespaceSystem)
+}
+
+// Validate reports the times that leave no room for one another.
+func (e Election) Validate() error {
+	e.complete()
+	if e.RenewDeadline >= e.LeaseDuration {
+		return fmt.Errorf("--leader-elect-renew-deadline %s must be less than --leader-elect-lease-duration %s", e.RenewDeadline, e.LeaseDuration)
 	}
-	client := c.Client(u)
-	// Who gives up a lease says so when everything else has ended.
-	last, end := context.WithCancel(context.WithoutCancel(c.ctx))
+	if least := time.Duration(leaderelection.JitterFactor * float64(e.RetryPeriod)); e.RenewDeadline <= least {
+		return fmt.Errorf("--leader-elect-renew-deadline %s must be more than %s: %g times --leader-elect-retry-period", e.RenewDeadline, least, leaderelection.JitterFactor)
+	}
+	return nil
+}
+
+// lead runs the component that start starts: from now on where no election is
+// held, else whenever this process holds the Lease called name, for which it
+// uses client.
+func (l *leader) lead(name string, client kubernetes.Interface, start func(term) error) error {
+	if !l.LeaderElect {
+		t := term{l.ctx, l.wg, l.informers(), l.metrics}
+		if err := start(t); err != nil {
+			return err
+		}
+		t.informers.StartWithContext(l.ctx)
+		return nil
+	}
+	l.complete()
+	// The Lease is given up, with an event, when everything else has ended.
+	last, end := context.WithCancel(context.WithoutCancel(l.ctx))
 	lock := &resourcelock.LeaseLock{
-		LeaseMeta:  metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: name},
+		LeaseMeta:  metav1.ObjectMeta{Namespace: l.Namespace, Name: name},
 		Client:     client.CoordinationV1(),
-		LockConfig: resourcelock.ResourceLockConfig{Identity: hostname() + "_" + string(uuid.NewUUID()), EventRecorder: term{ctx: last, wg: &c.wg}.recorder(client, name, "")},
+		LockConfig: resourcelock.ResourceLockConfig{Identity: hostname() + "_" + string(uuid.NewUUID()), EventRecorder: term{ctx: last, wg: l.wg}.recorder(client, name, "")},
 	}
 	var running sync.Mutex // a term begins when the one before has ended
 	serve := func() error {
-		ctx, end := context.WithCancel(c.ctx)
+		ctx, end := context.WithCancel(l.ctx)
 		defer end()
 		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-			Lock: lock, Name: name, LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod, ReleaseOnCancel: true,
+			Lock: lock, Name: name, LeaseDuration: l.LeaseDuration, RenewDeadline: l.RenewDeadline, RetryPeriod: l.RetryPeriod, ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(ctx context.Context) {
 					running.Lock()
 					defer running.Unlock()
 					defer end()
-					c.serveTerm(ctx, name, start)
+					l.serveTerm(ctx, name, start)
 				},
 				OnStoppedLeading: func() {},
 			},
@@ -71,17 +121,17 @@ func (c *Cluster) lead(name string, u user.Info, start func(term) error) error {
 		defer running.Unlock()
 		return nil
 	}
-	c.wg.Go(func() {
+	l.wg.Go(func() {
 		defer end()
-		for c.ctx.Err() == nil {
+		for l.ctx.Err() == nil {
 			if err := serve(); err != nil {
-				klog.FromContext(c.ctx).Error(err, "Leader election", "lease", name)
+				klog.FromContext(l.ctx).Error(err, "Leader election", "lease", name)
 				return
 			}
-			t := c.Clock.NewTimer(retryPeriod)
+			t := l.clock.NewTimer(l.RetryPeriod)
 			select {
 			case <-t.C():
-			case <-c.ctx.Done():
+			case <-l.ctx.Done():
 			}
 			t.Stop()
 		}
@@ -89,27 +139,25 @@ func (c *Cluster) lead(name string, u user.Info, start func(term) error) error {
 	return nil
 }
 
-// serveTerm runs a component until ctx is done. Its informers are its own, since
-// a shared one would keep the handlers of every term.
-func (c *Cluster) serveTerm(ctx context.Context, name string, start func(term) error) {
+// serveTerm runs a component until ctx is done.
+func (l *leader) serveTerm(ctx context.Context, name string, start func(term) error) {
 	ctx, cancel := context.WithCancel(ctx)
-	metrics := &termMetrics{Registerer: c.Server.Metrics}
-	informers := inprocess.NewInformers(c.Store, c.Catalogue)
-	var wg sync.WaitGroup
+	metrics := &termMetrics{Registerer: l.metrics}
+	t := term{ctx, &sync.WaitGroup{}, l.informers(), metrics}
 	defer func() {
 		cancel()
-		informers.Shutdown()
-		wg.Wait()
+		t.informers.Shutdown()
+		t.wg.Wait()
 		metrics.end()
 	}()
 	if ctx.Err() != nil {
 		return
 	}
-	if err := start(term{ctx, &wg, informers, metrics}); err != nil {
+	if err := start(t); err != nil {
 		klog.FromContext(ctx).Error(err, "Starting as the leader failed; another server may have it", "lease", name)
 		return
 	}
-	informers.StartWithContext(ctx)
+	t.informers.StartWithContext(ctx)
 	<-ctx.Done()
 }
 

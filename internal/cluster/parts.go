@@ -4,10 +4,12 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	v1core "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/cluster/inprocess"
@@ -71,12 +73,22 @@ var controllerManagerUser = &user.DefaultInfo{Name: user.KubeControllerManager, 
 var schedulerUser = &user.DefaultInfo{Name: user.KubeScheduler, Groups: []string{user.AllAuthenticated}}
 
 // startScheduler starts the scheduler.
-func (c *Cluster) startScheduler(t term) error {
-	client := c.Client(schedulerUser)
-	s, err := scheduler.New(client, t.informers, scheduler.Options{Clock: c.Clock, Recorder: t.recorder(client, v1.DefaultSchedulerName, ""), Metrics: t.metrics})
+func (t term) startScheduler(client kubernetes.Interface, clk clock.WithTicker) error {
+	s, err := scheduler.New(client, t.informers, scheduler.Options{Clock: clk, Recorder: t.recorder(client, v1.DefaultSchedulerName, ""), Metrics: t.metrics})
 	if err != nil {
 		return err
 	}
 	t.wg.Go(func() { _ = s.Run(t.ctx) })
 	return nil
+}
+
+// leader gives what runs components for the whole cluster in this process: the
+// only server does so at once, several elect one.
+func (c *Cluster) leader() *leader {
+	l := &leader{ctx: c.ctx, wg: &c.wg, clock: c.Clock, metrics: c.Server.Metrics, Election: Election{LeaderElect: c.Etcd != nil},
+		informers: func() informers.SharedInformerFactory { return c.Informers }}
+	if l.LeaderElect {
+		l.informers = func() informers.SharedInformerFactory { return inprocess.NewInformers(c.Store, c.Catalogue) }
+	}
+	return l
 }
