@@ -9,6 +9,12 @@ export GOFLAGS     := -trimpath -tags=fieldsv1string
 # The version that the built-in kubectl says it has.
 KUBECTL := k8s.io/component-base/version
 LDFLAGS := -s -w -X $(KUBECTL).gitVersion=v1.37.2 -X $(KUBECTL).gitMajor=1 -X $(KUBECTL).gitMinor=37
+# What /version and kubectl version say of the build; the date is the commit's, so that a build of the same is the same.
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
+ifneq ($(COMMIT),)
+LDFLAGS += -X $(KUBECTL).gitCommit=$(COMMIT) -X $(KUBECTL).gitTreeState=$(if $(shell git status --porcelain 2>/dev/null | head -1),dirty,clean) \
+	-X $(KUBECTL).buildDate=$(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
+endif
 # What a node needs from Debian.
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static
 # What the tests need beyond it: a web server for an image, and the store's peer.

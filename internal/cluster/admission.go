@@ -13,8 +13,9 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 )
 
-// admission makes the chain of the selected plug-ins. The check that nobody
-// grants what they do not hold comes last and cannot be switched off.
+// admission makes the chain of the selected plug-ins. The checks that nobody
+// grants what they do not hold, and that only signers sign for pods, come last and
+// cannot be switched off.
 func (c *Cluster) admission(rbac *authz.RBAC, modes authorizer.Authorizer, live *live) (admission.Interface, admission.ObjectInterfaces, error) {
 	services, err := c.serviceResolver()
 	if err != nil {
@@ -30,6 +31,6 @@ func (c *Cluster) admission(rbac *authz.RBAC, modes authorizer.Authorizer, live 
 	if err != nil {
 		return nil, nil, err
 	}
-	plugins = slices.Concat(plugins, []admission.Interface{kadmission.NewRoleEscalation(rbac, rbac)})
+	plugins = slices.Concat(plugins, []admission.Interface{kadmission.NewRoleEscalation(rbac, rbac), kadmission.NewPodCertificateSigning(modes)})
 	return admission.WithAudit(kadmission.NewChain(plugins...)), kadmission.NewObjects(catalogue.Scheme, c.Catalogue), nil
 }

@@ -98,9 +98,6 @@ type Options struct {
 	Progress func(step string, took time.Duration)
 }
 
-// Version is what the API server says that it is.
-var Version = apiserver.VersionInfo{Major: "1", Minor: "37", GitVersion: "v1.37.2+keelson", Platform: "linux/amd64", Compiler: "gc"}
-
 // Cluster is a running control plane.
 type Cluster struct {
 	Options
@@ -540,7 +537,7 @@ func (c *Cluster) Stop() error {
 // Config is a client configuration for u, without a network between.
 func (c *Cluster) Config(u user.Info) *rest.Config {
 	// The server may be yet to be made from what has the client.
-	return inprocess.Config(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { c.Server.ServeHTTP(w, req) }), u)
+	return inprocess.Config(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { c.Server.ServeHTTP(w, req) }), u, userAgent(u))
 }
 
 // Admin is the user that may do everything.

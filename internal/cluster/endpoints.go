@@ -33,7 +33,9 @@ const (
 func (c *Cluster) publishSelf(ctx context.Context, port int) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	client := c.Client(Admin)
+	config := c.Config(Admin)
+	config.UserAgent = userAgent(apiServer)
+	client := kubernetes.NewForConfigOrDie(config)
 	if err := c.publishService(ctx, client, port); err != nil {
 		return err
 	}

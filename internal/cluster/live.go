@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -90,6 +91,11 @@ func (l *live) Attachment(ctx context.Context, name string) (*storagev1.VolumeAt
 // ResourceSlice implements authz.Objects.
 func (l *live) ResourceSlice(ctx context.Context, name string) (*resourcev1.ResourceSlice, error) {
 	return lookupIn[*resourcev1.ResourceSlice](ctx, l, resourcev1.GroupName, "resourceslices", "", name)
+}
+
+// PodCertificateRequest implements authz.Objects.
+func (l *live) PodCertificateRequest(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error) {
+	return lookupIn[*certificatesv1.PodCertificateRequest](ctx, l, certificatesv1.GroupName, "podcertificaterequests", namespace, name)
 }
 
 // accountWait is how long a pod waits for its namespace's default account,

@@ -36,6 +36,7 @@ func (t term) recorder(client kubernetes.Interface, component, host string) reco
 // startControllers starts the controllers, each under its own identity.
 func (c *Cluster) startControllers(t term) error {
 	admin := c.Config(Admin)
+	admin.UserAgent = userAgent(controllerManagerUser)
 	meta, err := metadata.NewForConfig(metadata.ConfigFor(admin))
 	if err != nil {
 		return err

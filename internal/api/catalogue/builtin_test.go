@@ -209,6 +209,8 @@ autoscaling/v2 HorizontalPodAutoscaler *horizontalpodautoscalers status
 batch/v1 CronJob *cronjobs status
 batch/v1 Job *jobs status
 certificates.k8s.io/v1 CertificateSigningRequest certificatesigningrequests approval status
+certificates.k8s.io/v1 ClusterTrustBundle clustertrustbundles
+certificates.k8s.io/v1 PodCertificateRequest *podcertificaterequests status
 coordination.k8s.io/v1 Lease *leases
 discovery.k8s.io/v1 EndpointSlice *endpointslices
 events.k8s.io/v1 Event *events
@@ -226,6 +228,7 @@ rbac.authorization.k8s.io/v1 ClusterRoleBinding clusterrolebindings
 rbac.authorization.k8s.io/v1 Role *roles
 rbac.authorization.k8s.io/v1 RoleBinding *rolebindings
 resource.k8s.io/v1 DeviceClass deviceclasses
+resource.k8s.io/v1 DeviceTaintRule devicetaintrules status
 resource.k8s.io/v1 ResourceClaim *resourceclaims status
 resource.k8s.io/v1 ResourceClaimTemplate *resourceclaimtemplates
 resource.k8s.io/v1 ResourceSlice resourceslices

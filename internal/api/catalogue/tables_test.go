@@ -44,6 +44,8 @@ autoscaling/v1 HorizontalPodAutoscaler: Name Reference Targets MinPods MaxPods R
 batch/v1 Job: Name Status Completions Duration Age +Containers +Images +Selector
 batch/v1 CronJob: Name Schedule Timezone Suspend:boolean Active:integer Last_Schedule Age +Containers +Images +Selector
 certificates.k8s.io/v1 CertificateSigningRequest: Name Age SignerName Requestor RequestedDuration Condition
+certificates.k8s.io/v1 ClusterTrustBundle: Name SignerName
+certificates.k8s.io/v1 PodCertificateRequest: Name PodName ServiceAccountName NodeName SignerName State
 networking.k8s.io/v1 IngressClass: Name Controller Parameters Age
 networking.k8s.io/v1 Ingress: Name Class Hosts Address Ports Age
 networking.k8s.io/v1 IPAddress: Name ParentRef
@@ -73,6 +75,7 @@ discovery.k8s.io/v1 EndpointSlice: Name AddressType Ports Endpoints Age
 flowcontrol.apiserver.k8s.io/v1 FlowSchema: Name PriorityLevel MatchingPrecedence DistinguisherMethod Age MissingPL
 flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration: Name Type NominalConcurrencyShares Queues HandSize QueueLengthLimit Age
 resource.k8s.io/v1 DeviceClass: Name Age
+resource.k8s.io/v1 DeviceTaintRule: Name Age
 resource.k8s.io/v1 ResourceClaim: Name State Age
 resource.k8s.io/v1 ResourceClaimTemplate: Name Age
 resource.k8s.io/v1 ResourceSlice: Name Node Driver Pool Age
@@ -170,6 +173,9 @@ var tables = []struct{ kind, object, cells string }{
 	{"batch/v1 CronJob", `{spec: {schedule: "* * * * *", timeZone: Etc/UTC, suspend: true, jobTemplate: {spec: {template: {spec: {containers: [{name: c, image: i}]}}}}}, status: {active: [{name: j}], lastScheduleTime: "2026-01-01T00:59:30Z"}}`,
 		"o|* * * * *|Etc/UTC|True|1|30s|60m|c|i|<none>"},
 	{"certificates.k8s.io/v1 CertificateSigningRequest", `{spec: {signerName: s, username: u, expirationSeconds: 3600}, status: {certificate: ZA==, conditions: [{type: Approved}]}}`, "o|60m|s|u|60m|Approved,Issued"},
+	{"certificates.k8s.io/v1 ClusterTrustBundle", `{spec: {signerName: s/n}}`, "o|s/n"},
+	{"certificates.k8s.io/v1 PodCertificateRequest", `{spec: {signerName: s/n, podName: p, serviceAccountName: a, nodeName: n1}}`, "o|p|a|n1|s/n|Pending"},
+	{"certificates.k8s.io/v1 PodCertificateRequest", `{spec: {signerName: s/n, podName: p, serviceAccountName: a, nodeName: n1}, status: {conditions: [{type: Denied, status: "True"}]}}`, "o|p|a|n1|s/n|Denied"},
 	{"certificates.k8s.io/v1 CertificateSigningRequest", `{spec: {signerName: s, username: u}, status: {conditions: [{type: Denied}, {type: Failed}]}}`, "o|60m|s|u|<none>|Denied,Failed"},
 	{"networking.k8s.io/v1 IngressClass", `{spec: {controller: c, parameters: {apiGroup: g, kind: K, name: nn}}}`, "o|c|K.g/nn|60m"},
 	{"networking.k8s.io/v1 Ingress", `{spec: {ingressClassName: c, tls: [{}], rules: [{host: a}, {host: b}, {host: c}, {host: d}, {}]}, status: {loadBalancer: {ingress: [{hostname: a.very.long.name.of.a.balancer.test}]}}}`,

@@ -56,7 +56,7 @@ func Resources() []*api.Resource {
 		return path.IsValidPathSegmentName(name)
 	}
 	r.FieldLabels = []string{"spec.signerName"}
-	return []*api.Resource{row.New(r, row.Kind[*v1.CertificateSigningRequest]{
+	return []*api.Resource{trustBundles(), podRequests(), row.New(r, row.Kind[*v1.CertificateSigningRequest]{
 		Spec:   func(c *v1.CertificateSigningRequest) any { return &c.Spec },
 		Status: func(c *v1.CertificateSigningRequest) any { return &c.Status },
 		PrepareForCreate: func(c *v1.CertificateSigningRequest) {

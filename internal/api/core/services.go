@@ -23,7 +23,7 @@ func services() *api.Resource {
 	r := named("services", "Service", "service", "services/specs", true, []string{"svc"},
 		func() runtime.Object { return &v1.Service{} }, func() runtime.Object { return &v1.ServiceList{} })
 	r.Categories = []string{"all"}
-	r.ValidateName = apivalidation.NameIsDNS1035Label
+	r.ValidateName = apivalidation.NameIsDNSLabel // RelaxedServiceNameValidation
 	r.DeleteReturnsObject = true
 	r.FieldLabels = []string{"spec.clusterIP", "spec.type"}
 	r.Subresources = []api.Subresource{proxyOf("ServiceProxyOptions")}

@@ -16,7 +16,7 @@ import (
 
 // Resources gives the rows of resource.k8s.io/v1.
 func Resources() []*api.Resource {
-	return []*api.Resource{deviceClasses(), claims(), claimTemplates(), resourceSlices()}
+	return []*api.Resource{deviceClasses(), taintRules(), claims(), claimTemplates(), resourceSlices()}
 }
 
 func base(resource, kind, singular string, namespaced bool, one, list func() runtime.Object, columns ...metav1.TableColumnDefinition) api.Resource {
@@ -119,9 +119,7 @@ func resourceSlices() *api.Resource {
 		Default: func(s *v1.ResourceSlice) {
 			for i := range s.Spec.Devices {
 				for j := range s.Spec.Devices[i].Taints {
-					if t := &s.Spec.Devices[i].Taints[j]; t.TimeAdded == nil {
-						t.TimeAdded = &metav1.Time{Time: time.Now().Truncate(time.Second)}
-					}
+					setTimeAdded(&s.Spec.Devices[i].Taints[j])
 				}
 			}
 		},

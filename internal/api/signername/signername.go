@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -41,4 +42,28 @@ func Validate(name string, at *field.Path) (errs field.ErrorList) {
 		errs = append(errs, field.TooLong(at, "", maxLength))
 	}
 	return errs
+}
+
+// ValidateBundleName gives what is wrong with the name of a ClusterTrustBundle of
+// signer, which the name begins with, its slash written as a colon; a bundle of no
+// signer has no colon in its name.
+func ValidateBundleName(signer, name string, prefix bool) []string {
+	if signer == "" {
+		if strings.Contains(name, ":") {
+			return []string{`ClusterTrustBundle without signer name must not have ":" in its name`}
+		}
+		return apivalidation.NameIsDNSSubdomain(name, prefix)
+	}
+	wanted := strings.ReplaceAll(signer, "/", ":") + ":"
+	rest, ok := strings.CutPrefix(name, wanted)
+	if !ok {
+		return []string{fmt.Sprintf("ClusterTrustBundle for signerName %s must be named with prefix %s", signer, wanted)}
+	}
+	return apivalidation.NameIsDNSSubdomain(rest, prefix)
+}
+
+// IsKubernetes reports whether a signer's domain is kubernetes.io or below it.
+func IsKubernetes(name string) bool {
+	domain, _, _ := strings.Cut(name, "/")
+	return domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io")
 }

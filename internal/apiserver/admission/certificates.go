@@ -11,8 +11,9 @@ import (
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
-	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -87,14 +88,34 @@ func newTrustBundleAttest(e *Environment) *trustBundleAttest {
 
 // Validate implements admission.ValidationInterface.
 func (c *trustBundleAttest) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	b, ok := a.GetObject().(*certificatesv1beta1.ClusterTrustBundle)
+	b, ok := a.GetObject().(*certificatesv1.ClusterTrustBundle)
 	if !ok || b.Spec.SignerName == "" {
 		return nil
 	}
-	if old, had := a.GetOldObject().(*certificatesv1beta1.ClusterTrustBundle); had && equality.Semantic.DeepEqual(old.Spec, b.Spec) {
+	if old, had := a.GetOldObject().(*certificatesv1.ClusterTrustBundle); had && equality.Semantic.DeepEqual(old.Spec, b.Spec) {
 		return nil
 	}
 	return c.check(ctx, a, "attest", "attest for", b.Spec.SignerName)
+}
+
+// PodCertificateSigning lets only who may "sign" for a signer answer a pod's request
+// for a certificate. Upstream checks it in the requests' storage.
+type PodCertificateSigning struct{ signers }
+
+// NewPodCertificateSigning makes the check.
+func NewPodCertificateSigning(a authorizer.Authorizer) *PodCertificateSigning {
+	return &PodCertificateSigning{signers{admission.NewHandler(admission.Update), a}}
+}
+
+// Validate implements admission.ValidationInterface.
+func (c *PodCertificateSigning) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+	r, ok := a.GetObject().(*certificatesv1.PodCertificateRequest)
+	old, had := a.GetOldObject().(*certificatesv1.PodCertificateRequest)
+	if !ok || !had || equality.Semantic.DeepEqual(old.Status, r.Status) || c.may(ctx, a.GetUserInfo(), "sign", old.Spec.SignerName) {
+		return nil
+	}
+	return apierrors.NewInvalid(a.GetKind().GroupKind(), old.Name, field.ErrorList{field.Forbidden(field.NewPath("spec", "signerName"),
+		fmt.Sprintf("User %q is not permitted to \"sign\" for signer %q", a.GetUserInfo().GetName(), old.Spec.SignerName))})
 }
 
 // subjectRestriction gives nobody a client certificate of the group that may

@@ -38,17 +38,18 @@ type Pods interface {
 // (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction).
 type nodeRestriction struct {
 	*admission.Handler
-	pods    Pods
-	nodes   corelisters.NodeLister
-	claims  corelisters.PersistentVolumeClaimLister
-	volumes corelisters.PersistentVolumeLister
-	drivers storagelisters.CSIDriverLister
+	pods     Pods
+	nodes    corelisters.NodeLister
+	claims   corelisters.PersistentVolumeClaimLister
+	volumes  corelisters.PersistentVolumeLister
+	drivers  storagelisters.CSIDriverLister
+	accounts ServiceAccounts
 }
 
 func newNodeRestriction(e *Environment) *nodeRestriction {
 	core := e.Informers.Core().V1()
 	return &nodeRestriction{admission.NewHandler(admission.Create, admission.Update, admission.Delete), e.Pods, core.Nodes().Lister(),
-		core.PersistentVolumeClaims().Lister(), core.PersistentVolumes().Lister(), e.Informers.Storage().V1().CSIDrivers().Lister()}
+		core.PersistentVolumeClaims().Lister(), core.PersistentVolumes().Lister(), e.Informers.Storage().V1().CSIDrivers().Lister(), e.Accounts}
 }
 
 // Admit implements admission.MutationInterface: it changes nothing, but looks at what
@@ -117,6 +118,55 @@ func (n *nodeRestriction) check(ctx context.Context, node string, a admission.At
 		if op == admission.Create && sub == "" {
 			return nodeRequest(node, a)
 		}
+	case schema.GroupResource{Group: certificatesv1.GroupName, Resource: "podcertificaterequests"}:
+		switch {
+		case op != admission.Create:
+			return fmt.Errorf("unexpected operation %v", op)
+		case sub != "":
+			return fmt.Errorf("unexpected subresource %v", sub)
+		}
+		return n.podRequest(ctx, node, a)
+	}
+	return nil
+}
+
+// podRequest lets a node ask for a certificate for a pod that runs on it, in that
+// pod's name and no other: signers go by what is here.
+func (n *nodeRestriction) podRequest(ctx context.Context, node string, a admission.Attributes) error {
+	r, ok := a.GetObject().(*certificatesv1.PodCertificateRequest)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	}
+	if string(r.Spec.NodeName) != node {
+		return fmt.Errorf("PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", r.Spec.NodeName, node)
+	}
+	p, err := n.pods.Pod(ctx, a.GetNamespace(), r.Spec.PodName)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.UID != r.Spec.PodUID:
+		return fmt.Errorf("PodCertificateRequest.Spec.PodUID=%q, but the UID of pod %q is %q", r.Spec.PodUID, p.Name, p.UID)
+	case p.Annotations[v1.MirrorPodAnnotationKey] != "":
+		return fmt.Errorf("pod %q is a mirror pod, for which no certificates are requested", p.Name)
+	case p.Spec.NodeName != node:
+		return fmt.Errorf("pod %q is scheduled on node %q, which is not the requesting node %q", p.Name, p.Spec.NodeName, node)
+	case p.Spec.ServiceAccountName != r.Spec.ServiceAccountName:
+		return fmt.Errorf("PodCertificateRequest.Spec.ServiceAccountName=%q, but pod %q runs as %q", r.Spec.ServiceAccountName, p.Name, p.Spec.ServiceAccountName)
+	}
+	account, err := n.accounts.ServiceAccount(ctx, a.GetNamespace(), r.Spec.ServiceAccountName)
+	if err != nil {
+		return err
+	}
+	if account.UID != r.Spec.ServiceAccountUID {
+		return fmt.Errorf("PodCertificateRequest.Spec.ServiceAccountUID=%q, but the UID of service account %q is %q", r.Spec.ServiceAccountUID, account.Name, account.UID)
+	}
+	own, err := n.nodes.Get(node)
+	if err != nil {
+		return err
+	}
+	if own.UID != r.Spec.NodeUID {
+		return fmt.Errorf("PodCertificateRequest.Spec.NodeUID=%q, but the UID of node %q is %q", r.Spec.NodeUID, node, own.UID)
 	}
 	return nil
 }

@@ -144,7 +144,8 @@ func Bootstrap() []runtime.Object {
 			rule(verbs("create delete get patch update"), "coordination.k8s.io", "leases"), rule(verbs("get"), "storage.k8s.io", "volumeattachments"),
 			rule(verbs("create"), "core", "serviceaccounts/token"), rule(verbs("get"), "core", "serviceaccounts"),
 			rule(verbs("create delete get patch update"), "storage.k8s.io", "csinodes"), rule(read, "storage.k8s.io", "csidrivers"), rule(read, "node.k8s.io", "runtimeclasses"),
-			rule(read, "resource.k8s.io", "resourceclaims"), rule(verbs("create delete deletecollection get list patch update watch"), "resource.k8s.io", "resourceslices")),
+			rule(read, "resource.k8s.io", "resourceclaims"), rule(verbs("create delete deletecollection get list patch update watch"), "resource.k8s.io", "resourceslices"),
+			rule(read, "certificates.k8s.io", "clustertrustbundles"), rule(verbs("create get list watch"), "certificates.k8s.io", "podcertificaterequests")),
 		clusterRole("system:node-problem-detector", rule(verbs("get"), "core", "nodes"), rule(verbs("patch"), "core", "nodes/status"), eventRule),
 		clusterRole("system:kubelet-api-admin", rule(read, "core", "nodes"), rule(verbs("proxy"), "core", "nodes"),
 			rule([]string{"*"}, "core", "nodes/configz nodes/healthz nodes/log nodes/metrics nodes/pods nodes/proxy nodes/stats")),
@@ -161,13 +162,14 @@ func Bootstrap() []runtime.Object {
 			rule(read, "core", "persistentvolumeclaims persistentvolumes"), rule(verbs("patch update"), "core", "persistentvolumeclaims persistentvolumes"),
 			rule(read, "storage.k8s.io", "csidrivers csinodes csistoragecapacities storageclasses volumeattachments"),
 			rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews"),
-			rule(read, "resource.k8s.io", "deviceclasses resourceclaims resourceslices"), rule(verbs("patch update"), "resource.k8s.io", "resourceclaims resourceclaims/binding resourceclaims/status")),
+			rule(read, "resource.k8s.io", "deviceclasses devicetaintrules resourceclaims resourceslices"), rule(verbs("patch update"), "resource.k8s.io", "resourceclaims resourceclaims/binding resourceclaims/status")),
 		clusterRole("system:kube-dns", rule(verbs("list watch"), "core", "endpoints services")),
 		clusterRole("system:persistent-volume-provisioner", rule(verbs("create delete get list watch"), "core", "persistentvolumes"), rule(verbs("get list update watch"), "core", "persistentvolumeclaims"),
 			rule(read, "storage.k8s.io", "storageclasses"), rule(verbs("watch"), "core", "events"), eventRule),
 		clusterRole("system:node-proxier", rule(verbs("list watch"), "core", "endpoints services"), rule(verbs("get list watch"), "core", "nodes"), eventRule,
 			rule(verbs("list watch"), "discovery.k8s.io", "endpointslices"), rule(verbs("list watch"), "networking.k8s.io", "servicecidrs")),
 		clusterRole("system:service-account-issuer-discovery", urls("/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/")),
+		clusterRole("system:cluster-trust-bundle-discovery", rule(read, "certificates.k8s.io", "clustertrustbundles")),
 		clusterRole("system:certificates.k8s.io:certificatesigningrequests:nodeclient", rule(verbs("create"), "certificates.k8s.io", "certificatesigningrequests/nodeclient")),
 		clusterRole("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient", rule(verbs("create"), "certificates.k8s.io", "certificatesigningrequests/selfnodeclient")),
 
@@ -182,6 +184,7 @@ func Bootstrap() []runtime.Object {
 		bind("system:kube-scheduler", userSubject("system:kube-scheduler")),
 		bind("system:node"),
 		bind("system:service-account-issuer-discovery", group("system:serviceaccounts")),
+		bind("system:cluster-trust-bundle-discovery", group("system:serviceaccounts")),
 	}
 	out = append(out, namespaced()...)
 	for _, c := range controllerRoles() {
@@ -273,6 +276,8 @@ func controllerRoles() []controllerRole {
 		rc("root-ca-cert-publisher", rule(verbs("create update"), "core", "configmaps")),
 		rc("route-controller", rule(verbs("list watch"), "core", "nodes"), rule(verbs("patch"), "core", "nodes/status")),
 		rc("service-account-controller", rule(verbs("create"), "core", "serviceaccounts")),
+		rc("service-cidrs-controller", rule(verbs("get list patch update watch"), "networking.k8s.io", "servicecidrs"), rule(verbs("patch update"), "networking.k8s.io", "servicecidrs/finalizers servicecidrs/status"),
+			rule(read, "networking.k8s.io", "ipaddresses")),
 		rc("service-controller", rule(read, "core", "services"), rule(verbs("patch update"), "core", "services/status"), rule(verbs("list watch"), "core", "nodes")),
 		rc("statefulset-controller", rule(verbs("list watch"), "core", "pods"), rule(read, "apps", "statefulsets"), rule(verbs("update"), "apps", "statefulsets/status statefulsets/finalizers"),
 			rule(verbs("create delete get patch update"), "core", "pods"), rule(verbs("create delete get list patch update watch"), "apps", "controllerrevisions"), rule(verbs("create get delete update list watch"), "core", "persistentvolumeclaims")),

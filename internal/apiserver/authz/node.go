@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/rbac/v1"
 	resourcev1 "k8s.io/api/resource/v1"
@@ -38,6 +39,7 @@ type Objects interface {
 	Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error)
 	Attachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error)
 	ResourceSlice(ctx context.Context, name string) (*resourcev1.ResourceSlice, error)
+	PodCertificateRequest(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error)
 }
 
 // Node authorizes the requests of nodes: what the pods bound to them need, and
@@ -202,6 +204,8 @@ func (n *Node) decide(ctx context.Context, node string, a authorizer.Attributes)
 		return own("CSINode", "CSINode")
 	case schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"}:
 		return n.resourceSlice(ctx, node, a)
+	case schema.GroupResource{Group: "certificates.k8s.io", Resource: "podcertificaterequests"}:
+		return n.podCertificateRequest(ctx, node, a)
 	case schema.GroupResource{Resource: "nodes"}:
 		return n.node(node, a)
 	case schema.GroupResource{Resource: "pods"}:
@@ -245,6 +249,28 @@ func (n *Node) resourceSlice(ctx context.Context, node string, a authorizer.Attr
 		return true, ""
 	}
 	return false, "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection"
+}
+
+func (n *Node) podCertificateRequest(ctx context.Context, node string, a authorizer.Attributes) (bool, string) {
+	if a.GetSubresource() != "" {
+		return false, "cannot authorize PodCertificateRequest subresources"
+	}
+	switch a.GetVerb() {
+	case "create": // admission sees for which pod
+		return true, ""
+	case "get":
+		r, err := n.objects.PodCertificateRequest(ctx, a.GetNamespace(), a.GetName())
+		if err != nil || string(r.Spec.NodeName) != node {
+			return false, fmt.Sprintf("no relationship found between node '%s' and this object", node)
+		}
+		return true, ""
+	case "list", "watch":
+		if !selects(a, "spec.nodeName", node) {
+			return false, "can only list/watch podcertificaterequests with spec.nodeName field selector"
+		}
+		return true, ""
+	}
+	return false, "only the following verbs are allowed for a PodCertificateRequest: create, get, list, watch"
 }
 
 func (n *Node) node(node string, a authorizer.Attributes) (bool, string) {

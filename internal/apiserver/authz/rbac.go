@@ -255,12 +255,7 @@ func (r *RBAC) Covers(u user.Info, namespace string, rules []v1.PolicyRule) erro
 		return true
 	})
 	if ok, missing := validation.Covers(own, rules); !ok {
-		compact := make([]string, 0, len(missing))
-		for i := range missing {
-			compact = append(compact, missing[i].String())
-		}
-		slices.Sort(compact)
-		msg := fmt.Sprintf("user %q (groups=%q) is attempting to grant RBAC permissions not currently held:\n%s", u.GetName(), u.GetGroups(), strings.Join(compact, "\n"))
+		msg := fmt.Sprintf("user %q (groups=%q) is attempting to grant RBAC permissions not currently held:\n%s", u.GetName(), u.GetGroups(), strings.Join(describe(missing), "\n"))
 		if len(errs) > 0 {
 			msg += fmt.Sprintf("; resolution errors: %v", errs)
 		}

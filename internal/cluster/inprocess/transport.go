@@ -18,13 +18,13 @@ import (
 const Host = "http://in-process"
 
 // Config gives a client configuration whose requests go to h as u, without
-// limits of rate.
-func Config(h http.Handler, u user.Info) *rest.Config {
+// limits of rate; agent is what its User-Agent header says.
+func Config(h http.Handler, u user.Info, agent string) *rest.Config {
 	return &rest.Config{
 		Host:      Host,
 		Transport: &transport{h, u},
 		QPS:       -1,
-		UserAgent: u.GetName(),
+		UserAgent: agent,
 		ContentConfig: rest.ContentConfig{
 			ContentType:        "application/vnd.kubernetes.protobuf",
 			AcceptContentTypes: "application/vnd.kubernetes.protobuf,application/json",

@@ -1,0 +1,48 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
+	"k8s.io/apiserver/pkg/authentication/user"
+)
+
+// component is upstream's component that acts as u, empty if none does. It names
+// the manager of the fields that u writes, by which GitOps tools tell them.
+func component(u user.Info) string {
+	name := u.GetName()
+	if ns, _, err := serviceaccount.SplitUsername(name); err == nil && ns == "kube-system" {
+		return "kube-controller-manager"
+	}
+	switch {
+	case name == user.KubeControllerManager:
+		return "kube-controller-manager"
+	case name == user.KubeScheduler:
+		return "kube-scheduler"
+	case name == user.APIServerUser:
+		return "kube-apiserver"
+	case name == nodesUser.Name, strings.HasPrefix(name, "system:node:"):
+		return "kubelet"
+	}
+	return ""
+}
+
+// userAgent is what clients in this process call themselves: as the binaries of
+// upstream's components do, or by their user's name.
+func userAgent(u user.Info) string {
+	c := component(u)
+	if c == "" {
+		return u.GetName()
+	}
+	commit := "unknown"
+	if len(Version.GitCommit) > 7 {
+		commit = Version.GitCommit[:7]
+	}
+	number, _, _ := strings.Cut(Version.GitVersion, "+")
+	agent := fmt.Sprintf("%s/%s (%s) kubernetes/%s", c, number, Version.Platform, commit)
+	if _, _, err := serviceaccount.SplitUsername(u.GetName()); err == nil {
+		agent += "/" + u.GetName()
+	}
+	return agent
+}
