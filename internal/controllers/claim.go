@@ -79,7 +79,9 @@ func (c *Claimer[T]) canAdopt(ctx context.Context) error {
 		fresh, err := c.Fresh(ctx)
 		switch {
 		case err != nil:
-			c.adoptErr = err
+			// Not wrapped: that the owner is not found must not be taken for the
+			// object's end, after which the owner would make another one.
+			c.adoptErr = fmt.Errorf("can't recheck DeletionTimestamp: %v", err) //nolint:errorlint
 		case fresh.GetUID() != c.Owner.GetUID():
 			c.adoptErr = fmt.Errorf("original %v %v/%v is gone: got uid %v, wanted %v", c.Kind.Kind,
 				c.Owner.GetNamespace(), c.Owner.GetName(), fresh.GetUID(), c.Owner.GetUID())

@@ -732,10 +732,13 @@ func (e *env) restart() {
 	for _, name := range []string{alpha, beta} {
 		e.must(e.apiServices.ApiregistrationV1().APIServices().Delete(e.ctx, name, metav1.DeleteOptions{}))
 	}
-	e.until("the end of the group", func() bool {
-		_, err := d.List(e.ctx, metav1.ListOptions{})
-		return apierrors.IsNotFound(err)
-	})
+	for _, version := range []string{"v1alpha1", "v1beta1"} {
+		e.until("the end of "+version, func() bool {
+			_, err := e.dynamic.Resource(flunders.GroupResource().WithVersion(version)).Namespace("default").List(e.ctx, metav1.ListOptions{})
+			return apierrors.IsNotFound(err)
+		})
+	}
+	// The group has gone with the last of its versions.
 	if out := e.raw("/apis", "application/json"); strings.Contains(out, group) {
 		e.Error("the group is still in discovery")
 	}

@@ -8,8 +8,10 @@ import (
 
 	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	discoveryfake "k8s.io/client-go/discovery/fake"
@@ -200,6 +202,28 @@ func TestOrphan(t *testing.T) {
 		}
 		if a := s.get(replicaSets, "a"); a == nil || len(a.Finalizers) != 0 {
 			t.Errorf("the owner is still held: %+v", a)
+		}
+	})
+}
+
+// TestOrphanWithoutAnswer has a resource not be listed while an owner goes. The
+// dependents of it that are known are made orphans all the same.
+func TestOrphanWithoutAnswer(t *testing.T) {
+	run(t, func(s *suite) {
+		s.put(replicaSets, "ReplicaSet", "a")
+		s.put(replicaSets, "ReplicaSet", "b")
+		s.put(pods, "Pod", "p", owner("a", true))
+		s.meta.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return true, nil, apierrors.NewServiceUnavailable("no server")
+		})
+		for _, name := range []string{"a", "b"} {
+			s.terminate(replicaSets, name, metav1.FinalizerOrphanDependents)
+			if o := s.get(replicaSets, name); o == nil || len(o.Finalizers) != 0 {
+				t.Errorf("%s is still held: %+v", name, o)
+			}
+		}
+		if p := s.get(pods, "p"); p == nil || len(p.OwnerReferences) != 0 {
+			t.Errorf("%+v, want an orphan", p)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/metadata"
+	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/trace"
 )
@@ -227,7 +228,7 @@ func (c *collector) finishForeground(ctx context.Context, n node, deps []node) e
 		return nil
 	}
 	// The graph hears of a dependent a little after the API server has it.
-	live, err := c.dependents(ctx, n)
+	live, err := c.dependents(ctx, n, deps)
 	if err != nil {
 		return err
 	}
@@ -241,8 +242,10 @@ func (c *collector) finishForeground(ctx context.Context, n node, deps []node) e
 }
 
 // dependents reads from the API server what refers to an owner that is being
-// deleted: nothing more will.
-func (c *collector) dependents(ctx context.Context, n node) ([]node, error) {
+// deleted: nothing more will. Of a resource that cannot be read, because its
+// aggregated server or its conversion webhook does not answer, it gives what the
+// graph knows: the deletion of objects of which none is a dependent goes on.
+func (c *collector) dependents(ctx context.Context, n node, known []node) ([]node, error) {
 	c.monitorsMu.Lock()
 	var resources []*resource
 	for _, m := range c.monitors {
@@ -261,6 +264,15 @@ func (c *collector) dependents(ctx context.Context, n node) ([]node, error) {
 		if apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err) {
 			continue // a resource that is no longer served
 		}
+		if apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err) {
+			klog.FromContext(ctx).V(2).Info("Listing dependents failed", "resource", r.GroupVersionResource, "err", err)
+			for _, d := range known {
+				if d.resource != nil && d.resource.GroupVersionResource == r.GroupVersionResource {
+					out = append(out, d)
+				}
+			}
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -277,12 +289,12 @@ func (c *collector) dependents(ctx context.Context, n node) ([]node, error) {
 // tryOrphan takes the owner that is being deleted out of its dependents'
 // references.
 func (c *collector) tryOrphan(ctx context.Context, key string) error {
-	n, _, ok := c.graph.look(types.UID(key))
+	n, known, ok := c.graph.look(types.UID(key))
 	if !ok || !n.orphaning || n.ref != nil {
 		return nil
 	}
 	ctx = because(ctx, n.uid)
-	deps, err := c.dependents(ctx, n)
+	deps, err := c.dependents(ctx, n, known)
 	if err != nil {
 		return err
 	}
