@@ -45,6 +45,9 @@ type Resource struct {
 	Models     func() (map[string]*spec.Schema, error)
 	DocumentV2 func() (*spec.Swagger, error)
 	DocumentV3 func() (*spec3.OpenAPI, error)
+	// Versions are the rows of all versions of a custom resource, its own among
+	// them, and those that are not served.
+	Versions []*Resource
 	// DocumentKey changes whenever these documents do.
 	DocumentKey string
 	// ListKind is the kind of lists, where it is not the kind and "List".
@@ -156,11 +159,17 @@ type Hub struct {
 // Scale reads and writes the scale of an object; the wire form is
 // autoscaling/v1 Scale.
 type Scale struct {
-	// Get gives spec.replicas, status.replicas and the selector's string form.
-	Get func(obj runtime.Object) (spec, status int32, selector string)
+	// Path is the field of an object that has spec.replicas.
+	Path []string
+	// Get gives spec.replicas, nil where the object has none, status.replicas and
+	// the selector's string form.
+	Get func(obj runtime.Object) (spec *int32, status int32, selector string, err error)
 	// Set changes spec.replicas of obj, in place.
-	Set func(obj runtime.Object, replicas int32)
+	Set func(obj runtime.Object, replicas int32) error
 }
+
+// ReplicasPath is Scale.Path of the kinds that are built in.
+var ReplicasPath = []string{"spec", "replicas"}
 
 // ListGVK is the kind of the row's lists.
 func (r *Resource) ListGVK() schema.GroupVersionKind {

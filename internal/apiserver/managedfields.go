@@ -115,32 +115,35 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 	switch {
 	case subresource == "status":
 		reset.Insert(fieldpath.MakePathOrDie("spec"))
+		if isUnstructured(row) {
+			reset.Insert(fieldpath.MakePathOrDie("metadata"))
+		}
 		part = "Spec"
 	case subresource == "" && row.Status != nil:
 		reset.Insert(fieldpath.MakePathOrDie("status"))
 		part = "Status"
 	}
-	filters := map[fieldpath.APIVersion]fieldpath.Filter{
-		fieldpath.APIVersion(row.GroupVersion().String()): fieldpath.NewExcludeSetFilter(reset),
+	o := rowObjects{row, s.versions(row)}
+	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, v := range o.versions {
+		filters[fieldpath.APIVersion(v.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(reset)
 	}
-	o := rowObjects{row}
-	var fm *managedfields.FieldManager
+	var types managedfields.TypeConverter
 	var err error
-	if !isUnstructured(row) && !kubescheme.Scheme.Recognizes(row.GVK()) {
-		described, derr := describedTypes(row)
-		if derr != nil {
-			return nil, derr
-		}
-		fm, err = managedfields.NewDefaultFieldManager(described, o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
-	} else if isUnstructured(row) {
-		types, terr := customTypes(row)
-		if terr != nil {
-			return nil, terr
-		}
-		fm, err = managedfields.NewDefaultCRDFieldManager(types, o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
-	} else {
-		fm, err = managedfields.NewDefaultFieldManager(s.Types(), o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
+	build := managedfields.NewDefaultFieldManager
+	switch {
+	case isUnstructured(row):
+		types, err = customTypes(row)
+		build = managedfields.NewDefaultCRDFieldManager
+	case row == scaleRow || !kubescheme.Scheme.Recognizes(row.GVK()):
+		types, err = describedTypes(o.versions)
+	default:
+		types = s.Types()
 	}
+	if err != nil {
+		return nil, err
+	}
+	fm, err := build(types, o, o, o, row.GVK(), row.GroupVersion(), subresource, filters)
 	if err != nil {
 		return nil, err
 	}
@@ -154,22 +157,40 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 	return kept.(*ownership), nil
 }
 
-// describedTypes converts the objects of a row whose kind client-go does not have.
-func describedTypes(row *api.Resource) (managedfields.TypeConverter, error) {
-	name := util.GetCanonicalTypeName(row.New())
-	described, err := definitions.Of(definitions.V2, name)
-	if err != nil {
-		return nil, err
+// versions are the rows of the versions that row's objects are written through,
+// itself among them: those whose objects are at the same place of the store.
+func (s *Server) versions(row *api.Resource) []*api.Resource {
+	if row.Versions != nil {
+		return row.Versions
 	}
+	out := []*api.Resource{row}
+	for _, r := range s.Catalogue.All() {
+		if r != row && !r.NotStored && r.StoragePrefix != "" && r.StoragePrefix == row.StoragePrefix {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// describedTypes converts the objects of a kind that client-go has no apply
+// configuration of.
+func describedTypes(versions []*api.Resource) (managedfields.TypeConverter, error) {
 	models := map[string]*spec.Schema{}
-	for name, d := range described {
-		models[name] = &d.Schema
+	for _, row := range versions {
+		name := util.GetCanonicalTypeName(row.New())
+		described, err := definitions.Of(definitions.V2, name)
+		if err != nil {
+			return nil, err
+		}
+		for name, d := range described {
+			models[name] = &d.Schema
+		}
+		if models[name] == nil {
+			return nil, fmt.Errorf("the type of %s is not described", row.GroupVersionResource)
+		}
+		gvk := row.GVK()
+		models[name].AddExtension("x-kubernetes-group-version-kind", []any{map[string]any{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}})
 	}
-	if models[name] == nil {
-		return nil, fmt.Errorf("the type of %s is not described", row.GroupVersionResource)
-	}
-	gvk := row.GVK()
-	models[name].AddExtension("x-kubernetes-group-version-kind", []any{map[string]any{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind}})
 	return managedfields.NewTypeConverter(models, false)
 }
 
@@ -185,11 +206,12 @@ func customTypes(row *api.Resource) (managedfields.TypeConverter, error) {
 	return managedfields.NewTypeConverter(models, false)
 }
 
-// rowObjects makes, defaults and converts objects of one row for the field
-// manager. Each row is served in one version, so that conversion only sets the
-// kind; fields last managed through another version are dropped by the field
-// manager when it is told that the version is unknown.
-type rowObjects struct{ row *api.Resource }
+// rowObjects makes and defaults objects of one row for the field manager, and
+// converts them between the versions of their kind.
+type rowObjects struct {
+	row      *api.Resource
+	versions []*api.Resource
+}
 
 func (o rowObjects) New(gvk schema.GroupVersionKind) (runtime.Object, error) {
 	if gvk != o.row.GVK() {
@@ -214,25 +236,52 @@ func (o rowObjects) Convert(in, out, context any) error {
 	return fmt.Errorf("conversion of %T to %T is not served", in, out)
 }
 
-func (o rowObjects) ConvertToVersion(in runtime.Object, gv runtime.GroupVersioner) (runtime.Object, error) {
-	gvk, ok := gv.KindForGroupVersionKinds([]schema.GroupVersionKind{o.row.GVK()})
-	if !ok || gvk != o.row.GVK() {
-		return nil, runtime.NewNotRegisteredErrForTarget("catalogue", nil, gv)
+// version is the row of the kind in gv, nil if there is none.
+func (o rowObjects) version(gv schema.GroupVersion) *api.Resource {
+	if i := slices.IndexFunc(o.versions, func(r *api.Resource) bool { return r.GroupVersion() == gv }); i >= 0 {
+		return o.versions[i]
 	}
-	if u, ok := in.(*unstructured.Unstructured); ok && !isUnstructured(o.row) {
-		obj := o.row.New()
+	return nil
+}
+
+// ConvertToVersion gives in, an object of any of the versions, in that of target.
+func (o rowObjects) ConvertToVersion(in runtime.Object, target runtime.GroupVersioner) (runtime.Object, error) {
+	from := o.row
+	if gvk := in.GetObjectKind().GroupVersionKind(); !gvk.Empty() {
+		from = o.version(gvk.GroupVersion())
+	}
+	gv, ok := target.(schema.GroupVersion)
+	to := o.version(gv)
+	if from == nil || to == nil || !ok {
+		return nil, runtime.NewNotRegisteredErrForTarget("catalogue", nil, target)
+	}
+	if u, ok := in.(*unstructured.Unstructured); ok && !isUnstructured(from) {
+		obj := from.New()
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, obj); err != nil {
 			return nil, err
 		}
-		obj.GetObjectKind().SetGroupVersionKind(gvk)
-		return obj, nil
+		in = obj
 	}
-	if in.GetObjectKind().GroupVersionKind() == gvk {
-		return in, nil
+	out := in
+	if from != to {
+		var err error
+		if from.Hub != nil {
+			if out, err = from.Hub.ToHub(out); err != nil {
+				return nil, err
+			}
+		}
+		if out, err = versioned(to, out); err != nil {
+			return nil, err
+		}
 	}
-	c := shallow(in)
-	c.GetObjectKind().SetGroupVersionKind(gvk)
-	return c, nil
+	if out.GetObjectKind().GroupVersionKind() == to.GVK() {
+		return out, nil
+	}
+	if out == in {
+		out = shallow(in)
+	}
+	out.GetObjectKind().SetGroupVersionKind(to.GVK())
+	return out, nil
 }
 
 func (o rowObjects) ConvertFieldLabel(_ schema.GroupVersionKind, label, value string) (string, string, error) {

@@ -252,10 +252,12 @@ func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldVal
 	return r.decodeBytes(data, mt, into, gvk, fieldValidation)
 }
 
-func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
+// decodeBytes reads an object of gvk from data. strict are the faults that are known
+// of what data was made from, beside those that are found in it.
+func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string, strict ...error) (runtime.Object, error) {
 	mode := r.fieldValidation(fieldValidation)
 	if u := plainObject(data, mediaType, into, gvk); u != nil {
-		return u, r.coerce(u, gvk, mode)
+		return u, r.coerce(u, gvk, mode, strict...)
 	}
 	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
 	if _, ok := into.(*unstructured.Unstructured); ok {
@@ -263,17 +265,11 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 	}
 	obj, got, err := d.Decode(data, &gvk, into)
 	if err != nil {
-		strict, ok := runtime.AsStrictDecodingError(err)
-		switch {
-		case ok && obj != nil && mode == metav1.FieldValidationWarn:
-			for _, e := range strict.Errors() {
-				r.warnings.AddWarning("", e.Error())
-			}
-		case ok && obj != nil:
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", got.Kind, got.Version, gvk.Kind, err))
-		default:
+		found, ok := runtime.AsStrictDecodingError(err)
+		if !ok || obj == nil {
 			return nil, decodeError(err, got, gvk, data)
 		}
+		strict = append(strict, found.Errors()...)
 	}
 	if got.GroupVersion() != gvk.GroupVersion() {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), gvk.GroupVersion()))
@@ -282,7 +278,7 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: converting (%s) to (%s): unknown conversion",
 			got.Kind, got.Version, gvk.Kind, got.GroupVersion().String()+"."+got.Kind, gvk.GroupVersion().String()+"."+gvk.Kind))
 	}
-	return obj, r.coerce(obj, gvk, mode)
+	return obj, r.coerce(obj, gvk, mode, strict...)
 }
 
 // plainObject reads an object without a Go type, where there is nothing to say
@@ -298,29 +294,28 @@ func plainObject(data []byte, mediaType string, into runtime.Object, gvk schema.
 	return &unstructured.Unstructured{Object: m}
 }
 
-// coerce does to an object without a Go type what decoding does to others.
-func (r *call) coerce(obj runtime.Object, gvk schema.GroupVersionKind, mode string) error {
-	if r.row.Coerce == nil || gvk != r.row.GVK() {
+// coerce does to an object without a Go type what decoding does to others, and
+// answers for unknown and duplicate fields, those in strict among them.
+func (r *call) coerce(obj runtime.Object, gvk schema.GroupVersionKind, mode string, strict ...error) error {
+	if r.row.Coerce != nil && gvk == r.row.GVK() {
+		unknown, err := r.row.Coerce(obj)
+		if err != nil {
+			return decodeError(err, &gvk, gvk, nil)
+		}
+		for _, path := range unknown {
+			strict = append(strict, fmt.Errorf("unknown field %q", path))
+		}
+	}
+	if len(strict) == 0 || mode == metav1.FieldValidationIgnore {
 		return nil
-	}
-	unknown, err := r.row.Coerce(obj)
-	if err != nil {
-		return decodeError(err, &gvk, gvk, nil)
-	}
-	if len(unknown) == 0 || mode == metav1.FieldValidationIgnore {
-		return nil
-	}
-	var errs []error
-	for _, path := range unknown {
-		errs = append(errs, fmt.Errorf("unknown field %q", path))
 	}
 	if mode == metav1.FieldValidationWarn {
-		for _, e := range errs {
+		for _, e := range strict {
 			r.warnings.AddWarning("", e.Error())
 		}
 		return nil
 	}
-	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", gvk.Kind, gvk.Version, gvk.Kind, runtime.NewStrictDecodingError(errs)))
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", gvk.Kind, gvk.Version, gvk.Kind, runtime.NewStrictDecodingError(strict)))
 }
 
 // unstructured decodes into maps.

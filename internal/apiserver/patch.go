@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"mime"
 	"net/http"
+	"slices"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,7 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	"sigs.k8s.io/yaml"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	kjson "sigs.k8s.io/json"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/objectjson"
@@ -40,48 +42,13 @@ func init() { jsonpatch.AccumulatedCopySizeLimit = maxCopied }
 
 // patch changes an object by a patch of any of the five kinds.
 func (r *call) patch(strategy *api.UpdateStrategy) error {
-	kind, _, err := mime.ParseMediaType(r.req.Header.Get("Content-Type"))
-	patchType := types.PatchType(kind)
-	kinds := []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType), string(types.ApplyCBORPatchType)}
-	if isUnstructured(r.row) {
-		kinds = []string{kinds[0], kinds[1], kinds[3], kinds[4]}
-	}
-	known := false
-	for _, k := range kinds {
-		known = known || k == kind
-	}
-	if err != nil || !known {
-		return unsupportedMediaType(kinds)
-	}
-	opts := &metav1.PatchOptions{}
-	if err := r.options(opts); err != nil {
-		return err
-	}
-	if err := invalidOptions("PatchOptions", metav1validation.ValidatePatchOptions(opts, patchType)); err != nil {
-		return err
-	}
-	data, err := r.body()
+	p, err := r.readPatch()
 	if err != nil {
 		return err
 	}
-	r.auditPatch(data)
-	w := writing{verb: "patch", subresource: r.info.Subresource, options: opts, dryRun: isDryRun(opts.DryRun), fieldManager: opts.FieldManager, retries: patchRetries}
-	var produce func(old runtime.Object) (runtime.Object, error)
-	switch patchType {
-	case types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
-		applied, err := r.appliedObject(data, patchType)
-		if err != nil {
-			return err
-		}
-		w.applied, w.upsert = true, r.info.Subresource == ""
-		force := opts.Force != nil && *opts.Force
-		produce = func(old runtime.Object) (runtime.Object, error) { return r.apply(old, applied, opts, force) }
-	default:
-		produce = func(old runtime.Object) (runtime.Object, error) {
-			return r.patched(old, data, patchType, opts.FieldValidation)
-		}
-	}
-	e, created, err := r.change(strategy, w, produce)
+	w := writing{verb: "patch", subresource: r.info.Subresource, options: p.opts, dryRun: isDryRun(p.opts.DryRun), fieldManager: p.opts.FieldManager,
+		retries: patchRetries, applied: p.applied, upsert: p.applied && r.info.Subresource == ""}
+	e, created, err := r.change(strategy, w, p.produce)
 	if err != nil {
 		return err
 	}
@@ -92,8 +59,75 @@ func (r *call) patch(strategy *api.UpdateStrategy) error {
 	return r.writeEntry(code, e)
 }
 
+// patch is the patch in a request's body.
+type patch struct {
+	opts *metav1.PatchOptions
+	// applied says that it is a server-side apply, which sets the managers too.
+	applied bool
+	// produce makes the new object of the present one, which is nil where there is
+	// none and applied allows for that.
+	produce func(old runtime.Object) (runtime.Object, error)
+}
+
+// readPatch reads the request's patch of an object of the row.
+func (r *call) readPatch() (*patch, error) {
+	kind, _, err := mime.ParseMediaType(r.req.Header.Get("Content-Type"))
+	patchType := types.PatchType(kind)
+	kinds := []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType), string(types.ApplyCBORPatchType)}
+	if isUnstructured(r.row) {
+		kinds = []string{kinds[0], kinds[1], kinds[3], kinds[4]}
+	}
+	if err != nil || !slices.Contains(kinds, kind) {
+		return nil, unsupportedMediaType(kinds)
+	}
+	p := &patch{opts: &metav1.PatchOptions{}}
+	if err := r.options(p.opts); err != nil {
+		return nil, err
+	}
+	if err := invalidOptions("PatchOptions", metav1validation.ValidatePatchOptions(p.opts, patchType)); err != nil {
+		return nil, err
+	}
+	data, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	r.auditPatch(data)
+	if patchType != types.ApplyYAMLPatchType && patchType != types.ApplyCBORPatchType {
+		p.produce = func(old runtime.Object) (runtime.Object, error) {
+			return r.patched(old, data, patchType, p.opts.FieldValidation)
+		}
+		return p, nil
+	}
+	applied, err := r.application(data, patchType)
+	if err != nil {
+		return nil, err
+	}
+	p.applied = true
+	p.produce = func(old runtime.Object) (runtime.Object, error) { return r.apply(old, applied, p.opts) }
+	return p, nil
+}
+
 func unprocessable(err error) error {
 	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+}
+
+// jsonPatchOperation has the fields of an operation of a JSON patch (RFC 6902).
+type jsonPatchOperation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	From  string `json:"from"`
+	Value any    `json:"value"`
+}
+
+// strategicError is the answer to a strategic merge patch that cannot be applied.
+func strategicError(err error) error {
+	for _, bad := range []error{mergepatch.ErrBadJSONDoc, mergepatch.ErrBadPatchFormatForPrimitiveList, mergepatch.ErrBadPatchFormatForRetainKeys,
+		mergepatch.ErrBadPatchFormatForSetElementOrderList, mergepatch.ErrUnsupportedStrategicMergePatchFormat} {
+		if errors.Is(err, bad) {
+			return apierrors.NewBadRequest(err.Error())
+		}
+	}
+	return unprocessable(err)
 }
 
 // patched gives a new object that the patch makes of old.
@@ -103,8 +137,16 @@ func (r *call) patched(old runtime.Object, patch []byte, patchType types.PatchTy
 		return nil, err
 	}
 	var after []byte
+	var strict []error // of the patch itself
 	switch patchType {
 	case types.JSONPatchType:
+		var operations []jsonPatchOperation
+		if strict, err = kjson.UnmarshalStrict(patch, &operations); err != nil {
+			return nil, badRequest("error decoding patch: %v", err)
+		}
+		for i, e := range strict {
+			strict[i] = fmt.Errorf("json patch %w", e)
+		}
 		p, err := jsonpatch.DecodePatch(patch)
 		if err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
@@ -116,31 +158,29 @@ func (r *call) patched(old runtime.Object, patch []byte, patchType types.PatchTy
 			return nil, unprocessable(err)
 		}
 	case types.MergePatchType:
-		var v map[string]any
-		if err := stdjson.Unmarshal(patch, &v); err != nil {
+		if strict, err = kjson.UnmarshalStrict(patch, &map[string]any{}); err != nil {
 			return nil, badRequest("error decoding patch: %v", err)
 		}
 		if after, err = jsonpatch.MergePatch(before, patch); err != nil {
 			return nil, unprocessable(err)
 		}
 	case types.StrategicMergePatchType:
-		var v map[string]any
-		if err := stdjson.Unmarshal(patch, &v); err != nil {
+		var was, change map[string]any
+		if strict, err = kjson.UnmarshalStrict(patch, &change); err != nil {
 			return nil, badRequest("error decoding patch: %v", err)
 		}
-		if after, err = strategicpatch.StrategicMergePatch(before, patch, r.row.New()); err != nil {
-			switch {
-			case errors.Is(err, mergepatch.ErrBadJSONDoc), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList),
-				errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys), errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList),
-				errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat):
-				return nil, apierrors.NewBadRequest(err.Error())
-			case errors.Is(err, mergepatch.ErrNoListOfLists), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList):
-				return nil, unprocessable(err)
-			}
-			return nil, unprocessable(err)
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(before, &was); err != nil {
+			return nil, err
+		}
+		is, err := strategicpatch.StrategicMergeMapPatch(was, change, r.row.New())
+		if err != nil {
+			return nil, strategicError(err)
+		}
+		if after, err = stdjson.Marshal(is); err != nil {
+			return nil, err
 		}
 	}
-	obj, err := r.decodeBytes(after, typeJSON, r.row.New(), r.row.GVK(), fieldValidation)
+	obj, err := r.decodeBytes(after, typeJSON, r.row.New(), r.row.GVK(), fieldValidation, strict...)
 	if err != nil {
 		return nil, err
 	}
@@ -168,15 +208,26 @@ func namesVersion(patch []byte) bool {
 	return stdjson.Unmarshal(patch, &v) == nil && v.Metadata.ResourceVersion != nil
 }
 
-// appliedObject is what the client of a server-side apply wants.
-func (r *call) appliedObject(data []byte, patchType types.PatchType) (*unstructured.Unstructured, error) {
+// application is what the client of a server-side apply wants.
+type application struct {
+	*unstructured.Unstructured
+	strict error // duplicate fields
+}
+
+// application reads an apply patch. Whole numbers in it stay whole.
+func (r *call) application(data []byte, patchType types.PatchType) (*application, error) {
 	u := &unstructured.Unstructured{Object: map[string]any{}}
+	a := &application{Unstructured: u}
 	if patchType == types.ApplyCBORPatchType {
+		// CBOR with duplicate fields is invalid.
 		if err := direct.Unmarshal(data, &u.Object); err != nil {
-			return nil, badRequest("error decoding CBOR: %v", err)
+			return nil, badRequest("error decoding patch: %v", err)
 		}
-	} else if err := yaml.Unmarshal(data, &u.Object); err != nil {
-		return nil, badRequest("error decoding YAML: %v", err)
+	} else {
+		if err := yaml.Unmarshal(data, &u.Object); err != nil {
+			return nil, badRequest("error decoding patch: %v", err)
+		}
+		a.strict = yaml.UnmarshalStrict(data, &map[string]any{})
 	}
 	if u.GetKind() == "" || u.GetAPIVersion() == "" {
 		return nil, badRequest("failed to get the kind and apiVersion of the applied object: %s", "Object 'Kind' and 'apiVersion' must be set")
@@ -187,14 +238,11 @@ func (r *call) appliedObject(data []byte, patchType types.PatchType) (*unstructu
 	if u.GetManagedFields() != nil {
 		return nil, badRequest("metadata.managedFields must be nil")
 	}
-	return u, r.checkName(u)
+	return a, r.checkName(u)
 }
 
 // apply merges applied into old by who owns which field.
-func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opts *metav1.PatchOptions, force bool) (runtime.Object, error) {
-	if err := r.checkFields(applied, opts.FieldValidation); err != nil {
-		return nil, err
-	}
+func (r *call) apply(old runtime.Object, applied *application, opts *metav1.PatchOptions) (runtime.Object, error) {
 	fields, err := r.s.ownership(r.row, r.info.Subresource)
 	if err != nil {
 		return nil, err
@@ -210,9 +258,16 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 		live = old.DeepCopyObject()
 	}
 	live.GetObjectKind().SetGroupVersionKind(r.row.GVK())
-	obj, err := fields.Apply(live, applied.DeepCopy(), opts.FieldManager, force)
+	obj, err := fields.Apply(live, applied.DeepCopy(), opts.FieldManager, opts.Force != nil && *opts.Force)
 	if err != nil {
 		return nil, err
+	}
+	switch mode := r.fieldValidation(opts.FieldValidation); {
+	case applied.strict == nil || mode == metav1.FieldValidationIgnore:
+	case mode == metav1.FieldValidationStrict:
+		return nil, badRequest("error strict decoding patch: %v", applied.strict)
+	default:
+		r.warnings.AddWarning("", applied.strict.Error())
 	}
 	if u, ok := obj.(*unstructured.Unstructured); ok && !isUnstructured(r.row) {
 		t := r.row.New()
@@ -236,17 +291,4 @@ func (r *call) apply(old runtime.Object, applied *unstructured.Unstructured, opt
 		acc.SetResourceVersion("")
 	}
 	return obj, nil
-}
-
-// checkFields finds fields that the kind does not have.
-func (r *call) checkFields(u *unstructured.Unstructured, fieldValidation string) error {
-	if isUnstructured(r.row) {
-		return r.coerce(u.DeepCopy(), r.row.GVK(), r.fieldValidation(fieldValidation))
-	}
-	data, err := stdjson.Marshal(u.Object)
-	if err != nil {
-		return badRequest("%v", err)
-	}
-	_, err = r.decodeBytes(data, typeJSON, r.row.New(), r.row.GVK(), fieldValidation)
-	return err
 }

@@ -2,8 +2,9 @@ package apiserver
 
 import (
 	"fmt"
-	"mime"
+	"math"
 	"net/http"
+	"strings"
 	"time"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
@@ -12,10 +13,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
-	"sigs.k8s.io/yaml"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/row"
@@ -39,6 +40,10 @@ var scaleRow = &api.Resource{
 	},
 }
 
+// noReplicas stands for the replicas of an object that has none: a write that
+// leaves it as it is does not say how many there should be.
+const noReplicas = math.MinInt32
+
 // scale serves the scale subresource.
 func (r *call) scale() error {
 	c := r.as(scaleRow)
@@ -49,70 +54,29 @@ func (r *call) scale() error {
 		if err != nil {
 			return err
 		}
-		s, err := r.scaleOf(e.Object())
+		obj, err := versioned(r.row, e.Object())
 		if err != nil {
 			return err
+		}
+		s, err := r.scaleOf(obj)
+		if err != nil {
+			return err
+		}
+		if s.Spec.Replicas == noReplicas {
+			return apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", r.replicasPath()))
 		}
 		return c.writeObject(http.StatusOK, s)
 	case "update", "patch":
 	default:
 		return r.methodNotSupported()
 	}
-	w := writing{verb: r.info.Verb, subresource: "scale"}
-	var want func(live *autoscalingv1.Scale) (*autoscalingv1.Scale, error)
-	if r.info.Verb == "update" {
-		opts := &metav1.UpdateOptions{}
-		if err := r.options(opts); err != nil {
-			return err
-		}
-		if err := invalidOptions("UpdateOptions", metav1validation.ValidateUpdateOptions(opts)); err != nil {
-			return err
-		}
-		obj, err := c.decode(&autoscalingv1.Scale{}, scaleRow.GVK(), opts.FieldValidation)
-		if err != nil {
-			return err
-		}
-		s := obj.(*autoscalingv1.Scale)
-		if err := c.checkName(s); err != nil {
-			return err
-		}
-		w.options, w.dryRun, w.fieldManager = opts, isDryRun(opts.DryRun), opts.FieldManager
-		want = func(*autoscalingv1.Scale) (*autoscalingv1.Scale, error) { return s, nil }
-	} else {
-		kind, _, _ := mime.ParseMediaType(r.req.Header.Get("Content-Type"))
-		patchType := types.PatchType(kind)
-		opts := &metav1.PatchOptions{}
-		if err := r.options(opts); err != nil {
-			return err
-		}
-		if err := invalidOptions("PatchOptions", metav1validation.ValidatePatchOptions(opts, patchType)); err != nil {
-			return err
-		}
-		data, err := r.body()
-		if err != nil {
-			return err
-		}
-		switch patchType {
-		case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
-		case types.ApplyYAMLPatchType:
-			if data, err = yaml.YAMLToJSON(data); err != nil {
-				return badRequest("error decoding YAML: %v", err)
-			}
-			patchType = types.MergePatchType
-		default:
-			return unsupportedMediaType([]string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType)})
-		}
-		w.options, w.dryRun, w.fieldManager, w.retries = opts, isDryRun(opts.DryRun), opts.FieldManager, patchRetries
-		want = func(live *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
-			obj, err := c.patched(live, data, patchType, opts.FieldValidation)
-			if err != nil {
-				return nil, err
-			}
-			return obj.(*autoscalingv1.Scale), nil
-		}
+	w := writing{verb: r.info.Verb, subresource: "scale", applied: true}
+	want, err := c.wantedScale(&w)
+	if err != nil {
+		return err
 	}
 	// Admission sees the Scale, not what is scaled.
-	w.seen = func(obj, old runtime.Object) (admission.Attributes, func(), error) {
+	w.seen = func(obj, old runtime.Object) (admission.Attributes, func() error, error) {
 		s, err := r.scaleOf(obj)
 		if err != nil {
 			return nil, nil, err
@@ -121,44 +85,130 @@ func (r *call) scale() error {
 		if err != nil {
 			return nil, nil, err
 		}
+		if was.Spec.Replicas == noReplicas {
+			was.Spec.Replicas = 0
+		}
 		return admission.NewAttributesRecord(s, was, scaleRow.GVK(), r.info.Namespace, r.info.Name, r.row.GroupVersionResource,
-			"scale", admission.Update, admissionOptions(admission.Update, w.options), w.dryRun, r.user), func() { r.row.Scale.Set(obj, s.Spec.Replicas) }, nil
+			"scale", admission.Update, admissionOptions(admission.Update, w.options), w.dryRun, r.user), func() error { return r.row.Scale.Set(obj, s.Spec.Replicas) }, nil
 	}
-	e, _, err := r.change(&r.row.UpdateStrategy, w, func(old runtime.Object) (runtime.Object, error) {
-		live, err := r.scaleOf(old)
-		if err != nil {
-			return nil, err
-		}
-		s, err := want(live)
-		if err != nil {
-			return nil, err
-		}
-		if s.UID != "" && s.UID != live.UID {
-			return nil, apierrors.NewConflict(r.groupResource(), r.info.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", s.UID, live.UID))
-		}
-		if s.Spec.Replicas < 0 {
-			return nil, apierrors.NewInvalid(scaleRow.GVK().GroupKind(), s.Name, field.ErrorList{
-				field.Invalid(field.NewPath("spec", "replicas"), s.Spec.Replicas, "must be greater than or equal to 0")})
-		}
-		obj := old.DeepCopyObject()
-		acc, err := meta.Accessor(obj)
-		if err != nil {
-			return nil, err
-		}
-		acc.SetResourceVersion(s.ResourceVersion)
-		r.row.Scale.Set(obj, s.Spec.Replicas)
-		return obj, nil
-	})
+	e, _, err := r.change(&r.row.UpdateStrategy, w, func(old runtime.Object) (runtime.Object, error) { return r.scaled(old, want) })
 	if err != nil {
 		return err
 	}
-	s, err := r.scaleOf(e.Object())
+	obj, err := versioned(r.row, e.Object())
+	if err != nil {
+		return err
+	}
+	s, err := r.scaleOf(obj)
 	if err != nil {
 		return err
 	}
 	return c.writeObject(http.StatusOK, s)
 }
 
+// wantedScale reads what a write of the Scale asks for: it gives what makes the new
+// Scale of the present one, its managers too, and fills in w.
+func (c *call) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime.Object, error), error) {
+	if c.info.Verb == "update" {
+		opts := &metav1.UpdateOptions{}
+		if err := c.options(opts); err != nil {
+			return nil, err
+		}
+		if err := invalidOptions("UpdateOptions", metav1validation.ValidateUpdateOptions(opts)); err != nil {
+			return nil, err
+		}
+		obj, err := c.decode(&autoscalingv1.Scale{}, scaleRow.GVK(), opts.FieldValidation)
+		if err != nil {
+			return nil, err
+		}
+		c.auditRequest(obj)
+		s := obj.(*autoscalingv1.Scale)
+		if err := c.checkName(s); err != nil {
+			return nil, err
+		}
+		if err := c.place(s); err != nil {
+			return nil, err
+		}
+		w.options, w.dryRun, w.fieldManager = opts, isDryRun(opts.DryRun), opts.FieldManager
+		return func(live *autoscalingv1.Scale) (runtime.Object, error) {
+			return c.manage(s.DeepCopy(), live, w.fieldManager, "scale"), nil
+		}, nil
+	}
+	p, err := c.readPatch()
+	if err != nil {
+		return nil, err
+	}
+	w.options, w.dryRun, w.fieldManager, w.retries = p.opts, isDryRun(p.opts.DryRun), p.opts.FieldManager, patchRetries
+	return func(live *autoscalingv1.Scale) (runtime.Object, error) {
+		obj, err := p.produce(live)
+		if err != nil || p.applied {
+			return obj, err
+		}
+		return c.manage(obj, live, w.fieldManager, "scale"), nil
+	}, nil
+}
+
+// scaled is old with the replicas that want makes of its Scale, and their managers.
+func (r *call) scaled(old runtime.Object, want func(live *autoscalingv1.Scale) (runtime.Object, error)) (runtime.Object, error) {
+	live, err := r.scaleOf(old)
+	if err != nil {
+		return nil, err
+	}
+	obj := old.DeepCopyObject()
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	paths := managedfields.ResourcePathMappings{}
+	for _, v := range r.s.versions(r.row) {
+		paths[v.GroupVersion().String()] = nil
+		if v.Scale != nil {
+			var path fieldpath.Path
+			for _, name := range v.Scale.Path {
+				path = append(path, fieldpath.PathElement{FieldName: &name})
+			}
+			paths[v.GroupVersion().String()] = path
+		}
+	}
+	managers := managedfields.NewScaleHandler(acc.GetManagedFields(), r.row.GroupVersion(), paths)
+	if live.ManagedFields, err = managers.ToSubresource(); err != nil {
+		return nil, err
+	}
+	wanted, err := want(live)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := wanted.(*autoscalingv1.Scale)
+	if !ok {
+		return nil, badRequest("wrong object passed to Scale update: %v", wanted)
+	}
+	if s.UID != "" && s.UID != live.UID {
+		return nil, apierrors.NewConflict(r.groupResource(), r.info.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", s.UID, live.UID))
+	}
+	if s.Spec.Replicas == noReplicas {
+		return nil, badRequest("the spec replicas field %q cannot be empty", r.replicasPath())
+	}
+	// The schema of a custom resource says which numbers are good.
+	if !isUnstructured(r.row) && s.Spec.Replicas < 0 {
+		return nil, apierrors.NewInvalid(scaleRow.GVK().GroupKind(), s.Name, field.ErrorList{
+			field.Invalid(field.NewPath("spec", "replicas"), s.Spec.Replicas, "must be greater than or equal to 0")})
+	}
+	if err := r.row.Scale.Set(obj, s.Spec.Replicas); err != nil {
+		return nil, err
+	}
+	acc.SetResourceVersion(s.ResourceVersion)
+	managed, err := managers.ToParent(s.ManagedFields)
+	if err != nil {
+		return nil, err
+	}
+	acc.SetManagedFields(managed)
+	return obj, nil
+}
+
+// replicasPath is the field of spec.replicas as messages name it.
+func (r *call) replicasPath() string { return "." + strings.Join(r.row.Scale.Path, ".") }
+
+// scaleOf is the Scale of an object in the row's version.
 func (r *call) scaleOf(obj runtime.Object) (*autoscalingv1.Scale, error) {
 	acc, err := meta.Accessor(obj)
 	if err != nil {
@@ -168,6 +218,13 @@ func (r *call) scaleOf(obj runtime.Object) (*autoscalingv1.Scale, error) {
 		Name: acc.GetName(), Namespace: acc.GetNamespace(), UID: acc.GetUID(),
 		ResourceVersion: acc.GetResourceVersion(), CreationTimestamp: acc.GetCreationTimestamp(),
 	}}
-	s.Spec.Replicas, s.Status.Replicas, s.Status.Selector = r.row.Scale.Get(obj)
+	spec, status, selector, err := r.row.Scale.Get(obj)
+	if err != nil {
+		return nil, err
+	}
+	s.Spec.Replicas, s.Status.Replicas, s.Status.Selector = noReplicas, status, selector
+	if spec != nil {
+		s.Spec.Replicas = *spec
+	}
 	return s, nil
 }

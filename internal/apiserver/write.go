@@ -35,7 +35,7 @@ type writing struct {
 	applied      bool // the object's managed fields have been set by apply
 	// seen, if set, gives what admission sees of the change in place of the
 	// object, and puts back into the object what admission has changed there.
-	seen func(obj, old runtime.Object) (admission.Attributes, func(), error)
+	seen func(obj, old runtime.Object) (admission.Attributes, func() error, error)
 	// upsert lets a change create the object where there is none.
 	upsert bool
 	// retries bounds how often a change without a resourceVersion is tried
@@ -427,7 +427,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 			return nil, false, false, err
 		}
 	}
-	attrs, putBack := r.attributes(obj, old, name, admission.Update, w), func() {}
+	attrs, putBack := r.attributes(obj, old, name, admission.Update, w), func() error { return nil }
 	if w.seen != nil {
 		if attrs, putBack, err = w.seen(obj, old); err != nil {
 			return nil, false, false, err
@@ -436,7 +436,9 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	if err := r.mutate(attrs); err != nil {
 		return nil, false, false, err
 	}
-	putBack()
+	if err := putBack(); err != nil {
+		return nil, false, false, err
+	}
 	inherit(acc, oldAcc)
 	if strategy.PrepareForUpdate != nil {
 		strategy.PrepareForUpdate(obj, old)

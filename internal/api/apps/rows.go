@@ -55,11 +55,15 @@ func deployments() *api.Resource {
 		row.String("Up-to-date", status["updatedReplicas"]), row.String("Available", status["availableReplicas"]), row.Age()},
 		wideSelector(v1.DeploymentSpec{}.SwaggerDoc()["selector"])...)
 	r.Scale = &api.Scale{
-		Get: func(o runtime.Object) (int32, int32, string) {
+		Path: api.ReplicasPath,
+		Get: func(o runtime.Object) (*int32, int32, string, error) {
 			d := o.(*v1.Deployment)
-			return ptr.Deref(d.Spec.Replicas, 0), d.Status.Replicas, selectorText(d.Spec.Selector)
+			return d.Spec.Replicas, d.Status.Replicas, selectorText(d.Spec.Selector), nil
 		},
-		Set: func(o runtime.Object, n int32) { o.(*v1.Deployment).Spec.Replicas = &n },
+		Set: func(o runtime.Object, n int32) error {
+			o.(*v1.Deployment).Spec.Replicas = &n
+			return nil
+		},
 	}
 	return row.New(r, row.Kind[*v1.Deployment]{
 		Generation: true,
@@ -93,11 +97,15 @@ func replicaSets() *api.Resource {
 		wideSelector(v1.ReplicaSetSpec{}.SwaggerDoc()["selector"])...)
 	r.FieldLabels = []string{"status.replicas"}
 	r.Scale = &api.Scale{
-		Get: func(o runtime.Object) (int32, int32, string) {
+		Path: api.ReplicasPath,
+		Get: func(o runtime.Object) (*int32, int32, string, error) {
 			s := o.(*v1.ReplicaSet)
-			return ptr.Deref(s.Spec.Replicas, 0), s.Status.Replicas, selectorText(s.Spec.Selector)
+			return s.Spec.Replicas, s.Status.Replicas, selectorText(s.Spec.Selector), nil
 		},
-		Set: func(o runtime.Object, n int32) { o.(*v1.ReplicaSet).Spec.Replicas = &n },
+		Set: func(o runtime.Object, n int32) error {
+			o.(*v1.ReplicaSet).Spec.Replicas = &n
+			return nil
+		},
 	}
 	return row.New(r, row.Kind[*v1.ReplicaSet]{
 		Generation: true,
@@ -132,11 +140,15 @@ func statefulSets() *api.Resource {
 		func() runtime.Object { return &v1.StatefulSet{} }, func() runtime.Object { return &v1.StatefulSetList{} })
 	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.String("Ready", "Number of the pod with ready state"), row.Age()}, row.TemplateColumns()...)
 	r.Scale = &api.Scale{
-		Get: func(o runtime.Object) (int32, int32, string) {
+		Path: api.ReplicasPath,
+		Get: func(o runtime.Object) (*int32, int32, string, error) {
 			s := o.(*v1.StatefulSet)
-			return ptr.Deref(s.Spec.Replicas, 0), s.Status.Replicas, selectorText(s.Spec.Selector)
+			return s.Spec.Replicas, s.Status.Replicas, selectorText(s.Spec.Selector), nil
 		},
-		Set: func(o runtime.Object, n int32) { o.(*v1.StatefulSet).Spec.Replicas = &n },
+		Set: func(o runtime.Object, n int32) error {
+			o.(*v1.StatefulSet).Spec.Replicas = &n
+			return nil
+		},
 	}
 	r.ValidateName = apivalidation.NameIsDNSLabel
 	return row.New(r, row.Kind[*v1.StatefulSet]{

@@ -56,11 +56,15 @@ func replicationControllers() *api.Resource {
 		append(row.TemplateColumns(), row.Wide("Selector", doc["selector"]))...)
 	r.FieldLabels = []string{"status.replicas"}
 	r.Scale = &api.Scale{
-		Get: func(o runtime.Object) (int32, int32, string) {
+		Path: api.ReplicasPath,
+		Get: func(o runtime.Object) (*int32, int32, string, error) {
 			rc := o.(*v1.ReplicationController)
-			return ptr.Deref(rc.Spec.Replicas, 0), rc.Status.Replicas, labels.SelectorFromSet(rc.Spec.Selector).String()
+			return rc.Spec.Replicas, rc.Status.Replicas, labels.SelectorFromSet(rc.Spec.Selector).String(), nil
 		},
-		Set: func(o runtime.Object, n int32) { o.(*v1.ReplicationController).Spec.Replicas = &n },
+		Set: func(o runtime.Object, n int32) error {
+			o.(*v1.ReplicationController).Spec.Replicas = &n
+			return nil
+		},
 	}
 	validate := func(rc *v1.ReplicationController) field.ErrorList {
 		at := field.NewPath("spec")

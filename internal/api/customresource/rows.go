@@ -2,6 +2,7 @@ package customresource
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api"
 )
@@ -43,13 +45,18 @@ func Rows(crd *v1.CustomResourceDefinition, convert Convert) []*api.Resource {
 			storage.Version = v.Name
 		}
 	}
-	var rows []*api.Resource
+	var rows, served []*api.Resource
 	for i := range crd.Spec.Versions {
-		if v := &crd.Spec.Versions[i]; v.Served {
-			rows = append(rows, newRow(crd, v, storage, convert))
+		r := newRow(crd, &crd.Spec.Versions[i], storage, convert)
+		rows = append(rows, r)
+		if crd.Spec.Versions[i].Served {
+			served = append(served, r)
 		}
 	}
-	return rows
+	for _, r := range rows {
+		r.Versions = rows
+	}
+	return served
 }
 
 // kind is one version of a custom resource.
@@ -81,7 +88,7 @@ func newRow(crd *v1.CustomResourceDefinition, v *v1.CustomResourceDefinitionVers
 		ListKind:             names.ListKind,
 		StoragePrefix:        crd.Spec.Group + "/" + names.Plural,
 		Coerce:               func(obj runtime.Object) ([]string, error) { return k.coerce(obj.(*unstructured.Unstructured)) },
-		Models:               func() (map[string]*spec.Schema, error) { return models(crd, v.Name) },
+		Models:               func() (map[string]*spec.Schema, error) { return models(crd) },
 		DocumentV2: func() (*spec.Swagger, error) {
 			return builder.BuildOpenAPIV2(crd, v.Name, builder.Options{V2: true, IncludeSelectableFields: true})
 		},
@@ -181,18 +188,29 @@ func (k *kind) strategy(r *api.Resource) {
 	}
 	if k.scale != nil {
 		r.Scale = &api.Scale{
-			Get: func(obj runtime.Object) (int32, int32, string) {
+			Path: split(k.scale.SpecReplicasPath),
+			Get: func(obj runtime.Object) (spec *int32, status int32, selector string, err error) {
 				u := obj.(*unstructured.Unstructured)
-				want, _, _ := unstructured.NestedInt64(u.Object, split(k.scale.SpecReplicasPath)...)
-				have, _, _ := unstructured.NestedInt64(u.Object, split(k.scale.StatusReplicasPath)...)
-				selector := ""
-				if p := k.scale.LabelSelectorPath; p != nil && *p != "" {
-					selector, _, _ = unstructured.NestedString(u.Object, split(*p)...)
+				want, ok, err := unstructured.NestedInt64(u.Object, split(k.scale.SpecReplicasPath)...)
+				if err != nil {
+					return nil, 0, "", err
 				}
-				return int32(want), int32(have), selector
+				if ok {
+					spec = ptr.To(int32(want))
+				}
+				have, _, err := unstructured.NestedInt64(u.Object, split(k.scale.StatusReplicasPath)...)
+				if err != nil {
+					return nil, 0, "", err
+				}
+				if p := k.scale.LabelSelectorPath; p != nil && *p != "" {
+					if selector, _, err = unstructured.NestedString(u.Object, split(*p)...); err != nil {
+						return nil, 0, "", err
+					}
+				}
+				return spec, int32(have), selector, nil
 			},
-			Set: func(obj runtime.Object, replicas int32) {
-				_ = unstructured.SetNestedField(obj.(*unstructured.Unstructured).Object, int64(replicas), split(k.scale.SpecReplicasPath)...)
+			Set: func(obj runtime.Object, replicas int32) error {
+				return unstructured.SetNestedField(obj.(*unstructured.Unstructured).Object, int64(replicas), split(k.scale.SpecReplicasPath)...)
 			},
 		}
 	}
@@ -201,11 +219,7 @@ func (k *kind) strategy(r *api.Resource) {
 func (k *kind) check(obj, old runtime.Object, status bool) field.ErrorList {
 	u := obj.(*unstructured.Unstructured)
 	was, _ := old.(*unstructured.Unstructured)
-	errs := k.validate(u, was, status)
-	if k.scale != nil {
-		errs = append(errs, validateScale(u, k.scale)...)
-	}
-	return errs
+	return k.validate(u, was, status)
 }
 
 // keep gives u the field that was has.
@@ -236,13 +250,18 @@ func advance(u, was *unstructured.Unstructured) {
 
 func split(path string) []string { return strings.Split(strings.TrimPrefix(path, "."), ".") }
 
-// models describes the version for server-side apply.
-func models(crd *v1.CustomResourceDefinition, version string) (map[string]*spec.Schema, error) {
-	doc, err := builder.BuildOpenAPIV3(crd, version, builder.Options{V2: false, StripValueValidation: true, StripNullable: true})
-	if err != nil {
-		return nil, err
+// models describes all versions for server-side apply: who owns a field through
+// one version owns it in writes through the others.
+func models(crd *v1.CustomResourceDefinition) (map[string]*spec.Schema, error) {
+	all := map[string]*spec.Schema{}
+	for i := range crd.Spec.Versions {
+		doc, err := builder.BuildOpenAPIV3(crd, crd.Spec.Versions[i].Name, builder.Options{V2: false, StripValueValidation: true, StripNullable: true})
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, doc.Components.Schemas)
 	}
-	return doc.Components.Schemas, nil
+	return all, nil
 }
 
 // columns are those of the definition, or the name and the age.

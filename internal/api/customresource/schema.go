@@ -3,6 +3,7 @@ package customresource
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
@@ -146,55 +147,70 @@ func (s *schemas) setDefaults(u *unstructured.Unstructured) {
 	}
 }
 
-// validate checks u; old is nil for a creation. With status only the status is
-// checked by the schema.
-func (s *schemas) validate(u, old *unstructured.Unstructured, status bool) field.ErrorList {
-	structural, err := s.structural()
+// validate checks u; old is nil for a creation. With status, only what is the
+// status' own is checked: the rest has been put back to what it was.
+func (k *kind) validate(u, old *unstructured.Unstructured, status bool) field.ErrorList {
+	structural, err := k.structural()
 	if err != nil {
 		return field.ErrorList{field.InternalError(nil, err)}
 	}
 	ctx := context.Background()
 	var options []validation.ValidationOption
 	var celOptions []cel.Option
+	var was map[string]any
 	if old != nil {
-		correlated := common.NewCorrelatedObject(u.Object, old.Object, &model.Structural{Structural: structural})
-		options = append(options, validation.WithRatcheting(correlated))
-		celOptions = append(celOptions, cel.WithRatcheting(correlated))
+		was = old.Object
+		root := common.NewCorrelatedObject(u.Object, was, &model.Structural{Structural: structural})
+		celOptions = append(celOptions, cel.WithRatcheting(root))
+		// What is ratcheted is looked for in the part that is validated.
+		part := root
+		if status {
+			part = root.Key("status")
+		}
+		if structural != nil {
+			options = append(options, validation.WithRatcheting(part))
+		}
 	}
-	errs := s.bySchema(u, old, status, options)
-	errs = append(errs, schemaobjectmeta.Validate(ctx, nil, u.Object, structural, false)...)
+	var errs field.ErrorList
+	if status {
+		errs = k.statusBySchema(u.Object, was, options)
+		errs = append(errs, validateScaleStatus(u, k.scale)...)
+	} else {
+		errs = bySchema(k.schemas.validator, k.obeyed, nil, u.Object, was, old != nil, options)
+		errs = append(errs, validateScaleSpec(u, k.scale)...)
+		errs = append(errs, validateScaleStatus(u, k.scale)...)
+		errs = append(errs, schemaobjectmeta.Validate(ctx, nil, u.Object, structural, false)...)
+	}
 	// What was wrong before may stay wrong.
-	if old == nil || len(listtype.ValidateListSetsAndMaps(nil, structural, old.Object)) == 0 {
+	if old == nil || len(listtype.ValidateListSetsAndMaps(nil, structural, was)) == 0 {
 		errs = append(errs, listtype.ValidateListSetsAndMaps(nil, structural, u.Object)...)
 	}
-	rules := s.cel()
+	rules := k.cel()
 	if rules == nil {
 		return errs
 	}
 	if blocks(errs) {
 		return append(errs, field.Invalid(nil, nil, "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"))
 	}
-	var was any
+	var before any
 	if old != nil {
-		was = old.Object
+		before = was
 	}
-	broken, _ := rules.Validate(ctx, nil, structural, u.Object, was, celconfig.RuntimeCELCostBudget, celOptions...)
+	broken, _ := rules.Validate(ctx, nil, structural, u.Object, before, celconfig.RuntimeCELCostBudget, celOptions...)
 	return append(errs, broken...)
 }
 
-func (s *schemas) bySchema(u, old *unstructured.Unstructured, status bool, options []validation.ValidationOption) field.ErrorList {
-	build, obeyed, path := s.validator, s.obeyed, (*field.Path)(nil)
-	var now, was any = u.Object, nil
-	if old != nil {
-		was = old.Object
+// statusBySchema checks the status, if there is one, by its part of the schema.
+func (s *schemas) statusBySchema(u, was map[string]any, options []validation.ValidationOption) field.ErrorList {
+	status, ok := u["status"]
+	if !ok {
+		return nil
 	}
-	if status {
-		build, obeyed, path = s.status, s.obeyedStatus, field.NewPath("status")
-		now = u.Object["status"]
-		if old != nil {
-			was = old.Object["status"]
-		}
-	}
+	return bySchema(s.status, s.obeyedStatus, field.NewPath("status"), status, was["status"], true, options)
+}
+
+// bySchema checks the value now at path, which update says replaces was.
+func bySchema(build func() (validation.SchemaValidator, error), obeyed func() valid, path *field.Path, now, was any, update bool, options []validation.ValidationOption) field.ErrorList {
 	if obeyed()(now) {
 		return nil
 	}
@@ -202,10 +218,10 @@ func (s *schemas) bySchema(u, old *unstructured.Unstructured, status bool, optio
 	if err != nil {
 		return field.ErrorList{field.InternalError(path, err)}
 	}
-	if v == nil || status && now == nil {
+	if v == nil {
 		return nil
 	}
-	if old == nil {
+	if !update {
 		return validation.ValidateCustomResource(path, now, v, options...)
 	}
 	return validation.ValidateCustomResourceUpdate(path, now, was, v, options...)
@@ -222,27 +238,40 @@ func blocks(errs field.ErrorList) bool {
 	return false
 }
 
-// validateScale checks the fields that the scale subresource shows.
-func validateScale(u *unstructured.Unstructured, scale *v1.CustomResourceSubresourceScale) (errs field.ErrorList) {
-	for _, f := range []struct{ path, what string }{{scale.SpecReplicasPath, "spec"}, {scale.StatusReplicasPath, "status"}} {
-		fields := split(f.path)
-		n, ok, err := unstructured.NestedInt64(u.Object, fields...)
-		at := field.NewPath(fields[0], fields[1:]...)
-		switch {
-		case err != nil:
-			errs = append(errs, field.Invalid(at, n, err.Error()))
-		case !ok:
-		case n < 0:
-			errs = append(errs, field.Invalid(at, n, "should be a non-negative integer"))
-		case n > 1<<31-1:
-			errs = append(errs, field.Invalid(at, n, fmt.Sprintf("should be less than or equal to %v", 1<<31-1)))
-		}
+// validateScaleSpec checks the field that the scale subresource writes.
+func validateScaleSpec(u *unstructured.Unstructured, scale *v1.CustomResourceSubresourceScale) field.ErrorList {
+	if scale == nil {
+		return nil
 	}
+	return validateReplicas(u, scale.SpecReplicasPath)
+}
+
+// validateScaleStatus checks the fields that the scale subresource reads.
+func validateScaleStatus(u *unstructured.Unstructured, scale *v1.CustomResourceSubresourceScale) field.ErrorList {
+	if scale == nil {
+		return nil
+	}
+	errs := validateReplicas(u, scale.StatusReplicasPath)
 	if p := scale.LabelSelectorPath; p != nil && *p != "" {
-		fields := split(*p)
-		if s, _, err := unstructured.NestedString(u.Object, fields...); err != nil {
-			errs = append(errs, field.Invalid(field.NewPath(fields[0], fields[1:]...), s, err.Error()))
+		if s, _, err := unstructured.NestedString(u.Object, split(*p)...); err != nil {
+			errs = append(errs, field.Invalid(field.NewPath(*p), s, err.Error()))
 		}
 	}
 	return errs
+}
+
+func validateReplicas(u *unstructured.Unstructured, path string) field.ErrorList {
+	n, _, err := unstructured.NestedInt64(u.Object, split(path)...)
+	problem := ""
+	switch {
+	case err != nil:
+		problem = err.Error()
+	case n < 0:
+		problem = "should be a non-negative integer"
+	case n > math.MaxInt32:
+		problem = fmt.Sprintf("should be less than or equal to %v", math.MaxInt32)
+	default:
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath(path), n, problem)}
 }
