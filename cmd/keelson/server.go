@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 
@@ -24,7 +23,6 @@ import (
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/cluster"
-	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/store/etcd"
 )
 
@@ -37,11 +35,7 @@ type serverFlags struct {
 	dataDir, listen, advertise, serviceCIDR string
 	simNodes                                int
 	disable                                 []string
-	noNode                                  bool
-	nodeName, podCIDR, runtime              string
-	nodePort                                int
-	logMaxSize                              string
-	logMaxFiles                             int
+	node                                    nodeFlags
 	level                                   logLevel
 	admission                               admission.Selection
 	authentication                          authn.Selection
@@ -68,13 +62,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses")
 	c.Flags().IntVar(&f.simNodes, "sim-nodes", 0, "number of simulated nodes")
 	c.Flags().StringSliceVar(&f.disable, "disable", nil, "components to leave out: controllers, scheduler. Each can run in a process of its own: keelson controllers, keelson scheduler")
-	c.Flags().BoolVar(&f.noNode, "no-node", false, "run no node on this machine")
-	c.Flags().StringVar(&f.nodeName, "node-name", "", "name of this machine's node (default: the machine's)")
-	c.Flags().StringVar(&f.podCIDR, "pod-cidr", "10.244.0.0/24", "range of the addresses of this machine's pods")
-	c.Flags().StringVar(&f.runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
-	c.Flags().IntVar(&f.nodePort, "node-port", 10250, "port of the node's HTTP server")
-	c.Flags().StringVar(&f.logMaxSize, "container-log-max-size", "10Mi", "size at which a container's log is rotated")
-	c.Flags().IntVar(&f.logMaxFiles, "container-log-max-files", logs.DefaultMaxFiles, "how many log files a container has, with the one being written; at least 2")
+	f.node.add(c.Flags())
 	names := strings.Join(admission.Names(), ", ")
 	c.Flags().StringSliceVar(&f.admission.Enable, "enable-admission-plugins", nil, "admission plugins to enable besides those that are on by default ("+
 		strings.Join(admission.DefaultNames(), ", ")+"). Comma-delimited list of admission plugins: "+names+". Their order here does not matter.")
@@ -172,35 +160,6 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	return o, nil
 }
 
-// machine is this machine's node, nil if there is to be none.
-func (f *serverFlags) machine() (*cluster.Machine, error) {
-	if f.noNode || f.dataDir == "" {
-		return nil, nil
-	}
-	cidr, err := netip.ParsePrefix(f.podCIDR)
-	if err != nil {
-		return nil, fmt.Errorf("--pod-cidr %q: %w: give a range like 10.244.0.0/24", f.podCIDR, err)
-	}
-	if os.Geteuid() != 0 {
-		return nil, errors.New("a node needs root to run containers: use sudo, or --no-node for a control plane alone")
-	}
-	size, err := resource.ParseQuantity(f.logMaxSize)
-	if err != nil || size.Value() <= 0 {
-		return nil, fmt.Errorf("--container-log-max-size %q: give a size like 10Mi", f.logMaxSize)
-	}
-	if f.logMaxFiles < 2 {
-		return nil, fmt.Errorf("--container-log-max-files %d: at least 2 are needed, so that one can be rotated", f.logMaxFiles)
-	}
-	dir, err := filepath.Abs(f.dataDir)
-	if err != nil {
-		return nil, err
-	}
-	return cluster.NewMachine(dir, cluster.AgentOptions{
-		Name: f.nodeName, PodCIDR: cidr, Runtime: f.runtime, Port: f.nodePort,
-		LogMaxSize: size.Value(), LogMaxFiles: f.logMaxFiles,
-	}), nil
-}
-
 func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 	keepLock()
 	if err := f.level.set(); err != nil {
@@ -210,7 +169,11 @@ func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	m, err := f.machine()
+	m, err := f.node.machine(f.dataDir)
+	if err != nil {
+		return err
+	}
+	agent, err := f.node.options()
 	if err != nil {
 		return err
 	}
@@ -219,6 +182,9 @@ func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 	begin := time.Now()
 	o.Progress = func(step string, took time.Duration) {
 		fmt.Printf("%-16s %8s\n", step, took.Round(100*time.Microsecond))
+	}
+	o.Waiting = func(step, why string, since time.Duration) {
+		fmt.Printf("waiting for %s, %s%s\n", step, since.Round(time.Second), why)
 	}
 	// The signal does not end it in the middle of a request: Stop does, in order.
 	c, err := cluster.Start(context.WithoutCancel(ctx), o)
@@ -238,12 +204,9 @@ func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 		}
 	}
 	if m != nil {
-		err := c.StartAgent(m)
-		if err == nil {
-			wait, cancel := context.WithTimeout(ctx, time.Minute)
-			err = c.WaitNode(wait, m.Name())
-			cancel()
-		}
+		wait, cancel := context.WithTimeout(ctx, time.Minute)
+		err := c.StartAgent(wait, m, agent)
+		cancel()
 		if err != nil {
 			return errors.Join(err, c.Stop())
 		}

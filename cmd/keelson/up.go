@@ -16,11 +16,14 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/machine/containerd"
 )
 
 func pidFile(dataDir string) string { return filepath.Join(dataDir, "keelson.pid") }
@@ -113,6 +116,9 @@ func up(c *cobra.Command, f serverFlags) error {
 		return err
 	}
 	if pid != 0 {
+		if err := f.answers(c.Context()); err != nil {
+			return fmt.Errorf("process %d runs, but not all of its parts do: %w: see %s, or stop it with keelson down", pid, err, logFile(f.dataDir))
+		}
 		fmt.Printf("already running (process %d)\n", pid)
 		return merge(f.dataDir)
 	}
@@ -169,6 +175,80 @@ func up(c *cobra.Command, f serverFlags) error {
 	return merge(f.dataDir)
 }
 
+// answers waits until the parts of a cluster that runs already answer: the API
+// server, and where it has a node, the container runtime and the node agent.
+func (f *serverFlags) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cfg, err := clientcmd.BuildConfigFromFlags("", adminKubeconfig(f.dataDir))
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	type part struct {
+		name  string
+		ready func() error
+	}
+	parts := []part{{"API server", func() error { return client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() }}}
+	m, err := f.node.machine(f.dataDir)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		if _, err := os.Stat(m.Dir()); err == nil {
+			o, err := f.node.options()
+			if err != nil {
+				return err
+			}
+			name := o.NodeName()
+			parts = append(parts, part{"container runtime", func() error { return m.Answers(ctx) }},
+				part{"node " + name, func() error { return nodeReady(ctx, client, name) }})
+		}
+	}
+	for _, p := range parts {
+		if err := await(ctx, p.name, p.ready); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// await asks until a part is ready, and says so while that takes long.
+func await(ctx context.Context, what string, ready func() error) error {
+	begun, told := time.Now(), time.Now()
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		if time.Since(told) > 3*time.Second {
+			told = time.Now()
+			fmt.Printf("waiting for %s, %s: %v\n", what, time.Since(begun).Round(time.Second), err)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+}
+
+func nodeReady(ctx context.Context, client kubernetes.Interface, name string) error {
+	n, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == v1.NodeReady && c.Status != v1.ConditionTrue {
+			return fmt.Errorf("not ready: %s", c.Message)
+		}
+	}
+	return nil
+}
+
 func lastLine(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -192,28 +272,41 @@ func merge(dataDir string) error {
 	return nil
 }
 
+// downFlags are those of down and reset.
+type downFlags struct {
+	dataDir string
+	grace   time.Duration
+}
+
+func (f *downFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.dataDir, "data-dir", defaultDataDir, "the cluster's folder")
+	flags.DurationVar(&f.grace, "grace-period", -1, "the most that a pod is given to end, however long its own grace period is; negative is no such limit")
+}
+
 func downCommand() *cobra.Command {
-	var dataDir string
+	var f downFlags
 	c := &cobra.Command{
 		Use: "down", Short: "Stop the cluster; its objects are kept", Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return down(c.Context(), dataDir) },
+		RunE: func(c *cobra.Command, _ []string) error { return down(c.Context(), f) },
 	}
-	c.Flags().StringVar(&dataDir, "data-dir", defaultDataDir, "the cluster's folder")
+	f.add(c.Flags())
 	return c
 }
 
-// down asks the cluster's process to end, and waits until it has.
-func down(ctx context.Context, dataDir string) error {
+// down asks the cluster's process to end, waits until it has, and stops what it
+// leaves on the machine.
+func down(ctx context.Context, o downFlags) error {
+	dataDir, err := filepath.Abs(o.dataDir)
+	if err != nil {
+		return err
+	}
 	pid, err := running(dataDir)
 	if err != nil {
 		return err
 	}
-	if dataDir, err = filepath.Abs(dataDir); err != nil {
-		return err
-	}
 	if pid == 0 {
 		fmt.Println("not running")
-		return clean(ctx, dataDir)
+		return clean(ctx, dataDir, o.grace)
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stopping process %d: %w", pid, err)
@@ -226,39 +319,48 @@ func down(ctx context.Context, dataDir string) error {
 	ended := make(chan error, 1)
 	// The lock is free when the process has ended.
 	go func() { ended <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			return err
+	tell := time.NewTicker(3 * time.Second)
+	defer tell.Stop()
+	limit := time.After(time.Minute)
+	for begun := time.Now(); ; {
+		select {
+		case err := <-ended:
+			if err != nil {
+				return err
+			}
+			if err := clean(ctx, dataDir, o.grace); err != nil {
+				return err
+			}
+			fmt.Println("stopped; keelson up starts it again with all its objects")
+			return nil
+		case <-tell.C:
+			fmt.Printf("waiting for process %d to answer its last requests and end, %s\n", pid, time.Since(begun).Round(time.Second))
+		case <-limit:
+			return fmt.Errorf("process %d has not ended within a minute: see %s", pid, logFile(dataDir))
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-	case <-time.After(time.Minute):
-		return fmt.Errorf("process %d has not ended within a minute: see %s", pid, logFile(dataDir))
-	case <-ctx.Done():
-		return ctx.Err()
 	}
-	if err := clean(ctx, dataDir); err != nil {
-		return err
-	}
-	fmt.Println("stopped; keelson up starts it again with all its objects")
-	return nil
 }
 
-// clean takes down what the cluster has on the machine: pods, network.
-func clean(ctx context.Context, dataDir string) error {
+// clean takes down what the cluster has on the machine: pods, runtime, network.
+func clean(ctx context.Context, dataDir string, grace time.Duration) error {
 	if os.Geteuid() != 0 {
 		return nil // without root there is no node
 	}
-	if _, err := os.Stat(filepath.Join(dataDir, "node")); errors.Is(err, os.ErrNotExist) {
+	m := machine.New(dataDir, machine.Options{})
+	if _, err := os.Stat(m.Dir()); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return cluster.NewMachine(dataDir, cluster.AgentOptions{}).Clean(ctx)
+	return m.Clean(ctx, containerd.StopOptions{MaxGrace: grace, Report: func(line string) { fmt.Println(line) }})
 }
 
 func resetCommand() *cobra.Command {
-	var dataDir string
+	var f downFlags
 	c := &cobra.Command{
 		Use: "reset", Short: "Stop the cluster and erase it", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			dataDir := f.dataDir
 			if dataDir == "" || filepath.Clean(dataDir) == "/" {
 				return fmt.Errorf("--data-dir %q: give the cluster's folder", dataDir)
 			}
@@ -266,7 +368,7 @@ func resetCommand() *cobra.Command {
 				fmt.Println("nothing to erase")
 				return certs.Remove(contextName)
 			}
-			if err := down(c.Context(), dataDir); err != nil {
+			if err := down(c.Context(), f); err != nil {
 				return err
 			}
 			for _, name := range []string{"store", "pki", "admin.kubeconfig", "keelson.log", "keelson.pid", "node", "containerd"} {
@@ -283,7 +385,7 @@ func resetCommand() *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&dataDir, "data-dir", defaultDataDir, "the cluster's folder")
+	f.add(c.Flags())
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -96,6 +97,9 @@ type Options struct {
 	stallLimit time.Duration
 	// Progress, if set, is told of each step of the start.
 	Progress func(step string, took time.Duration)
+	// Waiting, if set, is told now and then of a step that takes long: its name,
+	// why where that is known (after a colon), and since when.
+	Waiting func(step, why string, since time.Duration)
 }
 
 // Cluster is a running control plane.
@@ -118,6 +122,7 @@ type Cluster struct {
 	tokens     *token.Authority
 	auditor    *auditing.Auditor // nil if nothing is logged
 	encryption *encryption.Codec // nil if nothing is encrypted
+	why        atomic.Value      // string: what a step that takes long waits for
 	// services is made by serviceResolver.
 	services webhook.ServiceResolver
 }
@@ -159,6 +164,23 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 
 func (c *Cluster) step(name string, f func() error) error {
 	begin := time.Now()
+	if c.Waiting != nil {
+		done := make(chan struct{})
+		defer close(done)
+		go func() {
+			t := time.NewTicker(waitingPeriod)
+			defer t.Stop()
+			for {
+				select {
+				case <-t.C:
+					why, _ := c.why.Load().(string)
+					c.Waiting(name, why, time.Since(begin))
+				case <-done:
+					return
+				}
+			}
+		}()
+	}
 	if err := f(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -167,6 +189,9 @@ func (c *Cluster) step(name string, f func() error) error {
 	}
 	return nil
 }
+
+// waitingPeriod is how often Options.Waiting is told of a step.
+const waitingPeriod = 3 * time.Second
 
 func (c *Cluster) start() error {
 	var listener net.Listener

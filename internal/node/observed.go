@@ -25,7 +25,7 @@ const (
 	annTermPath         = "io.kubernetes.container.terminationMessagePath"
 	annTermPolicy       = "io.kubernetes.container.terminationMessagePolicy"
 	annPodDeletionGrace = "io.kubernetes.pod.deletionGracePeriod"
-	annPodGrace         = "io.kubernetes.pod.terminationGracePeriod"
+	annPodGrace         = cri.PodGraceAnnotation
 )
 
 // observed is what the runtime has of one pod.

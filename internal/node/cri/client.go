@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -16,6 +17,9 @@ const (
 	maxMessage     = 16 << 20
 	connectTimeout = 10 * time.Second
 	initPoll       = 5 * time.Millisecond
+	// maxRedial is the most between attempts to reach a runtime that is being
+	// restarted.
+	maxRedial = time.Second
 )
 
 // Client is a connection to a CRI v1 runtime; its two services are promoted,
@@ -40,6 +44,8 @@ func Connect(ctx context.Context, endpoint string) (*Client, error) {
 	conn, err := grpc.NewClient("unix://"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout,
+			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedial}}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		return nil, fmt.Errorf("container runtime %s: %w", endpoint, err)

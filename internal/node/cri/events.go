@@ -14,6 +14,10 @@ import (
 // PodUIDLabel is the label by which sandboxes and containers name their pod.
 const PodUIDLabel = "io.kubernetes.pod.uid"
 
+// PodGraceAnnotation is the annotation by which containers tell the grace period
+// of their pod, in seconds.
+const PodGraceAnnotation = "io.kubernetes.pod.terminationGracePeriod"
+
 const (
 	// relistPeriod is how often a runtime without any events is listed, and
 	// safetyPeriod how often one is whose events are not CRI's.

@@ -16,6 +16,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/machine/containerd"
 	"keelson.dev/keelson/test/harness"
 )
 
@@ -44,9 +46,8 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Name, o.Port, o.Logs, o.CgroupRoot = "node", harness.FreePort(t), filepath.Join(dir, "logs"), filepath.Base(dir)
-	o.PodCIDR = netip.MustParsePrefix("10.213.0.0/24")
-	m := cluster.NewMachine(dir, o)
+	o.Name, o.Port, o.Logs = "node", harness.FreePort(t), filepath.Join(dir, "logs")
+	m := machine.New(dir, machine.Options{PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), CgroupRoot: filepath.Base(dir)})
 	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{DataDir: dir, Listen: "0.0.0.0:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +56,7 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 		if err := c.Stop(); err != nil {
 			t.Error(err)
 		}
-		if err := m.Clean(context.Background()); err != nil {
+		if err := m.Clean(context.Background(), containerd.StopOptions{MaxGrace: time.Second}); err != nil {
 			t.Error(err)
 		}
 		if err := os.RemoveAll(dir); err != nil {
@@ -69,17 +70,14 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 			t.Error("the bridge is left")
 		}
 		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-			if left, _ := filepath.Glob(pattern + o.CgroupRoot); len(left) > 0 {
+			if left, _ := filepath.Glob(pattern + m.CgroupRoot()); len(left) > 0 {
 				t.Errorf("cgroups are left: %s", left)
 			}
 		}
 	})
-	if err := c.StartAgent(m); err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := c.WaitNode(ctx, m.Name()); err != nil {
+	if err := c.StartAgent(ctx, m, o); err != nil {
 		t.Fatal(err)
 	}
 	cfg, err := c.RESTConfig()

@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-	"golang.org/x/sys/unix"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/internal/node/cri"
 )
@@ -44,6 +42,8 @@ func (o *Options) socket() string { return filepath.Join(o.State, "containerd.so
 func (o *Options) pid() string    { return filepath.Join(o.State, "containerd.pid") }
 func (o *Options) log() string    { return filepath.Join(o.Dir, "containerd.log") }
 
+func (o *Options) configFile() string { return filepath.Join(o.Dir, "config.toml") }
+
 // Endpoint is the CRI socket.
 func (r *Runtime) Endpoint() string { return "unix://" + r.o.socket() }
 
@@ -64,49 +64,62 @@ func Start(ctx context.Context, o Options) (*Runtime, error) {
 			return nil, err
 		}
 	}
-	config := filepath.Join(o.Dir, "config.toml")
-	if err := os.WriteFile(config, []byte(o.config()), 0o644); err != nil {
+	if err := os.WriteFile(o.configFile(), []byte(o.config()), 0o644); err != nil {
 		return nil, err
 	}
-	if r.alive() != 0 {
+	if r.alive() != nil {
 		return r, r.wait(ctx)
 	}
-	os.Remove(o.socket())
-	log, err := os.OpenFile(o.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	return r, r.launch(ctx)
+}
+
+// launch starts the process and returns when it answers CRI.
+func (r *Runtime) launch(ctx context.Context) error {
+	if err := os.Remove(r.o.socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	log, err := os.OpenFile(r.o.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer log.Close()
-	cmd := exec.Command("containerd", "--config", config)
+	cmd := exec.Command("containerd", "--config", r.o.configFile())
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting containerd: %w", err)
+		return fmt.Errorf("starting containerd: %w", err)
 	}
-	if err := os.WriteFile(o.pid(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
-		return nil, errors.Join(err, cmd.Process.Kill())
+	if err := os.WriteFile(r.o.pid(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
+		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go func() { cancel(fmt.Errorf("containerd ended: %v: see %s", cmd.Wait(), o.log())) }()
-	return r, r.wait(ctx)
+	go func() { cancel(fmt.Errorf("containerd ended: %v: see %s", cmd.Wait(), r.o.log())) }()
+	return r.wait(ctx)
 }
 
-// alive gives the process of a containerd that was started here, 0 if it has ended.
-func (r *Runtime) alive() int {
+// alive is the process of a containerd that was started here, nil if it has
+// ended.
+func (r *Runtime) alive() *process {
 	b, err := os.ReadFile(r.o.pid())
 	if err != nil {
-		return 0
+		return nil
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil {
-		return 0
+		return nil
 	}
-	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(cmdline), r.o.Dir) {
-		return 0
+	// The number may be another process's by now; after it was opened, it cannot
+	// become that.
+	p, err := open(pid)
+	if err != nil {
+		return nil
 	}
-	return pid
+	if cmdline := p.cmdline(); !slices.Contains(cmdline, r.o.configFile()) {
+		p.Close()
+		return nil
+	}
+	return p
 }
 
 // wait returns when the socket answers CRI.
@@ -155,6 +168,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
   stream_server_port = "0"
   # Not every machine lets root lower the score.
   restrict_oom_score_adj = true
+  # What is left of a network namespace is then found below the state folder.
+  netns_mounts_under_state_dir = true
   enable_unprivileged_ports = true
   enable_unprivileged_icmp = true
 
@@ -183,110 +198,6 @@ func (o *Options) binDir() string {
 		}
 	}
 	return "/opt/cni/bin"
-}
-
-// removePods stops and removes all pods' sandboxes, with their containers.
-func (r *Runtime) removePods(ctx context.Context) error {
-	c, err := cri.Connect(ctx, r.Endpoint())
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	list, err := c.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, s := range list.Items {
-		_, err := c.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id})
-		if err == nil {
-			_, err = c.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id})
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// Stop ends every pod and then containerd, and leaves no mount behind. Images
-// are kept.
-func (r *Runtime) Stop(ctx context.Context) error {
-	if _, err := os.Stat(r.o.State); errors.Is(err, fs.ErrNotExist) {
-		return r.unmount()
-	}
-	pid := r.alive()
-	if pid == 0 {
-		// It has ended without its containers, which only it can end.
-		if _, err := Start(ctx, r.o); err != nil {
-			return err
-		}
-		pid = r.alive()
-	}
-	errs := []error{r.removePods(ctx)}
-	errs = append(errs, terminate(ctx, pid))
-	os.Remove(r.o.pid())
-	errs = append(errs, r.unmount(), os.RemoveAll(r.o.State))
-	return errors.Join(errs...)
-}
-
-// terminate ends a process and waits for its end, through a descriptor of it.
-func terminate(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		if errors.Is(err, unix.ESRCH) {
-			return nil
-		}
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	for {
-		left := time.Until(deadline)
-		if left <= 0 {
-			return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		}
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			return nil
-		}
-	}
-}
-
-// unmount takes down what is still mounted below the runtime's folders.
-func (r *Runtime) unmount() error {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	var points []string
-	for l := range strings.Lines(string(b)) {
-		f := strings.Fields(l)
-		if len(f) > 4 && (strings.HasPrefix(f[4], r.o.State+"/") || strings.HasPrefix(f[4], r.o.Dir+"/")) {
-			points = append(points, f[4])
-		}
-	}
-	slices.Reverse(points)
-	var errs []error
-	for _, p := range points {
-		if err := unix.Unmount(p, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-			errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Existing is a containerd that was started before with these options, running

@@ -1,0 +1,190 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/internal/machine/cni"
+	"keelson.dev/keelson/internal/machine/containerd"
+	"keelson.dev/keelson/internal/node"
+	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/images"
+)
+
+// Options of a Machine.
+type Options struct {
+	// PodCIDR is the range of the pods' addresses (default 10.244.0.0/24).
+	PodCIDR netip.Prefix
+	// Runtime is the CRI socket of a running runtime; empty runs a private
+	// containerd.
+	Runtime string
+	// CgroupRoot is the cgroup that the pods' cgroups are below; empty is the
+	// root.
+	CgroupRoot string
+}
+
+// Machine is what one node has on this machine.
+type Machine struct {
+	o          Options
+	dir        string
+	containerd containerd.Options
+	cni        cni.Options
+	hostPorts  node.HostPorts
+	// supervision of the runtime, which must not start again what Clean stops.
+	supervision sync.WaitGroup
+}
+
+// defaultDataDir is the data folder whose run folder has a name of its own.
+const defaultDataDir = "/var/lib/keelson"
+
+// New describes a node's place below dataDir; it changes nothing.
+func New(dataDir string, o Options) *Machine {
+	if !o.PodCIDR.IsValid() {
+		o.PodCIDR = netip.MustParsePrefix("10.244.0.0/24")
+	}
+	dir := filepath.Join(dataDir, "node")
+	m := &Machine{o: o, dir: dir, cni: cni.Options{Dir: filepath.Join(dir, "cni"), PodCIDR: o.PodCIDR}}
+	m.containerd = containerd.Options{
+		Dir: filepath.Join(dir, "containerd"), State: filepath.Join("/run", "keelson-"+runName(dataDir)),
+		CNIConf: filepath.Join(m.cni.Dir, "net.d"), CNIBin: cni.Bins, Hosts: filepath.Join(dir, "hosts"), PauseImage: images.Pause,
+	}
+	return m
+}
+
+// runName makes a short name of the data folder: a socket's path is at most
+// 107 bytes long.
+func runName(dataDir string) string {
+	if dataDir == defaultDataDir {
+		return "default"
+	}
+	h := fnv.New32a()
+	h.Write([]byte(dataDir))
+	return fmt.Sprintf("%08x", h.Sum32())
+}
+
+// Dir is the folder of the node's state.
+func (m *Machine) Dir() string { return m.dir }
+
+// CgroupRoot is the cgroup that the pods' cgroups are below; empty is the root.
+func (m *Machine) CgroupRoot() string { return m.o.CgroupRoot }
+
+// Endpoint is the CRI socket of the node's runtime.
+func (m *Machine) Endpoint() string {
+	if m.o.Runtime != "" {
+		return m.o.Runtime
+	}
+	return containerd.Existing(m.containerd).Endpoint()
+}
+
+// Answers reports whether the runtime answers CRI now, by an error if it does not.
+func (m *Machine) Answers(ctx context.Context) error {
+	c, err := cri.Connect(ctx, m.Endpoint())
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// HostPorts maps host ports to pods; nil where the network's plug-ins do.
+func (m *Machine) HostPorts() node.HostPorts { return m.hostPorts }
+
+// Start makes sure that there are a network and a runtime, unless the runtime
+// is one that is given. The registry of the built-in images and the supervision
+// of the runtime end with ctx; the runtime and its containers do not. Each step
+// is run by step under its name.
+func (m *Machine) Start(ctx context.Context, step func(name string, f func() error) error) error {
+	if m.o.Runtime != "" {
+		return nil
+	}
+	if err := step("network", func() error {
+		dir, own, err := cni.Conf(m.cni)
+		if m.containerd.CNIConf = dir; own {
+			m.hostPorts = &cni.HostPorts{}
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := step("images", func() error {
+		r, err := images.Serve(m.containerd.Hosts)
+		if err == nil {
+			context.AfterFunc(ctx, func() { r.Close() })
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return step("containerd", func() error {
+		r, err := containerd.Start(ctx, m.containerd)
+		if err == nil {
+			m.supervision.Go(func() { r.Supervise(ctx) })
+		}
+		return err
+	})
+}
+
+// Clean stops the node's pods, each within its grace period, and its runtime,
+// and takes its network and its mounts down. It works, too, where the runtime
+// has died, or was never started. The context that Start was given must have
+// ended.
+func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
+	m.supervision.Wait()
+	errs := []error{
+		containerd.Existing(m.containerd).Stop(ctx, o),
+		cni.Cleanup(m.cni),
+		unmountBelow(m.dir, m.containerd.State),
+		os.RemoveAll(m.containerd.State),
+	}
+	node.RemoveCgroups("cgroupfs", m.o.CgroupRoot)
+	return errors.Join(errs...)
+}
+
+// unmountBelow takes down what is mounted below the folders, the last first.
+func unmountBelow(dirs ...string) error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	points := mountsBelow(string(b), dirs)
+	slices.Reverse(points)
+	var errs []error
+	for _, p := range points {
+		if err := unix.Unmount(p, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+			errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mountsBelow are the mount points below the folders in the text of a
+// mountinfo file, whose fifth field they are (proc(5)).
+func mountsBelow(mountinfo string, dirs []string) (points []string) {
+	for l := range strings.Lines(mountinfo) {
+		f := strings.Fields(l)
+		if len(f) < 5 {
+			continue
+		}
+		p := unescape.Replace(f[4])
+		if slices.ContainsFunc(dirs, func(d string) bool { return strings.HasPrefix(p, d+"/") }) {
+			points = append(points, p)
+		}
+	}
+	return points
+}
+
+// unescape undoes the octal escapes of proc(5).
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
