@@ -22,6 +22,7 @@ type nodeFlags struct {
 	port                   int
 	logMaxSize             string
 	logMaxFiles            int
+	unsafeSysctls          []string
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
@@ -32,6 +33,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.port, "node-port", 10250, "port of the node's HTTP server")
 	flags.StringVar(&f.logMaxSize, "container-log-max-size", "10Mi", "size at which a container's log is rotated")
 	flags.IntVar(&f.logMaxFiles, "container-log-max-files", logs.DefaultMaxFiles, "how many log files a container has, with the one being written; at least 2")
+	flags.StringSliceVar(&f.unsafeSysctls, "allowed-unsafe-sysctls", nil, "kernel parameters that pods of this machine may set beside the safe ones: names, or beginnings of names that end in *")
 }
 
 // machine is what this machine's node runs on, nil if there is to be none.
@@ -54,7 +56,7 @@ func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 }
 
 func (f *nodeFlags) options() (cluster.AgentOptions, error) {
-	o := cluster.AgentOptions{Name: f.name, Port: f.port, LogMaxFiles: f.logMaxFiles}
+	o := cluster.AgentOptions{Name: f.name, Port: f.port, LogMaxFiles: f.logMaxFiles, AllowedUnsafeSysctls: f.unsafeSysctls}
 	size, err := resource.ParseQuantity(f.logMaxSize)
 	if err != nil || size.Value() <= 0 {
 		return o, fmt.Errorf("--container-log-max-size %q: give a size like 10Mi", f.logMaxSize)

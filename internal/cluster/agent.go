@@ -34,6 +34,9 @@ type AgentOptions struct {
 	// defaults (10 MiB, 5) where 0.
 	LogMaxSize  int64
 	LogMaxFiles int
+	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
+	// safe ones: names, or beginnings of names and *.
+	AllowedUnsafeSysctls []string
 }
 
 // NodeName is the name that the node has.
@@ -79,8 +82,8 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		NodeName: o.Name, Client: client, Informers: c.Informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		NodeIPs: []net.IP{ip}, Port: int32(o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: o.Name,
-		HostPorts: m.HostPorts(),
-		Recorder:  c.Recorder(client, "kubelet", o.Name), Volumes: volumes, Sources: volumes,
+		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls,
+		Recorder: c.Recorder(client, "kubelet", o.Name), Volumes: volumes, Sources: volumes,
 	})
 	if err != nil {
 		return err

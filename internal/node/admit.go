@@ -16,13 +16,19 @@ import (
 
 // rejected is a pod that the node does not take.
 func rejected(reason, format string, args ...any) *failure {
-	return &failure{reason, "Pod was rejected: " + fmt.Sprintf(format, args...)}
+	return &failure{reason, "Pod was rejected: " + fmt.Sprintf(format, args...), true}
 }
 
 // admit says why a pod cannot run here, nil if it can: what the scheduler
 // decides by, once more, for pods that were bound past it and for what has
 // changed since.
 func (a *Agent) admit(ctx context.Context, pod *v1.Pod) *failure {
+	if err := a.sysctls.Check(&pod.Spec); err != nil {
+		return rejected("SysctlForbidden", "forbidden sysctl: %v", err)
+	}
+	if f := a.admitAppArmor(pod); f != nil {
+		return f
+	}
 	if pod.Spec.OS != nil && string(pod.Spec.OS.Name) != runtime.GOOS {
 		return rejected("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}
@@ -32,6 +38,11 @@ func (a *Agent) admit(ctx context.Context, pod *v1.Pod) *failure {
 			return nil // the pod ends anyway
 		}
 		return rejected("InvalidNodeInfo", "Kubelet cannot get node info.")
+	}
+	if strictGroups(pod) {
+		if f, err := a.cri.Features(ctx); err != nil || !f.SupplementalGroupsPolicy {
+			return rejected("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=%s is not supported in this node", v1.SupplementalGroupsPolicyStrict)
+		}
 	}
 	others := a.others(pod)
 	if s := a.shortage(node, pod, others); s != nil {
@@ -50,6 +61,24 @@ func (a *Agent) admit(ctx context.Context, pod *v1.Pod) *failure {
 	for _, other := range others {
 		if portsConflict(pod, other) {
 			return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+		}
+	}
+	return nil
+}
+
+// strictGroups reports whether the pod's processes may have no groups from the
+// image.
+func strictGroups(pod *v1.Pod) bool {
+	s := pod.Spec.SecurityContext
+	return s != nil && s.SupplementalGroupsPolicy != nil && *s.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict
+}
+
+// admitAppArmor refuses a pod with AppArmor profiles on a machine that does not
+// enforce any.
+func (a *Agent) admitAppArmor(pod *v1.Pod) *failure {
+	for _, c := range containersOf(pod) {
+		if p := appArmorOf(pod, c); p != nil && p.Type != v1.AppArmorProfileTypeUnconfined && !appArmorEnabled() {
+			return rejected("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/sysctl"
+	"keelson.dev/keelson/internal/node/userns"
 )
 
 const housekeepingPeriod = time.Minute
@@ -29,6 +32,8 @@ type Agent struct {
 	svcReady cache.InformerSynced
 	status   *nodeStatus
 	images   *imagePuller
+	sysctls  *sysctl.List
+	users    *userns.Allocator
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -54,6 +59,14 @@ func New(cfg Config) (*Agent, error) {
 	a.pods = cfg.Informers.Core().V1().Pods().Informer()
 	svc := cfg.Informers.Core().V1().Services()
 	a.services, a.svcReady = svc.Lister(), svc.Informer().HasSynced
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return nil, fmt.Errorf("node agent: %w", err)
+	}
+	if a.sysctls, err = sysctl.New(strings.TrimSpace(string(kernel)), cfg.AllowedUnsafeSysctls); err != nil {
+		return nil, fmt.Errorf("node agent: %w", err)
+	}
+	a.users = &userns.Allocator{Pods: filepath.Join(cfg.RootDir, "pods")}
 	a.status = newNodeStatus(a)
 	a.images = newImagePuller(a)
 	return a, nil

@@ -8,9 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
-	"k8s.io/utils/ptr"
 )
 
 func TestExpand(t *testing.T) {
@@ -44,26 +42,6 @@ func TestDownwardValues(t *testing.T) {
 		got, err := ResourceValue(c, &v1.ResourceFieldSelector{Resource: r.resource, Divisor: resource.MustParse(r.divisor)}, node)
 		if err != nil || got != r.want {
 			t.Errorf("%s / %s = %q, %v, want %s", r.resource, r.divisor, got, err, r.want)
-		}
-	}
-}
-
-func TestMayRestart(t *testing.T) {
-	st := func(code int32) *runtimeapi.ContainerStatus { return &runtimeapi.ContainerStatus{ExitCode: code} }
-	pod := func(p v1.RestartPolicy) *v1.Pod { return &v1.Pod{Spec: v1.PodSpec{RestartPolicy: p}} }
-	rule := &v1.Container{RestartPolicy: ptr.To(v1.ContainerRestartPolicyNever), RestartPolicyRules: []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestart,
-		ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}}
-	for name, c := range map[string]struct{ got, want bool }{
-		"always":             {mayRestart(pod(v1.RestartPolicyAlways), &v1.Container{}, st(0)), true},
-		"on failure, ok":     {mayRestart(pod(v1.RestartPolicyOnFailure), &v1.Container{}, st(0)), false},
-		"on failure, failed": {mayRestart(pod(v1.RestartPolicyOnFailure), &v1.Container{}, st(1)), true},
-		"never":              {mayRestart(pod(v1.RestartPolicyNever), &v1.Container{}, st(1)), false},
-		"ephemeral":          {mayRestart(pod(v1.RestartPolicyAlways), asContainer(&v1.EphemeralContainer{}), st(1)), false},
-		"rule":               {mayRestart(pod(v1.RestartPolicyAlways), rule, st(42)), true},
-		"no rule":            {mayRestart(pod(v1.RestartPolicyAlways), rule, st(1)), false},
-	} {
-		if c.got != c.want {
-			t.Errorf("%s: %v", name, c.got)
 		}
 	}
 }

@@ -106,7 +106,10 @@ type Config struct {
 	Port          int32 // of the node's HTTP server
 	Version       string
 	Reserved      v1.ResourceList // taken from capacity to give allocatable
-	HostPorts     HostPorts       // nil where the network maps them itself
+	// AllowedUnsafeSysctls are the kernel parameters that pods may set
+	// beside the safe ones: names, or beginnings of names and *.
+	AllowedUnsafeSysctls []string
+	HostPorts            HostPorts // nil where the network maps them itself
 
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder

@@ -58,6 +58,46 @@ func groups(s *v1.PodSecurityContext) []int64 {
 	return out
 }
 
+func groupsPolicy(pod *v1.Pod) runtimeapi.SupplementalGroupsPolicy {
+	if strictGroups(pod) {
+		return runtimeapi.SupplementalGroupsPolicy_Strict
+	}
+	return runtimeapi.SupplementalGroupsPolicy_Merge
+}
+
+// appArmorOf is the container's own profile, else its pod's, nil for none.
+func appArmorOf(pod *v1.Pod, c *v1.Container) *v1.AppArmorProfile {
+	if s := c.SecurityContext; s != nil && s.AppArmorProfile != nil {
+		return s.AppArmorProfile
+	}
+	if s := pod.Spec.SecurityContext; s != nil {
+		return s.AppArmorProfile
+	}
+	return nil
+}
+
+// appArmorEnabled reports whether the machine's kernel enforces AppArmor.
+func appArmorEnabled() bool {
+	b, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	return err == nil && strings.HasPrefix(string(b), "Y")
+}
+
+// appArmor gives a profile in both forms that runtimes know: that of CRI v1,
+// and the older one.
+func appArmor(p *v1.AppArmorProfile) (*runtimeapi.SecurityProfile, string) {
+	if p == nil {
+		return nil, ""
+	}
+	switch p.Type {
+	case v1.AppArmorProfileTypeRuntimeDefault:
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, v1.DeprecatedAppArmorBetaProfileRuntimeDefault
+	case v1.AppArmorProfileTypeLocalhost:
+		name := ptr.Deref(p.LocalhostProfile, "")
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: name}, v1.DeprecatedAppArmorBetaProfileNamePrefix + name
+	}
+	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, v1.DeprecatedAppArmorBetaProfileNameUnconfined
+}
+
 func selinux(o *v1.SELinuxOptions) *runtimeapi.SELinuxOption {
 	if o == nil {
 		return nil
@@ -93,14 +133,19 @@ func (w *worker) securityContext(ctx context.Context, pod *v1.Pod, c *v1.Contain
 	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
 		NamespaceOptions:   namespaces(pod, c),
-		SupplementalGroups: groups(ps),
-		Privileged:         ptr.Deref(cs.Privileged, false),
-		ReadonlyRootfs:     ptr.Deref(cs.ReadOnlyRootFilesystem, false),
-		NoNewPrivs:         cs.AllowPrivilegeEscalation != nil && !*cs.AllowPrivilegeEscalation,
-		Seccomp:            seccomp(ps.SeccompProfile, cs.SeccompProfile),
-		MaskedPaths:        []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"},
-		ReadonlyPaths:      []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		SupplementalGroups: groups(ps), SupplementalGroupsPolicy: groupsPolicy(pod),
+		Privileged:     ptr.Deref(cs.Privileged, false),
+		ReadonlyRootfs: ptr.Deref(cs.ReadOnlyRootFilesystem, false),
+		NoNewPrivs:     cs.AllowPrivilegeEscalation != nil && !*cs.AllowPrivilegeEscalation,
+		Seccomp:        seccomp(ps.SeccompProfile, cs.SeccompProfile),
+		MaskedPaths:    []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"},
+		ReadonlyPaths:  []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 	}
+	var err error
+	if out.NamespaceOptions.UsernsOptions, err = w.a.usersIn(pod); err != nil {
+		return nil, err
+	}
+	out.Apparmor, out.ApparmorProfile = appArmor(appArmorOf(pod, c))
 	if ptr.Deref(cs.ProcMount, v1.DefaultProcMount) == v1.UnmaskedProcMount {
 		out.MaskedPaths, out.ReadonlyPaths = nil, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -75,4 +76,8 @@ func (w *worker) targetNamespaces(ctx context.Context, o *runtimeapi.NamespaceOp
 		o.Pid, o.TargetId = runtimeapi.NamespaceMode_TARGET, st.Id
 	}
 	return o, nil
+}
+
+func isEphemeral(pod *v1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == name })
 }

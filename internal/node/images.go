@@ -12,12 +12,28 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 )
 
-// pullFailure is how a pull ended last.
+// pullFailure is how a pull ended last: the waiting reason and its message.
 type pullFailure struct {
-	err error
-	at  time.Time
+	wait
+	at time.Time
+}
+
+// whyPull turns the runtime's error into the reason and message of a failed
+// pull; runtimes begin theirs with the reason where it is a special one
+// (k8s.io/cri-api/pkg/errors).
+func whyPull(image string, err error) wait {
+	for _, special := range []struct {
+		reason error
+		cause  string
+	}{{crierrors.ErrRegistryUnavailable, "the registry is unavailable"}, {crierrors.ErrSignatureValidationFailed, "the signature validation failed"}} {
+		if rest, ok := strings.CutPrefix(err.Error(), special.reason.Error()); ok {
+			return wait{special.reason.Error(), fmt.Sprintf("image pull failed for %s because %s%s", image, special.cause, rest)}
+		}
+	}
+	return wait{"ErrImagePull", err.Error()}
 }
 
 // imagePuller pulls each image once at a time.
@@ -85,7 +101,7 @@ func (w *worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 		w.pulls[c.Image] = b
 	}
 	left := time.Duration(0)
-	if last.err != nil {
+	if last.reason != "" {
 		left = b.wait(last.at, now)
 	}
 	w.mu.Unlock()
@@ -93,7 +109,7 @@ func (w *worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 		msg := fmt.Sprintf("Back-off pulling image %q", c.Image)
 		w.a.Recorder.Event(ref, v1.EventTypeNormal, "BackOff", msg)
 		w.a.Recorder.Event(ref, v1.EventTypeWarning, "Failed", "Error: ImagePullBackOff")
-		return "", &startFailure{wait{"ImagePullBackOff", fmt.Sprintf("%s: %v", msg, last.err)}, left}
+		return "", &startFailure{wait{"ImagePullBackOff", fmt.Sprintf("%s: %s: %s", msg, last.reason, last.message)}, left}
 	}
 	w.a.Recorder.Event(ref, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
 	queued := w.a.Clock.Now()
@@ -102,10 +118,12 @@ func (w *worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 	id, err = w.pull(ctx, pod, c.Image)
 	ended := w.a.Clock.Now()
 	unlock()
+	var why wait
 	w.mu.Lock()
 	if err != nil {
+		why = whyPull(c.Image, err)
 		b.next(ended)
-		w.pullFail[c.Image] = pullFailure{err, ended}
+		w.pullFail[c.Image] = pullFailure{why, ended}
 	} else {
 		delete(w.pullFail, c.Image)
 		delete(w.pulls, c.Image)
@@ -113,10 +131,10 @@ func (w *worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 	w.mu.Unlock()
 	if err != nil {
 		if ctx.Err() == nil {
-			w.a.Recorder.Event(ref, v1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", c.Image, err))
-			w.a.Recorder.Event(ref, v1.EventTypeWarning, "Failed", "Error: ErrImagePull")
+			w.a.Recorder.Event(ref, v1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %s", c.Image, why.message))
+			w.a.Recorder.Event(ref, v1.EventTypeWarning, "Failed", "Error: "+why.reason)
 		}
-		return "", &startFailure{wait{"ErrImagePull", err.Error()}, shortRetry}
+		return "", &startFailure{why, shortRetry}
 	}
 	_, size, _ := w.a.images.find(ctx, c.Image)
 	w.a.Recorder.Event(ref, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/restart"
 )
 
 // The labels and annotations by which the runtime keeps what the agent must
@@ -33,6 +34,11 @@ type observed struct {
 	sandboxes  []*runtimeapi.PodSandboxStatus           // newest first
 	containers map[string][]*runtimeapi.ContainerStatus // by name, newest first
 	sandboxOf  map[string]string                        // container ID to sandbox ID
+	// anew is when all containers were last told to start anew, in
+	// nanoseconds as the runtime counts, and anewBy the container whose exit
+	// told so; 0 if none has.
+	anew   int64
+	anewBy string
 }
 
 // ready is the newest sandbox if it is ready.
@@ -51,13 +57,40 @@ func (o *observed) newest(name string) *runtimeapi.ContainerStatus {
 	return nil
 }
 
-// current is the newest container of that name if it is in the newest sandbox.
+// current is the newest container of that name if it is in the newest sandbox
+// and not from before all containers were told to start anew.
 func (o *observed) current(name string) *runtimeapi.ContainerStatus {
 	c := o.newest(name)
-	if c == nil || len(o.sandboxes) == 0 || o.sandboxOf[c.Id] != o.sandboxes[0].Id {
+	if c == nil || len(o.sandboxes) == 0 || o.sandboxOf[c.Id] != o.sandboxes[0].Id || c.CreatedAt < o.anew {
 		return nil
 	}
 	return c
+}
+
+// restartAll notes the last exit in the newest sandbox that has all containers
+// of the pod start anew. The runtime keeps the container that ended so at least
+// until all others have been created again, so that nothing else need be kept.
+func (o *observed) restartAll(pod *v1.Pod) {
+	for _, c := range containersOf(pod) {
+		for _, st := range o.containers[c.Name] {
+			if st.State == runtimeapi.ContainerState_CONTAINER_EXITED && len(o.sandboxes) > 0 && o.sandboxOf[st.Id] == o.sandboxes[0].Id &&
+				restart.After(&pod.Spec, c, st.ExitCode) == restart.Pod {
+				if st.FinishedAt > o.anew {
+					o.anew, o.anewBy = st.FinishedAt, c.Name
+				}
+			}
+		}
+	}
+}
+
+// stale reports whether all containers are to start anew and none has yet.
+func (o *observed) stale(pod *v1.Pod) bool {
+	for name, l := range o.containers {
+		if l[0].CreatedAt >= o.anew && !isEphemeral(pod, name) {
+			return false
+		}
+	}
+	return o.anew > 0
 }
 
 func (o *observed) running() []*runtimeapi.ContainerStatus {
@@ -151,6 +184,4 @@ func (w *worker) observe(ctx context.Context) (*observed, error) {
 	return o, nil
 }
 
-func isSidecar(c *v1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
-}
+func isSidecar(c *v1.Container) bool { return restart.Sidecar(c) }

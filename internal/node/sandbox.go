@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,15 +28,20 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, obs *observed) 
 	if len(obs.sandboxes) > 0 {
 		w.a.Recorder.Event(pod, v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}
+	handler, err := w.a.runtimeHandler(ctx, pod)
+	if err != nil {
+		return nil, err
+	}
+	users, err := w.a.usersOf(ctx, pod, handler)
+	if err != nil {
+		return nil, err
+	}
 	cfg, err := w.a.sandboxConfig(pod, w.seq)
 	if err != nil {
 		return nil, err
 	}
+	cfg.Linux.SecurityContext.NamespaceOptions.UsernsOptions = users
 	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
-		return nil, err
-	}
-	handler, err := w.a.runtimeHandler(ctx, pod)
-	if err != nil {
 		return nil, err
 	}
 	r, err := w.a.cri.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
@@ -81,9 +87,7 @@ func (a *Agent) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandb
 				})
 			}
 		}
-	} else {
-		cfg.Hostname = a.Hostname
-	}
+	} // else it is the machine's, as its network is
 	sec := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(pod, nil),
 		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
@@ -95,7 +99,7 @@ func (a *Agent) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandb
 	}
 	if s := pod.Spec.SecurityContext; s != nil {
 		sec.RunAsUser, sec.RunAsGroup = int64Value(s.RunAsUser), int64Value(s.RunAsGroup)
-		sec.SupplementalGroups = groups(s)
+		sec.SupplementalGroups, sec.SupplementalGroupsPolicy = groups(s), groupsPolicy(pod)
 		sec.SelinuxOptions = selinux(s.SELinuxOptions)
 		for _, sc := range s.Sysctls {
 			cfg.Linux.Sysctls[sc.Name] = sc.Value
@@ -131,6 +135,36 @@ func namespaces(pod *v1.Pod, c *v1.Container) *runtimeapi.NamespaceOption {
 	}
 	return o
 }
+
+// usersOf is the user namespace of a pod: the machine's, or one of its own, if
+// the runtime can do that.
+func (a *Agent) usersOf(ctx context.Context, pod *v1.Pod, handler string) (*runtimeapi.UserNamespace, error) {
+	if hostUsers(pod) {
+		return a.usersIn(pod)
+	}
+	f, err := a.cri.Features(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.UserNamespaces(handler); err != nil {
+		return nil, err
+	}
+	if pod.Spec.HostNetwork && !f.UserNamespacesHostNetwork {
+		return nil, errors.New("can't set `spec.hostUsers: false` with `spec.hostNetwork: true`, runtime does not support user namespaces with host network")
+	}
+	return a.usersIn(pod)
+}
+
+// usersIn is the user namespace that the pod has or, if it is to have one of its
+// own, gets.
+func (a *Agent) usersIn(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
+	if hostUsers(pod) {
+		return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}, nil
+	}
+	return a.users.Pod(string(pod.UID))
+}
+
+func hostUsers(pod *v1.Pod) bool { return pod.Spec.HostUsers == nil || *pod.Spec.HostUsers }
 
 // runtimeHandler is the handler of the pod's RuntimeClass.
 func (a *Agent) runtimeHandler(ctx context.Context, pod *v1.Pod) (string, error) {

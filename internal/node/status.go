@@ -17,6 +17,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/restart"
 )
 
 var everything = labels.Everything()
@@ -85,6 +87,9 @@ func (w *worker) settled() bool {
 }
 
 func at(nanos int64) metav1.Time {
+	if nanos == 0 {
+		return metav1.Time{}
+	}
 	return metav1.NewTime(time.Unix(0, nanos).UTC().Truncate(time.Second))
 }
 
@@ -164,6 +169,12 @@ func (w *worker) compute(pod *v1.Pod, obs *observed) v1.PodStatus {
 	} else if terminal(pod.Status.Phase) {
 		s.Phase, s.Reason, s.Message = pod.Status.Phase, pod.Status.Reason, pod.Status.Message
 	}
+	switch {
+	case w.failed != nil && w.failed.rejected:
+		s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses = nil, nil, nil // there are none
+	case terminal(s.Phase) && len(obs.running()) == 0:
+		locate(pod, &s)
+	}
 	s.Conditions = w.conditions(pod, &s, obs, initialized, now)
 	return s
 }
@@ -216,6 +227,9 @@ func (w *worker) containerStatus(pod *v1.Pod, c *v1.Container, obs *observed, cr
 		cs.LastTerminationState.Terminated = w.terminated(pod, c, list[1])
 	} else if old := postedStatus(pod, c.Name); old != nil && cs.RestartCount > 0 {
 		cs.LastTerminationState = old.LastTerminationState
+		if last := lastRun(old); last != nil && last.Id != cur.Id && old.RestartCount < cs.RestartCount {
+			cs.LastTerminationState.Terminated = w.terminated(pod, c, last) // the runtime has lost it since
+		}
 	}
 	switch cur.State {
 	case runtimeapi.ContainerState_CONTAINER_RUNNING:
@@ -224,10 +238,14 @@ func (w *worker) containerStatus(pod *v1.Pod, c *v1.Container, obs *observed, cr
 		cs.Started = ptr.To(w.probeStarted(c, cur.Id) && !w.busy[c.Name])
 	case runtimeapi.ContainerState_CONTAINER_EXITED:
 		t := w.terminated(pod, c, cur)
-		if wt, ok := w.waiting[c.Name]; ok && w.stopping.IsZero() {
+		switch wt, ok := w.waiting[c.Name]; {
+		case cur.CreatedAt < obs.anew && w.stopping.IsZero() && !isEphemeral(pod, c.Name):
+			cs.State.Waiting = w.waitingFor(c.Name, creating) // starts anew with all others
+			cs.LastTerminationState = v1.ContainerState{Terminated: t}
+		case ok && w.stopping.IsZero():
 			cs.State.Waiting = &v1.ContainerStateWaiting{Reason: wt.reason, Message: wt.message}
 			cs.LastTerminationState = v1.ContainerState{Terminated: t}
-		} else {
+		default:
 			cs.State.Terminated = t
 		}
 	default:
@@ -301,50 +319,49 @@ func logTail(path string, lines, size int) string {
 	return t
 }
 
+// phase sums up the states of the containers. A container that has exited and
+// is to run again is between two runs and counts as one that runs.
 func (w *worker) phase(pod *v1.Pod, s *v1.PodStatus, initialized bool) v1.PodPhase {
+	stopping := !w.stopping.IsZero()
 	if !initialized {
 		for i := range s.InitContainerStatuses {
-			if t := s.InitContainerStatuses[i].State.Terminated; t != nil && t.ExitCode != 0 && pod.Spec.RestartPolicy == v1.RestartPolicyNever {
+			t, c := s.InitContainerStatuses[i].State.Terminated, &pod.Spec.InitContainers[i]
+			if t != nil && t.ExitCode != 0 && !isSidecar(c) && restart.After(&pod.Spec, c, t.ExitCode) == restart.Nothing {
 				return v1.PodFailed
 			}
 		}
-		if !w.stopping.IsZero() {
+		if stopping {
 			return v1.PodFailed
 		}
 		return v1.PodPending
 	}
-	waiting, running, succeeded, failed := 0, 0, 0, 0
+	waiting, running, failed := 0, 0, 0
 	for i := range s.ContainerStatuses {
 		cs := &s.ContainerStatuses[i]
+		t := cs.State.Terminated
 		switch {
 		case cs.State.Running != nil:
 			running++
-		case cs.State.Terminated != nil:
-			if cs.State.Terminated.ExitCode == 0 {
-				succeeded++
-			} else {
-				failed++
-			}
-		case cs.LastTerminationState.Terminated != nil:
-			running++ // between two runs
+		case t != nil && !stopping && restart.After(&pod.Spec, &pod.Spec.Containers[i], t.ExitCode) != restart.Nothing:
+			running++
+		case t != nil && t.ExitCode != 0:
+			failed++
+		case t != nil:
+		case cs.LastTerminationState.Terminated != nil && !stopping:
+			running++
 		default:
 			waiting++
 		}
 	}
 	switch {
-	case waiting > 0 && w.stopping.IsZero():
+	case waiting > 0 && !stopping:
 		return v1.PodPending
 	case running > 0:
 		return v1.PodRunning
-	case !w.stopping.IsZero() || pod.Spec.RestartPolicy == v1.RestartPolicyNever:
-		if failed > 0 || waiting > 0 {
-			return v1.PodFailed
-		}
-		return v1.PodSucceeded
-	case failed == 0 && pod.Spec.RestartPolicy == v1.RestartPolicyOnFailure:
-		return v1.PodSucceeded
+	case failed > 0 || waiting > 0:
+		return v1.PodFailed
 	}
-	return v1.PodRunning
+	return v1.PodSucceeded
 }
 
 func (w *worker) conditions(pod *v1.Pod, s *v1.PodStatus, obs *observed, initialized bool, now metav1.Time) []v1.PodCondition {
@@ -430,9 +447,21 @@ func (w *worker) conditions(pod *v1.Pod, s *v1.PodStatus, obs *observed, initial
 	} else {
 		add(v1.PodScheduled, true, "", "")
 	}
+	if restart.CanRestartPod(&pod.Spec) {
+		switch {
+		case done:
+			add(v1.AllContainersRestarting, false, "PodCompleted", "")
+		case s.Phase == v1.PodFailed:
+			add(v1.AllContainersRestarting, false, "PodFailed", "")
+		case obs.stale(pod):
+			add(v1.AllContainersRestarting, true, "RestartAllContainersStarted", "container exited with restart policy rule")
+		default:
+			add(v1.AllContainersRestarting, false, "", "")
+		}
+	}
 	for i := range pod.Status.Conditions {
 		switch c := &pod.Status.Conditions[i]; c.Type {
-		case v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled,
+		case v1.AllContainersRestarting, v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled,
 			v1.PodResizePending, v1.PodResizeInProgress:
 		default:
 			out = append(out, *c) // another controller's

@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/node/restart"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -79,7 +80,11 @@ type worker struct {
 }
 
 // failure ends a pod from the node's side.
-type failure struct{ reason, message string }
+type failure struct {
+	reason, message string
+	// rejected: the node has not taken the pod.
+	rejected bool
+}
 
 func newWorker(a *Agent, pod *v1.Pod) *worker {
 	return &worker{
@@ -189,6 +194,8 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 		}
 		return shortRetry, false
 	}
+	obs.recall(pod)
+	obs.restartAll(pod)
 	next := idle
 	if w.failed == nil && pod.DeletionTimestamp == nil && !gone {
 		next = w.deadline(pod)
@@ -239,14 +246,14 @@ func (w *worker) deadline(pod *v1.Pod) time.Duration {
 	if left > 0 {
 		return left
 	}
-	w.failed = &failure{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}
+	w.failed = &failure{reason: "DeadlineExceeded", message: "Pod was active on the node longer than the specified deadline"}
 	w.a.Recorder.Event(pod, v1.EventTypeNormal, "DeadlineExceeded", w.failed.message)
 	return idle
 }
 
 func terminal(p v1.PodPhase) bool { return p == v1.PodSucceeded || p == v1.PodFailed }
 
-// finished tells whether every container has come to the end that its pod's
+// finished reports whether every container has come to the end that its pod's
 // restart policy gives it.
 func (w *worker) finished(pod *v1.Pod, obs *observed) bool {
 	w.mu.Lock()
@@ -254,16 +261,20 @@ func (w *worker) finished(pod *v1.Pod, obs *observed) bool {
 	if len(w.busy) > 0 || !w.admitted && len(obs.containers) == 0 {
 		return false
 	}
+	// What runs once has run, even if its sandbox did not last.
+	if obs.ready() == nil && len(obs.containers) > 0 && len(obs.running()) == 0 && restart.Once(&pod.Spec) {
+		return true
+	}
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
-		if st := obs.newest(c.Name); !isSidecar(c) && st != nil && exitedBadly(st) && !mayRestart(pod, c, st) {
+		if st := obs.newest(c.Name); !isSidecar(c) && st != nil && st.CreatedAt >= obs.anew && exitedBadly(st) && !mayRestart(pod, c, st) {
 			return true
 		}
 	}
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
 		st := obs.newest(c.Name)
-		if st == nil || st.State != runtimeapi.ContainerState_CONTAINER_EXITED || mayRestart(pod, c, st) {
+		if st == nil || st.State != runtimeapi.ContainerState_CONTAINER_EXITED || st.CreatedAt < obs.anew || mayRestart(pod, c, st) {
 			return false
 		}
 	}
@@ -274,37 +285,9 @@ func exitedBadly(st *runtimeapi.ContainerStatus) bool {
 	return st.State == runtimeapi.ContainerState_CONTAINER_EXITED && st.ExitCode != 0
 }
 
-// mayRestart applies the container's restart rules and policy, then the pod's.
+// mayRestart reports whether the container runs again after it exited so.
 func mayRestart(pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus) bool {
-	for _, r := range c.RestartPolicyRules {
-		if r.ExitCodes == nil {
-			continue
-		}
-		in := false
-		for _, v := range r.ExitCodes.Values {
-			in = in || v == st.ExitCode
-		}
-		if in == (r.ExitCodes.Operator == v1.ContainerRestartRuleOnExitCodesOpIn) {
-			return r.Action == v1.ContainerRestartRuleActionRestart
-		}
-	}
-	if c.RestartPolicy != nil {
-		switch *c.RestartPolicy {
-		case v1.ContainerRestartPolicyAlways:
-			return true
-		case v1.ContainerRestartPolicyNever:
-			return false
-		case v1.ContainerRestartPolicyOnFailure:
-			return st.ExitCode != 0
-		}
-	}
-	switch pod.Spec.RestartPolicy {
-	case v1.RestartPolicyNever:
-		return false
-	case v1.RestartPolicyOnFailure:
-		return st.ExitCode != 0
-	}
-	return true
+	return restart.After(&pod.Spec, c, st.ExitCode) != restart.Nothing
 }
 
 // advance takes the next steps of a pod that is to run.
@@ -360,7 +343,10 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 
 // startContainers starts what may be started now.
 func (w *worker) startContainers(ctx context.Context, pod *v1.Pod, obs *observed) time.Duration {
-	next := idle
+	next, ready := w.clear(ctx, pod, obs)
+	if !ready {
+		return next
+	}
 	for i := range pod.Spec.EphemeralContainers {
 		next = min(next, w.consider(ctx, pod, asContainer(&pod.Spec.EphemeralContainers[i]), false, obs))
 	}
@@ -394,6 +380,56 @@ func (w *worker) startContainers(ctx context.Context, pod *v1.Pod, obs *observed
 		}
 	}
 	return next
+}
+
+// clear stops what still runs of a pod whose containers are all to start anew,
+// and waits as the container that asked for it has to. It reports whether the
+// containers may be started.
+func (w *worker) clear(ctx context.Context, pod *v1.Pod, obs *observed) (time.Duration, bool) {
+	if obs.anew == 0 {
+		return idle, true
+	}
+	left := false
+	for _, st := range obs.running() {
+		if st.CreatedAt < obs.anew && !isEphemeral(pod, st.Labels[labelContainerName]) {
+			left = true
+			w.kill(ctx, pod, st, "", gracePeriod(pod))
+		}
+	}
+	if left || !obs.stale(pod) {
+		return idle, !left
+	}
+	c := specOf(pod, obs.anewBy)
+	if w.isBusy(c.Name) {
+		return idle, false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if wait := w.crashLoop(pod, c, time.Unix(0, obs.anew)); wait > 0 {
+		return wait, false
+	}
+	return idle, true
+}
+
+// crashLoop is how long the container has to wait before it starts again after
+// its exit at since, 0 if it may start now; w.mu is held.
+func (w *worker) crashLoop(pod *v1.Pod, c *v1.Container, since time.Time) time.Duration {
+	now := w.a.Clock.Now()
+	b := w.restarts[c.Name]
+	if b == nil {
+		b = &backoff{}
+		w.restarts[c.Name] = b
+	}
+	left := b.wait(since, now)
+	if left <= 0 {
+		b.next(now)
+		return 0
+	}
+	if w.waiting[c.Name].reason != "CrashLoopBackOff" {
+		w.a.Recorder.Event(containerRef(pod, c.Name), v1.EventTypeWarning, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", c.Name, pod.Name, pod.Namespace, pod.UID))
+	}
+	w.waiting[c.Name] = wait{"CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", b.pause, c.Name, pod.Name, pod.Namespace, pod.UID)}
+	return left
 }
 
 func (w *worker) isBusy(name string) bool {
@@ -437,21 +473,10 @@ func (w *worker) consider(ctx context.Context, pod *v1.Pod, c *v1.Container, ini
 			if !mayRestart(pod, c, st) {
 				return idle
 			}
-			b := w.restarts[c.Name]
-			if b == nil {
-				b = &backoff{}
-				w.restarts[c.Name] = b
-			}
-			if left := b.wait(time.Unix(0, st.FinishedAt), now); left > 0 {
-				msg := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)", b.pause, c.Name, pod.Name, pod.Namespace, pod.UID)
-				if w.waiting[c.Name].reason != "CrashLoopBackOff" {
-					w.a.Recorder.Event(containerRef(pod, c.Name), v1.EventTypeWarning, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", c.Name, pod.Name, pod.Namespace, pod.UID))
-				}
-				w.waiting[c.Name] = wait{"CrashLoopBackOff", msg}
+			if left := w.crashLoop(pod, c, time.Unix(0, st.FinishedAt)); left > 0 {
 				return left
 			}
-			b.next(now)
-		} else if st == nil && !init && last.State == runtimeapi.ContainerState_CONTAINER_EXITED && !mayRestart(pod, c, last) {
+		} else if st == nil && !init && last.CreatedAt >= obs.anew && last.State == runtimeapi.ContainerState_CONTAINER_EXITED && !mayRestart(pod, c, last) {
 			return idle // ran to its end in a sandbox before this one
 		}
 	}

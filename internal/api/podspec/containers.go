@@ -24,7 +24,7 @@ var (
 	resizable         = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory}
 	resizePolicies    = []v1.ResourceResizeRestartPolicy{v1.NotRequired, v1.RestartContainer}
 	containerRestarts = []v1.ContainerRestartPolicy{v1.ContainerRestartPolicyAlways, v1.ContainerRestartPolicyNever, v1.ContainerRestartPolicyOnFailure}
-	restartActions    = []v1.ContainerRestartRuleAction{v1.ContainerRestartRuleActionRestart}
+	restartActions    = []v1.ContainerRestartRuleAction{v1.ContainerRestartRuleActionRestart, v1.ContainerRestartRuleActionRestartAllContainers}
 	exitCodeOperators = []v1.ContainerRestartRuleOnExitCodesOperator{v1.ContainerRestartRuleOnExitCodesOpIn, v1.ContainerRestartRuleOnExitCodesOpNotIn}
 )
 

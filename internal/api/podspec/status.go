@@ -90,6 +90,9 @@ func byName(list []v1.Container, name string) *v1.Container {
 // validateTransitions: what has ended for good may not come back. containers
 // are those that the statuses are of.
 func validateTransitions(is, was []v1.ContainerStatus, s *v1.PodSpec, containers []v1.Container, at *field.Path) (errs field.ErrorList) {
+	if containers != nil && restartsAll(s) {
+		return nil // any exit may be followed by a start of all
+	}
 	for i := range was {
 		t := was[i].State.Terminated
 		if t == nil {
@@ -101,6 +104,21 @@ func validateTransitions(is, was []v1.ContainerStatus, s *v1.PodSpec, containers
 		}
 	}
 	return errs
+}
+
+// restartsAll reports whether the exit of one of the pod's containers can have
+// all of them start anew.
+func restartsAll(s *v1.PodSpec) bool {
+	for _, list := range [][]v1.Container{s.InitContainers, s.Containers} {
+		for i := range list {
+			if slices.ContainsFunc(list[i].RestartPolicyRules, func(r v1.ContainerRestartRule) bool {
+				return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
+			}) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // restarts: a container that ended with the code is started again, by one of its

@@ -58,7 +58,7 @@ func TestContainers(t *testing.T) {
 		{"containers: [{name: c, image: i, restartPolicyRules: [{action: Restart}]}]", []string{"spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used"}},
 		{"containers: [{name: c, image: i, restartPolicy: Odd, restartPolicyRules: [{action: Stop}, {action: Restart, exitCodes: {operator: Is, values: [1]}}]}]", []string{
 			`spec.containers[0].restartPolicy: Unsupported value: "Odd": supported values: "Always", "Never", "OnFailure"`,
-			`spec.containers[0].restartPolicyRules[0].action: Unsupported value: "Stop": supported values: "Restart"`, "spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified",
+			`spec.containers[0].restartPolicyRules[0].action: Unsupported value: "Stop": supported values: "Restart", "RestartAllContainers"`, "spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified",
 			`spec.containers[0].restartPolicyRules[1].exitCodes.operator: Unsupported value: "Is": supported values: "In", "NotIn"`}},
 		{"{restartPolicy: Never, containers: [{name: c, image: i, resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}, {resourceName: cpu, restartPolicy: NotRequired}, {resourceName: disk, restartPolicy: Odd}]}]}", []string{
 			`spec.containers[0].resizePolicy: Invalid value: "RestartContainer": must be 'NotRequired' when ` + "`restartPolicy` is 'Never'", `spec.containers[0].resizePolicy[1]: Duplicate value: "cpu"`,
@@ -276,6 +276,7 @@ func TestPodStatusUpdate(t *testing.T) {
 		{state("restartPolicy: Never", "1"), running, back},
 		{state("containers: [{name: c, image: i, restartPolicy: Never}]", "1"), running, back},
 		{state("restartPolicy: Never, containers: [{name: c, image: i, restartPolicy: Never, restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]}]", "42"), running, nil},
+		{state("restartPolicy: Never, containers: [{name: c, image: i}, {name: d, image: i, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}]", "0"), running, nil},
 		{"{status: {qosClass: Burstable}}", "{status: {qosClass: Guaranteed}}", []string{`status.qosClass: Invalid value: "Guaranteed": field is immutable`}},
 		{"{spec: {nodeName: n}}", "{status: {nominatedNodeName: A, observedGeneration: -1, conditions: [{type: 'a b'}, {type: Ready, observedGeneration: -1}]}}", []string{
 			`status.nominatedNodeName: Invalid value: "A": a lowercase RFC 1123 subdomain`, "status.nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node",

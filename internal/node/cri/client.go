@@ -46,6 +46,7 @@ func Connect(ctx context.Context, endpoint string) (*Client, error) {
 		grpc.WithAuthority("localhost"),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout,
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedial}}),
+		grpc.WithChainUnaryInterceptor(plainErrors),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		return nil, fmt.Errorf("container runtime %s: %w", endpoint, err)

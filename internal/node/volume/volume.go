@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -309,53 +311,46 @@ func emptyDir(dir string, e *v1.EmptyDirVolumeSource, gid *int64) error {
 	return os.Chmod(dir, mode)
 }
 
+// hostPath checks that a path of the machine is what its volume says it is, and
+// makes it where the volume says so.
 func hostPath(h *v1.HostPathVolumeSource) error {
 	t := ptr.Deref(h.Type, v1.HostPathUnset)
 	if t == v1.HostPathUnset {
 		return nil
 	}
 	info, err := os.Stat(h.Path)
-	absent := errors.Is(err, os.ErrNotExist)
-	if err != nil && !absent {
-		return err
-	}
-	mode := os.FileMode(0)
-	if info != nil {
-		mode = info.Mode()
-	}
-	check := func(ok bool, what string) error {
-		if ok {
-			return nil
-		}
-		return fmt.Errorf("hostPath type check failed: %s is not a %s", h.Path, what)
-	}
-	switch t {
-	case v1.HostPathDirectoryOrCreate:
-		if absent {
+	if errors.Is(err, os.ErrNotExist) {
+		switch t {
+		case v1.HostPathDirectoryOrCreate:
 			return os.MkdirAll(h.Path, 0o755)
-		}
-		return check(mode.IsDir(), "directory")
-	case v1.HostPathDirectory:
-		return check(mode.IsDir(), "directory")
-	case v1.HostPathFileOrCreate:
-		if absent {
+		case v1.HostPathFileOrCreate:
 			f, err := os.OpenFile(h.Path, os.O_CREATE|os.O_RDWR, 0o644)
 			if err != nil {
 				return err
 			}
 			return f.Close()
 		}
-		return check(mode.IsRegular(), "file")
-	case v1.HostPathFile:
-		return check(mode.IsRegular(), "file")
-	case v1.HostPathSocket:
-		return check(mode&os.ModeSocket != 0, "socket file")
-	case v1.HostPathCharDev:
-		return check(mode&os.ModeCharDevice != 0, "character device")
-	case v1.HostPathBlockDev:
-		return check(mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0, "block device")
 	}
-	return fmt.Errorf("%q is an invalid volume type", t)
+	for _, k := range []struct {
+		types []v1.HostPathType
+		is    func(fs.FileMode) bool
+		name  string
+	}{
+		{[]v1.HostPathType{v1.HostPathDirectory, v1.HostPathDirectoryOrCreate}, fs.FileMode.IsDir, "directory"},
+		{[]v1.HostPathType{v1.HostPathFile, v1.HostPathFileOrCreate}, fs.FileMode.IsRegular, "file"},
+		{[]v1.HostPathType{v1.HostPathSocket}, func(m fs.FileMode) bool { return m&fs.ModeSocket != 0 }, "socket file"},
+		{[]v1.HostPathType{v1.HostPathCharDev}, func(m fs.FileMode) bool { return m&fs.ModeCharDevice != 0 }, "character device"},
+		{[]v1.HostPathType{v1.HostPathBlockDev}, func(m fs.FileMode) bool { return m&fs.ModeDevice != 0 && m&fs.ModeCharDevice == 0 }, "block device"},
+	} {
+		if !slices.Contains(k.types, t) {
+			continue
+		}
+		if err != nil || !k.is(info.Mode()) {
+			return fmt.Errorf("hostPath type check failed: %s is not a %s", h.Path, k.name)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s is an invalid volume type", t)
 }
 
 // files gives the content that sources make.

@@ -1,0 +1,77 @@
+package cgroup
+
+import (
+	"path"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// Driver is who makes cgroups.
+type Driver string
+
+// The drivers, as kubelets call them.
+const (
+	Cgroupfs Driver = "cgroupfs"
+	Systemd  Driver = "systemd"
+)
+
+// Name is a cgroup by its path, from the root of the pods' cgroups down.
+type Name []string
+
+// Pods is the cgroup of all pods of a node, below a root ("" is the machine's).
+func Pods(root string) Name {
+	var n Name
+	for _, part := range strings.Split(root, "/") {
+		if part != "" {
+			n = append(n, part)
+		}
+	}
+	return append(n, "kubepods")
+}
+
+// Class is the cgroup of the pods of a class, which for guaranteed pods is that
+// of all pods.
+func (n Name) Class(class v1.PodQOSClass) Name {
+	switch class {
+	case v1.PodQOSBurstable, v1.PodQOSBestEffort:
+		return n.child(strings.ToLower(string(class)))
+	}
+	return n
+}
+
+// Pod is the cgroup of a pod in the cgroup of its class.
+func (n Name) Pod(uid string) Name { return n.child("pod" + uid) }
+
+func (n Name) child(part string) Name { return append(n[:len(n):len(n)], part) }
+
+// Parent is the name as CRI's cgroup_parent has it.
+func (n Name) Parent(d Driver) string {
+	if d != Systemd {
+		return "/" + strings.Join(n, "/")
+	}
+	parts := n.slices()
+	return parts[len(parts)-1]
+}
+
+// Path is where the cgroup is below a hierarchy's mount point.
+func (n Name) Path(d Driver) string {
+	if d != Systemd {
+		return path.Join(n...)
+	}
+	return path.Join(n.slices()...)
+}
+
+// slices are the systemd slices that lead to the cgroup: a dash in a slice's
+// name says that it is in another one.
+func (n Name) slices() []string {
+	out, name := make([]string, len(n)), ""
+	for i, part := range n {
+		if i > 0 {
+			name += "-"
+		}
+		name += strings.ReplaceAll(part, "-", "_")
+		out[i] = name + ".slice"
+	}
+	return out
+}

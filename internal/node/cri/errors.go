@@ -1,0 +1,24 @@
+package cri
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+)
+
+// callError is what the runtime answered a call with. Its text is the
+// runtime's, without gRPC's "rpc error: code = …" around it, since it ends up
+// in events and statuses; status.Code and status.FromError still tell its code.
+type callError struct{ s *status.Status }
+
+func (e callError) Error() string              { return e.s.Message() }
+func (e callError) GRPCStatus() *status.Status { return e.s }
+
+func plainErrors(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, conn, o...)
+	if s, ok := status.FromError(err); err != nil && ok {
+		return callError{s}
+	}
+	return err
+}

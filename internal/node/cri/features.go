@@ -1,0 +1,64 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Features are what a runtime says it can do beyond what every CRI runtime can.
+// One that says nothing, as containerd before 2.0, has none.
+type Features struct {
+	// SupplementalGroupsPolicy: Strict is kept (https://kep.k8s.io/3619).
+	SupplementalGroupsPolicy bool
+	// UserNamespacesHostNetwork: a pod has users of its own in the machine's network.
+	UserNamespacesHostNetwork bool
+
+	handlers map[string]*runtimeapi.RuntimeHandlerFeatures
+}
+
+// Features asks the runtime for them.
+func (c *Client) Features(ctx context.Context) (*Features, error) {
+	r, err := c.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return FeaturesOf(r), nil
+}
+
+// FeaturesOf reads them from the runtime's status.
+func FeaturesOf(r *runtimeapi.StatusResponse) *Features {
+	f := &Features{
+		SupplementalGroupsPolicy:  r.GetFeatures().GetSupplementalGroupsPolicy(),
+		UserNamespacesHostNetwork: r.GetFeatures().GetUserNamespacesHostNetwork(),
+		handlers:                  map[string]*runtimeapi.RuntimeHandlerFeatures{},
+	}
+	for _, h := range r.GetRuntimeHandlers() {
+		f.handlers[h.Name] = h.GetFeatures()
+	}
+	return f
+}
+
+// UserNamespaces says why pods of a runtime handler (empty is the default one)
+// cannot have users of their own, nil if they can.
+func (f *Features) UserNamespaces(handler string) error {
+	h, known := f.handlers[handler]
+	if h.GetUserNamespaces() {
+		return nil
+	}
+	msg := "can't set `spec.hostUsers: false`, runtime does not support user namespaces"
+	if handler != "" {
+		msg = fmt.Sprintf("can't set `spec.hostUsers: false`, RuntimeClass handler %q does not support user namespaces", handler)
+	}
+	if !known {
+		return fmt.Errorf("%s: the handler %q is not known", msg, handler)
+	}
+	return fmt.Errorf("%s", msg)
+}
+
+// RecursiveReadOnly reports whether the handler makes a mount read-only with
+// all that is mounted below it (https://kep.k8s.io/3857).
+func (f *Features) RecursiveReadOnly(handler string) bool {
+	return f.handlers[handler].GetRecursiveReadOnlyMounts()
+}
