@@ -20,6 +20,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/priority"
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/cluster"
@@ -41,7 +42,7 @@ type serverFlags struct {
 	authentication                          authn.Selection
 	anonymous                               bool
 	audit                                   auditing.Selection
-	fairness                                cluster.Fairness
+	fairness                                priority.Selection
 	shutdownDelay                           time.Duration
 	serving                                 serving.Selection
 	fair                                    bool

@@ -18,9 +18,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -35,6 +36,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/kubernetesservice"
+	"keelson.dev/keelson/internal/apiserver/priority"
 	"keelson.dev/keelson/internal/apiserver/serviceip"
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
@@ -81,7 +84,7 @@ type Options struct {
 	EncryptionConfig       string
 	ReloadEncryptionConfig bool
 	// Fairness says how many requests are answered at once.
-	Fairness Fairness
+	Fairness priority.Selection
 	// Serving selects the TLS that is spoken and the headers of every answer.
 	Serving serving.Selection
 	// API is what may be chosen of the API server beside that, Tokens what of the
@@ -409,7 +412,13 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	fair := c.newFairness()
+	waiting := priority.Config{Selection: c.Fairness, Informers: c.Informers, Client: c.Client(apiServer).FlowcontrolV1(), Patience: c.API.RequestTimeout / 4, Catalogue: c.Catalogue}
+	var fair flowcontrol.Interface
+	var exempt func() (schema, level types.UID)
+	levels := priority.New(c.ctx, &c.wg, waiting)
+	if levels != nil {
+		fair, exempt = levels, levels.Exempt
+	}
 	reads, writes := c.Fairness.InFlight, c.Fairness.MutatingInFlight // without it
 	ready := map[string]func() error{"informer-sync": c.synced}
 	var form func(string) int64
@@ -427,7 +436,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Recorded:     c.record,
 		Audit:        c.auditor,
 		Fairness:     fair,
-		Exempt:       c.exempt(),
+		Exempt:       exempt,
 		Form:         form,
 		EventTTL:     c.API.EventTTL, MinRequestTimeout: c.API.MinRequestTimeout, RequestTimeout: c.API.RequestTimeout,
 		MaxReads: reads, MaxWrites: writes, StallLimit: c.stallLimit, SendRetryAfter: c.Serving.SendRetryAfter,
@@ -435,8 +444,8 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Readiness: ready,
 		Paths:     paths,
 	})
-	if fair != nil {
-		c.keepPriorities()
+	if levels != nil {
+		levels.Keep()
 	}
 	if err := c.startAggregation(); err != nil {
 		return err
@@ -479,16 +488,15 @@ func (c *Cluster) startServer(listener net.Listener) error {
 			c.cancel()
 		}
 	})
-	c.wg.Go(func() {
-		// Until it has worked: pods find the API server by it.
-		_ = wait.PollUntilContextCancel(c.ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-			err := c.publishSelf(ctx, port)
-			if err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).Error(err, "Publishing the kubernetes service failed; trying again")
-			}
-			return err == nil, nil
-		})
-	})
+	config := c.Config(Admin)
+	config.UserAgent = userAgent(apiServer)
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	self := &kubernetesservice.Publisher{Client: client, Address: c.Advertise, Port: port, ClusterIP: c.ServiceCIDR.Masked().Addr().Next(),
+		NodePort: c.API.NodePort, Shared: c.Etcd != nil, Store: c.Store, Clock: c.Clock}
+	c.wg.Go(func() { self.Run(c.ctx) })
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"keelson.dev/keelson/internal/apiserver/authn"
+	"keelson.dev/keelson/internal/apiserver/priority"
 )
 
 // BenchmarkFairness is what a request costs that waits for its turn, beside one that
@@ -19,7 +20,7 @@ func BenchmarkFairness(b *testing.B) {
 		if err := os.WriteFile(tokens, []byte("secret,someone,u1\n"), 0o600); err != nil {
 			b.Fatal(err)
 		}
-		c := boot(b, Options{Authentication: authn.Selection{TokenFile: tokens}, NoScheduler: true, NoControllers: true, NoDrain: true, Fairness: Fairness{Off: off}})
+		c := boot(b, Options{Authentication: authn.Selection{TokenFile: tokens}, NoScheduler: true, NoControllers: true, NoDrain: true, Fairness: priority.Selection{Off: off}})
 		ask(c, "POST", "/api/v1/namespaces/default/configmaps", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"kube-root-ca.crt"}}`)
 		ask(c, "POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{"name":"someone"},
 			"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"cluster-admin"},"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"someone"}]}`)

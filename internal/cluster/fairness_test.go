@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/apiserver/priority"
 )
 
 // TestFirstTurn: the very first request that waits for its turn is of its own schema.
@@ -31,7 +33,7 @@ func TestFirstTurn(t *testing.T) {
 	if err != nil || w.Code != http.StatusOK || w.Header().Get("X-Kubernetes-PF-FlowSchema-UID") != string(fs.UID) {
 		t.Errorf("anonymous: %d, schema %q: %v", w.Code, w.Header().Get("X-Kubernetes-PF-FlowSchema-UID"), err)
 	}
-	if took := time.Since(begin); took >= wakeLimit {
+	if took := time.Since(begin); took >= priority.WakeLimit {
 		t.Errorf("the controller was not seen to be ready within %v", took)
 	}
 	if w := ask(c, "GET", "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/global-default", ""); !strings.Contains(w.Body.String(), `"type":"Dangling","status":"False"`) {

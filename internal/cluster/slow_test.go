@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"keelson.dev/keelson/internal/apiserver/priority"
 	"keelson.dev/keelson/internal/apiserver/serving"
 )
 
@@ -473,7 +474,7 @@ func TestRetryAfter(t *testing.T) {
 
 // TestMaxInFlight: without priority and fairness, what is too much is refused.
 func TestMaxInFlight(t *testing.T) {
-	c := boot(t, Options{Listen: "127.0.0.1:0", NoControllers: true, NoScheduler: true, NoDrain: true, Fairness: Fairness{Off: true, InFlight: 1, MutatingInFlight: 1}})
+	c := boot(t, Options{Listen: "127.0.0.1:0", NoControllers: true, NoScheduler: true, NoDrain: true, Fairness: priority.Selection{Off: true, InFlight: 1, MutatingInFlight: 1}})
 	cfg, err := c.RESTConfig()
 	if err != nil {
 		t.Fatal(err)

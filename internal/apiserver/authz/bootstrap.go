@@ -8,10 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// AutoUpdate is the annotation of an object that is brought up to the policy
-// at each start, unless it says "false".
-const AutoUpdate = "rbac.authorization.kubernetes.io/autoupdate"
-
 var (
 	read      = []string{"get", "list", "watch"}
 	write     = []string{"create", "delete", "deletecollection", "patch", "update"}
@@ -38,7 +34,7 @@ func urls(paths string) v1.PolicyRule {
 var eventRule = rule(verbs("create patch update"), "core events.k8s.io", "events")
 
 func meta(name string) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"}, Annotations: map[string]string{AutoUpdate: "true"}}
+	return metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/bootstrapping": "rbac-defaults"}, Annotations: map[string]string{v1.AutoUpdateAnnotationKey: "true"}}
 }
 
 func clusterRole(name string, rules ...v1.PolicyRule) *v1.ClusterRole {

@@ -1,0 +1,3 @@
+// Package kubernetesservice keeps the Service default/kubernetes and the
+// addresses of the API servers behind it.
+package kubernetesservice
