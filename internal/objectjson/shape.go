@@ -1,6 +1,6 @@
 package objectjson
 
-// SameShape says that a and b differ in nothing but the strings, numbers and
+// SameShape reports whether a and b differ in nothing but the strings, numbers and
 // booleans that are values of maps. The items of lists have to be equal: they
 // may be told apart by their values.
 func SameShape(a, b any) bool {

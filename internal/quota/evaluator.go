@@ -134,7 +134,7 @@ func one() resource.Quantity { return *resource.NewQuantity(1, resource.DecimalS
 
 func number(n int) resource.Quantity { return *resource.NewQuantity(int64(n), resource.DecimalSI) }
 
-// selects says whether a scope's requirement is met by the value that an
+// selects reports whether a scope's requirement is met by the value that an
 // object has for the scope; "" is none.
 func selects(s v1.ScopedResourceSelectorRequirement, value string) (bool, error) {
 	ops := map[v1.ScopeSelectorOperator]selection.Operator{

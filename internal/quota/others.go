@@ -119,7 +119,7 @@ func claims(list Lister) quota.Evaluator {
 	}
 }
 
-// attributesClasses are those that a claim has, had or is to have.
+// attributesClasses gives the classes that a claim has, had or is to have.
 func attributesClasses(c *v1.PersistentVolumeClaim) (out []string) {
 	add := func(s string) {
 		if s != "" && !slices.Contains(out, s) {
@@ -139,7 +139,7 @@ func attributesClasses(c *v1.PersistentVolumeClaim) (out []string) {
 	return out
 }
 
-// RequiresReplenish says whether a claim's change of status changes its usage.
+// RequiresReplenish reports whether a claim's change of status changes its usage.
 func RequiresReplenish(c, old *v1.PersistentVolumeClaim) bool {
 	a, b := c.Status.AllocatedResources[v1.ResourceStorage], old.Status.AllocatedResources[v1.ResourceStorage]
 	return a.Cmp(b) != 0 || !slices.Equal(attributesClasses(c), attributesClasses(old))

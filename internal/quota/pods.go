@@ -107,7 +107,7 @@ func podInScope(s v1.ScopedResourceSelectorRequirement, pod *v1.Pod) (bool, erro
 	return false, nil
 }
 
-// crossNamespace says whether the pod looks for others in other namespaces.
+// crossNamespace reports whether the pod looks for others in other namespaces.
 func crossNamespace(a *v1.Affinity) bool {
 	if a == nil {
 		return false
@@ -129,7 +129,8 @@ func crossNamespace(a *v1.Affinity) bool {
 	return slices.ContainsFunc(terms, func(t v1.PodAffinityTerm) bool { return len(t.Namespaces) > 0 || t.NamespaceSelector != nil })
 }
 
-// specified says which containers leave out what a quota is on.
+// specified is an error that names the containers without a value for a resource
+// that a quota is on, nil if there are none.
 func specified(required []v1.ResourceName, pod *v1.Pod) error {
 	missing := map[v1.ResourceName][]string{}
 	each := func(cs []v1.Container) {
@@ -156,7 +157,7 @@ func specified(required []v1.ResourceName, pod *v1.Pod) error {
 	return fmt.Errorf("must specify %s", strings.Join(texts, "; "))
 }
 
-// ended says that the pod holds nothing of a node any more.
+// ended reports whether the pod holds nothing of a node any more.
 func ended(pod *v1.Pod, now time.Time) bool {
 	if pod.Status.Phase == v1.PodFailed || pod.Status.Phase == v1.PodSucceeded {
 		return true
@@ -165,7 +166,7 @@ func ended(pod *v1.Pod, now time.Time) bool {
 		now.After(pod.DeletionTimestamp.Add(time.Duration(*pod.DeletionGracePeriodSeconds)*time.Second))
 }
 
-// podUsage is what a pod uses; one that has ended still counts as an object.
+// podUsage gives a pod's usage; one that has ended still counts as an object.
 func podUsage(pod *v1.Pod, now time.Time) v1.ResourceList {
 	if ended(pod, now) {
 		return v1.ResourceList{countPods: one()}

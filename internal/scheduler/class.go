@@ -11,7 +11,7 @@ import (
 	"keelson.dev/keelson/internal/scheduler/plugins"
 )
 
-// class is what is known of all nodes for pods with the same scheduling
+// class holds the results of all nodes for pods with the same scheduling
 // requirements. It follows the snapshot: only the nodes that changed since its
 // last use are filtered and scored again.
 //

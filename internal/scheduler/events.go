@@ -166,7 +166,7 @@ func (s *Scheduler) nominate(p *v1.Pod, node string) {
 	s.nominated.set(p, node)
 }
 
-// podChanges says what of a waiting pod has changed that matters to plugins.
+// podChanges gives the changes of a waiting pod that matter to plugins.
 func podChanges(old, p *v1.Pod) (e fw.Event) {
 	if old == nil || old == p {
 		return 0

@@ -40,7 +40,7 @@ type waiter struct {
 	where   place
 	// seen is how many events had come when its attempt began.
 	seen int
-	// held says that its victims are being ended: it is not tried meanwhile;
+	// held reports whether its victims are being ended: it is not tried meanwhile;
 	// helped, that an event came that may help it.
 	held, helped bool
 }
@@ -191,7 +191,7 @@ func (q *queue) leave(w *waiter) {
 	}
 }
 
-// landed says that one pod less is in flight.
+// landed counts one pod less in flight.
 func (q *queue) landed() {
 	if q.flying--; q.flying == 0 {
 		clear(q.events)
@@ -263,7 +263,7 @@ func (q *queue) next(ctx context.Context) (*waiter, *v1.Pod) {
 	}
 }
 
-// binding says that a pod has its node: what happens now does not matter to it.
+// binding notes that a pod has its node: events from now on do not matter to it.
 func (q *queue) binding(w *waiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -358,7 +358,7 @@ func (q *queue) happened(kind fw.Event, old, now any) {
 	}
 }
 
-// helps tells whether a plugin that refused the pod says that the event may
+// helps reports whether a plugin that refused the pod says that the event may
 // make it fit.
 func (q *queue) helps(w *waiter, e event) bool {
 	for name := range w.refused {

@@ -351,7 +351,7 @@ func (s *Scheduler) pick(totals []int64) int {
 	return best
 }
 
-// aftermath is what follows from a failed attempt.
+// aftermath is the outcome of a failed attempt.
 type aftermath struct {
 	err     error
 	refused sets.Set[string] // by these plugins; empty after an error

@@ -21,10 +21,10 @@ type Entry struct {
 	// created and this version was written. ModRevision is the object's
 	// resourceVersion.
 	CreateRevision, ModRevision int64
-	// Form is that of its durable bytes; see Codec.
+	// Form is the form of the durable bytes; see Codec.
 	Form int64
-	// Size is that of its durable bytes before they are sealed, about. 0 is unknown: that of
-	// a custom resource without durable bytes.
+	// Size is about the number of durable bytes before they are sealed. It is 0 where
+	// it is unknown: for a custom resource without durable bytes.
 	Size int
 
 	// typed is the object, unless it is a custom resource's. Those are many
@@ -56,8 +56,8 @@ const (
 type Value struct {
 	// Object belongs to the entry from then on.
 	Object runtime.Object
-	// Plain is what Codec.Encode gave for the object, or nil. With that of a
-	// custom resource, Object may be nil.
+	// Plain is the object's Codec.Encode, or nil. With the Plain of a custom
+	// resource, Object may be nil.
 	Plain []byte
 	Form  int64
 	place int // of the resourceVersion in Plain; 0 is unknown
@@ -134,7 +134,7 @@ func (e *Entry) Deleted(revision int64) *Entry {
 	return d
 }
 
-// Custom says that the object is a custom resource's: an Unstructured.
+// Custom reports whether the object is a custom resource's: an Unstructured.
 func (e *Entry) Custom() bool { return e.typed == nil }
 
 // Object is decoded, with its resourceVersion set. It is shared: do not change
@@ -167,8 +167,8 @@ func (e *Entry) object() runtime.Object {
 	return u
 }
 
-// Labels are those of the object, of which no more is decoded for them. They are shared:
-// do not change them.
+// Labels gives the object's labels without decoding the rest of it. They are
+// shared: do not change them.
 func (e *Entry) Labels() map[string]string {
 	if e.typed == nil {
 		if b := e.encoded[JSON].Load(); b != nil {

@@ -22,7 +22,7 @@ func packed(t testing.TB, members string) *Entry {
 	return e
 }
 
-// decodedLabels are those of e's object as a whole.
+// decodedLabels gives the labels of e's decoded object.
 func decodedLabels(t testing.TB, e *Entry) map[string]string {
 	obj, err := meta.Accessor(e.Object())
 	if err != nil {

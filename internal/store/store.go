@@ -26,7 +26,8 @@ var (
 	ErrClosed = errors.New("store is closed")
 )
 
-// CompactedError says which revision is the oldest that can be read.
+// CompactedError is an ErrCompacted that names the oldest revision that can be
+// read.
 type CompactedError struct{ Asked, Oldest int64 }
 
 func (e *CompactedError) Error() string {
@@ -93,7 +94,7 @@ type ListResult struct {
 	// Revision of the snapshot.
 	Revision int64
 	Entries  []*Entry
-	// More says that Limit cut the list; Remaining is then the number of
+	// More reports whether Limit cut the list; Remaining is then the number of
 	// entries after the last one, or -1 where Match or Index made it unknown.
 	More      bool
 	Remaining int64
@@ -110,7 +111,7 @@ type WatchOptions struct {
 	Index, Value string
 }
 
-// EventType says what happened to a key.
+// EventType is the kind of a change of a key.
 type EventType uint8
 
 // The two kinds of events; a Put with a nil Prev is a creation.
@@ -158,8 +159,8 @@ type Codec interface {
 	Seal(key string, plain []byte) (value []byte, form int64, err error)
 	// Open is the reverse.
 	Open(key string, value []byte) (plain []byte, form int64, err error)
-	// Form is that of what Seal makes now: an entry of another one is written
-	// anew when it can be, though its object does not change.
+	// Form is the form of the values that Seal makes now. A write stores an entry
+	// of another form anew even if its object does not change.
 	Form(key string) int64
 }
 

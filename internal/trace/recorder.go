@@ -17,7 +17,7 @@ type Step struct {
 	Namespace   string    `json:"namespace,omitempty"`
 	Name        string    `json:"name"`
 	UID         types.UID `json:"uid"`
-	// ResourceVersion is that of the state written.
+	// ResourceVersion is the one of the state written.
 	ResourceVersion string `json:"resourceVersion"`
 	// What tells in a few words what changed ("Ready", "bound to node-1").
 	What string `json:"what,omitempty"`

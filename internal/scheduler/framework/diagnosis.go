@@ -15,11 +15,11 @@ type Diagnosis struct {
 	NodeToStatus map[string]*Status
 	// Absent is the status of all other nodes.
 	Absent *Status
-	// UnschedulablePlugins are those that refused.
+	// UnschedulablePlugins are the plugins that refused.
 	UnschedulablePlugins sets.Set[string]
 	// PreFilterMsg is set where the pod was refused before any node.
 	PreFilterMsg string
-	// PostFilterMsg is what preemption says.
+	// PostFilterMsg is the message of preemption.
 	PostFilterMsg string
 }
 
@@ -40,7 +40,7 @@ func (d *Diagnosis) Status(node string) *Status {
 	return d.Absent
 }
 
-// FitError says that a pod fits no node.
+// FitError is the error of a pod that fits no node.
 type FitError struct {
 	Pod         *v1.Pod
 	NumAllNodes int

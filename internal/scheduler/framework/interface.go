@@ -89,7 +89,7 @@ type MaxNormalizer interface {
 	NormalizeByMax(score, most int64) int64
 }
 
-// ImageState is what is known of an image in the cluster.
+// ImageState describes an image in the cluster.
 type ImageState struct {
 	Size  int64
 	Nodes sets.Set[string]

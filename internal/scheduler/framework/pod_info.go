@@ -14,7 +14,7 @@ type AffinityTerm struct {
 	NamespaceSelector labels.Selector
 	Selector          labels.Selector
 	TopologyKey       string
-	// Weight is that of a preferred term.
+	// Weight is the weight of a preferred term.
 	Weight int32
 }
 
@@ -47,7 +47,7 @@ type PodInfo struct {
 type PodAffinityTerms struct {
 	Required, RequiredAnti   []AffinityTerm
 	Preferred, PreferredAnti []AffinityTerm
-	// Err says that a selector cannot be parsed.
+	// Err is the error of a selector that cannot be parsed.
 	Err error
 }
 

@@ -84,9 +84,9 @@ func (r Resource) Holds(want *Resource) bool {
 	return true
 }
 
-// PodRequests is what a pod asks of a node, read once from its spec.
+// PodRequests are a pod's requests of a node, read once from its spec.
 type PodRequests struct {
-	// Requested is what the pod really asks for.
+	// Requested is the sum of the pod's requests.
 	Requested Resource
 	// NonZeroCPU and NonZeroMemory replace missing requests by the defaults.
 	NonZeroCPU, NonZeroMemory int64

@@ -17,7 +17,7 @@ const (
 	Unschedulable
 	// UnschedulableAndUnresolvable refuses the pod; preemption cannot help.
 	UnschedulableAndUnresolvable
-	// Skip says that the plugin has nothing to do for this pod.
+	// Skip means that the plugin has nothing to do for this pod.
 	Skip
 )
 

@@ -20,7 +20,7 @@ type requests struct{ *fw.PodRequests }
 // Clone implements framework.StateData: nothing changes it.
 func (r requests) Clone() fw.StateData { return r }
 
-// Requests are those of the pod of a cycle, computed once.
+// Requests holds the requests of a cycle's pod, computed once.
 func Requests(state *fw.CycleState, pod *v1.Pod) *fw.PodRequests {
 	if r, ok := state.Read(requestsKey).(requests); ok {
 		return r.PodRequests

@@ -66,7 +66,7 @@ func (c *Constraint) Score(count, size int) float64 {
 // Constraints are all of a pod of one kind.
 type Constraints struct {
 	List []Constraint
-	// All says that a node must have all topology keys to take part.
+	// All reports whether a node must have all topology keys to take part.
 	All bool
 
 	pod      *v1.Pod

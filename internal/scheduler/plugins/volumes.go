@@ -23,7 +23,7 @@ import (
 	fw "keelson.dev/keelson/internal/scheduler/framework"
 )
 
-// Volumes is what the volume plugins know of storage.
+// Volumes holds the storage objects that the volume plugins share.
 type Volumes struct {
 	Client   kubernetes.Interface
 	Claims   corelisters.PersistentVolumeClaimLister

@@ -53,7 +53,7 @@ func parseRecord(key string, v []byte) (record, error) {
 	return r, nil
 }
 
-// head is what stands in a record before the value.
+// head is the part of a record before the value.
 func (r *record) head(b []byte) []byte {
 	for _, n := range []int64{r.create, r.mod, r.expiry} {
 		b = binary.AppendVarint(b, n)
@@ -83,7 +83,7 @@ func (f *failure) get() error {
 	return f.err
 }
 
-// fatal is what the logger panics with where Pebble wants the process to end.
+// fatal is the panic of the logger where Pebble wants the process to end.
 type fatal struct{ err error }
 
 type logger struct{}
@@ -115,7 +115,7 @@ func openDisk(opts Options, failed func(error)) (d *disk, err error) {
 				}
 				failed(explain(dir, err))
 			},
-			// Who reads the damaged block gets the error.
+			// The reader of the damaged block gets the error.
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
 				klog.V(2).InfoS("pebble: damaged data", "dir", dir, "path", info.Path)
 			},
@@ -150,7 +150,7 @@ func openDisk(opts Options, failed func(error)) (d *disk, err error) {
 	return d, nil
 }
 
-// explain says what to do about an error of the disk.
+// explain adds to an error of the disk what to do about it.
 func explain(dir string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):

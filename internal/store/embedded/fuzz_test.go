@@ -15,8 +15,8 @@ import (
 	"keelson.dev/keelson/internal/store/storetest"
 )
 
-// FuzzRecord reads records that nobody wrote: what is one says the same when it is
-// written again, and its value is an object or is not.
+// FuzzRecord reads arbitrary bytes as records: a record that is read is the same
+// when it is written again, and reading its value as an object does not panic.
 func FuzzRecord(f *testing.F) {
 	value, err := storetest.Codec().Encode(storetest.Pod("a", "n"))
 	if err != nil {

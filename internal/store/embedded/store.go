@@ -30,7 +30,7 @@ type Options struct {
 
 // Store implements store.Store.
 type Store struct {
-	// State is what is committed. The writer alone changes it.
+	// State holds the committed entries. The writer alone changes it.
 	*memory.State
 	opts Options
 	disk *disk // nil in memory

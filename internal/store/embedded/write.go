@@ -94,8 +94,8 @@ func (s *Store) signal() {
 // left.
 func (s *Store) take() ([]*op, bool) {
 	for {
-		// Whoever is about to write may do so first: where nobody is, this costs
-		// nothing, and on a busy machine a sync is shared by more writes.
+		// Goroutines that are about to write may do so first: where there are none
+		// this costs nothing, and on a busy machine more writes share a sync.
 		goruntime.Gosched()
 		s.queue.Lock()
 		ops, closed := s.queue.ops, s.queue.closed
@@ -204,7 +204,7 @@ func (s *Store) apply(ops []*op) {
 	}
 }
 
-// fail ends the writer: what a failed disk holds is not known until it is read
+// fail ends the writer: the content of a failed disk is unknown until it is read
 // again, so nothing more is accepted.
 func (s *Store) fail(ops []*op, err error) {
 	err = errors.Join(store.ErrClosed, err)

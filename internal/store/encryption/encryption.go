@@ -65,7 +65,7 @@ func New(ctx context.Context, inner store.Codec, o Options) (*Codec, error) {
 		}
 		c.state.Store(next)
 		if was != nil {
-			// Who is in the middle of a write or read still needs its plug-ins.
+			// Reads and writes that have begun still need its plug-ins.
 			time.AfterFunc(max(was.grace, 10*time.Second), was.end)
 		}
 		return nil
@@ -108,7 +108,7 @@ func (c *Codec) Open(key string, data []byte) ([]byte, int64, error) {
 
 const checkTimeout = 10 * time.Second
 
-// Check says whether the key management services that are needed are well.
+// Check is nil if the key management services that are needed are well.
 func (c *Codec) Check() error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()

@@ -12,9 +12,10 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// compactKey is upstream's: servers agree through it on who compacts. Its version
-// counts the rounds; who brings it from the version seen last to the next one
-// compacts, to the revision seen a round before, which its value tells.
+// compactKey is the key of etcd by which upstream's servers, and these, agree on
+// the one that compacts. Its version counts the rounds: the server that raises it
+// from the version seen last compacts, to the revision seen a round before, which
+// its value holds.
 const compactKey = "compact_rev_key"
 
 // compact takes part in the rounds until the store is closed.

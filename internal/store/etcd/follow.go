@@ -79,8 +79,8 @@ func (s *Store) follow() {
 			return
 		}
 		if errors.Is(err, store.ErrCompacted) {
-			// This server was cut off for longer than etcd keeps changes. Those who
-			// watch here have to list again, as it has to itself.
+			// This server was cut off for longer than etcd keeps changes: it lists
+			// again, and so must the clients of its watches.
 			ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 			_, err = s.load(ctx)
 			cancel()

@@ -18,7 +18,7 @@ import (
 	"keelson.dev/keelson/internal/store/memory"
 )
 
-// root is what the store's keys begin with, and in etcd by default too.
+// root is the prefix of the store's keys, and by default of those in etcd.
 const root = "/registry"
 
 // Options of a store.
@@ -161,7 +161,7 @@ func (s *Store) explain(err error) error {
 	return fmt.Errorf("etcd: %w", err)
 }
 
-// Err says whether etcd answers.
+// Err is nil if etcd answers, else its error.
 func (s *Store) Err() error {
 	ctx, cancel := context.WithTimeout(s.ctx, 2*time.Second)
 	defer cancel()

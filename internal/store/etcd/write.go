@@ -24,7 +24,7 @@ type write struct {
 	shown  bool
 }
 
-// writes are those on their way.
+// writes holds the writes that are on their way.
 type writes struct {
 	mu    sync.Mutex
 	byKey map[string][]*write
@@ -71,7 +71,7 @@ func (w *writes) take(key string, value []byte, revision int64) store.Value {
 	return store.Value{}
 }
 
-// object is that of a write which was committed at revision.
+// object gives the object of a write that was committed at revision.
 func (w *writes) object(one *write, revision int64) store.Value {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -33,8 +33,9 @@ func held(ev *store.Event) int {
 
 func (h *history) at(i int) *store.Event { return h.events[(h.head+i)&(len(h.events)-1)] }
 
-// encodedFor is for how many changes what was replaced keeps its wire forms: only
-// watchers that are further behind, and lists of the past, have to make them anew.
+// encodedFor is the number of changes for which a replaced entry keeps its wire
+// forms: only watchers that are further behind, and lists of the past, have to
+// make them anew.
 const encodedFor = 1024
 
 func (h *history) add(ev *store.Event, now int64) {

@@ -29,7 +29,7 @@ type Options struct {
 	HistoryBytes int
 }
 
-// State is what the store holds, at its last revision and at those before it
+// State is the content of the store, at its last revision and at those before it
 // that the history reaches back to. It has the reading half of store.Store. One
 // goroutine at a time changes it.
 type State struct {
@@ -78,7 +78,7 @@ func New(opts Options) *State {
 }
 
 // Reset puts entries, as they are at revision, in place of what is there. There
-// is no history then: who watched from before gets ErrCompacted.
+// is no history then: watches from before get ErrCompacted.
 func (s *State) Reset(entries []*store.Entry, revision int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *State) Advance(revision int64) {
 	}
 }
 
-// advance sets the revision and wakes who waits for it. s.mu is held.
+// advance sets the revision and wakes the waiters for it. s.mu is held.
 func (s *State) advance(revision int64) {
 	s.rev = revision
 	kept := s.waiting[:0]
@@ -403,7 +403,7 @@ func rewound(tree *btree.BTreeG[*store.Entry], prefix string, undo map[string]*s
 	return out
 }
 
-// readable says whether the state at revision can be read. s.mu is held.
+// readable is nil if the state at revision can be read. s.mu is held.
 func (s *State) readable(revision int64) error {
 	switch {
 	case s.closed:
@@ -427,7 +427,7 @@ func (s *State) Compact(_ context.Context, revision int64) error {
 	return nil
 }
 
-// Close ends the watches and refuses reads. It says whether it was open.
+// Close ends the watches and refuses reads. It reports whether it was open.
 func (s *State) Close() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -68,8 +68,8 @@ func TestSharedRevision(t *testing.T) {
 	}
 }
 
-// TestReset: whoever watched before has to list again, whoever comes after does
-// not, and who waits for a revision gets it.
+// TestReset: a watch from before has to list again, one from after does not, and
+// a wait for a revision ends.
 func TestReset(t *testing.T) {
 	s := New(Options{})
 	s.Apply([]*store.Event{{Type: store.Put, Entry: entry("a", 2), Revision: 2}})
@@ -190,8 +190,7 @@ func TestLongHistory(t *testing.T) {
 	}
 }
 
-// TestForgottenForms: what was replaced a while ago holds no wire forms, what is
-// live does.
+// TestForgottenForms: entries replaced a while ago hold no wire forms, live ones do.
 func TestForgottenForms(t *testing.T) {
 	s := New(Options{})
 	made := 0

@@ -31,8 +31,8 @@ type watcher struct {
 	ix     *index
 	wake   chan struct{}
 
-	// The rest is guarded by s.mu: Next changes it with a read lock, since no one
-	// else reads it but who has a write lock.
+	// The rest is guarded by s.mu. Next changes it under a read lock, since all
+	// others read it under a write lock.
 	seen    int64          // every event up to it has been returned or is queued
 	behind  bool           // the queue has overflowed: read the history after seen
 	queue   []*store.Event // after seen
@@ -143,7 +143,7 @@ func (w *watcher) Next(ctx context.Context) ([]store.Event, error) {
 	}
 }
 
-// collect moves what is ready to w.out, and says whether there is more in the
+// collect moves ready events to w.out, and reports whether there are more in the
 // history. s.mu is held.
 func (w *watcher) collect() (more bool, err error) {
 	for _, ev := range w.queue {

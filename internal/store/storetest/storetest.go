@@ -23,10 +23,10 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// Codec is that of the test objects.
+// Codec gives the codec of the test objects.
 func Codec() store.Codec { return store.NewCodec(scheme.Scheme) }
 
-// Indexers are those that the store under test must have.
+// Indexers gives the indexers that the store under test must have.
 func Indexers() []store.Indexer {
 	return []store.Indexer{{
 		Name:   "spec.nodeName",
