@@ -7,14 +7,22 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"keelson.dev/keelson/internal/controllers/manager"
 )
 
-// referenceCommand prints docs/flags.md, which a test compares with it.
+// referenceCommand prints docs/flags.md, or docs/controllers.md, which tests
+// compare with it.
 func referenceCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use: "reference", Short: "Print the reference of the server's flags", Args: cobra.NoArgs, Hidden: true,
 		Run: func(c *cobra.Command, _ []string) { printReference(c.OutOrStdout()) },
 	}
+	c.AddCommand(&cobra.Command{
+		Use: "controllers", Short: "Print the table of controllers", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) { manager.Reference(c.OutOrStdout()) },
+	})
+	return c
 }
 
 func printReference(w io.Writer) {

@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/store/etcd"
 )
 
@@ -37,6 +38,7 @@ type serverFlags struct {
 	simNodes                                int
 	disable                                 []string
 	node                                    nodeFlags
+	controllers                             []string
 	level                                   logLevel
 	admission                               admission.Selection
 	authentication                          authn.Selection
@@ -64,6 +66,8 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().IntVar(&f.simNodes, "sim-nodes", 0, "number of simulated nodes")
 	c.Flags().StringSliceVar(&f.disable, "disable", nil, "components to leave out: controllers, scheduler. Each can run in a process of its own: keelson controllers, keelson scheduler")
 	f.node.add(c.Flags())
+	c.Flags().StringSliceVar(&f.controllers, "controllers", []string{"*"}, "controllers to run: * is all, foo has the controller foo run, -foo keeps it from running. All controllers: "+
+		strings.Join(manager.Names(), ", "))
 	names := strings.Join(admission.Names(), ", ")
 	c.Flags().StringSliceVar(&f.admission.Enable, "enable-admission-plugins", nil, "admission plugins to enable besides those that are on by default ("+
 		strings.Join(admission.DefaultNames(), ", ")+"). Comma-delimited list of admission plugins: "+names+". Their order here does not matter.")
@@ -128,7 +132,10 @@ func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "adm
 func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	f.authentication.NoAnonymous = !f.anonymous
 	f.fairness.Off = !f.fair
-	o := cluster.Options{Serving: f.serving, ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
+	if _, err := manager.Select(f.controllers); err != nil {
+		return cluster.Options{}, fmt.Errorf("--controllers: %w", err)
+	}
+	o := cluster.Options{Serving: f.serving, ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Controllers: f.controllers, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
 		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
 	if err := errors.Join(f.apiOptions(&o, flags.Changed), f.serving.Validate(), f.fairness.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err

@@ -46,7 +46,9 @@ func (c *Cluster) startAggregation() error {
 	if err != nil {
 		return err
 	}
-	return apiservice.Start(c.ctx, apiservice.Options{
+	run := apiservice.New(apiservice.Options{
 		Client: client, Informers: c.Informers, Registry: c.Server.Aggregation, Catalogue: c.Catalogue, Clock: c.Clock,
 	})
+	c.wg.Go(func() { run(c.ctx) })
+	return nil
 }

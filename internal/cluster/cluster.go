@@ -64,6 +64,9 @@ type Options struct {
 	ServiceCIDR netip.Prefix
 	// NoControllers and NoScheduler leave these out.
 	NoControllers, NoScheduler bool
+	// Controllers selects the controllers to run, in the form of upstream's
+	// --controllers; none is all.
+	Controllers []string
 	// NoDrain ends connections at once when the cluster stops: for tests, which
 	// have no other client to finish.
 	NoDrain bool

@@ -33,7 +33,12 @@ func (c *Cluster) startCustomResources() error {
 	if err != nil {
 		return err
 	}
-	return customresource.Start(c.ctx, customresource.Options{
+	run, err := customresource.New(customresource.Options{
 		Client: client, Metadata: meta, Informers: c.Informers, Catalogue: c.Catalogue, Converters: converters, Clock: c.Clock,
 	})
+	if err != nil {
+		return err
+	}
+	c.wg.Go(func() { run(c.ctx) })
+	return nil
 }

@@ -8,13 +8,15 @@ import (
 	"k8s.io/client-go/kubernetes"
 	v1core "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/cluster/inprocess"
 	"keelson.dev/keelson/internal/cluster/sim"
-	"keelson.dev/keelson/internal/controllers/start"
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/scheduler"
 )
 
@@ -35,25 +37,23 @@ func (t term) recorder(client kubernetes.Interface, component, host string) reco
 
 // startControllers starts the controllers, each under its own identity.
 func (c *Cluster) startControllers(t term) error {
-	admin := c.Config(Admin)
-	admin.UserAgent = userAgent(controllerManagerUser)
-	meta, err := metadata.NewForConfig(metadata.ConfigFor(admin))
-	if err != nil {
-		return err
-	}
-	disco, err := discovery.NewDiscoveryClientForConfig(admin)
-	if err != nil {
-		return err
-	}
-	return start.Start(t.ctx, start.Context{
-		Client:    func(name string) kubernetes.Interface { return c.Client(controller(name)) },
+	m, err := manager.New(controllers.Context{
+		Clients: func(name string) kubernetes.Interface { return c.Client(controller(name)) },
+		Metadatas: func(name string) metadata.Interface {
+			return inprocess.NewMetadata(metadata.NewForConfigOrDie(metadata.ConfigFor(c.Config(controller(name)))), c.Store, c.Catalogue)
+		},
+		Configs:   func(name string) *rest.Config { return c.Config(controller(name)) },
 		Informers: t.informers,
-		Metadata:  inprocess.NewMetadata(meta, c.Store, c.Catalogue),
-		Discovery: disco,
+		Discovery: discovery.NewDiscoveryClientForConfigOrDie(c.Config(controllerManagerUser)),
 		Clock:     c.Clock,
 		RootCA:    c.Certs.CAPEM,
 		Sign:      c.Certs.Sign, LegacyToken: c.tokens.Legacy,
-	})
+	}, c.Controllers...)
+	if err != nil {
+		return err
+	}
+	t.wg.Go(func() { m.Run(t.ctx) })
+	return nil
 }
 
 // nodesUser acts for all simulated nodes, so it is none of them.

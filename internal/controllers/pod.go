@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -58,15 +57,25 @@ func PodTerminated(pod *v1.Pod) bool {
 // PodActive says whether the pod counts as a replica.
 func PodActive(pod *v1.Pod) bool { return !PodTerminated(pod) && pod.DeletionTimestamp == nil }
 
-// ownerIndex indexes pods by the UID of their controller and, where they have
-// none, by their namespace.
-const ownerIndex = "keelson/owner"
+const (
+	// ownerIndex indexes pods by the UID of their controller and, where they have
+	// none, by their namespace.
+	ownerIndex = "keelson/owner"
+	// nodeIndex indexes pods by the node that they are bound to.
+	nodeIndex = "keelson/node"
+)
 
-// IndexPods adds the index that PodsOf reads. It must be called before the
-// informer starts, and may be called by each controller.
+// IndexPods adds the indexes that PodsOf and PodsOn read. It must be called
+// before the informer starts, and may be called by each controller.
 func IndexPods(inf cache.SharedIndexInformer) {
-	// The error is that the index is there already.
-	_ = inf.AddIndexers(cache.Indexers{ownerIndex: func(obj any) ([]string, error) {
+	// The error is that the indexes are there already.
+	_ = inf.AddIndexers(cache.Indexers{nodeIndex: func(obj any) ([]string, error) {
+		pod, ok := obj.(*v1.Pod)
+		if !ok || pod.Spec.NodeName == "" {
+			return nil, nil
+		}
+		return []string{pod.Spec.NodeName}, nil
+	}, ownerIndex: func(obj any) ([]string, error) {
 		pod, ok := obj.(*v1.Pod)
 		if !ok {
 			return nil, nil
@@ -85,9 +94,16 @@ func PodsOf(ix cache.Indexer, owner metav1.Object, orphans bool) ([]*v1.Pod, err
 	if orphans {
 		keys = append(keys, "orphan/"+owner.GetNamespace())
 	}
+	return podsBy(ix, ownerIndex, keys...)
+}
+
+// PodsOn gives the pods that are bound to a node.
+func PodsOn(ix cache.Indexer, node string) ([]*v1.Pod, error) { return podsBy(ix, nodeIndex, node) }
+
+func podsBy(ix cache.Indexer, index string, keys ...string) ([]*v1.Pod, error) {
 	var pods []*v1.Pod
 	for _, k := range keys {
-		objs, err := ix.ByIndex(ownerIndex, k)
+		objs, err := ix.ByIndex(index, k)
 		if err != nil {
 			return nil, err
 		}
@@ -140,13 +156,4 @@ func TemplateHash(t *v1.PodTemplateSpec, collisions *int32) string {
 		h.Write(b[:])
 	}
 	return rand.SafeEncodeString(fmt.Sprint(h.Sum32()))
-}
-
-// SplitKey cuts a key into namespace and name; the key of a cluster-scoped
-// object has no namespace.
-func SplitKey(key string) (namespace, name string) {
-	if ns, n, ok := strings.Cut(key, "/"); ok {
-		return ns, n
-	}
-	return "", key
 }

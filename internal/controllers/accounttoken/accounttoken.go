@@ -10,7 +10,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 // byAccount is the index of the secrets by namespace/name of their account.
@@ -21,12 +20,15 @@ func account(s *v1.Secret) (string, bool) {
 	return s.Namespace + "/" + name, s.Type == v1.SecretTypeServiceAccountToken && name != ""
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
-	client := c.Client("tokens-controller")
+// New makes the controller; it is nil where no tokens are to be had.
+func New(c controllers.Context) (controllers.Run, error) {
+	if c.LegacyToken == nil {
+		return nil, nil
+	}
+	client := c.Client()
 	accounts, secrets := c.Informers.Core().V1().ServiceAccounts(), c.Informers.Core().V1().Secrets()
-	saLister, lister := accounts.Lister(), secrets.Lister()
-	queue := controllers.NewQueue("serviceaccount_tokens_secret", c.Clock)
+	saLister := accounts.Lister()
+	queue := c.Queue("serviceaccount_tokens_secret")
 	err := secrets.Informer().AddIndexers(cache.Indexers{byAccount: func(o any) ([]string, error) {
 		if key, ok := account(o.(*v1.Secret)); ok {
 			return []string{key}, nil
@@ -34,14 +36,14 @@ func Start(ctx context.Context, c controllers.Context) error {
 		return nil, nil
 	}})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	seen := func(s *v1.Secret) {
 		if _, ok := account(s); ok {
-			queue.Add(s.Namespace + "/" + s.Name)
+			queue.Add(controllers.Key(s))
 		}
 	}
-	controllers.Handle(secrets.Informer(), seen, func(_, s *v1.Secret) { seen(s) }, func(*v1.Secret) {})
+	controllers.Handle(secrets.Informer(), seen, nil, controllers.Ignore)
 	changed := func(sa *v1.ServiceAccount) {
 		keys, _ := secrets.Informer().GetIndexer().IndexKeys(byAccount, sa.Namespace+"/"+sa.Name)
 		for _, k := range keys {
@@ -49,62 +51,55 @@ func Start(ctx context.Context, c controllers.Context) error {
 		}
 	}
 	controllers.Handle(accounts.Informer(), changed, nil, changed)
-	loop := controllers.Loop{
-		Name: "tokens-controller", Queue: queue, Workers: 1, Synced: []cache.SharedIndexInformer{accounts.Informer(), secrets.Informer()},
-		Sync: func(ctx context.Context, key string) error {
-			namespace, name := controllers.SplitKey(key)
-			s, err := lister.Secrets(namespace).Get(name)
-			if apierrors.IsNotFound(err) {
+	fill := func(ctx context.Context, s *v1.Secret) error {
+		namespace, name := s.Namespace, s.Name
+		if _, ok := account(s); !ok || s.DeletionTimestamp != nil {
+			return nil
+		}
+		sa, err := saLister.ServiceAccounts(namespace).Get(s.Annotations[v1.ServiceAccountNameKey])
+		if apierrors.IsNotFound(err) {
+			// The cache may be behind: a secret is only removed where there really
+			// is no such account.
+			sa, err = client.CoreV1().ServiceAccounts(namespace).Get(ctx, s.Annotations[v1.ServiceAccountNameKey], metav1.GetOptions{})
+		}
+		uid := s.Annotations[v1.ServiceAccountUIDKey]
+		if apierrors.IsNotFound(err) || err == nil && uid != "" && uid != string(sa.UID) {
+			err = client.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
+			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 				return nil
 			}
-			if err != nil {
-				return err
-			}
-			if _, ok := account(s); !ok || s.DeletionTimestamp != nil {
-				return nil
-			}
-			ctx = trace.WithCause(ctx, s)
-			sa, err := saLister.ServiceAccounts(namespace).Get(s.Annotations[v1.ServiceAccountNameKey])
-			if apierrors.IsNotFound(err) {
-				// The cache may be behind: a secret is only removed where there really
-				// is no such account.
-				sa, err = client.CoreV1().ServiceAccounts(namespace).Get(ctx, s.Annotations[v1.ServiceAccountNameKey], metav1.GetOptions{})
-			}
-			uid := s.Annotations[v1.ServiceAccountUIDKey]
-			if apierrors.IsNotFound(err) || err == nil && uid != "" && uid != string(sa.UID) {
-				err = client.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
-				if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-					return nil
-				}
-				return err
-			}
-			if err != nil {
-				return err
-			}
-			next := s.DeepCopy()
-			if next.Data == nil {
-				next.Data = map[string][]byte{}
-			}
-			next.Annotations[v1.ServiceAccountUIDKey] = string(sa.UID)
-			next.Data[v1.ServiceAccountNamespaceKey] = []byte(namespace)
-			if len(c.RootCA) > 0 {
-				next.Data[v1.ServiceAccountRootCAKey] = c.RootCA
-			}
-			if len(next.Data[v1.ServiceAccountTokenKey]) == 0 {
-				token, err := c.LegacyToken(sa, s)
-				if err != nil {
-					return err
-				}
-				next.Data[v1.ServiceAccountTokenKey] = []byte(token)
-			}
-			if uid == string(sa.UID) && len(next.Data) == len(s.Data) && bytes.Equal(next.Data[v1.ServiceAccountRootCAKey], s.Data[v1.ServiceAccountRootCAKey]) &&
-				bytes.Equal(next.Data[v1.ServiceAccountNamespaceKey], s.Data[v1.ServiceAccountNamespaceKey]) && len(s.Data[v1.ServiceAccountTokenKey]) > 0 {
-				return nil
-			}
-			_, err = client.CoreV1().Secrets(namespace).Update(ctx, next, metav1.UpdateOptions{})
 			return err
-		},
+		}
+		if err != nil {
+			return err
+		}
+		next := s.DeepCopy()
+		if next.Data == nil {
+			next.Data = map[string][]byte{}
+		}
+		next.Annotations[v1.ServiceAccountUIDKey] = string(sa.UID)
+		next.Data[v1.ServiceAccountNamespaceKey] = []byte(namespace)
+		if len(c.RootCA) > 0 {
+			next.Data[v1.ServiceAccountRootCAKey] = c.RootCA
+		}
+		if len(next.Data[v1.ServiceAccountTokenKey]) == 0 {
+			token, err := c.LegacyToken(sa, s)
+			if err != nil {
+				return err
+			}
+			next.Data[v1.ServiceAccountTokenKey] = []byte(token)
+		}
+		if uid == string(sa.UID) && len(next.Data) == len(s.Data) && bytes.Equal(next.Data[v1.ServiceAccountRootCAKey], s.Data[v1.ServiceAccountRootCAKey]) &&
+			bytes.Equal(next.Data[v1.ServiceAccountNamespaceKey], s.Data[v1.ServiceAccountNamespaceKey]) && len(s.Data[v1.ServiceAccountTokenKey]) > 0 {
+			return nil
+		}
+		_, err = client.CoreV1().Secrets(namespace).Update(ctx, next, metav1.UpdateOptions{})
+		return err
 	}
-	go loop.Run(ctx)
-	return nil
+	return controllers.Loop[*v1.Secret]{
+		Queue: queue, For: secrets.Informer(), Reads: []cache.SharedIndexInformer{accounts.Informer()},
+		Reconcile: func(ctx context.Context, s *v1.Secret) (controllers.Result, error) {
+			return controllers.Result{}, fill(ctx, s)
+		},
+	}.Run, nil
 }

@@ -49,8 +49,8 @@ type controller struct {
 	slices      discoverylisters.EndpointSliceLister
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, o Options) error {
+// New makes the controller.
+func New(o Options) controllers.Run {
 	c := &controller{
 		Options:     o,
 		queue:       controllers.NewQueue("APIServiceController", o.Clock),
@@ -59,17 +59,14 @@ func Start(ctx context.Context, o Options) error {
 		slices:      o.Informers.Discovery().V1().EndpointSlices().Lister(),
 	}
 	services, endpoints := o.Informers.Core().V1().Services().Informer(), o.Informers.Discovery().V1().EndpointSlices().Informer()
-	controllers.Handle(c.apiServices, func(a *apiregistration.APIService) { c.queue.Add(a.Name) }, nil, nil)
+	controllers.Handle(c.apiServices, controllers.Enqueue[*apiregistration.APIService](c.queue), nil, nil)
 	controllers.Handle(services, func(s *v1.Service) { c.ofService(s.Namespace, s.Name) }, nil, nil)
 	controllers.Handle(endpoints, func(s *discoveryv1.EndpointSlice) { c.ofService(s.Namespace, s.Labels[discoveryv1.LabelServiceName]) }, nil, nil)
-	loop := controllers.Loop{
-		Name: "apiservice", Queue: c.queue, Workers: 4,
-		Synced: []cache.SharedIndexInformer{c.apiServices, services, endpoints},
-		Sync:   c.sync,
+	loop := controllers.Loop[*apiregistration.APIService]{
+		Queue: c.queue, Workers: 4, For: c.apiServices, Reads: []cache.SharedIndexInformer{services, endpoints},
+		Reconcile: c.reconcile, Gone: c.gone,
 	}
-	go c.register(ctx)
-	go loop.Run(ctx)
-	return nil
+	return controllers.Together(c.register, loop.Run)
 }
 
 // ofService queues the APIServices whose server is behind the Service.
@@ -119,30 +116,38 @@ func (c *controller) register(ctx context.Context) {
 	}
 }
 
-func (c *controller) sync(ctx context.Context, name string) error {
-	obj, exists, err := c.apiServices.GetStore().GetByKey(name)
-	if err != nil {
-		return err
-	}
+// gone withdraws an APIService that is not there, and makes that of a group
+// version that is served here.
+func (c *controller) gone(ctx context.Context, name string) error {
+	c.Registry.Remove(helper.APIServiceNameToGroupVersion(name))
 	want := c.local(name)
-	if !exists {
-		c.Registry.Remove(helper.APIServiceNameToGroupVersion(name))
-		if want == nil {
-			return nil
-		}
-		_, err := c.Client.APIServices().Create(ctx, want, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) {
-			return nil
-		}
-		return err
+	if want == nil {
+		return nil
 	}
-	a := obj.(*apiregistration.APIService)
+	_, err := c.Client.APIServices().Create(ctx, want, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+func (c *controller) reconcile(ctx context.Context, a *apiregistration.APIService) (controllers.Result, error) {
+	if err := c.keep(ctx, a); err != nil || a.Spec.Service == nil || a.DeletionTimestamp != nil {
+		return controllers.Result{}, err
+	}
+	return controllers.Result{RequeueAfter: recheck}, c.check(ctx, a)
+}
+
+// keep has the APIService's requests passed on, and keeps it as it should be
+// where it is this server's.
+func (c *controller) keep(ctx context.Context, a *apiregistration.APIService) error {
 	c.Registry.Set(a)
+	want := c.local(a.Name)
 	switch {
 	case a.DeletionTimestamp != nil:
 		return nil
 	case a.Labels[managed] != "" && want == nil:
-		return ignoreGone(c.Client.APIServices().Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.UID}}))
+		return ignoreGone(c.Client.APIServices().Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.UID}}))
 	case a.Labels[managed] == "true" && !equality.Semantic.DeepEqual(a.Spec, want.Spec):
 		next := a.DeepCopy()
 		next.Spec = want.Spec
@@ -151,8 +156,7 @@ func (c *controller) sync(ctx context.Context, name string) error {
 	case a.Spec.Service == nil:
 		return c.update(ctx, a, helper.NewLocalAvailableAPIServiceCondition())
 	}
-	c.queue.AddAfter(name, recheck)
-	return c.check(ctx, a)
+	return nil
 }
 
 func ignoreGone(err error) error {

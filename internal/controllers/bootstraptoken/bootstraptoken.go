@@ -15,20 +15,19 @@ import (
 	"k8s.io/cluster-bootstrap/util/secrets"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 func isToken(s *v1.Secret) bool {
 	return s.Namespace == metav1.NamespaceSystem && string(s.Type) == string(api.SecretTypeBootstrapToken)
 }
 
-// StartSigner runs the bootstrap signer until ctx is done.
-func StartSigner(ctx context.Context, c controllers.Context) error {
-	client := c.Client("bootstrap-signer")
+// NewSigner makes the bootstrap signer until ctx is done.
+func NewSigner(c controllers.Context) (controllers.Run, error) {
+	client := c.Client()
 	configMaps, tokens := c.Informers.Core().V1().ConfigMaps(), c.Informers.Core().V1().Secrets()
-	cmLister, tokenLister := configMaps.Lister().ConfigMaps(metav1.NamespacePublic), tokens.Lister().Secrets(metav1.NamespaceSystem)
-	queue := controllers.NewQueue("bootstrap_signer_queue", c.Clock)
-	again := func() { queue.Add(api.ConfigMapClusterInfo) }
+	tokenLister := tokens.Lister().Secrets(metav1.NamespaceSystem)
+	queue := c.Queue("bootstrap_signer_queue")
+	again := func() { queue.Add(metav1.NamespacePublic + "/" + api.ConfigMapClusterInfo) }
 	info := func(cm *v1.ConfigMap) {
 		if cm.Namespace == metav1.NamespacePublic && cm.Name == api.ConfigMapClusterInfo {
 			again()
@@ -39,21 +38,14 @@ func StartSigner(ctx context.Context, c controllers.Context) error {
 			again()
 		}
 	}
-	controllers.Handle(configMaps.Informer(), info, func(_, cm *v1.ConfigMap) { info(cm) }, func(*v1.ConfigMap) {})
-	controllers.Handle(tokens.Informer(), token, func(_, s *v1.Secret) { token(s) }, token)
-	loop := controllers.Loop{
-		Name: "bootstrap-signer", Queue: queue, Workers: 1, Synced: []cache.SharedIndexInformer{configMaps.Informer(), tokens.Informer()},
-		Sync: func(ctx context.Context, name string) error {
-			cm, err := cmLister.Get(name)
-			if apierrors.IsNotFound(err) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
+	controllers.Handle(configMaps.Informer(), info, nil, controllers.Ignore)
+	controllers.Handle(tokens.Informer(), token, nil, nil)
+	return controllers.Loop[*v1.ConfigMap]{
+		Queue: queue, For: configMaps.Informer(), Reads: []cache.SharedIndexInformer{tokens.Informer()},
+		Reconcile: func(ctx context.Context, cm *v1.ConfigMap) (controllers.Result, error) {
 			all, err := tokenLister.List(labels.Everything())
 			if err != nil {
-				return err
+				return controllers.Result{}, err
 			}
 			data := maps.Clone(cm.Data)
 			maps.DeleteFunc(data, func(key, _ string) bool { return strings.HasPrefix(key, api.JWSSignatureKeyPrefix) })
@@ -66,59 +58,47 @@ func StartSigner(ctx context.Context, c controllers.Context) error {
 				}
 				signature, err := jws.ComputeDetachedSignature(kubeconfig, id, secret)
 				if err != nil {
-					return err
+					return controllers.Result{}, err
 				}
 				data[api.JWSSignatureKeyPrefix+id] = signature
 			}
 			if maps.Equal(data, cm.Data) {
-				return nil
+				return controllers.Result{}, nil
 			}
 			cm = cm.DeepCopy()
 			cm.Data = data
-			_, err = client.CoreV1().ConfigMaps(cm.Namespace).Update(trace.WithCause(ctx, cm), cm, metav1.UpdateOptions{})
-			return err
+			_, err = client.CoreV1().ConfigMaps(cm.Namespace).Update(ctx, cm, metav1.UpdateOptions{})
+			return controllers.Result{}, err
 		},
-	}
-	go loop.Run(ctx)
-	return nil
+	}.Run, nil
 }
 
-// StartCleaner runs the token cleaner until ctx is done.
-func StartCleaner(ctx context.Context, c controllers.Context) error {
-	client := c.Client("token-cleaner")
+// NewCleaner makes the token cleaner until ctx is done.
+func NewCleaner(c controllers.Context) (controllers.Run, error) {
+	client := c.Client()
 	tokens := c.Informers.Core().V1().Secrets()
-	lister := tokens.Lister().Secrets(metav1.NamespaceSystem)
-	queue := controllers.NewQueue("token_cleaner", c.Clock)
+	queue := c.Queue("token_cleaner")
 	seen := func(s *v1.Secret) {
 		if isToken(s) {
-			queue.Add(s.Name)
+			queue.Add(controllers.Key(s))
 		}
 	}
-	controllers.Handle(tokens.Informer(), seen, func(_, s *v1.Secret) { seen(s) }, func(*v1.Secret) {})
-	loop := controllers.Loop{
-		Name: "token-cleaner", Queue: queue, Workers: 1, Synced: []cache.SharedIndexInformer{tokens.Informer()},
-		Sync: func(ctx context.Context, name string) error {
-			s, err := lister.Get(name)
-			if apierrors.IsNotFound(err) || err == nil && !isToken(s) {
-				return nil
-			}
-			if err != nil {
-				return err
+	controllers.Handle(tokens.Informer(), seen, nil, controllers.Ignore)
+	return controllers.Loop[*v1.Secret]{
+		Queue: queue, For: tokens.Informer(),
+		Reconcile: func(ctx context.Context, s *v1.Secret) (controllers.Result, error) {
+			if !isToken(s) {
+				return controllers.Result{}, nil
 			}
 			left, expired := secrets.GetExpiration(s, c.Clock.Now())
 			if !expired {
-				if left > 0 {
-					queue.AddAfter(name, left)
-				}
-				return nil
+				return controllers.Result{RequeueAfter: left}, nil
 			}
-			err = client.CoreV1().Secrets(s.Namespace).Delete(trace.WithCause(ctx, s), name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
+			err := client.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
 			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-				return nil
+				err = nil
 			}
-			return err
+			return controllers.Result{}, err
 		},
-	}
-	go loop.Run(ctx)
-	return nil
+	}.Run, nil
 }

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 // kinds are the requests that are approved by themselves, where the requester
@@ -20,10 +19,10 @@ var kinds = []struct{ subresource, message string }{
 	{"nodeclient", "Auto approving kubelet client certificate after SubjectAccessReview."},
 }
 
-// StartApprover runs the approving controller until ctx is done.
-func StartApprover(ctx context.Context, c controllers.Context) error {
-	client := c.Client("certificate-controller")
-	run(ctx, c, "csrapproving", func(ctx context.Context, csr *v1.CertificateSigningRequest) error {
+// NewApprover makes the approving controller.
+func NewApprover(c controllers.Context) (controllers.Run, error) {
+	client := c.Client()
+	return each(c, "csrapproving", func(ctx context.Context, csr *v1.CertificateSigningRequest) error {
 		if len(csr.Status.Certificate) > 0 || has(csr, v1.CertificateApproved) || has(csr, v1.CertificateDenied) || csr.Spec.SignerName != v1.KubeAPIServerClientKubeletSignerName {
 			return nil
 		}
@@ -57,11 +56,10 @@ func StartApprover(ctx context.Context, c controllers.Context) error {
 			next := csr.DeepCopy()
 			next.Status.Conditions = append(next.Status.Conditions, v1.CertificateSigningRequestCondition{
 				Type: v1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved", Message: k.message})
-			_, err = client.CertificatesV1().CertificateSigningRequests().UpdateApproval(trace.WithCause(ctx, csr), csr.Name, next, metav1.UpdateOptions{})
+			_, err = client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, csr.Name, next, metav1.UpdateOptions{})
 			return err
 		}
 		// What it may do can change at any time, so the request is looked at again.
 		return fmt.Errorf("recognized csr %q as %v but subject access review was not approved", csr.Name, tried)
 	})
-	return nil
 }

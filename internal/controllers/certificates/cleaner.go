@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // How long a request stays once it has been answered, or without an answer,
@@ -24,37 +25,23 @@ const (
 	cleanPeriod  = time.Hour
 )
 
-// StartCleaner runs the cleaning controller until ctx is done.
-func StartCleaner(ctx context.Context, c controllers.Context) error {
-	client := c.Client("certificate-controller").CertificatesV1().CertificateSigningRequests()
+// NewCleaner makes the cleaning controller.
+func NewCleaner(c controllers.Context) (controllers.Run, error) {
+	client := c.Client().CertificatesV1().CertificateSigningRequests()
 	informer := c.Informers.Certificates().V1().CertificateSigningRequests()
 	lister := informer.Lister()
-	shared := informer.Informer()
-	go func() {
-		if !controllers.WaitFor(ctx, shared) {
-			return
-		}
-		tick := c.Clock.NewTicker(cleanPeriod)
-		defer tick.Stop()
-		for {
-			all, _ := lister.List(labels.Everything())
-			for _, csr := range all {
-				if !old(csr, c.Clock.Now()) {
-					continue
-				}
-				err := client.Delete(ctx, csr.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptrTo(csr.UID)}})
-				if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
-					klog.FromContext(ctx).Error(err, "Deleting an old CertificateSigningRequest", "csr", csr.Name)
-				}
+	return controllers.Every(c.Clock, cleanPeriod, func(ctx context.Context) {
+		all, _ := lister.List(labels.Everything())
+		for _, csr := range all {
+			if !old(csr, c.Clock.Now()) {
+				continue
 			}
-			select {
-			case <-tick.C():
-			case <-ctx.Done():
-				return
+			err := client.Delete(trace.WithCause(ctx, csr), csr.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptrTo(csr.UID)}})
+			if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+				klog.FromContext(ctx).Error(err, "Deleting an old CertificateSigningRequest", "csr", csr.Name)
 			}
 		}
-	}()
-	return nil
+	}, informer.Informer()), nil
 }
 
 func ptrTo(uid types.UID) *types.UID { return &uid }

@@ -11,8 +11,6 @@ import (
 	v1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/tools/cache"
 	"keelson.dev/keelson/internal/controllers"
 )
 
@@ -92,23 +90,15 @@ func kubeletServing(r *x509.CertificateRequest, csr *v1.CertificateSigningReques
 	return nil
 }
 
-// run starts a controller that sees each request.
-func run(ctx context.Context, c controllers.Context, name string, sync func(context.Context, *v1.CertificateSigningRequest) error) {
-	informer := c.Informers.Certificates().V1().CertificateSigningRequests()
-	lister := informer.Lister()
-	queue := controllers.NewQueue(name, c.Clock)
-	controllers.Handle(informer.Informer(), func(r *v1.CertificateSigningRequest) { queue.Add(r.Name) },
-		func(_, r *v1.CertificateSigningRequest) { queue.Add(r.Name) }, func(*v1.CertificateSigningRequest) {})
-	loop := controllers.Loop{Name: name, Queue: queue, Workers: 1, Synced: []cache.SharedIndexInformer{informer.Informer()},
-		Sync: func(ctx context.Context, key string) error {
-			csr, err := lister.Get(key)
-			if apierrors.IsNotFound(err) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			return sync(ctx, csr)
-		}}
-	go loop.Run(ctx)
+// each makes a controller that sees each request.
+func each(c controllers.Context, queueName string, reconcile func(context.Context, *v1.CertificateSigningRequest) error) (controllers.Run, error) {
+	informer := c.Informers.Certificates().V1().CertificateSigningRequests().Informer()
+	queue := c.Queue(queueName)
+	controllers.Handle(informer, controllers.Enqueue[*v1.CertificateSigningRequest](queue), nil, controllers.Ignore)
+	return controllers.Loop[*v1.CertificateSigningRequest]{
+		Queue: queue, For: informer,
+		Reconcile: func(ctx context.Context, csr *v1.CertificateSigningRequest) (controllers.Result, error) {
+			return controllers.Result{}, reconcile(ctx, csr)
+		},
+	}.Run, nil
 }

@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 const (
@@ -39,15 +38,17 @@ var signers = map[string]func(*x509.CertificateRequest, *v1.CertificateSigningRe
 	"kubernetes.io/legacy-unknown":          func(*x509.CertificateRequest, *v1.CertificateSigningRequest) error { return nil },
 }
 
-// StartSigner runs the signing controller until ctx is done.
-func StartSigner(ctx context.Context, c controllers.Context) error {
-	client := c.Client("certificate-controller").CertificatesV1().CertificateSigningRequests()
-	run(ctx, c, "csrsigning", func(ctx context.Context, csr *v1.CertificateSigningRequest) error {
+// NewSigner makes the signing controller; it is nil where nothing signs.
+func NewSigner(c controllers.Context) (controllers.Run, error) {
+	if c.Sign == nil {
+		return nil, nil
+	}
+	client := c.Client().CertificatesV1().CertificateSigningRequests()
+	return each(c, "csrsigning", func(ctx context.Context, csr *v1.CertificateSigningRequest) error {
 		allowed := signers[csr.Spec.SignerName]
 		if allowed == nil || len(csr.Status.Certificate) > 0 || !has(csr, v1.CertificateApproved) || has(csr, v1.CertificateDenied) || has(csr, v1.CertificateFailed) {
 			return nil
 		}
-		ctx = trace.WithCause(ctx, csr)
 		next := csr.DeepCopy()
 		r, err := parse(csr)
 		if err == nil {
@@ -64,7 +65,6 @@ func StartSigner(ctx context.Context, c controllers.Context) error {
 		_, err = client.UpdateStatus(ctx, next, metav1.UpdateOptions{})
 		return err
 	})
-	return nil
 }
 
 // template is the certificate that is asked for.

@@ -14,7 +14,7 @@ import (
 func TestAggregate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		c := controllertest.New(t, Start)
+		c := controllertest.New(t, New)
 		roles := c.Client.RbacV1().ClusterRoles()
 		make := func(name string, labels map[string]string, resources ...string) *v1.ClusterRole {
 			t.Helper()

@@ -27,6 +27,8 @@ import (
 type Cluster struct {
 	Client  *fake.Clientset
 	Context controllers.Context
+	// Stop stops the controllers and returns when they have ended.
+	Stop func()
 
 	t      testing.TB
 	server *server
@@ -36,13 +38,13 @@ type Cluster struct {
 
 // New starts controllers on an empty cluster. It must be called inside a
 // synctest bubble; the controllers stop when the test ends.
-func New(t testing.TB, starts ...func(context.Context, controllers.Context) error) *Cluster {
+func New(t testing.TB, constructors ...func(controllers.Context) (controllers.Run, error)) *Cluster {
 	t.Helper()
-	return NewWith(t, nil, starts...)
+	return NewWith(t, nil, constructors...)
 }
 
 // NewWith is New with a change to the controllers' context.
-func NewWith(t testing.TB, change func(*controllers.Context), starts ...func(context.Context, controllers.Context) error) *Cluster {
+func NewWith(t testing.TB, change func(*controllers.Context), constructors ...func(controllers.Context) (controllers.Run, error)) *Cluster {
 	t.Helper()
 	client := fake.NewClientset()
 	s := &server{
@@ -58,7 +60,7 @@ func NewWith(t testing.TB, change func(*controllers.Context), starts ...func(con
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cluster{Client: client, t: t, server: s}
 	c.Context = controllers.Context{
-		Client:      func(string) kubernetes.Interface { return client },
+		Clients:     func(string) kubernetes.Interface { return client },
 		Informers:   informers.NewSharedInformerFactory(client, 0),
 		Discovery:   client.Discovery(),
 		Clock:       clock.RealClock{},
@@ -72,14 +74,21 @@ func NewWith(t testing.TB, change func(*controllers.Context), starts ...func(con
 		defer c.mu.Unlock()
 		c.events = append(c.events, fmt.Sprintf("%s %s %s", e.Type, e.Reason, e.Message))
 	})
-	for _, start := range starts {
-		if err := start(ctx, c.Context); err != nil {
+	var running sync.WaitGroup
+	for _, construct := range constructors {
+		run, err := construct(c.Context)
+		if err != nil {
 			t.Fatal(err)
 		}
+		running.Go(func() { run(ctx) })
 	}
 	c.Context.Informers.Start(ctx.Done())
-	t.Cleanup(func() {
+	c.Stop = func() {
 		cancel()
+		running.Wait()
+	}
+	t.Cleanup(func() {
+		c.Stop()
 		c.Context.Broadcaster.Shutdown()
 		c.Context.Informers.Shutdown()
 	})

@@ -26,7 +26,6 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/api/customresource"
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 // Options of the controller.
@@ -68,8 +67,8 @@ type served struct {
 	rows       []schema.GroupVersionResource
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, o Options) error {
+// New makes the controller.
+func New(o Options) (controllers.Run, error) {
 	c := &controller{
 		Options:  o,
 		queue:    controllers.NewQueue("crd", o.Clock),
@@ -80,16 +79,21 @@ func Start(ctx context.Context, o Options) error {
 	if err := c.informer.AddIndexers(cache.Indexers{byGroup: func(o any) ([]string, error) {
 		return []string{o.(*v1.CustomResourceDefinition).Spec.Group}, nil
 	}}); err != nil {
-		return err
+		return nil, err
 	}
-	controllers.Handle(c.informer, func(d *v1.CustomResourceDefinition) { c.queue.Add(d.Name) }, nil, func(d *v1.CustomResourceDefinition) {
+	controllers.Handle(c.informer, controllers.Enqueue[*v1.CustomResourceDefinition](c.queue), nil, func(d *v1.CustomResourceDefinition) {
 		c.queue.Add(d.Name)
 		c.others(d) // its names are free
 	})
 	// One worker: names are given in turn.
-	loop := controllers.Loop{Name: "customresource", Queue: c.queue, Workers: 1, Synced: []cache.SharedIndexInformer{c.informer}, Sync: c.sync}
-	go loop.Run(ctx)
-	return nil
+	return controllers.Loop[*v1.CustomResourceDefinition]{
+		Queue: c.queue, For: c.informer, Reconcile: c.reconcile,
+		Gone: func(_ context.Context, name string) error {
+			delete(c.named, name)
+			c.withdraw(name)
+			return nil
+		},
+	}.Run, nil
 }
 
 // byGroup is the index of definitions by their API group.
@@ -133,18 +137,7 @@ func (c *controller) given(d *v1.CustomResourceDefinition) map[string]v1.CustomR
 	return names
 }
 
-func (c *controller) sync(ctx context.Context, name string) error {
-	obj, exists, err := c.informer.GetStore().GetByKey(name)
-	if err != nil {
-		return err
-	}
-	if !exists {
-		delete(c.named, name)
-		c.withdraw(name)
-		return nil
-	}
-	d := obj.(*v1.CustomResourceDefinition)
-	ctx = trace.WithCause(ctx, d)
+func (c *controller) reconcile(ctx context.Context, d *v1.CustomResourceDefinition) (controllers.Result, error) {
 	// The rows keep it, for as long as they are: it shares all but the status.
 	shared := *d
 	next := &shared
@@ -161,25 +154,25 @@ func (c *controller) sync(ctx context.Context, name string) error {
 	if established {
 		// Before it is announced: who waits for Established finds it served.
 		if err := c.serve(next); err != nil {
-			return err
+			return controllers.Result{}, err
 		}
 	}
 	if !reflect.DeepEqual(d.Status, next.Status) {
 		_, err := c.Client.CustomResourceDefinitions().UpdateStatus(ctx, next, metav1.UpdateOptions{})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-			return nil // it has changed, and comes again
+			return controllers.Result{}, nil // it has changed, and comes again
 		}
 		if err == nil {
-			c.named[name] = named{next.UID, next.Status.AcceptedNames}
+			c.named[d.Name] = named{next.UID, next.Status.AcceptedNames}
 			c.others(next)
 		}
-		return err
+		return controllers.Result{}, err
 	}
-	c.named[name] = named{next.UID, next.Status.AcceptedNames}
+	c.named[d.Name] = named{next.UID, next.Status.AcceptedNames}
 	if d.DeletionTimestamp != nil && apihelpers.CRDHasFinalizer(d, v1.CustomResourceCleanupFinalizer) {
 		return c.finalize(ctx, d)
 	}
-	return nil
+	return controllers.Result{}, nil
 }
 
 func (c *controller) set(d *v1.CustomResourceDefinition, t v1.CustomResourceDefinitionConditionType, status v1.ConditionStatus, reason, message string) {
@@ -279,31 +272,31 @@ func (c *controller) withdraw(name string) {
 const recheck = time.Second
 
 // finalize deletes the definition's objects, and lets it go when none is left.
-func (c *controller) finalize(ctx context.Context, d *v1.CustomResourceDefinition) error {
+func (c *controller) finalize(ctx context.Context, d *v1.CustomResourceDefinition) (controllers.Result, error) {
 	c.mu.Lock()
 	rows := c.served[d.Name].rows
 	c.mu.Unlock()
 	if len(rows) > 0 {
 		left, err := c.deleteAll(ctx, rows[0], d.Spec.Scope == v1.NamespaceScoped)
 		if err != nil {
-			return err
+			return controllers.Result{}, err
 		}
 		if left > 0 {
-			c.queue.AddAfter(d.Name, recheck)
+			again := controllers.Result{RequeueAfter: recheck}
 			next := d.DeepCopy()
 			c.set(next, v1.Terminating, v1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress")
 			if reflect.DeepEqual(d.Status, next.Status) {
-				return nil
+				return again, nil
 			}
 			_, err := c.Client.CustomResourceDefinitions().UpdateStatus(ctx, next, metav1.UpdateOptions{})
-			return ignore(err)
+			return again, ignore(err)
 		}
 	}
 	next := d.DeepCopy()
 	c.set(next, v1.Terminating, v1.ConditionFalse, "InstanceDeletionCompleted", "removed all instances")
 	apihelpers.CRDRemoveFinalizer(next, v1.CustomResourceCleanupFinalizer)
 	_, err := c.Client.CustomResourceDefinitions().Update(ctx, next, metav1.UpdateOptions{})
-	return ignore(err)
+	return controllers.Result{}, ignore(err)
 }
 
 func ignore(err error) error {

@@ -18,10 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
-
-const component = "deployment-controller"
 
 var gvk = apps.SchemeGroupVersion.WithKind("Deployment")
 
@@ -35,27 +32,16 @@ type controller struct {
 	queue       controllers.Queue
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
-	d := newController(c)
-	loop := controllers.Loop{
-		Name: component, Queue: d.queue, Workers: 5, Sync: d.sync,
-		Synced: []cache.SharedIndexInformer{d.deployments.Informer(), d.replicaSets.Informer(),
-			c.Informers.Core().V1().Pods().Informer()},
-	}
-	go loop.Run(ctx)
-	return nil
-}
-
-func newController(c controllers.Context) *controller {
+// New makes the controller.
+func New(c controllers.Context) (controllers.Run, error) {
 	pods := c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
 	d := &controller{
-		client: c.Client(component), recorder: c.Recorder(component), clock: c.Clock,
+		client: c.Client(), recorder: c.Recorder(), clock: c.Clock,
 		deployments: c.Informers.Apps().V1().Deployments(), replicaSets: c.Informers.Apps().V1().ReplicaSets(),
-		pods: pods.GetIndexer(), queue: controllers.NewQueue("deployment", c.Clock),
+		pods: pods.GetIndexer(), queue: c.Queue("deployment"),
 	}
-	controllers.Handle(d.deployments.Informer(), func(o *apps.Deployment) { d.queue.Add(controllers.Key(o)) }, nil, nil)
+	controllers.Handle(d.deployments.Informer(), controllers.Enqueue[*apps.Deployment](d.queue), nil, nil)
 	controllers.Handle(d.replicaSets.Informer(), d.replicaSetChanged, func(old, cur *apps.ReplicaSet) {
 		if old.ResourceVersion == cur.ResourceVersion {
 			return
@@ -72,8 +58,11 @@ func newController(c controllers.Context) *controller {
 		}
 	}, func(rs *apps.ReplicaSet) { d.enqueueOwner(rs) })
 	// A Recreate rollout waits for the last old pod to go.
-	controllers.Handle(pods, func(*v1.Pod) {}, nil, d.podDeleted)
-	return d
+	controllers.Handle(pods, nil, nil, d.podDeleted)
+	return controllers.Loop[*apps.Deployment]{
+		Queue: d.queue, Workers: 5, For: d.deployments.Informer(), Reconcile: d.reconcile,
+		Reads: []cache.SharedIndexInformer{d.replicaSets.Informer(), pods},
+	}.Run, nil
 }
 
 func (d *controller) replicaSetChanged(rs *apps.ReplicaSet) {
@@ -121,26 +110,22 @@ func (d *controller) podDeleted(pod *v1.Pod) {
 	}
 }
 
-func (d *controller) sync(ctx context.Context, key string) error {
-	obj, ok, err := d.deployments.Informer().GetIndexer().GetByKey(key)
-	if err != nil || !ok {
-		return err
-	}
-	shared := obj.(*apps.Deployment)
-	ctx = trace.WithCause(ctx, shared)
+func (d *controller) reconcile(ctx context.Context, shared *apps.Deployment) (controllers.Result, error) {
 	r := &rollout{controller: d, d: shared.DeepCopy()}
 	if equality.Semantic.DeepEqual(r.d.Spec.Selector, &metav1.LabelSelector{}) {
 		d.recorder.Eventf(shared, v1.EventTypeWarning, "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.")
 		if r.d.Status.ObservedGeneration < r.d.Generation {
 			r.d.Status.ObservedGeneration = r.d.Generation
-			return r.writeStatus(ctx)
+			return controllers.Result{}, r.writeStatus(ctx)
 		}
-		return nil
+		return controllers.Result{}, nil
 	}
+	var err error
 	if r.all, err = d.claim(ctx, shared); err != nil {
-		return err
+		return controllers.Result{}, err
 	}
-	return r.run(ctx)
+	err = r.run(ctx)
+	return controllers.Result{RequeueAfter: r.again}, err
 }
 
 // claim gives the ReplicaSets that o controls, after adoption and release.
@@ -167,17 +152,12 @@ func (d *controller) claim(ctx context.Context, o *apps.Deployment) ([]*apps.Rep
 	return claimer.Claim(ctx, sets)
 }
 
-// requeueStuck comes back when the progress deadline of an unfinished rollout
-// passes, since nothing else would happen then.
-func (d *controller) requeueStuck(o *apps.Deployment, s *apps.DeploymentStatus) {
+// stuckAfter gives the time until the progress deadline of an unfinished rollout
+// has passed, since nothing else would happen then.
+func (d *controller) stuckAfter(o *apps.Deployment, s *apps.DeploymentStatus) time.Duration {
 	cond := condition(o.Status, apps.DeploymentProgressing)
 	if cond == nil || !hasDeadline(o) || complete(o, s) || cond.Reason == reasonTimedOut {
-		return
+		return 0
 	}
-	after := cond.LastUpdateTime.Add(deadline(o)).Sub(d.clock.Now())
-	if after < time.Second {
-		d.queue.AddRateLimited(controllers.Key(o))
-		return
-	}
-	d.queue.AddAfter(controllers.Key(o), after+time.Second)
+	return max(0, cond.LastUpdateTime.Add(deadline(o)).Sub(d.clock.Now())) + time.Second
 }

@@ -46,7 +46,7 @@ type suite struct {
 }
 
 func run(t *testing.T, f func(s suite)) {
-	synctest.Test(t, func(t *testing.T) { f(suite{controllertest.New(t, Start, replicaset.Start), t}) })
+	synctest.Test(t, func(t *testing.T) { f(suite{controllertest.New(t, New, replicaset.New), t}) })
 }
 
 func (s suite) create(d *apps.Deployment) {

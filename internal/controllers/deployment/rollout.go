@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"time"
 
 	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
@@ -27,6 +28,8 @@ type rollout struct {
 	// template, nil where there is none yet, and old the others.
 	all, old []*apps.ReplicaSet
 	new      *apps.ReplicaSet
+	// again is when to come back though nothing may have happened; zero is never.
+	again time.Duration
 }
 
 func (r *rollout) run(ctx context.Context) error {

@@ -171,7 +171,7 @@ func (r *rollout) syncProgress(ctx context.Context) error {
 		removeCondition(&s, apps.DeploymentReplicaFailure)
 	}
 	if equality.Semantic.DeepEqual(r.d.Status, s) {
-		r.requeueStuck(r.d, &s)
+		r.again = r.stuckAfter(r.d, &s)
 		return nil
 	}
 	r.d.Status = s

@@ -22,7 +22,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 const (
@@ -35,37 +34,75 @@ const (
 )
 
 type controller struct {
-	slices, endpoints kubernetes.Interface
-	services          corelisters.ServiceLister
-	pods              corelisters.PodLister
-	nodes             corelisters.NodeLister
-	sliceLister       discoverylisters.EndpointSliceLister
-	endpointsLister   corelisters.EndpointsLister
-	queue             controllers.Queue
+	client          kubernetes.Interface
+	services        corelisters.ServiceLister
+	pods            corelisters.PodLister
+	nodes           corelisters.NodeLister
+	sliceLister     discoverylisters.EndpointSliceLister
+	endpointsLister corelisters.EndpointsLister
+	queue           controllers.Queue
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
+// New makes the controller of EndpointSlices.
+func New(c controllers.Context) (controllers.Run, error) {
 	core := c.Informers.Core().V1()
-	slicesInf := c.Informers.Discovery().V1().EndpointSlices()
-	e := &controller{
-		slices: c.Client("endpointslice-controller"), endpoints: c.Client("endpoint-controller"),
-		services: core.Services().Lister(), pods: core.Pods().Lister(), nodes: core.Nodes().Lister(),
-		sliceLister: slicesInf.Lister(), endpointsLister: core.Endpoints().Lister(),
-		queue: controllers.NewQueue("endpoint_slice", c.Clock),
-	}
-	controllers.Handle(core.Services().Informer(), func(s *v1.Service) { e.queue.Add(controllers.Key(s)) }, nil, nil)
-	controllers.Handle(core.Pods().Informer(), func(p *v1.Pod) { e.podChanged(nil, p) }, func(old, p *v1.Pod) { e.podChanged(old, p) }, func(p *v1.Pod) { e.podChanged(nil, p) })
+	nodes, slicesInf := core.Nodes(), c.Informers.Discovery().V1().EndpointSlices()
+	e := newController(c, "endpoint_slice")
+	e.nodes, e.sliceLister = nodes.Lister(), slicesInf.Lister()
 	owned := func(s *discoveryv1.EndpointSlice) {
 		if s.Labels[discoveryv1.LabelManagedBy] == managedBy {
 			e.queue.Add(s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName])
 		}
 	}
-	controllers.Handle(slicesInf.Informer(), func(*discoveryv1.EndpointSlice) {}, func(_, s *discoveryv1.EndpointSlice) { owned(s) }, owned)
-	loop := controllers.Loop{Name: "endpointslice", Queue: e.queue, Workers: 2, Sync: e.sync,
-		Synced: []cache.SharedIndexInformer{core.Services().Informer(), core.Pods().Informer(), core.Nodes().Informer(), slicesInf.Informer(), core.Endpoints().Informer()}}
-	go loop.Run(ctx)
-	return nil
+	controllers.Handle(slicesInf.Informer(), nil, func(_, s *discoveryv1.EndpointSlice) { owned(s) }, owned)
+	// The garbage collector takes the slices of a Service that has gone.
+	return e.run(c, 2, e.reconcileSlices, nil, nodes.Informer(), slicesInf.Informer()), nil
+}
+
+// NewEndpoints makes the controller of Endpoints objects.
+func NewEndpoints(c controllers.Context) (controllers.Run, error) {
+	endpoints := c.Informers.Core().V1().Endpoints()
+	e := newController(c, "endpoint")
+	e.endpointsLister = endpoints.Lister()
+	gone := func(ctx context.Context, key string) error {
+		ns, name := controllers.SplitKey(key)
+		err := e.client.CoreV1().Endpoints(ns).Delete(ctx, name, metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	return e.run(c, 2, e.reconcileEndpoints, gone, endpoints.Informer()), nil
+}
+
+// newController makes what both have: a queue of the Services that change or
+// whose pods do.
+func newController(c controllers.Context, queue string) *controller {
+	core := c.Informers.Core().V1()
+	e := &controller{client: c.Client(), services: core.Services().Lister(), pods: core.Pods().Lister(), queue: c.Queue(queue)}
+	controllers.Handle(core.Services().Informer(), controllers.Enqueue[*v1.Service](e.queue), nil, nil)
+	controllers.Handle(core.Pods().Informer(), func(p *v1.Pod) { e.podChanged(nil, p) }, func(old, p *v1.Pod) { e.podChanged(old, p) }, func(p *v1.Pod) { e.podChanged(nil, p) })
+	return e
+}
+
+// run calls write with each Service that has a selector, and its pods.
+func (e *controller) run(c controllers.Context, workers int, write func(context.Context, *v1.Service, []*v1.Pod) error,
+	gone func(context.Context, string) error, reads ...cache.SharedIndexInformer) controllers.Run {
+	core := c.Informers.Core().V1()
+	return controllers.Loop[*v1.Service]{
+		Queue: e.queue, Workers: workers, For: core.Services().Informer(), Reads: append(reads, core.Pods().Informer()), Gone: gone,
+		Reconcile: func(ctx context.Context, svc *v1.Service) (controllers.Result, error) {
+			if len(svc.Spec.Selector) == 0 || svc.Spec.Type == v1.ServiceTypeExternalName {
+				return controllers.Result{}, nil
+			}
+			pods, err := e.pods.Pods(svc.Namespace).List(labels.SelectorFromSet(svc.Spec.Selector))
+			if err != nil {
+				return controllers.Result{}, err
+			}
+			slices.SortFunc(pods, func(a, b *v1.Pod) int { return cmp.Compare(a.Name, b.Name) })
+			return controllers.Result{}, write(ctx, svc, pods)
+		},
+	}.Run
 }
 
 // podChanged queues the services that select the pod, before and after.
@@ -96,35 +133,6 @@ func ready(p *v1.Pod) bool {
 		}
 	}
 	return false
-}
-
-func (e *controller) sync(ctx context.Context, key string) error {
-	ns, name, err := cache.SplitMetaNamespaceKey(key)
-	if err != nil {
-		return nil //nolint:nilerr // never to be retried
-	}
-	svc, err := e.services.Services(ns).Get(name)
-	if apierrors.IsNotFound(err) {
-		// The garbage collector takes the slices; the Endpoints go with the Service.
-		err := e.endpoints.CoreV1().Endpoints(ns).Delete(ctx, name, metav1.DeleteOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return err
-	}
-	if err != nil || len(svc.Spec.Selector) == 0 || svc.Spec.Type == v1.ServiceTypeExternalName {
-		return err
-	}
-	ctx = trace.WithCause(ctx, svc)
-	pods, err := e.pods.Pods(ns).List(labels.SelectorFromSet(svc.Spec.Selector))
-	if err != nil {
-		return err
-	}
-	slices.SortFunc(pods, func(a, b *v1.Pod) int { return cmp.Compare(a.Name, b.Name) })
-	if err := e.reconcileSlices(ctx, svc, pods); err != nil {
-		return err
-	}
-	return e.reconcileEndpoints(ctx, svc, pods)
 }
 
 // serving is a pod behind a service, with the ports that it has for it.
@@ -249,7 +257,7 @@ func (e *controller) reconcileSlices(ctx context.Context, svc *v1.Service, pods 
 					OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, v1.SchemeGroupVersion.WithKind("Service"))}},
 				AddressType: discoveryv1.AddressTypeIPv4, Endpoints: eps, Ports: g.ports,
 			}
-			_, err := e.slices.DiscoveryV1().EndpointSlices(svc.Namespace).Create(ctx, s, metav1.CreateOptions{})
+			_, err := e.client.DiscoveryV1().EndpointSlices(svc.Namespace).Create(ctx, s, metav1.CreateOptions{})
 			return err
 		}
 		if equality.Semantic.DeepEqual(old.Endpoints, eps) && equality.Semantic.DeepEqual(old.Ports, g.ports) && labels.Equals(old.Labels, wantLabels) {
@@ -263,7 +271,7 @@ func (e *controller) reconcileSlices(ctx context.Context, svc *v1.Service, pods 
 			}
 			s.Annotations[k] = v
 		}
-		_, err := e.slices.DiscoveryV1().EndpointSlices(svc.Namespace).Update(ctx, s, metav1.UpdateOptions{})
+		_, err := e.client.DiscoveryV1().EndpointSlices(svc.Namespace).Update(ctx, s, metav1.UpdateOptions{})
 		return err
 	}
 	for _, k := range keys {
@@ -324,7 +332,7 @@ func (e *controller) reconcileSlices(ctx context.Context, svc *v1.Service, pods 
 		if used[s.Name] || s.DeletionTimestamp != nil {
 			continue
 		}
-		if err := e.slices.DiscoveryV1().EndpointSlices(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		if err := e.client.DiscoveryV1().EndpointSlices(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 			return err
 		}
 	}
@@ -410,7 +418,7 @@ func (e *controller) reconcileEndpoints(ctx context.Context, svc *v1.Service, po
 	}
 	old, err := e.endpointsLister.Endpoints(svc.Namespace).Get(svc.Name)
 	if apierrors.IsNotFound(err) {
-		_, err = e.endpoints.CoreV1().Endpoints(svc.Namespace).Create(ctx, &v1.Endpoints{
+		_, err = e.client.CoreV1().Endpoints(svc.Namespace).Create(ctx, &v1.Endpoints{
 			ObjectMeta: metav1.ObjectMeta{Name: svc.Name, Namespace: svc.Namespace, Labels: wantLabels, Annotations: trigger(svc, pods)}, Subsets: subsets,
 		}, metav1.CreateOptions{})
 		return err
@@ -426,6 +434,6 @@ func (e *controller) reconcileEndpoints(ctx context.Context, svc *v1.Service, po
 		}
 		n.Annotations[k] = v
 	}
-	_, err = e.endpoints.CoreV1().Endpoints(svc.Namespace).Update(ctx, n, metav1.UpdateOptions{})
+	_, err = e.client.CoreV1().Endpoints(svc.Namespace).Update(ctx, n, metav1.UpdateOptions{})
 	return err
 }

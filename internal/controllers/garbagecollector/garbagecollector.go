@@ -21,9 +21,7 @@ import (
 )
 
 const (
-	component = "garbage-collector-controller"
-	identity  = "generic-garbage-collector"
-	workers   = 20
+	workers = 20
 	// syncTimeout bounds how long a resource that cannot be listed holds up the
 	// collection of all others.
 	syncTimeout = 30 * time.Second
@@ -46,43 +44,40 @@ type collector struct {
 	orphans   controllers.Queue
 	changed   chan struct{}
 
+	// watches are the goroutines of the collector's own watches.
+	watches    sync.WaitGroup
 	monitorsMu sync.Mutex
 	monitors   map[schema.GroupVersionResource]*monitor
 }
 
-// Start gives the function that runs the collector until its context is done.
-// The informers of the resources shared are used instead of watches of its own.
-func Start(shared ...schema.GroupVersionResource) func(context.Context, controllers.Context) error {
-	return func(ctx context.Context, c controllers.Context) error {
-		gc := newCollector(c)
-		for _, gvr := range shared {
-			inf, err := c.Informers.ForResource(gvr)
-			if err != nil {
-				return err
-			}
-			gc.shared[gvr] = inf.Informer()
-		}
-		go gc.run(ctx)
-		return nil
-	}
-}
-
-func newCollector(c controllers.Context) *collector {
+// New makes the collector; it is nil where the cluster's resources cannot be
+// reached. The informers of c.Shared are used instead of watches of its own.
+func New(c controllers.Context) (controllers.Run, error) {
 	gc := &collector{
-		metadata: c.Metadata, discovery: c.Discovery, mapper: c.RESTMapper, clock: c.Clock,
-		recorder: c.Recorder(component),
+		metadata: c.Metadata(), discovery: c.Discovery, mapper: c.RESTMapper, clock: c.Clock,
+		recorder: c.Recorder(),
 		shared:   map[schema.GroupVersionResource]cache.SharedIndexInformer{},
-		removals: controllers.NewQueue("garbage_collector_attempt_to_delete", c.Clock),
-		orphans:  controllers.NewQueue("garbage_collector_attempt_to_orphan", c.Clock),
+		removals: c.Queue("garbage_collector_attempt_to_delete"),
+		orphans:  c.Queue("garbage_collector_attempt_to_orphan"),
 		changed:  make(chan struct{}, 1),
 		monitors: map[schema.GroupVersionResource]*monitor{},
 	}
 	gc.graph = newGraph(func(uid types.UID) { gc.removals.Add(string(uid)) }, func(uid types.UID) { gc.orphans.Add(string(uid)) })
-	return gc
+	if gc.metadata == nil || gc.discovery == nil {
+		return nil, nil
+	}
+	for _, gvr := range c.Shared {
+		inf, err := c.Informers.ForResource(gvr)
+		if err != nil {
+			return nil, err
+		}
+		gc.shared[gvr] = inf.Informer()
+	}
+	return gc.run, nil
 }
 
 func (c *collector) run(ctx context.Context) {
-	ctx = klog.NewContext(ctx, klog.LoggerWithName(klog.FromContext(ctx), component))
+	defer c.watches.Wait()
 	for delay := 50 * time.Millisecond; ; delay = min(2*delay, 5*time.Second) {
 		err := c.resync(ctx)
 		c.monitorsMu.Lock()
@@ -102,11 +97,11 @@ func (c *collector) run(ctx context.Context) {
 	}
 	// An orphaning deletion must not miss a dependent that is yet to be listed.
 	c.waitForMonitors(ctx)
-	removals := controllers.Loop{Name: component, Queue: c.removals, Workers: workers, Sync: c.tryRemove}
-	orphans := controllers.Loop{Name: component, Queue: c.orphans, Workers: 2, Sync: c.tryOrphan}
-	go removals.Run(ctx)
-	go orphans.Run(ctx)
-	c.follow(ctx)
+	controllers.Together(
+		controllers.Keys{Queue: c.removals, Workers: workers, Reconcile: c.tryRemove}.Run,
+		controllers.Keys{Queue: c.orphans, Workers: 2, Reconcile: c.tryOrphan}.Run,
+		c.follow,
+	)(ctx)
 }
 
 func (c *collector) waitForMonitors(ctx context.Context) {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	discoveryfake "k8s.io/client-go/discovery/fake"
+	"k8s.io/client-go/metadata"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
@@ -51,8 +52,8 @@ func run(t *testing.T, f func(s *suite)) {
 		mapper.Add(v1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
 		mapper.Add(apps.SchemeGroupVersion.WithKind("ReplicaSet"), meta.RESTScopeNamespace)
 		controllertest.NewWith(t, func(c *controllers.Context) {
-			c.Metadata, c.Discovery, c.RESTMapper = s.meta, s.disc, mapper
-		}, Start())
+			c.Metadatas, c.Discovery, c.RESTMapper = func(string) metadata.Interface { return s.meta }, s.disc, mapper
+		}, New)
 		f(s)
 	})
 }

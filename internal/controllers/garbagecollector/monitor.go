@@ -100,7 +100,7 @@ func (c *collector) monitor(ctx context.Context, r *resource) *monitor {
 	}
 	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(lw, c.metadata), &metav1.PartialObjectMetadata{}, s,
 		cache.ReflectorOptions{Name: "garbagecollector/" + r.Resource + "." + r.Group})
-	go reflector.RunWithContext(ctx)
+	c.watches.Go(func() { reflector.RunWithContext(ctx) })
 	return &monitor{resource: r, stop: cancel, synced: s.synced}
 }
 

@@ -16,11 +16,9 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 const (
-	component = "namespace-controller"
 	// quickLooks is after how many looks at an ever doubled interval the
 	// controller goes by the estimate of what is left.
 	quickLooks = 9
@@ -38,12 +36,16 @@ type controller struct {
 	looks map[string]int
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
+// New makes the controller; it is nil where the cluster's resources cannot be
+// reached.
+func New(c controllers.Context) (controllers.Run, error) {
 	n := &controller{
-		client: c.Client(component), metadata: c.Metadata, discovery: c.Discovery,
-		informer: c.Informers.Core().V1().Namespaces().Informer(), queue: controllers.NewQueue("namespace", c.Clock),
+		client: c.Client(), metadata: c.Metadata(), discovery: c.Discovery,
+		informer: c.Informers.Core().V1().Namespaces().Informer(), queue: c.Queue("namespace"),
 		looks: map[string]int{},
+	}
+	if n.metadata == nil || n.discovery == nil {
+		return nil, nil
 	}
 	pods := c.Informers.Core().V1().Pods().Informer()
 	controllers.Handle(n.informer, func(ns *v1.Namespace) {
@@ -52,80 +54,76 @@ func Start(ctx context.Context, c controllers.Context) error {
 		}
 	}, nil, func(ns *v1.Namespace) { n.forgetLooks(ns.Name) })
 	// Pods take the longest to go, and all else waits for them.
-	controllers.Handle(pods, func(*v1.Pod) {}, nil, func(p *v1.Pod) {
+	controllers.Handle(pods, nil, nil, func(p *v1.Pod) {
 		if obj, ok, _ := n.informer.GetIndexer().GetByKey(p.Namespace); ok && obj.(*v1.Namespace).DeletionTimestamp != nil {
 			n.forgetLooks(p.Namespace)
 			n.queue.Add(p.Namespace)
 		}
 	})
-	loop := controllers.Loop{
-		Name: component, Queue: n.queue, Workers: 4, Synced: []cache.SharedIndexInformer{n.informer, pods},
-		Sync: n.sync,
-	}
-	go loop.Run(ctx)
-	return nil
+	return controllers.Loop[*v1.Namespace]{
+		Queue: n.queue, Workers: 4, For: n.informer, Reads: []cache.SharedIndexInformer{pods},
+		Reconcile: func(ctx context.Context, ns *v1.Namespace) (controllers.Result, error) {
+			left, err := n.finish(ctx, ns.Name)
+			if err != nil || left == 0 {
+				return controllers.Result{}, err
+			}
+			return controllers.Result{RequeueAfter: n.nextLook(ns.Name, left)}, nil
+		},
+		Gone: func(_ context.Context, name string) error {
+			n.forgetLooks(name)
+			return nil
+		},
+	}.Run, nil
 }
 
-func (n *controller) sync(ctx context.Context, name string) error {
-	_, ok, err := n.informer.GetIndexer().GetByKey(name)
-	if err != nil || !ok {
-		n.forgetLooks(name)
-		return err
-	}
+// finish empties a namespace that is being deleted, and lets it go when nothing
+// is left; else it gives an estimate of how long what is left will take.
+func (n *controller) finish(ctx context.Context, name string) (time.Duration, error) {
 	// What is about to be emptied must be the namespace of now, not one of the
 	// same name that the cache remembers.
 	ns, err := n.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
 	if err != nil || ns.DeletionTimestamp == nil {
-		return err
+		return 0, ignoreGone(err)
 	}
-	ctx = trace.WithCause(ctx, ns)
 	if ns.Status.Phase != v1.NamespaceTerminating {
 		ns = ns.DeepCopy()
 		ns.Status.Phase = v1.NamespaceTerminating
 		if ns, err = n.client.CoreV1().Namespaces().UpdateStatus(ctx, ns, metav1.UpdateOptions{}); err != nil {
-			return ignoreGone(err)
+			return 0, ignoreGone(err)
 		}
 	}
 	if len(ns.Spec.Finalizers) == 0 {
-		return nil
+		return 0, nil
 	}
 	left, found, err := n.empty(ctx, ns)
 	if next := found.apply(ns); next != nil {
 		updated, updateErr := n.client.CoreV1().Namespaces().UpdateStatus(ctx, next, metav1.UpdateOptions{})
 		if updateErr != nil {
-			return errors.Join(err, ignoreGone(updateErr))
+			return 0, errors.Join(err, ignoreGone(updateErr))
 		}
 		ns = updated
 	}
-	if err != nil {
-		return err
-	}
-	if left > 0 {
-		n.lookAgain(name, left)
-		return nil
+	if err != nil || left > 0 {
+		return left, err
 	}
 	ns = ns.DeepCopy()
 	ns.Spec.Finalizers = slices.DeleteFunc(ns.Spec.Finalizers, func(f v1.FinalizerName) bool { return f == v1.FinalizerKubernetes })
 	_, err = n.client.CoreV1().Namespaces().Finalize(ctx, ns, metav1.UpdateOptions{})
-	return ignoreGone(err)
+	return 0, ignoreGone(err)
 }
 
-// lookAgain comes back to a namespace in which something is left: at first
-// soon, for most objects go at once, later after about half of the estimate.
+// nextLook gives when to come back to a namespace in which something is left: at
+// first soon, for most objects go at once, later after about half of the estimate.
 // Nothing tells of the end of an object of an arbitrary kind.
-func (n *controller) lookAgain(name string, estimate time.Duration) {
+func (n *controller) nextLook(name string, estimate time.Duration) time.Duration {
 	n.mu.Lock()
 	looks := n.looks[name]
 	n.looks[name] = looks + 1
 	n.mu.Unlock()
 	if looks < quickLooks {
-		n.queue.AddAfter(name, firstLook<<looks)
-		return
+		return firstLook << looks
 	}
-	n.queue.AddAfter(name, estimate/2+time.Second)
+	return estimate/2 + time.Second
 }
 
 func (n *controller) forgetLooks(name string) {

@@ -1,4 +1,3 @@
-// Package nodelifecycle watches over nodes: it finds those that no longer
-// renew their lease, taints nodes by their conditions, and evicts pods from
-// nodes with NoExecute taints that they do not tolerate.
+// Package nodelifecycle watches over nodes: it finds those that no longer renew
+// their lease, and taints nodes by their conditions.
 package nodelifecycle

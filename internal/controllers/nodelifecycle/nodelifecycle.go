@@ -2,7 +2,6 @@ package nodelifecycle
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -17,12 +16,9 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
-	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 // Upstream's figures.
@@ -41,68 +37,47 @@ type controller struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
 	nodes    corelisters.NodeLister
-	pods     corelisters.PodLister
+	pods     cache.Indexer
 	leases   coordinationlisters.LeaseLister
 	clock    clock.WithTicker
-	queue    controllers.Queue // nodes
-	evict    controllers.Queue // pods
+	queue    controllers.Queue
 
 	mu     sync.Mutex
 	health map[string]health
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
+// New makes the controller.
+func New(c controllers.Context) (controllers.Run, error) {
 	core := c.Informers.Core().V1()
-	leases := c.Informers.Coordination().V1().Leases()
+	nodes, pods, leases := core.Nodes(), core.Pods().Informer(), c.Informers.Coordination().V1().Leases()
+	controllers.IndexPods(pods)
 	n := &controller{
-		client: c.Client("node-controller"), recorder: c.Recorder("node-controller"), nodes: core.Nodes().Lister(), pods: core.Pods().Lister(), leases: leases.Lister(),
-		clock: c.Clock, queue: controllers.NewQueue("node_lifecycle_controller", c.Clock), evict: controllers.NewQueue("taint_eviction_controller", c.Clock), health: map[string]health{},
+		client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), leases: leases.Lister(),
+		clock: c.Clock, queue: c.Queue("node_lifecycle_controller"), health: map[string]health{},
 	}
-	leaseInf := leases.Informer()
-	controllers.Handle(core.Nodes().Informer(), func(o *v1.Node) { n.queue.Add(o.Name) }, nil, func(o *v1.Node) {
+	controllers.Handle(nodes.Informer(), controllers.Enqueue[*v1.Node](n.queue), nil, func(o *v1.Node) {
 		n.mu.Lock()
 		delete(n.health, o.Name)
 		n.mu.Unlock()
 	})
-	controllers.Handle(core.Pods().Informer(), func(p *v1.Pod) {
-		if p.Spec.NodeName != "" && p.DeletionTimestamp == nil {
-			n.evict.Add(controllers.Key(p))
+	reads := []cache.SharedIndexInformer{pods, leases.Informer()}
+	return controllers.Together(
+		controllers.Loop[*v1.Node]{Queue: n.queue, For: nodes.Informer(), Reads: reads, Reconcile: n.reconcile}.Run,
+		controllers.Every(c.Clock, monitorPeriod, n.monitor, append(reads, nodes.Informer())...),
+	), nil
+}
+
+// monitor queues the nodes that have fallen silent.
+func (n *controller) monitor(context.Context) {
+	all, err := n.nodes.List(labels.Everything())
+	if err != nil {
+		return
+	}
+	for _, o := range all {
+		if n.silent(o) {
+			n.queue.Add(o.Name)
 		}
-	}, func(old, p *v1.Pod) {
-		if p.Spec.NodeName != "" && p.DeletionTimestamp == nil && (old.Spec.NodeName == "" || len(old.Spec.Tolerations) != len(p.Spec.Tolerations)) {
-			n.evict.Add(controllers.Key(p))
-		}
-	}, func(*v1.Pod) {})
-	synced := []cache.SharedIndexInformer{core.Nodes().Informer(), core.Pods().Informer(), leaseInf}
-	nodeLoop := controllers.Loop{Name: "node-lifecycle", Queue: n.queue, Workers: 1, Sync: n.syncNode, Synced: synced}
-	podLoop := controllers.Loop{Name: "taint-eviction", Queue: n.evict, Workers: 2, Sync: n.syncPod, Synced: synced}
-	go nodeLoop.Run(ctx)
-	go podLoop.Run(ctx)
-	go func() {
-		if !controllers.WaitFor(ctx, synced...) {
-			return
-		}
-		t := c.Clock.NewTicker(monitorPeriod)
-		defer t.Stop()
-		for {
-			select {
-			case <-t.C():
-			case <-ctx.Done():
-				return
-			}
-			all, err := n.nodes.List(labels.Everything())
-			if err != nil {
-				continue
-			}
-			for _, o := range all {
-				if n.silent(o) {
-					n.queue.Add(o.Name)
-				}
-			}
-		}
-	}()
-	return nil
+	}
 }
 
 func condition(node *v1.Node, t v1.NodeConditionType) *v1.NodeCondition {
@@ -137,51 +112,21 @@ func (n *controller) silent(node *v1.Node) bool {
 	return n.clock.Since(h.seen) > gracePeriod
 }
 
-// syncNode brings a node's conditions and taints to what is known of it.
-func (n *controller) syncNode(ctx context.Context, name string) error {
-	node, err := n.nodes.Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	ctx = trace.WithCause(ctx, node)
+// reconcile brings a node's conditions and taints to what is known of it.
+func (n *controller) reconcile(ctx context.Context, node *v1.Node) (controllers.Result, error) {
+	var err error
 	if n.silent(node) {
 		if node, err = n.unknown(ctx, node); err != nil {
-			return err
+			return controllers.Result{}, err
 		}
 	}
 	if node, err = n.taint(ctx, node); err != nil {
-		return err
+		return controllers.Result{}, err
 	}
 	if c := condition(node, v1.NodeReady); c != nil && c.Status != v1.ConditionTrue {
-		if err := n.unready(ctx, node); err != nil {
-			return err
-		}
+		err = n.unready(ctx, node)
 	}
-	if slices.ContainsFunc(node.Spec.Taints, func(t v1.Taint) bool { return t.Effect == v1.TaintEffectNoExecute }) {
-		return n.each(node.Name, func(p *v1.Pod) error {
-			n.evict.Add(controllers.Key(p))
-			return nil
-		})
-	}
-	return nil
-}
-
-func (n *controller) each(node string, f func(*v1.Pod) error) error {
-	all, err := n.pods.List(labels.Everything())
-	if err != nil {
-		return err
-	}
-	for _, p := range all {
-		if p.Spec.NodeName == node && p.DeletionTimestamp == nil {
-			if err := f(p); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return controllers.Result{}, err
 }
 
 // unknown tells that a node's state is not known any more.
@@ -275,100 +220,23 @@ func (n *controller) taint(ctx context.Context, node *v1.Node) (*v1.Node, error)
 
 // unready takes the pods of a node that is not ready out of their services.
 func (n *controller) unready(ctx context.Context, node *v1.Node) error {
-	return n.each(node.Name, func(p *v1.Pod) error {
-		for i := range p.Status.Conditions {
-			if c := &p.Status.Conditions[i]; c.Type != v1.PodReady || c.Status != v1.ConditionTrue {
-				continue
-			}
-			out := p.DeepCopy()
-			out.Status.Conditions[i].Status = v1.ConditionFalse
-			out.Status.Conditions[i].LastTransitionTime = metav1.NewTime(n.clock.Now().UTC().Truncate(time.Second))
-			_, err := n.client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, out, metav1.UpdateOptions{})
-			if err != nil && !apierrors.IsNotFound(err) {
-				return err
-			}
-			n.recorder.Event(p, v1.EventTypeWarning, "NodeNotReady", "Node is not ready")
-		}
-		return nil
-	})
-}
-
-// syncPod evicts a pod when its time on a tainted node is over.
-func (n *controller) syncPod(ctx context.Context, key string) error {
-	ns, name, err := cache.SplitMetaNamespaceKey(key)
-	if err != nil {
-		return nil //nolint:nilerr // never to be retried
-	}
-	pod, err := n.pods.Pods(ns).Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil || pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil {
-		return err
-	}
-	node, err := n.nodes.Get(pod.Spec.NodeName)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
+	pods, err := controllers.PodsOn(n.pods, node.Name)
 	if err != nil {
 		return err
 	}
-	wait := time.Duration(-1) // for ever
-	for i := range node.Spec.Taints {
-		t := &node.Spec.Taints[i]
-		if t.Effect != v1.TaintEffectNoExecute {
+	for _, p := range pods {
+		i := slices.IndexFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady })
+		if p.DeletionTimestamp != nil || i < 0 || p.Status.Conditions[i].Status != v1.ConditionTrue {
 			continue
 		}
-		left, tolerated := stay(ctx, pod, t, n.clock.Now())
-		if !tolerated {
-			wait = 0
-		} else if left >= 0 && (wait < 0 || left < wait) {
-			wait = left
+		out := p.DeepCopy()
+		out.Status.Conditions[i].Status = v1.ConditionFalse
+		out.Status.Conditions[i].LastTransitionTime = metav1.NewTime(n.clock.Now().UTC().Truncate(time.Second))
+		_, err := n.client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, out, metav1.UpdateOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
 		}
+		n.recorder.Event(p, v1.EventTypeWarning, "NodeNotReady", "Node is not ready")
 	}
-	switch {
-	case wait < 0:
-		return nil
-	case wait > 0:
-		n.evict.AddAfter(key, wait)
-		return nil
-	}
-	ctx = trace.WithCause(ctx, node)
-	n.recorder.Event(pod, v1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", ns, name))
-	out := pod.DeepCopy()
-	out.Status.Conditions = append(slices.DeleteFunc(out.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.DisruptionTarget }),
-		v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
-			LastTransitionTime: metav1.NewTime(n.clock.Now().UTC().Truncate(time.Second))})
-	if _, err := n.client.CoreV1().Pods(ns).UpdateStatus(ctx, out, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return err
-	}
-	err = n.client.CoreV1().Pods(ns).Delete(ctx, name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil
-	}
-	return err
-}
-
-// stay gives how long a pod may stay beside a taint; negative is for ever.
-func stay(ctx context.Context, pod *v1.Pod, t *v1.Taint, now time.Time) (time.Duration, bool) {
-	left, tolerated := time.Duration(-1), false
-	for i := range pod.Spec.Tolerations {
-		tol := &pod.Spec.Tolerations[i]
-		if !corev1helpers.TolerationsTolerateTaint(klog.FromContext(ctx), []v1.Toleration{*tol}, t, true) {
-			continue
-		}
-		tolerated = true
-		if tol.TolerationSeconds == nil {
-			continue
-		}
-		begin := now
-		if t.TimeAdded != nil {
-			begin = t.TimeAdded.Time
-		}
-		d := max(0, begin.Add(time.Duration(*tol.TolerationSeconds)*time.Second).Sub(now))
-		if left < 0 || d < left {
-			left = d
-		}
-	}
-	return left, tolerated && left != 0
+	return nil
 }

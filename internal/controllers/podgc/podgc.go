@@ -35,27 +35,11 @@ type collector struct {
 	gone   map[string]time.Time // node → since when it is missed
 }
 
-// Start runs the collector until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
+// New makes the collector.
+func New(c controllers.Context) (controllers.Run, error) {
 	pods, nodes := c.Informers.Core().V1().Pods(), c.Informers.Core().V1().Nodes()
-	g := &collector{c.Client("pod-garbage-collector"), pods.Lister(), nodes.Lister(), c.Clock, map[string]time.Time{}}
-	podInf, nodeInf := pods.Informer(), nodes.Informer()
-	go func() {
-		if !controllers.WaitFor(ctx, podInf, nodeInf) {
-			return
-		}
-		t := c.Clock.NewTicker(period)
-		defer t.Stop()
-		for {
-			g.collect(ctx)
-			select {
-			case <-t.C():
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return nil
+	g := &collector{c.Client(), pods.Lister(), nodes.Lister(), c.Clock, map[string]time.Time{}}
+	return controllers.Every(c.Clock, period, g.collect, pods.Informer(), nodes.Informer()), nil
 }
 
 func terminated(p *v1.Pod) bool {

@@ -9,47 +9,41 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/cel/openapi/resolver"
 	"k8s.io/client-go/kubernetes"
-	listers "k8s.io/client-go/listers/admissionregistration/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
 )
 
 type controller struct {
-	client   kubernetes.Interface
-	policies listers.ValidatingAdmissionPolicyLister
-	checker  validating.TypeChecker
+	client  kubernetes.Interface
+	checker validating.TypeChecker
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
+// New makes the controller; it is nil where the schemas of the cluster's
+// resources cannot be found.
+func New(c controllers.Context) (controllers.Run, error) {
+	if c.Discovery == nil {
+		return nil, nil
+	}
 	policies := c.Informers.Admissionregistration().V1().ValidatingAdmissionPolicies()
 	p := &controller{
-		client: c.Client("validatingadmissionpolicy-status-controller"), policies: policies.Lister(),
+		client:  c.Client(),
 		checker: validating.TypeChecker{SchemaResolver: &resolver.ClientDiscoveryResolver{Discovery: c.Discovery}, RestMapper: c.RESTMapper},
 	}
-	queue := controllers.NewQueue("validatingadmissionpolicy-status", c.Clock)
-	controllers.Handle(policies.Informer(), func(o *arv1.ValidatingAdmissionPolicy) { queue.Add(o.Name) }, nil, func(*arv1.ValidatingAdmissionPolicy) {})
-	loop := &controllers.Loop{Name: "validatingadmissionpolicy-status-controller", Queue: queue, Workers: 1,
-		Synced: []cache.SharedIndexInformer{policies.Informer()}, Sync: p.sync}
-	go loop.Run(ctx)
-	return nil
+	queue := c.Queue("validatingadmissionpolicy-status")
+	controllers.Handle(policies.Informer(), controllers.Enqueue[*arv1.ValidatingAdmissionPolicy](queue), nil, controllers.Ignore)
+	return controllers.Loop[*arv1.ValidatingAdmissionPolicy]{Queue: queue, For: policies.Informer(), Reconcile: p.reconcile}.Run, nil
 }
 
-func (c *controller) sync(ctx context.Context, name string) error {
-	policy, err := c.policies.Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil || policy.Generation <= policy.Status.ObservedGeneration {
-		return err
+func (c *controller) reconcile(ctx context.Context, policy *arv1.ValidatingAdmissionPolicy) (controllers.Result, error) {
+	if policy.Generation <= policy.Status.ObservedGeneration {
+		return controllers.Result{}, nil
 	}
 	next := policy.DeepCopy()
 	next.Status.ObservedGeneration = policy.Generation
 	next.Status.TypeChecking = &arv1.TypeChecking{ExpressionWarnings: c.checker.Check(policy)}
-	_, err = c.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	_, err := c.client.AdmissionregistrationV1().ValidatingAdmissionPolicies().UpdateStatus(ctx, next, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil
+		err = nil
 	}
-	return err
+	return controllers.Result{}, err
 }

@@ -17,11 +17,10 @@ import (
 // kind is what differs between ReplicaSets and ReplicationControllers: one
 // algorithm reconciles both, in the ReplicaSet's form.
 type kind struct {
-	gvk       schema.GroupVersionKind
-	component string
-	queue     string // its name in metrics
-	informer  cache.SharedIndexInformer
-	convert   func(obj any) *apps.ReplicaSet
+	gvk      schema.GroupVersionKind
+	queue    string // its name in metrics
+	informer cache.SharedIndexInformer
+	convert  func(obj any) *apps.ReplicaSet
 	// original gives the API object that events are about.
 	original func(rs *apps.ReplicaSet) runtime.Object
 	list     func(namespace string) ([]*apps.ReplicaSet, error)
@@ -32,8 +31,8 @@ type kind struct {
 func replicaSets(f informers.SharedInformerFactory) kind {
 	inf := f.Apps().V1().ReplicaSets()
 	return kind{
-		gvk:       apps.SchemeGroupVersion.WithKind("ReplicaSet"),
-		component: "replicaset-controller", queue: "replicaset",
+		gvk:      apps.SchemeGroupVersion.WithKind("ReplicaSet"),
+		queue:    "replicaset",
 		informer: inf.Informer(),
 		convert:  func(o any) *apps.ReplicaSet { rs, _ := o.(*apps.ReplicaSet); return rs },
 		original: func(rs *apps.ReplicaSet) runtime.Object { return rs },
@@ -52,8 +51,8 @@ func replicaSets(f informers.SharedInformerFactory) kind {
 func replicationControllers(f informers.SharedInformerFactory) kind {
 	inf := f.Core().V1().ReplicationControllers()
 	return kind{
-		gvk:       v1.SchemeGroupVersion.WithKind("ReplicationController"),
-		component: "replication-controller", queue: "replicationmanager",
+		gvk:      v1.SchemeGroupVersion.WithKind("ReplicationController"),
+		queue:    "replicationmanager",
 		informer: inf.Informer(),
 		convert: func(o any) *apps.ReplicaSet {
 			if rc, ok := o.(*v1.ReplicationController); ok {

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -21,7 +22,6 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 const (
@@ -41,33 +41,22 @@ type controller struct {
 	expect   *controllers.Expectations
 }
 
-// Start runs the controller of ReplicaSets until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
-	return start(ctx, c, replicaSets(c.Informers))
+// New makes the controller of ReplicaSets.
+func New(c controllers.Context) (controllers.Run, error) {
+	return newController(c, replicaSets(c.Informers))
 }
 
-// StartReplicationController runs the controller of ReplicationControllers
-// until ctx is done.
-func StartReplicationController(ctx context.Context, c controllers.Context) error {
-	return start(ctx, c, replicationControllers(c.Informers))
+// NewReplicationController makes the controller of ReplicationControllers.
+func NewReplicationController(c controllers.Context) (controllers.Run, error) {
+	return newController(c, replicationControllers(c.Informers))
 }
 
-func start(ctx context.Context, c controllers.Context, k kind) error {
-	r := newController(c, k)
-	loop := controllers.Loop{
-		Name: r.component, Queue: r.queue, Workers: 5, Sync: r.sync,
-		Synced: []cache.SharedIndexInformer{r.informer, c.Informers.Core().V1().Pods().Informer()},
-	}
-	go loop.Run(ctx)
-	return nil
-}
-
-func newController(c controllers.Context, k kind) *controller {
+func newController(c controllers.Context, k kind) (controllers.Run, error) {
 	pods := c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
 	r := &controller{
-		kind: k, client: c.Client(k.component), recorder: c.Recorder(k.component), clock: c.Clock,
-		pods: pods.GetIndexer(), queue: controllers.NewQueue(k.queue, c.Clock),
+		kind: k, client: c.Client(), recorder: c.Recorder(), clock: c.Clock,
+		pods: pods.GetIndexer(), queue: c.Queue(k.queue),
 		expect: controllers.NewExpectations(c.Clock),
 	}
 	controllers.Handle(k.informer,
@@ -85,7 +74,13 @@ func newController(c controllers.Context, k kind) *controller {
 			r.queue.Add(key)
 		})
 	controllers.Handle(pods, r.podAdded, r.podUpdated, r.podDeleted)
-	return r
+	return controllers.Loop[runtime.Object]{
+		Queue: r.queue, Workers: 5, For: r.informer, Reads: []cache.SharedIndexInformer{pods}, Reconcile: r.reconcile,
+		Gone: func(_ context.Context, key string) error {
+			r.expect.Forget(key)
+			return nil
+		},
+	}.Run, nil
 }
 
 // owner gives the key of the set that a pod names as its controller.
@@ -174,26 +169,18 @@ func (r *controller) podDeleted(pod *v1.Pod) {
 	}
 }
 
-func (r *controller) sync(ctx context.Context, key string) error {
-	obj, ok, err := r.informer.GetIndexer().GetByKey(key)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		r.expect.Forget(key)
-		return nil
-	}
+func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (controllers.Result, error) {
 	rs := r.convert(obj)
-	ctx = trace.WithCause(ctx, rs)
+	key := controllers.Key(rs)
 	satisfied := r.expect.Satisfied(key)
 	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Error converting pod selector to selector", "key", key)
-		return nil
+		return controllers.Result{}, nil
 	}
 	all, err := controllers.PodsOf(r.pods, rs, true)
 	if err != nil {
-		return err
+		return controllers.Result{}, err
 	}
 	var active []*v1.Pod
 	var terminating int32
@@ -211,7 +198,7 @@ func (r *controller) sync(ctx context.Context, key string) error {
 	}
 	active, err = claimer.Claim(ctx, active)
 	if err != nil {
-		return err
+		return controllers.Result{}, err
 	}
 	var manageErr error
 	if satisfied && rs.DeletionTimestamp == nil {
@@ -221,15 +208,15 @@ func (r *controller) sync(ctx context.Context, key string) error {
 	status, wait := r.status(rs, active, terminating, manageErr, now)
 	updated, err := r.updateStatus(ctx, rs, status)
 	if err != nil {
-		return err
+		return controllers.Result{}, err
 	}
 	if manageErr != nil {
-		return manageErr
+		return controllers.Result{}, manageErr
 	}
-	if wait > 0 && updated.Status.ReadyReplicas != updated.Status.AvailableReplicas {
-		r.queue.AddAfter(key, wait)
+	if updated.Status.ReadyReplicas == updated.Status.AvailableReplicas {
+		wait = 0
 	}
-	return nil
+	return controllers.Result{RequeueAfter: wait}, nil
 }
 
 func replicas(rs *apps.ReplicaSet) int {

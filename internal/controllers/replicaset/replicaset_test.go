@@ -62,7 +62,7 @@ func (s suite) resize(n int32) {
 }
 
 func run(t *testing.T, f func(s suite)) {
-	synctest.Test(t, func(t *testing.T) { f(suite{controllertest.New(t, Start, StartReplicationController), t}) })
+	synctest.Test(t, func(t *testing.T) { f(suite{controllertest.New(t, New, NewReplicationController), t}) })
 }
 
 func TestScale(t *testing.T) {

@@ -3,6 +3,7 @@ package resourcequota
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -37,18 +38,19 @@ type controller struct {
 	evaluators []quotav1.Evaluator
 	typed      map[schema.GroupResource]cache.SharedIndexInformer
 
-	mu sync.Mutex
+	mu      sync.Mutex
+	watches sync.WaitGroup
 	// counted are the informers of the resources whose number some quota is on;
 	// they are started when the first such quota is seen.
 	counted map[schema.GroupResource]cache.SharedIndexInformer
 }
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
+// New makes the controller.
+func New(c controllers.Context) (controllers.Run, error) {
 	core := c.Informers.Core().V1()
 	q := &controller{
-		Context: c, client: c.Client("resourcequota-controller"), quotas: core.ResourceQuotas().Lister(),
-		queue: controllers.NewQueue("resource_quota_controller", c.Clock),
+		Context: c, client: c.Client(), quotas: core.ResourceQuotas().Lister(),
+		queue: c.Queue("resource_quota_controller"),
 		typed: map[schema.GroupResource]cache.SharedIndexInformer{
 			v1.Resource("pods"):                   core.Pods().Informer(),
 			v1.Resource("services"):               core.Services().Informer(),
@@ -58,50 +60,39 @@ func Start(ctx context.Context, c controllers.Context) error {
 	}
 	q.evaluators = quota.Evaluators(q.list, c.Clock)
 	quotas := core.ResourceQuotas().Informer()
-	enqueue := func(o *v1.ResourceQuota) { q.queue.Add(controllers.Key(o)) }
+	enqueue := controllers.Enqueue[*v1.ResourceQuota](q.queue)
 	controllers.Handle(quotas, enqueue, func(old, cur *v1.ResourceQuota) {
 		if !equality.Semantic.DeepEqual(old.Spec, cur.Spec) || !equality.Semantic.DeepEqual(cur.Status.Hard, cur.Spec.Hard) {
 			enqueue(cur)
 		}
-	}, func(*v1.ResourceQuota) {})
-	controllers.Handle(q.typed[v1.Resource("pods")], func(*v1.Pod) {}, func(old, cur *v1.Pod) {
+	}, controllers.Ignore)
+	controllers.Handle(q.typed[v1.Resource("pods")], nil, func(old, cur *v1.Pod) {
 		if controllers.PodTerminated(cur) && !controllers.PodTerminated(old) || !equality.Semantic.DeepEqual(old.Spec.Containers, cur.Spec.Containers) {
 			q.replenish(cur.Namespace)
 		}
 	}, func(p *v1.Pod) { q.replenish(p.Namespace) })
-	controllers.Handle(q.typed[v1.Resource("services")], func(*v1.Service) {}, func(old, cur *v1.Service) {
+	controllers.Handle(q.typed[v1.Resource("services")], nil, func(old, cur *v1.Service) {
 		if old.Spec.Type != cur.Spec.Type || len(old.Spec.Ports) != len(cur.Spec.Ports) {
 			q.replenish(cur.Namespace)
 		}
 	}, func(s *v1.Service) { q.replenish(s.Namespace) })
-	controllers.Handle(q.typed[v1.Resource("persistentvolumeclaims")], func(*v1.PersistentVolumeClaim) {}, func(old, cur *v1.PersistentVolumeClaim) {
+	controllers.Handle(q.typed[v1.Resource("persistentvolumeclaims")], nil, func(old, cur *v1.PersistentVolumeClaim) {
 		if quota.RequiresReplenish(cur, old) {
 			q.replenish(cur.Namespace)
 		}
 	}, func(p *v1.PersistentVolumeClaim) { q.replenish(p.Namespace) })
-	synced := []cache.SharedIndexInformer{quotas}
-	for _, inf := range q.typed {
-		synced = append(synced, inf)
+	loop := controllers.Loop[*v1.ResourceQuota]{
+		Queue: q.queue, Workers: 5, For: quotas, Reads: slices.Collect(maps.Values(q.typed)),
+		Reconcile: func(ctx context.Context, o *v1.ResourceQuota) (controllers.Result, error) {
+			return controllers.Result{}, q.count(ctx, o.Namespace, o.Name)
+		},
 	}
-	loop := &controllers.Loop{Name: "resourcequota-controller", Queue: q.queue, Workers: 5, Synced: synced, Sync: q.sync}
-	go loop.Run(ctx)
-	go q.again(ctx)
-	return nil
-}
-
-// again counts everything from time to time: an admitted request may have
-// failed later, with its use charged.
-func (q *controller) again(ctx context.Context) {
-	t := q.Clock.NewTicker(resync)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C():
-		case <-ctx.Done():
-			return
-		}
-		q.replenish(metav1.NamespaceAll)
-	}
+	// An admitted request may have failed later, with its use charged.
+	again := controllers.Every(c.Clock, resync, func(context.Context) { q.replenish(metav1.NamespaceAll) }, quotas)
+	return func(ctx context.Context) {
+		controllers.Together(loop.Run, again)(ctx)
+		q.watches.Wait()
+	}, nil
 }
 
 func (q *controller) replenish(namespace string) {
@@ -144,18 +135,19 @@ func (q *controller) watch(ctx context.Context, gr schema.GroupResource) (cache.
 	if inf := q.counted[gr]; inf != nil {
 		return inf, nil
 	}
-	if q.Metadata == nil || q.RESTMapper == nil {
+	client := q.Metadata()
+	if client == nil || q.RESTMapper == nil {
 		return nil, nil
 	}
 	gvr, err := q.RESTMapper.ResourceFor(gr.WithVersion(""))
 	if err != nil {
 		return nil, err
 	}
-	inf := metadatainformer.NewFilteredMetadataInformer(q.Metadata, gvr, metav1.NamespaceAll, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, nil).Informer()
+	inf := metadatainformer.NewFilteredMetadataInformer(client, gvr, metav1.NamespaceAll, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, nil).Informer()
 	controllers.Handle(inf, func(*metav1.PartialObjectMetadata) {}, func(_, _ *metav1.PartialObjectMetadata) {},
 		func(o *metav1.PartialObjectMetadata) { q.replenish(o.Namespace) })
 	q.counted[gr] = inf
-	go inf.RunWithContext(ctx)
+	q.watches.Go(func() { inf.RunWithContext(ctx) })
 	return inf, nil
 }
 
@@ -182,8 +174,7 @@ func (q *controller) registry(ctx context.Context, o *v1.ResourceQuota) (quotav1
 	return generic.NewRegistry(all), nil
 }
 
-func (q *controller) sync(ctx context.Context, key string) error {
-	namespace, name := controllers.SplitKey(key)
+func (q *controller) count(ctx context.Context, namespace, name string) error {
 	// As it is now: what was charged to it a moment ago may be gone already,
 	// and the lister know of neither. The controller's role lists.
 	found, err := q.client.CoreV1().ResourceQuotas(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})

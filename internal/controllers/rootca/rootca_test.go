@@ -15,7 +15,7 @@ import (
 func TestPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		c := controllertest.NewWith(t, func(c *controllers.Context) { c.RootCA = []byte("pem") }, Start)
+		c := controllertest.NewWith(t, func(c *controllers.Context) { c.RootCA = []byte("pem") }, New)
 		controllertest.Must[*v1.Namespace](t)(c.Client.CoreV1().Namespaces().Create(ctx,
 			&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}, Status: v1.NamespaceStatus{Phase: v1.NamespaceActive}}, metav1.CreateOptions{}))
 		check := func(when string) *v1.ConfigMap {

@@ -9,52 +9,41 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 const name = "default"
 
-// Start runs the controller until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
-	client := c.Client("service-account-controller")
+// New makes the controller.
+func New(c controllers.Context) (controllers.Run, error) {
+	client := c.Client()
 	namespaces := c.Informers.Core().V1().Namespaces()
 	accounts := c.Informers.Core().V1().ServiceAccounts()
-	nsLister, saLister := namespaces.Lister(), accounts.Lister()
-	queue := controllers.NewQueue("serviceaccount", c.Clock)
+	saLister := accounts.Lister()
+	queue := c.Queue("serviceaccount")
 
-	controllers.Handle(namespaces.Informer(), func(ns *v1.Namespace) { queue.Add(ns.Name) }, nil, func(*v1.Namespace) {})
-	controllers.Handle(accounts.Informer(), func(*v1.ServiceAccount) {}, nil, func(sa *v1.ServiceAccount) {
+	controllers.Handle(namespaces.Informer(), controllers.Enqueue[*v1.Namespace](queue), nil, controllers.Ignore)
+	controllers.Handle(accounts.Informer(), nil, nil, func(sa *v1.ServiceAccount) {
 		if sa.Name == name {
 			queue.Add(sa.Namespace)
 		}
 	})
-	loop := controllers.Loop{
-		Name: "service-account-controller", Queue: queue, Workers: 1,
-		Synced: []cache.SharedIndexInformer{namespaces.Informer(), accounts.Informer()},
-		Sync: func(ctx context.Context, key string) error {
-			ns, err := nsLister.Get(key)
-			if apierrors.IsNotFound(err) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
+	return controllers.Loop[*v1.Namespace]{
+		Queue: queue, For: namespaces.Informer(), Reads: []cache.SharedIndexInformer{accounts.Informer()},
+		Reconcile: func(ctx context.Context, ns *v1.Namespace) (controllers.Result, error) {
 			// A namespace that was only just made has no phase yet where nothing
 			// defaults it; only a terminating one is left alone.
 			if ns.Status.Phase == v1.NamespaceTerminating || ns.DeletionTimestamp != nil {
-				return nil
+				return controllers.Result{}, nil
 			}
-			if _, err := saLister.ServiceAccounts(key).Get(name); !apierrors.IsNotFound(err) {
-				return err
+			if _, err := saLister.ServiceAccounts(ns.Name).Get(name); !apierrors.IsNotFound(err) {
+				return controllers.Result{}, err
 			}
-			sa := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: key}}
-			_, err = client.CoreV1().ServiceAccounts(key).Create(trace.WithCause(ctx, ns), sa, metav1.CreateOptions{})
+			sa := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: ns.Name}}
+			_, err := client.CoreV1().ServiceAccounts(ns.Name).Create(ctx, sa, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
-				return nil
+				err = nil
 			}
-			return err
+			return controllers.Result{}, err
 		},
-	}
-	go loop.Run(ctx)
-	return nil
+	}.Run, nil
 }

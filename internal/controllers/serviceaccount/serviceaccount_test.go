@@ -14,7 +14,7 @@ import (
 func TestDefaultAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		c := controllertest.New(t, Start)
+		c := controllertest.New(t, New)
 		for name, phase := range map[string]v1.NamespacePhase{"live": v1.NamespaceActive, "dying": v1.NamespaceTerminating} {
 			controllertest.Must[*v1.Namespace](t)(c.Client.CoreV1().Namespaces().Create(ctx,
 				&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1.NamespaceStatus{Phase: phase}}, metav1.CreateOptions{}))

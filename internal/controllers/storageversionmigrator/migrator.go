@@ -14,10 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
-	"keelson.dev/keelson/internal/trace"
 )
 
 const (
@@ -37,32 +35,32 @@ type migrator struct {
 	client   kubernetes.Interface
 	metadata metadata.Interface
 	mapper   meta.RESTMapper
-	informer cache.SharedIndexInformer
 }
 
-// Start runs the migrator until ctx is done.
-func Start(ctx context.Context, c controllers.Context) error {
-	m := &migrator{client: c.Client(name), metadata: c.Metadata, mapper: c.RESTMapper,
-		informer: c.Informers.Storagemigration().V1beta1().StorageVersionMigrations().Informer()}
-	queue := controllers.NewQueue(name, c.Clock)
-	controllers.Handle(m.informer, func(s *v1beta1.StorageVersionMigration) { queue.Add(s.Name) }, nil, func(*v1beta1.StorageVersionMigration) {})
-	loop := controllers.Loop{Name: name, Queue: queue, Workers: 5, Synced: []cache.SharedIndexInformer{m.informer}, Sync: m.sync}
-	go loop.Run(ctx)
-	return nil
-}
-
-func (m *migrator) sync(ctx context.Context, key string) error {
-	obj, exists, err := m.informer.GetStore().GetByKey(key)
-	if !exists || err != nil {
-		return err
+// New makes the migrator; it is nil where the cluster's resources cannot be
+// reached.
+func New(c controllers.Context) (controllers.Run, error) {
+	m := &migrator{client: c.Client(), metadata: c.Metadata(), mapper: c.RESTMapper}
+	if m.metadata == nil || m.mapper == nil {
+		return nil, nil
 	}
-	s := obj.(*v1beta1.StorageVersionMigration)
+	informer := c.Informers.Storagemigration().V1beta1().StorageVersionMigrations().Informer()
+	queue := c.Queue(name)
+	controllers.Handle(informer, controllers.Enqueue[*v1beta1.StorageVersionMigration](queue), nil, controllers.Ignore)
+	return controllers.Loop[*v1beta1.StorageVersionMigration]{
+		Queue: queue, Workers: 5, For: informer,
+		Reconcile: func(ctx context.Context, s *v1beta1.StorageVersionMigration) (controllers.Result, error) {
+			return controllers.Result{}, m.migrate(ctx, s)
+		},
+	}.Run, nil
+}
+
+func (m *migrator) migrate(ctx context.Context, s *v1beta1.StorageVersionMigration) error {
 	for _, t := range []v1beta1.MigrationConditionType{v1beta1.MigrationSucceeded, v1beta1.MigrationFailed} {
 		if meta.IsStatusConditionTrue(s.Status.Conditions, string(t)) {
 			return nil
 		}
 	}
-	ctx = trace.WithCause(ctx, s)
 	gr := schema.GroupResource{Group: s.Spec.Resource.Group, Resource: s.Spec.Resource.Resource}
 	gvk, err := m.kind(gr)
 	if meta.IsNoMatchError(err) {

@@ -8,7 +8,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
@@ -35,12 +34,11 @@ func claimsOf(p *v1.Pod) (out []string) {
 
 type claimProtector struct {
 	client kubernetes.Interface
-	claims corelisters.PersistentVolumeClaimLister
 	pods   cache.SharedIndexInformer
 }
 
-// StartClaims runs the protection of claims until ctx is done.
-func StartClaims(ctx context.Context, c controllers.Context) error {
+// NewClaims makes the protection of claims.
+func NewClaims(c controllers.Context) (controllers.Run, error) {
 	claims, pods := c.Informers.Core().V1().PersistentVolumeClaims(), c.Informers.Core().V1().Pods().Informer()
 	if err := pods.AddIndexers(cache.Indexers{byClaim: func(o any) ([]string, error) {
 		p, ok := o.(*v1.Pod)
@@ -49,39 +47,39 @@ func StartClaims(ctx context.Context, c controllers.Context) error {
 		}
 		return claimsOf(p), nil
 	}}); err != nil {
-		return err
+		return nil, err
 	}
-	p := &claimProtector{c.Client("pvc-protection-controller"), claims.Lister(), pods}
-	queue := controllers.NewQueue("pvcprotection", c.Clock)
+	p := &claimProtector{c.Client(), pods}
+	queue := c.Queue("pvcprotection")
 	add := func(o *v1.PersistentVolumeClaim) {
 		if o.DeletionTimestamp != nil && slices.Contains(o.Finalizers, claimFinalizer) {
 			queue.Add(controllers.Key(o))
 		}
 	}
-	controllers.Handle(claims.Informer(), add, func(_, cur *v1.PersistentVolumeClaim) { add(cur) }, func(*v1.PersistentVolumeClaim) {})
+	controllers.Handle(claims.Informer(), add, nil, controllers.Ignore)
 	released := func(o *v1.Pod) {
 		for _, key := range claimsOf(o) {
 			queue.Add(key)
 		}
 	}
-	controllers.Handle(pods, func(*v1.Pod) {}, func(old, cur *v1.Pod) {
+	controllers.Handle(pods, nil, func(old, cur *v1.Pod) {
 		if controllers.PodTerminated(cur) && !controllers.PodTerminated(old) {
 			released(cur)
 		}
 	}, released)
-	loop := &controllers.Loop{Name: "pvc-protection-controller", Queue: queue, Workers: 1, Synced: []cache.SharedIndexInformer{claims.Informer(), pods}, Sync: p.sync}
-	go loop.Run(ctx)
-	return nil
+	return controllers.Loop[*v1.PersistentVolumeClaim]{
+		Queue: queue, For: claims.Informer(), Reads: []cache.SharedIndexInformer{pods},
+		Reconcile: func(ctx context.Context, claim *v1.PersistentVolumeClaim) (controllers.Result, error) {
+			return controllers.Result{}, p.release(ctx, claim)
+		},
+	}.Run, nil
 }
 
-func (p *claimProtector) sync(ctx context.Context, key string) error {
-	namespace, name := controllers.SplitKey(key)
-	claim, err := p.claims.PersistentVolumeClaims(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
+// release lets a claim go that is being deleted and that no pod uses.
+func (p *claimProtector) release(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
+	namespace, key := claim.Namespace, controllers.Key(claim)
+	if claim.DeletionTimestamp == nil || !slices.Contains(claim.Finalizers, claimFinalizer) {
 		return nil
-	}
-	if err != nil || claim.DeletionTimestamp == nil || !slices.Contains(claim.Finalizers, claimFinalizer) {
-		return err
 	}
 	users, err := p.pods.GetIndexer().ByIndex(byClaim, key)
 	if err != nil {
@@ -120,39 +118,32 @@ func without(all []string, f string) []string {
 }
 
 type volumeProtector struct {
-	client  kubernetes.Interface
-	volumes corelisters.PersistentVolumeLister
+	client kubernetes.Interface
 }
 
-// StartVolumes runs the protection of volumes until ctx is done.
-func StartVolumes(ctx context.Context, c controllers.Context) error {
+// NewVolumes makes the protection of volumes.
+func NewVolumes(c controllers.Context) (controllers.Run, error) {
 	volumes := c.Informers.Core().V1().PersistentVolumes()
-	p := &volumeProtector{c.Client("pv-protection-controller"), volumes.Lister()}
-	queue := controllers.NewQueue("pvprotection", c.Clock)
+	p := &volumeProtector{c.Client()}
+	queue := c.Queue("pvprotection")
 	add := func(o *v1.PersistentVolume) {
 		if o.DeletionTimestamp != nil && slices.Contains(o.Finalizers, volumeFinalizer) {
 			queue.Add(o.Name)
 		}
 	}
-	controllers.Handle(volumes.Informer(), add, func(_, cur *v1.PersistentVolume) { add(cur) }, func(*v1.PersistentVolume) {})
-	loop := &controllers.Loop{Name: "pv-protection-controller", Queue: queue, Workers: 1, Synced: []cache.SharedIndexInformer{volumes.Informer()}, Sync: p.sync}
-	go loop.Run(ctx)
-	return nil
+	controllers.Handle(volumes.Informer(), add, nil, controllers.Ignore)
+	return controllers.Loop[*v1.PersistentVolume]{Queue: queue, For: volumes.Informer(), Reconcile: p.reconcile}.Run, nil
 }
 
-func (p *volumeProtector) sync(ctx context.Context, name string) error {
-	volume, err := p.volumes.Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil || volume.DeletionTimestamp == nil || !slices.Contains(volume.Finalizers, volumeFinalizer) || volume.Status.Phase == v1.VolumeBound {
-		return err
+func (p *volumeProtector) reconcile(ctx context.Context, volume *v1.PersistentVolume) (controllers.Result, error) {
+	if volume.DeletionTimestamp == nil || !slices.Contains(volume.Finalizers, volumeFinalizer) || volume.Status.Phase == v1.VolumeBound {
+		return controllers.Result{}, nil
 	}
 	next := volume.DeepCopy()
 	next.Finalizers = without(next.Finalizers, volumeFinalizer)
-	_, err = p.client.CoreV1().PersistentVolumes().Update(ctx, next, metav1.UpdateOptions{})
+	_, err := p.client.CoreV1().PersistentVolumes().Update(ctx, next, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil
+		err = nil
 	}
-	return err
+	return controllers.Result{}, err
 }

@@ -1,4 +1,4 @@
-package start
+package manager
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	"k8s.io/utils/ptr"
 
@@ -17,7 +18,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/controllertest"
 )
 
-func TestStart(t *testing.T) {
+func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
 		sch := metadatafake.NewTestScheme()
@@ -25,11 +26,16 @@ func TestStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		names := map[string]bool{}
-		c := controllertest.NewWith(t, nil, func(ctx context.Context, c controllers.Context) error {
-			return Start(ctx, Context{
-				Client:    func(name string) kubernetes.Interface { names[name] = true; return c.Client(name) },
-				Informers: c.Informers, Discovery: c.Discovery, Metadata: metadatafake.NewSimpleMetadataClient(sch), RootCA: []byte("pem"),
-			})
+		c := controllertest.NewWith(t, nil, func(c controllers.Context) (controllers.Run, error) {
+			clients, meta := c.Clients, metadatafake.NewSimpleMetadataClient(sch)
+			c.Clients = func(identity string) kubernetes.Interface { names[identity] = true; return clients(identity) }
+			c.Metadatas = func(string) metadata.Interface { return meta }
+			c.RootCA = []byte("pem")
+			m, err := New(c)
+			if err != nil {
+				return nil, err
+			}
+			return m.Run, nil
 		})
 		labels := map[string]string{"app": "web"}
 		controllertest.Must[*v1.Namespace](t)(c.Client.CoreV1().Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ns"}}, metav1.CreateOptions{}))

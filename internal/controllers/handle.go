@@ -1,0 +1,68 @@
+package controllers
+
+import (
+	"strings"
+
+	"k8s.io/client-go/tools/cache"
+)
+
+// Key gives obj's key, also where obj is a tombstone.
+func Key(obj any) string {
+	key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
+	if err != nil {
+		return ""
+	}
+	return key
+}
+
+// SplitKey cuts a key into namespace and name; the key of a cluster-scoped
+// object has no namespace.
+func SplitKey(key string) (namespace, name string) {
+	if ns, n, ok := strings.Cut(key, "/"); ok {
+		return ns, n
+	}
+	return "", key
+}
+
+// Deleted gives the object of a delete notification, which may be wrapped in a
+// tombstone.
+func Deleted[T any](obj any) (T, bool) {
+	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = t.Obj
+	}
+	o, ok := obj.(T)
+	return o, ok
+}
+
+// Handle registers typed handlers with an informer. A nil add does nothing; a
+// nil update or del treats what has changed or gone as if it were added.
+func Handle[T any](inf cache.SharedIndexInformer, add func(T), update func(old, cur T), del func(T)) {
+	if add == nil {
+		add = func(T) {}
+	}
+	if update == nil {
+		update = func(_, cur T) { add(cur) }
+	}
+	if del == nil {
+		del = add
+	}
+	// An informer that is stopped refuses handlers; there is nothing to hear
+	// from it then.
+	_, _ = inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { add(o.(T)) },
+		UpdateFunc: func(o, n any) { update(o.(T), n.(T)) },
+		DeleteFunc: func(o any) {
+			if t, ok := Deleted[T](o); ok {
+				del(t)
+			}
+		},
+	})
+}
+
+// Ignore is a handler that does nothing.
+func Ignore[T any](T) {}
+
+// Enqueue gives a handler that puts an object's key into queue.
+func Enqueue[T any](queue Queue) func(T) {
+	return func(o T) { queue.Add(Key(o)) }
+}

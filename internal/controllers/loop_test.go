@@ -1,0 +1,82 @@
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/trace"
+)
+
+// TestLoop checks what becomes of each outcome of a reconciliation.
+func TestLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		times := map[string]int{}
+		seen := func(key string) int {
+			mu.Lock()
+			defer mu.Unlock()
+			times[key]++
+			return times[key]
+		}
+		ended := false
+		c := controllertest.New(t, func(c controllers.Context) (controllers.Run, error) {
+			informer, queue := c.Informers.Core().V1().Namespaces().Informer(), c.Queue("test")
+			controllers.Handle(informer, controllers.Enqueue[*v1.Namespace](queue), nil, nil)
+			loop := controllers.Loop[*v1.Namespace]{
+				Queue: queue, Workers: 2, For: informer,
+				Reconcile: func(ctx context.Context, ns *v1.Namespace) (controllers.Result, error) {
+					n := seen(ns.Name)
+					if cause, ok := trace.CauseFrom(ctx); !ok || cause.UID != ns.UID {
+						t.Errorf("%s: the cause is %v", ns.Name, cause)
+					}
+					switch {
+					case ns.Name == "panics" && n < 3:
+						panic("bad")
+					case ns.Name == "fails" && n < 4:
+						return controllers.Result{}, errors.New("bad")
+					case ns.Name == "comes-again" && n < 5:
+						return controllers.Result{RequeueAfter: time.Hour}, nil
+					}
+					return controllers.Result{}, nil
+				},
+				Gone: func(_ context.Context, key string) error {
+					seen("gone " + key)
+					return nil
+				},
+			}
+			return func(ctx context.Context) {
+				loop.Run(ctx)
+				ended = true
+			}, nil
+		})
+		for _, name := range []string{"panics", "fails", "comes-again", "fine"} {
+			controllertest.Must[*v1.Namespace](t)(c.Client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}))
+		}
+		c.Advance(3*time.Hour + time.Minute)
+		zero := int64(0)
+		if err := c.Client.CoreV1().Namespaces().Delete(t.Context(), "fine", metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		for key, want := range map[string]int{"panics": 3, "fails": 4, "comes-again": 4, "fine": 1, "gone fine": 1} {
+			if times[key] != want {
+				t.Errorf("%q was reconciled %d times, want %d", key, times[key], want)
+			}
+		}
+		c.Stop()
+		if !ended {
+			t.Error("Run has not returned")
+		}
+	})
+}

@@ -1,0 +1,55 @@
+package manager
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+)
+
+// Names are the names of all controllers, in order.
+func Names() []string {
+	var out []string
+	for i := range table {
+		out = append(out, table[i].Name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Select gives the names of the controllers that a list in the form of
+// upstream's --controllers selects: "*" is all, "name" has one run and "-name"
+// keeps one from it, whichever comes first; an empty list is "*".
+func Select(list []string) (sets.Set[string], error) {
+	names := map[string]string{}
+	for i := range table {
+		names[table[i].Name] = table[i].Name
+		for _, alias := range table[i].Aliases {
+			names[alias] = table[i].Name
+		}
+	}
+	all := len(list) == 0
+	said := map[string]bool{}
+	for _, item := range list {
+		if item == "*" {
+			all = true
+			continue
+		}
+		bare, off := strings.CutPrefix(item, "-")
+		name, ok := names[bare]
+		if !ok {
+			return nil, fmt.Errorf("%q is not in the list of known controllers", bare)
+		}
+		if _, again := said[name]; !again {
+			said[name] = !off
+		}
+	}
+	out := sets.New[string]()
+	for i := range table {
+		if on, ok := said[table[i].Name]; on || !ok && all {
+			out.Insert(table[i].Name)
+		}
+	}
+	return out, nil
+}

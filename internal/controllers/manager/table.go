@@ -1,0 +1,157 @@
+package manager
+
+import (
+	admissionregistration "k8s.io/api/admissionregistration/v1"
+	apps "k8s.io/api/apps/v1"
+	certificatesapi "k8s.io/api/certificates/v1"
+	coordination "k8s.io/api/coordination/v1"
+	core "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	rbac "k8s.io/api/rbac/v1"
+	storagemigration "k8s.io/api/storagemigration/v1beta1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/controllers/accounttoken"
+	"keelson.dev/keelson/internal/controllers/bootstraptoken"
+	"keelson.dev/keelson/internal/controllers/certificates"
+	"keelson.dev/keelson/internal/controllers/clusterrole"
+	"keelson.dev/keelson/internal/controllers/deployment"
+	"keelson.dev/keelson/internal/controllers/endpointslice"
+	"keelson.dev/keelson/internal/controllers/garbagecollector"
+	"keelson.dev/keelson/internal/controllers/namespace"
+	"keelson.dev/keelson/internal/controllers/nodelifecycle"
+	"keelson.dev/keelson/internal/controllers/podgc"
+	"keelson.dev/keelson/internal/controllers/policystatus"
+	"keelson.dev/keelson/internal/controllers/replicaset"
+	"keelson.dev/keelson/internal/controllers/resourcequota"
+	"keelson.dev/keelson/internal/controllers/rootca"
+	"keelson.dev/keelson/internal/controllers/serviceaccount"
+	"keelson.dev/keelson/internal/controllers/storageversionmigrator"
+	"keelson.dev/keelson/internal/controllers/tainteviction"
+	"keelson.dev/keelson/internal/controllers/volumeprotection"
+)
+
+// resources names resources of a group version.
+func resources(gv schema.GroupVersion, names ...string) []schema.GroupVersionResource {
+	out := make([]schema.GroupVersionResource, len(names))
+	for i, n := range names {
+		out[i] = gv.WithResource(n)
+	}
+	return out
+}
+
+// join puts the resources of several groups together.
+func join(lists ...[]schema.GroupVersionResource) []schema.GroupVersionResource {
+	var out []schema.GroupVersionResource
+	for _, l := range lists {
+		out = append(out, l...)
+	}
+	return out
+}
+
+var (
+	coreV1 = core.SchemeGroupVersion
+	appsV1 = apps.SchemeGroupVersion
+)
+
+// table is all controllers. They are made in this order: those that a new pod
+// waits for come first.
+var table = []controllers.Row{
+	{
+		Name: "deployment-controller", Aliases: []string{"deployment"}, Identity: "deployment-controller",
+		Watches: join(resources(appsV1, "deployments", "replicasets"), resources(coreV1, "pods")), New: deployment.New,
+	},
+	{
+		Name: "replicaset-controller", Aliases: []string{"replicaset"}, Identity: "replicaset-controller",
+		Watches: join(resources(appsV1, "replicasets"), resources(coreV1, "pods")), New: replicaset.New,
+	},
+	{
+		Name: "serviceaccount-controller", Aliases: []string{"serviceaccount"}, Identity: "service-account-controller",
+		Watches: resources(coreV1, "namespaces", "serviceaccounts"), New: serviceaccount.New,
+	},
+	{
+		Name: "replicationcontroller-controller", Aliases: []string{"replicationcontroller"}, Identity: "replication-controller",
+		Watches: resources(coreV1, "replicationcontrollers", "pods"), New: replicaset.NewReplicationController,
+	},
+	{
+		Name: "endpointslice-controller", Aliases: []string{"endpointslice"}, Identity: "endpointslice-controller",
+		Watches: join(resources(coreV1, "services", "pods", "nodes"), resources(discovery.SchemeGroupVersion, "endpointslices")), New: endpointslice.New,
+	},
+	{
+		Name: "endpoints-controller", Aliases: []string{"endpoint"}, Identity: "endpoint-controller",
+		Watches: resources(coreV1, "services", "pods", "endpoints"), New: endpointslice.NewEndpoints,
+	},
+	{
+		Name: "node-lifecycle-controller", Aliases: []string{"nodelifecycle"}, Identity: "node-controller",
+		Watches: join(resources(coreV1, "nodes", "pods"), resources(coordination.SchemeGroupVersion, "leases")), New: nodelifecycle.New,
+	},
+	{
+		Name: "taint-eviction-controller", Identity: "node-controller", Events: "taint-eviction-controller",
+		Watches: resources(coreV1, "nodes", "pods"), New: tainteviction.New,
+	},
+	{
+		Name: "pod-garbage-collector-controller", Aliases: []string{"podgc"}, Identity: "pod-garbage-collector",
+		Watches: resources(coreV1, "pods", "nodes"), New: podgc.New,
+	},
+	{
+		Name: "resourcequota-controller", Aliases: []string{"resourcequota"}, Identity: "resourcequota-controller",
+		Watches: resources(coreV1, "resourcequotas", "pods", "services", "persistentvolumeclaims"), New: resourcequota.New,
+	},
+	{
+		Name: "persistentvolumeclaim-protection-controller", Aliases: []string{"pvc-protection"}, Identity: "pvc-protection-controller",
+		Watches: resources(coreV1, "persistentvolumeclaims", "pods"), New: volumeprotection.NewClaims,
+	},
+	{
+		Name: "persistentvolume-protection-controller", Aliases: []string{"pv-protection"}, Identity: "pv-protection-controller",
+		Watches: resources(coreV1, "persistentvolumes"), New: volumeprotection.NewVolumes,
+	},
+	{
+		Name: "clusterrole-aggregation-controller", Aliases: []string{"clusterrole-aggregation"}, Identity: "clusterrole-aggregation-controller",
+		Watches: resources(rbac.SchemeGroupVersion, "clusterroles"), New: clusterrole.New,
+	},
+	{
+		Name: "bootstrap-signer-controller", Aliases: []string{"bootstrapsigner"}, Identity: "bootstrap-signer",
+		Watches: resources(coreV1, "configmaps", "secrets"), New: bootstraptoken.NewSigner,
+	},
+	{
+		Name: "token-cleaner-controller", Aliases: []string{"tokencleaner"}, Identity: "token-cleaner",
+		Watches: resources(coreV1, "secrets"), New: bootstraptoken.NewCleaner,
+	},
+	{
+		Name: "certificatesigningrequest-approving-controller", Aliases: []string{"csrapproving"}, Identity: "certificate-controller",
+		Watches: resources(certificatesapi.SchemeGroupVersion, "certificatesigningrequests"), New: certificates.NewApprover,
+	},
+	{
+		Name: "certificatesigningrequest-cleaner-controller", Aliases: []string{"csrcleaner"}, Identity: "certificate-controller",
+		Watches: resources(certificatesapi.SchemeGroupVersion, "certificatesigningrequests"), New: certificates.NewCleaner,
+	},
+	{
+		Name: "certificatesigningrequest-signing-controller", Aliases: []string{"csrsigning"}, Identity: "certificate-controller",
+		Watches: resources(certificatesapi.SchemeGroupVersion, "certificatesigningrequests"), New: certificates.NewSigner,
+	},
+	{
+		Name: "serviceaccount-token-controller", Aliases: []string{"serviceaccount-token"}, Identity: "tokens-controller",
+		Watches: resources(coreV1, "serviceaccounts", "secrets"), New: accounttoken.New,
+	},
+	{
+		Name: "namespace-controller", Aliases: []string{"namespace"}, Identity: "namespace-controller",
+		Watches: resources(coreV1, "namespaces", "pods"), New: namespace.New,
+	},
+	{
+		Name: "validatingadmissionpolicy-status-controller", Identity: "validatingadmissionpolicy-status-controller",
+		Watches: resources(admissionregistration.SchemeGroupVersion, "validatingadmissionpolicies"), New: policystatus.New,
+	},
+	{
+		Name: "storage-version-migrator-controller", Identity: "storage-version-migrator-controller",
+		Watches: resources(storagemigration.SchemeGroupVersion, "storageversionmigrations"), New: storageversionmigrator.New,
+	},
+	{
+		Name: "garbage-collector-controller", Aliases: []string{"garbagecollector"}, Identity: "generic-garbage-collector", Events: "garbage-collector-controller",
+		New: garbagecollector.New,
+	},
+	{
+		Name: "root-ca-certificate-publisher-controller", Aliases: []string{"root-ca-cert-publisher"}, Identity: "root-ca-cert-publisher",
+		Watches: resources(coreV1, "namespaces", "configmaps"), New: rootca.New,
+	},
+}

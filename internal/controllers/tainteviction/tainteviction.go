@@ -1,0 +1,140 @@
+package tainteviction
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/trace"
+)
+
+type controller struct {
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	nodes    corelisters.NodeLister
+	pods     cache.Indexer
+	clock    clock.PassiveClock
+	queue    controllers.Queue
+}
+
+// New makes the controller.
+func New(c controllers.Context) (controllers.Run, error) {
+	nodes, pods := c.Informers.Core().V1().Nodes(), c.Informers.Core().V1().Pods().Informer()
+	controllers.IndexPods(pods)
+	e := &controller{client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), clock: c.Clock, queue: c.Queue("taint_eviction_controller")}
+	controllers.Handle(nodes.Informer(), func(n *v1.Node) { e.tainted(n) }, func(old, n *v1.Node) {
+		if !equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) {
+			e.tainted(n)
+		}
+	}, controllers.Ignore)
+	controllers.Handle(pods, func(p *v1.Pod) {
+		if p.Spec.NodeName != "" {
+			e.queue.Add(controllers.Key(p))
+		}
+	}, func(old, p *v1.Pod) {
+		if p.Spec.NodeName != "" && (old.Spec.NodeName == "" || !equality.Semantic.DeepEqual(old.Spec.Tolerations, p.Spec.Tolerations)) {
+			e.queue.Add(controllers.Key(p))
+		}
+	}, controllers.Ignore)
+	return controllers.Loop[*v1.Pod]{Queue: e.queue, Workers: 2, For: pods, Reads: []cache.SharedIndexInformer{nodes.Informer()}, Reconcile: e.reconcile}.Run, nil
+}
+
+// tainted queues the pods of a node with a NoExecute taint.
+func (e *controller) tainted(n *v1.Node) {
+	if !slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Effect == v1.TaintEffectNoExecute }) {
+		return
+	}
+	pods, _ := controllers.PodsOn(e.pods, n.Name)
+	for _, p := range pods {
+		e.queue.Add(controllers.Key(p))
+	}
+}
+
+// reconcile evicts a pod when its time on a tainted node is over.
+func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (controllers.Result, error) {
+	if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil {
+		return controllers.Result{}, nil
+	}
+	node, err := e.nodes.Get(pod.Spec.NodeName)
+	if err != nil {
+		return controllers.Result{}, ignoreGone(err)
+	}
+	wait := time.Duration(-1) // for ever
+	for i := range node.Spec.Taints {
+		t := &node.Spec.Taints[i]
+		if t.Effect != v1.TaintEffectNoExecute {
+			continue
+		}
+		left, tolerated := stay(ctx, pod, t, e.clock.Now())
+		if !tolerated {
+			wait = 0
+		} else if left >= 0 && (wait < 0 || left < wait) {
+			wait = left
+		}
+	}
+	if wait < 0 {
+		return controllers.Result{}, nil
+	}
+	if wait > 0 {
+		return controllers.Result{RequeueAfter: wait}, nil
+	}
+	ctx = trace.WithCause(ctx, node)
+	e.recorder.Event(pod, v1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", pod.Namespace, pod.Name))
+	out := pod.DeepCopy()
+	out.Status.Conditions = append(slices.DeleteFunc(out.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.DisruptionTarget }),
+		v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
+			LastTransitionTime: metav1.NewTime(e.clock.Now().UTC().Truncate(time.Second))})
+	if _, err := e.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, out, metav1.UpdateOptions{}); ignoreGone(err) != nil {
+		return controllers.Result{}, err
+	}
+	err = e.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+	if apierrors.IsConflict(err) {
+		err = nil // another pod has the name now
+	}
+	return controllers.Result{}, ignoreGone(err)
+}
+
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// stay gives how long a pod may stay beside a taint; negative is for ever.
+func stay(ctx context.Context, pod *v1.Pod, t *v1.Taint, now time.Time) (time.Duration, bool) {
+	left, tolerated := time.Duration(-1), false
+	for i := range pod.Spec.Tolerations {
+		tol := &pod.Spec.Tolerations[i]
+		if !corev1helpers.TolerationsTolerateTaint(klog.FromContext(ctx), []v1.Toleration{*tol}, t, true) {
+			continue
+		}
+		tolerated = true
+		if tol.TolerationSeconds == nil {
+			continue
+		}
+		begin := now
+		if t.TimeAdded != nil {
+			begin = t.TimeAdded.Time
+		}
+		d := max(0, begin.Add(time.Duration(*tol.TolerationSeconds)*time.Second).Sub(now))
+		if left < 0 || d < left {
+			left = d
+		}
+	}
+	return left, tolerated && left != 0
+}
