@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/waitgroup"
 	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -68,6 +65,8 @@ type Config struct {
 	Tokens Tokens
 	// TokenAuthenticator checks the tokens in TokenReviews.
 	TokenAuthenticator authenticator.Token
+	// LegacyImpersonation knows the verb "impersonate" alone, and none of KEP-5284's.
+	LegacyImpersonation bool
 	// Nodes reaches the node agents' HTTP servers.
 	Nodes NodeTransport
 	// Fairness, if set, says when it is a request's turn.
@@ -151,6 +150,8 @@ type Server struct {
 	fairness  *fairness    // nil if every request is answered at once
 	debug     http.Handler // nil if there is no profiling
 
+	impersonation func() http.Handler // made when it is first wanted
+
 	ownerships sync.Map // ownershipKey → *ownership
 
 	draining, refusing atomic.Bool
@@ -205,6 +206,7 @@ func New(cfg Config) *Server {
 	case cfg.MaxReads > 0 || cfg.MaxWrites > 0:
 		s.fairness = newMaxInFlight(cfg.MaxReads, cfg.MaxWrites)
 	}
+	s.impersonation = sync.OnceValue(s.newImpersonation)
 	s.openapi.recent = lru.New(recentDocuments)
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
@@ -335,84 +337,6 @@ func (r *call) authenticate() error {
 	r.req.Header.Del("Authorization")
 	r.req = r.req.WithContext(request.WithUser(ctx, r.user))
 	return nil
-}
-
-// impersonate makes the request one of the user that it wants to be.
-func (r *call) impersonate() error {
-	h := r.req.Header
-	if h.Get("Impersonate-User") == "" && h.Get("Impersonate-Group") == "" && h.Get("Impersonate-Uid") == "" {
-		return nil
-	}
-	u, err := r.impersonated()
-	if err != nil {
-		return err
-	}
-	if r.s.Audit != nil {
-		audit.LogImpersonatedUser(r.ctx(), u, "")
-	}
-	r.user = u
-	r.req = r.req.WithContext(request.WithUser(r.ctx(), u))
-	return nil
-}
-
-// impersonated gives the user that the request wants to be, if it may.
-func (r *call) impersonated() (user.Info, error) {
-	h := r.req.Header
-	name := h.Get("Impersonate-User")
-	if name == "" {
-		return nil, apierrors.NewBadRequest("requested impersonation of groups, uid or extra without impersonating a user")
-	}
-	u := &user.DefaultInfo{Name: name, Groups: h.Values("Impersonate-Group"), UID: h.Get("Impersonate-Uid")}
-	check := func(a authorizer.AttributesRecord) error {
-		a.User, a.Verb, a.ResourceRequest = r.user, "impersonate", true
-		return r.allowed(a)
-	}
-	if ns, sa, ok := strings.Cut(strings.TrimPrefix(name, "system:serviceaccount:"), ":"); ok && strings.HasPrefix(name, "system:serviceaccount:") {
-		if err := check(authorizer.AttributesRecord{Resource: "serviceaccounts", Namespace: ns, Name: sa, APIVersion: "v1"}); err != nil {
-			return nil, err
-		}
-		if len(u.Groups) == 0 {
-			u.Groups = []string{"system:serviceaccounts", "system:serviceaccounts:" + ns}
-		}
-	} else if err := check(authorizer.AttributesRecord{Resource: "users", Name: name}); err != nil {
-		return nil, err
-	}
-	for _, g := range h.Values("Impersonate-Group") {
-		if err := check(authorizer.AttributesRecord{Resource: "groups", Name: g}); err != nil {
-			return nil, err
-		}
-	}
-	if u.UID != "" {
-		if err := check(authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", APIVersion: "v1", Resource: "uids", Name: u.UID}); err != nil {
-			return nil, err
-		}
-	}
-	for key, values := range h {
-		extra, ok := strings.CutPrefix(key, "Impersonate-Extra-")
-		if !ok {
-			continue
-		}
-		// A header's name cannot hold all that a key can, so it may be escaped.
-		extra = strings.ToLower(extra)
-		if plain, err := url.PathUnescape(extra); err == nil {
-			extra = plain
-		}
-		for _, v := range values {
-			if err := check(authorizer.AttributesRecord{APIGroup: "authentication.k8s.io", APIVersion: "v1", Resource: "userextras", Subresource: extra, Name: v}); err != nil {
-				return nil, err
-			}
-		}
-		if u.Extra == nil {
-			u.Extra = map[string][]string{}
-		}
-		u.Extra[extra] = values
-	}
-	if name != user.Anonymous {
-		u.Groups = append(u.Groups, user.AllAuthenticated)
-	} else {
-		u.Groups = append(u.Groups, user.AllUnauthenticated)
-	}
-	return u, nil
 }
 
 func (r *call) authorize() error {

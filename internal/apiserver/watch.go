@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/websocket"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/klog/v2"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"keelson.dev/keelson/internal/store"
 )
@@ -40,6 +42,7 @@ type stream struct {
 	seen      prometheus.Counter
 	first     bool // the next table row brings the column definitions
 	pause     time.Duration
+	socket    *websocket.Conn // nil over plain HTTP
 }
 
 // watch streams the changes of the selected objects.
@@ -102,24 +105,37 @@ func (r *call) watch() error {
 	h.Set("Content-Type", ct)
 	h.Set("Cache-Control", "no-cache, private")
 	r.warnings.write(h)
-	r.code = http.StatusOK
-	st.guard = newGuard(r.conn, r.s.StallLimit, r.s.metrics.terminated.WithLabelValues(r.row.Group, r.row.Resource).Inc)
-	defer st.guard.stop()
-	st.guard.writing()
-	r.w.WriteHeader(http.StatusOK)
-	if failed != nil {
-		st.sendError(expiredWatch(failed))
+	begin := func() {
+		st.guard = newGuard(r.conn, r.s.StallLimit, r.s.metrics.terminated.WithLabelValues(r.row.Group, r.row.Resource).Inc)
+		defer st.guard.stop()
+		if st.socket == nil {
+			st.guard.writing()
+			r.w.WriteHeader(http.StatusOK)
+		}
+		if failed != nil {
+			st.sendError(expiredWatch(failed))
+			return
+		}
+		if st.socket == nil {
+			flush(r.w)
+			st.guard.written()
+		}
+		flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
+		r.s.metrics.watching(r, 1)
+		defer r.s.metrics.watching(r, -1)
+		r.s.streams.Add(1)
+		defer r.s.streams.Add(-1)
+		st.run(list, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
+	}
+	if failed == nil {
+		defer st.w.Stop()
+	}
+	if wsstream.IsWebSocketRequest(r.req) {
+		st.overSocket(begin)
 		return nil
 	}
-	defer st.w.Stop()
-	flush(r.w)
-	st.guard.written()
-	flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
-	r.s.metrics.watching(r, 1)
-	defer r.s.metrics.watching(r, -1)
-	r.s.streams.Add(1)
-	defer r.s.streams.Add(-1)
-	st.run(list, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
+	r.code = http.StatusOK
+	begin()
 	return nil
 }
 
@@ -272,8 +288,10 @@ func (st *stream) flush() error {
 		return nil
 	}
 	st.guard.writing()
-	_, err := st.call.w.Write(st.buf.Bytes())
-	if err == nil {
+	var err error
+	if st.socket != nil {
+		_, err = st.socket.Write(st.buf.Bytes())
+	} else if _, err = st.call.w.Write(st.buf.Bytes()); err == nil {
 		flush(st.call.w)
 	}
 	st.guard.written()
@@ -287,8 +305,9 @@ func (st *stream) flush() error {
 	return nil
 }
 
+// flushFull flushes what is full: over a socket, each event is a message.
 func (st *stream) flushFull() error {
-	if st.buf == nil || st.buf.Len() < flushAt {
+	if st.buf == nil || st.buf.Len() < flushAt && st.socket == nil {
 		return nil
 	}
 	return st.flush()
@@ -412,9 +431,9 @@ func (st *stream) frame(t string, object []byte) error {
 	if err != nil {
 		return err
 	}
-	var size [4]byte
-	binary.BigEndian.PutUint32(size[:], uint32(len(raw)))
-	st.buf.Write(size[:])
+	if st.socket == nil { // a socket's messages have their length
+		st.buf.Write(binary.BigEndian.AppendUint32(nil, uint32(len(raw))))
+	}
 	st.buf.Write(raw)
 	return nil
 }
