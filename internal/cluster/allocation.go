@@ -20,9 +20,9 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// sharedAllocation gives out Services' addresses and ports where several servers
-// do so: one at a time, by what the Services hold then. The turn is a Lease that
-// etcd takes away from a server that died in its turn.
+// sharedAllocation gives out Services' node ports where several servers do so: one at
+// a time, by what the Services hold then. The turn is a Lease that etcd takes away
+// from a server that died in its turn. Addresses need no turn: each is an object.
 type sharedAllocation struct {
 	*serviceip.Allocator
 	c    *Cluster
@@ -36,8 +36,12 @@ const turnTime = 15 * time.Second
 
 // Reserve implements apiserver.Reservation.
 func (a *sharedAllocation) Reserve(ctx context.Context, obj, old runtime.Object, dryRun bool) (func(bool), error) {
-	if old != nil && equality.Semantic.DeepEqual(obj.(*v1.Service).Spec, old.(*v1.Service).Spec) {
-		return a.Allocator.Reserve(ctx, obj, old, dryRun) // takes nothing
+	var was *v1.Service
+	if old != nil {
+		was = old.(*v1.Service)
+	}
+	if s := obj.(*v1.Service); !serviceip.Ports(s, was) || was != nil && equality.Semantic.DeepEqual(s.Spec, was.Spec) {
+		return a.Allocator.Reserve(ctx, obj, old, dryRun)
 	}
 	a.mine.Lock()
 	turn, err := a.begin(ctx)
@@ -99,13 +103,5 @@ func (a *sharedAllocation) begin(ctx context.Context) (*store.Entry, error) {
 
 // listServices gives those that there are now.
 func (c *Cluster) listServices(ctx context.Context) ([]*v1.Service, error) {
-	res, err := c.Store.List(ctx, c.row("", "v1", "services").Prefix(""), store.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]*v1.Service, len(res.Entries))
-	for i, e := range res.Entries {
-		out[i] = e.Object().(*v1.Service)
-	}
-	return out, nil
+	return listOf[*v1.Service](ctx, c, "", "services")
 }

@@ -129,6 +129,7 @@ type Cluster struct {
 	auditor    *auditing.Auditor // nil if nothing is logged
 	encryption *encryption.Codec // nil if nothing is encrypted
 	why        atomic.Value      // string: what a step that takes long waits for
+	allocator  *serviceip.Allocator
 	// services is made by serviceResolver.
 	services webhook.ServiceResolver
 }
@@ -375,13 +376,10 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	}
 	c.tokens = tokens
 	ports := c.API.nodePorts()
-	allocator, err := serviceip.New(c.ServiceCIDR, int32(ports.Base), int32(ports.Base+ports.Size-1), services)
-	if err != nil {
-		return err
-	}
-	var allocation apiserver.Reservation = allocator
+	c.allocator = serviceip.New(newServiceObjects(c), int32(ports.Base), int32(ports.Base+ports.Size-1), services)
+	var allocation apiserver.Reservation = c.allocator
 	if c.Etcd != nil {
-		allocation = &sharedAllocation{Allocator: allocator, c: c}
+		allocation = &sharedAllocation{Allocator: c.allocator, c: c}
 	}
 	c.nodes = &nodeTransport{kubelet: &c.API.Kubelet, certs: c.Certs}
 	modes, err := authz.New(c.Authorization, authz.NewNode(live), rbac, c.Config(apiServer))
@@ -459,6 +457,9 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	c.Informers.StartWithContext(c.ctx)
 	if res := c.Informers.WaitForCacheSyncWithContext(c.ctx); res.Err != nil {
 		return res.Err
+	}
+	if err := c.startServiceAddresses(); err != nil {
+		return err
 	}
 	if c.API.DebugSocket != "" {
 		if err := serving.DebugSocket(c.ctx, c.API.DebugSocket); err != nil {

@@ -214,12 +214,13 @@ func serviceCIDRs() *api.Resource {
 		row.Name(), row.String("CIDRs", v1.ServiceCIDRSpec{}.SwaggerDoc()["cidrs"]), row.Age(),
 	}
 	return row.New(r, row.Kind[*v1.ServiceCIDR]{
-		Spec:                 func(c *v1.ServiceCIDR) any { return &c.Spec },
-		Status:               func(c *v1.ServiceCIDR) any { return &c.Status },
-		Validate:             validateServiceCIDR,
-		ValidateUpdate:       validateServiceCIDRUpdate,
-		StatusOnly:           true,
-		ValidateStatusUpdate: validateServiceCIDRStatusUpdate,
+		Spec:           func(c *v1.ServiceCIDR) any { return &c.Spec },
+		Status:         func(c *v1.ServiceCIDR) any { return &c.Status },
+		Validate:       validateServiceCIDR,
+		ValidateUpdate: validateServiceCIDRUpdate,
+		StatusOnly:     true,
+		// Upstream checks no conditions, and its own have no reason.
+		ValidateStatusUpdate: func(_, _ *v1.ServiceCIDR) field.ErrorList { return nil },
 		Cells: func(c *v1.ServiceCIDR, now time.Time) []any {
 			return []any{c.Name, strings.Join(c.Spec.CIDRs, ","), row.Created(c, now)}
 		},

@@ -480,7 +480,3 @@ func validateServiceCIDRUpdate(c, old *v1.ServiceCIDR) field.ErrorList {
 		return field.ErrorList{field.Invalid(at, is, apivalidation.FieldImmutableErrorMsg)}
 	}
 }
-
-func validateServiceCIDRStatusUpdate(c, _ *v1.ServiceCIDR) field.ErrorList {
-	return metav1validation.ValidateConditions(c.Status.Conditions, field.NewPath("status", "conditions"))
-}

@@ -19,11 +19,10 @@ import (
 
 // Allocator implements the API server's Reservation for Services.
 type Allocator struct {
-	cidr      netip.Prefix
+	objects   Objects
 	low, high int32 // node ports, inclusive
 
 	mu    sync.Mutex
-	ips   map[netip.Addr]bool
 	ports map[portKey]int // uses: a Service may use one port for two protocols
 }
 
@@ -32,44 +31,30 @@ type portKey struct {
 	protocol v1.Protocol
 }
 
-// New makes an allocator for addresses in cidr (IPv4) and node ports between
-// low and high, with what existing Services hold taken.
-func New(cidr netip.Prefix, low, high int32, existing []*v1.Service) (*Allocator, error) {
-	if !cidr.Addr().Is4() || cidr.Bits() > 30 {
-		return nil, fmt.Errorf("service CIDR %s: an IPv4 range of at least four addresses is needed", cidr)
-	}
-	a := &Allocator{cidr: cidr.Masked(), low: low, high: high}
+// New makes an allocator of the addresses in objects' ranges and of node ports between
+// low and high, of which those that existing Services hold are taken.
+func New(objects Objects, low, high int32, existing []*v1.Service) *Allocator {
+	a := &Allocator{objects: objects, low: low, high: high}
 	a.Reset(existing)
-	return a, nil
+	return a
 }
 
-// Reset makes what existing Services hold the only things taken.
+// Reset makes the node ports that existing Services hold the only ones taken.
 func (a *Allocator) Reset(existing []*v1.Service) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ips, a.ports = map[netip.Addr]bool{}, map[portKey]int{}
+	a.ports = map[portKey]int{}
 	for _, s := range existing {
-		for _, ip := range addresses(s) {
-			a.ips[ip] = true
-		}
 		for k := range nodePorts(s) {
 			a.ports[k]++
 		}
 	}
 }
 
-// First is the address of the kubernetes Service.
-func (a *Allocator) First() netip.Addr { return a.cidr.Addr().Next() }
-
-// size is the number of addresses of the range.
-func (a *Allocator) size() int { return 1 << (32 - a.cidr.Bits()) }
-
-// at is the address n places into the range.
-func (a *Allocator) at(n int) netip.Addr {
-	b := a.cidr.Addr().As4()
-	v := uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	v += uint32(n)
-	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
+// Ports reports whether s (or old, its former state, nil for none) has node ports, or
+// may be given some.
+func Ports(s, old *v1.Service) bool {
+	return s.Spec.Type == v1.ServiceTypeNodePort || s.Spec.Type == v1.ServiceTypeLoadBalancer || len(nodePorts(old)) > 0
 }
 
 // addresses are the cluster IPs that s holds.
@@ -108,58 +93,70 @@ func invalid(s *v1.Service, errs ...*field.Error) error {
 
 // Reserve takes what obj needs beyond what old holds, and fills it in. What old
 // held and obj no longer needs is freed once the write is committed.
-func (a *Allocator) Reserve(_ context.Context, o, was runtime.Object, dryRun bool) (func(bool), error) {
+func (a *Allocator) Reserve(ctx context.Context, o, was runtime.Object, dryRun bool) (func(bool), error) {
 	s := o.(*v1.Service)
 	var old *v1.Service
 	if was != nil {
 		old = was.(*v1.Service)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var ips []netip.Addr
-	var ports []portKey
-	undo := func() {
-		for _, ip := range ips {
-			delete(a.ips, ip)
-		}
-		for _, k := range ports {
-			a.release(k)
-		}
-	}
 	if err := a.families(s); err != nil {
 		return nil, err
 	}
-	if err := a.address(s, old, &ips); err != nil {
-		undo()
+	ports, err := a.takePorts(s, old)
+	if err != nil {
 		return nil, err
 	}
-	if err := a.nodePorts(s, old, &ports); err != nil {
-		undo()
+	ip, err := a.address(ctx, s, old, dryRun)
+	if err != nil {
+		a.freePorts(ports)
 		return nil, err
 	}
 	return func(committed bool) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
 		if !committed || dryRun {
-			undo()
+			a.freePorts(ports)
+			if ip.IsValid() && !dryRun {
+				a.free(ctx, s, ip)
+			}
 			return
 		}
 		if old == nil {
 			return
 		}
 		now := addresses(s)
-		for _, ip := range addresses(old) {
-			if !slices.Contains(now, ip) {
-				delete(a.ips, ip)
-			}
-		}
+		a.free(ctx, old, slices.DeleteFunc(addresses(old), func(ip netip.Addr) bool { return slices.Contains(now, ip) })...)
 		kept := nodePorts(s)
+		var gone []portKey
 		for k := range nodePorts(old) {
 			if !kept[k] {
-				a.release(k)
+				gone = append(gone, k)
 			}
 		}
+		a.freePorts(gone)
 	}, nil
+}
+
+// takePorts takes the node ports that s needs beyond those of old.
+func (a *Allocator) takePorts(s, old *v1.Service) (taken []portKey, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.nodePorts(s, old, &taken); err != nil {
+		for _, k := range taken {
+			a.release(k)
+		}
+		return nil, err
+	}
+	return taken, nil
+}
+
+func (a *Allocator) freePorts(ports []portKey) {
+	if len(ports) == 0 {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, k := range ports {
+		a.release(k)
+	}
 }
 
 func (a *Allocator) release(k portKey) {
@@ -192,70 +189,6 @@ func (a *Allocator) families(s *v1.Service) error {
 		s.Spec.IPFamilies = []v1.IPFamily{v1.IPv4Protocol}
 	}
 	return nil
-}
-
-func (a *Allocator) address(s, old *v1.Service, taken *[]netip.Addr) error {
-	if s.Spec.Type == v1.ServiceTypeExternalName {
-		return nil
-	}
-	if s.Spec.ClusterIP == v1.ClusterIPNone {
-		return nil
-	}
-	held := addresses(old)
-	if s.Spec.ClusterIP == "" {
-		ip, ok := a.dynamic()
-		if !ok {
-			return apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: range is full"))
-		}
-		a.ips[ip] = true
-		*taken = append(*taken, ip)
-		s.Spec.ClusterIP, s.Spec.ClusterIPs = ip.String(), []string{ip.String()}
-		return nil
-	}
-	refuse := func(why string) error {
-		return invalid(s, field.Invalid(field.NewPath("spec", "clusterIPs"), s.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: %s", s.Spec.ClusterIP, why)))
-	}
-	ip, err := netip.ParseAddr(s.Spec.ClusterIP)
-	switch {
-	case err != nil:
-		return invalid(s, field.Invalid(field.NewPath("spec", "clusterIPs").Index(0), s.Spec.ClusterIP, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))
-	case slices.Contains(held, ip):
-		return nil
-	case !a.cidr.Contains(ip) || ip == a.cidr.Addr() || ip == a.at(a.size()-1):
-		return refuse(fmt.Sprintf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", ip, a.cidr))
-	case a.ips[ip]:
-		return refuse("provided IP is already allocated")
-	}
-	a.ips[ip] = true
-	*taken = append(*taken, ip)
-	return nil
-}
-
-// dynamic picks a free address, in the upper band if there is one: the lower
-// is for those that are asked for by number. KEP-3070.
-func (a *Allocator) dynamic() (netip.Addr, bool) {
-	size := a.size()
-	band := min(max(16, size/16), 256)
-	if size < 32 {
-		band = 0
-	}
-	search := func(from, to int) (netip.Addr, bool) {
-		n := to - from
-		if n <= 0 {
-			return netip.Addr{}, false
-		}
-		start := rand.IntN(n)
-		for i := range n {
-			if ip := a.at(from + (start+i)%n); !a.ips[ip] {
-				return ip, true
-			}
-		}
-		return netip.Addr{}, false
-	}
-	if ip, ok := search(1+band, size-1); ok {
-		return ip, true
-	}
-	return search(1, 1+band)
 }
 
 func (a *Allocator) nodePorts(s, old *v1.Service, taken *[]portKey) error {
@@ -345,12 +278,10 @@ func (a *Allocator) nodePorts(s, old *v1.Service, taken *[]portKey) error {
 // Release implements the API server's Reservation.
 func (a *Allocator) Release(o runtime.Object) {
 	s := o.(*v1.Service)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, ip := range addresses(s) {
-		delete(a.ips, ip)
-	}
+	a.free(context.Background(), s, addresses(s)...)
+	var ports []portKey
 	for k := range nodePorts(s) {
-		a.release(k)
+		ports = append(ports, k)
 	}
+	a.freePorts(ports)
 }

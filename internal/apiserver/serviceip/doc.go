@@ -1,4 +1,6 @@
-// Package serviceip gives Services their cluster addresses and node ports: an
-// allocator in memory, built from the Services that there are. It may import
+// Package serviceip gives Services their cluster addresses and node ports. An
+// address is taken by making the IPAddress object of its name, in one of the ranges
+// of the ServiceCIDRs (KEP-1880), so that several servers give none out twice; node
+// ports are in memory, built from the Services that there are. It may import
 // Kubernetes' types.
 package serviceip
