@@ -1,0 +1,340 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Family of a table.
+type Family uint8
+
+// Families.
+const (
+	IPv4 Family = unix.NFPROTO_IPV4
+	IPv6 Family = unix.NFPROTO_IPV6
+)
+
+// Type of the fields of a set's keys, by the number that nft lists them under.
+type Type uint32
+
+// Types of fields.
+const (
+	Addr4    Type = 7
+	Addr6    Type = 8
+	Proto    Type = 12
+	Port     Type = 13
+	MarkType Type = 19
+)
+
+func (t Type) bytes() uint32 {
+	if t == Addr6 {
+		return 16
+	}
+	return 4 // the others, filled up to a register
+}
+
+// Address is the type of the family's addresses.
+func (f Family) Address() Type {
+	if f == IPv4 {
+		return Addr4
+	}
+	return Addr6
+}
+
+// Set describes a set or a map. Keys, and values, are one field or several.
+type Set struct {
+	Name     string
+	Key      []Type
+	Value    []Type // none: a set, or a map of verdicts
+	Verdicts bool
+	// Dynamic elements are added by rules, and end after a time.
+	Dynamic bool
+	// Size bounds it; 0 is no bound.
+	Size uint32
+}
+
+// Element of a set or map. The fields of key and value are registers: each is
+// filled up to 4 bytes.
+type Element struct {
+	Key     []byte
+	Value   []byte
+	Verdict *Verdict      // of a map of verdicts
+	Timeout time.Duration // of a dynamic map
+	Expires time.Duration // what is left of it
+}
+
+// Verdict says what becomes of a packet; a jump or goto names a chain.
+type Verdict struct {
+	Code  int32
+	Chain string
+}
+
+// Tx is a transaction on one table.
+type Tx struct {
+	family Family
+	table  string
+	e      encoder
+	what   []step
+	open   int // where the message begins that is being written, -1 if none
+	sets   uint32
+}
+
+// step is a message of the transaction, for errors.
+type step struct{ what, name string }
+
+// Begin begins a transaction on a table.
+func Begin(f Family, table string) *Tx {
+	t := &Tx{family: f, table: table, open: -1}
+	t.batch(unix.NFNL_MSG_BATCH_BEGIN)
+	return t
+}
+
+// Empty reports whether nothing is to be done.
+func (t *Tx) Empty() bool { return len(t.what) == 0 }
+
+const (
+	create  = unix.NLM_F_CREATE
+	nothing = 0
+)
+
+func (t *Tx) batch(typ uint16) {
+	at := t.begin(typ, nothing, 0, 0)
+	binary.BigEndian.PutUint16(t.e.b[at+unix.SizeofNlMsghdr+2:], unix.NFNL_SUBSYS_NFTABLES)
+	t.end(at)
+}
+
+func (t *Tx) begin(typ, flags uint16, family Family, seq uint32) int {
+	at := len(t.e.b)
+	b := binary.NativeEndian.AppendUint32(t.e.b, 0)
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	t.e.b = append(b, byte(family), unix.NFNETLINK_V0, 0, 0)
+	return at
+}
+
+func (t *Tx) end(at int) {
+	binary.NativeEndian.PutUint32(t.e.b[at:], uint32(len(t.e.b)-at))
+}
+
+// message appends a message; its sequence number is its place, from 1.
+func (t *Tx) message(typ, flags uint16, what, name string, attrs func(e *encoder)) {
+	t.what = append(t.what, step{what, name})
+	t.open = t.begin(unix.NFNL_SUBSYS_NFTABLES<<8|typ, flags, t.family, uint32(len(t.what)))
+	attrs(&t.e)
+	t.end(t.open)
+}
+
+// AddTable makes the table if it is not there.
+func (t *Tx) AddTable() {
+	t.message(unix.NFT_MSG_NEWTABLE, create, "add table", t.table, func(e *encoder) { e.string(unix.NFTA_TABLE_NAME, t.table) })
+}
+
+// DeleteTable takes the table away with all that is in it.
+func (t *Tx) DeleteTable() {
+	t.message(unix.NFT_MSG_DELTABLE, nothing, "delete table", t.table, func(e *encoder) { e.string(unix.NFTA_TABLE_NAME, t.table) })
+}
+
+// Hook is where a base chain is called.
+type Hook struct {
+	Type     string // filter or nat
+	Number   uint32 // unix.NF_INET_...
+	Priority int32
+}
+
+// AddChain makes a chain, at a hook if there is one.
+func (t *Tx) AddChain(name string, hook *Hook) {
+	t.message(unix.NFT_MSG_NEWCHAIN, create, "add chain", name, func(e *encoder) {
+		e.string(unix.NFTA_CHAIN_TABLE, t.table)
+		e.string(unix.NFTA_CHAIN_NAME, name)
+		if hook != nil {
+			e.nest(unix.NFTA_CHAIN_HOOK, func() {
+				e.uint32(unix.NFTA_HOOK_HOOKNUM, hook.Number)
+				e.uint32(unix.NFTA_HOOK_PRIORITY, uint32(hook.Priority))
+			})
+			e.string(unix.NFTA_CHAIN_TYPE, hook.Type)
+		}
+	})
+}
+
+// DeleteChain takes away a chain that nothing leads to and that has no rules.
+func (t *Tx) DeleteChain(name string) {
+	t.message(unix.NFT_MSG_DELCHAIN, nothing, "delete chain", name, func(e *encoder) {
+		e.string(unix.NFTA_CHAIN_TABLE, t.table)
+		e.string(unix.NFTA_CHAIN_NAME, name)
+	})
+}
+
+// FlushChain takes away the chain's rules.
+func (t *Tx) FlushChain(name string) {
+	t.message(unix.NFT_MSG_DELRULE, nothing, "flush chain", name, func(e *encoder) {
+		e.string(unix.NFTA_RULE_TABLE, t.table)
+		e.string(unix.NFTA_RULE_CHAIN, name)
+	})
+}
+
+// AddRule appends a rule to the chain.
+func (t *Tx) AddRule(chain string, exprs ...Expr) {
+	t.message(unix.NFT_MSG_NEWRULE, create|unix.NLM_F_APPEND, "add a rule to chain", chain, func(e *encoder) {
+		e.string(unix.NFTA_RULE_TABLE, t.table)
+		e.string(unix.NFTA_RULE_CHAIN, chain)
+		e.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
+			for _, x := range exprs {
+				x(e)
+			}
+		})
+	})
+}
+
+// fields gives the width of a concatenation in bytes, and the number by which
+// nft lists it.
+func fields(types []Type) (width, magic uint32) {
+	for _, t := range types {
+		width += t.bytes()
+		magic = magic<<6 | uint32(t)
+	}
+	return width, magic
+}
+
+// AddSet makes a set or a map.
+func (t *Tx) AddSet(s Set) {
+	t.sets++
+	id := t.sets
+	t.message(unix.NFT_MSG_NEWSET, create, "add set", s.Name, func(e *encoder) {
+		flags := uint32(0)
+		if s.Verdicts || len(s.Value) > 0 {
+			flags |= unix.NFT_SET_MAP
+		}
+		if s.Dynamic {
+			flags |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+		}
+		width, magic := fields(s.Key)
+		e.string(unix.NFTA_SET_TABLE, t.table)
+		e.string(unix.NFTA_SET_NAME, s.Name)
+		e.uint32(unix.NFTA_SET_FLAGS, flags)
+		e.uint32(unix.NFTA_SET_KEY_TYPE, magic)
+		e.uint32(unix.NFTA_SET_KEY_LEN, width)
+		e.uint32(unix.NFTA_SET_ID, id)
+		switch {
+		case s.Verdicts:
+			e.uint32(unix.NFTA_SET_DATA_TYPE, unix.NFT_DATA_VERDICT)
+			e.uint32(unix.NFTA_SET_DATA_LEN, 0)
+		case len(s.Value) > 0:
+			width, magic := fields(s.Value)
+			e.uint32(unix.NFTA_SET_DATA_TYPE, magic)
+			e.uint32(unix.NFTA_SET_DATA_LEN, width)
+		}
+		if s.Size > 0 {
+			e.nest(unix.NFTA_SET_DESC, func() { e.uint32(unix.NFTA_SET_DESC_SIZE, s.Size) })
+		}
+		// Keys that are numbers of this machine are listed as such.
+		if len(s.Key) == 1 && s.Key[0] == MarkType {
+			e.bytes(unix.NFTA_SET_USERDATA, append([]byte{0, 4}, native(1)...))
+		}
+	})
+}
+
+// DeleteSet takes away a set that no rule uses.
+func (t *Tx) DeleteSet(name string) {
+	t.message(unix.NFT_MSG_DELSET, nothing, "delete set", name, func(e *encoder) {
+		e.string(unix.NFTA_SET_TABLE, t.table)
+		e.string(unix.NFTA_SET_NAME, name)
+	})
+}
+
+// listMax is how large an attribute becomes at most before another message is
+// begun; its length is a number of 16 bits.
+const listMax = 48 << 10
+
+// AddElement adds an element to a set or map, DeleteElement takes one away.
+// Neighbours of the same set share a message.
+func (t *Tx) AddElement(set string, x Element) {
+	t.element(unix.NFT_MSG_NEWSETELEM, create, "add an element to set", set, x)
+}
+
+// DeleteElement is described at AddElement.
+func (t *Tx) DeleteElement(set string, x Element) {
+	t.element(unix.NFT_MSG_DELSETELEM, nothing, "delete an element of set", set, x)
+}
+
+func (t *Tx) element(typ, flags uint16, what, set string, x Element) {
+	last := step{what, set}
+	list := -1
+	if n := len(t.what); n > 0 && t.what[n-1] == last && len(t.e.b)-t.open < listMax {
+		// The list is the last attribute of the message.
+		list = t.open + unix.SizeofNlMsghdr + 4 + align(unix.SizeofNlAttr+len(t.table)+1) + align(unix.SizeofNlAttr+len(set)+1)
+	} else {
+		t.message(typ, flags, what, set, func(e *encoder) {
+			e.string(unix.NFTA_SET_ELEM_LIST_TABLE, t.table)
+			e.string(unix.NFTA_SET_ELEM_LIST_SET, set)
+			list = len(e.b)
+			e.header(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, 0)
+		})
+	}
+	e := &t.e
+	e.nest(unix.NFTA_LIST_ELEM, func() {
+		e.data(unix.NFTA_SET_ELEM_KEY, x.Key)
+		switch {
+		case x.Verdict != nil:
+			e.nest(unix.NFTA_SET_ELEM_DATA, func() { e.verdict(*x.Verdict) })
+		case x.Value != nil:
+			e.data(unix.NFTA_SET_ELEM_DATA, x.Value)
+		}
+		if x.Timeout > 0 {
+			e.uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(x.Timeout.Milliseconds()))
+			e.uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(x.Expires.Milliseconds()))
+		}
+	})
+	binary.NativeEndian.PutUint16(e.b[list:], uint16(len(e.b)-list))
+	t.end(t.open)
+}
+
+func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
+
+// Commit has the kernel take the whole transaction, or nothing of it.
+func (t *Tx) Commit() error {
+	if t.Empty() {
+		return nil
+	}
+	// The last message is acknowledged, and with it all.
+	flags := binary.NativeEndian.Uint16(t.e.b[t.open+6:])
+	binary.NativeEndian.PutUint16(t.e.b[t.open+6:], flags|unix.NLM_F_ACK)
+	last := uint32(len(t.what))
+	t.batch(unix.NFNL_MSG_BATCH_END)
+	s, err := dial(len(t.e.b))
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := s.send(t.e.b); err != nil {
+		return fmt.Errorf("nftables: sending %d bytes: %w", len(t.e.b), err)
+	}
+	var failed error
+	for {
+		done := false
+		err := s.receive(func(typ uint16, seq uint32, b []byte) {
+			if typ != unix.NLMSG_ERROR || len(b) < 4 {
+				return
+			}
+			if code := int32(binary.NativeEndian.Uint32(b)); code != 0 && failed == nil {
+				what := step{"begin", "transaction"}
+				if 0 < seq && seq <= last {
+					what = t.what[seq-1]
+				}
+				failed = fmt.Errorf("nftables: table %s: %s %s: %w", t.table, what.what, what.name, unix.Errno(-code))
+			}
+			done = done || seq == last || seq == 0
+		})
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		if done {
+			return failed
+		}
+	}
+}

@@ -1,0 +1,334 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+
+	"keelson.dev/keelson/internal/network/nft"
+)
+
+// tableName is that of the kernel's table, in each family.
+const tableName = "keelson-proxy"
+
+// affinityMax bounds the sources that a Service's port remembers. Beyond it,
+// new sources have no affinity.
+const affinityMax = 1 << 20
+
+// netfilter is the kernel's table of one family.
+type netfilter struct {
+	family nft.Family
+	// pods are the ranges of this node's pods, of the family.
+	pods []netip.Prefix
+	// generation of the kernel's tables when this one was seen to be intact.
+	generation uint32
+}
+
+// NewNetfilter gives the kernel's tables for IPv4 or IPv6 in this process's
+// network namespace. What pods (their ranges on this node) send to a cluster
+// address keeps its source.
+func NewNetfilter(ipv6 bool, pods []netip.Prefix) Kernel {
+	k := &netfilter{family: nft.IPv4}
+	if ipv6 {
+		k.family = nft.IPv6
+	}
+	for _, p := range pods {
+		if p.Addr().Is4() != ipv6 {
+			k.pods = append(k.pods, p.Masked())
+		}
+	}
+	return k
+}
+
+// base is a chain at a hook, with its rules.
+type base struct {
+	name  string
+	hook  nft.Hook
+	rules [][]nft.Expr
+}
+
+// bases are the chains that packets come through.
+func (k *netfilter) bases() []base {
+	// The address, the protocol and the port of the destination.
+	key := func(exprs ...nft.Expr) []nft.Expr {
+		return append(exprs, k.family.Destination(nft.Reg(0)), nft.Protocol(nft.Reg(k.words())), nft.DestinationPort(nft.Reg(k.words()+1)))
+	}
+	follow := [][]nft.Expr{append(key(), nft.Follow(services, nft.Reg(0)))}
+	guarded := [][]nft.Expr{append(key(nft.Beginning()...), nft.Follow(firewall, nft.Reg(0)))}
+	refuse := append(key(nft.Beginning()...), nft.Follow(unserved, nft.Reg(0)))
+	// A port that the Service of a cluster address does not have.
+	unknown := append(nft.Beginning(), k.family.Destination(nft.Reg(0)), nft.In(clusterIPs, nft.Reg(0)), nft.Do(nft.Goto, reject))
+	itself := append(nft.Translated(), k.family.Source(nft.Reg(0)), k.family.Destination(nft.Reg(k.words())), nft.In(hairpin, nft.Reg(0)), nft.Masquerade())
+	marked := append([]nft.Expr{nft.Mark(nft.Reg(0)), nft.Bits(nft.Reg(0), masqueradeMark)}, append(nft.AddMark(0, masqueradeMark), nft.Masquerade())...)
+	return []base{
+		{"prerouting-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_PRE_ROUTING, Priority: -110}, guarded},
+		{"output-before", nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_OUT, Priority: -110}, guarded},
+		{"prerouting", nft.Hook{Type: "nat", Number: unix.NF_INET_PRE_ROUTING, Priority: -100}, follow},
+		{"output", nft.Hook{Type: "nat", Number: unix.NF_INET_LOCAL_OUT, Priority: -100}, follow},
+		{"input-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_IN}, [][]nft.Expr{refuse}},
+		{"forward-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD}, [][]nft.Expr{refuse, unknown}},
+		{"output-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_OUT}, [][]nft.Expr{refuse, unknown}},
+		{"postrouting", nft.Hook{Type: "nat", Number: unix.NF_INET_POST_ROUTING, Priority: 100}, [][]nft.Expr{marked, itself}},
+	}
+}
+
+// words is how many registers an address takes.
+func (k *netfilter) words() int {
+	if k.family == nft.IPv4 {
+		return 1
+	}
+	return 4
+}
+
+// Replace implements Kernel.
+func (k *netfilter) Replace(b *Batch) error {
+	kept, err := k.kept(b.AddAffinity)
+	if err != nil {
+		return err
+	}
+	t := nft.Begin(k.family, tableName)
+	t.AddTable()
+	t.DeleteTable()
+	t.AddTable()
+	addr := k.family.Address()
+	key := []nft.Type{addr, nft.Proto, nft.Port}
+	for _, name := range []string{services, unserved, firewall} {
+		t.AddSet(nft.Set{Name: name, Key: key, Verdicts: true})
+	}
+	for i := range spread {
+		t.AddSet(nft.Set{Name: setOfEndpoints(i), Key: []nft.Type{nft.MarkType}, Value: []nft.Type{addr, nft.Port}})
+	}
+	t.AddSet(nft.Set{Name: clusterIPs, Key: []nft.Type{addr}})
+	t.AddSet(nft.Set{Name: hairpin, Key: []nft.Type{addr, addr}})
+	t.AddChain(reject, nil)
+	t.AddRule(reject, k.family.Reject())
+	for _, c := range k.bases() {
+		t.AddChain(c.name, &c.hook)
+		for _, r := range c.rules {
+			t.AddRule(c.name, r...)
+		}
+	}
+	k.add(t, b)
+	for set, all := range kept {
+		for _, x := range all {
+			t.AddElement(set, x)
+		}
+	}
+	return k.commit(t)
+}
+
+// kept are the elements of the maps for affinity that there are and will be.
+func (k *netfilter) kept(wanted []string) (map[string][]nft.Element, error) {
+	have, err := nft.Sets(k.family, tableName)
+	if err != nil {
+		return nil, err
+	}
+	want := map[string]bool{}
+	for _, n := range wanted {
+		want[n] = true
+	}
+	out := map[string][]nft.Element{}
+	for _, n := range have {
+		if want[n] {
+			if out[n], err = nft.Elements(k.family, tableName, n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// Write implements Kernel.
+func (k *netfilter) Write(b *Batch) error {
+	t := nft.Begin(k.family, tableName)
+	for _, x := range b.DeleteElements {
+		t.DeleteElement(x.Set, k.element(x))
+	}
+	k.add(t, b)
+	for _, c := range b.DeleteChains {
+		t.DeleteChain(c)
+	}
+	for _, s := range b.DeleteSets {
+		t.DeleteSet(s)
+	}
+	return k.commit(t)
+}
+
+func (k *netfilter) commit(t *nft.Tx) error {
+	if err := t.Commit(); err != nil {
+		return err
+	}
+	// What others changed in between is seen as it would be a little later.
+	g, err := nft.Generation()
+	k.generation = g
+	return err
+}
+
+// add appends what the batch makes, and the flushes of what it unmakes.
+func (k *netfilter) add(t *nft.Tx, b *Batch) {
+	addr := k.family.Address()
+	for _, s := range b.AddAffinity {
+		t.AddSet(nft.Set{Name: s, Key: []nft.Type{addr}, Value: []nft.Type{addr, nft.Port}, Dynamic: true, Size: affinityMax})
+	}
+	for _, s := range b.AddLive {
+		t.AddSet(nft.Set{Name: s, Key: []nft.Type{addr, nft.Port}})
+	}
+	fresh := make(map[string]bool, len(b.AddChains))
+	for _, c := range b.AddChains {
+		fresh[c] = true
+		t.AddChain(c, nil)
+	}
+	for _, c := range b.DeleteChains {
+		t.FlushChain(c)
+	}
+	for _, c := range b.Rules {
+		if !fresh[c.Name] {
+			t.FlushChain(c.Name)
+		}
+	}
+	// Before the rules that use their maps, which the kernel would visit for each.
+	for _, x := range b.AddElements {
+		t.AddElement(x.Set, k.element(x))
+	}
+	for _, c := range b.Rules {
+		for i := range c.Rules {
+			for _, exprs := range k.rules(&c.Rules[i]) {
+				t.AddRule(c.Name, exprs...)
+			}
+		}
+	}
+}
+
+// rules gives the kernel's rules for one; FromPods is one rule a range.
+func (k *netfilter) rules(r *Rule) [][]nft.Expr {
+	var do []nft.Expr
+	source, value := nft.Reg(0), nft.Reg(4)
+	switch r.Do {
+	case Mark:
+		do = nft.AddMark(masqueradeMark, 0)
+	case Goto:
+		do = []nft.Expr{nft.Do(nft.Goto, r.Chain)}
+	case Return:
+		do = []nft.Expr{nft.Do(nft.Return, "")}
+	case Drop:
+		do = []nft.Expr{nft.Do(nft.Drop, "")}
+	case Balance:
+		do = []nft.Expr{nft.Random(source, r.First, r.N), nft.Get(r.Set, source, value)}
+		if r.Affinity != "" {
+			do = append(do, k.family.Source(source), nft.Remember(r.Affinity, source, value, r.Timeout))
+		}
+		do = append(do, k.to(value))
+	case Stick:
+		do = []nft.Expr{k.family.Source(source), nft.Get(r.Affinity, source, value), nft.In(r.Live, value),
+			nft.Remember(r.Affinity, source, value, r.Timeout), k.to(value)}
+	}
+	switch r.When {
+	case FromPods:
+		var out [][]nft.Expr
+		for _, p := range k.pods {
+			out = append(out, append(k.within(p, false), do...))
+		}
+		return out
+	case NotFromPods:
+		if len(k.pods) == 0 {
+			return nil // it is not known which these are
+		}
+		var when []nft.Expr
+		for _, p := range k.pods {
+			when = append(when, k.within(p, true)...)
+		}
+		return [][]nft.Expr{append(when, do...)}
+	case FromLocal:
+		return [][]nft.Expr{append(nft.FromLocal(), do...)}
+	case FromRange:
+		return [][]nft.Expr{append(k.within(r.Range, false), do...)}
+	}
+	return [][]nft.Expr{do}
+}
+
+func (k *netfilter) to(reg uint32) nft.Expr {
+	return k.family.To(reg, reg+uint32(k.words()))
+}
+
+func (k *netfilter) within(p netip.Prefix, outside bool) []nft.Expr {
+	mask := make([]byte, p.Addr().BitLen()/8)
+	for i := range p.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return append([]nft.Expr{k.family.Source(nft.Reg(0))}, nft.Within(nft.Reg(0), mask, p.Masked().Addr().AsSlice(), outside)...)
+}
+
+// element encodes an element as its set has it.
+func (k *netfilter) element(x Element) nft.Element {
+	out := nft.Element{}
+	switch x.Set {
+	case services, unserved, firewall:
+		out.Key = append(append(x.Key.Addr.AsSlice(), protocolNumber(x.Key.Proto), 0, 0, 0), port(x.Key.Port)...)
+		if x.Value.Chain == "" {
+			out.Verdict = &nft.Verdict{Code: nft.Drop}
+		} else {
+			out.Verdict = &nft.Verdict{Code: nft.Goto, Chain: x.Value.Chain}
+		}
+	case clusterIPs:
+		out.Key = x.Key.Addr.AsSlice()
+	case hairpin:
+		out.Key = append(x.Key.Addr.AsSlice(), x.Key.Addr.AsSlice()...)
+	default:
+		if !x.Value.Endpoint.IsValid() { // of Live
+			out.Key = append(x.Key.Addr.AsSlice(), port(x.Key.Port)...)
+			break
+		}
+		out.Key = binary.NativeEndian.AppendUint32(nil, x.Key.Number)
+		out.Value = append(x.Value.Endpoint.Addr().AsSlice(), port(x.Value.Endpoint.Port())...)
+	}
+	return out
+}
+
+// port fills a register.
+func port(n uint16) []byte { return append(binary.BigEndian.AppendUint16(nil, n), 0, 0) }
+
+func protocolNumber(p v1.Protocol) byte {
+	switch p {
+	case v1.ProtocolUDP:
+		return unix.IPPROTO_UDP
+	case v1.ProtocolSCTP:
+		return unix.IPPROTO_SCTP
+	}
+	return unix.IPPROTO_TCP
+}
+
+// Intact implements Kernel. Others' transactions change the generation; what is
+// looked at then is whether the table still has its rules at the hooks.
+func (k *netfilter) Intact() (bool, error) {
+	g, err := nft.Generation()
+	if err != nil || g == k.generation {
+		return err == nil, err
+	}
+	for _, c := range append(k.bases(), base{name: reject, rules: make([][]nft.Expr, 1)}) {
+		n, err := nft.Rules(k.family, tableName, c.name)
+		if err != nil {
+			return false, err
+		}
+		if n != len(c.rules) {
+			return false, nil
+		}
+	}
+	k.generation = g
+	return true, nil
+}
+
+// Remove implements Kernel.
+func (k *netfilter) Remove() error {
+	t := nft.Begin(k.family, tableName)
+	t.AddTable()
+	t.DeleteTable()
+	err := t.Commit()
+	if k.family == nft.IPv6 && errors.Is(err, unix.EAFNOSUPPORT) || err != nil && strings.Contains(err.Error(), "not supported") {
+		return nil // where the family is not there, nothing of it is
+	}
+	return err
+}

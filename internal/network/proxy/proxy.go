@@ -1,0 +1,455 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/network"
+)
+
+// Config is what a Proxy is made of.
+type Config struct {
+	// NodeName is this node's, NodeIPs its addresses until its Node says them.
+	NodeName string
+	NodeIPs  []netip.Addr
+	// Informers give Services, EndpointSlices and Nodes. The caller starts them.
+	Informers informers.SharedInformerFactory
+	// IPv4 and IPv6 hold the tables; nil leaves a family out.
+	IPv4, IPv6 Kernel
+	// Flows are the connections that the kernel follows; nil leaves them alone.
+	Flows Flows
+	// NodePortAddresses gives the addresses that node ports are served on; nil is
+	// the first address of each family that the Node has.
+	NodePortAddresses func() ([]netip.Addr, error)
+	// HealthAddress is where health check node ports are served; "" is all addresses.
+	HealthAddress string
+	// NoHealthChecks leaves them out.
+	NoHealthChecks bool
+	Clock          clock.WithTicker
+	// Problem, if set, is told of what keeps the rules from being written.
+	Problem func(error)
+}
+
+// Flow is a connection that the kernel follows: where it was sent to first, and
+// where answers to it come from.
+type Flow struct{ To, Answers netip.AddrPort }
+
+// Flows forgets flows of UDP, which have no end at which the kernel would look
+// up the endpoint anew.
+type Flows interface {
+	Forget(ipv6 bool, stale func(Flow) bool) (int, error)
+}
+
+const (
+	// inspection is how often the tables are looked at for changes by others.
+	inspection = 2 * time.Second
+	retryMin   = time.Second
+	retryMax   = 30 * time.Second
+)
+
+// Proxy keeps the tables as Services and their endpoints ask for.
+type Proxy struct {
+	Config
+	services corelisters.ServiceLister
+	slices   cache.Indexer
+	nodes    corelisters.NodeLister
+	synced   []cache.InformerSynced
+	tables   []*table
+	health   *healthServers
+
+	mu sync.Mutex
+	// dirty are the Services that changed since they were planned; all says that
+	// every one did.
+	dirty map[types.NamespacedName]bool
+	all   bool
+	// triggered is when the oldest change of endpoints that is not written yet
+	// happened, as the slices tell.
+	triggered []time.Time
+	wake      chan struct{}
+}
+
+// New makes a proxy. It does nothing before Run.
+func New(c Config) (*Proxy, error) {
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	core, disc := c.Informers.Core().V1(), c.Informers.Discovery().V1()
+	p := &Proxy{Config: c, services: core.Services().Lister(), slices: disc.EndpointSlices().Informer().GetIndexer(), nodes: core.Nodes().Lister(),
+		dirty: map[types.NamespacedName]bool{}, all: true, wake: make(chan struct{}, 1)}
+	if err := network.IndexSlices(disc.EndpointSlices().Informer()); err != nil {
+		return nil, err
+	}
+	if !c.NoHealthChecks {
+		p.health = newHealthServers(c.HealthAddress)
+	}
+	for _, f := range []struct {
+		k      Kernel
+		family discoveryv1.AddressType
+	}{{c.IPv4, discoveryv1.AddressTypeIPv4}, {c.IPv6, discoveryv1.AddressTypeIPv6}} {
+		if f.k != nil {
+			p.tables = append(p.tables, newTable(f.k, here{node: c.NodeName, family: f.family}))
+		}
+	}
+	err := errors.Join(
+		p.on(core.Services().Informer(), func(obj any) {
+			if s, ok := obj.(*v1.Service); ok {
+				p.mark(types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, nil)
+				serviceChanges.Inc()
+			}
+		}),
+		p.on(disc.EndpointSlices().Informer(), func(obj any) {
+			if s, ok := obj.(*discoveryv1.EndpointSlice); ok && s.Labels[v1.IsHeadlessService] != "" {
+				return
+			} else if ok && network.ServiceOf(s) != "" {
+				p.mark(types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}, s)
+				endpointChanges.Inc()
+			}
+		}),
+		p.on(core.Nodes().Informer(), func(obj any) {
+			if n, ok := obj.(*v1.Node); ok && n.Name == p.NodeName {
+				p.poke()
+			}
+		}),
+	)
+	registerMetrics()
+	return p, err
+}
+
+func (p *Proxy) on(i cache.SharedIndexInformer, f func(any)) error {
+	reg, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: f,
+		UpdateFunc: func(old, obj any) {
+			if was, ok := old.(*discoveryv1.EndpointSlice); ok {
+				if now, ok := obj.(*discoveryv1.EndpointSlice); ok && network.ServiceOf(was) != network.ServiceOf(now) {
+					f(old)
+				}
+			}
+			f(obj)
+		},
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			f(obj)
+		},
+	})
+	if err == nil {
+		p.synced = append(p.synced, reg.HasSynced)
+	}
+	return err
+}
+
+func (p *Proxy) mark(n types.NamespacedName, s *discoveryv1.EndpointSlice) {
+	p.mu.Lock()
+	p.dirty[n] = true
+	if s != nil {
+		if t, err := time.Parse(time.RFC3339Nano, s.Annotations[v1.EndpointsLastChangeTriggerTime]); err == nil {
+			p.triggered = append(p.triggered, t)
+		}
+	}
+	p.mu.Unlock()
+	p.poke()
+}
+
+func (p *Proxy) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the tables until ctx ends, and leaves them as they are: connections
+// go on, and the next process takes over.
+func (p *Proxy) Run(ctx context.Context) error {
+	defer func() {
+		if p.health != nil {
+			p.health.close()
+		}
+	}()
+	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
+		return nil
+	}
+	ticks := p.Clock.NewTicker(inspection)
+	defer ticks.Stop()
+	retry := retryMin
+	var later <-chan time.Time
+	for {
+		if err := p.Sync(); err != nil {
+			klog.FromContext(ctx).Error(err, "Services are not served as they should be; trying again", "in", retry)
+			if p.Problem != nil {
+				p.Problem(err)
+			}
+			later = p.Clock.After(retry)
+			retry = min(2*retry, retryMax)
+		} else {
+			later, retry = nil, retryMin
+		}
+	wait:
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-p.wake:
+				if later == nil {
+					break wait
+				}
+			case <-later:
+				break wait
+			case <-ticks.C():
+				if later == nil && p.inspect(ctx) {
+					break wait
+				}
+			}
+		}
+	}
+}
+
+// inspect reports whether there is something to do that no informer told:
+// another has changed a table, or the machine's addresses are others.
+func (p *Proxy) inspect(ctx context.Context) bool {
+	todo := false
+	for _, t := range p.tables {
+		if !t.written {
+			continue
+		}
+		intact, err := t.kernel.Intact()
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Looking whether the rules for Services are there")
+			continue
+		}
+		if !intact {
+			klog.FromContext(ctx).Info("The rules for Services were taken away by others; writing them again", "family", t.here.family)
+			t.current = false
+			todo = true
+		}
+	}
+	return todo || p.NodePortAddresses != nil
+}
+
+// Sync writes what changed. It is called by Run only; tests call it in place of
+// Run.
+func (p *Proxy) Sync() error {
+	begin := p.Clock.Now()
+	p.mu.Lock()
+	dirty, all, triggered := p.dirty, p.all, p.triggered
+	p.dirty, p.all, p.triggered = map[types.NamespacedName]bool{}, false, nil
+	p.mu.Unlock()
+	var errs []error
+	node, err := p.here()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	checks := map[types.NamespacedName]health{}
+	wrote := false
+	for _, t := range p.tables {
+		names := dirty
+		moved := t.move(node)
+		if all || !t.current || moved {
+			if names, err = p.every(t); err != nil {
+				return err
+			}
+		}
+		if len(names) == 0 {
+			continue
+		}
+		wrote = true
+		errs = append(errs, p.write(t, names, checks))
+	}
+	if p.health != nil {
+		p.health.set(checks)
+	}
+	if !wrote {
+		return errors.Join(errs...)
+	}
+	err = errors.Join(errs...)
+	now := p.Clock.Now()
+	lastQueued.SetToCurrentTime()
+	if err != nil {
+		p.mu.Lock()
+		maps.Copy(p.dirty, dirty)
+		p.all = p.all || all
+		p.mu.Unlock()
+		return err
+	}
+	lastSync.SetToCurrentTime()
+	syncDuration.Observe(now.Sub(begin).Seconds())
+	for _, at := range triggered {
+		if at.After(begin.Add(-time.Hour)) { // slices from before this process began tell nothing
+			programming.Observe(now.Sub(at).Seconds())
+		}
+	}
+	return nil
+}
+
+// every gives all Services that there are, and those that the table has.
+func (p *Proxy) every(t *table) (map[types.NamespacedName]bool, error) {
+	list, err := p.services.List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[types.NamespacedName]bool, len(list))
+	for _, s := range list {
+		out[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = true
+	}
+	for n := range t.services {
+		out[n] = true
+	}
+	return out, nil
+}
+
+func (p *Proxy) write(t *table, names map[types.NamespacedName]bool, checks map[types.NamespacedName]health) error {
+	before := t.services
+	if !t.current {
+		t.reset()
+	} else {
+		before = some(t.services, names)
+	}
+	c := make(change, len(names))
+	for n := range names {
+		c[n] = nil
+		check := health{}
+		s, err := p.services.Services(n.Namespace).Get(n.Name)
+		if err == nil && usable(s) {
+			c[n], check = planFor(s, network.Slices(p.slices, n.Namespace, n.Name), &t.here)
+		}
+		if old, ok := checks[n]; !ok || check.local > old.local {
+			checks[n] = check
+		}
+	}
+	if err := t.write(c); err != nil {
+		t.reset()
+		syncFailures.WithLabelValues(string(t.here.family)).Inc()
+		return fmt.Errorf("rules for Services (%s): %w", t.here.family, err)
+	}
+	return p.forget(t, before, c)
+}
+
+// some gives the entries of m that have one of these names.
+func some(m map[types.NamespacedName]*installed, names map[types.NamespacedName]bool) map[types.NamespacedName]*installed {
+	out := make(map[types.NamespacedName]*installed, len(names))
+	for n := range names {
+		if i := m[n]; i != nil {
+			out[n] = i
+		}
+	}
+	return out
+}
+
+// forget has the kernel forget flows of UDP that go where they should not
+// anymore, or went nowhere before there was an endpoint.
+func (p *Proxy) forget(t *table, before map[types.NamespacedName]*installed, c change) error {
+	if p.Flows == nil {
+		return nil
+	}
+	changed := map[netip.AddrPort]map[netip.AddrPort]bool{}
+	for n, next := range c {
+		var was, now map[netip.AddrPort]map[netip.AddrPort]bool
+		if old := before[n]; old != nil {
+			was = old.plan.udp
+		}
+		if next != nil {
+			now = next.udp
+		}
+		for to := range was {
+			if _, still := now[to]; !still {
+				changed[to] = nil
+			}
+		}
+		for to, serving := range now {
+			if old, ok := was[to]; !ok || !maps.Equal(old, serving) {
+				changed[to] = serving
+			}
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	_, err := p.Flows.Forget(t.here.family == discoveryv1.AddressTypeIPv6, func(f Flow) bool {
+		serving, ours := changed[f.To]
+		return ours && !serving[f.Answers]
+	})
+	if err != nil {
+		return fmt.Errorf("forgetting flows of UDP: %w", err)
+	}
+	return nil
+}
+
+// here describes this node.
+func (p *Proxy) here() (here, error) {
+	h := here{node: p.NodeName}
+	primary := p.NodeIPs
+	if n, err := p.nodes.Get(p.NodeName); err == nil {
+		h.zone = n.Labels[v1.LabelTopologyZone]
+		var all []netip.Addr
+		for _, a := range n.Status.Addresses {
+			if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == v1.NodeInternalIP {
+				all = append(all, ip)
+			}
+		}
+		if len(all) > 0 {
+			primary = all
+		}
+	}
+	if p.NodePortAddresses != nil {
+		all, err := p.NodePortAddresses()
+		h.nodePorts = all
+		return h, err
+	}
+	four, six := false, false
+	for _, a := range primary {
+		if a.Is4() && !four || a.Is6() && !six {
+			four, six = four || a.Is4(), six || a.Is6()
+			h.nodePorts = append(h.nodePorts, a)
+		}
+	}
+	return h, nil
+}
+
+// move tells the table where it is, and reports whether that is elsewhere than
+// before.
+func (t *table) move(h here) bool {
+	four := t.here.family == discoveryv1.AddressTypeIPv4
+	var ports []netip.Addr
+	for _, a := range h.nodePorts {
+		if a.Is4() == four {
+			ports = append(ports, a)
+		}
+	}
+	same := t.here.node == h.node && t.here.zone == h.zone && equal(t.here.nodePorts, ports)
+	t.here.node, t.here.zone, t.here.nodePorts = h.node, h.zone, ports
+	return !same
+}
+
+func equal(a, b []netip.Addr) bool {
+	in := map[netip.Addr]bool{}
+	for _, x := range a {
+		in[x] = true
+	}
+	for _, x := range b {
+		if !in[x] {
+			return false
+		}
+		delete(in, x)
+	}
+	return len(in) == 0
+}
+
+// Remove takes the tables away.
+func Remove() error {
+	return errors.Join(NewNetfilter(false, nil).Remove(), NewNetfilter(true, nil).Remove())
+}
