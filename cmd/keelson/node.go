@@ -23,6 +23,7 @@ type nodeFlags struct {
 	logMaxSize             string
 	logMaxFiles            int
 	unsafeSysctls          []string
+	network                cluster.Network
 }
 
 func (f *nodeFlags) add(flags *pflag.FlagSet) {
@@ -34,6 +35,8 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.logMaxSize, "container-log-max-size", "10Mi", "size at which a container's log is rotated")
 	flags.IntVar(&f.logMaxFiles, "container-log-max-files", logs.DefaultMaxFiles, "how many log files a container has, with the one being written; at least 2")
 	flags.StringSliceVar(&f.unsafeSysctls, "allowed-unsafe-sysctls", nil, "kernel parameters that pods of this machine may set beside the safe ones: names, or beginnings of names that end in *")
+	flags.StringVar(&f.network.Proxy, "proxy", cluster.Builtin, "what has Services' addresses lead to their endpoints: builtin, or none where something else does (kube-proxy, Cilium)")
+	flags.StringSliceVar(&f.network.NodePortAddresses, "nodeport-addresses", nil, "ranges of the machine's addresses on which node ports are served (default: the node's primary addresses)")
 }
 
 // machine is what this machine's node runs on, nil if there is to be none.
@@ -56,7 +59,10 @@ func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 }
 
 func (f *nodeFlags) options() (cluster.AgentOptions, error) {
-	o := cluster.AgentOptions{Name: f.name, Port: f.port, LogMaxFiles: f.logMaxFiles, AllowedUnsafeSysctls: f.unsafeSysctls}
+	o := cluster.AgentOptions{Name: f.name, Port: f.port, LogMaxFiles: f.logMaxFiles, AllowedUnsafeSysctls: f.unsafeSysctls, Network: f.network}
+	if err := f.network.Validate(); err != nil {
+		return o, err
+	}
 	size, err := resource.ParseQuantity(f.logMaxSize)
 	if err != nil || size.Value() <= 0 {
 		return o, fmt.Errorf("--container-log-max-size %q: give a size like 10Mi", f.logMaxSize)

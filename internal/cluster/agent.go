@@ -37,6 +37,8 @@ type AgentOptions struct {
 	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
 	// safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string
+	// Network is what serves Services and names to pods.
+	Network Network
 }
 
 // NodeName is the name that the node has.
@@ -89,6 +91,9 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		return err
 	}
 	if err := c.serveAgent(agent, o, ip); err != nil {
+		return err
+	}
+	if err := c.startNetwork(m, o, client); err != nil {
 		return err
 	}
 	c.Informers.StartWithContext(c.ctx)

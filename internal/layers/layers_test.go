@@ -27,6 +27,8 @@ var sideBySide = []string{"internal/controllers", "internal/network"}
 var shared = map[string]bool{
 	"internal/controllers":                true,
 	"internal/controllers/controllertest": true,
+	"internal/network/index":              true,
+	"internal/network/nft":                true,
 }
 
 // table is the package that lists all controllers and so imports each.

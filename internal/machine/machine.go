@@ -17,6 +17,7 @@ import (
 
 	"keelson.dev/keelson/internal/machine/cni"
 	"keelson.dev/keelson/internal/machine/containerd"
+	"keelson.dev/keelson/internal/network/proxy"
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/images"
@@ -75,6 +76,9 @@ func runName(dataDir string) string {
 
 // Dir is the folder of the node's state.
 func (m *Machine) Dir() string { return m.dir }
+
+// PodCIDR is the range of the pods' addresses.
+func (m *Machine) PodCIDR() netip.Prefix { return m.o.PodCIDR }
 
 // CgroupRoot is the cgroup that the pods' cgroups are below; empty is the root.
 func (m *Machine) CgroupRoot() string { return m.o.CgroupRoot }
@@ -143,6 +147,7 @@ func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
 	errs := []error{
 		containerd.Existing(m.containerd).Stop(ctx, o),
 		cni.Cleanup(m.cni),
+		proxy.Remove(),
 		unmountBelow(m.dir, m.containerd.State),
 		os.RemoveAll(m.containerd.State),
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -82,10 +83,14 @@ func command(name string, args []string) error {
 				return err
 			}
 		}
+	case "send":
+		return send(args)
+	case "resolve":
+		return resolve(args)
 	case "fail":
 		return errors.New("as you wish")
 	default:
-		return fmt.Errorf("no command %q: there are echo, env, cat, ls, sleep, get, fail", name)
+		return fmt.Errorf("no command %q: there are echo, env, cat, ls, sleep, get, send, resolve, fail", name)
 	}
 	return nil
 }
@@ -101,6 +106,68 @@ func get(url string) error {
 	return err
 }
 
+// send sends a datagram to each address (host:port) and prints the answer.
+func send(addrs []string) error {
+	for _, a := range addrs {
+		c, err := net.DialTimeout("udp", a, 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte("hello\n")); err != nil {
+			return err
+		}
+		b := make([]byte, 512)
+		n, err := c.Read(b)
+		if err != nil {
+			return err
+		}
+		os.Stdout.Write(b[:n])
+	}
+	return nil
+}
+
+// resolve prints what DNS has for each name, sorted: the addresses, or what
+// TYPE=NAME asks for, with a type of srv, ptr, cname or txt.
+func resolve(names []string) error {
+	r, ctx := net.DefaultResolver, context.Background()
+	for _, n := range names {
+		kind, name, typed := strings.Cut(n, "=")
+		if !typed {
+			kind, name = "", n
+		}
+		var out []string
+		var err error
+		switch kind {
+		case "srv":
+			var all []*net.SRV
+			_, all, err = r.LookupSRV(ctx, "", "", name)
+			for _, s := range all {
+				out = append(out, fmt.Sprintf("%s:%d", s.Target, s.Port))
+			}
+		case "ptr":
+			out, err = r.LookupAddr(ctx, name)
+		case "cname":
+			var c string
+			c, err = r.LookupCNAME(ctx, name)
+			out = []string{c}
+		case "txt":
+			out, err = r.LookupTXT(ctx, name)
+		default:
+			out, err = r.LookupHost(ctx, name)
+		}
+		if err != nil {
+			return err
+		}
+		sort.Strings(out)
+		fmt.Println(strings.Join(out, " "))
+	}
+	return nil
+}
+
 func serve() error {
 	host, _ := os.Hostname()
 	h := http.NewServeMux()
@@ -108,13 +175,15 @@ func serve() error {
 		fmt.Fprintf(w, "Hello from %s\n%s %s\n", host, r.Method, r.URL.Path)
 		fmt.Printf("%s %s from %s\n", r.Method, r.URL.Path, r.RemoteAddr)
 	})
+	h.HandleFunc("/client", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
 	h.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	errs := make(chan error, 2)
+	errs := make(chan error, 4)
 	for _, addr := range []string{":80", ":8080"} {
 		s := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 10 * time.Second}
 		go func() { errs <- s.ListenAndServe() }()
+		go func() { errs <- serveUDP(addr, host) }()
 	}
 	fmt.Println("serving on :80 and :8080 as " + host)
 	select {
@@ -122,5 +191,23 @@ func serve() error {
 		return err
 	case <-ctx.Done():
 		return nil
+	}
+}
+
+// serveUDP answers each datagram with the host's name.
+func serveUDP(addr, host string) error {
+	c, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 512)
+	for {
+		_, from, err := c.ReadFrom(b)
+		if err != nil {
+			return err
+		}
+		if _, err := c.WriteTo([]byte("Hello from "+host+"\n"), from); err != nil {
+			fmt.Println(err)
+		}
 	}
 }

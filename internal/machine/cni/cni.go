@@ -95,10 +95,20 @@ func masquerade(cidr netip.Prefix) error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
 		return fmt.Errorf("pods need forwarding of packets: %w", err)
 	}
+	// What came over a Service or a host port to a pod of the same bridge must go
+	// back the way it came. The kernel sees to that where it shows bridged packets
+	// to nftables. Where it does not, the pod sees the machine's address in place
+	// of the sender's.
+	same := `ip daddr %[2]s ip saddr 127.0.0.0/8 ct status dnat masquerade
+		ct status dnat ip saddr . ip daddr @hairpin masquerade`
+	if !bridgedPacketsAreSeen() {
+		same = `ip daddr %[2]s ip saddr { 127.0.0.0/8, %[2]s } ct status dnat masquerade`
+	}
 	return nft(fmt.Sprintf(`table ip %[1]s {}
 delete table ip %[1]s
 table ip %[1]s {
 	map hostports { type inet_proto . inet_service : ipv4_addr . inet_service; }
+	set hairpin { type ipv4_addr . ipv4_addr; }
 	map hostipports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
 	chain hostports {
 		dnat ip to ip daddr . meta l4proto . th dport map @hostipports
@@ -115,10 +125,25 @@ table ip %[1]s {
 	chain postrouting {
 		type nat hook postrouting priority 100; policy accept;
 		ip saddr %[2]s ip daddr != %[2]s ip daddr != 224.0.0.0/4 masquerade
-		ip daddr %[2]s ip saddr { 127.0.0.0/8, %[2]s } ct status dnat masquerade
+		`+same+`
 	}
 }
 `, table, cidr))
+}
+
+// bridgedPacketsAreSeen has the kernel show nftables what goes from one port of
+// a bridge to another, and reports whether it does: its module br_netfilter may
+// be missing.
+func bridgedPacketsAreSeen() bool {
+	const dir = "/proc/sys/net/bridge"
+	if _, err := os.Stat(dir); err != nil {
+		if path, err := exec.LookPath("modprobe"); err == nil {
+			_ = exec.Command(path, "br_netfilter").Run() // the files below say whether it helped
+		}
+	}
+	// IPv6 may be switched off.
+	_ = os.WriteFile(filepath.Join(dir, "bridge-nf-call-ip6tables"), []byte("1"), 0o644)
+	return os.WriteFile(filepath.Join(dir, "bridge-nf-call-iptables"), []byte("1"), 0o644) == nil
 }
 
 // Cleanup takes the default network down.

@@ -50,10 +50,10 @@ func (h *HostPorts) Set(pod types.UID, ports []node.HostPort) error {
 	return forget(slices.Concat(was, ports))
 }
 
-// script fills the maps. Where two pods want a port, the one with the lesser
+// script fills the maps and the set. Where two pods want a port, the one with the lesser
 // UID has it, until it goes.
 func script(pods map[types.UID][]node.HostPort) string {
-	var all, one []string
+	var all, one, itself []string
 	taken := map[string]bool{}
 	for _, uid := range slices.Sorted(maps.Keys(pods)) {
 		for _, p := range pods[uid] {
@@ -67,13 +67,17 @@ func script(pods map[types.UID][]node.HostPort) string {
 			}
 			taken[key] = true
 			*list = append(*list, key+" : "+to)
+			// A pod that sends to its own host port.
+			if pair := fmt.Sprintf("%[1]s . %[1]s", p.Pod.Addr()); !slices.Contains(itself, pair) {
+				itself = append(itself, pair)
+			}
 		}
 	}
 	var b strings.Builder
-	for name, elements := range map[string][]string{"hostports": all, "hostipports": one} {
-		fmt.Fprintf(&b, "flush map ip %s %s\n", table, name)
+	for name, elements := range map[string][]string{"map hostports": all, "map hostipports": one, "set hairpin": itself} {
+		fmt.Fprintf(&b, "flush %s ip %s %s\n", name[:3], table, name[4:])
 		if len(elements) > 0 {
-			fmt.Fprintf(&b, "add element ip %s %s { %s }\n", table, name, strings.Join(elements, ", "))
+			fmt.Fprintf(&b, "add element ip %s %s { %s }\n", table, name[4:], strings.Join(elements, ", "))
 		}
 	}
 	return b.String()

@@ -22,12 +22,13 @@ func TestScript(t *testing.T) {
 	for _, want := range []string{
 		"flush map ip keelson hostports\nadd element ip keelson hostports { tcp . 80 : 10.0.0.2 . 8080, udp . 80 : 10.0.0.3 . 53 }\n",
 		"flush map ip keelson hostipports\nadd element ip keelson hostipports { 192.0.2.1 . tcp . 80 : 10.0.0.2 . 81 }\n",
+		"flush set ip keelson hairpin\nadd element ip keelson hairpin { 10.0.0.2 . 10.0.0.2, 10.0.0.3 . 10.0.0.3 }\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
 	}
-	if got := script(nil); strings.Contains(got, "add") || strings.Count(got, "flush") != 2 {
+	if got := script(nil); strings.Contains(got, "add") || strings.Count(got, "flush") != 3 {
 		t.Errorf("for no pod:\n%s", got)
 	}
 }

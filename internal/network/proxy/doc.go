@@ -19,5 +19,6 @@
 // the process ends: the next one replaces it, in one transaction, when its
 // informers have synced. A table that was changed by others is replaced.
 //
-// It imports internal/network/nft and nothing else of this module.
+// It imports internal/network/nft and internal/network/index, and nothing else of
+// this module.
 package proxy

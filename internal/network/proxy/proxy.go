@@ -19,7 +19,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"keelson.dev/keelson/internal/network"
+	"keelson.dev/keelson/internal/network/index"
 )
 
 // Config is what a Proxy is made of.
@@ -91,7 +91,7 @@ func New(c Config) (*Proxy, error) {
 	core, disc := c.Informers.Core().V1(), c.Informers.Discovery().V1()
 	p := &Proxy{Config: c, services: core.Services().Lister(), slices: disc.EndpointSlices().Informer().GetIndexer(), nodes: core.Nodes().Lister(),
 		dirty: map[types.NamespacedName]bool{}, all: true, wake: make(chan struct{}, 1)}
-	if err := network.IndexSlices(disc.EndpointSlices().Informer()); err != nil {
+	if err := index.Slices(disc.EndpointSlices().Informer()); err != nil {
 		return nil, err
 	}
 	if !c.NoHealthChecks {
@@ -115,7 +115,7 @@ func New(c Config) (*Proxy, error) {
 		p.on(disc.EndpointSlices().Informer(), func(obj any) {
 			if s, ok := obj.(*discoveryv1.EndpointSlice); ok && s.Labels[v1.IsHeadlessService] != "" {
 				return
-			} else if ok && network.ServiceOf(s) != "" {
+			} else if ok && index.ServiceOf(s) != "" {
 				p.mark(types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}, s)
 				endpointChanges.Inc()
 			}
@@ -135,7 +135,7 @@ func (p *Proxy) on(i cache.SharedIndexInformer, f func(any)) error {
 		AddFunc: f,
 		UpdateFunc: func(old, obj any) {
 			if was, ok := old.(*discoveryv1.EndpointSlice); ok {
-				if now, ok := obj.(*discoveryv1.EndpointSlice); ok && network.ServiceOf(was) != network.ServiceOf(now) {
+				if now, ok := obj.(*discoveryv1.EndpointSlice); ok && index.ServiceOf(was) != index.ServiceOf(now) {
 					f(old)
 				}
 			}
@@ -325,7 +325,7 @@ func (p *Proxy) write(t *table, names map[types.NamespacedName]bool, checks map[
 		check := health{}
 		s, err := p.services.Services(n.Namespace).Get(n.Name)
 		if err == nil && usable(s) {
-			c[n], check = planFor(s, network.Slices(p.slices, n.Namespace, n.Name), &t.here)
+			c[n], check = planFor(s, index.Of(p.slices, n.Namespace, n.Name), &t.here)
 		}
 		if old, ok := checks[n]; !ok || check.local > old.local {
 			checks[n] = check

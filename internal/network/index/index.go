@@ -1,4 +1,4 @@
-package network
+package index
 
 import (
 	"fmt"
@@ -21,9 +21,9 @@ func ServiceOf(s *discoveryv1.EndpointSlice) string {
 	return s.Namespace + "/" + n
 }
 
-// IndexSlices has the informer of EndpointSlices keep the index ByService.
-func IndexSlices(i cache.SharedIndexInformer) error {
-	return Index(i, ByService, func(obj any) ([]string, error) {
+// Slices has the informer of EndpointSlices keep the index ByService.
+func Slices(i cache.SharedIndexInformer) error {
+	return Add(i, ByService, func(obj any) ([]string, error) {
 		if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
 			if key := ServiceOf(s); key != "" {
 				return []string{key}, nil
@@ -33,8 +33,8 @@ func IndexSlices(i cache.SharedIndexInformer) error {
 	})
 }
 
-// Index has an informer keep an index, if it does not already.
-func Index(i cache.SharedIndexInformer, name string, f cache.IndexFunc) error {
+// Add has an informer keep an index, if it does not already.
+func Add(i cache.SharedIndexInformer, name string, f cache.IndexFunc) error {
 	if _, there := i.GetIndexer().GetIndexers()[name]; there {
 		return nil
 	}
@@ -47,8 +47,8 @@ func Index(i cache.SharedIndexInformer, name string, f cache.IndexFunc) error {
 	return nil
 }
 
-// Slices gives the slices of a Service by name. They are the informer's own.
-func Slices(i cache.Indexer, namespace, name string) []*discoveryv1.EndpointSlice {
+// Of gives the slices of a Service by name. They are the informer's own.
+func Of(i cache.Indexer, namespace, name string) []*discoveryv1.EndpointSlice {
 	all, err := i.ByIndex(ByService, namespace+"/"+name)
 	if err != nil {
 		return nil

@@ -1,0 +1,3 @@
+// Package index has the indexes that the packages of the network keep of their
+// informers: what a Service has, by its name. They hold no copy of an object.
+package index
