@@ -1,10 +1,13 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/controllers/manager"
 )
 
 // addComponent adds the flags that the components with a process of their own
@@ -29,9 +32,6 @@ func schedulerCommand() *cobra.Command {
 		Short: "Run the scheduler alone, against the API server of any cluster",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.Validate(); err != nil {
-				return err
-			}
 			if err := level.set(); err != nil {
 				return err
 			}
@@ -40,5 +40,31 @@ func schedulerCommand() *cobra.Command {
 	}
 	addComponent(c.Flags(), &o)
 	level.add(c.Flags())
+	return c
+}
+
+func controllersCommand() *cobra.Command {
+	var o cluster.ControllerManager
+	var level logLevel
+	c := &cobra.Command{
+		Use:   "controllers",
+		Short: "Run the controllers alone, against the API server of any cluster",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := level.set(); err != nil {
+				return err
+			}
+			return cluster.RunControllers(c.Context(), o)
+		},
+	}
+	fs := c.Flags()
+	addComponent(fs, &o.Component)
+	fs.StringSliceVar(&o.Controllers, "controllers", nil, "controllers to run: '*' is all, 'foo' is that one, '-foo' leaves it out. There are: "+strings.Join(manager.Names(), ", "))
+	fs.BoolVar(&o.UseServiceAccountCredentials, "use-service-account-credentials", false, "let each controller act as its own service account of kube-system")
+	fs.StringVar(&o.RootCAFile, "root-ca-file", "", "bundle in PEM that is published to each namespace (default: the kubeconfig's authority)")
+	fs.StringVar(&o.ClusterSigningCertFile, "cluster-signing-cert-file", "", "certificate in PEM of the authority that signs requests for certificates; without it none is signed")
+	fs.StringVar(&o.ClusterSigningKeyFile, "cluster-signing-key-file", "", "its key in PEM")
+	fs.StringVar(&o.ServiceAccountPrivateKeyFile, "service-account-private-key-file", "", "key in PEM that signs the tokens in Secrets of service accounts; without it they get none")
+	level.add(fs)
 	return c
 }

@@ -33,6 +33,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serverCommand(), schedulerCommand(), upCommand(), downCommand(), resetCommand(), traceCommand(), kubectlCommand(), versionCommand(), referenceCommand())
+	c.AddCommand(serverCommand(), schedulerCommand(), controllersCommand(), upCommand(), downCommand(), resetCommand(), traceCommand(), kubectlCommand(), versionCommand(), referenceCommand())
 	return c
 }

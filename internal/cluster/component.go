@@ -1,18 +1,31 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/controller-manager/pkg/clientbuilder"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/token"
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -78,9 +91,129 @@ func (o *Component) run(ctx context.Context, name string, start func(t term, cfg
 
 // RunScheduler runs the scheduler until ctx is done.
 func RunScheduler(ctx context.Context, o Component) error {
+	if err := o.Validate(); err != nil {
+		return err
+	}
 	return o.run(ctx, "kube-scheduler", func(t term, _ *rest.Config, client kubernetes.Interface) error {
 		return t.startScheduler(client, clock.RealClock{})
 	})
+}
+
+// ControllerManager says how the controllers run in a process of their own, under
+// the names of kube-controller-manager's flags.
+type ControllerManager struct {
+	Component
+	// Controllers selects them; see manager.Select.
+	Controllers []string
+	// UseServiceAccountCredentials has each controller act as its own service
+	// account of kube-system, by tokens, in place of the kubeconfig's user.
+	UseServiceAccountCredentials bool
+	// RootCAFile is the bundle, in PEM, that is published to each namespace; empty
+	// is the kubeconfig's authority.
+	RootCAFile string
+	// ClusterSigningCertFile and ClusterSigningKeyFile are of the authority that
+	// signs requests for certificates. Without them none is signed.
+	ClusterSigningCertFile, ClusterSigningKeyFile string
+	// ServiceAccountPrivateKeyFile signs the tokens in Secrets. Without it Secrets
+	// get none.
+	ServiceAccountPrivateKeyFile string
+}
+
+// Validate reports the values that cannot be.
+func (o *ControllerManager) Validate() error {
+	var errs []error
+	if _, err := manager.Select(o.Controllers); err != nil {
+		errs = append(errs, fmt.Errorf("--controllers: %w", err))
+	}
+	if (o.ClusterSigningCertFile == "") != (o.ClusterSigningKeyFile == "") {
+		errs = append(errs, errors.New("--cluster-signing-cert-file and --cluster-signing-key-file must be specified together"))
+	}
+	return errors.Join(append(errs, o.Component.Validate())...)
+}
+
+// RunControllers runs the controllers until ctx is done.
+func RunControllers(ctx context.Context, o ControllerManager) error {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	return o.run(ctx, "kube-controller-manager", func(t term, cfg *rest.Config, client kubernetes.Interface) error {
+		c, err := o.context(t.ctx, cfg, client)
+		if err != nil {
+			return err
+		}
+		c.Informers = t.informers
+		m, err := manager.New(c, o.Controllers...)
+		if err != nil {
+			return err
+		}
+		t.wg.Go(func() { m.Run(t.ctx) })
+		return nil
+	})
+}
+
+// context is what the controllers are made with, but for the informers. cfg and
+// client are of the kubeconfig's user.
+func (o *ControllerManager) context(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) (controllers.Context, error) {
+	configs := func(string) *rest.Config { return rest.CopyConfig(cfg) }
+	if o.UseServiceAccountCredentials {
+		own, err := o.accounts(ctx, cfg, client)
+		if err != nil {
+			return controllers.Context{}, err
+		}
+		configs = func(identity string) *rest.Config { return rest.CopyConfig(own[identity]) }
+	}
+	c := controllers.Context{
+		Clients: func(identity string) kubernetes.Interface { return kubernetes.NewForConfigOrDie(configs(identity)) },
+		Metadatas: func(identity string) metadata.Interface {
+			return metadata.NewForConfigOrDie(metadata.ConfigFor(configs(identity)))
+		},
+		Configs:   configs,
+		Discovery: client.Discovery(),
+		Clock:     clock.RealClock{},
+		RootCA:    cfg.CAData,
+	}
+	var err error
+	if file := cmp.Or(o.RootCAFile, cfg.CAFile); file != "" {
+		if c.RootCA, err = os.ReadFile(file); err != nil {
+			return c, fmt.Errorf("--root-ca-file: %w", err)
+		}
+	}
+	if o.ClusterSigningCertFile != "" {
+		if c.Sign, err = certs.Signer(o.ClusterSigningCertFile, o.ClusterSigningKeyFile); err != nil {
+			return c, fmt.Errorf("--cluster-signing-cert-file: %w", err)
+		}
+	}
+	if o.ServiceAccountPrivateKeyFile != "" {
+		tokens, err := token.New(nil, token.Selection{SigningKeyFile: o.ServiceAccountPrivateKeyFile}, nil, clock.RealClock{})
+		if err != nil {
+			return c, fmt.Errorf("--service-account-private-key-file: %w", err)
+		}
+		c.LegacyToken = tokens.Legacy
+	}
+	return c, nil
+}
+
+// accounts gives the configurations of the controllers' service accounts, which
+// are made where they are absent: as long as that fails it tries again.
+func (o *ControllerManager) accounts(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) (map[string]*rest.Config, error) {
+	base := rest.AnonymousClientConfig(cfg)
+	base.Wrap(trace.Transport)
+	builder := clientbuilder.NewDynamicClientBuilder(base, client.CoreV1(), metav1.NamespaceSystem)
+	own := map[string]*rest.Config{}
+	for _, identity := range manager.Identities() {
+		err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+			c, err := builder.Config(identity)
+			if err != nil {
+				klog.FromContext(ctx).Error(err, "No client of a controller's account; trying again", "account", identity)
+			}
+			own[identity] = c
+			return err == nil, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return own, nil
 }
 
 // unmanaged drops the managed fields of what informers hold: no component reads

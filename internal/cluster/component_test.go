@@ -8,11 +8,13 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/trace"
@@ -103,5 +105,60 @@ func TestElectionValidate(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", c.e, err, c.want)
 		}
+	}
+}
+
+// TestControllersAlone runs the controllers against the API server by HTTPS,
+// each as its own account: a Deployment becomes Pods, whose cause and author are
+// known, and its deletion takes all of it away.
+func TestControllersAlone(t *testing.T) {
+	c := boot(t, Options{Listen: "127.0.0.1:0", NoControllers: true, SimNodes: 1, NoDrain: true})
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- RunControllers(ctx, ControllerManager{Component: Component{Kubeconfig: c.identity(t, user.KubeControllerManager)}, UseServiceAccountCredentials: true})
+	}()
+	client := c.Client(Admin)
+	until := func(what string, done func(ctx context.Context) (bool, error)) {
+		t.Helper()
+		if err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, done); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	until("the account of new namespaces", func(ctx context.Context) (bool, error) {
+		_, err := client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err == nil, nil
+	})
+	labels := map[string]string{"app": "web"}
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](2), Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "i"}}}}}}
+	if _, err := client.AppsV1().Deployments("default").Create(t.Context(), d, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until("two available replicas", func(ctx context.Context) (bool, error) {
+		got, err := client.AppsV1().Deployments("default").Get(ctx, "web", metav1.GetOptions{})
+		return err == nil && got.Status.AvailableReplicas == 2, err
+	})
+	pods, err := client.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(pods.Items) != 2 {
+		t.Fatalf("%d pods, %v", len(pods.Items), err)
+	}
+	way := c.Trace.Way(pods.Items[0].UID)
+	if i := slices.IndexFunc(way, func(s trace.Step) bool {
+		return s.Verb == "create" && s.UID == pods.Items[0].UID && s.Actor == "replicaset-controller" && s.CauseUID == pods.Items[0].OwnerReferences[0].UID && s.CauseVersion != ""
+	}); i < 0 {
+		t.Errorf("no creation with cause and author among %+v", way)
+	}
+	if err := client.AppsV1().Deployments("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	until("no pods", func(ctx context.Context) (bool, error) {
+		pods, err := client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
+		return err == nil && len(pods.Items) == 0, err
+	})
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

@@ -210,19 +210,37 @@ func (b *authority) ServingCert(cn string, sans []string) (Pair, error) {
 	return b.issue(t)
 }
 
-// Sign issues the certificate that t describes, in PEM, to who has the key of
-// public. It ends with the authority's own at the latest.
+// Sign issues the certificate that t describes, in PEM, for the key public. It
+// ends with the authority's own at the latest.
 func (b *authority) Sign(t *x509.Certificate, public any) ([]byte, error) {
+	return sign(t, public, b.ca, b.caKey)
+}
+
+func sign(t *x509.Certificate, public any, ca *x509.Certificate, caKey crypto.Signer) ([]byte, error) {
 	c := *t
 	c.SerialNumber = serial()
-	if c.NotAfter.After(b.ca.NotAfter) {
-		c.NotAfter = b.ca.NotAfter
+	if c.NotAfter.After(ca.NotAfter) {
+		c.NotAfter = ca.NotAfter
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &c, b.ca, public, b.caKey)
+	der, err := x509.CreateCertificate(rand.Reader, &c, ca, public, caKey)
 	if err != nil {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+}
+
+// Signer gives what signs as the authority whose certificate and key, of any
+// kind that crypto/x509 signs with, are in two files in PEM.
+func Signer(certFile, keyFile string) (func(t *x509.Certificate, public any) ([]byte, error), error) {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	key, ok := pair.PrivateKey.(crypto.Signer)
+	if !ok || !pair.Leaf.IsCA {
+		return nil, fmt.Errorf("%s is not the certificate of an authority", certFile)
+	}
+	return func(t *x509.Certificate, public any) ([]byte, error) { return sign(t, public, pair.Leaf, key) }, nil
 }
 
 func (b *authority) issue(t *x509.Certificate) (Pair, error) {

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
@@ -45,6 +46,7 @@ func New(c controllers.Context, selection ...string) (*Manager, error) {
 	if c.RESTMapper == nil && c.Discovery != nil {
 		c.RESTMapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.Discovery))
 	}
+	c.Clients = once(c.Clients)
 	m := &Manager{clients: clients{of: c.Clients, identities: map[string]string{}}, broadcaster: record.NewBroadcaster()}
 	c.Broadcaster = m.broadcaster
 	var rows []*controllers.Row
@@ -66,6 +68,21 @@ func New(c controllers.Context, selection ...string) (*Manager, error) {
 		}
 	}
 	return m, nil
+}
+
+// once has of make the client of each identity once: the events of a controller
+// share its client.
+func once(of func(string) kubernetes.Interface) func(string) kubernetes.Interface {
+	var mu sync.Mutex
+	made := map[string]kubernetes.Interface{}
+	return func(identity string) kubernetes.Interface {
+		mu.Lock()
+		defer mu.Unlock()
+		if made[identity] == nil {
+			made[identity] = of(identity)
+		}
+		return made[identity]
+	}
 }
 
 // watched are the resources that rows have informers for.

@@ -18,6 +18,15 @@ func Names() []string {
 	return out
 }
 
+// Identities are the service accounts that the controllers act as, in order.
+func Identities() []string {
+	all := sets.New[string]()
+	for i := range table {
+		all.Insert(table[i].Identity)
+	}
+	return sets.List(all)
+}
+
 // Select gives the names of the controllers that a list in the form of
 // upstream's --controllers selects: "*" is all, "name" has one run and "-name"
 // keeps one from it, whichever comes first; an empty list is "*".
