@@ -16,6 +16,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/sysctl"
 	"keelson.dev/keelson/internal/node/userns"
@@ -34,6 +35,7 @@ type Agent struct {
 	images   *imagePuller
 	sysctls  *sysctl.List
 	users    *userns.Allocator
+	classes  sync.Mutex // over writes to the classes' cgroups
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -59,6 +61,12 @@ func New(cfg Config) (*Agent, error) {
 	a.pods = cfg.Informers.Core().V1().Pods().Informer()
 	svc := cfg.Informers.Core().V1().Services()
 	a.services, a.svcReady = svc.Lister(), svc.Informer().HasSynced
+	if a.Cgroups == nil {
+		var err error
+		if a.Cgroups, err = cgroup.New(cgroupDriver(context.Background(), client)); err != nil {
+			return nil, fmt.Errorf("node agent: %w", err)
+		}
+	}
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		return nil, fmt.Errorf("node agent: %w", err)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/logs"
 )
@@ -100,12 +101,18 @@ type Config struct {
 	ClusterDomain string
 	ResolvConf    string // /etc/resolv.conf where empty
 	PauseImage    string // never collected
-	CgroupDriver  string // cgroupfs (default) or systemd
-	CgroupRoot    string // "" is the root
-	MaxPods       int64
-	Port          int32 // of the node's HTTP server
-	Version       string
-	Reserved      v1.ResourceList // taken from capacity to give allocatable
+	CgroupRoot    string // of the pods' cgroups; "" is the machine's
+	// Cgroups makes cgroups; that of this machine, with the runtime's driver,
+	// where nil.
+	Cgroups *cgroup.Manager
+	// MemoryQoS says what memory is protected or throttled, on cgroup v2.
+	MemoryQoS cgroup.Memory
+	// PodPidsLimit is how many processes a pod may have; no limit where 0.
+	PodPidsLimit int64
+	MaxPods      int64
+	Port         int32 // of the node's HTTP server
+	Version      string
+	Reserved     v1.ResourceList // taken from capacity to give allocatable
 	// AllowedUnsafeSysctls are the kernel parameters that pods may set
 	// beside the safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string
@@ -152,8 +159,8 @@ func (c *Config) complete() error {
 	if c.ResolvConf == "" {
 		c.ResolvConf = "/etc/resolv.conf"
 	}
-	if c.CgroupDriver == "" {
-		c.CgroupDriver = "cgroupfs"
+	if c.PodPidsLimit == 0 {
+		c.PodPidsLimit = cgroup.Unlimited
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110

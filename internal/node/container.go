@@ -21,13 +21,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-const (
-	minShares      = 2
-	sharesPerCPU   = 1024
-	quotaPeriod    = 100_000 // microseconds
-	minQuota       = 1000
-	termMessageMax = 4096
-)
+// termMessageMax is how much of a termination message is read, in bytes.
+const termMessageMax = 4096
 
 // containerHash changes with what a running container cannot take on.
 func containerHash(c *v1.Container) string {
@@ -196,44 +191,6 @@ func (w *worker) securityContext(ctx context.Context, pod *v1.Pod, c *v1.Contain
 		out.SelinuxOptions = selinux(cs.SELinuxOptions)
 	}
 	return out, nil
-}
-
-// linuxResources turns requests and limits into the runtime's.
-func (w *worker) linuxResources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
-	r := &runtimeapi.LinuxContainerResources{OomScoreAdj: w.a.oomScore(pod, c)}
-	cpu, hasCPU := c.Resources.Requests[v1.ResourceCPU]
-	limit, limited := c.Resources.Limits[v1.ResourceCPU]
-	if !hasCPU && limited {
-		cpu = limit
-	}
-	r.CpuShares = max(minShares, cpu.MilliValue()*sharesPerCPU/1000)
-	if limited && !limit.IsZero() {
-		r.CpuPeriod, r.CpuQuota = quotaPeriod, max(minQuota, limit.MilliValue()*quotaPeriod/1000)
-	}
-	if m, ok := c.Resources.Limits[v1.ResourceMemory]; ok {
-		r.MemoryLimitInBytes = m.Value()
-	}
-	return r
-}
-
-// oomScore follows upstream's: the smaller the request, the sooner to die.
-func (a *Agent) oomScore(pod *v1.Pod, c *v1.Container) int64 {
-	if p := pod.Spec.Priority; p != nil && *p >= 2_000_001_000 {
-		return -997
-	}
-	switch qosClass(pod) {
-	case v1.PodQOSGuaranteed:
-		return -997
-	case v1.PodQOSBestEffort:
-		return 1000
-	}
-	total := a.status.memory()
-	if total == 0 {
-		return 999
-	}
-	req := c.Resources.Requests[v1.ResourceMemory]
-	score := 1000 - 1000*req.Value()/total
-	return min(max(score, 3), 999)
 }
 
 // containerConfig is the container as CRI describes it.

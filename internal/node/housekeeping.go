@@ -88,6 +88,7 @@ func (a *Agent) sweep(ctx context.Context) {
 			}
 		}
 	}
+	a.sweepCgroups(ctx)
 	a.sweepDirs(filepath.Join(a.RootDir, "pods"), func(name string) string { return name })
 	a.sweepDirs(a.LogDir, func(name string) string { return name[strings.LastIndexByte(name, '_')+1:] })
 }

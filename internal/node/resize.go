@@ -17,6 +17,8 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/node/cgroup"
 )
 
 // resources are what the containers of a pod are given: Allocated is what the
@@ -26,6 +28,8 @@ import (
 type resources struct {
 	Allocated map[string]v1.ResourceRequirements
 	Actuated  map[string]v1.ResourceRequirements
+	// Pod is what is set aside for the pod as a whole, if it asks for that.
+	Pod *v1.ResourceRequirements `json:",omitempty"`
 }
 
 func (a *Agent) resourcesFile(pod *v1.Pod) string {
@@ -57,7 +61,7 @@ func (w *worker) allocate(pod *v1.Pod) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	w.given = resources{wanted(pod), map[string]v1.ResourceRequirements{}}
+	w.given = resources{Allocated: wanted(pod), Actuated: map[string]v1.ResourceRequirements{}, Pod: pod.Spec.Resources}
 	return w.saveResources(pod)
 }
 
@@ -90,7 +94,7 @@ func (w *worker) allocated(pod *v1.Pod) *v1.Pod {
 	if w.given.Allocated == nil {
 		return pod
 	}
-	same := true
+	same := w.given.Pod == nil || equality.Semantic.DeepEqual(w.given.Pod, pod.Spec.Resources)
 	for _, c := range containersOf(pod) {
 		if r, ok := w.given.Allocated[c.Name]; ok && !equality.Semantic.DeepEqual(r, c.Resources) {
 			same = false
@@ -100,6 +104,9 @@ func (w *worker) allocated(pod *v1.Pod) *v1.Pod {
 		return pod
 	}
 	pod = pod.DeepCopy()
+	if w.given.Pod != nil {
+		pod.Spec.Resources = w.given.Pod
+	}
 	for _, cs := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range cs {
 			if r, ok := w.given.Allocated[cs[i].Name]; ok {
@@ -125,10 +132,14 @@ func (w *worker) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1.Po
 			}
 		} else {
 			w.mu.Lock()
-			w.given.Allocated = wanted(pod)
+			w.given.Allocated, w.given.Pod = wanted(pod), pod.Spec.Resources
 			err := w.saveResources(pod)
 			w.mu.Unlock()
 			if err != nil {
+				return has, err
+			}
+			// The pod grows before its containers and shrinks after them.
+			if err := w.a.applyPodCgroup(ctx, pod, cgroup.Max(w.a.podResources(has), w.a.podResources(pod))); err != nil {
 				return has, err
 			}
 			w.pending, has = nil, pod
@@ -207,6 +218,9 @@ func (w *worker) actuate(ctx context.Context, pod *v1.Pod, obs *observed) error 
 			w.a.Recorder.Event(pod, v1.EventTypeWarning, "ResizeError", resizeMessage("Pod resize error", pod, failed.Error()))
 		}
 	case w.progress != nil && done:
+		if err := w.a.applyPodCgroup(ctx, pod, w.a.podResources(pod)); err != nil {
+			return err
+		}
 		w.progress = nil
 		w.a.Recorder.Event(pod, v1.EventTypeNormal, "ResizeCompleted", resizeMessage("Pod resize completed", pod, ""))
 	}

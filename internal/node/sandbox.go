@@ -75,8 +75,9 @@ func (a *Agent) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandb
 		DnsConfig:    dns,
 		Labels:       labels,
 		Annotations:  pod.Annotations,
-		Linux:        &runtimeapi.LinuxPodSandboxConfig{CgroupParent: a.podCgroup(pod), Sysctls: map[string]string{}},
+		Linux:        &runtimeapi.LinuxPodSandboxConfig{CgroupParent: a.podCgroup(pod).Parent(a.Cgroups.Driver), Sysctls: map[string]string{}},
 	}
+	cfg.Linux.Overhead, cfg.Linux.Resources = sandboxResources(pod)
 	if !pod.Spec.HostNetwork {
 		cfg.Hostname = a.podHostname(pod)
 		for _, c := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {

@@ -163,6 +163,9 @@ func (w *worker) compute(pod *v1.Pod, obs *observed) v1.PodStatus {
 		cs.Started, cs.Resources = nil, nil
 		s.EphemeralContainerStatuses = append(s.EphemeralContainerStatuses, cs)
 	}
+	if r := pod.Spec.Resources; r != nil {
+		s.AllocatedResources, s.Resources = r.Requests.DeepCopy(), r.DeepCopy()
+	}
 	s.Phase = w.phase(pod, &s, initialized)
 	if w.failed != nil {
 		s.Phase, s.Reason, s.Message = v1.PodFailed, w.failed.reason, w.failed.message

@@ -69,6 +69,7 @@ type worker struct {
 	admitted  bool
 	failed    *failure // why the pod must not run here any more
 	volumes   map[string]Mounted
+	limited   bool             // the pod's cgroup has its limits
 	sandboxAt time.Time        // when to try the sandbox again
 	stopping  time.Time        // when the taking down began
 	stopped   bool             // volumes and cgroup are gone
@@ -309,6 +310,18 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 			vols = map[string]Mounted{}
 		}
 		w.volumes = vols
+	}
+	if !w.limited {
+		if err := w.a.applyPodCgroup(ctx, pod, w.a.podResources(pod)); err == nil {
+			w.limited = true
+		} else if obs.ready() == nil {
+			w.a.Recorder.Eventf(pod, v1.EventTypeWarning, "FailedCreatePodContainer", "unable to ensure pod container exists: %v", err)
+			return retryPeriod
+		} else {
+			// What an agent before this one started goes on.
+			klog.FromContext(ctx).Error(err, "Giving the pod its share of the machine failed")
+			w.limited = true
+		}
 	}
 	if obs.ready() == nil {
 		now := w.a.Clock.Now()
@@ -552,7 +565,7 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 			klog.FromContext(ctx).Error(err, "Unmounting the pod's volumes failed")
 			return shortRetry, false
 		}
-		w.a.removePodCgroup(pod)
+		w.a.removePodCgroup(ctx, pod)
 		w.stopped = true
 		w.a.wakePending()
 	}

@@ -215,7 +215,7 @@ func settingsV2(r Resources) []setting {
 }
 
 // Unified are the settings of cgroup v2 as the runtime takes them for a
-// container, by file name; nil for none.
+// container, by file name.
 func Unified(p Protection, high int64) map[string]string {
 	out := map[string]string{}
 	for file, v := range map[string]int64{"memory.min": p.Min, "memory.low": p.Low, "memory.high": high} {
@@ -223,10 +223,18 @@ func Unified(p Protection, high int64) map[string]string {
 			out[file] = strconv.FormatInt(v, 10)
 		}
 	}
-	if len(out) == 0 {
-		return nil
-	}
 	return out
+}
+
+// Swap reports whether the kernel counts swap for cgroups, so that it can be
+// limited.
+func (m *Manager) Swap() bool {
+	file := filepath.Join(m.FS, "memory", "memory.memsw.limit_in_bytes")
+	if m.V2 {
+		file = filepath.Join(m.FS, Pods("").Path(m.Driver), "memory.swap.max")
+	}
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 func limit(v int64) string {
