@@ -18,7 +18,9 @@ import (
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/images"
 	"keelson.dev/keelson/internal/node/server"
+	"keelson.dev/keelson/internal/node/source"
 	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/node/volume/plugins"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -76,8 +78,9 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 	u := &user.DefaultInfo{Name: "system:node:" + o.Name, Groups: []string{user.NodesGroup, user.AllAuthenticated}}
 	client := c.Client(u)
 	var agent *node.Agent
-	volumes := volume.New(volume.Config{RootDir: m.Dir(), Client: client, Informers: c.Informers, Clock: c.Clock,
-		Allocatable: func() v1.ResourceList { return agent.Allocatable() }})
+	sources := source.New(client, c.Informers, c.Clock)
+	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: c.Clock,
+		Plugins: plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() })}
 	ip := net.IP(c.Advertise.AsSlice())
 	var err error
 	agent, err = node.New(node.Config{
@@ -85,7 +88,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		NodeIPs: []net.IP{ip}, Port: int32(o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: o.Name,
 		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls,
-		Recorder: c.Recorder(client, "kubelet", o.Name), Volumes: volumes, Sources: volumes,
+		Recorder: c.Recorder(client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
 	})
 	if err != nil {
 		return err
@@ -97,7 +100,12 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		return err
 	}
 	c.Informers.StartWithContext(c.ctx)
-	c.wg.Go(func() { volumes.Run(c.ctx) })
+	c.wg.Go(func() {
+		if err := sources.Run(c.ctx, plugins.OnChange(c.ctx, volumes)); err != nil {
+			fmt.Fprintln(os.Stderr, "keelson: watching the objects of volumes: "+err.Error())
+			c.cancel()
+		}
+	})
 	c.wg.Go(func() {
 		if err := agent.Run(c.ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "keelson: "+err.Error())

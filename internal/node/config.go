@@ -17,18 +17,14 @@ import (
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/logs"
+	"keelson.dev/keelson/internal/node/volume"
 )
-
-// Mounted is a volume that is ready on this machine.
-type Mounted struct {
-	HostPath string
-	ReadOnly bool
-}
 
 // Volumes makes the volumes of pods.
 type Volumes interface {
-	// Mount makes all volumes of the pod ready, by volume name.
-	Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, error)
+	// Mount makes all volumes of the pod ready, by volume name. Those that
+	// failed are told of by a volume.Failed, with the time to try again.
+	Mount(ctx context.Context, pod *v1.Pod) (map[string]volume.Mounted, error)
 	// Unmount takes down whatever the pod has mounted.
 	Unmount(ctx context.Context, uid types.UID) error
 	// Pods are the pods that have something mounted.
@@ -39,39 +35,6 @@ type Volumes interface {
 type Sources interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
-}
-
-// Manager is what a volume manager has that names its own type for a mounted
-// volume; VolumesOf makes Volumes of it.
-type Manager[M ~struct {
-	HostPath string
-	ReadOnly bool
-}] interface {
-	Mount(ctx context.Context, pod *v1.Pod) (map[string]M, error)
-	Unmount(ctx context.Context, uid types.UID) error
-	Pods() []types.UID
-}
-
-// VolumesOf adapts a volume manager.
-func VolumesOf[M ~struct {
-	HostPath string
-	ReadOnly bool
-}](m Manager[M]) Volumes {
-	return adapter[M]{m}
-}
-
-type adapter[M ~struct {
-	HostPath string
-	ReadOnly bool
-}] struct{ Manager[M] }
-
-func (a adapter[M]) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, error) {
-	in, err := a.Manager.Mount(ctx, pod)
-	out := make(map[string]Mounted, len(in))
-	for name, m := range in {
-		out[name] = Mounted(m)
-	}
-	return out, err
 }
 
 // Config is what an Agent is made of.

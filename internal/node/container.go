@@ -19,6 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/downward"
 )
 
 // termMessageMax is how much of a termination message is read, in bytes.
@@ -214,7 +216,7 @@ func (w *worker) containerConfig(ctx context.Context, pod *v1.Pod, c *v1.Contain
 		}
 		return out
 	}
-	mounts, err := w.mounts(pod, c, ips, count, values)
+	mounts, err := w.mounts(ctx, pod, c, ips, count, values)
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +254,7 @@ func (a *Agent) termFile(pod *v1.Pod, container string, count int32) string {
 	return filepath.Join(a.podDir(pod.UID), "containers", container, strconv.Itoa(int(count)))
 }
 
-func (w *worker) mounts(pod *v1.Pod, c *v1.Container, ips []string, count int32, env map[string]string) ([]*runtimeapi.Mount, error) {
+func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, ips []string, count int32, env map[string]string) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
 	hosts := false
 	for i := range c.VolumeMounts {
@@ -291,7 +293,11 @@ func (w *worker) mounts(pod *v1.Pod, c *v1.Container, ips []string, count int32,
 			}
 			path = full
 		}
-		mount := &runtimeapi.Mount{ContainerPath: m.MountPath, HostPath: path, Readonly: m.ReadOnly || vol.ReadOnly}
+		mount := &runtimeapi.Mount{ContainerPath: m.MountPath, HostPath: path, Readonly: m.ReadOnly || vol.ReadOnly, SelinuxRelabel: vol.Relabel && selinuxEnabled()}
+		var err error
+		if mount.RecursiveReadOnly, err = w.recursiveReadOnly(ctx, pod, m); err != nil {
+			return nil, err
+		}
 		if m.MountPropagation != nil {
 			switch *m.MountPropagation {
 			case v1.MountPropagationHostToContainer:
@@ -326,6 +332,34 @@ func (w *worker) mounts(pod *v1.Pod, c *v1.Container, ips []string, count int32,
 		out = append(out, &runtimeapi.Mount{ContainerPath: c.TerminationMessagePath, HostPath: path})
 	}
 	return out, nil
+}
+
+// recursiveReadOnly reports whether what is mounted below a read-only mount is
+// read-only, too (https://kep.k8s.io/3857).
+func (w *worker) recursiveReadOnly(ctx context.Context, pod *v1.Pod, m *v1.VolumeMount) (bool, error) {
+	mode := ptr.Deref(m.RecursiveReadOnly, v1.RecursiveReadOnlyDisabled)
+	if !m.ReadOnly || mode == v1.RecursiveReadOnlyDisabled {
+		return false, nil
+	}
+	handler, err := w.a.runtimeHandler(ctx, pod)
+	if err != nil {
+		return false, err
+	}
+	f, err := w.a.cri.Features(ctx)
+	if err != nil {
+		return false, err
+	}
+	can := f.RecursiveReadOnly(handler)
+	if mode == v1.RecursiveReadOnlyEnabled && !can {
+		return false, fmt.Errorf("failed to resolve recursive read-only mode: volume %q requested recursive read-only mode, but it is not supported by the runtime", m.Name)
+	}
+	return can, nil
+}
+
+// selinuxEnabled reports whether the machine's kernel has SELinux on.
+func selinuxEnabled() bool {
+	_, err := os.Stat("/sys/fs/selinux/enforce")
+	return err == nil
 }
 
 // environment gives the container's variables, later ones over earlier ones:
@@ -400,7 +434,7 @@ func (w *worker) valueFrom(ctx context.Context, pod *v1.Pod, c *v1.Container, f 
 				return "", false, fmt.Errorf("container %q not found", n)
 			}
 		}
-		v, err := ResourceValue(of, f.ResourceFieldRef, w.a.status.allocatable())
+		v, err := downward.Resource(of, f.ResourceFieldRef, w.a.status.allocatable())
 		return v, true, err
 	case f.ConfigMapKeyRef != nil:
 		r := f.ConfigMapKeyRef
@@ -473,73 +507,7 @@ func (w *worker) fieldValue(pod *v1.Pod, path string, ips []string) (string, err
 		}
 		return strings.Join(ips, ","), nil
 	}
-	return FieldValue(pod, path)
-}
-
-// FieldValue reads one of the fields of metadata that the downward API has.
-func FieldValue(pod *v1.Pod, path string) (string, error) {
-	format := func(m map[string]string) string {
-		var b strings.Builder
-		for i, k := range slices.Sorted(maps.Keys(m)) {
-			if i > 0 {
-				b.WriteByte('\n')
-			}
-			fmt.Fprintf(&b, "%v=%q", k, m[k])
-		}
-		return b.String()
-	}
-	if field, key, ok := strings.Cut(strings.TrimSuffix(path, "']"), "['"); ok {
-		switch field {
-		case "metadata.annotations":
-			return pod.Annotations[key], nil
-		case "metadata.labels":
-			return pod.Labels[key], nil
-		}
-	}
-	switch path {
-	case "metadata.name":
-		return pod.Name, nil
-	case "metadata.namespace":
-		return pod.Namespace, nil
-	case "metadata.uid":
-		return string(pod.UID), nil
-	case "metadata.labels":
-		return format(pod.Labels), nil
-	case "metadata.annotations":
-		return format(pod.Annotations), nil
-	case "spec.nodeName":
-		return pod.Spec.NodeName, nil
-	case "spec.serviceAccountName":
-		return pod.Spec.ServiceAccountName, nil
-	}
-	return "", fmt.Errorf("unsupported fieldPath: %v", path)
-}
-
-// ResourceValue reads a request or limit of a container; what it does not
-// limit is what the node has.
-func ResourceValue(c *v1.Container, r *v1.ResourceFieldSelector, node v1.ResourceList) (string, error) {
-	kind, res, _ := strings.Cut(r.Resource, ".")
-	from := c.Resources.Limits
-	if kind == "requests" {
-		from = c.Resources.Requests
-	}
-	q, ok := from[v1.ResourceName(res)]
-	if !ok && kind == "limits" {
-		q = node[v1.ResourceName(res)]
-	}
-	divisor := r.Divisor
-	d := divisor.MilliValue()
-	if d == 0 {
-		d = 1000
-	}
-	if res == "cpu" {
-		return strconv.FormatInt((q.MilliValue()+d-1)/d, 10), nil
-	}
-	v := divisor.Value()
-	if v == 0 {
-		v = 1
-	}
-	return strconv.FormatInt((q.Value()+v-1)/v, 10), nil
+	return downward.Field(pod, path)
 }
 
 // expand replaces $(NAME) by its value; $$ is one $, and what is not known

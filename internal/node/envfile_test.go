@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/volume"
 )
 
 func TestParseEnvFile(t *testing.T) {
@@ -55,7 +57,7 @@ func TestFileValue(t *testing.T) {
 	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w := &worker{volumes: map[string]Mounted{"v": {HostPath: dir}}}
+	w := &worker{volumes: map[string]volume.Mounted{"v": {HostPath: dir}}}
 	for _, c := range []struct {
 		volume, path, key string
 		optional          bool

@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/node/restart"
+	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -68,7 +72,7 @@ type worker struct {
 	// The rest is the loop's own.
 	admitted  bool
 	failed    *failure // why the pod must not run here any more
-	volumes   map[string]Mounted
+	volumes   map[string]volume.Mounted
 	limited   bool             // the pod's cgroup has its limits
 	sandboxAt time.Time        // when to try the sandbox again
 	stopping  time.Time        // when the taking down began
@@ -300,14 +304,18 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 			return retryPeriod
 		}
 		vols, err := w.a.Volumes.Mount(w.running, pod)
-		if err != nil {
-			if w.running.Err() == nil {
-				w.a.Recorder.Event(pod, v1.EventTypeWarning, "FailedMount", err.Error())
-			}
+		var failed *volume.Failed
+		switch {
+		case w.running.Err() != nil:
 			return retryPeriod
-		}
-		if vols == nil {
-			vols = map[string]Mounted{}
+		case errors.As(err, &failed):
+			for _, name := range slices.Sorted(maps.Keys(failed.Errors)) {
+				w.a.Recorder.Event(pod, v1.EventTypeWarning, "FailedMount", volume.Message(name, failed.Errors[name]))
+			}
+			return failed.Retry
+		case err != nil:
+			w.a.Recorder.Event(pod, v1.EventTypeWarning, "FailedMount", err.Error())
+			return retryPeriod
 		}
 		w.volumes = vols
 	}

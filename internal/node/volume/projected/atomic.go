@@ -1,11 +1,13 @@
-package volume
+package projected
 
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -13,6 +15,7 @@ import (
 type file struct {
 	data []byte
 	mode os.FileMode
+	user *int64 // its owner, root where nil
 }
 
 const dataLink = "..data"
@@ -68,10 +71,9 @@ func write(dir string, files map[string]file, gid *int64) error {
 	return nil
 }
 
+// fill writes the files. With a group, it owns files and folders and may read
+// them, and what is made in them is its own, too.
 func fill(dir string, files map[string]file, gid *int64) error {
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return err
-	}
 	for path, f := range files {
 		full := filepath.Join(dir, path)
 		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
@@ -80,18 +82,47 @@ func fill(dir string, files map[string]file, gid *int64) error {
 		if err := os.WriteFile(full, f.data, f.mode); err != nil {
 			return err
 		}
-		mode := f.mode
-		if gid != nil {
-			if err := os.Chown(full, -1, int(*gid)); err != nil {
-				return err
-			}
-			mode |= 0o040
+		user := -1
+		if f.user != nil {
+			user = int(*f.user)
 		}
-		if err := os.Chmod(full, mode); err != nil {
+		if err := os.Lchown(full, user, -1); err != nil {
+			return err
+		}
+		if err := os.Chmod(full, f.mode); err != nil {
 			return err
 		}
 	}
-	return nil
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if err := os.Chmod(path, 0o755); err != nil { // whatever the umask is
+				return err
+			}
+		}
+		return own(path, gid)
+	})
+}
+
+// own gives a file or folder to the group, to read.
+func own(path string, gid *int64) error {
+	if gid == nil {
+		return nil
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if err := os.Lchown(path, -1, int(*gid)); err != nil {
+		return err
+	}
+	mode := info.Mode() | 0o440
+	if info.IsDir() {
+		mode |= 0o110 | fs.ModeSetgid
+	}
+	return os.Chmod(path, mode)
 }
 
 func same(dir string, files map[string]file) bool {
@@ -118,6 +149,9 @@ func same(dir string, files map[string]file) bool {
 		b, err := os.ReadFile(p)
 		if err != nil || !bytes.Equal(b, f.data) {
 			return errors.New("changed")
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || f.user != nil && int64(st.Uid) != *f.user || info.Mode().Perm()&^0o440 != f.mode.Perm()&^0o440 {
+			return errors.New("has another owner or mode")
 		}
 		count++
 		return nil

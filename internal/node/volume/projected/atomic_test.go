@@ -1,4 +1,4 @@
-package volume
+package projected
 
 import (
 	"os"
@@ -21,7 +21,7 @@ func TestWrite(t *testing.T) {
 		t.Helper()
 		m := map[string]file{}
 		for k, v := range files {
-			m[k] = file{[]byte(v), 0o640}
+			m[k] = file{data: []byte(v), mode: 0o640}
 		}
 		if err := write(dir, m, nil); err != nil {
 			t.Fatal(err)

@@ -1,0 +1,231 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+// The pauses after a volume that failed, upstream's.
+const (
+	firstPause = 500 * time.Millisecond
+	lastPause  = 2*time.Minute + 2*time.Second
+)
+
+// Manager makes and keeps the volumes of pods.
+type Manager struct {
+	// Root holds <uid>/volumes/<kind>/<name>.
+	Root    string
+	Plugins []Plugin
+	Clock   clock.PassiveClock
+
+	mu   sync.Mutex
+	pods map[types.UID]*pod
+}
+
+// pod is a pod with volumes.
+type pod struct {
+	sync.Mutex // over the making of its volumes
+	object     *v1.Pod
+	ready      map[string]Mounted
+	failed     map[string]*pause
+	gone       bool
+}
+
+// pause is the time until a volume that failed is tried again.
+type pause struct {
+	length time.Duration
+	until  time.Time
+	err    error
+}
+
+func (p *pause) failed(err error, now time.Time) {
+	p.length = min(max(2*p.length, firstPause), lastPause)
+	p.until, p.err = now.Add(p.length), err
+}
+
+// Failed says which volumes could not be made ready.
+type Failed struct {
+	// Errors are those of volumes that were tried now, by volume.
+	Errors map[string]error
+	// Retry is when to try again.
+	Retry time.Duration
+}
+
+func (f *Failed) Error() string {
+	var all []string
+	for name, err := range f.Errors {
+		all = append(all, Message(name, err))
+	}
+	return strings.Join(all, "; ")
+}
+
+// Message tells of a volume that could not be made ready, in upstream's words.
+func Message(name string, err error) string {
+	return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", name, err)
+}
+
+// Mount makes the pod's volumes ready: those that are not, and whose pause is
+// over.
+func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted, error) {
+	m.mu.Lock()
+	if m.pods == nil {
+		m.pods = map[types.UID]*pod{}
+	}
+	p := m.pods[object.UID]
+	if p == nil {
+		p = &pod{ready: map[string]Mounted{}, failed: map[string]*pause{}}
+		m.pods[object.UID] = p
+	}
+	p.object = object
+	m.mu.Unlock()
+
+	p.Lock()
+	defer p.Unlock()
+	f := &Failed{Errors: map[string]error{}, Retry: lastPause}
+	waiting := false
+	for i := range object.Spec.Volumes {
+		v := &object.Spec.Volumes[i]
+		if _, ok := p.ready[v.Name]; ok {
+			continue
+		}
+		again := p.failed[v.Name]
+		now := m.Clock.Now()
+		if again == nil || !now.Before(again.until) {
+			mounted, err := m.one(ctx, object, v)
+			if err == nil {
+				p.ready[v.Name] = mounted
+				delete(p.failed, v.Name)
+				continue
+			}
+			if again == nil {
+				again = &pause{}
+				p.failed[v.Name] = again
+			}
+			again.failed(err, now)
+			f.Errors[v.Name] = err
+		}
+		waiting = true
+		f.Retry = min(f.Retry, again.until.Sub(now))
+	}
+	if waiting {
+		return nil, f
+	}
+	out := make(map[string]Mounted, len(p.ready))
+	for name, mounted := range p.ready {
+		out[name] = mounted
+	}
+	return out, nil
+}
+
+func (m *Manager) plugin(v *v1.Volume) Plugin {
+	for _, p := range m.Plugins {
+		if p.Supports(v) {
+			return p
+		}
+	}
+	return nil
+}
+
+func folder(p Plugin) string { return strings.ReplaceAll(p.Name(), "/", "~") }
+
+func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, error) {
+	p := m.plugin(v)
+	if p == nil {
+		return Mounted{}, errors.New("this kind of volume is not supported by this node")
+	}
+	dir := filepath.Join(m.volumes(object.UID), folder(p), v.Name)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
+		return Mounted{}, err
+	}
+	return p.Mount(ctx, &Spec{Pod: object, Volume: v, Dir: dir})
+}
+
+func (m *Manager) volumes(uid types.UID) string { return filepath.Join(m.Root, string(uid), "volumes") }
+
+// Refresh brings the volumes up to date for which uses says so, of all pods of
+// the namespace, or of the one with the UID. object is the pod as it is now, nil
+// if it has not changed.
+func (m *Manager) Refresh(ctx context.Context, namespace string, uid types.UID, object *v1.Pod, uses func(*v1.Volume) bool) {
+	m.mu.Lock()
+	var due []*pod
+	for id, p := range m.pods {
+		if uid != "" && id != uid || uid == "" && p.object.Namespace != namespace {
+			continue
+		}
+		if object != nil {
+			p.object = object
+		}
+		due = append(due, p)
+	}
+	m.mu.Unlock()
+	for _, p := range due {
+		m.refresh(ctx, p, uses)
+	}
+}
+
+func (m *Manager) refresh(ctx context.Context, p *pod, uses func(*v1.Volume) bool) {
+	p.Lock()
+	defer p.Unlock()
+	m.mu.Lock()
+	object := p.object
+	m.mu.Unlock()
+	for i := range object.Spec.Volumes {
+		v := &object.Spec.Volumes[i]
+		if _, ready := p.ready[v.Name]; p.gone || !ready || !uses(v) {
+			continue
+		}
+		if _, err := m.one(ctx, object, v); err != nil {
+			klog.FromContext(ctx).Info("Bringing a volume up to date failed", "pod", klog.KObj(object), "volume", v.Name, "err", err)
+		}
+	}
+}
+
+// Unmount takes down what the pod has mounted, and its files.
+func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
+	m.mu.Lock()
+	p := m.pods[uid]
+	delete(m.pods, uid)
+	m.mu.Unlock()
+	if p != nil {
+		p.Lock()
+		defer p.Unlock()
+		p.gone = true
+	}
+	for _, plugin := range m.Plugins {
+		dirs, err := filepath.Glob(filepath.Join(m.volumes(uid), folder(plugin), "*"))
+		if err != nil {
+			return err
+		}
+		for _, dir := range dirs {
+			if err := plugin.Unmount(ctx, dir); err != nil {
+				return err
+			}
+			// What is mounted still is not to be removed with the folder.
+			if mounted, err := IsMount(dir); err != nil || mounted {
+				return fmt.Errorf("volume %s is still mounted (%v)", dir, err)
+			}
+		}
+	}
+	return os.RemoveAll(m.volumes(uid))
+}
+
+// Pods are the pods that have volumes on this machine.
+func (m *Manager) Pods() []types.UID {
+	dirs, _ := filepath.Glob(m.volumes("*"))
+	out := make([]types.UID, 0, len(dirs))
+	for _, d := range dirs {
+		out = append(out, types.UID(filepath.Base(filepath.Dir(d))))
+	}
+	return out
+}

@@ -1,0 +1,137 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
+)
+
+// folders makes volumes that are a folder, and fails those it is told to.
+type folders struct {
+	fail    map[string]error
+	made    []string
+	removed []string
+}
+
+func (*folders) Name() string               { return "test/folder" }
+func (*folders) Supports(v *v1.Volume) bool { return v.EmptyDir != nil }
+func (f *folders) Mount(_ context.Context, s *Spec) (Mounted, error) {
+	f.made = append(f.made, s.Volume.Name)
+	if err := f.fail[s.Volume.Name]; err != nil {
+		return Mounted{}, err
+	}
+	return Mounted{HostPath: s.Dir}, os.MkdirAll(s.Dir, 0o755)
+}
+func (f *folders) Unmount(_ context.Context, dir string) error {
+	f.removed = append(f.removed, filepath.Base(dir))
+	return nil
+}
+
+func volumesOf(names ...string) *v1.Pod {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Namespace: "n"}}
+	for _, n := range names {
+		p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: n, VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
+	}
+	return p
+}
+
+// TestRetry: a volume that fails is tried again after 500 ms, then twice as
+// long each time, to 2 min 2 s; the others are made once.
+func TestRetry(t *testing.T) {
+	clock := clocktesting.NewFakeClock(time.Unix(1000, 0))
+	f := &folders{fail: map[string]error{"bad": errors.New("no")}}
+	m := &Manager{Root: t.TempDir(), Plugins: []Plugin{f}, Clock: clock}
+	p := volumesOf("good", "bad")
+	var pauses []time.Duration
+	for range 10 {
+		_, err := m.Mount(t.Context(), p)
+		var failed *Failed
+		if !errors.As(err, &failed) || failed.Errors["bad"] == nil || len(failed.Errors) != 1 {
+			t.Fatalf("error: %v", err)
+		}
+		pauses = append(pauses, failed.Retry)
+		clock.Step(failed.Retry - time.Millisecond)
+		if _, err := m.Mount(t.Context(), p); !errors.As(err, &failed) || len(failed.Errors) != 0 || failed.Retry != time.Millisecond {
+			t.Fatalf("before its time: %v", err)
+		}
+		clock.Step(time.Millisecond)
+	}
+	want := []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 122 * time.Second, 122 * time.Second}
+	if !slices.Equal(pauses, want) {
+		t.Errorf("pauses: %v", pauses)
+	}
+	if got := Message("bad", f.fail["bad"]); got != `MountVolume.SetUp failed for volume "bad" : no` {
+		t.Errorf("message: %s", got)
+	}
+	f.fail = nil
+	got, err := m.Mount(t.Context(), p)
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if n := len(f.made); n != 12 {
+		t.Errorf("%d tries of two volumes, of which one failed 10 times: %v", n, f.made)
+	}
+}
+
+func TestLife(t *testing.T) {
+	f := &folders{}
+	m := &Manager{Root: t.TempDir(), Plugins: []Plugin{f}, Clock: clocktesting.NewFakeClock(time.Now())}
+	p := volumesOf("a", "b")
+	if _, err := m.Mount(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	only := func(name string) func(*v1.Volume) bool { return func(v *v1.Volume) bool { return v.Name == name } }
+	f.made = nil
+	m.Refresh(t.Context(), "n", "", nil, only("b"))
+	m.Refresh(t.Context(), "other", "", nil, only("a"))
+	m.Refresh(t.Context(), "", "u", p, only("a"))
+	if !slices.Equal(f.made, []string{"b", "a"}) {
+		t.Errorf("brought up to date: %v", f.made)
+	}
+	next := &Manager{Root: m.Root, Plugins: m.Plugins, Clock: m.Clock} // the agent after this one
+	if got := next.Pods(); len(got) != 1 || got[0] != "u" {
+		t.Errorf("pods: %v", got)
+	}
+	if err := next.Unmount(t.Context(), "u"); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(f.removed, []string{"a", "b"}) || len(next.Pods()) != 0 {
+		t.Errorf("taken down: %v; left: %v", f.removed, next.Pods())
+	}
+	if _, err := m.Mount(t.Context(), &v1.Pod{Spec: v1.PodSpec{Volumes: []v1.Volume{{Name: "x"}}}}); err == nil {
+		t.Error("a volume without a plug-in is ready")
+	}
+}
+
+func TestUser(t *testing.T) {
+	user := func(id *int64) *v1.SecurityContext { return &v1.SecurityContext{RunAsUser: id} }
+	for _, c := range []struct {
+		name       string
+		pod        *int64
+		containers []*int64
+		want       *int64
+	}{
+		{"none", nil, []*int64{nil}, nil},
+		{"the pod's", ptr.To[int64](1), []*int64{nil, nil}, ptr.To[int64](1)},
+		{"all the same", nil, []*int64{ptr.To[int64](2), ptr.To[int64](2)}, ptr.To[int64](2)},
+		{"two", ptr.To[int64](1), []*int64{nil, ptr.To[int64](2)}, nil},
+		{"one without", nil, []*int64{ptr.To[int64](2), nil}, nil},
+	} {
+		s := &Spec{Pod: &v1.Pod{Spec: v1.PodSpec{SecurityContext: &v1.PodSecurityContext{RunAsUser: c.pod}}}}
+		for _, id := range c.containers {
+			s.Pod.Spec.Containers = append(s.Pod.Spec.Containers, v1.Container{SecurityContext: user(id)})
+		}
+		if got := s.User(); ptr.Deref(got, -1) != ptr.Deref(c.want, -1) {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+}
