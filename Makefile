@@ -62,13 +62,28 @@ reset: build
 
 vet: images
 	$(GO) vet ./...
+	$(GO) -C test/envtest vet ./...
 	$(GO) run $(STATICCHECK) -checks all,-ST1005,-SA1019,-ST1000,-QF1001,-QF1008 ./...
 	@unformatted=$$(gofmt -l bench cmd internal test testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
 unit: images
 	$(GO) test -timeout 10m ./...
 
-test: test-packages build vet unit
+test: test-packages build vet unit test-envtest
+
+# controller-runtime's envtest on keelson, in a module of its own.
+.PHONY: test-envtest bench-envtest
+test-envtest: build
+	$(BIN) envtest bin/envtest
+	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest $(GO) -C test/envtest test ./...
+
+# How long a suite of envtest needs to start and to end: with keelson, and with upstream's generic server and etcd.
+bench-envtest: test-packages build
+	$(BIN) envtest bin/envtest
+	cd bench && $(GO) build -o ../bin/bench .
+	mkdir -p bin/envtest-peer && ln -sf ../bench bin/envtest-peer/kube-apiserver && ln -sf /usr/bin/etcd bin/envtest-peer/etcd
+	@for a in envtest envtest-peer envtest envtest-peer; do echo "$$a"; \
+		KUBEBUILDER_ASSETS=$(CURDIR)/bin/$$a $(GO) -C test/envtest test -run '^$$' -bench Start -benchtime 10x . | grep Benchmark || exit 1; done
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster

@@ -13,11 +13,15 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) == "kube-apiserver" {
+		os.Exit(asAPIServer(os.Args[1:]))
+	}
 	o := settings{}
 	flag.StringVar(&o.keelson, "keelson", "../bin/keelson", "Keelson's binary")
 	flag.StringVar(&o.etcd, "etcd", "etcd", "etcd's binary, for the peer")
@@ -38,7 +42,7 @@ func main() {
 	case "compare":
 		err = compare(ctx, o)
 	case "peer":
-		err = servePeer(ctx, flag.Arg(1), flag.Arg(2))
+		err = servePeer(ctx, flag.Arg(1), flag.Arg(2), "127.0.0.1:0")
 	case "limit":
 		err = serveLimit(ctx)
 	default:

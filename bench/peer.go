@@ -4,12 +4,16 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
+	"github.com/spf13/pflag"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apiextensions-apiserver/pkg/cmd/server/options"
 	generatedopenapi "k8s.io/apiextensions-apiserver/pkg/generated/openapi"
@@ -24,13 +28,13 @@ import (
 
 // servePeer runs upstream's generic API server for custom resources on an etcd,
 // without authentication and authorization. It prints its URL.
-func servePeer(ctx context.Context, etcd, dir string) error {
+func servePeer(ctx context.Context, etcd, dir, address string) error {
 	s := options.NewCustomResourceDefinitionsServerOptions(os.Stdout, os.Stderr)
 	r := s.RecommendedOptions
 	r.Etcd.StorageConfig.Transport.ServerList = []string{etcd}
 	r.Authentication, r.Authorization, r.CoreAPI, r.Admission = nil, nil, nil, nil
 	r.Features.EnablePriorityAndFairness = false
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
@@ -72,6 +76,24 @@ func servePeer(ctx context.Context, etcd, dir string) error {
 	}
 	fmt.Println("https://" + l.Addr().String())
 	return server.GenericAPIServer.PrepareRun().RunWithContext(ctx)
+}
+
+// asAPIServer is the peer as envtest starts it, by upstream's name and flags.
+func asAPIServer(args []string) int {
+	flags := pflag.NewFlagSet("kube-apiserver", pflag.ContinueOnError)
+	flags.ParseErrorsAllowlist.UnknownFlags = true
+	etcd, dir := flags.String("etcd-servers", "", "etcd"), flags.String("cert-dir", "", "folder of the certificate")
+	address, port := flags.String("bind-address", "127.0.0.1", "address"), flags.String("secure-port", "", "port")
+	if err := flags.Parse(args); errors.Is(err, pflag.ErrHelp) {
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := servePeer(ctx, *etcd, *dir, net.JoinHostPort(*address, *port)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 type noServices struct{}

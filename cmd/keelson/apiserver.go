@@ -42,6 +42,7 @@ func (f *serverFlags) addAPIServer(c *cobra.Command) {
 
 	flags.StringVar(&s.CertFile, "tls-cert-file", "", "file with the certificate, and those that it needs, to serve with, in place of one of the cluster's authority; it is read again when it changes")
 	flags.StringVar(&s.KeyFile, "tls-private-key-file", "", "file with the key of --tls-cert-file")
+	flags.StringVar(&s.CertDir, "cert-dir", "", "folder of the certificate to serve with, apiserver.crt and apiserver.key, which are made there unless they exist; not with --tls-cert-file (default: in memory)")
 	flags.StringArrayVar(&s.SNICertKeys, "tls-sni-cert-key", nil, "files of a certificate and its key, and the names it is for unless those in it: \"foo.crt,foo.key\" or \"foo.crt,foo.key:*.foo.com,foo.com\"; may be given several times. "+
 		"They are read again when they change")
 	flags.Int32SliceVar(&s.Curves, "tls-curve-preferences", nil, "IDs of the key exchange mechanisms of TLS, as Go's crypto/tls numbers them (default: Go's)")

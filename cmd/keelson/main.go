@@ -20,7 +20,7 @@ func main() {
 	defer stop()
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
-	if err := root().ExecuteContext(ctx); err != nil {
+	if err := command(os.Args[0]).ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "keelson: "+err.Error())
 		os.Exit(1)
 	}
@@ -33,6 +33,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serverCommand(), schedulerCommand(), controllersCommand(), upCommand(), downCommand(), resetCommand(), traceCommand(), kubectlCommand(), versionCommand(), referenceCommand())
+	c.AddCommand(serverCommand(), schedulerCommand(), controllersCommand(), upCommand(), downCommand(), resetCommand(), traceCommand(), kubectlCommand(), envtestCommand(), versionCommand(), referenceCommand())
 	return c
 }

@@ -39,6 +39,7 @@ type serverFlags struct {
 	disable                                 []string
 	node                                    nodeFlags
 	controllers                             []string
+	noSync                                  bool
 	level                                   logLevel
 	admission                               admission.Selection
 	authentication                          authn.Selection
@@ -99,6 +100,7 @@ func (f *serverFlags) add(c *cobra.Command) {
 	c.Flags().IntVar(&f.fairness.MutatingInFlight, "max-mutating-requests-inflight", 200, "see --max-requests-inflight; without priority and fairness, how many requests that change something are answered at once, 0 for no limit")
 	c.Flags().StringVar(&f.encryptionConfig, "encryption-provider-config", "", "file with an EncryptionConfiguration: how which resources are encrypted at rest")
 	c.Flags().BoolVar(&f.reloadEncryption, "encryption-provider-config-automatic-reload", false, "read that file again when it changes")
+	c.Flags().BoolVar(&f.noSync, "unsafe-no-fsync", false, "do not wait for the disk: a crash of the machine may lose what was written last, or all of it. For tests")
 	f.level.add(c.Flags())
 	c.Flags().BoolVar(&f.version, "version", false, "print the version and end")
 	f.addAPIServer(c)
@@ -135,7 +137,7 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	if _, err := manager.Select(f.controllers); err != nil {
 		return cluster.Options{}, fmt.Errorf("--controllers: %w", err)
 	}
-	o := cluster.Options{Serving: f.serving, ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, Controllers: f.controllers, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
+	o := cluster.Options{Serving: f.serving, ShutdownDelay: f.shutdownDelay, Fairness: f.fairness, DataDir: f.dataDir, Listen: f.listen, SimNodes: f.simNodes, NoSync: f.noSync, Controllers: f.controllers, Admission: f.admission, Authentication: f.authentication, Authorization: f.authorization, Audit: f.audit,
 		EncryptionConfig: f.encryptionConfig, ReloadEncryptionConfig: f.reloadEncryption}
 	if err := errors.Join(f.apiOptions(&o, flags.Changed), f.serving.Validate(), f.fairness.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err

@@ -54,6 +54,8 @@ import (
 type Options struct {
 	// DataDir holds the store and the certificates; empty keeps both in memory.
 	DataDir string
+	// NoSync has the store not wait for the disk.
+	NoSync bool
 	// Listen is the address of the API server (host:port; port 0 picks one);
 	// empty serves this process only.
 	Listen string
@@ -295,7 +297,7 @@ func (c *Cluster) openStore() error {
 		c.Store = s
 		return nil
 	}
-	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers}
+	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers, NoSync: c.NoSync}
 	if c.DataDir != "" {
 		o.Dir = filepath.Join(c.DataDir, "store")
 	}

@@ -3,12 +3,18 @@ package serving
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 
+	"k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"keelson.dev/keelson/internal/reload"
@@ -98,6 +104,11 @@ func (s *Selection) Certificates(ctx context.Context, own tls.Certificate, c *tl
 	if err != nil {
 		return err
 	}
+	if first == nil && s.CertDir != "" {
+		if first, err = inFolder(s.CertDir, own); err != nil {
+			return fmt.Errorf("--cert-dir: %w", err)
+		}
+	}
 	if first == nil && len(named) == 0 {
 		c.Certificates = []tls.Certificate{own}
 		return nil
@@ -117,6 +128,29 @@ func (s *Selection) Certificates(ctx context.Context, own tls.Certificate, c *tl
 		return choose(first, named, serverName(hello)), nil
 	}
 	return nil
+}
+
+// inFolder gives the pair of files in dir that is to serve, as upstream names them,
+// and makes it of own where there is none.
+func inFolder(dir string, own tls.Certificate) (*pair, error) {
+	p := &pair{certFile: filepath.Join(dir, "apiserver.crt"), keyFile: filepath.Join(dir, "apiserver.key")}
+	_, noCert := os.Stat(p.certFile)
+	_, noKey := os.Stat(p.keyFile)
+	if !errors.Is(noCert, fs.ErrNotExist) || !errors.Is(noKey, fs.ErrNotExist) {
+		return p, errors.Join(noCert, noKey)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	var chain []byte
+	for _, der := range own.Certificate {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: cert.CertificateBlockType, Bytes: der})...)
+	}
+	key, err := keyutil.MarshalPrivateKeyToPEM(own.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	return p, errors.Join(cert.WriteCert(p.certFile, chain), keyutil.WriteKey(p.keyFile, key))
 }
 
 // serverName is what the client wants to speak to: the name that it says, else the

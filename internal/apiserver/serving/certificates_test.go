@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -90,6 +91,36 @@ func TestCertificates(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the changed certificate is not taken")
 		}
+	}
+}
+
+// TestCertDir has a certificate made in the folder, which is then served from there.
+func TestCertDir(t *testing.T) {
+	dir := t.TempDir()
+	own, err := tls.LoadX509KeyPair(certificate(t, dir, "own", "own"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := tls.LoadX509KeyPair(certificate(t, dir, "other", "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Selection{CertDir: filepath.Join(dir, "made")}
+	for _, c := range []tls.Certificate{own, other} {
+		config := &tls.Config{MinVersion: tls.VersionTLS12}
+		if err := s.Certificates(t.Context(), c, config); err != nil {
+			t.Fatal(err)
+		}
+		got, err := config.GetCertificate(&tls.ClientHelloInfo{ServerName: "x"})
+		if err != nil || got.Leaf.Subject.CommonName != "own" {
+			t.Errorf("served %v, %v", got, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(s.CertDir, "apiserver.key")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Certificates(t.Context(), own, &tls.Config{MinVersion: tls.VersionTLS12}); err == nil || !strings.Contains(err.Error(), "apiserver.key") {
+		t.Errorf("a certificate without its key: %v", err)
 	}
 }
 

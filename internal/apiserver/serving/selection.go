@@ -25,6 +25,7 @@ type Selection struct {
 	// CertFile and KeyFile are --tls-cert-file and --tls-private-key-file;
 	// SNICertKeys are --tls-sni-cert-key.
 	CertFile, KeyFile string
+	CertDir           string // --cert-dir
 	SNICertKeys       []string
 	NoHTTP2           bool // --disable-http2-serving
 	// MaxStreams is --http2-max-streams-per-connection; 0 is upstream's 100.

@@ -29,9 +29,10 @@ var (
 type diskOptions struct{ fs vfs.FS }
 
 type disk struct {
-	db  *pebble.DB
-	dir string
-	buf []byte
+	db   *pebble.DB
+	dir  string
+	sync bool // writes wait for the disk
+	buf  []byte
 }
 
 type record struct {
@@ -142,7 +143,7 @@ func openDisk(opts Options, failed func(error)) (d *disk, err error) {
 	if err != nil {
 		return nil, explain(dir, err)
 	}
-	d = &disk{db: db, dir: dir}
+	d = &disk{db: db, dir: dir, sync: !opts.NoSync}
 	if err := d.checkFormat(); err != nil {
 		db.Close()
 		return nil, err
@@ -271,7 +272,7 @@ func (d *disk) commit(ops []*op) (err error) {
 	if err := b.Set(keyRevision, binary.AppendVarint(nil, last.ModRevision), nil); err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := b.Commit(&pebble.WriteOptions{Sync: d.sync}); err != nil {
 		return explain(d.dir, err)
 	}
 	return nil

@@ -17,6 +17,9 @@ type Options struct {
 	// in memory only (test clusters).
 	Dir   string
 	Codec store.Codec
+	// NoSync has writes not wait for the disk: a crash of the machine, not of the
+	// process, may lose the last of them.
+	NoSync bool
 	// Indexers are kept up to date for List and Watch.
 	Indexers []store.Indexer
 	// Clock for times to live and the age of the history.
