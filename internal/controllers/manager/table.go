@@ -27,6 +27,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/resourcequota"
 	"keelson.dev/keelson/internal/controllers/rootca"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
+	"keelson.dev/keelson/internal/controllers/statefulset"
 	"keelson.dev/keelson/internal/controllers/storageversionmigrator"
 	"keelson.dev/keelson/internal/controllers/tainteviction"
 	"keelson.dev/keelson/internal/controllers/volumeprotection"
@@ -65,6 +66,10 @@ var table = []controllers.Row{
 	{
 		Name: "replicaset-controller", Aliases: []string{"replicaset"}, Identity: "replicaset-controller",
 		Watches: join(resources(appsV1, "replicasets"), resources(coreV1, "pods")), New: replicaset.New,
+	},
+	{
+		Name: "statefulset-controller", Aliases: []string{"statefulset"}, Identity: "statefulset-controller",
+		Watches: join(resources(appsV1, "statefulsets", "controllerrevisions"), resources(coreV1, "pods", "persistentvolumeclaims")), New: statefulset.New,
 	},
 	{
 		Name: "serviceaccount-controller", Aliases: []string{"serviceaccount"}, Identity: "service-account-controller",
