@@ -1,0 +1,361 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/cri/critest"
+	"keelson.dev/keelson/internal/node/source"
+	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/node/volume/plugins"
+)
+
+// host is a node on a runtime in memory, within synctest's time.
+type host struct {
+	*testing.T
+	client  kubernetes.Interface
+	runtime *critest.Runtime
+	dir     string
+	events  *record.FakeRecorder
+	stop    func()
+}
+
+// onHost runs f in synctest's time with an agent that runs.
+func onHost(t *testing.T, f func(h *host)) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := &host{T: t, client: fake.NewClientset(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}), runtime: critest.New(), dir: dir, events: record.NewFakeRecorder(10_000)}
+		h.start()
+		defer func() { h.stop() }()
+		f(h)
+	})
+}
+
+// start starts an agent; the one before it has been stopped.
+func (h *host) start() {
+	h.Helper()
+	ctx, cancel := context.WithCancel(h.Context())
+	factory := informers.NewSharedInformerFactory(h.client, 0)
+	sources := source.New(h.client, factory, clock.RealClock{})
+	allocatable := func() v1.ResourceList { return nil }
+	a, err := New(Config{
+		NodeName: "node", Client: h.client, Informers: factory, CRI: h.runtime.Client(), RootDir: h.dir, LogDir: h.dir + "/logs",
+		NodeIPs: []net.IP{net.IPv4(192, 0, 2, 1)}, Cgroups: cgroup.None(), Recorder: h.events, ResolvConf: "/dev/null", Hostname: "machine",
+		Volumes: &volume.Manager{Root: h.dir + "/pods", Plugins: plugins.All(sources, allocatable), Clock: clock.RealClock{}}, Sources: sources,
+	})
+	if err != nil {
+		h.Fatal(err)
+	}
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	done := make(chan error)
+	go func() { done <- a.Run(ctx) }()
+	h.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.Error(err)
+		}
+		factory.Shutdown()
+	}
+}
+
+// restart is a machine that restarts: agent and runtime are new.
+func (h *host) restart() {
+	h.stop()
+	h.runtime.Lose()
+	h.start()
+}
+
+func (h *host) create(spec v1.PodSpec) {
+	h.Helper()
+	spec.NodeName = "node"
+	for i := range spec.Containers {
+		spec.Containers[i].Image = "image"
+	}
+	for i := range spec.InitContainers {
+		spec.InitContainers[i].Image = "image"
+	}
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u"}, Spec: spec, Status: v1.PodStatus{Phase: v1.PodPending}}
+	if _, err := h.client.CoreV1().Pods("n").Create(h.Context(), p, metav1.CreateOptions{}); err != nil {
+		h.Fatal(err)
+	}
+}
+
+func (h *host) pod() *v1.Pod {
+	h.Helper()
+	p, err := h.client.CoreV1().Pods("n").Get(h.Context(), "p", metav1.GetOptions{})
+	if err != nil {
+		h.Fatal(err)
+	}
+	return p
+}
+
+// until waits, up to ten minutes of synctest's time, for what a pod is to be.
+func (h *host) until(what string, ok func(p *v1.Pod) bool) *v1.Pod {
+	h.Helper()
+	for range 6000 {
+		if p := h.pod(); ok(p) {
+			return p
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	h.Fatalf("not %s: %+v; created %v; events %v", what, h.pod().Status, h.runtime.Created(), h.told())
+	return nil
+}
+
+func (h *host) phase(phase v1.PodPhase) *v1.Pod {
+	h.Helper()
+	return h.until(string(phase), func(p *v1.Pod) bool { return p.Status.Phase == phase })
+}
+
+// created compares the containers that were ever created; those of a pod begin
+// beside each other.
+func (h *host) created(want ...string) {
+	h.Helper()
+	got := h.runtime.Created()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		h.Errorf("created %v, want %v", got, want)
+	}
+}
+
+// told are the events so far.
+func (h *host) told() (out []string) {
+	for {
+		select {
+		case e := <-h.events.Events:
+			out = append(out, e)
+		default:
+			return out
+		}
+	}
+}
+
+func state(p *v1.Pod, name string) v1.ContainerStatus {
+	if s := postedStatus(p, name); s != nil {
+		return *s
+	}
+	return v1.ContainerStatus{}
+}
+
+func running(p *v1.Pod, names ...string) bool {
+	for _, n := range names {
+		if state(p, n).State.Running == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func named(names ...string) (out []v1.Container) {
+	for _, n := range names {
+		out = append(out, v1.Container{Name: n})
+	}
+	return out
+}
+
+func on(action v1.ContainerRestartRuleAction, code int32) (*v1.ContainerRestartPolicy, []v1.ContainerRestartRule) {
+	return ptr.To(v1.ContainerRestartPolicyNever), []v1.ContainerRestartRule{{Action: action,
+		ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{code}}}}
+}
+
+func TestRestartRule(t *testing.T) {
+	onHost(t, func(h *host) {
+		spec := v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, Containers: named("c")}
+		spec.Containers[0].RestartPolicy, spec.Containers[0].RestartPolicyRules = on(v1.ContainerRestartRuleActionRestart, 42)
+		h.create(spec)
+		for n := range int32(3) {
+			p := h.until("running", func(p *v1.Pod) bool { return running(p, "c") && state(p, "c").RestartCount == n })
+			if p.Status.Phase != v1.PodRunning {
+				t.Errorf("phase: %s", p.Status.Phase)
+			}
+			h.runtime.Exit("c", 42)
+		}
+		h.until("running", func(p *v1.Pod) bool { return running(p, "c") && state(p, "c").RestartCount == 3 })
+		h.runtime.Exit("c", 1)
+		if p := h.phase(v1.PodFailed); state(p, "c").State.Terminated.ExitCode != 1 {
+			t.Errorf("status: %+v", state(p, "c"))
+		}
+		h.created("c", "c", "c", "c")
+	})
+}
+
+// TestRestartAll: the exit of one container stops the others and starts all anew,
+// the init containers first, once.
+func TestRestartAll(t *testing.T) {
+	onHost(t, func(h *host) {
+		spec := v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, InitContainers: named("init"), Containers: named("c", "d")}
+		spec.Containers[0].RestartPolicy, spec.Containers[0].RestartPolicyRules = on(v1.ContainerRestartRuleActionRestartAllContainers, 42)
+		h.create(spec)
+		h.until("initializing", func(p *v1.Pod) bool { return running(p, "init") })
+		h.runtime.Exit("init", 0)
+		h.until("running", func(p *v1.Pod) bool { return running(p, "c", "d") })
+		h.runtime.Exit("c", 42)
+		h.until("initializing again", func(p *v1.Pod) bool { return running(p, "init") && state(p, "init").RestartCount == 1 })
+		if running(h.pod(), "d") {
+			t.Error("a container runs on while all are to start anew")
+		}
+		h.runtime.Exit("init", 0)
+		p := h.until("running again", func(p *v1.Pod) bool { return running(p, "c", "d") })
+		if state(p, "c").RestartCount != 1 || state(p, "d").RestartCount != 1 || p.Status.Phase != v1.PodRunning {
+			t.Errorf("status: %+v", p.Status)
+		}
+		h.runtime.Exit("d", 0)
+		h.runtime.Exit("c", 0)
+		h.phase(v1.PodSucceeded)
+		h.created("init", "c", "d", "init", "c", "d")
+	})
+}
+
+// TestNeverTwice: what has run in a pod that runs once does not run again after the
+// machine restarted, and the pod has failed.
+func TestNeverTwice(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.create(v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, InitContainers: named("init"), Containers: named("c", "d")})
+		h.until("initializing", func(p *v1.Pod) bool { return running(p, "init") })
+		h.runtime.Exit("init", 0)
+		h.until("running", func(p *v1.Pod) bool { return running(p, "c", "d") })
+		h.runtime.Exit("d", 0)
+		h.until("half done", func(p *v1.Pod) bool { return state(p, "d").State.Terminated != nil })
+		h.restart()
+		p := h.phase(v1.PodFailed)
+		if c := state(p, "c").State.Terminated; c == nil || c.ExitCode != 137 || c.Reason != "ContainerStatusUnknown" {
+			t.Errorf("what ran: %+v", state(p, "c"))
+		}
+		if d := state(p, "d").State.Terminated; d == nil || d.ExitCode != 0 || d.Reason != "Completed" {
+			t.Errorf("what had ended: %+v", state(p, "d"))
+		}
+		h.created("init", "c", "d")
+	})
+}
+
+// TestLostWhileInitializing: a pod that runs once and has not begun to do what it is
+// for has failed, too, with no container left waiting.
+func TestLostWhileInitializing(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.create(v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, InitContainers: named("init"), Containers: named("c")})
+		h.until("initializing", func(p *v1.Pod) bool { return running(p, "init") })
+		h.restart()
+		if p := h.phase(v1.PodFailed); state(p, "init").State.Terminated == nil {
+			t.Errorf("init container: %+v", state(p, "init"))
+		}
+		h.created("init")
+	})
+}
+
+// TestCounts: restarts are counted on after the machine restarted, and what had
+// succeeded stays so.
+func TestCounts(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.create(v1.PodSpec{RestartPolicy: v1.RestartPolicyOnFailure, Containers: named("c", "done")})
+		h.until("running", func(p *v1.Pod) bool { return running(p, "c", "done") })
+		h.runtime.Exit("done", 0)
+		h.runtime.Exit("c", 1)
+		h.until("restarted", func(p *v1.Pod) bool { return running(p, "c") && state(p, "c").RestartCount == 1 })
+		h.restart()
+		p := h.until("running again", func(p *v1.Pod) bool { return running(p, "c") && state(p, "c").RestartCount == 2 })
+		if last := state(p, "c").LastTerminationState.Terminated; last == nil || last.ExitCode != 137 {
+			t.Errorf("last run: %+v", last)
+		}
+		if done := state(p, "done"); done.State.Terminated == nil || done.RestartCount != 0 {
+			t.Errorf("what had succeeded: %+v", done)
+		}
+		h.runtime.Exit("c", 0)
+		h.phase(v1.PodSucceeded)
+		h.created("c", "done", "c", "c")
+	})
+}
+
+// TestRefused: what a pod asks for its safety is given, or the pod is refused.
+func TestRefused(t *testing.T) {
+	containers := named("c")
+	for _, c := range []struct {
+		spec            v1.PodSpec
+		reason, message string
+	}{
+		{v1.PodSpec{Containers: containers, SecurityContext: &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "net.core.somaxconn", Value: "1"}}}},
+			"SysctlForbidden", `Pod was rejected: forbidden sysctl: "net.core.somaxconn" not allowlisted`},
+		{v1.PodSpec{Containers: containers, SecurityContext: &v1.PodSecurityContext{SupplementalGroupsPolicy: ptr.To(v1.SupplementalGroupsPolicyStrict)}},
+			"SupplementalGroupsPolicyNotSupported", "Pod was rejected: SupplementalGroupsPolicy=Strict is not supported in this node"},
+	} {
+		onHost(t, func(h *host) {
+			h.create(c.spec)
+			p := h.phase(v1.PodFailed)
+			if p.Status.Reason != c.reason || p.Status.Message != c.message || len(p.Status.ContainerStatuses) != 0 {
+				t.Errorf("%s: %+v", c.reason, p.Status)
+			}
+			h.created()
+		})
+	}
+}
+
+func TestOwnUsers(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.create(v1.PodSpec{Containers: named("c"), HostUsers: ptr.To(false)})
+		time.Sleep(time.Minute)
+		want := "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user namespaces"
+		if told := h.told(); !slices.ContainsFunc(told, func(e string) bool { return strings.Contains(e, want) }) {
+			t.Errorf("events: %v", told)
+		}
+		h.created()
+		h.runtime.SetFeatures(&runtimeapi.RuntimeFeatures{}, &runtimeapi.RuntimeHandler{Features: &runtimeapi.RuntimeHandlerFeatures{UserNamespaces: true}})
+		h.until("running", func(p *v1.Pod) bool { return running(p, "c") })
+		o := h.runtime.Sandboxes()[0].Linux.SecurityContext.NamespaceOptions.UsernsOptions
+		if o.GetMode() != runtimeapi.NamespaceMode_POD || len(o.Uids) != 1 || o.Uids[0].HostId < 65536 {
+			t.Errorf("users: %v", o)
+		}
+	})
+}
+
+func TestHostNetwork(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.create(v1.PodSpec{Containers: named("c"), HostNetwork: true})
+		p := h.until("running", func(p *v1.Pod) bool { return running(p, "c") })
+		s := h.runtime.Sandboxes()[0]
+		if s.Hostname != "" || s.Linux.SecurityContext.NamespaceOptions.Network != runtimeapi.NamespaceMode_NODE {
+			t.Errorf("host name %q, %v", s.Hostname, s.Linux.SecurityContext.NamespaceOptions)
+		}
+		if p.Status.PodIP != "192.0.2.1" {
+			t.Errorf("address: %s", p.Status.PodIP)
+		}
+	})
+}
+
+// TestBackOff: a pod whose image cannot be pulled says why, and has no waiting
+// container once it has failed.
+func TestBackOff(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.runtime.FailPulls("image", errors.New("RegistryUnavailable: connection refused"))
+		h.create(v1.PodSpec{Containers: named("c"), ActiveDeadlineSeconds: ptr.To[int64](60)})
+		p := h.until("backing off", func(p *v1.Pod) bool {
+			w := state(p, "c").State.Waiting
+			return w != nil && w.Reason == "ImagePullBackOff"
+		})
+		want := `Back-off pulling image "image": RegistryUnavailable: image pull failed for image because the registry is unavailable: connection refused`
+		if got := state(p, "c").State.Waiting.Message; got != want {
+			t.Errorf("message %q, want %q", got, want)
+		}
+		p = h.phase(v1.PodFailed)
+		if c := state(p, "c").State; p.Status.Reason != "DeadlineExceeded" || c.Terminated == nil || c.Terminated.Reason != "ContainerStatusUnknown" {
+			t.Errorf("status: %+v", p.Status)
+		}
+	})
+}
