@@ -71,7 +71,7 @@ func (f *serverFlags) addAPIServer(c *cobra.Command) {
 	flags.StringVar(&a.nodePorts, "service-node-port-range", "30000-32767", "ports of services of type NodePort")
 	flags.IntVar(&a.kubernetesServiceNodePort, "kubernetes-service-node-port", 0, "node port of the service kubernetes, which has none by default")
 
-	flags.StringVar(&a.Kubelet.CAFile, "kubelet-certificate-authority", "", "certificates of the authority of the nodes' certificates (default: the cluster's own)")
+	flags.StringVar(&a.Kubelet.CAFile, "kubelet-certificate-authority", "", "certificates of the authority of kubelets' certificates, which are not verified without it; those of Keelson's own agents always are, by the cluster's authority")
 	flags.StringVar(&a.Kubelet.CertFile, "kubelet-client-certificate", "", "file with the certificate that nodes know this server by (default: one of the cluster's authority)")
 	flags.StringVar(&a.Kubelet.KeyFile, "kubelet-client-key", "", "file with the key of --kubelet-client-certificate")
 	flags.StringSliceVar(&a.Kubelet.AddressTypes, "kubelet-preferred-address-types", nil, "types of the nodes' addresses to reach them by, in this order (default: InternalIP,Hostname)")

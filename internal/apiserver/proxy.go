@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,24 +12,25 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/util/proxy"
+	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
-	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/api/core"
 )
 
 // NodeTransport reaches the HTTP server of a node's agent.
 type NodeTransport interface {
-	// Node gives the base URL of the node's server and the transport to it.
-	Node(ctx context.Context, node *v1.Node) (*url.URL, http.RoundTripper, error)
+	// Node gives the base URL of the node's server and the transport to it, which with
+	// unverified does not check the server's certificate.
+	Node(ctx context.Context, node *v1.Node, unverified bool) (*url.URL, http.RoundTripper, error)
 }
 
 // responder answers a proxy's error.
@@ -45,7 +45,7 @@ func (p responder) Error(_ http.ResponseWriter, _ *http.Request, err error) {
 }
 
 // node gives the way to the agent of the named node.
-func (r *call) node(name string) (*url.URL, http.RoundTripper, error) {
+func (r *call) node(name string, unverified bool) (*url.URL, http.RoundTripper, error) {
 	row := r.s.Catalogue.Lookup("", "v1", "nodes")
 	e, err := r.s.Store.Get(r.ctx(), row.Key("", name))
 	if err != nil {
@@ -54,10 +54,23 @@ func (r *call) node(name string) (*url.URL, http.RoundTripper, error) {
 	if e == nil {
 		return nil, nil, apierrors.NewNotFound(row.GroupVersionResource.GroupResource(), name)
 	}
+	if core.Simulated(e.Object().(*v1.Node)) {
+		return nil, nil, badRequest("node %q is simulated: it has no agent, and its pods run nowhere", name)
+	}
 	if r.s.Nodes == nil {
 		return nil, nil, apierrors.NewServiceUnavailable("this server has no way to the nodes")
 	}
-	return r.s.Nodes.Node(r.ctx(), e.Object().(*v1.Node))
+	return r.s.Nodes.Node(r.ctx(), e.Object().(*v1.Node), unverified)
+}
+
+// simulated reports whether the pod is on a simulated node, where nothing runs and its
+// address is nobody's.
+func (r *call) simulated(pod *v1.Pod) bool {
+	if pod.Spec.NodeName == "" {
+		return false
+	}
+	e, err := r.s.Store.Get(r.ctx(), r.s.Catalogue.Lookup("", "v1", "nodes").Key("", pod.Spec.NodeName))
+	return err == nil && e != nil && core.Simulated(e.Object().(*v1.Node))
 }
 
 func (r *call) pod() (*v1.Pod, error) {
@@ -141,12 +154,16 @@ func (r *call) podLog() error {
 	if pod.Spec.NodeName == "" {
 		return r.write(http.StatusOK, "text/plain")
 	}
-	base, transport, err := r.node(pod.Spec.NodeName)
+	if r.simulated(pod) {
+		return r.write(http.StatusOK, "text/plain", fmt.Appendf(nil, "pod %s is simulated: node %s runs no containers, so there are no logs\n", pod.Name, pod.Spec.NodeName))
+	}
+	base, transport, err := r.node(pod.Spec.NodeName, opts.InsecureSkipTLSVerifyBackend)
 	if err != nil {
 		return err
 	}
 	loc := base.JoinPath("containerLogs", pod.Namespace, pod.Name, name)
 	q.Del("container")
+	q.Del("insecureSkipTLSVerifyBackend")
 	loc.RawQuery = q.Encode()
 	req, err := http.NewRequestWithContext(r.ctx(), http.MethodGet, loc.String(), nil)
 	if err != nil {
@@ -247,9 +264,23 @@ func execOptions(values url.Values) (*v1.PodExecOptions, error) {
 	return o, q.err
 }
 
+// mayUpgrade checks that who may get the subresource may create it as well, if the
+// request is for a connection: WebSocket's is a GET, in which commands are run all the
+// same (KEP-4006).
+func (r *call) mayUpgrade(resource string) error {
+	if r.info.Verb == "create" || !httpstream.IsUpgradeRequest(r.req) {
+		return nil
+	}
+	return r.allowed(authorizer.AttributesRecord{User: r.user, Verb: "create", Namespace: r.info.Namespace, APIVersion: "v1", Resource: resource,
+		Subresource: r.info.Subresource, Name: r.info.Name, ResourceRequest: true, Path: r.info.Path})
+}
+
 // podStream serves exec and attach, over SPDY or WebSocket.
 func (r *call) podStream() error {
 	sub := r.info.Subresource
+	if err := r.mayUpgrade("pods"); err != nil {
+		return err
+	}
 	pod, err := r.pod()
 	if err != nil {
 		return err
@@ -288,7 +319,7 @@ func (r *call) podStream() error {
 	if pod.Spec.NodeName == "" {
 		return badRequest("pod %s does not have a host assigned", pod.Name)
 	}
-	base, transport, err := r.node(pod.Spec.NodeName)
+	base, transport, err := r.node(pod.Spec.NodeName, false)
 	if err != nil {
 		return err
 	}
@@ -314,6 +345,9 @@ func (r *call) podStream() error {
 
 // podPortForward serves portforward, over SPDY or tunnelled through WebSocket.
 func (r *call) podPortForward() error {
+	if err := r.mayUpgrade("pods"); err != nil {
+		return err
+	}
 	pod, err := r.pod()
 	if err != nil {
 		return err
@@ -324,7 +358,7 @@ func (r *call) podPortForward() error {
 	if pod.Spec.NodeName == "" {
 		return badRequest("pod %s does not have a host assigned", pod.Name)
 	}
-	base, transport, err := r.node(pod.Spec.NodeName)
+	base, transport, err := r.node(pod.Spec.NodeName, false)
 	if err != nil {
 		return err
 	}
@@ -336,24 +370,6 @@ func (r *call) podPortForward() error {
 	r.code = http.StatusSwitchingProtocols
 	proxy.NewTranslatingHandler(up, proxy.NewTunnelingHandler(up), wsstream.IsWebSocketRequestWithTunnelingProtocol).ServeHTTP(r.w, r.req)
 	return nil
-}
-
-// target splits a proxy's object name: [scheme:]name[:port].
-func target(s string) (scheme, name, port string, err error) {
-	scheme, name, port, ok := utilnet.SplitSchemeNamePort(s)
-	if !ok {
-		return "", "", "", badRequest("invalid proxy request %q", s)
-	}
-	return scheme, name, port, nil
-}
-
-// proxiedPath is what of the request's path is below the proxy.
-func (r *call) proxiedPath() string {
-	// parts: resource, name, "proxy", rest...
-	if len(r.info.Parts) > 3 {
-		return "/" + strings.Join(r.info.Parts[3:], "/")
-	}
-	return ""
 }
 
 func portForwardOptions(values url.Values) *v1.PodPortForwardOptions {
@@ -380,127 +396,4 @@ func (r *call) connect(options runtime.Object) error {
 		return err
 	}
 	return r.validate(attrs)
-}
-
-// proxyTo passes the request on to location, below which the rest of its path is.
-func (r *call) proxyTo(loc *url.URL, transport http.RoundTripper) error {
-	rest := r.proxiedPath()
-	if strings.HasSuffix(r.req.URL.Path, "/") && !strings.HasSuffix(rest, "/") {
-		rest += "/"
-	}
-	loc = &url.URL{Scheme: loc.Scheme, Host: loc.Host, Path: loc.Path + rest, RawQuery: r.req.URL.RawQuery}
-	h := machineryproxy.NewUpgradeAwareHandler(loc, transport, true, false, responder{r})
-	h.UseRequestLocation = true
-	r.code = http.StatusOK
-	h.ServeHTTP(r.w, r.req)
-	return nil
-}
-
-// podProxy passes a request on to a port of a pod.
-func (r *call) podProxy() error {
-	scheme, name, port, err := target(r.info.Name)
-	if err != nil {
-		return err
-	}
-	if err := r.connect(&v1.PodProxyOptions{Path: r.proxiedPath()}); err != nil {
-		return err
-	}
-	r.info.Name = name
-	pod, err := r.pod()
-	if err != nil {
-		return err
-	}
-	if port == "" {
-	ports:
-		for i := range pod.Spec.Containers {
-			for _, p := range pod.Spec.Containers[i].Ports {
-				port = strconv.Itoa(int(p.ContainerPort))
-				break ports
-			}
-		}
-	}
-	if pod.Status.PodIP == "" {
-		return badRequest("address not allowed")
-	}
-	host := pod.Status.PodIP
-	if port != "" {
-		host = net.JoinHostPort(host, port)
-	}
-	if scheme == "" {
-		scheme = "http"
-	}
-	return r.proxyTo(&url.URL{Scheme: scheme, Host: host}, insecure)
-}
-
-// insecure does not check certificates: what a pod serves is its own affair.
-var insecure http.RoundTripper = insecureTransport()
-
-// serviceProxy passes a request on to a ready endpoint of a service.
-func (r *call) serviceProxy() error {
-	scheme, name, port, err := target(r.info.Name)
-	if err != nil {
-		return err
-	}
-	if err := r.connect(&v1.ServiceProxyOptions{Path: r.proxiedPath()}); err != nil {
-		return err
-	}
-	r.info.Name = name
-	e, err := r.entry()
-	if err != nil {
-		return err
-	}
-	svc := e.Object().(*v1.Service)
-	portName := ""
-	found := false
-	for _, p := range svc.Spec.Ports {
-		if port == "" && len(svc.Spec.Ports) == 1 || p.Name == port || strconv.Itoa(int(p.Port)) == port {
-			portName, found = p.Name, true
-			break
-		}
-	}
-	if !found {
-		return apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %q found for service %q", port, name))
-	}
-	row := r.s.Catalogue.Lookup("discovery.k8s.io", "v1", "endpointslices")
-	res, err := r.s.Store.List(r.ctx(), row.Prefix(svc.Namespace), store.ListOptions{})
-	if err != nil {
-		return r.storeError(err, "")
-	}
-	for _, se := range res.Entries {
-		slice := se.Object().(*discoveryv1.EndpointSlice)
-		if slice.Labels[discoveryv1.LabelServiceName] != svc.Name {
-			continue
-		}
-		for _, p := range slice.Ports {
-			if p.Port == nil || p.Name != nil && *p.Name != portName || p.Name == nil && portName != "" {
-				continue
-			}
-			for _, ep := range slice.Endpoints {
-				if len(ep.Addresses) == 0 || ep.Conditions.Ready != nil && !*ep.Conditions.Ready {
-					continue
-				}
-				if scheme == "" {
-					scheme = "http"
-				}
-				return r.proxyTo(&url.URL{Scheme: scheme, Host: net.JoinHostPort(ep.Addresses[0], strconv.Itoa(int(*p.Port)))}, insecure)
-			}
-		}
-	}
-	return apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", name))
-}
-
-// nodeProxy passes a request on to a node's agent.
-func (r *call) nodeProxy() error {
-	_, name, _, err := target(r.info.Name)
-	if err != nil {
-		return err
-	}
-	if err := r.connect(&v1.NodeProxyOptions{Path: r.proxiedPath()}); err != nil {
-		return err
-	}
-	base, transport, err := r.node(name)
-	if err != nil {
-		return err
-	}
-	return r.proxyTo(base, transport)
 }

@@ -3,7 +3,6 @@ package apiserver
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -38,13 +37,6 @@ type Tokens interface {
 	// Request issues the token that tr, with its defaults, asks for, for sa, and
 	// fills in its status.
 	Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error
-}
-
-func insecureTransport() http.RoundTripper {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.Proxy = nil
-	t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // see insecure
-	return t
 }
 
 // token serves serviceaccounts/token.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +71,9 @@ type Config struct {
 	LegacyImpersonation bool
 	// Nodes reaches the node agents' HTTP servers.
 	Nodes NodeTransport
+	// Own reports whether an address is one that this server is reached at; it may be
+	// nil. Nothing is passed on to those.
+	Own func(netip.AddrPort) bool
 	// Fairness, if set, says when it is a request's turn.
 	Fairness flowcontrol.Interface
 	// MaxReads and MaxWrites are, without Fairness, how many requests of each are
@@ -149,6 +154,7 @@ type Server struct {
 	metrics   *metrics
 	fairness  *fairness    // nil if every request is answered at once
 	debug     http.Handler // nil if there is no profiling
+	backends  http.RoundTripper
 
 	impersonation func() http.Handler // made when it is first wanted
 
@@ -207,6 +213,7 @@ func New(cfg Config) *Server {
 		s.fairness = newMaxInFlight(cfg.MaxReads, cfg.MaxWrites)
 	}
 	s.impersonation = sync.OnceValue(s.newImpersonation)
+	s.backends = s.newBackends()
 	s.openapi.recent = lru.New(recentDocuments)
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
@@ -274,6 +281,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer s.metrics.begin(r).Add(-1)
 	err = r.authenticate()
 	s.metrics.identified(r.user, err)
+	if req.ProtoMajor == 2 && (err != nil || anonymous(r.user)) {
+		// Connections of HTTP/2 are cheap for a client, and dear for the server
+		// (CVE-2023-44487): this one ends with the answer.
+		w.Header().Set("Connection", "close")
+	}
 	if err != nil {
 		r.auditUnauthenticated(func() { r.fail(err) })
 		return
@@ -334,9 +346,14 @@ func (r *call) authenticate() error {
 		u = resp.User
 	}
 	r.user = u
-	r.req.Header.Del("Authorization")
+	forget(r.req.Header)
 	r.req = r.req.WithContext(request.WithUser(ctx, r.user))
 	return nil
+}
+
+// anonymous reports whether u is somebody unknown.
+func anonymous(u user.Info) bool {
+	return u.GetName() == user.Anonymous || slices.Contains(u.GetGroups(), user.AllUnauthenticated)
 }
 
 func (r *call) authorize() error {

@@ -13,6 +13,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node"
@@ -84,7 +85,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 	ip := net.IP(c.Advertise.AsSlice())
 	var err error
 	agent, err = node.New(node.Config{
-		NodeName: o.Name, Client: client, Informers: c.Informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
+		NodeName: o.Name, Version: Version.GitVersion, Client: client, Informers: c.Informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		NodeIPs: []net.IP{ip}, Port: int32(o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: o.Name,
 		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls,
@@ -93,7 +94,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := c.serveAgent(agent, o, ip); err != nil {
+	if err := c.serveAgent(agent, o, ip, client); err != nil {
 		return err
 	}
 	if err := c.startNetwork(m, o, client); err != nil {
@@ -115,9 +116,8 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 	return nil
 }
 
-// serveAgent serves the node's HTTP API to holders of the administrators'
-// certificates: the API server.
-func (c *Cluster) serveAgent(agent *node.Agent, o AgentOptions, ip net.IP) error {
+// serveAgent serves the node's HTTP API; client asks the API server about its callers.
+func (c *Cluster) serveAgent(agent *node.Agent, o AgentOptions, ip net.IP, client kubernetes.Interface) error {
 	pair, err := c.Certs.ServingCert("system:node:"+o.Name, []string{o.Name, ip.String(), "127.0.0.1"})
 	if err != nil {
 		return err
@@ -130,18 +130,13 @@ func (c *Cluster) serveAgent(agent *node.Agent, o AgentOptions, ip net.IP) error
 	if err != nil {
 		return fmt.Errorf("%w: stop what listens there, or choose another port with --node-port", err)
 	}
-	h := server.New(agent)
+	access, err := server.NewAccess(o.Name, client, c.Certs.CAPEM)
+	if err != nil {
+		return err
+	}
 	s := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			for _, o := range r.TLS.PeerCertificates[0].Subject.Organization {
-				if o == user.SystemPrivilegedGroup {
-					h.ServeHTTP(w, r)
-					return
-				}
-			}
-			http.Error(w, "Forbidden", http.StatusForbidden)
-		}),
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: c.Certs.Pool(), MinVersion: tls.VersionTLS12},
+		Handler:           server.New(agent, access),
+		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, ClientCAs: c.Certs.Pool(), MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 32 * time.Second,
 		ErrorLog:          quiet,
 		// Streams are taken over from HTTP/1.1 connections only.

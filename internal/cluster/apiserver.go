@@ -7,14 +7,18 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/apiserver"
+	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/token"
 )
@@ -47,8 +51,8 @@ type APIServer struct {
 
 // Kubelet says how node agents are reached.
 type Kubelet struct {
-	// CAFile has the authority of their certificates, in place of the cluster's own;
-	// CertFile and KeyFile are what they know this server by.
+	// CAFile has the authority of the certificates of kubelets; those of Keelson's own
+	// agents are of the cluster's. CertFile and KeyFile are what both know this server by.
 	CAFile, CertFile, KeyFile string
 	// AddressTypes are tried in this order (default InternalIP, Hostname).
 	AddressTypes []string
@@ -107,14 +111,42 @@ func readPair(certFile, keyFile string) (p certs.Pair, err error) {
 	return p, err
 }
 
-// transport is the way to node agents.
-func (k *Kubelet) transport(own *certs.Bundle) (http.RoundTripper, error) {
+// verification is how the certificate of a node's server is checked.
+type verification int
+
+const (
+	// byCluster wants one of the cluster's own authority: Keelson's agents have it.
+	byCluster verification = iota
+	// byFile wants one of the authority in CAFile.
+	byFile
+	// unverified takes any. Kubelets sign their certificates themselves unless they are
+	// told otherwise, so upstream checks them only where CAFile is given.
+	unverified
+)
+
+// verification is how the certificate of node's server is checked.
+func (k *Kubelet) verification(node *v1.Node) verification {
+	switch {
+	case strings.HasSuffix(node.Status.NodeInfo.KubeletVersion, agentBuild):
+		return byCluster
+	case k.CAFile != "":
+		return byFile
+	}
+	return unverified
+}
+
+// agentBuild ends the version that Keelson's agents report.
+const agentBuild = "+keelson"
+
+// transport is the way to node agents, whose certificates are checked by v. No
+// connection is made to an address that refuse gives an error for.
+func (k *Kubelet) transport(own *certs.Bundle, v verification, refuse func(netip.AddrPort) error) (http.RoundTripper, error) {
 	var pair certs.Pair
 	var err error
 	if k.CertFile != "" {
 		pair, err = readPair(k.CertFile, k.KeyFile)
 	} else {
-		pair, err = own.ClientCert("kube-apiserver-kubelet-client", []string{"system:masters"})
+		pair, err = own.ClientCert(authz.KubeletClient, nil)
 	}
 	if err != nil {
 		return nil, err
@@ -123,23 +155,28 @@ func (k *Kubelet) transport(own *certs.Bundle) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool := own.Pool()
-	if k.CAFile != "" {
+	secure := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	switch v {
+	case byCluster:
+		secure.RootCAs = own.Pool()
+	case byFile:
 		pem, err := os.ReadFile(k.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("--kubelet-certificate-authority: %w", err)
 		}
-		if pool = x509.NewCertPool(); !pool.AppendCertsFromPEM(pem) {
+		if secure.RootCAs = x509.NewCertPool(); !secure.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("--kubelet-certificate-authority %s has no certificate in PEM", k.CAFile)
 		}
+	case unverified:
+		secure.InsecureSkipVerify = true //nolint:gosec // as upstream, unless CAFile is given
 	}
 	timeout := k.Timeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
 	}
 	return &http.Transport{
-		TLSClientConfig:     &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: timeout, DialContext: (&net.Dialer{Timeout: timeout}).DialContext,
+		TLSClientConfig: secure, TLSHandshakeTimeout: timeout,
+		DialContext:         apiserver.Dialer(timeout, refuse),
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute,
 	}, nil
 }
@@ -176,4 +213,27 @@ func (c *Cluster) externalURL() string {
 		}
 	}
 	return "https://" + host
+}
+
+// own reports whether a is one of the API server's own addresses: its port at an address
+// of this machine or at the one it is advertised by, or the service kubernetes.
+func (c *Cluster) own(a netip.AddrPort) bool {
+	port, err := portOf(c.Address)
+	if err != nil {
+		return false // it listens for this process only
+	}
+	if a.Port() == 443 && a.Addr() == c.ServiceCIDR.Masked().Addr().Next() {
+		return true
+	}
+	if int(a.Port()) != port {
+		return false
+	}
+	if a.Addr().IsLoopback() || a.Addr().IsUnspecified() || a.Addr() == c.Advertise.Unmap() {
+		return true
+	}
+	local, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(local, func(l net.Addr) bool {
+		p, err := netip.ParsePrefix(l.String())
+		return err == nil && p.Addr().Unmap() == a.Addr().WithZone("")
+	})
 }

@@ -383,7 +383,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if c.Etcd != nil {
 		allocation = &sharedAllocation{Allocator: c.allocator, c: c}
 	}
-	c.nodes = &nodeTransport{kubelet: &c.API.Kubelet, certs: c.Certs}
+	c.nodes = &nodeTransport{kubelet: &c.API.Kubelet, certs: c.Certs, own: c.own, ways: map[verification]http.RoundTripper{}}
 	modes, err := authz.New(c.Authorization, authz.NewNode(live), rbac, c.Config(apiServer))
 	if err != nil {
 		return err
@@ -434,7 +434,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Aggregation: others,
 		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
 		Authenticator: authenticator, TokenAuthenticator: authenticator,
-		Authorizer: modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes,
+		Authorizer: modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,
 		Audit:        c.auditor,

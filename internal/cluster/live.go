@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"keelson.dev/keelson/internal/apiserver"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/store"
 )
@@ -130,28 +133,38 @@ func (l *live) ServiceAccount(ctx context.Context, namespace, name string) (*v1.
 type nodeTransport struct {
 	kubelet *Kubelet
 	certs   *certs.Bundle
+	own     func(netip.AddrPort) bool
 	mu      sync.Mutex
-	rt      http.RoundTripper
+	ways    map[verification]http.RoundTripper
 }
 
+// agentPort is where a node's server is whose status does not say it.
+const agentPort = 10250
+
 // Node implements apiserver.NodeTransport.
-func (n *nodeTransport) Node(_ context.Context, node *v1.Node) (*url.URL, http.RoundTripper, error) {
+func (n *nodeTransport) Node(_ context.Context, node *v1.Node, unchecked bool) (*url.URL, http.RoundTripper, error) {
 	host := n.kubelet.host(node)
-	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
-	if host == "" || port == 0 {
-		return nil, nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %q has no address or no port of its agent in its status", node.Name))
+	if host == "" {
+		return nil, nil, apierrors.NewServiceUnavailable(fmt.Sprintf("no preferred addresses found; known addresses: %v", node.Status.Addresses))
 	}
-	rt, err := n.transport()
+	port := cmp.Or(node.Status.DaemonEndpoints.KubeletEndpoint.Port, agentPort)
+	v := n.kubelet.verification(node)
+	if unchecked {
+		v = unverified
+	}
+	rt, err := n.transport(v)
 	return &url.URL{Scheme: "https", Host: net.JoinHostPort(host, strconv.Itoa(int(port)))}, rt, err
 }
 
-func (n *nodeTransport) transport() (http.RoundTripper, error) {
+func (n *nodeTransport) transport(v verification) (http.RoundTripper, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.rt != nil {
-		return n.rt, nil
+	if rt := n.ways[v]; rt != nil {
+		return rt, nil
 	}
-	var err error
-	n.rt, err = n.kubelet.transport(n.certs)
-	return n.rt, err
+	rt, err := n.kubelet.transport(n.certs, v, apiserver.RefuseOwn(n.own))
+	if err == nil {
+		n.ways[v] = rt
+	}
+	return rt, err
 }

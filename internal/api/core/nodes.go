@@ -279,6 +279,16 @@ func nodeCells(n *v1.Node, now time.Time) []any {
 		unknown(i.OSImage), unknown(i.KernelVersion), unknown(i.ContainerRuntimeVersion)}
 }
 
+// SimulatedRuntime begins the version of the container runtime that a simulated node
+// reports: there is none.
+const SimulatedRuntime = "sim://"
+
+// Simulated reports whether node exists in the API only. It has no agent, and nobody
+// has the addresses of its pods.
+func Simulated(node *v1.Node) bool {
+	return strings.HasPrefix(node.Status.NodeInfo.ContainerRuntimeVersion, SimulatedRuntime)
+}
+
 func events() *api.Resource {
 	r := named("events", "Event", "event", "events", true, []string{"ev"},
 		func() runtime.Object { return &v1.Event{} }, func() runtime.Object { return &v1.EventList{} })

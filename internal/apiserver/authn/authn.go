@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
 	"k8s.io/apiserver/pkg/authentication/request/websocket"
 	"k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -174,6 +175,18 @@ func (a *Authenticator) keep(m map[[32]byte]verified, k [32]byte, u user.Info, l
 // AuthenticateRequest implements authenticator.Request. One right credential is
 // enough; a wrong one is refused where there is no right one.
 func (a *Authenticator) AuthenticateRequest(req *http.Request) (*authenticator.Response, bool, error) {
+	resp, ok, err := a.authenticate(req)
+	if ok && a.proxy != nil {
+		// What a proxy names its user by is for nobody else, and is not to be believed
+		// of anybody else.
+		type list = headerrequest.StaticStringSlice
+		h := a.RequestHeader.orOwn(nil)
+		headerrequest.ClearAuthenticationHeaders(req.Header, list(h.UsernameHeaders), list(h.UIDHeaders), list(h.GroupHeaders), list(h.ExtraPrefixes))
+	}
+	return resp, ok, err
+}
+
+func (a *Authenticator) authenticate(req *http.Request) (*authenticator.Response, bool, error) {
 	var errs []error
 	if a.proxy != nil && req.TLS != nil && len(req.TLS.PeerCertificates) > 0 && a.named(req) {
 		resp, ok, err := a.proxy.AuthenticateRequest(req)
@@ -260,7 +273,7 @@ func (a *Authenticator) certificate(chain []*x509.Certificate) (user.Info, error
 		return nil, errors.New("the client certificate has no common name")
 	}
 	u := &user.DefaultInfo{Name: s.CommonName, Groups: append(append([]string{}, s.Organization...), user.AllAuthenticated)}
-	a.keep(a.certs, key, u, certLife)
+	a.keep(a.certs, key, u, min(certLife, chain[0].NotAfter.Sub(opts.CurrentTime)))
 	return u, nil
 }
 

@@ -90,8 +90,13 @@ const (
 	coreNS    = "bindings events limitranges namespaces/status pods/log pods/status replicationcontrollers/status resourcequotas resourcequotas/status"
 )
 
+// KubeletClient is the user that the API server is to the servers of nodes.
+const KubeletClient = "kube-apiserver-kubelet-client"
+
 // Bootstrap gives upstream's default roles and bindings: what a cluster has
-// from its first start.
+// from its first start. One binding is added: that of KubeletClient, who is in no
+// group, so that a request which is led back to the API server is nobody's who may
+// do more there.
 func Bootstrap() []runtime.Object {
 	out := []runtime.Object{
 		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
@@ -182,6 +187,9 @@ func Bootstrap() []runtime.Object {
 		bind("system:service-account-issuer-discovery", group("system:serviceaccounts")),
 		bind("system:cluster-trust-bundle-discovery", group("system:serviceaccounts")),
 	}
+	nodes := bind("system:kubelet-api-admin", userSubject(KubeletClient))
+	nodes.Name = "keelson:" + KubeletClient
+	out = append(out, nodes)
 	out = append(out, namespaced()...)
 	for _, c := range controllerRoles() {
 		name := "system:controller:" + c.name

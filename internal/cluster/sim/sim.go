@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/api/core"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -115,7 +116,7 @@ func (n *Nodes) register(ctx context.Context, i int) error {
 		Status: v1.NodeStatus{
 			Capacity: n.Capacity, Allocatable: n.Capacity,
 			Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: fmt.Sprintf("100.64.%d.%d", i/256%256, i%256)}, {Type: v1.NodeHostName, Address: name(i)}},
-			NodeInfo:  v1.NodeSystemInfo{KubeletVersion: "v1.37.2", OperatingSystem: "linux", Architecture: "amd64", OSImage: "simulated", ContainerRuntimeVersion: "sim://1"},
+			NodeInfo:  v1.NodeSystemInfo{KubeletVersion: "v1.37.2", OperatingSystem: "linux", Architecture: "amd64", OSImage: "simulated", ContainerRuntimeVersion: core.SimulatedRuntime + "1"},
 			Conditions: []v1.NodeCondition{
 				cond(v1.NodeMemoryPressure, v1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
 				cond(v1.NodeDiskPressure, v1.ConditionFalse, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),

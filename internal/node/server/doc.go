@@ -1,3 +1,5 @@
-// Package server is the node agent's HTTP API, for the API server: logs, exec,
-// attach, port-forward. It may import package node's interfaces, cri and logs.
+// Package server is the node agent's HTTP API: logs, exec, attach, port-forward. Its
+// callers, of whom the API server is one, are authenticated and authorized as a
+// kubelet's are. It may import package node's interfaces, cri, logs, and leaf packages
+// of k8s.io/apiserver.
 package server

@@ -29,9 +29,8 @@ type Agent interface {
 	Sandbox(namespace, name string) (string, error)
 }
 
-// New makes the handler. Who may call it is for the listener's TLS
-// configuration to say.
-func New(a Agent) http.Handler {
+// New makes the handler, of which each caller gets as much as access allows.
+func New(a Agent, access *Access) http.Handler {
 	s := &server{a}
 	m := http.NewServeMux()
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
@@ -40,7 +39,7 @@ func New(a Agent) http.Handler {
 	m.HandleFunc("/exec/{namespace}/{pod}/{container}", s.exec)
 	m.HandleFunc("/attach/{namespace}/{pod}/{container}", s.attach)
 	m.HandleFunc("/portForward/{namespace}/{pod}", s.portForward)
-	return m
+	return access.guard(m)
 }
 
 type server struct{ a Agent }

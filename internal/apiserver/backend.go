@@ -1,0 +1,272 @@
+package apiserver
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/apiserver/pkg/util/proxy"
+
+	"keelson.dev/keelson/internal/store"
+)
+
+// target splits the name of a proxied object: [scheme:]name[:port].
+func (r *call) target() (scheme, name, port string, err error) {
+	scheme, name, port, ok := utilnet.SplitSchemeNamePort(r.info.Name)
+	if !ok {
+		return "", "", "", badRequest("invalid %s request %q", r.row.Singular, r.info.Name)
+	}
+	return scheme, name, port, nil
+}
+
+// proxiedPath is what of the request's path is below the proxy.
+func (r *call) proxiedPath() string {
+	path := ""
+	if len(r.info.Parts) > 3 { // resource, name, "proxy", ...
+		path = "/" + strings.Join(r.info.Parts[3:], "/")
+	}
+	if strings.HasSuffix(r.info.Path, "/") && !strings.HasSuffix(path, "/") {
+		path += "/"
+	}
+	return path
+}
+
+// proxyTo passes the request on to path at the backend.
+func (r *call) proxyTo(backend *url.URL, path string, transport http.RoundTripper) error {
+	loc := &url.URL{Scheme: cmp.Or(backend.Scheme, "http"), Host: backend.Host, Path: utilnet.JoinPreservingTrailingSlash(backend.Path, path)}
+	if _, err := url.Parse(loc.String()); err != nil {
+		return badRequest("invalid proxy request %q: %v", r.info.Name, err)
+	}
+	h := machineryproxy.NewUpgradeAwareHandler(loc, sameHost{transport}, true, false, responder{r})
+	r.code = http.StatusOK
+	h.ServeHTTP(r.w, r.req)
+	return nil
+}
+
+// sameHost refuses redirects to another host than the one that was asked: its client
+// would take them for the API server's (CVE-2022-3172).
+type sameHost struct{ http.RoundTripper }
+
+// WrappedRoundTripper implements net.RoundTripperWrapper: connections that are upgraded
+// are dialled as the inner transport does.
+func (t sameHost) WrappedRoundTripper() http.RoundTripper { return t.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t sameHost) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err != nil || resp.StatusCode < 300 || resp.StatusCode > 399 {
+		return resp, err
+	}
+	location := resp.Header.Get("Location")
+	if location == "" {
+		return resp, nil
+	}
+	// The reference is resolved as the client will do it, so that "//host" is seen as well.
+	if u, err := req.URL.Parse(location); err == nil && (u.Host == req.URL.Host || u.Host == req.Host) && (u.Scheme == "http" || u.Scheme == "https") {
+		return resp, nil
+	}
+	resp.Body.Close()
+	const text = "the backend attempted to redirect this request, which is not permitted"
+	return &http.Response{
+		Status: "502 Bad Gateway", StatusCode: http.StatusBadGateway, Proto: resp.Proto, ProtoMajor: resp.ProtoMajor, ProtoMinor: resp.ProtoMinor,
+		Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, Body: io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)), Request: req,
+	}, nil
+}
+
+// podProxy passes a request on to a port of a pod.
+func (r *call) podProxy() error {
+	scheme, name, port, err := r.target()
+	if err != nil {
+		return err
+	}
+	opts := &v1.PodProxyOptions{Path: r.proxiedPath()}
+	if err := r.connect(opts); err != nil {
+		return err
+	}
+	r.info.Name = name
+	pod, err := r.pod()
+	if err != nil {
+		return err
+	}
+	if port, err = podPort(pod, port); err != nil {
+		return err
+	}
+	if r.simulated(pod) {
+		return badRequest("pod %q is simulated: nothing listens at its address", pod.Name)
+	}
+	host, err := r.address(pod.Status.PodIP, port)
+	if err != nil {
+		return err
+	}
+	return r.proxyTo(&url.URL{Scheme: scheme, Host: host}, opts.Path, r.s.backends)
+}
+
+// podPort is the number of the port that is asked for by number or name, or of the
+// pod's first one; empty where it has none.
+func podPort(pod *v1.Pod, asked string) (string, error) {
+	for i := range pod.Spec.Containers {
+		for _, p := range pod.Spec.Containers[i].Ports {
+			if asked == "" || p.Name == asked {
+				return strconv.Itoa(int(p.ContainerPort)), nil
+			}
+		}
+	}
+	if asked == "" {
+		return "", nil
+	}
+	if n, err := strconv.ParseUint(asked, 10, 16); err != nil || n == 0 {
+		return "", badRequest("no port %q found for pod %q", asked, pod.Name)
+	}
+	return asked, nil
+}
+
+// address is where requests for port at ip are passed on to; without a port it is that
+// of the scheme.
+func (r *call) address(ip, port string) (string, error) {
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return "", apierrors.NewBadRequest(errAddress.Error())
+	}
+	n, _ := strconv.ParseUint(port, 10, 16)
+	if err := r.s.proxied(netip.AddrPortFrom(a, uint16(n))); err != nil {
+		return "", apierrors.NewBadRequest(err.Error())
+	}
+	return strings.TrimSuffix(net.JoinHostPort(a.String(), port), ":"), nil
+}
+
+// serviceProxy passes a request on to a ready endpoint of a service.
+func (r *call) serviceProxy() error {
+	scheme, name, port, err := r.target()
+	if err != nil {
+		return err
+	}
+	opts := &v1.ServiceProxyOptions{Path: r.proxiedPath()}
+	if err := r.connect(opts); err != nil {
+		return err
+	}
+	r.info.Name = name
+	e, err := r.entry()
+	if err != nil {
+		return err
+	}
+	svc := e.Object().(*v1.Service)
+	at := slices.IndexFunc(svc.Spec.Ports, func(p v1.ServicePort) bool {
+		return port == "" && len(svc.Spec.Ports) == 1 || p.Name == port || strconv.Itoa(int(p.Port)) == port
+	})
+	if at < 0 {
+		return apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %q found for service %q", port, name))
+	}
+	list, err := r.endpoints(svc)
+	if err != nil {
+		return err
+	}
+	family := v1.IPFamilyUnknown
+	if len(svc.Spec.IPFamilies) > 0 {
+		family = svc.Spec.IPFamilies[0]
+	}
+	simulated := false
+	host, err := proxy.RandomEndpoint(svc.Name, list, svc.Spec.Ports[at].Name, family, func(ep *discoveryv1.Endpoint) bool {
+		pod := r.behind(svc, ep)
+		if pod != nil && r.simulated(pod) {
+			simulated = true
+			return false
+		}
+		return pod != nil
+	})
+	if err != nil && simulated {
+		return apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q: its pods are simulated, nothing listens at their addresses", name))
+	}
+	if err != nil {
+		return err
+	}
+	return r.proxyTo(&url.URL{Scheme: scheme, Host: host}, opts.Path, r.s.backends)
+}
+
+// endpoints are the slices of the service that have addresses.
+func (r *call) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error) {
+	res, err := r.s.Store.List(r.ctx(), r.s.Catalogue.Lookup("discovery.k8s.io", "v1", "endpointslices").Prefix(svc.Namespace), store.ListOptions{})
+	if err != nil {
+		return nil, r.storeError(err, "")
+	}
+	var list []*discoveryv1.EndpointSlice
+	for _, e := range res.Entries {
+		slice := e.Object().(*discoveryv1.EndpointSlice)
+		if slice.Labels[discoveryv1.LabelServiceName] == svc.Name && slice.AddressType != discoveryv1.AddressTypeFQDN {
+			list = append(list, slice)
+		}
+	}
+	return list, nil
+}
+
+// behind is the pod whose address the endpoint is; nil where there is none, or where
+// the address is not to be dialled: who may write endpoints must not choose what the
+// API server connects to.
+func (r *call) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
+	if len(ep.Addresses) == 0 || ep.TargetRef == nil || ep.TargetRef.Kind != "Pod" || ep.TargetRef.Namespace != svc.Namespace {
+		return nil
+	}
+	e, err := r.s.Store.Get(r.ctx(), r.s.Catalogue.Lookup("", "v1", "pods").Key(svc.Namespace, ep.TargetRef.Name))
+	if err != nil || e == nil {
+		return nil
+	}
+	pod := e.Object().(*v1.Pod)
+	a, err := netip.ParseAddr(ep.Addresses[0])
+	if err != nil || !a.Unmap().IsGlobalUnicast() {
+		return nil
+	}
+	for _, ip := range pod.Status.PodIPs {
+		if b, err := netip.ParseAddr(ip.IP); err == nil && a == b {
+			return pod
+		}
+	}
+	return nil
+}
+
+// nodeProxy passes a request on to a node's agent, or to another port of the node, which
+// gets none of this server's credentials.
+func (r *call) nodeProxy() error {
+	scheme, name, port, err := r.target()
+	if err != nil {
+		return err
+	}
+	// The agent takes the request for this server's own.
+	if err := r.mayUpgrade("nodes"); err != nil {
+		return err
+	}
+	opts := &v1.NodeProxyOptions{Path: r.proxiedPath()}
+	if err := r.connect(opts); err != nil {
+		return err
+	}
+	base, transport, err := r.node(name, false)
+	if err != nil {
+		return err
+	}
+	if port == "" || port == base.Port() {
+		return r.proxyTo(base, opts.Path, transport)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return badRequest("invalid node request %q: %q is not a port", r.info.Name, port)
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(r.ctx(), "ip", base.Hostname())
+	if err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	for _, a := range addrs {
+		if _, err := r.address(a.String(), port); err != nil {
+			return err
+		}
+	}
+	return r.proxyTo(&url.URL{Scheme: scheme, Host: net.JoinHostPort(base.Hostname(), port)}, opts.Path, r.s.backends)
+}
