@@ -31,6 +31,6 @@ func (c *Cluster) admission(rbac *authz.RBAC, modes authorizer.Authorizer, live 
 	if err != nil {
 		return nil, nil, err
 	}
-	plugins = slices.Concat(plugins, []admission.Interface{kadmission.NewRoleEscalation(rbac, rbac), kadmission.NewPodCertificateSigning(modes)})
+	plugins = slices.Concat(plugins, []admission.Interface{kadmission.NewRoleEscalation(rbac, modes), kadmission.NewPodCertificateSigning(modes)})
 	return admission.WithAudit(kadmission.NewChain(plugins...)), kadmission.NewObjects(catalogue.Scheme, c.Catalogue), nil
 }

@@ -7,9 +7,12 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 )
 
 // Grants says what a user holds.
@@ -31,64 +34,95 @@ func NewRoleEscalation(g Grants, a authorizer.Authorizer) *RoleEscalation {
 	return &RoleEscalation{admission.NewHandler(admission.Create, admission.Update), g, a}
 }
 
-func (r *RoleEscalation) may(ctx context.Context, a admission.Attributes, verb, resource, name string) bool {
+// may asks whether the request's user may verb the named role.
+func (r *RoleEscalation) may(ctx context.Context, a admission.Attributes, verb, resource, namespace, name string) bool {
 	d, _, _ := r.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
-		User: a.GetUserInfo(), Verb: verb, Namespace: a.GetNamespace(), APIGroup: rbacv1.GroupName, APIVersion: "v1", Resource: resource, Name: name, ResourceRequest: true})
+		User: a.GetUserInfo(), Verb: verb, Namespace: namespace, APIGroup: rbacv1.GroupName, APIVersion: "*", Resource: resource, Name: name, ResourceRequest: true})
 	return d == authorizer.DecisionAllow
 }
 
-// Validate implements admission.ValidationInterface.
+// fullAuthority is what somebody holds who may do all that there is.
+var fullAuthority = []rbacv1.PolicyRule{
+	{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
+	{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
+}
+
+// Validate implements admission.ValidationInterface. All rules of a role are checked by
+// every change of it, and not those that the change adds: a label is enough to have a
+// role aggregated into another.
 func (r *RoleEscalation) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetResource().Group != rbacv1.GroupName {
+	if a.GetResource().Group != rbacv1.GroupName || onlyCollection(a.GetObject(), a.GetOldObject()) {
 		return nil
+	}
+	if a.GetUserInfo() == nil {
+		return admission.NewForbidden(a, errors.New("no user on request"))
+	}
+	// A role that is yet to be created has no name to be allowed to escalate.
+	name := a.GetName()
+	if info, ok := genericrequest.RequestInfoFrom(ctx); ok {
+		name = info.Name
 	}
 	var err error
 	switch o := a.GetObject().(type) {
 	case *rbacv1.Role:
-		if old, ok := a.GetOldObject().(*rbacv1.Role); ok && equality.Semantic.DeepEqual(old.Rules, o.Rules) || r.may(ctx, a, "escalate", "roles", o.Name) {
+		if r.may(ctx, a, "escalate", "roles", o.Namespace, name) {
 			return nil
 		}
 		err = r.Grants.Covers(a.GetUserInfo(), o.Namespace, o.Rules)
 	case *rbacv1.ClusterRole:
-		if old, ok := a.GetOldObject().(*rbacv1.ClusterRole); ok && equality.Semantic.DeepEqual(old.Rules, o.Rules) && equality.Semantic.DeepEqual(old.AggregationRule, o.AggregationRule) ||
-			r.may(ctx, a, "escalate", "clusterroles", o.Name) {
+		if r.may(ctx, a, "escalate", "clusterroles", "", name) {
 			return nil
 		}
-		rules := o.Rules
-		if o.AggregationRule != nil {
-			// What will be aggregated is not known: only who holds everything may.
-			rules = []rbacv1.PolicyRule{{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}}, {Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}}
+		old, _ := a.GetOldObject().(*rbacv1.ClusterRole)
+		err = r.Grants.Covers(a.GetUserInfo(), "", o.Rules)
+		// An aggregation rule gathers anything, and undoes what somebody takes out.
+		if err == nil && (aggregates(o) || aggregates(old)) && r.Grants.Covers(a.GetUserInfo(), "", fullAuthority) != nil {
+			err = errors.New("must have cluster-admin privileges to use the aggregationRule")
 		}
-		err = r.Grants.Covers(a.GetUserInfo(), "", rules)
 	case *rbacv1.RoleBinding:
-		if old, ok := a.GetOldObject().(*rbacv1.RoleBinding); ok && equality.Semantic.DeepEqual(old.Subjects, o.Subjects) && old.RoleRef == o.RoleRef {
-			return nil
-		}
 		err = r.binding(ctx, a, o.RoleRef, o.Namespace)
 	case *rbacv1.ClusterRoleBinding:
-		if old, ok := a.GetOldObject().(*rbacv1.ClusterRoleBinding); ok && equality.Semantic.DeepEqual(old.Subjects, o.Subjects) && old.RoleRef == o.RoleRef {
-			return nil
-		}
 		err = r.binding(ctx, a, o.RoleRef, "")
 	}
-	if err != nil {
-		if apierrors.IsNotFound(err) {
-			return err
-		}
-		return apierrors.NewForbidden(a.GetResource().GroupResource(), a.GetName(), err)
+	if err == nil || apierrors.IsNotFound(err) {
+		return err
 	}
-	return nil
+	return apierrors.NewForbidden(a.GetResource().GroupResource(), a.GetName(), err)
 }
 
+func aggregates(o *rbacv1.ClusterRole) bool {
+	return o != nil && o.AggregationRule != nil && len(o.AggregationRule.ClusterRoleSelectors) > 0
+}
+
+// onlyCollection reports whether a change is one of owners and finalizers alone, which
+// the garbage collector makes: it grants nothing.
+func onlyCollection(obj, old runtime.Object) bool {
+	if obj == nil || old == nil {
+		return false
+	}
+	same := obj.DeepCopyObject()
+	acc, err := meta.Accessor(same)
+	if err != nil {
+		return false
+	}
+	oldAcc, err := meta.Accessor(old)
+	if err != nil {
+		return false
+	}
+	acc.SetOwnerReferences(oldAcc.GetOwnerReferences())
+	acc.SetFinalizers(oldAcc.GetFinalizers())
+	acc.SetManagedFields(oldAcc.GetManagedFields()) // which follow from the change
+	acc.SetSelfLink(oldAcc.GetSelfLink())
+	return equality.Semantic.DeepEqual(same, old)
+}
+
+// binding checks that who binds a role holds its rules, or may bind it.
 func (r *RoleEscalation) binding(ctx context.Context, a admission.Attributes, ref rbacv1.RoleRef, namespace string) error {
 	resource := "clusterroles"
 	if ref.Kind == "Role" {
 		resource = "roles"
 	}
-	if a.GetUserInfo() == nil {
-		return errors.New("no user on request")
-	}
-	if r.may(ctx, a, "bind", resource, ref.Name) {
+	if r.may(ctx, a, "bind", resource, namespace, ref.Name) {
 		return nil
 	}
 	rules, err := r.Grants.Rules(ref, namespace)
