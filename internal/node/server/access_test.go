@@ -100,7 +100,9 @@ func TestRefusals(t *testing.T) {
 		{"nobody to ask", jane, authorizer.DecisionNoOpinion, errors.New("down"), 500, "Authorization error (user=jane, verb=get, resource=nodes, subresource=pods)"},
 	} {
 		w := httptest.NewRecorder()
-		a := &Access{Authenticator: c.authn, Authorizer: authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) { return c.d, "", c.err })}
+		a := &Access{Authenticator: c.authn, Authorizer: authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+			return c.d, "", c.err
+		})}
 		a.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: let in", c.name) })).ServeHTTP(w, httptest.NewRequest("GET", "/pods", nil))
 		body, _ := io.ReadAll(w.Body)
 		if w.Code != c.code || strings.TrimSpace(string(body)) != c.text {
