@@ -40,8 +40,15 @@ func (r *call) evict() error {
 		return err
 	}
 	ev := obj.(*policyv1.Eviction)
+	attrs := admission.NewAttributesRecord(ev, nil, gvk, r.info.Namespace, r.info.Name, r.row.GroupVersionResource, "eviction", admission.Create, opts, isDryRun(opts.DryRun), r.user)
+	if err := r.mutate(attrs); err != nil {
+		return err
+	}
 	if ev.Name != r.info.Name {
 		return badRequest("name in URL does not match name in Eviction object")
+	}
+	if ev.Namespace != "" && ev.Namespace != r.info.Namespace {
+		return badRequest("the namespace of the provided object does not match the namespace sent on the request")
 	}
 	del := &metav1.DeleteOptions{}
 	if ev.DeleteOptions != nil {
@@ -54,10 +61,6 @@ func (r *call) evict() error {
 		return badRequest("Non-matching dry-run options in request and content: %v and %v", opts.DryRun, del.DryRun)
 	}
 	dryRun := isDryRun(del.DryRun)
-	attrs := admission.NewAttributesRecord(ev, nil, gvk, r.info.Namespace, r.info.Name, r.row.GroupVersionResource, "eviction", admission.Create, opts, dryRun, r.user)
-	if err := r.mutate(attrs); err != nil {
-		return err
-	}
 	if err := r.validate(attrs); err != nil {
 		return err
 	}

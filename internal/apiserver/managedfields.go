@@ -69,6 +69,7 @@ func (t *structuredTypes) ObjectToTyped(obj runtime.Object, opts ...typed.Valida
 // ownership tracks who owns which field of a row's objects.
 type ownership struct {
 	*managedfields.FieldManager
+	types     managedfields.TypeConverter
 	creations creations
 	// reset is the part of an object, Spec or Status, that is not written through
 	// this subresource; empty where there is none.
@@ -153,8 +154,22 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 		}
 		return true
 	})
-	kept, _ := s.ownerships.LoadOrStore(key, &ownership{FieldManager: fm, reset: part})
+	kept, _ := s.ownerships.LoadOrStore(key, &ownership{FieldManager: fm, types: types, reset: part})
 	return kept.(*ownership), nil
+}
+
+// TypesOf gives the schemas of a kind, by which policies merge its objects; nil for a
+// kind that has none. They are known as soon as the kind is served.
+func (s *Server) TypesOf(gvk schema.GroupVersionKind) managedfields.TypeConverter {
+	row := s.Catalogue.ForKind(gvk)
+	if row == nil || row.NotStored || kubescheme.Scheme.Recognizes(gvk) {
+		return s.Types()
+	}
+	o, err := s.ownership(row, "")
+	if err != nil {
+		return nil
+	}
+	return o.types
 }
 
 // versions are the rows of the versions that row's objects are written through,

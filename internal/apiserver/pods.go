@@ -34,8 +34,17 @@ func (r *call) bindPod() error {
 	if r.info.Name == "" {
 		r.info.Name = b.Name
 	}
+	row := r.s.Catalogue.Lookup("", "v1", "pods")
+	attrs := admission.NewAttributesRecord(b, nil, v1.SchemeGroupVersion.WithKind("Binding"), r.info.Namespace, r.info.Name,
+		row.GroupVersionResource, "binding", admission.Create, opts, isDryRun(opts.DryRun), r.user)
+	if err := r.mutate(attrs); err != nil {
+		return err
+	}
 	if b.Name != "" && b.Name != r.info.Name {
 		return badRequest("name in URL does not match name in Binding object")
+	}
+	if b.Namespace != "" && b.Namespace != r.info.Namespace {
+		return badRequest("the namespace of the provided object does not match the namespace sent on the request")
 	}
 	var errs field.ErrorList
 	if k := b.Target.Kind; k != "" && k != "Node" {
@@ -46,12 +55,6 @@ func (r *call) bindPod() error {
 	}
 	if len(errs) > 0 {
 		return apierrors.NewInvalid(v1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
-	}
-	row := r.s.Catalogue.Lookup("", "v1", "pods")
-	attrs := admission.NewAttributesRecord(b, nil, v1.SchemeGroupVersion.WithKind("Binding"), r.info.Namespace, r.info.Name,
-		row.GroupVersionResource, "binding", admission.Create, opts, isDryRun(opts.DryRun), r.user)
-	if err := r.mutate(attrs); err != nil {
-		return err
 	}
 	if err := r.validate(attrs); err != nil {
 		return err

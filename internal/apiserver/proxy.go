@@ -352,7 +352,8 @@ func (r *call) podPortForward() error {
 	if err != nil {
 		return err
 	}
-	if err := r.connect(portForwardOptions(r.req.URL.Query())); err != nil {
+	opts := portForwardOptions(r.req.URL.Query())
+	if err := r.connect(opts); err != nil {
 		return err
 	}
 	if pod.Spec.NodeName == "" {
@@ -363,8 +364,13 @@ func (r *call) podPortForward() error {
 		return err
 	}
 	loc := base.JoinPath("portForward", pod.Namespace, pod.Name)
-	if ports := r.req.URL.Query()["ports"]; len(ports) > 0 {
-		loc.RawQuery = url.Values{"port": ports}.Encode()
+	// Of the ports, those go on that admission has seen.
+	if len(opts.Ports) > 0 {
+		ports := make([]string, len(opts.Ports))
+		for i, p := range opts.Ports {
+			ports[i] = strconv.Itoa(int(p))
+		}
+		loc.RawQuery = url.Values{"port": {strings.Join(ports, ",")}}.Encode()
 	}
 	up := machineryproxy.NewUpgradeAwareHandler(loc, transport, false, true, responder{r})
 	r.code = http.StatusSwitchingProtocols

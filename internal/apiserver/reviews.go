@@ -65,16 +65,16 @@ func (r *call) token() error {
 	invalid := func(name string, errs ...*field.Error) error {
 		return apierrors.NewInvalid(gvk.GroupKind(), name, errs)
 	}
+	authentication.DefaultTokenRequest(tr)
+	attrs := admission.NewAttributesRecord(tr, nil, gvk, sa.Namespace, sa.Name, r.row.GroupVersionResource, "token", admission.Create, opts, isDryRun(opts.DryRun), r.user)
+	if err := r.mutate(attrs); err != nil {
+		return err
+	}
 	switch {
 	case tr.Name != "" && tr.Name != sa.Name:
 		return invalid(sa.Name, field.Invalid(field.NewPath("metadata", "name"), tr.Name, "must match the service account name if specified"))
 	case tr.Namespace != "" && tr.Namespace != sa.Namespace:
 		return badRequest("the namespace of the provided object does not match the namespace sent on the request")
-	}
-	authentication.DefaultTokenRequest(tr)
-	attrs := admission.NewAttributesRecord(tr, nil, gvk, sa.Namespace, sa.Name, r.row.GroupVersionResource, "token", admission.Create, opts, isDryRun(opts.DryRun), r.user)
-	if err := r.mutate(attrs); err != nil {
-		return err
 	}
 	if tr.UID != "" && tr.UID != sa.UID {
 		return apierrors.NewConflict(schema.GroupResource{Group: gvk.Group, Resource: gvk.Kind}, sa.Name,
@@ -127,6 +127,9 @@ func (r *call) review() error {
 	gvk := r.row.GVK()
 	attrs := admission.NewAttributesRecord(obj, nil, gvk, r.info.Namespace, "", r.row.GroupVersionResource, "", admission.Create, opts, isDryRun(opts.DryRun), r.user)
 	if err := r.mutate(attrs); err != nil {
+		return err
+	}
+	if err := r.place(acc); err != nil {
 		return err
 	}
 	if r.row.Validate != nil {

@@ -12,9 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -92,6 +94,8 @@ func (r *call) place(acc metav1.Object) error {
 // generatedRetries is how often a generated name that is taken is made anew.
 const generatedRetries = 8
 
+var errCreatedVersion = errors.New("resourceVersion should not be set on objects to be created")
+
 // insert takes a new object through everything that a creation obeys.
 func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 	acc, err := meta.Accessor(obj)
@@ -102,7 +106,7 @@ func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 		return nil, err
 	}
 	if acc.GetResourceVersion() != "" {
-		return nil, errors.New("resourceVersion should not be set on objects to be created")
+		return nil, errCreatedVersion
 	}
 	if r.row.Default != nil {
 		r.row.Default(obj)
@@ -116,6 +120,18 @@ func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 	attrs := r.attributes(obj, nil, acc.GetName(), admission.Create, w)
 	if err := r.mutate(attrs); err != nil {
 		return nil, err
+	}
+	// Whatever was checked before may have been changed since.
+	if err := r.place(acc); err != nil {
+		return nil, err
+	}
+	if r.info.Name != "" {
+		if err := r.checkName(acc); err != nil {
+			return nil, err
+		}
+	}
+	if acc.GetResourceVersion() != "" {
+		return nil, errCreatedVersion
 	}
 	acc.SetDeletionTimestamp(nil)
 	acc.SetDeletionGracePeriodSeconds(nil)
@@ -178,6 +194,9 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
 	}
 	r.warn(obj, nil)
+	if attrs.GetName() == "" { // it was generated
+		attrs = r.attributes(obj, nil, acc.GetName(), admission.Create, w)
+	}
 	if err := r.validate(attrs); err != nil {
 		return nil, err
 	}
@@ -281,8 +300,60 @@ func (r *call) mutate(a admission.Attributes) error {
 	if !ok || r.bare || !m.Handles(a.GetOperation()) {
 		return nil
 	}
-	return m.Admit(r.ctx(), a, r.s.Objects)
+	before := keepManagers(a.GetObject())
+	if err := m.Admit(r.ctx(), a, r.s.Objects); err != nil {
+		return err
+	}
+	if err := before.restore(a.GetObject()); err != nil {
+		r.warnings.AddWarning("", fmt.Sprintf(".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: %v", err))
+	}
+	return nil
 }
+
+// keptManagers are an object's managed fields before others may change them: those of a
+// typed object, or the list of one without a Go type.
+type keptManagers struct {
+	typed   []metav1.ManagedFieldsEntry
+	untyped []any
+}
+
+func keepManagers(obj runtime.Object) (m keptManagers) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		metadata, _ := u.Object["metadata"].(map[string]any)
+		m.untyped, _ = metadata["managedFields"].([]any)
+	} else if acc, err := meta.Accessor(obj); err == nil {
+		m.typed = acc.GetManagedFields()
+	}
+	return m
+}
+
+// restore puts m back into obj if what it has now in its place cannot be read.
+func (m keptManagers) restore(obj runtime.Object) error {
+	now := keepManagers(obj)
+	if sameSlice(m.typed, now.typed) && sameSlice(m.untyped, now.untyped) {
+		return nil
+	}
+	acc, err := meta.Accessor(obj)
+	if err != nil {
+		return nil //nolint:nilerr // it has no managed fields
+	}
+	if err = managedfields.ValidateManagedFields(acc.GetManagedFields()); err == nil {
+		return nil
+	}
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		if m.untyped == nil {
+			unstructured.RemoveNestedField(u.Object, "metadata", "managedFields")
+		} else if metadata, ok := u.Object["metadata"].(map[string]any); ok {
+			metadata["managedFields"] = m.untyped
+		}
+		return err
+	}
+	acc.SetManagedFields(m.typed)
+	return err
+}
+
+// sameSlice reports whether a and b are one slice.
+func sameSlice[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 func (r *call) validate(a admission.Attributes) error {
 	v, ok := r.chain().(admission.ValidationInterface)
@@ -439,6 +510,9 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	if err := putBack(); err != nil {
 		return nil, false, false, err
 	}
+	if err := r.place(acc); err != nil {
+		return nil, false, false, err
+	}
 	inherit(acc, oldAcc)
 	if strategy.PrepareForUpdate != nil {
 		strategy.PrepareForUpdate(obj, old)
@@ -498,7 +572,9 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 
 // inherit fills in what only the server sets.
 func inherit(acc, old metav1.Object) {
-	acc.SetUID(old.GetUID())
+	if acc.GetUID() == "" { // another one is refused
+		acc.SetUID(old.GetUID())
+	}
 	acc.SetCreationTimestamp(old.GetCreationTimestamp())
 	acc.SetDeletionTimestamp(old.GetDeletionTimestamp())
 	acc.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())

@@ -3,6 +3,8 @@ package cluster
 import (
 	"slices"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/client-go/dynamic"
@@ -27,6 +29,7 @@ func (c *Cluster) admission(rbac *authz.RBAC, modes authorizer.Authorizer, live 
 		Dynamic:    func() dynamic.Interface { return dynamic.NewForConfigOrDie(dynamic.ConfigFor(c.Config(apiServer))) },
 		RESTMapper: kadmission.NewRESTMapper(c.Catalogue),
 		Authorizer: modes, Services: services, Namespaces: live.Namespace, Accounts: live, Pods: live, Done: c.ctx.Done(),
+		Types: func(gvk schema.GroupVersionKind) managedfields.TypeConverter { return c.Server.TypesOf(gvk) },
 	}, c.Admission)
 	if err != nil {
 		return nil, nil, err

@@ -153,7 +153,7 @@ func newMutatingPolicy(e *Environment) (admission.Interface, error) {
 	f := e.Informers.Admissionregistration().V1()
 	f.MutatingAdmissionPolicies().Informer()
 	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Connect), f.MutatingAdmissionPolicyBindings().Informer(),
-		e.construct(policymutating.PluginName, func(r io.Reader) (admission.Interface, error) { fastPolicies(); return policymutating.NewPlugin(r) }))
+		e.construct(policymutating.PluginName, func(r io.Reader) (admission.Interface, error) { fastPolicies(); return newPolicyPlugin(r, e.Types) }))
 	return mutatingCallout{c}, err
 }
 

@@ -34,6 +34,8 @@ type Environment struct {
 	Namespaces Namespaces
 	Accounts   ServiceAccounts
 	Pods       Pods
+	// Types are the schemas that policies merge objects by.
+	Types Types
 	// Configuration is that of --admission-control-config-file.
 	Configuration admission.ConfigProvider
 	Done          <-chan struct{}

@@ -203,7 +203,7 @@ func (s *server) portForward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := &runtimeapi.PortForwardRequest{PodSandboxId: id}
-	for _, p := range r.URL.Query()["port"] {
+	for _, p := range strings.FieldsFunc(strings.Join(r.URL.Query()["port"], ","), func(c rune) bool { return c == ',' }) {
 		n, err := strconv.ParseInt(p, 10, 32)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
