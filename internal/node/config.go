@@ -25,6 +25,9 @@ type Volumes interface {
 	// Mount makes all volumes of the pod ready, by volume name. Those that
 	// failed are told of by a volume.Failed, with the time to try again.
 	Mount(ctx context.Context, pod *v1.Pod) (map[string]volume.Mounted, error)
+	// SubPath makes a path in a volume of the pod ready, for the mount of this
+	// index of a container.
+	SubPath(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
 	// Unmount takes down whatever the pod has mounted.
 	Unmount(ctx context.Context, uid types.UID) error
 	// Pods are the pods that have something mounted.

@@ -269,29 +269,10 @@ func (w *worker) mounts(ctx context.Context, pod *v1.Pod, c *v1.Container, ips [
 			sub = expand(m.SubPathExpr, env)
 		}
 		if sub != "" {
-			clean := filepath.Clean(sub)
-			if filepath.IsAbs(clean) || strings.HasPrefix(clean, "..") {
-				return nil, fmt.Errorf("subPath %q of volume %q: must be a relative path without '..'", sub, m.Name)
+			var err error
+			if path, err = w.a.Volumes.SubPath(w.uid, vol, m.Name, c.Name, i, sub); err != nil {
+				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", m.Name, c.Name, err)
 			}
-			full := filepath.Join(path, clean)
-			// What a symbolic link leads to must be in the volume, too.
-			if real, err := filepath.EvalSymlinks(full); err == nil {
-				root, rerr := filepath.EvalSymlinks(path)
-				if rerr != nil {
-					return nil, rerr
-				}
-				if real != root && !strings.HasPrefix(real, root+string(filepath.Separator)) {
-					return nil, fmt.Errorf("subPath %q not within volume path %q", real, path)
-				}
-				full = real
-			} else if errors.Is(err, os.ErrNotExist) {
-				if err := os.MkdirAll(full, 0o750); err != nil {
-					return nil, fmt.Errorf("failed to create subPath directory for volumeMount %q of container %q: %w", m.Name, c.Name, err)
-				}
-			} else {
-				return nil, err
-			}
-			path = full
 		}
 		mount := &runtimeapi.Mount{ContainerPath: m.MountPath, HostPath: path, Readonly: m.ReadOnly || vol.ReadOnly, SelinuxRelabel: vol.Relabel && selinuxEnabled()}
 		var err error

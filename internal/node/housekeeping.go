@@ -89,17 +89,19 @@ func (a *Agent) sweep(ctx context.Context) {
 		}
 	}
 	a.sweepCgroups(ctx)
-	a.sweepDirs(filepath.Join(a.RootDir, "pods"), func(name string) string { return name })
+	// A folder in which something may be mounted still is left for the next time.
+	left := a.Volumes.Pods()
+	a.sweepDirs(filepath.Join(a.RootDir, "pods"), func(name string) string { return name }, left...)
 	a.sweepDirs(a.LogDir, func(name string) string { return name[strings.LastIndexByte(name, '_')+1:] })
 }
 
-func (a *Agent) sweepDirs(dir string, uid func(string) string) {
+func (a *Agent) sweepDirs(dir string, uid func(string) string, keep ...types.UID) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if !a.known(uid(e.Name())) {
+		if id := uid(e.Name()); !a.known(id) && !slices.Contains(keep, types.UID(id)) {
 			os.RemoveAll(filepath.Join(dir, e.Name()))
 		}
 	}

@@ -137,6 +137,11 @@ func TestNode(t *testing.T) {
 		"Ephemeral":     func(e *env, _ *testing.T) { e.ephemeral() },
 		"Resize":        func(e *env, _ *testing.T) { e.resize() },
 		"Logs":          func(e *env, _ *testing.T) { e.rotation() },
+		"HostNetwork":   func(e *env, _ *testing.T) { e.hostNetwork() },
+		"Cgroups":       func(e *env, _ *testing.T) { e.cgroups() },
+		"Tokens":        func(e *env, _ *testing.T) { e.tokens() },
+		"SubPath":       func(e *env, _ *testing.T) { e.subPath() },
+		"RestartRules":  func(e *env, _ *testing.T) { e.restartRules() },
 	} {
 		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime, e.logs}, t) })
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -202,6 +203,12 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 		defer p.Unlock()
 		p.gone = true
 	}
+	if err := DetachBelow(m.subPaths(uid)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(m.subPaths(uid)); err != nil {
+		return err
+	}
 	for _, plugin := range m.Plugins {
 		dirs, err := filepath.Glob(filepath.Join(m.volumes(uid), folder(plugin), "*"))
 		if err != nil {
@@ -211,21 +218,26 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 			if err := plugin.Unmount(ctx, dir); err != nil {
 				return err
 			}
-			// What is mounted still is not to be removed with the folder.
-			if mounted, err := IsMount(dir); err != nil || mounted {
-				return fmt.Errorf("volume %s is still mounted (%v)", dir, err)
-			}
 		}
+	}
+	// What a container has mounted in a volume, and shared with the machine, is
+	// not to be removed with the folder.
+	if err := DetachBelow(m.volumes(uid)); err != nil {
+		return err
 	}
 	return os.RemoveAll(m.volumes(uid))
 }
 
-// Pods are the pods that have volumes on this machine.
+// Pods are the pods that have volumes, or parts of them, on this machine.
 func (m *Manager) Pods() []types.UID {
-	dirs, _ := filepath.Glob(m.volumes("*"))
-	out := make([]types.UID, 0, len(dirs))
-	for _, d := range dirs {
-		out = append(out, types.UID(filepath.Base(filepath.Dir(d))))
+	var out []types.UID
+	for _, dir := range []string{m.volumes("*"), m.subPaths("*")} {
+		found, _ := filepath.Glob(dir)
+		for _, d := range found {
+			if uid := types.UID(filepath.Base(filepath.Dir(d))); !slices.Contains(out, uid) {
+				out = append(out, uid)
+			}
+		}
 	}
 	return out
 }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -76,3 +78,36 @@ func Detach(dir string) error {
 		}
 	}
 }
+
+// DetachBelow takes down all that is mounted below dir, the last first.
+func DetachBelow(dir string) error {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, point := range below(string(info), dir) {
+		errs = append(errs, Detach(point))
+	}
+	return errors.Join(errs...)
+}
+
+// below are the mount points below dir in the text of a mountinfo (proc(5)), the
+// last one first.
+func below(info, dir string) (out []string) {
+	for line := range strings.Lines(info) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			continue
+		}
+		point := unescaped.Replace(f[4])
+		if strings.HasPrefix(point, dir+"/") {
+			out = append(out, point)
+		}
+	}
+	slices.Reverse(out)
+	return out
+}
+
+// unescaped are the characters that the kernel writes as numbers.
+var unescaped = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
