@@ -2,29 +2,12 @@ package main
 
 import (
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 )
-
-// asKubectl gives kubectl's arguments if the program is to be kubectl: as
-// "keelson kubectl …", to complete such a line, or called by that name through
-// a link.
-func asKubectl(args []string) ([]string, bool) {
-	switch {
-	case filepath.Base(args[0]) == "kubectl":
-		return args, true
-	case len(args) > 1 && args[1] == "kubectl":
-		return args[1:], true
-	case len(args) > 2 && strings.HasPrefix(args[1], cobra.ShellCompRequestCmd) && args[2] == "kubectl":
-		return append([]string{"kubectl", args[1]}, args[3:]...), true
-	}
-	return nil, false
-}
 
 // runKubectl is upstream's kubectl.
 func runKubectl(args []string) {

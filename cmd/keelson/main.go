@@ -9,10 +9,12 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"keelson.dev/keelson/cmd/keelson/askubectl"
 )
 
 func main() {
-	if args, ok := asKubectl(os.Args); ok {
+	if args, ok := askubectl.Args(os.Args); ok {
 		runKubectl(args)
 		return
 	}
