@@ -21,20 +21,32 @@ PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntr
 TEST_PACKAGES := nginx etcd-server
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
+# A Go of at least 1.21 gets the version of go.mod by itself, if it may. Where there is none, Debian's fetches it as a module.
+export GOTOOLCHAIN := $(or $(GOTOOLCHAIN),auto)
+ifeq ($(shell go version 2>/dev/null | grep -E 'go(1\.(2[1-9]|[3-9][0-9])|[2-9])'),)
+export PATH := $(CURDIR)/bin/toolchain/bin:$(PATH)
+images: bin/toolchain/bin/go
+endif
+
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build up down reset test unit bench bench-compare conformance fuzz linearizability soak vet packages test-packages clean
+
+# Runs a go build -v, and tells how many packages it has compiled in place of their names.
+counted = { $(1) 2>&1; echo "exit $$?"; } | awk '/^exit [0-9]+$$/ { code = $$2; next } \
+	/^[^ ]+$$/ && !/:/ { if (++n % 100 == 0) { print "  compiled " n " packages"; fflush() } next } { print; fflush() } END { exit code }'
 
 build: $(BIN)
 
 .PHONY: $(BIN)
 $(BIN): images
-	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/keelson
+	@echo "building $(BIN): some seconds, the first time some minutes"
+	@$(call counted,$(GO) build -v -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/keelson)
 
 # The images that the binary carries.
 .PHONY: images
 images:
-	@for i in pause demo; do $(GO) build -ldflags '$(LDFLAGS)' -o internal/node/images/bin/$$i ./cmd/keelson-images/$$i; done
+	@echo "building the images"; for i in pause demo; do $(GO) build -ldflags '$(LDFLAGS)' -o internal/node/images/bin/$$i ./cmd/keelson-images/$$i; done
 
 # Installs what is missing, and nothing if nothing is. No service is started.
 define install
@@ -44,6 +56,31 @@ define install
 		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; status=$$?; \
 		[ -z "$$ours" ] || $(SUDO) rm -f /usr/sbin/policy-rc.d; exit $$status; fi
 endef
+
+# Archives and Debian packages for those who do not build, with checksums, in dist/.
+VERSION ?= 1.37.2+keelson.$(shell git rev-list --count HEAD)
+ARCHITECTURES ?= amd64 arm64
+.PHONY: release
+release:
+	@mkdir -p dist/bin; trap '$(MAKE) -s images' EXIT; for a in $(ARCHITECTURES); do echo "building for $$a"; \
+		$(MAKE) -s build GOARCH=$$a BIN=dist/bin/keelson-$$a || exit 1; done
+	cd release && $(GO) build -o ../dist/bin/release .
+	dist/bin/release -root . -version '$(VERSION)' -date "$$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)" \
+		-depends '$(PACKAGES)' $(foreach a,$(ARCHITECTURES),$(a)=dist/bin/keelson-$(a))
+	@cat dist/SHA256SUMS
+
+# The toolchain of go.mod, as the module proxy serves it. A Go before 1.21 leaves it as any module: without go.mod and
+# without programs that may be executed.
+GO_VERSION := $(shell sed -n 's/^toolchain go//p' go.mod)
+bin/toolchain/bin/go:
+	@echo "There is no Go of at least 1.21: getting Go $(GO_VERSION)"
+	$(call install,golang-go)
+	@mkdir -p bin; module=golang.org/toolchain@v0.0.1-go$(GO_VERSION).linux-$$(dpkg --print-architecture); \
+	dir=$$(cd /tmp && GOFLAGS= go mod download -json $$module | sed -n 's/.*"Dir": "\(.*\)".*/\1/p'); \
+	[ -n "$$dir" ] || { echo "Go $(GO_VERSION) could not be got from the module proxy: install Go 1.21 or later from https://go.dev/dl and run make again" >&2; exit 1; }; \
+	chmod -R u+w "$$dir" && chmod +x "$$dir"/bin/* "$$dir"/pkg/tool/*/* && \
+	find "$$dir/src" -name _go.mod | while read -r f; do cp "$$f" "$${f%_go.mod}go.mod"; done && \
+	ln -sfn "$$dir" bin/toolchain
 
 packages:
 	$(call install,$(PACKAGES))
@@ -124,4 +161,4 @@ bench-compare: test-packages build
 	cd bench && $(GO) build -o ../bin/bench . && ../bin/bench -keelson ../bin/keelson compare
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
