@@ -101,7 +101,7 @@ func Bootstrap() []runtime.Object {
 	out := []runtime.Object{
 		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
 		clusterRole("system:discovery", urls("/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")),
-		clusterRole("system:monitoring", urls("/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")),
+		clusterRole("system:monitoring", urls("/flagz /healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/* /statusz")),
 		clusterRole("system:basic-user", rule(verbs("create"), "authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews"),
 			rule(verbs("create"), "authentication.k8s.io", "selfsubjectreviews")),
 		clusterRole("system:public-info-viewer", urls("/healthz /livez /readyz /version /version/")),
@@ -280,6 +280,9 @@ func controllerRoles() []controllerRole {
 		rc("root-ca-cert-publisher", rule(verbs("create update"), "core", "configmaps")),
 		rc("route-controller", rule(verbs("list watch"), "core", "nodes"), rule(verbs("patch"), "core", "nodes/status")),
 		rc("service-account-controller", rule(verbs("create"), "core", "serviceaccounts")),
+		rc("podcertificaterequestcleaner", rule(verbs("delete get list watch"), "certificates.k8s.io", "podcertificaterequests")),
+		rc("kube-apiserver-serving-clustertrustbundle-publisher", rule(verbs("create delete list watch"), "certificates.k8s.io", "clustertrustbundles"),
+			v1.PolicyRule{Verbs: []string{"attest"}, APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}, ResourceNames: []string{"kubernetes.io/kube-apiserver-serving"}}),
 		rc("service-cidrs-controller", rule(verbs("get list patch update watch"), "networking.k8s.io", "servicecidrs"), rule(verbs("patch update"), "networking.k8s.io", "servicecidrs/finalizers servicecidrs/status"),
 			rule(read, "networking.k8s.io", "ipaddresses")),
 		rc("service-controller", rule(read, "core", "services"), rule(verbs("patch update"), "core", "services/status"), rule(verbs("list watch"), "core", "nodes")),

@@ -178,7 +178,8 @@ func (c *collector) observe(r *resource, o metav1.Object) {
 
 // invalidOwner tells of a reference to an owner in another namespace.
 func (c *collector) invalidOwner(n node, ref metav1.OwnerReference) {
-	c.recorder.Eventf(&v1.ObjectReference{Kind: "", Namespace: n.namespace, Name: n.name, UID: n.uid}, v1.EventTypeWarning,
+	apiVersion, kind := n.resource.GroupVersion().WithKind(n.resource.kind).ToAPIVersionAndKind()
+	c.recorder.Eventf(&v1.ObjectReference{APIVersion: apiVersion, Kind: kind, Namespace: n.namespace, Name: n.name, UID: n.uid}, v1.EventTypeWarning,
 		"OwnerRefInvalidNamespace", "ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
 		ref.APIVersion, ref.Kind, n.namespace, ref.Name, ref.UID, n.namespace)
 }

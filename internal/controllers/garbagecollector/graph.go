@@ -14,6 +14,7 @@ import (
 type resource struct {
 	schema.GroupVersionResource
 	namespaced bool
+	kind       string
 }
 
 // node is one object of the graph. The graph's lock guards it.

@@ -43,7 +43,7 @@ func deletable(d discovery.DiscoveryInterface) ([]resource, error) {
 		for _, r := range l.APIResources {
 			gvr := gv.WithResource(r.Name)
 			if !ignored[gvr.GroupResource()] && slices.Contains(r.Verbs, "delete") && slices.Contains(r.Verbs, "list") && slices.Contains(r.Verbs, "watch") {
-				out = append(out, resource{gvr, r.Namespaced})
+				out = append(out, resource{gvr, r.Namespaced, r.Kind})
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
+	networking "k8s.io/api/networking/v1"
 	rbac "k8s.io/api/rbac/v1"
 	storagemigration "k8s.io/api/storagemigration/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,6 +28,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/resourcequota"
 	"keelson.dev/keelson/internal/controllers/rootca"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
+	"keelson.dev/keelson/internal/controllers/servicecidr"
 	"keelson.dev/keelson/internal/controllers/statefulset"
 	"keelson.dev/keelson/internal/controllers/storageversionmigrator"
 	"keelson.dev/keelson/internal/controllers/tainteviction"
@@ -158,5 +160,17 @@ var table = []controllers.Row{
 	{
 		Name: "root-ca-certificate-publisher-controller", Aliases: []string{"root-ca-cert-publisher"}, Identity: "root-ca-cert-publisher",
 		Watches: resources(coreV1, "namespaces", "configmaps"), New: rootca.New,
+	},
+	{
+		Name: "service-cidr-controller", Identity: "service-cidrs-controller",
+		Watches: resources(networking.SchemeGroupVersion, "servicecidrs", "ipaddresses"), New: servicecidr.New,
+	},
+	{
+		Name: "podcertificaterequest-cleaner-controller", Identity: "podcertificaterequestcleaner",
+		Watches: resources(certificatesapi.SchemeGroupVersion, "podcertificaterequests"), New: certificates.NewPodRequestCleaner,
+	},
+	{
+		Name: "kube-apiserver-serving-clustertrustbundle-publisher-controller", Identity: "kube-apiserver-serving-clustertrustbundle-publisher",
+		Watches: resources(certificatesapi.SchemeGroupVersion, "clustertrustbundles"), New: certificates.NewTrustPublisher,
 	},
 }
