@@ -1,9 +1,12 @@
 package admissionregistration
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/admissionregistration/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -32,7 +35,19 @@ func base(resource, kind, singular string, one, list func() runtime.Object, colu
 		Columns:              columns,
 	}
 	r.RequireResourceVersion = true
+	r.ValidateName = validateName
 	return r
+}
+
+// staticSuffix ends the names of what files alone configure (KEP-5793).
+const staticSuffix = ".static.k8s.io"
+
+func validateName(name string, prefix bool) []string {
+	msgs := apivalidation.NameIsDNSSubdomain(name, prefix)
+	if strings.HasSuffix(name, staticSuffix) {
+		msgs = append(msgs, fmt.Sprintf("names ending with %q are reserved for manifest-based admission configurations", staticSuffix))
+	}
+	return msgs
 }
 
 var (

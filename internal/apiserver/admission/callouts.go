@@ -30,12 +30,18 @@ import (
 type callout struct {
 	*admission.Handler
 	configured atomic.Bool
+	static     bool // configured by files, from the start
 	make       func() (admission.Interface, error)
 }
 
-func newCallout(handles *admission.Handler, configurations cache.SharedIndexInformer, construct func() (admission.Interface, error)) (*callout, error) {
-	c := &callout{Handler: handles, make: sync.OnceValues(construct)}
-	_, err := configurations.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
+func (e *Environment) newCallout(name string, handles *admission.Handler, configurations cache.SharedIndexInformer, f func(io.Reader) (admission.Interface, error)) (*callout, error) {
+	static, err := e.static(name)
+	if err != nil {
+		return nil, err
+	}
+	c := &callout{Handler: handles, static: static, make: sync.OnceValues(e.construct(name, f))}
+	c.configured.Store(static)
+	_, err = configurations.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
 		if !c.configured.Swap(true) {
 			go c.make() //nolint:errcheck // whoever needs it gets the error
 		}
@@ -102,6 +108,9 @@ func (e *Environment) initialize(p admission.Interface) error {
 	if w, ok := p.(initializer.WantsExcludedAdmissionResources); ok {
 		w.SetExcludedAdmissionResources(excluded)
 	}
+	if w, ok := p.(initializer.WantsManifestLoaders); ok {
+		w.SetManifestLoaders(e.loaders())
+	}
 	webhookinit.NewPluginInitializer(answer.Webhooks, e.Services).Initialize(p)
 	// What the plug-in watches may not have been watched before.
 	v, ok := p.(admission.InitializationValidator)
@@ -133,17 +142,17 @@ func (e *Environment) construct(name string, f func(io.Reader) (admission.Interf
 
 func newMutatingWebhook(e *Environment) (admission.Interface, error) {
 	inf := e.Informers.Admissionregistration().V1().MutatingWebhookConfigurations().Informer()
-	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), inf,
-		e.construct(webhookmutating.PluginName, func(r io.Reader) (admission.Interface, error) { return webhookmutating.NewMutatingWebhook(r) }))
+	c, err := e.newCallout(webhookmutating.PluginName, admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), inf,
+		func(r io.Reader) (admission.Interface, error) { return webhookmutating.NewMutatingWebhook(r) })
 	return mutatingCallout{c}, err
 }
 
 func newValidatingWebhook(e *Environment) (admission.Interface, error) {
 	inf := e.Informers.Admissionregistration().V1().ValidatingWebhookConfigurations().Informer()
-	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), inf,
-		e.construct(webhookvalidating.PluginName, func(r io.Reader) (admission.Interface, error) {
+	c, err := e.newCallout(webhookvalidating.PluginName, admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), inf,
+		func(r io.Reader) (admission.Interface, error) {
 			return webhookvalidating.NewValidatingAdmissionWebhook(r)
-		}))
+		})
 	return validatingCallout{c}, err
 }
 
@@ -152,15 +161,15 @@ func newValidatingWebhook(e *Environment) (admission.Interface, error) {
 func newMutatingPolicy(e *Environment) (admission.Interface, error) {
 	f := e.Informers.Admissionregistration().V1()
 	f.MutatingAdmissionPolicies().Informer()
-	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Connect), f.MutatingAdmissionPolicyBindings().Informer(),
-		e.construct(policymutating.PluginName, func(r io.Reader) (admission.Interface, error) { fastPolicies(); return newPolicyPlugin(r, e.Types) }))
+	c, err := e.newCallout(policymutating.PluginName, admission.NewHandler(admission.Create, admission.Update, admission.Connect), f.MutatingAdmissionPolicyBindings().Informer(),
+		func(r io.Reader) (admission.Interface, error) { fastPolicies(); return newPolicyPlugin(r, e.Types) })
 	return mutatingCallout{c}, err
 }
 
 func newValidatingPolicy(e *Environment) (admission.Interface, error) {
 	f := e.Informers.Admissionregistration().V1()
 	f.ValidatingAdmissionPolicies().Informer()
-	c, err := newCallout(admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), f.ValidatingAdmissionPolicyBindings().Informer(),
-		e.construct(policyvalidating.PluginName, func(r io.Reader) (admission.Interface, error) { fastPolicies(); return policyvalidating.NewPlugin(r) }))
+	c, err := e.newCallout(policyvalidating.PluginName, admission.NewHandler(admission.Create, admission.Update, admission.Delete, admission.Connect), f.ValidatingAdmissionPolicyBindings().Informer(),
+		func(r io.Reader) (admission.Interface, error) { fastPolicies(); return policyvalidating.NewPlugin(r) })
 	return validatingCallout{c}, err
 }

@@ -180,6 +180,11 @@ func New(e Environment, s Selection) ([]admission.Interface, error) {
 			return nil, fmt.Errorf("couldn't init admission plugin %q: %w", p.name, err)
 		}
 		out = append(out, made)
+		if s, ok := made.(starter); ok {
+			if err := s.begin(); err != nil {
+				return nil, fmt.Errorf("couldn't init admission plugin %q: %w", p.name, err)
+			}
+		}
 	}
 	return out, nil
 }
