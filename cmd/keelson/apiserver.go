@@ -60,7 +60,7 @@ func (f *serverFlags) addAPIServer(c *cobra.Command) {
 	flags.BoolVar(&a.extend, "service-account-extend-token-expiration", true, "let the tokens that pods are given live for a year, and warn of the use of one that should have been replaced")
 
 	flags.StringToStringVar((*map[string]string)(&a.RuntimeConfig), "runtime-config", nil, "which versions of the API are served: api/all, api/ga, api/beta, api/alpha, group/version or group/version/resource, each =true or =false, comma separated")
-	flags.Var(&a.gates, "feature-gates", "feature gates, name=bool, comma separated: only those that are at their default")
+	flags.Var(&a.gates, "feature-gates", "feature gates, name=bool, comma separated: "+strings.Join(cluster.Switchable(), ", ")+" can be switched, all others are taken at their default only")
 	flags.Int64Var(&a.notReady, "default-not-ready-toleration-seconds", 300, "how long pods stay on a node that is not ready, where they do not say it")
 	flags.Int64Var(&a.unreachable, "default-unreachable-toleration-seconds", 300, "how long pods stay on a node that is not reachable, where they do not say it")
 	flags.DurationVar(&a.EventTTL, "event-ttl", time.Hour, "how long Events are kept")
@@ -128,7 +128,7 @@ func (f *serverFlags) apiOptions(o *cluster.Options, changed func(string) bool) 
 	a.NoProfiling, a.NoLogs = !a.profiling, !a.logs
 	f.tokens.NoExtension = !a.extend
 	o.Admission.NotReadySeconds, o.Admission.UnreachableSeconds = &a.notReady, &a.unreachable
-	o.API, o.Tokens = a.APIServer, f.tokens
+	o.API, o.Tokens, o.Features = a.APIServer, f.tokens, a.gates.given
 	errs = append(errs, o.API.Validate(), o.Tokens.Validate())
 	if a.minRequestSeconds == 0 {
 		o.API.MinRequestTimeout = -1

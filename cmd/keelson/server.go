@@ -142,6 +142,8 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	if err := errors.Join(f.apiOptions(&o, flags.Changed), f.serving.Validate(), f.fairness.Validate(), f.admission.Validate(), f.authentication.Validate()); err != nil {
 		return o, err
 	}
+	o.Flags = map[string]string{}
+	flags.VisitAll(func(fl *pflag.Flag) { o.Flags[fl.Name] = fl.Value.String() })
 	if len(f.etcd.Servers) > 0 {
 		o.Etcd = &f.etcd
 		if f.etcd.CompactionInterval = f.compaction; f.compaction == 0 {

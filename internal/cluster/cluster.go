@@ -100,7 +100,11 @@ type Options struct {
 	Audit auditing.Selection
 	// Authorization selects and configures the authorizers.
 	Authorization authz.Selection
-	Clock         clock.WithTicker
+	// Features are the feature gates that were given, Flags the flags of the process,
+	// for /flagz.
+	Features Features
+	Flags    map[string]string
+	Clock    clock.WithTicker
 	// stallLimit, for tests, is the API server's StallLimit.
 	stallLimit time.Duration
 	// Progress, if set, is told of each step of the start.
@@ -430,10 +434,11 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		ready["kms-providers"] = c.encryption.Check
 	}
 	paths["/debug/keelson/trace"] = http.HandlerFunc(c.serveTrace)
+	c.addZPages(paths)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others,
 		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
-		Authenticator: authenticator, TokenAuthenticator: authenticator,
+		Authenticator: authenticator, TokenAuthenticator: authenticator, LegacyImpersonation: !c.Features.Enabled(ConstrainedImpersonation),
 		Authorizer: modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: allocation},
 		Recorded:     c.record,

@@ -86,21 +86,27 @@ const repairPeriod = 3 * time.Minute
 const defaultCIDR = "kubernetes"
 
 // startServiceAddresses makes the default ServiceCIDR and repairs what a former server
-// left; afterwards it does so now and then, and when an address of a Service is deleted.
+// left; it does so again now and then, when an address of a Service is deleted, and
+// soon where it fails: a webhook may be in the way that is yet to start.
 func (c *Cluster) startServiceAddresses() error {
 	tell := c.teller("ipallocator-repair-controller")
-	if err := c.ensureDefaultCIDR(tell); err != nil {
-		return fmt.Errorf("the ServiceCIDR %q: %w", defaultCIDR, err)
-	}
-	repair := func(ctx context.Context) error { return c.allocator.Repair(ctx, c.listServices, c.Clock.Now(), tell) }
-	if err := repair(c.ctx); err != nil {
-		return fmt.Errorf("repairing the addresses of Services: %w", err)
+	again := make(chan struct{}, 1)
+	look := func() time.Duration {
+		err := c.ensureDefaultCIDR(tell)
+		if err == nil {
+			err = c.allocator.Repair(c.ctx, c.listServices, c.Clock.Now(), tell)
+		}
+		if err != nil && c.ctx.Err() == nil {
+			klog.FromContext(c.ctx).Error(err, "Keeping the addresses of Services; trying again")
+			return retryPeriod
+		}
+		return repairPeriod
 	}
 	w, err := c.Store.Watch(c.row(networkingv1.GroupName, "v1", "ipaddresses").Prefix(""), store.WatchOptions{})
 	if err != nil {
 		return err
 	}
-	again := make(chan struct{}, 1)
+	wait := look()
 	c.wg.Go(func() {
 		defer w.Stop()
 		for {
@@ -118,7 +124,7 @@ func (c *Cluster) startServiceAddresses() error {
 	})
 	c.wg.Go(func() {
 		for {
-			t := c.Clock.NewTimer(repairPeriod)
+			t := c.Clock.NewTimer(wait)
 			select {
 			case <-t.C():
 			case <-again:
@@ -127,9 +133,7 @@ func (c *Cluster) startServiceAddresses() error {
 				t.Stop()
 				return
 			}
-			if err := repair(c.ctx); err != nil && c.ctx.Err() == nil {
-				klog.FromContext(c.ctx).Error(err, "Repairing the addresses of Services; trying again later")
-			}
+			wait = look()
 		}
 	})
 	return nil

@@ -84,7 +84,7 @@ func TestManagersOfComponents(t *testing.T) {
 	}
 	expect("replica set", &sets.Items[0], map[string]string{"": "kube-controller-manager", "status": "kube-controller-manager"})
 	expect("pod", &pods.Items[0], map[string]string{"": "kube-controller-manager", "status": "kubelet"})
-	expect("node", &nodes.Items[0], map[string]string{"status": "kubelet"})
+	expect("node", &nodes.Items[0], map[string]string{"": "kubelet"})
 	var events v1.EventList
 	get("/api/v1/namespaces/default/events?fieldSelector=reason%3DScheduled", &events)
 	if len(events.Items) != 1 {

@@ -1,0 +1,25 @@
+package cluster
+
+import "slices"
+
+// Features are feature gates by their name; those that are not there are at their
+// default.
+type Features map[string]bool
+
+// The gates that can be switched: all are on by default in v1.37.
+const (
+	ConstrainedImpersonation = "ConstrainedImpersonation"
+	ComponentStatusz         = "ComponentStatusz"
+	ComponentFlagz           = "ComponentFlagz"
+)
+
+var switchable = []string{ComponentFlagz, ComponentStatusz, ConstrainedImpersonation}
+
+// Switchable are the names of the gates that can be switched.
+func Switchable() []string { return slices.Clone(switchable) }
+
+// Enabled reports whether a gate is on.
+func (f Features) Enabled(name string) bool {
+	on, given := f[name]
+	return on || !given
+}
