@@ -1,0 +1,275 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+// Config is what a Server is made of.
+type Config struct {
+	// Domain of the cluster, without a dot at the end.
+	Domain string
+	// Addresses to listen on, port 53: those of the Service kube-dns.
+	Addresses []netip.Addr
+	// Port is 53 where 0.
+	Port uint16
+	// Informers give Services, EndpointSlices, Namespaces and ConfigMaps. The
+	// caller starts them.
+	Informers informers.SharedInformerFactory
+	// Links puts the addresses on this machine; nil where they are there.
+	Links Links
+	// ResolvConf is the file with the machine's resolvers (default
+	// /etc/resolv.conf).
+	ResolvConf string
+	Clock      clock.WithTicker
+	// Problem, if set, is told of what keeps names from being resolved.
+	Problem func(error)
+}
+
+// Links gives the machine addresses.
+type Links interface {
+	// Add makes the addresses the machine's own.
+	Add(addrs []netip.Addr) error
+}
+
+// Server answers questions on one node.
+type Server struct {
+	Config
+	zone    *zone
+	forward *forwarder
+	synced  []cache.InformerSynced
+}
+
+// ednsSize is the size of datagrams that is offered to clients, by the advice of
+// DNS flag day 2020.
+const ednsSize = 1232
+
+// New makes a server. It does nothing before Run.
+func New(c Config) (*Server, error) {
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.Port == 0 {
+		c.Port = 53
+	}
+	if c.ResolvConf == "" {
+		c.ResolvConf = "/etc/resolv.conf"
+	}
+	z, err := newZone(c.Domain, c.Addresses, c.Informers)
+	if err != nil {
+		return nil, err
+	}
+	core := c.Informers.Core().V1()
+	s := &Server{Config: c, zone: z, forward: newForwarder(c)}
+	for _, i := range []cache.SharedIndexInformer{core.Services().Informer(), core.Namespaces().Informer(), core.ConfigMaps().Informer(),
+		c.Informers.Discovery().V1().EndpointSlices().Informer()} {
+		s.synced = append(s.synced, i.HasSynced)
+	}
+	s.forward.config = core.ConfigMaps().Lister().ConfigMaps(metav1.NamespaceSystem)
+	return s, nil
+}
+
+const (
+	retryMin = time.Second
+	retryMax = 30 * time.Second
+)
+
+// Run answers until ctx ends. What keeps it from listening is told, and tried
+// again.
+func (s *Server) Run(ctx context.Context) error {
+	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
+		return nil
+	}
+	retry := retryMin
+	for {
+		err := s.serve(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		klog.FromContext(ctx).Error(err, "Names of the cluster are not resolved; trying again", "in", retry)
+		if s.Problem != nil {
+			s.Problem(err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.Clock.After(retry):
+		}
+		retry = min(2*retry, retryMax)
+	}
+}
+
+// serve listens until ctx ends or a listener fails.
+func (s *Server) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s.Links != nil {
+		if err := s.Links.Add(s.Addresses); err != nil {
+			return err
+		}
+	}
+	var servers []*dns.Server
+	defer func() {
+		for _, x := range servers {
+			_ = x.Shutdown()
+		}
+	}()
+	failed := make(chan error, 2*len(s.Addresses))
+	var started sync.WaitGroup
+	for _, a := range s.Addresses {
+		at := netip.AddrPortFrom(a, s.Port).String()
+		conn, err := net.ListenPacket("udp", at)
+		if err != nil {
+			return busy(at, err)
+		}
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			conn.Close()
+			return busy(at, err)
+		}
+		for _, x := range []*dns.Server{{PacketConn: conn}, {Listener: l}} {
+			x.Handler, x.UDPSize = dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) { s.handle(ctx, w, r) }), dns.DefaultMsgSize
+			x.NotifyStartedFunc = started.Done
+			started.Add(1)
+			servers = append(servers, x)
+			go func() { failed <- x.ActivateAndServe() }()
+		}
+	}
+	started.Wait()
+	go s.forward.detectLoops(ctx)
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return fmt.Errorf("dns: %w", err)
+	}
+}
+
+func busy(at string, err error) error {
+	return fmt.Errorf("dns: %w: the cluster's name server listens on %s; stop what listens there, or leave names to something else with --dns none", err, at)
+}
+
+// handle answers one message.
+func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) {
+	_, tcp := w.LocalAddr().(*net.TCPAddr)
+	m := s.Answer(ctx, r)
+	size := dns.MaxMsgSize
+	if !tcp {
+		size = dns.MinMsgSize
+		if o := r.IsEdns0(); o != nil {
+			size = max(size, int(o.UDPSize()))
+		}
+	}
+	m.Truncate(size)
+	if err := w.WriteMsg(m); err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).V(4).Info("Writing an answer", "err", err)
+	}
+}
+
+// Answer gives the answer to a message with one question.
+func (s *Server) Answer(ctx context.Context, r *dns.Msg) *dns.Msg {
+	m := new(dns.Msg)
+	m.SetReply(r)
+	m.RecursionAvailable, m.Compress = true, true
+	if o := r.IsEdns0(); o != nil {
+		m.SetEdns0(ednsSize, o.Do())
+		if o.Version() != 0 {
+			m.Rcode = dns.RcodeBadVers
+			return m
+		}
+	}
+	if len(r.Question) != 1 {
+		m.Rcode = dns.RcodeFormatError
+		return m
+	}
+	q := r.Question[0]
+	if q.Qclass != dns.ClassINET && q.Qclass != dns.ClassANY || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR {
+		m.Rcode = dns.RcodeRefused
+		return m
+	}
+	name := dns.CanonicalName(q.Name)
+	if s.forward.probed(name) {
+		m.Rcode = dns.RcodeNameError
+		return m
+	}
+	if dns.IsSubDomain(s.zone.domain, name) {
+		s.own(ctx, m, q)
+		return m
+	}
+	if a, ok := s.zone.reverse(q); ok {
+		m.Authoritative, m.Answer = true, a.records
+		if len(a.records) == 0 {
+			m.Ns = []dns.RR{s.zone.soa()}
+		}
+		return m
+	}
+	answer, err := s.forward.ask(ctx, q, r)
+	if err != nil {
+		m.Rcode = dns.RcodeServerFailure
+		if !errors.Is(err, context.Canceled) {
+			klog.FromContext(ctx).V(2).Info("A name outside the cluster is not resolved", "name", q.Name, "err", err)
+		}
+		return m
+	}
+	m.Rcode, m.AuthenticatedData = answer.Rcode, answer.AuthenticatedData
+	m.Answer, m.Ns = answer.Answer, answer.Ns
+	for _, rr := range answer.Extra {
+		if rr.Header().Rrtype != dns.TypeOPT { // that is between the two of us
+			m.Extra = append(m.Extra, rr)
+		}
+	}
+	return m
+}
+
+// aliases bounds how many names an alias is followed through.
+const aliases = 8
+
+// own answers for a name of the cluster.
+func (s *Server) own(ctx context.Context, m *dns.Msg, q dns.Question) {
+	m.Authoritative = true
+	for range aliases {
+		a := s.zone.lookup(q)
+		m.Answer = append(m.Answer, a.records...)
+		m.Extra = append(m.Extra, a.extra...)
+		if !a.exists {
+			m.Rcode = dns.RcodeNameError
+		}
+		if a.alias == "" || q.Qtype == dns.TypeCNAME {
+			if len(a.records) == 0 {
+				m.Ns = []dns.RR{s.zone.soa()}
+			}
+			return
+		}
+		q.Name = a.alias
+		if dns.IsSubDomain(s.zone.domain, dns.CanonicalName(q.Name)) {
+			continue
+		}
+		r := new(dns.Msg)
+		r.SetQuestion(q.Name, q.Qtype)
+		answer, err := s.forward.ask(ctx, q, r)
+		if err != nil {
+			m.Rcode = dns.RcodeServerFailure // the client asks again, or elsewhere
+			return
+		}
+		m.Rcode = answer.Rcode
+		m.Answer = append(m.Answer, answer.Answer...)
+		m.Ns = append(m.Ns, answer.Ns...)
+		return
+	}
+	m.Rcode = dns.RcodeServerFailure
+}
+
+// serial changes as zones' do, with time.
+func serial() uint32 { return uint32(time.Now().Unix()) }
