@@ -36,6 +36,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.logMaxFiles, "container-log-max-files", logs.DefaultMaxFiles, "how many log files a container has, with the one being written; at least 2")
 	flags.StringSliceVar(&f.unsafeSysctls, "allowed-unsafe-sysctls", nil, "kernel parameters that pods of this machine may set beside the safe ones: names, or beginnings of names that end in *")
 	flags.StringVar(&f.network.Proxy, "proxy", cluster.Builtin, "what has Services' addresses lead to their endpoints: builtin, or none where something else does (kube-proxy, Cilium)")
+	flags.StringVar(&f.network.DNS, "dns", cluster.Builtin, "what resolves names for pods, at the tenth address of the services' range: builtin, or none where CoreDNS is installed there")
 	flags.StringSliceVar(&f.network.NodePortAddresses, "nodeport-addresses", nil, "ranges of the machine's addresses on which node ports are served (default: the node's primary addresses)")
 }
 

@@ -88,6 +88,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		NodeName: o.Name, Version: Version.GitVersion, Client: client, Informers: c.Informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		NodeIPs: []net.IP{ip}, Port: int32(o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: o.Name,
+		ClusterDNS: []string{c.dnsAddress().String()}, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls,
 		Recorder: c.Recorder(client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
 	})

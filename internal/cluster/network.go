@@ -1,17 +1,24 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/network/proxy"
 )
 
@@ -26,6 +33,9 @@ const (
 type Network struct {
 	// Proxy is Builtin (also where empty) or None.
 	Proxy string
+	// DNS is Builtin (also where empty) or None. Pods ask the address of the
+	// Service kube-dns either way.
+	DNS string
 	// NodePortAddresses are ranges of the machine's addresses on which node ports
 	// are served, or "primary"; none is the node's primary addresses.
 	NodePortAddresses []string
@@ -33,8 +43,10 @@ type Network struct {
 
 // Validate says what is wrong with it.
 func (n *Network) Validate() error {
-	if n.Proxy != "" && n.Proxy != Builtin && n.Proxy != None {
-		return fmt.Errorf("--proxy %q: give %s or %s", n.Proxy, Builtin, None)
+	for _, x := range [][2]string{{"proxy", n.Proxy}, {"dns", n.DNS}} {
+		if x[1] != "" && x[1] != Builtin && x[1] != None {
+			return fmt.Errorf("--%s %q: give %s or %s", x[0], x[1], Builtin, None)
+		}
 	}
 	_, err := n.nodePortRanges()
 	return err
@@ -55,11 +67,29 @@ func (n *Network) nodePortRanges() ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// startNetwork starts what serves Services on the machine.
+// startNetwork starts what serves Services and their names on the machine.
 func (c *Cluster) startNetwork(m *machine.Machine, o AgentOptions, client kubernetes.Interface) error {
+	if o.Network.DNS != None {
+		if err := c.startDNS(o, client); err != nil {
+			return err
+		}
+	}
+	c.wg.Go(func() { c.publishDNS(o.Network.DNS != None) })
 	if o.Network.Proxy == None {
 		return nil
 	}
+	return c.startProxy(m, o, client)
+}
+
+// problem gives a function that records an event of the node.
+func (c *Cluster) problem(client kubernetes.Interface, component string, o AgentOptions, reason, note string) func(error) {
+	recorder := c.Recorder(client, component, o.Name)
+	return func(err error) {
+		recorder.Eventf(&v1.ObjectReference{Kind: "Node", Name: o.Name, APIVersion: "v1"}, v1.EventTypeWarning, reason, "%s: %v", note, err)
+	}
+}
+
+func (c *Cluster) startProxy(m *machine.Machine, o AgentOptions, client kubernetes.Interface) error {
 	pods := []netip.Prefix{m.PodCIDR()}
 	cfg := proxy.Config{
 		NodeName: o.Name, NodeIPs: []netip.Addr{c.Advertise}, Informers: c.Informers, Clock: c.Clock,
@@ -75,11 +105,7 @@ func (c *Cluster) startNetwork(m *machine.Machine, o AgentOptions, client kubern
 	if len(ranges) > 0 {
 		cfg.NodePortAddresses = func() ([]netip.Addr, error) { return addressesIn(ranges) }
 	}
-	recorder := c.Recorder(client, "kube-proxy", o.Name)
-	cfg.Problem = func(err error) {
-		recorder.Eventf(&v1.ObjectReference{Kind: "Node", Name: o.Name, APIVersion: "v1"}, v1.EventTypeWarning, "FailedToSyncServices",
-			"Services are not reachable as they should be: %v", err)
-	}
+	cfg.Problem = c.problem(client, "kube-proxy", o, "FailedToSyncServices", "Services are not reachable as they should be")
 	p, err := proxy.New(cfg)
 	if err != nil {
 		return fmt.Errorf("service proxy: %w", err)
@@ -91,6 +117,70 @@ func (c *Cluster) startNetwork(m *machine.Machine, o AgentOptions, client kubern
 	})
 	return nil
 }
+
+// clusterDomain is the domain of the Services' names.
+const clusterDomain = "cluster.local"
+
+// dnsAddress is the cluster address of the Service kube-dns: the tenth of the
+// range, as upstream's installers have it.
+func (c *Cluster) dnsAddress() netip.Addr {
+	a := c.ServiceCIDR.Masked().Addr()
+	for range 10 {
+		a = a.Next()
+	}
+	return a
+}
+
+func (c *Cluster) startDNS(o AgentOptions, client kubernetes.Interface) error {
+	s, err := dns.New(dns.Config{Domain: clusterDomain, Addresses: []netip.Addr{c.dnsAddress()}, Informers: c.Informers, Links: dns.Link(), Clock: c.Clock,
+		Problem: c.problem(client, "keelson-dns", o, "FailedToResolveNames", "Names are not resolved as they should be")})
+	if err != nil {
+		return fmt.Errorf("dns: %w", err)
+	}
+	c.wg.Go(func() {
+		if err := s.Run(c.ctx); err != nil {
+			klog.FromContext(c.ctx).Error(err, "The name server has ended")
+		}
+	})
+	return nil
+}
+
+// publishDNS makes the Service kube-dns, by which people and programs find the
+// name server, until it has worked. Where names are left to another
+// implementation it takes its own away, so that there is a place for another.
+func (c *Cluster) publishDNS(builtin bool) {
+	services := c.Client(apiServer).CoreV1().Services(metav1.NamespaceSystem)
+	ip := c.dnsAddress().String()
+	want := &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{
+			"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "Keelson", dnsProxy: dnsProxyName}},
+		Spec: v1.ServiceSpec{ClusterIP: ip, Ports: []v1.ServicePort{
+			{Name: "dns", Port: 53, Protocol: v1.ProtocolUDP, TargetPort: intstr.FromInt32(53)},
+			{Name: "dns-tcp", Port: 53, Protocol: v1.ProtocolTCP, TargetPort: intstr.FromInt32(53)}}}}
+	// Only the end of the cluster ends it in another way.
+	_ = wait.PollUntilContextCancel(c.ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+		old, err := services.Get(ctx, want.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err) && builtin:
+			_, err = services.Create(ctx, want, metav1.CreateOptions{})
+		case apierrors.IsNotFound(err):
+			err = nil
+		case err == nil && !builtin && old.Labels[dnsProxy] == dnsProxyName:
+			err = services.Delete(ctx, old.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(old.UID))})
+		case err == nil && builtin && (old.Spec.ClusterIP != ip || old.Labels[dnsProxy] != dnsProxyName):
+			klog.FromContext(ctx).Info("The Service kube-system/kube-dns is not the one of this cluster's own name server; start with --dns none if that is meant",
+				"address", old.Spec.ClusterIP, "own", ip)
+		}
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Publishing the Service kube-dns failed; trying again")
+		}
+		return err == nil, nil
+	})
+}
+
+// dnsProxy is the label of Services that service proxies leave alone. The nodes
+// have this Service's address themselves.
+const dnsProxy, dnsProxyName = "service.kubernetes.io/service-proxy-name", "keelson-dns"
 
 // addressesIn gives the machine's addresses in these ranges. Node ports are not
 // served on loopback, as by upstream's nftables mode.

@@ -51,6 +51,7 @@ func TestNetwork(t *testing.T) {
 	}{
 		{"services", (*env).services},
 		{"udp", (*env).udp},
+		{"names", (*env).names},
 		{"flushed", (*env).flushed},
 	} {
 		t.Run(test.name, func(t *testing.T) {

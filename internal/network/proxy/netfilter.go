@@ -118,7 +118,7 @@ func (k *netfilter) Replace(b *Batch) error {
 			t.AddElement(set, x)
 		}
 	}
-	return k.commit(t)
+	return k.commit(t, true)
 }
 
 // kept are the elements of the maps for affinity that there are and will be.
@@ -155,17 +155,30 @@ func (k *netfilter) Write(b *Batch) error {
 	for _, s := range b.DeleteSets {
 		t.DeleteSet(s)
 	}
-	return k.commit(t)
+	return k.commit(t, false)
 }
 
-func (k *netfilter) commit(t *nft.Tx) error {
+// commit commits the transaction, and remembers the generation that it made if
+// nobody else has made one since the table was seen to be intact: known says that
+// it is now, whatever was before.
+func (k *netfilter) commit(t *nft.Tx, known bool) error {
+	before, err := nft.Generation()
+	if err != nil {
+		return err
+	}
 	if err := t.Commit(); err != nil {
 		return err
 	}
-	// What others changed in between is seen as it would be a little later.
-	g, err := nft.Generation()
-	k.generation = g
-	return err
+	after, err := nft.Generation()
+	switch {
+	case err != nil:
+		return err
+	case after == before+1 && (known || before == k.generation):
+		k.generation = after
+	case known:
+		k.generation = before // so that Intact looks
+	}
+	return nil
 }
 
 // add appends what the batch makes, and the flushes of what it unmakes.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,8 +67,13 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 		if err != nil || strings.Contains(string(mounts), dir) {
 			t.Errorf("a mount is left below %s (%v)", dir, err)
 		}
-		if _, err := net.InterfaceByName("keelson0"); err == nil {
-			t.Error("the bridge is left")
+		for _, link := range []string{"keelson0", "keelson-dns"} {
+			if _, err := net.InterfaceByName(link); err == nil {
+				t.Errorf("the link %s is left", link)
+			}
+		}
+		if tables, err := exec.Command("nft", "list", "tables").Output(); err != nil || strings.Contains(string(tables), "keelson") {
+			t.Errorf("tables are left: %s (%v)", tables, err)
 		}
 		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
 			if left, _ := filepath.Glob(pattern + m.CgroupRoot()); len(left) > 0 {
