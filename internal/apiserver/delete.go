@@ -298,6 +298,9 @@ func decodeDeleteOptions(data []byte, mediaType string) (*metav1.DeleteOptions, 
 	case typeCBOR:
 		err = direct.Unmarshal(data, opts)
 	default:
+		if err := boundYAML(data); err != nil {
+			return nil, err
+		}
 		err = yaml.Unmarshal(data, opts) // of which JSON is a part
 	}
 	gvk := metav1.SchemeGroupVersion.WithKind("DeleteOptions")

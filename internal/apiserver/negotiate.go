@@ -255,7 +255,16 @@ func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldVal
 // decodeBytes reads an object of gvk from data. strict are the faults that are known
 // of what data was made from, beside those that are found in it.
 func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string, strict ...error) (runtime.Object, error) {
+	// Nobody waits any more for what takes long after the request's end.
+	if err := r.ctx().Err(); err != nil {
+		return nil, err
+	}
 	mode := r.fieldValidation(fieldValidation)
+	if mediaType == typeYAML {
+		if err := boundYAML(data); err != nil {
+			return nil, err
+		}
+	}
 	if u := plainObject(data, mediaType, into, gvk); u != nil {
 		return u, r.coerce(u, gvk, mode, strict...)
 	}

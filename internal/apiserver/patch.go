@@ -224,6 +224,9 @@ func (r *call) application(data []byte, patchType types.PatchType) (*application
 			return nil, badRequest("error decoding patch: %v", err)
 		}
 	} else {
+		if err := boundYAML(data); err != nil {
+			return nil, err
+		}
 		if err := yaml.Unmarshal(data, &u.Object); err != nil {
 			return nil, badRequest("error decoding patch: %v", err)
 		}
