@@ -67,7 +67,11 @@ func (r *Registry) pass(b *backend, w http.ResponseWriter, req *http.Request) {
 			rt = answer.Bounded(rt, maxList)
 		}
 	}
-	machineryproxy.NewUpgradeAwareHandler(location, rt, true, upgrade, responder{}).ServeHTTP(w, out)
+	h := machineryproxy.NewUpgradeAwareHandler(location, rt, true, upgrade, responder{})
+	// A client would follow it with this server's credentials, or this server's client
+	// in this process (CVE-2022-3172).
+	h.RejectForwardingRedirects = true
+	h.ServeHTTP(w, out)
 }
 
 func (r *Registry) resolve(b *backend) (string, error) {

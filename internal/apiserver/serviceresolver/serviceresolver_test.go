@@ -32,13 +32,35 @@ func TestResolve(t *testing.T) {
 		service("up", v1.ServiceSpec{Type: v1.ServiceTypeClusterIP, ClusterIP: "10.96.0.9", Ports: ports}),
 		service("down", v1.ServiceSpec{Type: v1.ServiceTypeClusterIP, ClusterIP: "10.96.0.10", Ports: ports}),
 		service("headless", v1.ServiceSpec{Type: v1.ServiceTypeClusterIP, ClusterIP: v1.ClusterIPNone, Ports: ports}),
+		service("simulated", v1.ServiceSpec{Type: v1.ServiceTypeClusterIP, ClusterIP: "10.96.0.11", Ports: ports}),
+		service("unnamed", v1.ServiceSpec{Type: v1.ServiceTypeClusterIP, ClusterIP: "10.96.0.12", Ports: ports}),
+		service("some", v1.ServiceSpec{Type: v1.ServiceTypeClusterIP, ClusterIP: "10.96.0.13", Ports: ports}),
+		service("named", v1.ServiceSpec{Type: v1.ServiceTypeClusterIP, ClusterIP: "10.96.0.14", Ports: ports}),
 		service("outside", v1.ServiceSpec{Type: v1.ServiceTypeExternalName, ExternalName: "hooks.example.com"}),
 	} {
 		if err := f.Core().V1().Services().Informer().GetIndexer().Add(o); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, o := range []*discoveryv1.EndpointSlice{slice("up", true), slice("down", false), slice("headless", true)} {
+	// Endpoints of simulated pods, by the name of the node and by the pod's.
+	for _, o := range []*v1.Node{
+		{ObjectMeta: metav1.ObjectMeta{Name: "sim-0"}, Status: v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{ContainerRuntimeVersion: "sim://1"}}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "n"}, Status: v1.NodeStatus{NodeInfo: v1.NodeSystemInfo{ContainerRuntimeVersion: "containerd://2"}}},
+	} {
+		if err := f.Core().V1().Nodes().Informer().GetIndexer().Add(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Core().V1().Pods().Informer().GetIndexer().Add(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}, Spec: v1.PodSpec{NodeName: "sim-0"}}); err != nil {
+		t.Fatal(err)
+	}
+	simulated, unnamed, some, named := slice("simulated", true), slice("unnamed", true), slice("some", true), slice("named", true)
+	simulated.Endpoints[0].NodeName = ptr.To("sim-0")
+	unnamed.Endpoints[0].TargetRef = &v1.ObjectReference{Kind: "Pod", Namespace: "ns", Name: "p"}
+	some.Endpoints = append([]discoveryv1.Endpoint{{Addresses: []string{"10.128.0.1"}, NodeName: ptr.To("sim-0")}}, some.Endpoints...)
+	some.Endpoints[1].NodeName = ptr.To("n")
+	named.AddressType, named.Endpoints[0].Addresses = discoveryv1.AddressTypeFQDN, []string{"evil.example"}
+	for _, o := range []*discoveryv1.EndpointSlice{slice("up", true), slice("down", false), slice("headless", true), simulated, unnamed, some, named} {
 		if err := f.Discovery().V1().EndpointSlices().Informer().GetIndexer().Add(o); err != nil {
 			t.Fatal(err)
 		}
@@ -54,6 +76,10 @@ func TestResolve(t *testing.T) {
 		{"default", "kubernetes", 443, "https://127.0.0.1:6443", ""},
 		{"ns", "up", 80, "", `no service port 80 found for service "up"`},
 		{"ns", "down", 443, "", `no endpoints available for service "down"`},
+		{"ns", "simulated", 443, "", `no endpoints available for service "simulated": its pods are simulated, nothing listens at their addresses`},
+		{"ns", "unnamed", 443, "", `no endpoints available for service "unnamed": its pods are simulated, nothing listens at their addresses`},
+		{"ns", "some", 443, "https://10.1.2.3:8443", ""},
+		{"ns", "named", 443, "", `no endpoints available for service "named"`},
 		{"ns", "none", 443, "", `service "none" not found`},
 	} {
 		u, err := r.ResolveEndpoint(c.namespace, c.name, c.port)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -184,7 +185,16 @@ func (n *Nodes) work(ctx context.Context) bool {
 	return true
 }
 
-// sync takes a pod one stage on: to Running, or away.
+// jobTime is how long a pod of a Job runs before it has succeeded.
+const jobTime = time.Second
+
+// ofJob reports whether a Job waits for the end of the pod.
+func ofJob(pod *v1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, batchv1.GroupName+"/") && pod.Spec.RestartPolicy != v1.RestartPolicyAlways
+}
+
+// sync takes a pod one stage on: to Running, if it is a Job's to Succeeded, or away.
 func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 	pod, err := n.pods.Pods(ns).Get(podName)
 	if apierrors.IsNotFound(err) {
@@ -201,11 +211,19 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 		}
 		return err
 	}
-	if pod.Status.Phase != v1.PodPending && pod.Status.Phase != "" {
+	p := pod.DeepCopy()
+	switch {
+	case pod.Status.Phase == v1.PodPending || pod.Status.Phase == "":
+		p.Status = n.running(pod)
+	case pod.Status.Phase == v1.PodRunning && ofJob(pod) && pod.Status.StartTime != nil:
+		if left := jobTime - n.Clock.Since(pod.Status.StartTime.Time); left > 0 {
+			n.queue.AddAfter(ns+"/"+podName, left)
+			return nil
+		}
+		p.Status = n.succeeded(pod)
+	default:
 		return nil
 	}
-	p := pod.DeepCopy()
-	p.Status = n.running(pod)
 	_, err = n.Client.CoreV1().Pods(ns).UpdateStatus(ctx, p, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // the newer version is on its way here
@@ -242,6 +260,30 @@ func (n *Nodes) running(pod *v1.Pod) v1.PodStatus {
 		}
 		if !found {
 			s.Conditions = append(s.Conditions, v1.PodCondition{Type: t, Status: v1.ConditionTrue, LastTransitionTime: now})
+		}
+	}
+	return s
+}
+
+// succeeded is the status of a pod all of whose containers have run to their end.
+func (n *Nodes) succeeded(pod *v1.Pod) v1.PodStatus {
+	now := metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second))
+	s := *pod.Status.DeepCopy()
+	s.Phase = v1.PodSucceeded
+	for i := range s.ContainerStatuses {
+		c := &s.ContainerStatuses[i]
+		end := &v1.ContainerStateTerminated{Reason: "Completed", StartedAt: *s.StartTime, FinishedAt: now, ContainerID: c.ContainerID}
+		c.Ready, c.Started, c.State = false, ptr.To(false), v1.ContainerState{Terminated: end}
+	}
+	for i := range s.Conditions {
+		c := &s.Conditions[i]
+		switch c.Type {
+		case v1.PodInitialized:
+			c.Reason = "PodCompleted"
+		case v1.PodReady, v1.ContainersReady:
+			c.Status, c.Reason, c.LastTransitionTime = v1.ConditionFalse, "PodCompleted", now
+		case v1.PodReadyToStartContainers:
+			c.Status, c.LastTransitionTime = v1.ConditionFalse, now
 		}
 	}
 	return s
