@@ -14,8 +14,12 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// hostnameMax is the longest host name Linux takes.
-const hostnameMax = 63
+const (
+	// hostnameMax is the longest name of a host in DNS.
+	hostnameMax = 63
+	// nodenameMax is the longest host name that Linux takes, with its domain.
+	nodenameMax = 64
+)
 
 func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, obs *observed) (*observed, error) {
 	for _, s := range obs.sandboxes {
@@ -27,6 +31,9 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, obs *observed) 
 	}
 	if len(obs.sandboxes) > 0 {
 		w.a.Recorder.Event(pod, v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+	}
+	if name := w.a.podHostname(pod); !pod.Spec.HostNetwork && len(name) > nodenameMax {
+		return nil, fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", name, nodenameMax, len(name))
 	}
 	handler, err := w.a.runtimeHandler(ctx, pod)
 	if err != nil {

@@ -212,6 +212,9 @@ func (w *worker) containerStatus(pod *v1.Pod, c *v1.Container, obs *observed, cr
 	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
 		cs.StopSignal = signalOf(cur.StopSignal)
 	}
+	if u := cur.GetUser().GetLinux(); u != nil {
+		cs.User = &v1.ContainerUser{Linux: &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}}
+	}
 	cs.AllocatedResources = c.Resources.Requests.DeepCopy()
 	got := c.Resources
 	if r, ok := w.given.Actuated[cur.Id]; ok && cur.State == runtimeapi.ContainerState_CONTAINER_RUNNING {

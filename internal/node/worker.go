@@ -319,6 +319,10 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 		}
 		w.volumes = vols
 	}
+	if n := len(pod.Spec.ResourceClaims); n > 0 {
+		w.a.Recorder.Eventf(pod, v1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: this node has no driver for the devices of the pod's %d resource claims", n)
+		return retryPeriod
+	}
 	if !w.limited {
 		if err := w.a.applyPodCgroup(ctx, pod, w.a.podResources(pod)); err == nil {
 			w.limited = true

@@ -168,10 +168,13 @@ func (e *env) deployment() {
 		if got := e.get("http://" + p.Status.PodIP + "/x"); got != "Hello from "+p.Name+"\nGET /x\n" {
 			e.Errorf("%s says %q", p.Name, got)
 		}
-		log, err := e.client.CoreV1().Pods("default").GetLogs(p.Name, &v1.PodLogOptions{TailLines: ptr.To[int64](1)}).DoRaw(ctx)
-		if err != nil || !strings.HasPrefix(string(log), "GET /x from ") {
-			e.Errorf("log of %s: %q, %v", p.Name, log, err)
-		}
+		harness.Succeeds(e, "the request in the log of "+p.Name, func() error {
+			log, err := e.client.CoreV1().Pods("default").GetLogs(p.Name, &v1.PodLogOptions{TailLines: ptr.To[int64](1)}).DoRaw(ctx)
+			if err == nil && !strings.HasPrefix(string(log), "GET /x from ") {
+				err = fmt.Errorf("the log ends with %q", log)
+			}
+			return err
+		})
 	}
 	if len(ips) != 3 {
 		e.Errorf("addresses: %v", ips)
