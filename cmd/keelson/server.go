@@ -185,7 +185,7 @@ func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	agent, err := f.node.options()
+	agent, err := f.node.options(f.dataDir)
 	if err != nil {
 		return err
 	}

@@ -199,7 +199,7 @@ func (f *serverFlags) answers(ctx context.Context) error {
 	}
 	if m != nil {
 		if _, err := os.Stat(m.Dir()); err == nil {
-			o, err := f.node.options()
+			o, err := f.node.options(f.dataDir)
 			if err != nil {
 				return err
 			}

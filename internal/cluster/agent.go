@@ -17,6 +17,8 @@ import (
 
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node"
+	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/images"
 	"keelson.dev/keelson/internal/node/server"
 	"keelson.dev/keelson/internal/node/source"
@@ -37,6 +39,15 @@ type AgentOptions struct {
 	// defaults (10 MiB, 5) where 0.
 	LogMaxSize  int64
 	LogMaxFiles int
+	// MaxPods is how many pods may run, 110 where 0.
+	MaxPods int64
+	// KubeReserved and SystemReserved are kept from pods.
+	KubeReserved, SystemReserved v1.ResourceList
+	// Eviction and ImageGC have the kubelet's defaults where they are empty.
+	Eviction eviction.Settings
+	ImageGC  imagegc.Policy
+	// StaticPods is the folder of static pods' manifests; empty is none.
+	StaticPods string
 	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
 	// safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string
@@ -87,6 +98,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 	agent, err = node.New(node.Config{
 		NodeName: o.Name, Version: Version.GitVersion, Client: client, Informers: c.Informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
+		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, StaticPods: o.StaticPods,
 		NodeIPs: []net.IP{ip}, Port: int32(o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: o.Name,
 		ClusterDNS: []string{c.dnsAddress().String()}, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls,

@@ -12,17 +12,22 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/node/eviction"
 )
 
 // rejected is a pod that the node does not take.
 func rejected(reason, format string, args ...any) *failure {
-	return &failure{reason, "Pod was rejected: " + fmt.Sprintf(format, args...), true}
+	return &failure{reason: reason, message: "Pod was rejected: " + fmt.Sprintf(format, args...), rejected: true}
 }
 
 // admit says why a pod cannot run here, nil if it can: what the scheduler
 // decides by, once more, for pods that were bound past it and for what has
 // changed since.
 func (a *Agent) admit(ctx context.Context, pod *v1.Pod) *failure {
+	if message := a.eviction.Admit(pod, qosClass(pod)); message != "" {
+		return rejected(eviction.Reason, "%s", message)
+	}
 	if err := a.sysctls.Check(&pod.Spec); err != nil {
 		return rejected("SysctlForbidden", "forbidden sysctl: %v", err)
 	}
@@ -37,7 +42,9 @@ func (a *Agent) admit(ctx context.Context, pod *v1.Pod) *failure {
 		if ctx.Err() != nil {
 			return nil // the pod ends anyway
 		}
-		return rejected("InvalidNodeInfo", "Kubelet cannot get node info.")
+		// Static pods run without an API server, too: by what the node is
+		// registered with.
+		node = a.status.initial()
 	}
 	if strictGroups(pod) {
 		if f, err := a.cri.Features(ctx); err != nil || !f.SupplementalGroupsPolicy {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -18,6 +19,11 @@ import (
 
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/imagegc"
+	"keelson.dev/keelson/internal/node/nodemetrics"
+	"keelson.dev/keelson/internal/node/static"
+	"keelson.dev/keelson/internal/node/stats"
 	"keelson.dev/keelson/internal/node/sysctl"
 	"keelson.dev/keelson/internal/node/userns"
 )
@@ -33,6 +39,11 @@ type Agent struct {
 	svcReady cache.InformerSynced
 	status   *nodeStatus
 	images   *imagePuller
+	metrics  *nodemetrics.Metrics
+	stats    *stats.Provider
+	eviction *eviction.Manager
+	imageGC  *imagegc.Collector
+	static   *staticPods
 	sysctls  *sysctl.List
 	users    *userns.Allocator
 	classes  sync.Mutex // over writes to the classes' cgroups
@@ -50,14 +61,19 @@ func New(cfg Config) (*Agent, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
+	thresholds, err := cfg.Eviction.Thresholds()
+	if err != nil {
+		return nil, fmt.Errorf("node agent: %w", err)
+	}
+	metrics := nodemetrics.New(cfg.NodeName)
 	client := cfg.CRI
 	if client == nil {
 		var err error
-		if client, err = cri.Connect(context.Background(), cfg.CRIEndpoint); err != nil {
+		if client, err = cri.Connect(context.Background(), cfg.CRIEndpoint, grpc.WithUnaryInterceptor(metrics.Calls())); err != nil {
 			return nil, err
 		}
 	}
-	a := &Agent{Config: cfg, cri: client, workers: map[types.UID]*worker{}}
+	a := &Agent{Config: cfg, cri: client, metrics: metrics, workers: map[types.UID]*worker{}}
 	a.pods = cfg.Informers.Core().V1().Pods().Informer()
 	svc := cfg.Informers.Core().V1().Services()
 	a.services, a.svcReady = svc.Lister(), svc.Informer().HasSynced
@@ -75,8 +91,12 @@ func New(cfg Config) (*Agent, error) {
 		return nil, fmt.Errorf("node agent: %w", err)
 	}
 	a.users = &userns.Allocator{Pods: filepath.Join(cfg.RootDir, "pods")}
-	a.status = newNodeStatus(a)
+	a.status = newNodeStatus(a, thresholds)
 	a.images = newImagePuller(a)
+	a.stats = newStats(a)
+	a.imageGC = newImageGC(a)
+	a.eviction = newEviction(a, thresholds)
+	a.static = newStaticPods(a)
 	return a, nil
 }
 
@@ -136,13 +156,23 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.housekeep(ctx)
 		}
 	})
+	a.mu.Lock()
+	a.static.synced = handle.HasSynced
+	a.mu.Unlock()
+	a.wg.Go(func() { a.static.run(ctx) })
 	a.wg.Go(func() { a.rotateLogs(ctx) })
+	a.wg.Go(func() { a.eviction.Run(ctx) })
+	a.wg.Go(func() { a.imageGC.Run(ctx) })
 	<-ctx.Done()
 	a.wg.Wait()
 	return nil
 }
 
 func (a *Agent) podChanged(pod *v1.Pod) {
+	if static.IsMirror(pod) {
+		a.static.mirrorChanged(fullName(pod), pod)
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w := a.workers[pod.UID]
@@ -156,6 +186,10 @@ func (a *Agent) podChanged(pod *v1.Pod) {
 }
 
 func (a *Agent) podGone(pod *v1.Pod) {
+	if static.IsMirror(pod) {
+		a.static.mirrorChanged(fullName(pod), nil)
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if w := a.workers[pod.UID]; w != nil {
@@ -169,6 +203,9 @@ func (a *Agent) forget(w *worker) {
 	if a.workers[w.uid] == w {
 		delete(a.workers, w.uid)
 	}
+	p := w.latest()
+	a.metrics.Forget(p.Namespace, p.Name, string(p.UID))
+	a.static.notify()
 }
 
 func (a *Agent) podDir(uid types.UID) string { return filepath.Join(a.RootDir, "pods", string(uid)) }
@@ -196,7 +233,7 @@ func (a *Agent) find(namespace, name string, uid types.UID) (*worker, error) {
 	defer a.mu.Unlock()
 	for _, w := range a.workers {
 		p := w.latest()
-		if p.Namespace == namespace && p.Name == name && (uid == "" || uid == p.UID) {
+		if p.Namespace == namespace && p.Name == name && (uid == "" || uid == p.UID || w.mirrorUID(uid)) {
 			return w, nil
 		}
 	}
@@ -253,6 +290,12 @@ func (a *Agent) Sandbox(namespace, name string) (string, error) {
 	}
 	return "", fmt.Errorf("sandbox of pod %q not found", name+"_"+namespace)
 }
+
+// Stats measures the node and its pods.
+func (a *Agent) Stats() *stats.Provider { return a.stats }
+
+// Metrics counts what the agent does.
+func (a *Agent) Metrics() *nodemetrics.Metrics { return a.metrics }
 
 // Allocatable is what the node has for pods.
 func (a *Agent) Allocatable() v1.ResourceList { return a.status.allocatable() }

@@ -58,7 +58,7 @@ func (a *Agent) applyClasses(ctx context.Context) {
 		name cgroup.Name
 		r    cgroup.Resources
 	}{
-		{all, sum.Node(a.status.forPods(), a.MemoryQoS)},
+		{all, sum.Node(a.status.forPods, a.MemoryQoS)},
 		{all.Class(v1.PodQOSBurstable), sum.Burstable(a.MemoryQoS)},
 		{all.Class(v1.PodQOSBestEffort), sum.BestEffort()},
 	} {
@@ -66,19 +66,6 @@ func (a *Agent) applyClasses(ctx context.Context) {
 			klog.FromContext(ctx).Error(err, "Giving a class of pods its share of the machine failed", "cgroup", c.name)
 		}
 	}
-}
-
-// forPods is what all pods together may use: what the machine has without what
-// is reserved for others.
-func (s *nodeStatus) forPods() v1.ResourceList {
-	out := s.capacity.DeepCopy()
-	for k, reserved := range s.a.Reserved {
-		if q, ok := out[k]; ok {
-			q.Sub(reserved)
-			out[k] = q
-		}
-	}
-	return out
 }
 
 // removePodCgroup removes what the runtime left of the pod's cgroup.

@@ -16,6 +16,8 @@ import (
 
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/volume"
 )
@@ -78,11 +80,20 @@ type Config struct {
 	MaxPods      int64
 	Port         int32 // of the node's HTTP server
 	Version      string
-	Reserved     v1.ResourceList // taken from capacity to give allocatable
+	// KubeReserved and SystemReserved are kept from pods: for Kubernetes itself,
+	// and for the rest of the machine.
+	KubeReserved, SystemReserved v1.ResourceList
+	// Eviction says when pods are evicted; upstream's hard thresholds where it
+	// has none.
+	Eviction eviction.Settings
+	// ImageGC says when images are removed; upstream's policy where it is zero.
+	ImageGC imagegc.Policy
 	// AllowedUnsafeSysctls are the kernel parameters that pods may set
 	// beside the safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string
-	HostPorts            HostPorts // nil where the network maps them itself
+	// StaticPods is the folder of the static pods' manifests; empty is none.
+	StaticPods string
+	HostPorts  HostPorts // nil where the network maps them itself
 
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder
@@ -127,6 +138,18 @@ func (c *Config) complete() error {
 	}
 	if c.PodPidsLimit == 0 {
 		c.PodPidsLimit = cgroup.Unlimited
+	}
+	if c.Eviction.Hard == nil {
+		c.Eviction.Hard = eviction.DefaultHard
+	}
+	if c.Eviction.Transition == 0 {
+		c.Eviction.Transition = eviction.DefaultTransition
+	}
+	if c.ImageGC == (imagegc.Policy{}) {
+		c.ImageGC = imagegc.DefaultPolicy
+	}
+	if err := c.ImageGC.Validate(); err != nil {
+		return fmt.Errorf("node agent: %w", err)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -21,6 +23,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/stats"
 )
 
 const (
@@ -39,22 +44,27 @@ type nodeStatus struct {
 	a        *Agent
 	capacity v1.ResourceList
 	alloc    v1.ResourceList
-	total    int64
+	// forPods is what all pods together are held to: the capacity without what is
+	// reserved. It is more than alloc: evictions begin when no more than the
+	// difference is left.
+	forPods v1.ResourceList
+	total   int64
 }
 
-func newNodeStatus(a *Agent) *nodeStatus {
+func newNodeStatus(a *Agent, thresholds []eviction.Threshold) *nodeStatus {
 	s := &nodeStatus{a: a}
-	s.measure()
+	s.measure(thresholds)
 	return s
 }
 
 // measure reads what the machine has.
-func (s *nodeStatus) measure() {
+func (s *nodeStatus) measure(thresholds []eviction.Threshold) {
 	c := v1.ResourceList{
 		v1.ResourceCPU:  *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
 		v1.ResourcePods: *resource.NewQuantity(s.a.MaxPods, resource.DecimalSI),
 	}
-	if m := memTotal(); m > 0 {
+	maps.Copy(c, hugePages("/sys"))
+	if m := int64(stats.MemTotal()); m > 0 {
 		s.total = m
 		c[v1.ResourceMemory] = *resource.NewQuantity(m, resource.BinarySI)
 	}
@@ -66,33 +76,13 @@ func (s *nodeStatus) measure() {
 	if fs.Blocks > 0 {
 		c[v1.ResourceEphemeralStorage] = *resource.NewQuantity(int64(fs.Blocks)*fs.Bsize, resource.BinarySI)
 	}
-	alloc := c.DeepCopy()
-	for k, q := range s.a.Reserved {
-		if have, ok := alloc[k]; ok {
-			have.Sub(q)
-			alloc[k] = have
-		}
-	}
-	s.capacity, s.alloc = c, alloc
+	s.capacity = c
+	s.forPods = allocatable(c, s.a.KubeReserved, s.a.SystemReserved)
+	s.alloc = allocatable(c, s.a.KubeReserved, s.a.SystemReserved, eviction.Reserved(thresholds, c))
 }
 
 func (s *nodeStatus) memory() int64                { return s.total }
 func (s *nodeStatus) allocatable() v1.ResourceList { return s.alloc }
-
-func memTotal() int64 {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		var kb int64
-		if _, err := fmt.Sscanf(sc.Text(), "MemTotal: %d kB", &kb); err == nil {
-			return kb * 1024
-		}
-	}
-	return 0
-}
 
 func (s *nodeStatus) run(ctx context.Context) {
 	log := klog.FromContext(ctx)
@@ -155,17 +145,24 @@ func (s *nodeStatus) labels() map[string]string {
 	return out
 }
 
+// initial is the node as it is registered, without conditions.
+func (s *nodeStatus) initial() *v1.Node {
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: s.a.NodeName, Labels: s.labels()},
+		Spec:       v1.NodeSpec{Taints: s.a.Taints, ProviderID: s.a.ProviderID},
+		Status:     v1.NodeStatus{Capacity: s.capacity.DeepCopy(), Allocatable: s.alloc.DeepCopy()},
+	}
+}
+
 // write makes the node, or brings its labels and status up to date.
 func (s *nodeStatus) write(ctx context.Context, status v1.NodeStatus) error {
 	nodes := s.a.Client.CoreV1().Nodes()
 	node, err := nodes.Get(ctx, s.a.NodeName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		_, err = nodes.Create(ctx, &v1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: s.a.NodeName, Labels: s.labels()},
-			Spec:       v1.NodeSpec{Taints: s.a.Taints, ProviderID: s.a.ProviderID},
-			Status:     status,
-		}, metav1.CreateOptions{})
-		if err == nil {
+		node = s.initial()
+		node.Status = status
+		if _, err = nodes.Create(ctx, node, metav1.CreateOptions{}); err == nil {
+			s.a.static.notify() // mirrors are owned by the node
 			s.a.Recorder.Event(s.ref(), v1.EventTypeNormal, "Starting", "Starting kubelet.")
 		}
 		return err
@@ -241,17 +238,14 @@ func (s *nodeStatus) compute(ctx context.Context) v1.NodeStatus {
 	}
 	out.Addresses = append(out.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: s.a.Hostname})
 	out.DaemonEndpoints.KubeletEndpoint.Port = s.a.Port
-	memory, disk := s.pressure()
-	pressure := func(t v1.NodeConditionType, on bool, yes, no, yesMessage, noMessage string) {
-		if on {
-			out.Conditions = append(out.Conditions, cond(t, v1.ConditionTrue, yes, yesMessage))
-		} else {
-			out.Conditions = append(out.Conditions, cond(t, v1.ConditionFalse, no, noMessage))
+	under := s.a.eviction.UnderPressure()
+	for _, p := range pressures {
+		c := cond(p.condition, v1.ConditionFalse, p.no, "kubelet has "+p.noMessage)
+		if slices.Contains(under, p.condition) {
+			c.Status, c.Reason, c.Message = v1.ConditionTrue, p.yes, "kubelet has "+p.yesMessage
 		}
+		out.Conditions = append(out.Conditions, c)
 	}
-	pressure(v1.NodeMemoryPressure, memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "kubelet has insufficient memory available", "kubelet has sufficient memory available")
-	pressure(v1.NodeDiskPressure, disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "kubelet has disk pressure", "kubelet has no disk pressure")
-	pressure(v1.NodePIDPressure, false, "", "KubeletHasSufficientPID", "", "kubelet has sufficient PID available")
 	out.Conditions = append(out.Conditions, s.ready(ctx, cond))
 	out.Images = s.images(ctx)
 	return out
@@ -276,23 +270,15 @@ func (s *nodeStatus) ready(ctx context.Context, cond func(v1.NodeConditionType, 
 	return cond(v1.NodeReady, v1.ConditionTrue, "KubeletReady", "kubelet is posting ready status")
 }
 
-// pressure compares what is left with upstream's hard eviction thresholds:
-// 100 MiB of memory, a tenth of the disk.
-func (s *nodeStatus) pressure() (memory, disk bool) {
-	if f, err := os.Open("/proc/meminfo"); err == nil {
-		for sc := bufio.NewScanner(f); sc.Scan(); {
-			var kb int64
-			if _, err := fmt.Sscanf(sc.Text(), "MemAvailable: %d kB", &kb); err == nil {
-				memory = kb < 100<<10
-			}
-		}
-		f.Close()
-	}
-	var fs unix.Statfs_t
-	if unix.Statfs(s.a.RootDir, &fs) == nil && fs.Blocks > 0 {
-		disk = fs.Bavail*10 < fs.Blocks
-	}
-	return memory, disk
+// pressures are the node's conditions that evictions are made by, with upstream's
+// reasons and messages.
+var pressures = []struct {
+	condition                      v1.NodeConditionType
+	yes, no, yesMessage, noMessage string
+}{
+	{v1.NodeMemoryPressure, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "insufficient memory available", "sufficient memory available"},
+	{v1.NodeDiskPressure, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk pressure", "no disk pressure"},
+	{v1.NodePIDPressure, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "insufficient PID available", "sufficient PID available"},
 }
 
 func (s *nodeStatus) info() v1.NodeSystemInfo {

@@ -113,7 +113,8 @@ func (w *worker) probeRunning(ctx context.Context, pod *v1.Pod, c *v1.Container,
 func (w *worker) watchProbe(ctx context.Context, pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus, kind string, p *v1.Probe, t prober.Target, decided func(ok bool)) {
 	ref := containerRef(pod, c.Name)
 	w.a.wg.Go(func() {
-		prober.Watch(ctx, w.a.Clock, p, t, time.Unix(0, st.StartedAt), func(r prober.Result, out string, err error, enough bool) {
+		prober.Watch(ctx, w.a.Clock, p, t, time.Unix(0, st.StartedAt), func(r prober.Result, out string, err error, enough bool, took time.Duration) {
+			w.a.metrics.Probe(kind, r.String(), c.Name, pod.Name, pod.Namespace, string(pod.UID), took)
 			switch {
 			case err != nil:
 				w.a.Recorder.Event(ref, v1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", kind, err))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +32,16 @@ func (w *worker) publish(ctx context.Context, pod *v1.Pod, obs *observed) {
 	w.mu.Lock()
 	s := w.compute(pod, obs)
 	w.status, w.statusSet = s, true
-	same := equality.Semantic.DeepEqual(s, pod.Status)
+	base := w.apiPod()
+	if base == nil {
+		w.mu.Unlock()
+		return // the mirror, when it is there, wakes the worker
+	}
+	had := pod.Status
+	if w.isStatic {
+		had = base.Status
+	}
+	same := equality.Semantic.DeepEqual(s, had)
 	if same {
 		w.posted = &s
 	}
@@ -40,7 +50,6 @@ func (w *worker) publish(ctx context.Context, pod *v1.Pod, obs *observed) {
 		return
 	}
 	w.posting = true
-	base := w.pod
 	w.mu.Unlock()
 	ctx = context.WithoutCancel(ctx)
 	w.a.wg.Go(func() { w.post(ctx, base, s) })
@@ -57,13 +66,19 @@ func (w *worker) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	switch {
 	case err == nil:
 		w.posted = &s
-		if w.pod.ResourceVersion == base.ResourceVersion {
+		if now := w.apiPod(); now == nil || now.ResourceVersion != base.ResourceVersion {
+			break // it has changed since
+		}
+		if w.isStatic {
+			w.mirror = got
+		} else {
 			w.pod = got
 		}
 	case apierrors.IsNotFound(err):
 		w.posted = &s // nobody is left to tell
 	}
-	stale := w.pod.ResourceVersion == base.ResourceVersion
+	now := w.apiPod()
+	stale := now != nil && now.ResourceVersion == base.ResourceVersion
 	w.mu.Unlock()
 	if err != nil && !apierrors.IsNotFound(err) {
 		if !apierrors.IsConflict(err) {
@@ -167,7 +182,7 @@ func (w *worker) compute(pod *v1.Pod, obs *observed) v1.PodStatus {
 		s.AllocatedResources, s.Resources = r.Requests.DeepCopy(), r.DeepCopy()
 	}
 	s.Phase = w.phase(pod, &s, initialized)
-	if w.failed != nil {
+	if w.failed != nil && len(obs.running()) == 0 { // a pod has not ended while a container runs
 		s.Phase, s.Reason, s.Message = v1.PodFailed, w.failed.reason, w.failed.message
 	} else if terminal(pod.Status.Phase) {
 		s.Phase, s.Reason, s.Message = pod.Status.Phase, pod.Status.Reason, pod.Status.Message
@@ -465,7 +480,14 @@ func (w *worker) conditions(pod *v1.Pod, s *v1.PodStatus, obs *observed, initial
 			add(v1.AllContainersRestarting, false, "", "")
 		}
 	}
+	if w.failed != nil && w.failed.condition != nil {
+		f := w.failed.condition
+		add(f.Type, f.Status == v1.ConditionTrue, f.Reason, f.Message)
+	}
 	for i := range pod.Status.Conditions {
+		if slices.ContainsFunc(out, func(c v1.PodCondition) bool { return c.Type == pod.Status.Conditions[i].Type }) {
+			continue
+		}
 		switch c := &pod.Status.Conditions[i]; c.Type {
 		case v1.AllContainersRestarting, v1.PodReadyToStartContainers, v1.PodInitialized, v1.PodReady, v1.ContainersReady, v1.PodScheduled,
 			v1.PodResizePending, v1.PodResizeInProgress:

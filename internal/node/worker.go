@@ -46,12 +46,19 @@ type worker struct {
 	wake chan struct{}
 	// deferred: a resize waits for room on the node.
 	deferred atomic.Bool
+	// imposed ends the pod from outside of the loop.
+	imposed atomic.Pointer[failure]
+	// ended: nothing of the pod runs, and its volumes are gone.
+	ended atomic.Bool
 
 	exitedMu sync.Mutex
 	exited   map[string]*runtimeapi.ContainerStatus // by ID
 
+	isStatic bool // the pod is from a manifest of the node
+
 	mu        sync.Mutex
 	pod       *v1.Pod
+	mirror    *v1.Pod // of a static pod, in the API; nil if there is none
 	gone      bool
 	interrupt context.CancelFunc     // ends what the pod's running needs, when it must not run any more
 	running   context.Context        // ends with interrupt
@@ -89,6 +96,11 @@ type failure struct {
 	reason, message string
 	// rejected: the node has not taken the pod.
 	rejected bool
+	// grace is the most that the containers have to end, in seconds; nil is no
+	// such limit.
+	grace *int64
+	// condition is told in the pod's status; may be nil.
+	condition *v1.PodCondition
 }
 
 func newWorker(a *Agent, pod *v1.Pod) *worker {
@@ -201,6 +213,9 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 	}
 	obs.recall(pod)
 	obs.restartAll(pod)
+	if f := w.imposed.Load(); f != nil && w.failed == nil {
+		w.failed = f
+	}
 	next := idle
 	if w.failed == nil && pod.DeletionTimestamp == nil && !gone {
 		next = w.deadline(pod)
@@ -579,6 +594,7 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 		}
 		w.a.removePodCgroup(ctx, pod)
 		w.stopped = true
+		w.ended.Store(true)
 		w.a.wakePending()
 	}
 	if !gone {
@@ -621,6 +637,9 @@ func (w *worker) stopContainers(ctx context.Context, pod *v1.Pod, gone bool, obs
 	}
 	if gone {
 		grace = min(grace, minimumGrace)
+	}
+	if w.failed != nil && w.failed.grace != nil {
+		grace = min(grace, *w.failed.grace)
 	}
 	sidecar := map[string]bool{}
 	for i := range pod.Spec.InitContainers {

@@ -36,18 +36,19 @@ type Client struct {
 
 // Connect opens the runtime at endpoint (a socket's path, with or without the
 // unix:// scheme) and checks that it speaks CRI v1.
-func Connect(ctx context.Context, endpoint string) (*Client, error) {
+func Connect(ctx context.Context, endpoint string, opts ...grpc.DialOption) (*Client, error) {
 	path := strings.TrimPrefix(endpoint, "unix://")
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("container runtime socket %s: %w; is containerd or CRI-O running?", path, err)
 	}
-	conn, err := grpc.NewClient("unix://"+path,
+	conn, err := grpc.NewClient("unix://"+path, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout,
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedial}}),
 		grpc.WithChainUnaryInterceptor(plainErrors),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+	}, opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("container runtime %s: %w", endpoint, err)
 	}

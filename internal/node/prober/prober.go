@@ -39,6 +39,17 @@ const (
 	Failure
 )
 
+// String is the result by the name that metrics have for it.
+func (r Result) String() string {
+	switch r {
+	case Success:
+		return "successful"
+	case Failure:
+		return "failed"
+	}
+	return "unknown"
+}
+
 // Target is the container that is probed.
 type Target struct {
 	// PodIP is the host to connect to where the probe names none.

@@ -85,7 +85,7 @@ func TestWatch(t *testing.T) {
 		return "", c, nil
 	}}
 	p := &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{}}, PeriodSeconds: 5, FailureThreshold: 3, SuccessThreshold: 2}
-	go Watch(ctx, clk, p, target, clk.Now(), func(r Result, _ string, _ error, decided bool) { reports <- told{r, decided} })
+	go Watch(ctx, clk, p, target, clk.Now(), func(r Result, _ string, _ error, decided bool, _ time.Duration) { reports <- told{r, decided} })
 	for n, want := range []told{{Failure, false}, {Failure, false}, {Success, false}, {Failure, false}, {Failure, false}, {Failure, true}, {Success, false}, {Success, true}} {
 		if got := <-reports; got != want {
 			t.Errorf("probe %d: %v, want %v", n, got, want)

@@ -8,9 +8,9 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Report is told of each run of a probe: its outcome, its output, and whether
-// the outcome has by now come often enough in a row to count.
-type Report func(r Result, output string, err error, decided bool)
+// Report is told of each run of a probe: its outcome, its output, whether the
+// outcome has by now come often enough in a row to count, and how long it took.
+type Report func(r Result, output string, err error, decided bool, took time.Duration)
 
 // attempts is how often a probe that could not be run is tried at once.
 const attempts = 3
@@ -36,6 +36,7 @@ func Watch(ctx context.Context, clk clock.WithTicker, p *v1.Probe, t Target, sta
 			out string
 			err error
 		)
+		begun := clk.Now()
 		for i := 0; i < attempts; i++ {
 			if r, out, err = Once(ctx, p.ProbeHandler, t, timeout); err == nil {
 				break
@@ -45,7 +46,7 @@ func Watch(ctx context.Context, clk clock.WithTicker, p *v1.Probe, t Target, sta
 			return
 		}
 		if err != nil {
-			report(Unknown, out, err, false)
+			report(Unknown, out, err, false, clk.Since(begun))
 		} else {
 			if r == last {
 				run++
@@ -59,7 +60,7 @@ func Watch(ctx context.Context, clk clock.WithTicker, p *v1.Probe, t Target, sta
 					need = 3
 				}
 			}
-			report(r, out, nil, run >= need)
+			report(r, out, nil, run >= need, clk.Since(begun))
 		}
 		select {
 		case <-ctx.Done():

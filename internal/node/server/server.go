@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,9 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/logs"
+	"keelson.dev/keelson/internal/node/nodemetrics"
+	"keelson.dev/keelson/internal/node/stats"
 )
 
 // Agent is what the server needs of the node agent.
@@ -27,31 +29,16 @@ type Agent interface {
 	ContainerID(namespace, name string, uid types.UID, container string, previous bool) (id, logPath string, err error)
 	ContainerStatus(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error)
 	Sandbox(namespace, name string) (string, error)
+	Stats() *stats.Provider
+	Metrics() *nodemetrics.Metrics
+	// Configuration is what the agent works by.
+	Configuration() *kubeletconfig.KubeletConfiguration
 }
 
 // New makes the handler, of which each caller gets as much as access allows.
-func New(a Agent, access *Access) http.Handler {
-	s := &server{a}
-	m := http.NewServeMux()
-	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
-	m.HandleFunc("GET /pods", s.pods)
-	m.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
-	m.HandleFunc("/exec/{namespace}/{pod}/{container}", s.exec)
-	m.HandleFunc("/attach/{namespace}/{pod}/{container}", s.attach)
-	m.HandleFunc("/portForward/{namespace}/{pod}", s.portForward)
-	return access.guard(m)
-}
+func New(a Agent, access *Access) http.Handler { return access.guard((&server{a}).mux()) }
 
 type server struct{ a Agent }
-
-func (s *server) pods(w http.ResponseWriter, _ *http.Request) {
-	l := v1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}, Items: []v1.Pod{}}
-	for _, p := range s.a.Pods() {
-		l.Items = append(l.Items, *p)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(l)
-}
 
 func logOptions(q url.Values) (*v1.PodLogOptions, error) {
 	o := &v1.PodLogOptions{}
@@ -158,7 +145,7 @@ func stream(w http.ResponseWriter, r *http.Request, location string) {
 }
 
 func (s *server) container(w http.ResponseWriter, r *http.Request) (string, bool) {
-	id, _, err := s.a.ContainerID(r.PathValue("namespace"), r.PathValue("pod"), "", r.PathValue("container"), false)
+	id, _, err := s.a.ContainerID(r.PathValue("namespace"), r.PathValue("pod"), types.UID(r.PathValue("uid")), r.PathValue("container"), false)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return "", false

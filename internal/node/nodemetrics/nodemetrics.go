@@ -1,0 +1,160 @@
+package nodemetrics
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+)
+
+// Metrics are those of one agent.
+type Metrics struct {
+	// Registry has what /metrics shows, Probes what /metrics/probes does.
+	Registry, Probes *prometheus.Registry
+
+	operations, operationErrors, evictions, imagesRemoved, startedPods, startedContainers, startErrors *prometheus.CounterVec
+	operationTime, evictionAge, podStart                                                               *prometheus.HistogramVec
+	requests                                                                                           *prometheus.CounterVec
+	requestTime                                                                                        *prometheus.HistogramVec
+	inFlight                                                                                           *prometheus.GaugeVec
+	probes                                                                                             *prometheus.CounterVec
+	probeTime                                                                                          *prometheus.HistogramVec
+}
+
+// New makes the metrics of the agent of a node.
+func New(node string) *Metrics {
+	m := &Metrics{Registry: prometheus.NewRegistry(), Probes: prometheus.NewRegistry()}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: "kubelet", Name: name, Help: help}, labels)
+		m.Registry.MustRegister(c)
+		return c
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Subsystem: "kubelet", Name: name, Help: help, Buckets: buckets}, labels)
+		m.Registry.MustRegister(h)
+		return h
+	}
+	m.operations = counter("runtime_operations_total", "Cumulative number of runtime operations by operation type.", "operation_type")
+	m.operationErrors = counter("runtime_operations_errors_total", "Cumulative number of runtime operation errors by operation type.", "operation_type")
+	m.operationTime = histogram("runtime_operations_duration_seconds", "Duration in seconds of runtime operations. Broken down by operation type.",
+		prometheus.ExponentialBuckets(.005, 2.5, 14), "operation_type")
+	m.evictions = counter("evictions", "Cumulative number of pod evictions by eviction signal", "eviction_signal")
+	m.evictionAge = histogram("eviction_stats_age_seconds", "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
+		prometheus.DefBuckets, "eviction_signal")
+	m.imagesRemoved = counter("image_garbage_collected_total", "Total number of images garbage collected by the kubelet, whether through disk usage or image age.", "reason")
+	m.startedPods = counter("started_pods_total", "Cumulative number of pods started")
+	m.startedPods.WithLabelValues()
+	m.startedContainers = counter("started_containers_total", "Cumulative number of containers started", "container_type")
+	m.startErrors = counter("started_containers_errors_total", "Cumulative number of errors when starting containers", "container_type", "code")
+	m.podStart = histogram("pod_start_duration_seconds", "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
+		[]float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600})
+	m.podStart.WithLabelValues()
+	m.requests = counter("http_requests_total", "Number of the http requests received since the server started", "long_running", "method", "path", "server_type")
+	m.requestTime = histogram("http_requests_duration_seconds", "Duration in seconds to serve http requests", prometheus.DefBuckets, "long_running", "method", "path", "server_type")
+	m.inFlight = prometheus.NewGaugeVec(prometheus.GaugeOpts{Subsystem: "kubelet", Name: "http_inflight_requests", Help: "Number of the inflight http requests"},
+		[]string{"long_running", "method", "path", "server_type"})
+	name := prometheus.NewGaugeVec(prometheus.GaugeOpts{Subsystem: "kubelet", Name: "node_name", Help: "The node's name. The count is always 1."}, []string{"node"})
+	name.WithLabelValues(node).Set(1)
+	m.Registry.MustRegister(m.inFlight, name, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	m.probes = prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: "prober", Name: "probe_total",
+		Help: "Cumulative number of a liveness, readiness or startup probe for a container by result."},
+		[]string{"probe_type", "result", "container", "pod", "namespace", "pod_uid"})
+	m.probeTime = prometheus.NewHistogramVec(prometheus.HistogramOpts{Subsystem: "prober", Name: "probe_duration_seconds",
+		Help: "Duration in seconds for a probe response."}, []string{"probe_type", "container", "pod", "namespace"})
+	m.Probes.MustRegister(m.probes, m.probeTime)
+	return m
+}
+
+// Evicted counts an eviction.
+func (m *Metrics) Evicted(signal string) { m.evictions.WithLabelValues(signal).Inc() }
+
+// EvictionAge observes how old, in seconds, the stats of an eviction were.
+func (m *Metrics) EvictionAge(signal string, seconds float64) {
+	m.evictionAge.WithLabelValues(signal).Observe(seconds)
+}
+
+// ImageRemoved counts an image that was removed, for space or age.
+func (m *Metrics) ImageRemoved(reason string) { m.imagesRemoved.WithLabelValues(reason).Inc() }
+
+// Probe counts a probe of a container: its kind ("Liveness", "Readiness",
+// "Startup") and its result ("successful", "failed", "unknown").
+func (m *Metrics) Probe(kind, result, container, pod, namespace, uid string, took time.Duration) {
+	m.probes.WithLabelValues(kind, result, container, pod, namespace, uid).Inc()
+	m.probeTime.WithLabelValues(kind, container, pod, namespace).Observe(took.Seconds())
+}
+
+// Forget drops what is told of a pod's probes.
+func (m *Metrics) Forget(namespace, pod, uid string) {
+	m.probes.DeletePartialMatch(prometheus.Labels{"pod_uid": uid})
+	m.probeTime.DeletePartialMatch(prometheus.Labels{"pod": pod, "namespace": namespace})
+}
+
+// Request counts a request to the agent's server; what it returns is called when
+// the request has been answered.
+func (m *Metrics) Request(method, path string, longRunning bool) (done func()) {
+	l := []string{"false", method, path, "readwrite"}
+	if longRunning {
+		l[0] = "true"
+	}
+	m.requests.WithLabelValues(l...).Inc()
+	m.inFlight.WithLabelValues(l...).Inc()
+	begun := time.Now()
+	return func() {
+		m.inFlight.WithLabelValues(l...).Dec()
+		m.requestTime.WithLabelValues(l...).Observe(time.Since(begun).Seconds())
+	}
+}
+
+// Calls counts the calls of a connection to a CRI runtime.
+func (m *Metrics) Calls() grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		begun := time.Now()
+		err := invoke(ctx, method, req, reply, cc, opts...)
+		op := operation(method)
+		m.operations.WithLabelValues(op).Inc()
+		m.operationTime.WithLabelValues(op).Observe(time.Since(begun).Seconds())
+		if err != nil {
+			m.operationErrors.WithLabelValues(op).Inc()
+		}
+		switch {
+		case op == "run_podsandbox" && err == nil:
+			m.startedPods.WithLabelValues().Inc()
+		case op == "start_container" && err == nil:
+			m.startedContainers.WithLabelValues("container").Inc()
+		case op == "start_container":
+			m.startErrors.WithLabelValues("container", "StartError").Inc()
+		}
+		return err
+	}
+}
+
+// operations are the kubelet's names of CRI's calls, where they are not made by
+// the rule.
+var operations = map[string]string{
+	"RunPodSandbox": "run_podsandbox", "StopPodSandbox": "stop_podsandbox", "RemovePodSandbox": "remove_podsandbox",
+	"PodSandboxStatus": "podsandbox_status", "ListPodSandbox": "list_podsandbox", "PodSandboxStats": "podsandbox_stats", "ListPodSandboxStats": "list_podsandbox_stats",
+	"UpdateContainerResources": "update_container", "ImageFsInfo": "image_fs_info", "UpdateRuntimeConfig": "update_runtime_config",
+}
+
+// operation names a call of CRI as the kubelet's metrics do.
+func operation(method string) string {
+	name := method[strings.LastIndexByte(method, '/')+1:]
+	if op, ok := operations[name]; ok {
+		return op
+	}
+	var b strings.Builder
+	for i, r := range name {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

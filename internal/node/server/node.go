@@ -1,0 +1,206 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"keelson.dev/keelson/internal/node/cri"
+)
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		klog.Background().V(2).Info("Writing an answer failed", "err", err)
+	}
+}
+
+func (s *server) pods(w http.ResponseWriter, _ *http.Request) { writeJSON(w, podList(s.a.Pods())) }
+
+func podList(pods []*v1.Pod) *v1.PodList {
+	l := &v1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}, Items: []v1.Pod{}}
+	for _, p := range pods {
+		l.Items = append(l.Items, *p)
+	}
+	return l
+}
+
+// runningPods lists what the runtime has, whatever the API says: the pods with a
+// running container, of each no more than the names.
+func (s *server) runningPods(w http.ResponseWriter, r *http.Request) {
+	list, err := s.a.CRI().ListContainers(r.Context(), &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
+		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}}})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	byUID := map[string]*v1.Pod{}
+	var pods []*v1.Pod
+	for _, c := range list.Containers {
+		uid := c.Labels[cri.PodUIDLabel]
+		if uid == "" {
+			continue
+		}
+		p := byUID[uid]
+		if p == nil {
+			p = &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: c.Labels["io.kubernetes.pod.name"], Namespace: c.Labels["io.kubernetes.pod.namespace"]}}
+			byUID[uid], pods = p, append(pods, p)
+		}
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Labels["io.kubernetes.container.name"], Image: c.GetImage().GetImage()})
+	}
+	writeJSON(w, podList(pods))
+}
+
+func (s *server) configz(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string]*kubeletconfig.KubeletConfiguration{"kubeletconfig": s.a.Configuration()})
+}
+
+func (s *server) summary(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		http.Error(w, fmt.Sprintf("parse form failed: %v", err), http.StatusBadRequest)
+		return
+	}
+	var sum *statsapi.Summary
+	var err error
+	switch only := r.Form.Get("only_cpu_and_memory"); only {
+	case "true":
+		sum, err = s.a.Stats().CPUAndMemory(r.Context())
+	case "", "false":
+		sum, err = s.a.Stats().Summary(r.Context())
+	default:
+		http.Error(w, fmt.Sprintf("parse only_cpu_and_memory failed: %q is neither true nor false", only), http.StatusBadRequest)
+		return
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	writeJSON(w, sum)
+}
+
+// serve shows metrics in the formats of Prometheus.
+func serve(w http.ResponseWriter, r *http.Request, from prometheus.Gatherer) {
+	promhttp.HandlerFor(from, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(w, r)
+}
+
+// gathered has the metrics of these collectors.
+func gathered(all ...prometheus.Collector) prometheus.Gatherer {
+	r := prometheus.NewRegistry()
+	r.MustRegister(all...)
+	return r
+}
+
+func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
+	serve(w, r, prometheus.Gatherers{s.a.Metrics().Registry, gathered(s.a.Stats().Disks(), pods(s.a.Pods))})
+}
+
+func (s *server) resources(w http.ResponseWriter, r *http.Request) {
+	serve(w, r, gathered(s.a.Stats().Resources()))
+}
+
+func (s *server) containers(w http.ResponseWriter, r *http.Request) {
+	serve(w, r, gathered(s.a.Stats().Containers()))
+}
+
+func (s *server) probes(w http.ResponseWriter, r *http.Request) {
+	serve(w, r, s.a.Metrics().Probes)
+}
+
+// pods counts pods and containers for the kubelet's metrics.
+type pods func() []*v1.Pod
+
+var (
+	runningPods       = prometheus.NewDesc("kubelet_running_pods", "Number of pods that have a running pod sandbox", nil, nil)
+	runningContainers = prometheus.NewDesc("kubelet_running_containers", "Number of containers currently running", []string{"container_state"}, nil)
+	activePods        = prometheus.NewDesc("kubelet_active_pods", "The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.", []string{"static"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (p pods) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{runningPods, runningContainers, activePods} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (p pods) Collect(out chan<- prometheus.Metric) {
+	running, active := 0, map[string]int{"": 0, "true": 0}
+	states := map[string]int{"running": 0, "exited": 0, "created": 0}
+	for _, pod := range p() {
+		if pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed {
+			static := ""
+			if source := pod.Annotations["kubernetes.io/config.source"]; source != "" && source != "api" {
+				static = "true"
+			}
+			active[static]++
+		}
+		if pod.Status.Phase == v1.PodRunning {
+			running++
+		}
+		for _, l := range [][]v1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses} {
+			for i := range l {
+				switch st := &l[i].State; {
+				case st.Running != nil:
+					states["running"]++
+				case st.Terminated != nil:
+					states["exited"]++
+				case l[i].ContainerID != "":
+					states["created"]++
+				}
+			}
+		}
+	}
+	out <- prometheus.MustNewConstMetric(runningPods, prometheus.GaugeValue, float64(running))
+	for s, n := range states {
+		out <- prometheus.MustNewConstMetric(runningContainers, prometheus.GaugeValue, float64(n), s)
+	}
+	for s, n := range active {
+		out <- prometheus.MustNewConstMetric(activePods, prometheus.GaugeValue, float64(n), s)
+	}
+}
+
+// run runs a command in a container to its end and answers with its output.
+func (s *server) run(w http.ResponseWriter, r *http.Request) {
+	id, ok := s.container(w, r)
+	if !ok {
+		return
+	}
+	resp, err := s.a.CRI().ExecSync(r.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: strings.Fields(r.URL.Query().Get("cmd"))})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if resp.ExitCode != 0 {
+		http.Error(w, fmt.Sprintf("command '%s' exited with %d: %s%s", r.URL.Query().Get("cmd"), resp.ExitCode, resp.Stdout, resp.Stderr), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	_, _ = w.Write(append(resp.Stdout, resp.Stderr...))
+}
+
+// verbosity sets the level of the log.
+func (s *server) verbosity(w http.ResponseWriter, r *http.Request) {
+	b, err := io.ReadAll(io.LimitReader(r.Body, 100))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var l klog.Level
+	if err := l.Set(string(b)); err != nil {
+		http.Error(w, fmt.Sprintf("failed set klog.logging.verbosity %s: %v", b, err), http.StatusBadRequest)
+		return
+	}
+	fmt.Fprintf(w, "successfully set klog.logging.verbosity to %s", b)
+}

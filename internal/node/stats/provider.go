@@ -1,0 +1,522 @@
+package stats
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/cri"
+)
+
+// Runtime is what is asked of the CRI runtime; a *cri.Client is one.
+type Runtime interface {
+	runtimeapi.RuntimeServiceClient
+	runtimeapi.ImageServiceClient
+}
+
+var _ Runtime = (*cri.Client)(nil)
+
+// containerName is the label by which containers tell their name in the pod.
+const containerName = "io.kubernetes.container.name"
+
+// Config is what a Provider is made of.
+type Config struct {
+	Node    string
+	Runtime Runtime
+	// RootDir is the node's folder: pods/<uid>/volumes/<plug-in>/<name> are
+	// below it.
+	RootDir string
+	// Pods are the node's pods with their status.
+	Pods func() []*v1.Pod
+	// LogDir is the folder of a pod's logs.
+	LogDir func(*v1.Pod) string
+	// PodsCgroup is the cgroup of all pods and Cgroup that of one, below the
+	// root of each hierarchy.
+	PodsCgroup string
+	Cgroup     func(*v1.Pod) string
+	Clock      clock.PassiveClock
+}
+
+// Provider measures a node.
+type Provider struct {
+	Config
+	cg    cgroups
+	sizes sizes
+	start time.Time
+
+	mu    sync.Mutex
+	rates map[string]sample
+}
+
+// New makes a provider.
+func New(c Config) *Provider {
+	return &Provider{Config: c, cg: newCgroups("/sys/fs/cgroup"), sizes: sizes{clock: c.Clock}, start: c.Clock.Now(), rates: map[string]sample{}}
+}
+
+// sample is what a cgroup had run for at a time.
+type sample struct {
+	at    time.Time
+	usage uint64
+	rate  *uint64 // nanocores, up to then
+}
+
+// minInterval is the least time that a rate is taken over.
+const minInterval = 2 * time.Second
+
+// rate is how much of a core has been used since it was asked for last, in
+// nanocores; nil the first time.
+func (p *Provider) rate(key string, usage uint64, at time.Time) *uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old, ok := p.rates[key]
+	switch {
+	case !ok || usage < old.usage:
+		p.rates[key] = sample{at, usage, nil}
+	case at.Sub(old.at) >= minInterval:
+		r := uint64(float64(usage-old.usage) / at.Sub(old.at).Seconds())
+		p.rates[key] = sample{at, usage, &r}
+	}
+	return p.rates[key].rate
+}
+
+// forget drops the samples of what is no more.
+func (p *Provider) forget(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, s := range p.rates {
+		if now.Sub(s.at) > 10*stale {
+			delete(p.rates, k)
+		}
+	}
+}
+
+// Summary measures everything.
+func (p *Provider) Summary(ctx context.Context) (*statsapi.Summary, error) {
+	return p.summary(ctx, true)
+}
+
+// CPUAndMemory measures no disks and networks.
+func (p *Provider) CPUAndMemory(ctx context.Context) (*statsapi.Summary, error) {
+	return p.summary(ctx, false)
+}
+
+func (p *Provider) summary(ctx context.Context, all bool) (*statsapi.Summary, error) {
+	now := p.Clock.Now()
+	containers, err := p.Runtime.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	byPod := map[string][]*runtimeapi.ContainerStats{}
+	for _, c := range containers.Stats {
+		if uid := c.GetAttributes().GetLabels()[cri.PodUIDLabel]; uid != "" {
+			byPod[uid] = append(byPod[uid], c)
+		}
+	}
+	out := &statsapi.Summary{Node: p.node(now, all), Pods: []statsapi.PodStats{}}
+	if all {
+		out.Node.Runtime = p.images(ctx, now)
+	}
+	for _, pod := range p.Pods() {
+		if pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
+			continue
+		}
+		s := p.pod(pod, byPod[string(pod.UID)], now)
+		if all {
+			p.disks(pod, &s, now)
+			if !pod.Spec.HostNetwork {
+				s.Network = p.podNetwork(pod, byPod[string(pod.UID)], now)
+			}
+		}
+		out.Pods = append(out.Pods, s)
+	}
+	slices.SortFunc(out.Pods, func(a, b statsapi.PodStats) int {
+		return strings.Compare(a.PodRef.Namespace+"/"+a.PodRef.Name, b.PodRef.Namespace+"/"+b.PodRef.Name)
+	})
+	p.sizes.forget()
+	p.forget(now)
+	return out, nil
+}
+
+// node measures the machine, and what its system containers use: all pods, and
+// this process, which is the kubelet.
+func (p *Provider) node(now time.Time, all bool) statsapi.NodeStats {
+	out := statsapi.NodeStats{NodeName: p.Node, StartTime: metav1.NewTime(bootTime())}
+	total := MemTotal()
+	out.CPU, out.Memory, out.Swap = p.measure("", total, now)
+	if pods, mem, swap := p.measure(p.PodsCgroup, total, now); pods != nil || mem != nil {
+		out.SystemContainers = append(out.SystemContainers, statsapi.ContainerStats{Name: statsapi.SystemContainerPods, StartTime: metav1.NewTime(p.start), CPU: pods, Memory: mem, Swap: swap})
+	} else {
+		// Without a pod there is no cgroup of pods yet, and they use nothing.
+		out.SystemContainers = append(out.SystemContainers, statsapi.ContainerStats{Name: statsapi.SystemContainerPods, StartTime: metav1.NewTime(p.start),
+			CPU:    &statsapi.CPUStats{Time: metav1.NewTime(now), UsageNanoCores: ptr.To[uint64](0), UsageCoreNanoSeconds: ptr.To[uint64](0)},
+			Memory: &statsapi.MemoryStats{Time: metav1.NewTime(now), AvailableBytes: ptr.To(total), UsageBytes: ptr.To[uint64](0), WorkingSetBytes: ptr.To[uint64](0), RSSBytes: ptr.To[uint64](0)}})
+	}
+	if c := p.self(now); c != nil {
+		out.SystemContainers = append(out.SystemContainers, *c)
+	}
+	if !all {
+		return out
+	}
+	if f, ok := fileSystem(p.RootDir, now); ok {
+		out.Fs = f
+	}
+	out.Network = network("/proc/net/dev", "", now)
+	out.Rlimit = rlimit(now)
+	return out
+}
+
+// measure reads a cgroup; what it may use is the machine's where it has no limit
+// of its own.
+func (p *Provider) measure(cgroup string, total uint64, now time.Time) (*statsapi.CPUStats, *statsapi.MemoryStats, *statsapi.SwapStats) {
+	var c *statsapi.CPUStats
+	if m, ok := p.cg.cpu(cgroup); ok {
+		c = &statsapi.CPUStats{Time: metav1.NewTime(now), UsageCoreNanoSeconds: ptr.To(m.usage), UsageNanoCores: p.rate("/"+cgroup, m.usage, now)}
+	}
+	m, ok := p.cg.memory(cgroup)
+	if !ok {
+		return c, nil, nil
+	}
+	mem := &statsapi.MemoryStats{Time: metav1.NewTime(now), UsageBytes: ptr.To(m.usage), WorkingSetBytes: ptr.To(m.workingSet),
+		RSSBytes: ptr.To(m.rss), PageFaults: ptr.To(m.faults), MajorPageFaults: ptr.To(m.majorFaults)}
+	if limit := m.limit; cgroup == "" {
+		mem.AvailableBytes = ptr.To(less(total, m.workingSet))
+	} else if limit > 0 {
+		mem.AvailableBytes = ptr.To(less(limit, m.workingSet))
+	} else if cgroup == p.PodsCgroup {
+		mem.AvailableBytes = ptr.To(less(total, m.workingSet))
+	}
+	return c, mem, &statsapi.SwapStats{Time: metav1.NewTime(now), SwapUsageBytes: ptr.To(m.swap)}
+}
+
+// self measures this process, from /proc: it has no cgroup of its own.
+func (p *Provider) self(now time.Time) *statsapi.ContainerStats {
+	b, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return nil
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 22 {
+		return nil
+	}
+	number := func(i int) uint64 { n, _ := strconv.ParseUint(f[i], 10, 64); return n }
+	usage := (number(11) + number(12)) * tick // utime and stime (proc(5))
+	rss := number(21) * uint64(os.Getpagesize())
+	return &statsapi.ContainerStats{Name: statsapi.SystemContainerKubelet, StartTime: metav1.NewTime(p.start),
+		CPU: &statsapi.CPUStats{Time: metav1.NewTime(now), UsageCoreNanoSeconds: ptr.To(usage), UsageNanoCores: p.rate("kubelet", usage, now)},
+		Memory: &statsapi.MemoryStats{Time: metav1.NewTime(now), UsageBytes: ptr.To(rss), WorkingSetBytes: ptr.To(rss), RSSBytes: ptr.To(rss),
+			PageFaults: ptr.To(number(7)), MajorPageFaults: ptr.To(number(9))}}
+}
+
+// images measures the file system of the runtime's images and containers.
+func (p *Provider) images(ctx context.Context, now time.Time) *statsapi.RuntimeStats {
+	r, err := p.Runtime.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
+	if err != nil {
+		return nil
+	}
+	of := func(list []*runtimeapi.FilesystemUsage) *statsapi.FsStats {
+		for _, f := range list {
+			if out, ok := fileSystem(f.GetFsId().GetMountpoint(), now); ok {
+				out.UsedBytes, out.InodesUsed = ptr.To(f.GetUsedBytes().GetValue()), ptr.To(f.GetInodesUsed().GetValue())
+				return out
+			}
+		}
+		return nil
+	}
+	out := &statsapi.RuntimeStats{ImageFs: of(r.ImageFilesystems), ContainerFs: of(r.ContainerFilesystems)}
+	if out.ContainerFs == nil && out.ImageFs != nil {
+		// A runtime that does not tell of containers has them beside the images.
+		c := *out.ImageFs
+		out.ContainerFs = &c
+	}
+	return out
+}
+
+// DedicatedImageFs reports whether images are on another file system than the
+// node's folder.
+func DedicatedImageFs(s *statsapi.Summary) bool {
+	if s.Node.Fs == nil || s.Node.Runtime == nil || s.Node.Runtime.ImageFs == nil {
+		return false
+	}
+	a, b := s.Node.Fs, s.Node.Runtime.ImageFs
+	return ptr.Deref(a.CapacityBytes, 0) != ptr.Deref(b.CapacityBytes, 0) || ptr.Deref(a.Inodes, 0) != ptr.Deref(b.Inodes, 0)
+}
+
+// pod measures a pod's CPU and memory.
+func (p *Provider) pod(pod *v1.Pod, containers []*runtimeapi.ContainerStats, now time.Time) statsapi.PodStats {
+	out := statsapi.PodStats{PodRef: statsapi.PodReference{Name: pod.Name, Namespace: pod.Namespace, UID: string(pod.UID)}, Containers: []statsapi.ContainerStats{}}
+	if pod.Status.StartTime != nil {
+		out.StartTime = *pod.Status.StartTime
+	}
+	cgroup := p.Cgroup(pod)
+	out.CPU, out.Memory, out.Swap = p.measure(cgroup, 0, now)
+	if n, ok := p.cg.pids(cgroup); ok {
+		out.ProcessStats = &statsapi.ProcessStats{ProcessCount: ptr.To(n)}
+	}
+	for _, c := range newest(containers) {
+		out.Containers = append(out.Containers, p.container(pod, c, now))
+	}
+	return out
+}
+
+// newest keeps of each name the container that was made last.
+func newest(containers []*runtimeapi.ContainerStats) []*runtimeapi.ContainerStats {
+	last := map[string]*runtimeapi.ContainerStats{}
+	for _, c := range containers {
+		name := c.GetAttributes().GetLabels()[containerName]
+		if old := last[name]; old == nil || old.GetAttributes().GetMetadata().GetAttempt() < c.GetAttributes().GetMetadata().GetAttempt() {
+			last[name] = c
+		}
+	}
+	out := make([]*runtimeapi.ContainerStats, 0, len(last))
+	for _, c := range last {
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b *runtimeapi.ContainerStats) int {
+		return strings.Compare(a.GetAttributes().GetLabels()[containerName], b.GetAttributes().GetLabels()[containerName])
+	})
+	return out
+}
+
+func (p *Provider) container(pod *v1.Pod, c *runtimeapi.ContainerStats, now time.Time) statsapi.ContainerStats {
+	id := c.GetAttributes().GetId()
+	out := statsapi.ContainerStats{Name: c.GetAttributes().GetLabels()[containerName], StartTime: started(pod, id)}
+	if cgroup, ok := p.cg.child(p.Cgroup(pod), id); ok {
+		out.CPU, out.Memory, out.Swap = p.measure(cgroup, 0, now)
+	}
+	at := func(nanos int64) metav1.Time { return metav1.NewTime(time.Unix(0, nanos)) }
+	if u := c.GetCpu(); out.CPU == nil && u != nil {
+		usage := u.GetUsageCoreNanoSeconds().GetValue()
+		out.CPU = &statsapi.CPUStats{Time: at(u.Timestamp), UsageCoreNanoSeconds: &usage, UsageNanoCores: p.rate(id, usage, time.Unix(0, u.Timestamp))}
+		if n := u.GetUsageNanoCores(); n != nil {
+			out.CPU.UsageNanoCores = ptr.To(n.Value)
+		}
+	}
+	if m := c.GetMemory(); out.Memory == nil && m != nil {
+		out.Memory = &statsapi.MemoryStats{Time: at(m.Timestamp), WorkingSetBytes: number(m.WorkingSetBytes), AvailableBytes: number(m.AvailableBytes),
+			UsageBytes: number(m.UsageBytes), RSSBytes: number(m.RssBytes), PageFaults: number(m.PageFaults), MajorPageFaults: number(m.MajorPageFaults)}
+	}
+	if f := c.GetWritableLayer(); f != nil {
+		out.Rootfs = &statsapi.FsStats{Time: at(f.Timestamp), UsedBytes: ptr.To(f.GetUsedBytes().GetValue()), InodesUsed: ptr.To(f.GetInodesUsed().GetValue())}
+		if fs, ok := fileSystem(f.GetFsId().GetMountpoint(), now); ok {
+			fs.UsedBytes, fs.InodesUsed, fs.Time = out.Rootfs.UsedBytes, out.Rootfs.InodesUsed, out.Rootfs.Time
+			out.Rootfs = fs
+		}
+	}
+	return out
+}
+
+func number(n *runtimeapi.UInt64Value) *uint64 {
+	if n == nil {
+		return nil
+	}
+	return ptr.To(n.Value)
+}
+
+// started is when the container was started, by its pod's status.
+func started(pod *v1.Pod, id string) metav1.Time {
+	for _, s := range slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		if s.State.Running != nil && strings.HasSuffix(s.ContainerID, "://"+id) {
+			return s.State.Running.StartedAt
+		}
+	}
+	return metav1.Time{}
+}
+
+// disks measures the pod's volumes and logs, and what of both and of its
+// containers is ephemeral storage.
+func (p *Provider) disks(pod *v1.Pod, s *statsapi.PodStats, now time.Time) {
+	total := used{}
+	for i := range s.Containers {
+		c := &s.Containers[i]
+		k := p.sizes.of(filepath.Join(p.LogDir(pod), c.Name))
+		if c.Logs = usedOn(filepath.Join(p.LogDir(pod), c.Name), k); c.Logs != nil {
+			total.bytes, total.inodes = total.bytes+k.bytes, total.inodes+k.inodes
+		}
+		if c.Rootfs != nil {
+			total.bytes, total.inodes = total.bytes+*c.Rootfs.UsedBytes, total.inodes+*c.Rootfs.InodesUsed
+		}
+	}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		dir := p.volume(pod, v.Name)
+		if dir == "" || v.HostPath != nil {
+			continue
+		}
+		st := statsapi.VolumeStats{Name: v.Name}
+		if claim := claimOf(pod, v); claim != "" {
+			f, ok := fileSystem(dir, now)
+			if !ok {
+				continue
+			}
+			st.FsStats, st.PVCRef = *f, &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
+		} else {
+			k := p.sizes.of(dir)
+			f := usedOn(dir, k)
+			if f == nil {
+				continue
+			}
+			st.FsStats = *f
+			if isLocalEphemeral(v) {
+				total.bytes, total.inodes = total.bytes+k.bytes, total.inodes+k.inodes
+			}
+		}
+		s.VolumeStats = append(s.VolumeStats, st)
+	}
+	if f, ok := fileSystem(p.RootDir, now); ok {
+		f.UsedBytes, f.InodesUsed = ptr.To(total.bytes), ptr.To(total.inodes)
+		s.EphemeralStorage = f
+	}
+}
+
+// isLocalEphemeral reports whether what is in a volume counts as ephemeral
+// storage of the pod.
+func isLocalEphemeral(v *v1.Volume) bool {
+	return v.ConfigMap != nil || v.EmptyDir != nil && v.EmptyDir.Medium == v1.StorageMediumDefault
+}
+
+// claimOf is the claim that the volume is of, empty if it is of none.
+func claimOf(pod *v1.Pod, v *v1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return pod.Name + "-" + v.Name
+	}
+	return ""
+}
+
+// volume is the folder of a pod's volume, empty if it has none.
+func (p *Provider) volume(pod *v1.Pod, name string) string {
+	dirs, _ := filepath.Glob(filepath.Join(p.RootDir, "pods", string(pod.UID), "volumes", "*"))
+	for _, d := range dirs {
+		if info, err := os.Stat(filepath.Join(d, name)); err == nil && info.IsDir() {
+			return filepath.Join(d, name)
+		}
+	}
+	return ""
+}
+
+// podNetwork reads the counters in the network namespace of one of the pod's
+// processes.
+func (p *Provider) podNetwork(pod *v1.Pod, containers []*runtimeapi.ContainerStats, now time.Time) *statsapi.NetworkStats {
+	for _, c := range containers {
+		cgroup, ok := p.cg.child(p.Cgroup(pod), c.GetAttributes().GetId())
+		if !ok {
+			continue
+		}
+		s, ok := p.cg.read("memory", cgroup, "cgroup.procs")
+		if !ok {
+			continue
+		}
+		for _, pid := range strings.Fields(s) {
+			if n := network("/proc/"+pid+"/net/dev", "eth0", now); n != nil {
+				return n
+			}
+		}
+	}
+	return nil
+}
+
+// network reads the counters of a network namespace from its net/dev. The
+// interface name stands for all; "" is the first that is not a loopback.
+func network(path, name string, now time.Time) *statsapi.NetworkStats {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	out := &statsapi.NetworkStats{Time: metav1.NewTime(now)}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		iface, counters, ok := strings.Cut(s.Text(), ":")
+		c := strings.Fields(counters)
+		if !ok || len(c) < 11 {
+			continue // a heading
+		}
+		iface = strings.TrimSpace(iface)
+		if iface == "lo" || strings.HasPrefix(iface, "veth") {
+			continue
+		}
+		n := func(i int) *uint64 { v, _ := strconv.ParseUint(c[i], 10, 64); return &v }
+		i := statsapi.InterfaceStats{Name: iface, RxBytes: n(0), RxErrors: n(2), TxBytes: n(8), TxErrors: n(10)}
+		if iface == name || name == "" && out.Name == "" {
+			out.InterfaceStats = i
+		}
+		out.Interfaces = append(out.Interfaces, i)
+	}
+	return out
+}
+
+// rlimit is how many processes there may be on the machine, and are.
+func rlimit(now time.Time) *statsapi.RlimitStats {
+	read := func(path string) (int64, bool) {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return 0, false
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		return n, err == nil
+	}
+	most, ok := read("/proc/sys/kernel/pid_max")
+	if !ok {
+		return nil
+	}
+	if threads, ok := read("/proc/sys/kernel/threads-max"); ok {
+		most = min(most, threads)
+	}
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return nil
+	}
+	// The fourth field is running/all (proc(5)).
+	f := strings.Fields(string(b))
+	if len(f) < 4 {
+		return nil
+	}
+	_, all, _ := strings.Cut(f[3], "/")
+	n, err := strconv.ParseInt(all, 10, 64)
+	if err != nil {
+		return nil
+	}
+	return &statsapi.RlimitStats{Time: metav1.NewTime(now), MaxPID: &most, NumOfRunningProcesses: &n}
+}
+
+// MemTotal is the machine's memory in bytes, 0 if that is not known.
+func MemTotal() uint64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for l := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(l, "MemTotal:"); ok {
+			n, _ := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
+			return n << 10
+		}
+	}
+	return 0
+}
+
+// bootTime is when the machine was started.
+func bootTime() time.Time {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(int64(table(b)["btime"]), 0)
+}
+
+// cores is how many the machine has.
+func cores() int { return runtime.NumCPU() }
