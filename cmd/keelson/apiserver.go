@@ -56,6 +56,7 @@ func (f *serverFlags) addAPIServer(c *cobra.Command) {
 	flags.StringVar(&t.JWKSURI, "service-account-jwks-uri", "", "URL of the keys in the discovery document of the issuer (default: this server's)")
 	flags.StringVar(&t.SigningKeyFile, "service-account-signing-key-file", "", "file with the private key that tokens are signed with (default: the one in --data-dir)")
 	flags.StringArrayVar(&t.KeyFiles, "service-account-key-file", nil, "file with public or private keys that tokens may be signed with, besides that; may be given several times")
+	flags.StringVar(&t.SigningEndpoint, "service-account-signing-endpoint", "", "Unix socket of an external signer of service accounts' tokens (KEP-740), in place of --service-account-signing-key-file and --service-account-key-file")
 	flags.DurationVar(&t.MaxExpiration, "service-account-max-token-expiration", 0, "greatest life of a token that is asked for; 0 is 2^32 seconds")
 	flags.BoolVar(&a.extend, "service-account-extend-token-expiration", true, "let the tokens that pods are given live for a year, and warn of the use of one that should have been replaced")
 

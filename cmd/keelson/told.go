@@ -85,7 +85,6 @@ var toldFlags = []struct{ name, kind, only, why string }{
 	{"peer-ca-file", "string", "", "requests are not passed on between servers (the alpha feature UnknownVersionInteroperabilityProxy): run one version of them"},
 	{"runtime-config-emulation-forward-compatible", "bool", "false", "Keelson emulates no earlier version: leave it out"},
 	{"service-account-lookup", "bool", "true", "tokens of what has been deleted are never accepted: leave it out"},
-	{"service-account-signing-endpoint", "string", "", "there is no external signer: give the key with --service-account-signing-key-file"},
 	{"show-hidden-metrics-for-version", "string", "", "no metrics are hidden: leave it out"},
 	{"shutdown-watch-termination-grace-period", "duration", "0s", "watches are ended at once, with what they have still to send, and clients resume them: leave it out"},
 	{"storage-backend", "string", "etcd3", "objects are in the embedded store, or in etcd (version 3) with --etcd-servers"},

@@ -381,6 +381,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		return err
 	}
 	c.tokens = tokens
+	c.wg.Go(func() { tokens.Run(c.ctx) })
 	ports := c.API.nodePorts()
 	c.allocator = serviceip.New(newServiceObjects(c), int32(ports.Base), int32(ports.Base+ports.Size-1), services)
 	var allocation apiserver.Reservation = c.allocator

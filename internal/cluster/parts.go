@@ -47,7 +47,7 @@ func (c *Cluster) startControllers(t term) error {
 		Discovery: discovery.NewDiscoveryClientForConfigOrDie(c.Config(controllerManagerUser)),
 		Clock:     c.Clock,
 		RootCA:    c.Certs.CAPEM,
-		Sign:      c.Certs.Sign, LegacyToken: c.tokens.Legacy,
+		Sign:      c.Certs.Sign, LegacyToken: c.legacyToken(),
 	}, c.Controllers...)
 	if err != nil {
 		return err
@@ -92,4 +92,13 @@ func (c *Cluster) leader() *leader {
 		l.informers = func() informers.SharedInformerFactory { return inprocess.NewInformers(c.Store, c.Catalogue) }
 	}
 	return l
+}
+
+// legacyToken gives what makes the tokens that are in secrets; nil where an external
+// signer has the keys, which signs none.
+func (c *Cluster) legacyToken() func(*v1.ServiceAccount, *v1.Secret) (string, error) {
+	if c.Tokens.SigningEndpoint != "" {
+		return nil
+	}
+	return c.tokens.Legacy
 }

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -30,6 +31,9 @@ type Selection struct {
 	// that tokens are checked by, is --service-account-key-file.
 	SigningKeyFile string
 	KeyFiles       []string
+	// SigningEndpoint is --service-account-signing-endpoint, a Unix socket at which
+	// another process signs, in place of the keys above.
+	SigningEndpoint string
 	// MaxExpiration is --service-account-max-token-expiration; 0 is none.
 	MaxExpiration time.Duration
 	// NoExtension is --service-account-extend-token-expiration=false.
@@ -61,6 +65,9 @@ func (s *Selection) Validate() error {
 	if s.MaxExpiration != 0 && (s.MaxExpiration < time.Hour || s.MaxExpiration > maxLife) {
 		errs = append(errs, errors.New("the service-account-max-token-expiration must be between 1 hour and 2^32 seconds"))
 	}
+	if s.SigningEndpoint != "" && (s.SigningKeyFile != "" || len(s.KeyFiles) > 0) {
+		errs = append(errs, errors.New("can't set `--service-account-signing-key-file` and/or `--service-account-key-file` and `--service-account-signing-endpoint` simultaneously"))
+	}
 	if s.SigningKeyFile != "" && len(s.KeyFiles) == 0 {
 		errs = append(errs, errors.New("service-account-key-file is a required flag: it has the public key of --service-account-signing-key-file, and of earlier ones"))
 	}
@@ -72,6 +79,7 @@ type publicKey struct {
 	key       crypto.PublicKey
 	id        string
 	algorithm jose.SignatureAlgorithm
+	hidden    bool // left out of the discovery documents
 }
 
 var algorithms = []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.ES512, jose.RS256}
@@ -133,10 +141,16 @@ func (s *Selection) keys(own crypto.Signer) (crypto.Signer, []publicKey, error) 
 
 // verify fills in claims if one of the keys has signed them: the one that the token
 // names, else any.
-func (a *Authority) verify(t *jwt.JSONWebToken, claims ...any) error {
+func (a *Authority) verify(ctx context.Context, t *jwt.JSONWebToken, claims ...any) error {
+	id := t.Headers[0].KeyID
+	if a.external != nil && id != "" {
+		if _, ok := a.external.known(id); !ok {
+			a.external.look(ctx)
+		}
+	}
 	var err error
-	for _, k := range a.keys {
-		if id := t.Headers[0].KeyID; id != "" && id != k.id {
+	for _, k := range a.publicKeys() {
+		if id != "" && id != k.id {
 			continue
 		}
 		if err = t.Claims(k.key, claims...); err == nil {
@@ -147,4 +161,12 @@ func (a *Authority) verify(t *jwt.JSONWebToken, claims ...any) error {
 		err = errors.New("no key of this server has signed it")
 	}
 	return err
+}
+
+// publicKeys are those that tokens are checked by.
+func (a *Authority) publicKeys() []publicKey {
+	if a.external != nil {
+		return *a.external.keys.Load()
+	}
+	return a.keys
 }

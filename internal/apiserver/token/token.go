@@ -3,6 +3,7 @@ package token
 import (
 	"context"
 	"crypto"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -47,10 +48,11 @@ type Getter interface {
 // Authority issues and checks tokens.
 type Authority struct {
 	Selection
-	keys   []publicKey
-	signer jose.Signer
-	get    Getter
-	clock  clock.PassiveClock
+	keys     []publicKey
+	signer   jose.Signer
+	external *external // nil if this process signs
+	get      Getter
+	clock    clock.PassiveClock
 }
 
 // New makes an authority, which signs with key where the selection names no other.
@@ -63,6 +65,19 @@ func New(key crypto.Signer, s Selection, get Getter, c clock.PassiveClock) (*Aut
 	}
 	if len(s.Audiences) == 0 {
 		s.Audiences = s.Issuers[:1]
+	}
+	if s.SigningEndpoint != "" {
+		e, err := newExternal(s.SigningEndpoint, c)
+		if err != nil {
+			return nil, err
+		}
+		if s.MaxExpiration > e.maxLife {
+			return nil, errors.Join(fmt.Errorf("service-account-max-token-expiration cannot be set longer than the token expiration supported by service-account-signing-endpoint: %s > %s", s.MaxExpiration, e.maxLife), e.conn.Close())
+		}
+		if s.MaxExpiration == 0 {
+			s.MaxExpiration = e.maxLife
+		}
+		return &Authority{Selection: s, external: e, get: get, clock: c}, nil
 	}
 	own, keys, err := s.keys(key)
 	if err != nil {
@@ -117,19 +132,50 @@ func (a *Authority) Request(ctx context.Context, sa *v1.ServiceAccount, tr *auth
 	expires := now.Add(life)
 	if !a.NoExtension && life == boundLife && p.Kubernetes.Pod != nil && slices.Equal(tr.Spec.Audiences, a.Selection.Audiences) {
 		p.Kubernetes.WarnAfter = jwt.NewNumericDate(expires)
-		expires = now.Add(365 * 24 * time.Hour)
+		expires = now.Add(a.extended())
 	}
 	claims := claims{Audience: tr.Spec.Audiences, Claims: jwt.Claims{
 		Issuer: a.Issuers[0], Subject: serviceaccount.MakeUsername(sa.Namespace, sa.Name),
 		IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now), Expiry: jwt.NewNumericDate(expires), ID: string(uuid.NewUUID()),
 	}}
-	signed, err := jwt.Signed(a.signer).Claims(claims).Claims(p).Serialize()
+	signed, err := a.sign(ctx, claims, p)
 	if err != nil {
 		return err
 	}
 	audit.AddAuditAnnotation(ctx, serviceaccount.IssuedCredentialIDAuditAnnotationKey, credentialID(claims.ID))
 	tr.Status = authenticationv1.TokenRequestStatus{Token: signed, ExpirationTimestamp: metav1.Time{Time: now.Add(life).UTC().Truncate(time.Second)}}
 	return nil
+}
+
+// year is how long tokens of pods live that ask for boundLife.
+const year = 365 * 24 * time.Hour
+
+func (a *Authority) extended() time.Duration {
+	if a.external != nil {
+		return min(year, a.external.maxLife)
+	}
+	return year
+}
+
+func (a *Authority) sign(ctx context.Context, c claims, p private) (string, error) {
+	if a.external == nil {
+		return jwt.Signed(a.signer).Claims(c).Claims(p).Serialize()
+	}
+	payload, err := json.Marshal(struct {
+		claims
+		private
+	}{c, p})
+	if err != nil {
+		return "", err
+	}
+	return a.external.sign(ctx, payload)
+}
+
+// Run keeps the keys of an external signer up to date until ctx is done.
+func (a *Authority) Run(ctx context.Context) {
+	if a.external != nil {
+		a.external.run(ctx)
+	}
 }
 
 // credentialID is what audit records and the user's extra say of a token.
@@ -196,6 +242,9 @@ type legacy struct {
 // Legacy gives the token that is in secret, of type
 // kubernetes.io/service-account-token, for an account.
 func (a *Authority) Legacy(account *v1.ServiceAccount, secret *v1.Secret) (string, error) {
+	if a.external != nil {
+		return "", errors.New("an external signer signs no tokens that are in secrets: request one (kubectl create token)")
+	}
 	claims := jwt.Claims{Issuer: legacyIssuer, Subject: serviceaccount.MakeUsername(account.Namespace, account.Name)}
 	return jwt.Signed(a.signer).Claims(claims).Claims(legacy{account.Namespace, secret.Name, account.Name, string(account.UID)}).Serialize()
 }
@@ -246,7 +295,7 @@ func (a *Authority) Review(ctx context.Context, token string, audiences []string
 	if err := parsed.UnsafeClaimsWithoutVerification(&claims); err != nil || claims.Issuer != legacyIssuer && !slices.Contains(a.Issuers, claims.Issuer) {
 		return nil, nil, false, nil //nolint:nilerr // another authority's
 	}
-	if err := a.verify(parsed, &claims, &p, &l); err != nil {
+	if err := a.verify(ctx, parsed, &claims, &p, &l); err != nil {
 		return nil, nil, false, errors.New("invalid bearer token: " + err.Error())
 	}
 	if len(audiences) == 0 {
