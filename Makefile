@@ -133,8 +133,9 @@ bench:
 # What of upstream's conformance tests passes, by SIG, and the list of what does not: in clusters of the tests' own, or in
 # that of KUBECONFIG=… (add CONTAINERS=-containers where its nodes run containers).
 conformance: test-packages images
-	$(GO) test -count=1 -timeout 30m -run TestConformance -v ./test/conformance -args -report $(CURDIR)/docs/conformance-not-passing.txt \
-		$(if $(KUBECONFIG),-kubeconfig $(KUBECONFIG)) $(CONTAINERS) | grep -E '^ *(--- FAIL|suite_test.go.*/[0-9]+$$|[a-z]*_test.go|FAIL|ok)'
+	@{ $(GO) test -count=1 -timeout 30m -run TestConformance -v ./test/conformance -args -report $(CURDIR)/docs/conformance-not-passing.txt \
+		$(if $(KUBECONFIG),-kubeconfig $(KUBECONFIG)) $(CONTAINERS); echo "exit $$?"; } | \
+		awk '/^exit [0-9]+$$/ { code = $$2; next } /^ *(--- FAIL|suite_test.go.*\/[0-9]+$$|[a-z]*_test.go|FAIL|ok)/ { print; fflush() } END { exit code }'
 
 # Feeds what nobody would to everything that takes bytes from outside, for FUZZTIME each.
 FUZZTIME ?= 1m
