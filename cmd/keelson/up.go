@@ -268,8 +268,22 @@ func merge(dataDir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("kubeconfig       context %q in %s\n\nTry:\n  kubectl get nodes\n  kubectl create deployment web --image=keelson.local/demo --replicas=3\n  kubectl get pods -o wide -w\n  keelson trace deploy/web\n", contextName, path)
+	keelson, kubectl := spoken(os.Args[0], exec.LookPath)
+	fmt.Printf("kubeconfig       context %q in %s\n\nTry:\n  %[3]s get nodes\n  %[3]s create deployment web --image=keelson.local/demo --replicas=3\n  %[3]s get pods -o wide -w\n  %[4]s trace deploy/web\n", contextName, path, kubectl, keelson)
 	return nil
+}
+
+// spoken gives the words by which the user calls keelson, which is program here, and
+// kubectl: the built-in one where there is no other.
+func spoken(program string, lookPath func(string) (string, error)) (keelson, kubectl string) {
+	keelson, kubectl = "keelson", "kubectl"
+	if _, err := lookPath(keelson); err != nil {
+		keelson = program
+	}
+	if _, err := lookPath(kubectl); err != nil {
+		kubectl = keelson + " kubectl"
+	}
+	return keelson, kubectl
 }
 
 // downFlags are those of down and reset.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os/exec"
 	"reflect"
 	"slices"
 	"testing"
@@ -28,5 +29,26 @@ func TestGiven(t *testing.T) {
 	}
 	if !reflect.DeepEqual(f, again) {
 		t.Errorf("the server has %+v, want %+v", again, f)
+	}
+}
+
+func TestSpoken(t *testing.T) {
+	for _, c := range []struct {
+		there            []string
+		keelson, kubectl string
+	}{
+		{nil, "bin/keelson", "bin/keelson kubectl"},
+		{[]string{"keelson"}, "keelson", "keelson kubectl"},
+		{[]string{"kubectl"}, "bin/keelson", "kubectl"},
+	} {
+		keelson, kubectl := spoken("bin/keelson", func(name string) (string, error) {
+			if slices.Contains(c.there, name) {
+				return name, nil
+			}
+			return "", exec.ErrNotFound
+		})
+		if keelson != c.keelson || kubectl != c.kubectl {
+			t.Errorf("with %v: %q and %q, want %q and %q", c.there, keelson, kubectl, c.keelson, c.kubectl)
+		}
 	}
 }
