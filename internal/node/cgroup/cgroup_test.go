@@ -179,6 +179,9 @@ func TestApplyV1(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(m.FS, "pids/kubepods/podu")); err != nil {
 		t.Errorf("a hierarchy without the cgroup: %v", err)
 	}
+	if err := m.Apply(n, Resources{OnlyPages: true}); err != nil {
+		t.Errorf("huge pages that the machine does not count: %v", err)
+	}
 	if err := m.Apply(n, Resources{HugePages: map[int64]int64{2 << 20: 2 << 20}}); err == nil {
 		t.Error("a limit that cannot be set is passed over")
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -169,10 +170,30 @@ func (m *Manager) write(n Name, r Resources) error {
 // settings are the files of either version for the resources, in the order in
 // which they are to be written.
 func (m *Manager) settings(r Resources) []setting {
+	if r.OnlyPages {
+		all := map[int64]int64{}
+		for _, size := range pageSizes() {
+			all[size] = 0
+		}
+		maps.Copy(all, r.HugePages)
+		r.HugePages = all
+	}
 	if m.V2 {
 		return settingsV2(r)
 	}
 	return settingsV1(r)
+}
+
+// pageSizes are the sizes of huge pages that the machine has, in bytes.
+func pageSizes() (out []int64) {
+	const kilobytes = "/sys/kernel/mm/hugepages/hugepages-"
+	found, _ := filepath.Glob(kilobytes + "*kB")
+	for _, f := range found {
+		if n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(f, kilobytes), "kB"), 10, 64); err == nil {
+			out = append(out, n<<10)
+		}
+	}
+	return out
 }
 
 func settingsV1(r Resources) []setting {

@@ -33,8 +33,10 @@ type Resources struct {
 	Memory int64
 	// Pids is the limit of the processes.
 	Pids int64
-	// HugePages are limits in bytes by page size in bytes.
+	// HugePages are limits in bytes by page size in bytes. With OnlyPages, pages
+	// of other sizes cannot be used at all.
 	HugePages map[int64]int64
+	OnlyPages bool
 	// Protection is memory that is not reclaimed; cgroup v2 only.
 	Protection Protection
 }
@@ -89,7 +91,7 @@ func ForPod(pod *v1.Pod, class v1.PodQOSClass, m Memory) Resources {
 		cpuLimited = cpuLimited || !pod.Spec.Resources.Limits.Cpu().IsZero()
 		memoryLimited = memoryLimited || !pod.Spec.Resources.Limits.Memory().IsZero()
 	}
-	out := Resources{CPUShares: minShares, CPUQuota: Unlimited, Memory: Unlimited, HugePages: HugePages(requests)}
+	out := Resources{CPUShares: minShares, CPUQuota: Unlimited, Memory: Unlimited, HugePages: HugePages(requests), OnlyPages: true}
 	if class == v1.PodQOSBestEffort {
 		return out
 	}

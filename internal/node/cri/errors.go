@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"regexp"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -12,8 +13,11 @@ import (
 // in events and statuses; status.Code and status.FromError still tell its code.
 type callError struct{ s *status.Status }
 
-func (e callError) Error() string              { return e.s.Message() }
+func (e callError) Error() string              { return prefix.ReplaceAllString(e.s.Message(), "") }
 func (e callError) GRPCStatus() *status.Status { return e.s }
+
+// prefix is what gRPC puts before an error; runtimes pass on errors of others.
+var prefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 
 func plainErrors(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, conn, o...)

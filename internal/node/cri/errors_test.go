@@ -12,9 +12,9 @@ import (
 
 func TestPlainErrors(t *testing.T) {
 	err := plainErrors(t.Context(), "m", nil, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
-		return status.Error(codes.NotFound, "no such image")
+		return status.Error(codes.NotFound, "shim: rpc error: code = Unknown desc = no such image")
 	})
-	if got := fmt.Errorf("pulling: %w", err).Error(); got != "pulling: no such image" {
+	if got := fmt.Errorf("pulling: %w", err).Error(); got != "pulling: shim: no such image" {
 		t.Errorf("text: %q", got)
 	}
 	if status.Code(err) != codes.NotFound {
