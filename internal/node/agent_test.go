@@ -82,7 +82,7 @@ func TestAllocation(t *testing.T) {
 	if q := next.allocated(wants).Spec.Containers[0].Resources.Requests[v1.ResourceCPU]; q.String() != "1" {
 		t.Errorf("the pod runs with %s", q.String())
 	}
-	if _, ok := next.given.Actuated["id"]; !ok {
+	if _, ok := next.resizing.given.Actuated["id"]; !ok {
 		t.Error("what the container has is forgotten")
 	}
 	if next.allocated(p) != p {

@@ -26,7 +26,7 @@ type HostPorts interface {
 // mapHostPorts has the pod's host ports lead to its sandbox.
 func (w *worker) mapHostPorts(pod *v1.Pod, obs *observed) error {
 	sandbox := obs.ready()
-	if w.a.HostPorts == nil || pod.Spec.HostNetwork || sandbox == nil || w.mapped == sandbox.Id {
+	if w.a.HostPorts == nil || pod.Spec.HostNetwork || sandbox == nil || w.sandbox.mapped == sandbox.Id {
 		return nil
 	}
 	var ports []HostPort
@@ -56,7 +56,7 @@ func (w *worker) mapHostPorts(pod *v1.Pod, obs *observed) error {
 			return err
 		}
 	}
-	w.mapped = sandbox.Id
+	w.sandbox.mapped = sandbox.Id
 	return nil
 }
 

@@ -15,6 +15,12 @@ import (
 	crierrors "k8s.io/cri-api/pkg/errors"
 )
 
+// pulls is what is known of the pulls of a pod's images, by their names.
+type pulls struct {
+	pauses map[string]*backoff
+	failed map[string]pullFailure
+}
+
 // pullFailure is how a pull ended last: the waiting reason and its message.
 type pullFailure struct {
 	wait
@@ -95,10 +101,10 @@ func (w *worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 	}
 	now := w.a.Clock.Now()
 	w.mu.Lock()
-	b, last := w.pulls[c.Image], w.pullFail[c.Image]
+	b, last := w.pulls.pauses[c.Image], w.pulls.failed[c.Image]
 	if b == nil {
 		b = &backoff{}
-		w.pulls[c.Image] = b
+		w.pulls.pauses[c.Image] = b
 	}
 	left := time.Duration(0)
 	if last.reason != "" {
@@ -123,10 +129,10 @@ func (w *worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 	if err != nil {
 		why = whyPull(c.Image, err)
 		b.next(ended)
-		w.pullFail[c.Image] = pullFailure{why, ended}
+		w.pulls.failed[c.Image] = pullFailure{why, ended}
 	} else {
-		delete(w.pullFail, c.Image)
-		delete(w.pulls, c.Image)
+		delete(w.pulls.failed, c.Image)
+		delete(w.pulls.pauses, c.Image)
 	}
 	w.mu.Unlock()
 	if err != nil {

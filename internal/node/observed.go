@@ -4,6 +4,7 @@ import (
 	"context"
 	"sort"
 	"strconv"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -13,6 +14,13 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/restart"
 )
+
+// exited are the statuses of containers that have exited, which do not change
+// again.
+type exited struct {
+	mu   sync.Mutex
+	byID map[string]*runtimeapi.ContainerStatus
+}
 
 // The labels and annotations by which the runtime keeps what the agent must
 // know of a container; the names are upstream's.
@@ -155,11 +163,11 @@ func (w *worker) observe(ctx context.Context) (*observed, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.exitedMu.Lock()
-	defer w.exitedMu.Unlock()
-	exited := make(map[string]*runtimeapi.ContainerStatus, len(w.exited))
+	w.exited.mu.Lock()
+	defer w.exited.mu.Unlock()
+	exited := make(map[string]*runtimeapi.ContainerStatus, len(w.exited.byID))
 	for _, c := range list.Containers {
-		st := w.exited[c.Id]
+		st := w.exited.byID[c.Id]
 		if st == nil {
 			r, err := w.a.cri.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: c.Id})
 			if status.Code(err) == codes.NotFound {
@@ -177,7 +185,7 @@ func (w *worker) observe(ctx context.Context) (*observed, error) {
 		o.sandboxOf[c.Id] = c.PodSandboxId
 		o.containers[name] = append(o.containers[name], st)
 	}
-	w.exited = exited
+	w.exited.byID = exited
 	for _, l := range o.containers {
 		sort.Slice(l, func(i, j int) bool { return l[i].CreatedAt > l[j].CreatedAt })
 	}

@@ -62,12 +62,12 @@ func (e evictable) Ended(uid types.UID) bool {
 	e.a.mu.Lock()
 	w := e.a.workers[uid]
 	e.a.mu.Unlock()
-	return w == nil || w.ended.Load()
+	return w == nil || w.ending.done.Load()
 }
 
 // fail has the worker end its pod; the first reason counts.
 func (w *worker) fail(f *failure) {
-	if w.imposed.CompareAndSwap(nil, f) {
+	if w.ending.imposed.CompareAndSwap(nil, f) {
 		w.notify()
 	}
 }

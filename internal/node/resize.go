@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -32,6 +33,17 @@ type resources struct {
 	Pod *v1.ResourceRequirements `json:",omitempty"`
 }
 
+// resizing is what a pod has been given, and how far a change of that has come.
+type resizing struct {
+	given resources
+	// deferred: the change waits for room on the node.
+	deferred atomic.Bool
+
+	// The rest is the loop's own.
+	pending  *v1.PodCondition // of a change that the node cannot make now
+	progress *v1.PodCondition // of one that is under way
+}
+
 func (a *Agent) resourcesFile(pod *v1.Pod) string {
 	return filepath.Join(a.podDir(pod.UID), "resources.json")
 }
@@ -44,16 +56,16 @@ func (w *worker) allocate(pod *v1.Pod) error {
 	for i := range pod.Status.Conditions {
 		switch c := &pod.Status.Conditions[i]; c.Type {
 		case v1.PodResizePending:
-			w.pending = c
+			w.resizing.pending = c
 		case v1.PodResizeInProgress:
-			w.progress = c
+			w.resizing.progress = c
 		}
 	}
 	b, err := os.ReadFile(w.a.resourcesFile(pod))
 	if err == nil {
-		if err := json.Unmarshal(b, &w.given); err == nil && w.given.Allocated != nil {
-			if w.given.Actuated == nil {
-				w.given.Actuated = map[string]v1.ResourceRequirements{}
+		if err := json.Unmarshal(b, &w.resizing.given); err == nil && w.resizing.given.Allocated != nil {
+			if w.resizing.given.Actuated == nil {
+				w.resizing.given.Actuated = map[string]v1.ResourceRequirements{}
 			}
 			return nil
 		}
@@ -61,7 +73,7 @@ func (w *worker) allocate(pod *v1.Pod) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	w.given = resources{Allocated: wanted(pod), Actuated: map[string]v1.ResourceRequirements{}, Pod: pod.Spec.Resources}
+	w.resizing.given = resources{Allocated: wanted(pod), Actuated: map[string]v1.ResourceRequirements{}, Pod: pod.Spec.Resources}
 	return w.saveResources(pod)
 }
 
@@ -70,7 +82,7 @@ func (w *worker) saveResources(pod *v1.Pod) error {
 	if err := os.MkdirAll(w.a.podDir(w.uid), 0o750); err != nil {
 		return err
 	}
-	b, err := json.Marshal(&w.given)
+	b, err := json.Marshal(&w.resizing.given)
 	if err != nil {
 		return err
 	}
@@ -91,12 +103,12 @@ func wanted(pod *v1.Pod) map[string]v1.ResourceRequirements {
 
 // allocated is the pod with the resources that it has been given; w.mu is held.
 func (w *worker) allocated(pod *v1.Pod) *v1.Pod {
-	if w.given.Allocated == nil {
+	if w.resizing.given.Allocated == nil {
 		return pod
 	}
-	same := w.given.Pod == nil || equality.Semantic.DeepEqual(w.given.Pod, pod.Spec.Resources)
+	same := w.resizing.given.Pod == nil || equality.Semantic.DeepEqual(w.resizing.given.Pod, pod.Spec.Resources)
 	for _, c := range containersOf(pod) {
-		if r, ok := w.given.Allocated[c.Name]; ok && !equality.Semantic.DeepEqual(r, c.Resources) {
+		if r, ok := w.resizing.given.Allocated[c.Name]; ok && !equality.Semantic.DeepEqual(r, c.Resources) {
 			same = false
 		}
 	}
@@ -104,12 +116,12 @@ func (w *worker) allocated(pod *v1.Pod) *v1.Pod {
 		return pod
 	}
 	pod = pod.DeepCopy()
-	if w.given.Pod != nil {
-		pod.Spec.Resources = w.given.Pod
+	if w.resizing.given.Pod != nil {
+		pod.Spec.Resources = w.resizing.given.Pod
 	}
 	for _, cs := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range cs {
-			if r, ok := w.given.Allocated[cs[i].Name]; ok {
+			if r, ok := w.resizing.given.Allocated[cs[i].Name]; ok {
 				cs[i].Resources = r
 			}
 		}
@@ -126,13 +138,13 @@ func (w *worker) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1.Po
 	w.mu.Unlock()
 	if has != pod {
 		if reason, message := w.infeasible(ctx, pod); reason != "" {
-			if c := w.pending; c == nil || c.Reason != reason || c.Message != message || c.ObservedGeneration != pod.Generation {
-				w.pending = w.resizeCondition(v1.PodResizePending, pod, reason, message)
+			if c := w.resizing.pending; c == nil || c.Reason != reason || c.Message != message || c.ObservedGeneration != pod.Generation {
+				w.resizing.pending = w.resizeCondition(v1.PodResizePending, pod, reason, message)
 				w.a.Recorder.Event(pod, v1.EventTypeWarning, "Resize"+reason, resizeMessage("Pod resize "+reason, pod, message))
 			}
 		} else {
 			w.mu.Lock()
-			w.given.Allocated, w.given.Pod = wanted(pod), pod.Spec.Resources
+			w.resizing.given.Allocated, w.resizing.given.Pod = wanted(pod), pod.Spec.Resources
 			err := w.saveResources(pod)
 			w.mu.Unlock()
 			if err != nil {
@@ -142,15 +154,15 @@ func (w *worker) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1.Po
 			if err := w.a.applyPodCgroup(ctx, pod, cgroup.Max(w.a.podResources(has), w.a.podResources(pod))); err != nil {
 				return has, err
 			}
-			w.pending, has = nil, pod
-			w.progress = w.resizeCondition(v1.PodResizeInProgress, pod, "", "")
+			w.resizing.pending, has = nil, pod
+			w.resizing.progress = w.resizeCondition(v1.PodResizeInProgress, pod, "", "")
 			w.a.Recorder.Event(pod, v1.EventTypeNormal, "ResizeStarted", resizeMessage("Pod resize started", pod, ""))
 			w.a.wakePending()
 		}
 	} else {
-		w.pending = nil
+		w.resizing.pending = nil
 	}
-	w.deferred.Store(w.pending != nil && w.pending.Reason == v1.PodReasonDeferred)
+	w.resizing.deferred.Store(w.resizing.pending != nil && w.resizing.pending.Reason == v1.PodReasonDeferred)
 	return has, w.actuate(ctx, has, obs)
 }
 
@@ -192,7 +204,7 @@ func (w *worker) actuate(ctx context.Context, pod *v1.Pod, obs *observed) error 
 			continue
 		}
 		w.mu.Lock()
-		has, known := w.given.Actuated[st.Id]
+		has, known := w.resizing.given.Actuated[st.Id]
 		w.mu.Unlock()
 		switch {
 		case !known || equality.Semantic.DeepEqual(has, c.Resources):
@@ -213,15 +225,15 @@ func (w *worker) actuate(ctx context.Context, pod *v1.Pod, obs *observed) error 
 	}
 	switch {
 	case failed != nil:
-		if w.progress == nil || w.progress.Message != failed.Error() {
-			w.progress = w.resizeCondition(v1.PodResizeInProgress, pod, v1.PodReasonError, failed.Error())
+		if w.resizing.progress == nil || w.resizing.progress.Message != failed.Error() {
+			w.resizing.progress = w.resizeCondition(v1.PodResizeInProgress, pod, v1.PodReasonError, failed.Error())
 			w.a.Recorder.Event(pod, v1.EventTypeWarning, "ResizeError", resizeMessage("Pod resize error", pod, failed.Error()))
 		}
-	case w.progress != nil && done:
+	case w.resizing.progress != nil && done:
 		if err := w.a.applyPodCgroup(ctx, pod, w.a.podResources(pod)); err != nil {
 			return err
 		}
-		w.progress = nil
+		w.resizing.progress = nil
 		w.a.Recorder.Event(pod, v1.EventTypeNormal, "ResizeCompleted", resizeMessage("Pod resize completed", pod, ""))
 	}
 	return failed
@@ -232,9 +244,9 @@ func (w *worker) actuate(ctx context.Context, pod *v1.Pod, obs *observed) error 
 func (w *worker) actuated(pod *v1.Pod, id string, r *v1.ResourceRequirements, obs *observed) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.given.Actuated[id] = *r
+	w.resizing.given.Actuated[id] = *r
 	if obs != nil {
-		maps.DeleteFunc(w.given.Actuated, func(id string, _ v1.ResourceRequirements) bool { return obs.sandboxOf[id] == "" })
+		maps.DeleteFunc(w.resizing.given.Actuated, func(id string, _ v1.ResourceRequirements) bool { return obs.sandboxOf[id] == "" })
 	}
 	return w.saveResources(pod)
 }
@@ -287,7 +299,7 @@ func (a *Agent) wakePending() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, w := range a.workers {
-		if w.deferred.Load() {
+		if w.resizing.deferred.Load() {
 			w.notify()
 		}
 	}

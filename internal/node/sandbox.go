@@ -9,10 +9,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+// sandbox is what the worker keeps of its pod's sandbox.
+type sandbox struct {
+	retryAt  time.Time // when to try to make it again
+	attempts uint32
+	mapped   string // the one that the host ports lead to
+}
 
 const (
 	// hostnameMax is the longest name of a host in DNS.
@@ -27,7 +35,7 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, obs *observed) 
 		if _, err := w.a.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id}); err != nil {
 			return nil, err
 		}
-		w.seq = max(w.seq, s.GetMetadata().GetAttempt()+1)
+		w.sandbox.attempts = max(w.sandbox.attempts, s.GetMetadata().GetAttempt()+1)
 	}
 	if len(obs.sandboxes) > 0 {
 		w.a.Recorder.Event(pod, v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
@@ -43,7 +51,7 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, obs *observed) 
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := w.a.sandboxConfig(pod, w.seq)
+	cfg, err := w.a.sandboxConfig(pod, w.sandbox.attempts)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +63,7 @@ func (w *worker) createSandbox(ctx context.Context, pod *v1.Pod, obs *observed) 
 	if err != nil {
 		return nil, err
 	}
-	w.seq++
+	w.sandbox.attempts++
 	st, err := w.a.cri.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: r.PodSandboxId})
 	if err != nil {
 		return nil, err

@@ -129,7 +129,7 @@ func (s *staticPods) mirrorChanged(name string, mirror *v1.Pod) {
 func (w *worker) mirrorChanged(mirror *v1.Pod) {
 	w.mu.Lock()
 	if mirror != nil && (w.mirror == nil || w.mirror.UID != mirror.UID) {
-		w.posted = nil
+		w.report.posted = nil
 	}
 	w.mirror = mirror
 	w.mu.Unlock()
