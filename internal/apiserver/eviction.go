@@ -9,11 +9,13 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	policyv1beta1 "k8s.io/api/policy/v1beta1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/component-helpers/apps/poddisruptionbudget"
 
@@ -35,11 +37,10 @@ func (r *call) evict() error {
 		return err
 	}
 	gvk := policyv1.SchemeGroupVersion.WithKind("Eviction")
-	obj, err := r.decode(&policyv1.Eviction{}, gvk, opts.FieldValidation)
+	ev, err := r.eviction(gvk, opts.FieldValidation)
 	if err != nil {
 		return err
 	}
-	ev := obj.(*policyv1.Eviction)
 	attrs := admission.NewAttributesRecord(ev, nil, gvk, r.info.Namespace, r.info.Name, r.row.GroupVersionResource, "eviction", admission.Create, opts, isDryRun(opts.DryRun), r.user)
 	if err := r.mutate(attrs); err != nil {
 		return err
@@ -75,6 +76,31 @@ func (r *call) evict() error {
 		r.writeStatus(http.StatusCreated, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated})
 		return nil
 	}
+}
+
+// eviction reads the request's Eviction, which may be of policy/v1beta1 too: that is
+// the same but for its name, and has no other use left.
+func (r *call) eviction(gvk schema.GroupVersionKind, fieldValidation string) (*policyv1.Eviction, error) {
+	mediaType, err := r.contentType()
+	if err != nil {
+		return nil, err
+	}
+	data, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	into := runtime.Object(&policyv1.Eviction{})
+	obj, _, _, err := r.parse(data, mediaType, into, gvk, metav1.FieldValidationIgnore)
+	if _, old := obj.(*policyv1beta1.Eviction); err == nil && old {
+		gvk, into = policyv1beta1.SchemeGroupVersion.WithKind("Eviction"), &policyv1beta1.Eviction{}
+	}
+	if obj, err = r.decodeBytes(data, mediaType, into, gvk, fieldValidation); err != nil {
+		return nil, err
+	}
+	if old, ok := obj.(*policyv1beta1.Eviction); ok {
+		return &policyv1.Eviction{ObjectMeta: old.ObjectMeta, DeleteOptions: old.DeleteOptions}, nil
+	}
+	return obj.(*policyv1.Eviction), nil
 }
 
 // evictOnce evicts the pod in its present state; again says that this changed

@@ -268,18 +268,11 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 	if u := plainObject(data, mediaType, into, gvk); u != nil {
 		return u, r.coerce(u, gvk, mode, strict...)
 	}
-	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
-	if _, ok := into.(*unstructured.Unstructured); ok {
-		d = r.s.codecs.unstructured(mediaType, mode != metav1.FieldValidationIgnore)
-	}
-	obj, got, err := d.Decode(data, &gvk, into)
+	obj, got, found, err := r.parse(data, mediaType, into, gvk, mode)
 	if err != nil {
-		found, ok := runtime.AsStrictDecodingError(err)
-		if !ok || obj == nil {
-			return nil, decodeError(err, got, gvk, data)
-		}
-		strict = append(strict, found.Errors()...)
+		return nil, err
 	}
+	strict = append(strict, found...)
 	if got.GroupVersion() != gvk.GroupVersion() {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), gvk.GroupVersion()))
 	}
@@ -288,6 +281,24 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 			got.Kind, got.Version, gvk.Kind, got.GroupVersion().String()+"."+got.Kind, gvk.GroupVersion().String()+"."+gvk.Kind))
 	}
 	return obj, r.coerce(obj, gvk, mode, strict...)
+}
+
+// parse reads an object of whatever kind it says that it is, gvk where it does not
+// say, and gives its unknown and duplicate fields.
+func (r *call) parse(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, mode string) (obj runtime.Object, got *schema.GroupVersionKind, strict []error, err error) {
+	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
+	if _, ok := into.(*unstructured.Unstructured); ok {
+		d = r.s.codecs.unstructured(mediaType, mode != metav1.FieldValidationIgnore)
+	}
+	obj, got, err = d.Decode(data, &gvk, into)
+	if err == nil {
+		return obj, got, nil, nil
+	}
+	found, ok := runtime.AsStrictDecodingError(err)
+	if !ok || obj == nil {
+		return nil, nil, nil, decodeError(err, got, gvk, data)
+	}
+	return obj, got, found.Errors(), nil
 }
 
 // plainObject reads an object without a Go type, where there is nothing to say
@@ -301,6 +312,20 @@ func plainObject(data []byte, mediaType string, into runtime.Object, gvk schema.
 		return nil
 	}
 	return &unstructured.Unstructured{Object: m}
+}
+
+// warnOfFields warns of unknown and duplicate fields. The YAML library says in one
+// error what is wrong in several lines: each is a warning.
+func (r *call) warnOfFields(strict ...error) {
+	for _, e := range strict {
+		text := e.Error()
+		if _, lines, ok := strings.Cut(text, "yaml: unmarshal errors:\n"); ok {
+			text = lines
+		}
+		for line := range strings.SplitSeq(text, "\n") {
+			r.warnings.AddWarning("", strings.TrimSpace(line))
+		}
+	}
 }
 
 // coerce does to an object without a Go type what decoding does to others, and
@@ -319,9 +344,7 @@ func (r *call) coerce(obj runtime.Object, gvk schema.GroupVersionKind, mode stri
 		return nil
 	}
 	if mode == metav1.FieldValidationWarn {
-		for _, e := range strict {
-			r.warnings.AddWarning("", e.Error())
-		}
+		r.warnOfFields(strict...)
 		return nil
 	}
 	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", gvk.Kind, gvk.Version, gvk.Kind, runtime.NewStrictDecodingError(strict)))

@@ -192,7 +192,13 @@ func (r *call) patched(old runtime.Object, patch []byte, patchType types.PatchTy
 		return nil, err
 	}
 	// A patch is made from what it was applied to, unless it names a version.
-	if oldAcc, err := meta.Accessor(old); err == nil && acc.GetResourceVersion() == oldAcc.GetResourceVersion() && !namesVersion(patch) {
+	oldAcc, err := meta.Accessor(old)
+	switch {
+	case err != nil:
+		return nil, err
+	case acc.GetResourceVersion() == "" && r.row.RequireResourceVersion:
+		return nil, r.noVersion(r.info.Name)
+	case acc.GetResourceVersion() == oldAcc.GetResourceVersion() && !namesVersion(patch):
 		acc.SetResourceVersion("")
 	}
 	return obj, nil
@@ -270,7 +276,7 @@ func (r *call) apply(old runtime.Object, applied *application, opts *metav1.Patc
 	case mode == metav1.FieldValidationStrict:
 		return nil, badRequest("error strict decoding patch: %v", applied.strict)
 	default:
-		r.warnings.AddWarning("", applied.strict.Error())
+		r.warnOfFields(applied.strict)
 	}
 	if u, ok := obj.(*unstructured.Unstructured); ok && !isUnstructured(r.row) {
 		t := r.row.New()

@@ -462,6 +462,9 @@ func (r *call) serve() error {
 	if r.row == nil || r.s.Catalogue.Hides(r.row.GroupVersionResource) && !r.inProcess || (!r.row.Namespaced && i.Namespace != "" && i.Resource != "namespaces") {
 		return r.notFoundPath()
 	}
+	if r.row.Deprecation != "" {
+		r.warnings.AddWarning("", r.row.Deprecation)
+	}
 	if i.Subresource != "" {
 		return r.serveSubresource()
 	}
@@ -469,9 +472,6 @@ func (r *call) serve() error {
 		return r.serveComputed()
 	}
 	verb := i.Verb
-	if r.row.Deprecation != "" {
-		r.warnings.AddWarning("", r.row.Deprecation)
-	}
 	if r.row.Namespaced && i.Namespace == "" && verb != "list" && verb != "watch" {
 		return r.methodNotSupported()
 	}

@@ -105,9 +105,6 @@ func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 	if err := r.place(acc); err != nil {
 		return nil, err
 	}
-	if acc.GetResourceVersion() != "" {
-		return nil, errCreatedVersion
-	}
 	if r.row.Default != nil {
 		r.row.Default(obj)
 	}
@@ -129,9 +126,6 @@ func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 		if err := r.checkName(acc); err != nil {
 			return nil, err
 		}
-	}
-	if acc.GetResourceVersion() != "" {
-		return nil, errCreatedVersion
 	}
 	acc.SetDeletionTimestamp(nil)
 	acc.SetDeletionGracePeriodSeconds(nil)
@@ -209,6 +203,9 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 			return nil, r.storeError(err, acc.GetName())
 		}
 		return r.unstored(obj)
+	}
+	if acc.GetResourceVersion() != "" {
+		return nil, errCreatedVersion
 	}
 	stored, err := r.hub(obj)
 	if err != nil {
@@ -480,11 +477,10 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	switch {
 	case conditional && acc.GetResourceVersion() != oldAcc.GetResourceVersion():
 		return nil, false, false, apierrors.NewConflict(r.groupResource(), name, errModified)
-	case !conditional && r.row.RequireResourceVersion && w.verb == "update":
-		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, field.ErrorList{
-			field.Invalid(field.NewPath("metadata", "resourceVersion"), "", "must be specified for an update")})
+	case !conditional && r.row.RequireResourceVersion && w.verb == "update" && w.subresource != "scale":
+		return nil, false, false, r.noVersion(name)
 	}
-	if uid := acc.GetUID(); uid != "" && uid != oldAcc.GetUID() {
+	if uid := acc.GetUID(); w.verb == "update" && uid != "" && uid != oldAcc.GetUID() {
 		return nil, false, false, apierrors.NewConflict(r.groupResource(), name,
 			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, oldAcc.GetUID()))
 	}
@@ -549,9 +545,13 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 		return ne, false, false, err
 	}
 	if finished(obj, acc) {
-		ne, err := r.remove(e, old)
-		committed = err == nil
-		return ne, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
+		if _, err := r.remove(e, old); err != nil {
+			return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
+		}
+		committed = true
+		// The answer is what the client wrote, which was never stored.
+		ne, err := r.unstored(obj)
+		return ne, false, false, err
 	}
 	untype(obj)
 	if equality.Semantic.DeepEqual(obj, old) && !r.s.stale(e) {
@@ -570,14 +570,27 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	return ne, false, false, nil
 }
 
-// inherit fills in what only the server sets.
+// noVersion is the answer to an update that does not say which version of the
+// object it replaces, where the kind wants that.
+func (r *call) noVersion(name string) error {
+	gr := r.groupResource()
+	return apierrors.NewInvalid(schema.GroupKind{Group: gr.Group, Kind: gr.Resource}, name, field.ErrorList{
+		field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
+}
+
+// inherit fills in what only the server sets. Another UID, and a time of deletion
+// where there was none, are left for validation to refuse.
 func inherit(acc, old metav1.Object) {
-	if acc.GetUID() == "" { // another one is refused
+	if acc.GetUID() == "" {
 		acc.SetUID(old.GetUID())
 	}
 	acc.SetCreationTimestamp(old.GetCreationTimestamp())
-	acc.SetDeletionTimestamp(old.GetDeletionTimestamp())
-	acc.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	if t := old.GetDeletionTimestamp(); t != nil {
+		acc.SetDeletionTimestamp(t)
+	}
+	if acc.GetDeletionGracePeriodSeconds() == nil {
+		acc.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	}
 	acc.SetGeneration(old.GetGeneration())
 	acc.SetSelfLink("")
 	if acc.GetGenerateName() == "" {

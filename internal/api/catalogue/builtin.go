@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 
+	"k8s.io/apiserver/pkg/endpoints/deprecation"
+
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/admissionregistration"
 	"keelson.dev/keelson/internal/api/apiextensions"
@@ -60,8 +62,18 @@ var builtin = sync.OnceValue(func() []*api.Resource {
 	for _, resources := range groups {
 		rows = append(rows, resources()...)
 	}
+	for _, r := range rows {
+		obj := r.New()
+		obj.GetObjectKind().SetGroupVersionKind(r.GVK())
+		if deprecation.IsDeprecated(obj, release.major, release.minor) {
+			r.Deprecation = deprecation.WarningMessage(obj)
+		}
+	}
 	return rows
 })
+
+// release is the one of Kubernetes whose API this is.
+var release = struct{ major, minor int }{1, 37}
 
 // Builtin gives the rows of all built-in groups, always in the same order.
 // They are built on the first call and shared after it: nobody may change them.

@@ -30,7 +30,7 @@ func Resources() []*api.Resource {
 			row.Age(),
 		},
 	}
-	r.AllowCreateOnUpdate = true
+	r.AllowCreateOnUpdate, r.RequireResourceVersion = true, true
 	return []*api.Resource{row.New(r, row.Kind[*v1.Lease]{
 		PrepareForCreate: func(l *v1.Lease) { dropElection(&l.Spec, &v1.LeaseSpec{}) },
 		PrepareForUpdate: func(l, old *v1.Lease) { dropElection(&l.Spec, &old.Spec) },

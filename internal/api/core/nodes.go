@@ -211,12 +211,14 @@ func validateNodeUpdate(n, old *v1.Node) field.ErrorList {
 	return errs
 }
 
-// setPodCIDRs has the list follow the older single field.
+// setPodCIDRs has the list follow the older single field, which is the one that
+// counts where the two differ.
 func setPodCIDRs(n *v1.Node) {
-	if n.Spec.PodCIDR != "" && len(n.Spec.PodCIDRs) == 0 {
-		n.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
-	} else if n.Spec.PodCIDR == "" && len(n.Spec.PodCIDRs) > 0 {
-		n.Spec.PodCIDR = n.Spec.PodCIDRs[0]
+	switch s := &n.Spec; {
+	case s.PodCIDR == "" && len(s.PodCIDRs) > 0:
+		s.PodCIDR = s.PodCIDRs[0]
+	case s.PodCIDR != "" && (len(s.PodCIDRs) == 0 || s.PodCIDRs[0] != s.PodCIDR):
+		s.PodCIDRs = []string{s.PodCIDR}
 	}
 }
 

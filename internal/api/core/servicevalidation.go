@@ -97,6 +97,9 @@ func prepareServiceUpdate(s, old *v1.Service) {
 	if external(old) && !external(s) && s.Spec.ExternalTrafficPolicy == old.Spec.ExternalTrafficPolicy {
 		s.Spec.ExternalTrafficPolicy = ""
 	}
+	if s.Spec.Type != v1.ServiceTypeLoadBalancer {
+		s.Status.LoadBalancer = v1.LoadBalancerStatus{}
+	}
 
 	if hasClusterIP(s) && hasClusterIP(old) {
 		if s.Spec.ClusterIP == "" {
@@ -526,6 +529,9 @@ func serviceWarnings(s *v1.Service) (warnings []string) {
 		for i, ip := range s.Spec.ClusterIPs {
 			warnings = append(warnings, validation.GetWarningsForIP(at.Child("clusterIPs").Index(i), ip)...)
 		}
+	}
+	if len(s.Spec.ExternalIPs) > 0 {
+		warnings = append(warnings, "spec.externalIPs is deprecated") // KEP-5707
 	}
 	for i, ip := range s.Spec.ExternalIPs {
 		warnings = append(warnings, validation.GetWarningsForIP(at.Child("externalIPs").Index(i), ip)...)

@@ -313,10 +313,23 @@ func serviceAccounts() *api.Resource {
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Secrets", v1.ServiceAccount{}.SwaggerDoc()["secrets"]), row.Age()}
 	r.Subresources = []api.Subresource{created("token", schemaTokenRequest)}
 	return row.New(r, row.Kind[*v1.ServiceAccount]{
+		Warnings:       func(s *v1.ServiceAccount) []string { return mountableSecretsWarnings(s, &v1.ServiceAccount{}) },
+		UpdateWarnings: mountableSecretsWarnings,
 		Cells: func(s *v1.ServiceAccount, now time.Time) []any {
 			return []any{s.Name, int64(len(s.Secrets)), row.Created(s, now)}
 		},
 	})
+}
+
+// mountableSecretsWarnings warn of a deprecated annotation that an account did not
+// have before.
+func mountableSecretsWarnings(s, old *v1.ServiceAccount) []string {
+	const annotation = "kubernetes.io/enforce-mountable-secrets"
+	_, is := s.Annotations[annotation]
+	if _, was := old.Annotations[annotation]; !is || was {
+		return nil
+	}
+	return []string{fmt.Sprintf("metadata.annotations[%s]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets", annotation)}
 }
 
 func bindings() *api.Resource {

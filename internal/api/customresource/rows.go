@@ -145,6 +145,7 @@ func unlessThere(convert Convert) Convert {
 }
 
 func (k *kind) strategy(r *api.Resource) {
+	r.RequireResourceVersion = true
 	r.Default = func(obj runtime.Object) { k.setDefaults(obj.(*unstructured.Unstructured)) }
 	r.PrepareForCreate = func(obj runtime.Object) {
 		u := obj.(*unstructured.Unstructured)

@@ -29,6 +29,7 @@ func Resources() []*api.Resource {
 		New:                  func() runtime.Object { return &v1.RuntimeClass{} },
 		NewList:              func() runtime.Object { return &v1.RuntimeClassList{} },
 		StoragePrefix:        "runtimeclasses",
+		Strategy:             api.Strategy{RequireResourceVersion: true},
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Handler", v1.RuntimeClass{}.SwaggerDoc()["handler"]),

@@ -25,7 +25,19 @@ func SetDefaultsPod(p *v1.Pod) {
 		}
 	}
 	setPodResources(p)
+	setPodIPs(&p.Status)
 	absent(&s.EnableServiceLinks, true)
+}
+
+// setPodIPs has the list follow the older single field, which is the one that
+// counts where the two differ.
+func setPodIPs(s *v1.PodStatus) {
+	switch {
+	case s.PodIP == "" && len(s.PodIPs) > 0:
+		s.PodIP = s.PodIPs[0].IP
+	case s.PodIP != "" && (len(s.PodIPs) == 0 || s.PodIPs[0].IP != s.PodIP):
+		s.PodIPs = []v1.PodIP{{IP: s.PodIP}}
+	}
 }
 
 // setPodResources has a pod that says what its containers share ask for what

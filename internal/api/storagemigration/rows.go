@@ -57,6 +57,7 @@ func base(gv schema.GroupVersion, one, list func() runtime.Object) api.Resource 
 		New:                  one,
 		NewList:              list,
 		StoragePrefix:        "storageversionmigrations",
+		Strategy:             api.Strategy{RequireResourceVersion: true},
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Resource", "Fully qualified resource to migrate"),

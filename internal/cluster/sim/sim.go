@@ -45,6 +45,9 @@ type Nodes struct {
 	queue  workqueue.TypedRateLimitingInterface[string]
 	mu     sync.Mutex
 	ips    uint32
+	// leases are the nodes' as they were last written, by the number of the node;
+	// nil is unknown.
+	leases []*coordinationv1.Lease
 }
 
 const (
@@ -63,7 +66,7 @@ func New(o Options) *Nodes {
 		o.Capacity = v1.ResourceList{v1.ResourceCPU: resource.MustParse("32"), v1.ResourceMemory: resource.MustParse("256Gi"),
 			v1.ResourcePods: resource.MustParse("250"), v1.ResourceEphemeralStorage: resource.MustParse("1Ti")}
 	}
-	n := &Nodes{Options: o}
+	n := &Nodes{Options: o, leases: make([]*coordinationv1.Lease, o.Nodes)}
 	n.queue = workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, 10*time.Second),
 		workqueue.TypedRateLimitingQueueConfig[string]{Name: "sim", Clock: o.Clock})
@@ -143,12 +146,33 @@ func (n *Nodes) register(ctx context.Context, i int) error {
 	return n.renew(ctx, i)
 }
 
+// renew writes the lease of node i. It is called by one goroutine at a time.
 func (n *Nodes) renew(ctx context.Context, i int) error {
+	leases := n.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	lease := n.leases[i]
+	if lease == nil {
+		var err error
+		if lease, err = leases.Get(ctx, name(i), metav1.GetOptions{}); apierrors.IsNotFound(err) {
+			lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name(i), Namespace: v1.NamespaceNodeLease}}
+		} else if err != nil {
+			return err
+		}
+	}
+	lease = lease.DeepCopy()
 	now := metav1.NewMicroTime(n.Clock.Now())
-	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name(i), Namespace: v1.NamespaceNodeLease},
-		Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To(name(i)), LeaseDurationSeconds: ptr.To(int32(leaseDuration / time.Second)), RenewTime: &now}}
-	_, err := n.Client.CoordinationV1().Leases(v1.NamespaceNodeLease).Update(ctx, lease, metav1.UpdateOptions{})
-	return err
+	lease.Spec = coordinationv1.LeaseSpec{HolderIdentity: ptr.To(name(i)), LeaseDurationSeconds: ptr.To(int32(leaseDuration / time.Second)), RenewTime: &now}
+	var err error
+	if lease.ResourceVersion == "" {
+		lease, err = leases.Create(ctx, lease, metav1.CreateOptions{})
+	} else {
+		lease, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		n.leases[i] = nil // it is read again
+		return err
+	}
+	n.leases[i] = lease
+	return nil
 }
 
 // heartbeat renews the leases, spread over the period.

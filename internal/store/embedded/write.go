@@ -47,6 +47,7 @@ func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.
 }
 
 func (s *Store) put(ctx context.Context, o *op, ttl time.Duration) (*store.Entry, error) {
+	store.ReadBack(o.object.Object)
 	if ttl > 0 {
 		o.expiry = s.opts.Clock.Now().Add(ttl)
 	}

@@ -103,6 +103,7 @@ func (s *Store) Update(ctx context.Context, key string, revision int64, obj runt
 
 // put writes obj at key, which must be at revision; 0 is absent.
 func (s *Store) put(ctx context.Context, key string, revision int64, obj runtime.Object, ttl time.Duration) (*store.Entry, error) {
+	store.ReadBack(obj)
 	store.SetRevision(obj, 0)
 	v := store.Value{Object: obj}
 	var err error
