@@ -111,13 +111,14 @@ func Template(r *apps.ControllerRevision) (*v1.PodTemplateSpec, error) {
 // Has reports whether a revision's data is data.
 func Has(r *apps.ControllerRevision, data []byte) bool { return bytes.Equal(r.Data.Raw, data) }
 
-// New makes a revision of owner without a name.
+// New makes a revision of owner without a name. It has the annotations that owner
+// has now, of which one tells kubectl the cause of the change.
 func New(owner metav1.Object, kind schema.GroupVersionKind, template map[string]string, data []byte, number int64) *apps.ControllerRevision {
 	marks := map[string]string{}
 	maps.Copy(marks, template)
 	return &apps.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: owner.GetNamespace(), Labels: marks,
+			Namespace: owner.GetNamespace(), Labels: marks, Annotations: maps.Clone(owner.GetAnnotations()),
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(owner, kind)},
 		},
 		Data: runtime.RawExtension{Raw: data}, Revision: number,

@@ -17,6 +17,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/bootstraptoken"
 	"keelson.dev/keelson/internal/controllers/certificates"
 	"keelson.dev/keelson/internal/controllers/clusterrole"
+	"keelson.dev/keelson/internal/controllers/daemonset"
 	"keelson.dev/keelson/internal/controllers/deployment"
 	"keelson.dev/keelson/internal/controllers/endpointslice"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
@@ -68,6 +69,10 @@ var table = []controllers.Row{
 	{
 		Name: "replicaset-controller", Aliases: []string{"replicaset"}, Identity: "replicaset-controller",
 		Watches: join(resources(appsV1, "replicasets"), resources(coreV1, "pods")), New: replicaset.New,
+	},
+	{
+		Name: "daemonset-controller", Aliases: []string{"daemonset"}, Identity: "daemon-set-controller", Events: "daemonset-controller",
+		Watches: join(resources(appsV1, "daemonsets", "controllerrevisions"), resources(coreV1, "pods", "nodes")), New: daemonset.New,
 	},
 	{
 		Name: "statefulset-controller", Aliases: []string{"statefulset"}, Identity: "statefulset-controller",

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	apps "k8s.io/api/apps/v1"
@@ -17,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -33,12 +31,12 @@ const (
 
 type controller struct {
 	kind
-	client   kubernetes.Interface
-	recorder record.EventRecorder
-	clock    clock.Clock
-	pods     cache.Indexer
-	queue    controllers.Queue
-	expect   *controllers.Expectations
+	client  kubernetes.Interface
+	control controllers.PodControl
+	clock   clock.Clock
+	pods    cache.Indexer
+	queue   controllers.Queue
+	expect  *controllers.Expectations
 }
 
 // New makes the controller of ReplicaSets.
@@ -55,10 +53,11 @@ func newController(c controllers.Context, k kind) (controllers.Run, error) {
 	pods := c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
 	r := &controller{
-		kind: k, client: c.Client(), recorder: c.Recorder(), clock: c.Clock,
+		kind: k, client: c.Client(), clock: c.Clock,
 		pods: pods.GetIndexer(), queue: c.Queue(k.queue),
 		expect: controllers.NewExpectations(c.Clock),
 	}
+	r.control = controllers.PodControl{Client: r.client, Recorder: c.Recorder()}
 	controllers.Handle(k.informer,
 		func(o any) { r.queue.Add(controllers.Key(o)) },
 		func(old, cur any) {
@@ -233,8 +232,8 @@ func (r *controller) manage(ctx context.Context, key string, rs *apps.ReplicaSet
 		n := min(-diff, burst)
 		r.expect.ExpectCreations(key, n)
 		ref := metav1.NewControllerRef(rs, r.gvk)
-		done, err := slowStart(n, func() error {
-			err := r.create(ctx, rs, ref)
+		done, err := controllers.SlowStart(n, func(int) error {
+			err := r.control.Create(ctx, r.original(rs), controllers.PodFromTemplate(&rs.Spec.Template, rs, ref))
 			// A terminating namespace takes no pods; its end removes rs too.
 			if apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
 				return nil
@@ -254,8 +253,8 @@ func (r *controller) manage(ctx context.Context, key string, rs *apps.ReplicaSet
 		keys[i] = podKey(p)
 	}
 	r.expect.ExpectDeletions(key, keys...)
-	return parallel(len(victims), func(i int) error {
-		err := r.remove(ctx, rs, victims[i])
+	return controllers.Parallel(len(victims), func(i int) error {
+		err := r.control.Delete(ctx, r.original(rs), victims[i])
 		if err != nil {
 			r.expect.Gone(key, keys[i])
 			if apierrors.IsNotFound(err) {
@@ -264,31 +263,6 @@ func (r *controller) manage(ctx context.Context, key string, rs *apps.ReplicaSet
 		}
 		return err
 	})
-}
-
-func (r *controller) create(ctx context.Context, rs *apps.ReplicaSet, ref *metav1.OwnerReference) error {
-	pod := controllers.PodFromTemplate(&rs.Spec.Template, rs, ref)
-	made, err := r.client.CoreV1().Pods(rs.Namespace).Create(ctx, pod, metav1.CreateOptions{})
-	if err != nil {
-		if !apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
-			r.recorder.Eventf(r.original(rs), v1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
-		}
-		return err
-	}
-	r.recorder.Eventf(r.original(rs), v1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", made.Name)
-	return nil
-}
-
-func (r *controller) remove(ctx context.Context, rs *apps.ReplicaSet, pod *v1.Pod) error {
-	err := r.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{})
-	if err != nil {
-		if !apierrors.IsNotFound(err) {
-			r.recorder.Eventf(r.original(rs), v1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
-		}
-		return err
-	}
-	r.recorder.Eventf(r.original(rs), v1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
-	return nil
 }
 
 // victims chooses n of the active pods. Pods of sets with the same owner count
@@ -319,45 +293,6 @@ func (r *controller) victims(rs *apps.ReplicaSet, active []*v1.Pod, n int) []*v1
 	active = slices.Clone(active)
 	rankForDeletion(active, onNode, r.clock.Now())
 	return active[:n]
-}
-
-// slowStart runs f n times in parallel batches of 1, 2, 4, ... and stops after
-// the first batch with an error, so that a set that cannot make its pods does
-// not fill the API server with attempts. It gives the number of successes.
-func slowStart(n int, f func() error) (int, error) {
-	done := 0
-	for size := 1; done < n; size *= 2 {
-		batch := min(size, n-done)
-		errs := make([]error, batch)
-		_ = parallel(batch, func(i int) error { errs[i] = f(); return nil })
-		var first error
-		for _, err := range errs {
-			if err == nil {
-				done++
-			} else if first == nil {
-				first = err
-			}
-		}
-		if first != nil {
-			return done, first
-		}
-	}
-	return done, nil
-}
-
-func parallel(n int, f func(i int) error) error {
-	errs := make([]error, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { errs[i] = f(i) })
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // status computes rs's status, and the time until the next of its pods becomes

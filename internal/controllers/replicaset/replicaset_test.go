@@ -243,17 +243,3 @@ func TestRankForDeletion(t *testing.T) {
 		}
 	}
 }
-
-func TestSlowStartStopsAtTheFirstFailedBatch(t *testing.T) {
-	ch := make(chan error, 8)
-	for _, e := range []error{nil, nil, nil, errors.New("no"), nil, nil, nil, nil} {
-		ch <- e
-	}
-	done, err := slowStart(20, func() error { return <-ch })
-	if err == nil || done != 6 {
-		t.Errorf("done %d, err %v; want 6 of the first 7 and an error", done, err)
-	}
-	if len(ch) != 1 {
-		t.Errorf("%d calls left, want 1", len(ch))
-	}
-}
