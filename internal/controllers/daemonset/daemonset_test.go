@@ -152,7 +152,9 @@ func TestPlacement(t *testing.T) {
 		s.want("a one, b one, c one")
 		// What it does not tolerate keeps pods from being made, or ends them.
 		s.node("d", func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: "x", Effect: v1.TaintEffectNoSchedule}} })
-		s.node("e", func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: v1.TaintNodeNotReady, Effect: v1.TaintEffectNoExecute}} })
+		s.node("e", func(n *v1.Node) {
+			n.Spec.Taints = []v1.Taint{{Key: v1.TaintNodeNotReady, Effect: v1.TaintEffectNoExecute}}
+		})
 		s.changeNode("a", func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: "x", Effect: v1.TaintEffectNoSchedule}} })
 		s.changeNode("b", func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: "x", Effect: v1.TaintEffectNoExecute}} })
 		s.want("a one, b one-, c one, e one")
