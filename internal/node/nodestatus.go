@@ -49,6 +49,8 @@ type nodeStatus struct {
 	// difference is left.
 	forPods v1.ResourceList
 	total   int64
+	// said is what the runtime last said of itself, nil if it has not.
+	said *runtimeapi.StatusResponse
 }
 
 func newNodeStatus(a *Agent, thresholds []eviction.Threshold) *nodeStatus {
@@ -246,13 +248,17 @@ func (s *nodeStatus) compute(ctx context.Context) v1.NodeStatus {
 		}
 		out.Conditions = append(out.Conditions, c)
 	}
-	out.Conditions = append(out.Conditions, s.ready(ctx, cond))
+	said, err := s.a.cri.Status(ctx, &runtimeapi.StatusRequest{})
+	if err == nil {
+		s.said = said
+	}
+	tellFeatures(&out, s.said)
+	out.Conditions = append(out.Conditions, ready(said, err, cond))
 	out.Images = s.images(ctx)
 	return out
 }
 
-func (s *nodeStatus) ready(ctx context.Context, cond func(v1.NodeConditionType, v1.ConditionStatus, string, string) v1.NodeCondition) v1.NodeCondition {
-	r, err := s.a.cri.Status(ctx, &runtimeapi.StatusRequest{})
+func ready(r *runtimeapi.StatusResponse, err error, cond func(v1.NodeConditionType, v1.ConditionStatus, string, string) v1.NodeCondition) v1.NodeCondition {
 	if err != nil {
 		return cond(v1.NodeReady, v1.ConditionFalse, "KubeletNotReady", "container runtime is down: "+err.Error())
 	}

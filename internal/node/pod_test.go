@@ -22,6 +22,8 @@ import (
 
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri/critest"
+	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/source"
 	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/node/volume/plugins"
@@ -58,6 +60,8 @@ func (h *host) start() {
 	a, err := New(Config{
 		NodeName: "node", Client: h.client, Informers: factory, CRI: h.runtime.Client(), RootDir: h.dir, LogDir: h.dir + "/logs",
 		NodeIPs: []net.IP{net.IPv4(192, 0, 2, 1)}, Cgroups: cgroup.None(), Recorder: h.events, ResolvConf: "/dev/null", Hostname: "machine",
+		// How full the machine is does not matter here.
+		Eviction: eviction.Settings{Hard: map[string]string{}}, ImageGC: imagegc.Policy{HighThreshold: 100, LowThreshold: 99},
 		Volumes: &volume.Manager{Root: h.dir + "/pods", Plugins: plugins.All(sources, allocatable), Clock: clock.RealClock{}}, Sources: sources,
 	})
 	if err != nil {

@@ -48,6 +48,10 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 		t.Fatal(err)
 	}
 	o.Name, o.Port, o.Logs = "node", harness.FreePort(t), filepath.Join(dir, "logs")
+	if o.Eviction.Hard == nil {
+		// The disk of a machine that builds and tests may be nearly full.
+		o.Eviction.Hard = map[string]string{"memory.available": "100Mi"}
+	}
 	m := machine.New(dir, machine.Options{PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), CgroupRoot: filepath.Base(dir)})
 	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{DataDir: dir, Listen: "0.0.0.0:0"})
 	if err != nil {
