@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"io"
 	"net/http"
@@ -31,7 +33,10 @@ func (b *backend) RoundTrip(r *http.Request) (*http.Response, error) {
 	b.got = r
 	if b.resp != nil {
 		resp := b.resp()
-		resp.Request, resp.Body = r, io.NopCloser(strings.NewReader("moved"))
+		resp.Request = r
+		if resp.Body == nil {
+			resp.Body = io.NopCloser(strings.NewReader("moved"))
+		}
 		return resp, nil
 	}
 	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("inside")), Request: r}, nil
@@ -233,6 +238,57 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("%s: %d to %q: %s", location, w.Code, w.Header().Get("Location"), w.Body)
 		case want != "" && (w.Code != 302 || got == nil || got.Path != want):
 			t.Errorf("%s: %d to %v, want %s", location, w.Code, got, want)
+		}
+	}
+}
+
+// zeros is an endless page.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// TestPages: links of pages lead through the proxy, and no page fills the memory.
+func TestPages(t *testing.T) {
+	s, plain, _ := proxies(t)
+	const page, rewritten = `<a href="/x">x</a>`, `<a href="/api/v1/namespaces/a/pods/p/proxy/x">x</a>`
+	zip := func(r io.Reader, n int64) *bytes.Buffer {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		if _, err := io.CopyN(z, r, n); err != nil {
+			t.Fatal(err)
+		}
+		z.Close()
+		return &b
+	}
+	for _, c := range []struct {
+		name, encoding string
+		body           io.Reader
+		code           int
+		want           string
+	}{
+		{"a page", "", strings.NewReader(page), 200, rewritten},
+		{"a compressed page", "gzip", zip(strings.NewReader(page), int64(len(page))), 200, rewritten},
+		{"one in another coding", "br", strings.NewReader("?"), 200, "?"},
+		{"one that is not compressed", "gzip", strings.NewReader(page), 503, "reading the backend's page"},
+		{"an endless page", "", zeros{}, 503, "the backend's page is larger than 33554432 bytes"},
+		{"a compressed page that is large", "gzip", zip(zeros{}, 64<<20), 503, "the backend's page is larger than 33554432 bytes"},
+	} {
+		plain.resp = func() *http.Response {
+			h := http.Header{"Content-Type": {"text/html; charset=utf-8"}, "Content-Length": {"18"}}
+			if c.encoding != "" {
+				h.Set("Content-Encoding", c.encoding)
+			}
+			return &http.Response{StatusCode: 200, Header: h, Body: io.NopCloser(c.body)}
+		}
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", "/api/v1/namespaces/a/pods/p/proxy/", nil)
+		r.Header.Set("Accept-Encoding", "gzip")
+		s.ServeHTTP(w, r)
+		if w.Code != c.code || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%s: %d %.200q, want %d %s", c.name, w.Code, w.Body, c.code, c.want)
 		}
 	}
 }

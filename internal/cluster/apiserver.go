@@ -14,6 +14,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"keelson.dev/keelson/internal/api/catalogue"
@@ -215,14 +217,20 @@ func (c *Cluster) externalURL() string {
 	return "https://" + host
 }
 
-// own reports whether a is one of the API server's own addresses: its port at an address
-// of this machine or at the one it is advertised by, or the service kubernetes.
+// own reports whether a is an address of this API server or of one that shares its store:
+// its port at an address of this machine or at the one it is advertised by, or what the
+// Service kubernetes stands for.
 func (c *Cluster) own(a netip.AddrPort) bool {
 	port, err := portOf(c.Address)
 	if err != nil {
 		return false // it listens for this process only
 	}
 	if a.Port() == 443 && a.Addr() == c.ServiceCIDR.Masked().Addr().Next() {
+		return true
+	}
+	slice, err := c.Informers.Discovery().V1().EndpointSlices().Lister().EndpointSlices(metav1.NamespaceDefault).Get("kubernetes")
+	if err == nil && slices.ContainsFunc(slice.Ports, func(p discoveryv1.EndpointPort) bool { return p.Port != nil && *p.Port == int32(a.Port()) }) &&
+		slices.ContainsFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return slices.Contains(e.Addresses, a.Addr().String()) }) {
 		return true
 	}
 	if int(a.Port()) != port {
