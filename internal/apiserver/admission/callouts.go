@@ -32,6 +32,10 @@ type callout struct {
 	configured atomic.Bool
 	static     bool // configured by files, from the start
 	make       func() (admission.Interface, error)
+	// all has the configurations; told is synced when configured tells of those that
+	// there were at the start.
+	all  cache.Store
+	told cache.ResourceEventHandlerRegistration
 }
 
 func (e *Environment) newCallout(name string, handles *admission.Handler, configurations cache.SharedIndexInformer, f func(io.Reader) (admission.Interface, error)) (*callout, error) {
@@ -39,9 +43,9 @@ func (e *Environment) newCallout(name string, handles *admission.Handler, config
 	if err != nil {
 		return nil, err
 	}
-	c := &callout{Handler: handles, static: static, make: sync.OnceValues(e.construct(name, f))}
+	c := &callout{Handler: handles, static: static, make: sync.OnceValues(e.construct(name, f)), all: configurations.GetStore()}
 	c.configured.Store(static)
-	_, err = configurations.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
+	c.told, err = configurations.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: func(any) {
 		if !c.configured.Swap(true) {
 			go c.make() //nolint:errcheck // whoever needs it gets the error
 		}
@@ -51,7 +55,7 @@ func (e *Environment) newCallout(name string, handles *admission.Handler, config
 
 // plugin is nil as long as nothing is configured.
 func (c *callout) plugin(a admission.Attributes) (admission.Interface, error) {
-	if !c.configured.Load() {
+	if !c.configured.Load() && (c.told.HasSynced() || len(c.all.ListKeys()) == 0) {
 		return nil, nil
 	}
 	p, err := c.make()
