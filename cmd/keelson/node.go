@@ -16,6 +16,7 @@ import (
 
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/logs"
@@ -34,6 +35,7 @@ type nodeFlags struct {
 	imageGC                imagegc.Policy
 	staticPods             string
 	unsafeSysctls          []string
+	cgroupDriver           string
 	network                cluster.Network
 }
 
@@ -45,6 +47,7 @@ func (f *nodeFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&f.port, "node-port", 10250, "port of the node's HTTP server")
 	flags.StringVar(&f.logMaxSize, "container-log-max-size", "10Mi", "size at which a container's log is rotated")
 	flags.IntVar(&f.logMaxFiles, "container-log-max-files", logs.DefaultMaxFiles, "how many log files a container has, with the one being written; at least 2")
+	flags.StringVar(&f.cgroupDriver, "cgroup-driver", "", "what makes the cgroups of pods: cgroupfs or systemd, as the runtime does it (default: what the runtime says, else cgroupfs)")
 	flags.StringSliceVar(&f.unsafeSysctls, "allowed-unsafe-sysctls", nil, "kernel parameters that pods of this machine may set beside the safe ones: names, or beginnings of names that end in *")
 	flags.StringVar(&f.network.Proxy, "proxy", cluster.Builtin, "what has Services' addresses lead to their endpoints: builtin, or none where something else does (kube-proxy, Cilium)")
 	flags.StringVar(&f.network.DNS, "dns", cluster.Builtin, "what resolves names for pods, at the tenth address of the services' range: builtin, or none where CoreDNS is installed there")
@@ -148,10 +151,13 @@ func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 }
 
 func (f *nodeFlags) options(dataDir string) (cluster.AgentOptions, error) {
-	o := cluster.AgentOptions{Name: f.name, Port: f.port, LogMaxFiles: f.logMaxFiles, AllowedUnsafeSysctls: f.unsafeSysctls,
+	o := cluster.AgentOptions{Name: f.name, Port: f.port, LogMaxFiles: f.logMaxFiles, AllowedUnsafeSysctls: f.unsafeSysctls, CgroupDriver: cgroup.Driver(f.cgroupDriver),
 		MaxPods: f.maxPods, Eviction: f.eviction, ImageGC: f.imageGC, StaticPods: f.staticPods, Network: f.network}
 	if o.StaticPods == "" {
 		o.StaticPods = filepath.Join(dataDir, "manifests")
+	}
+	if err := o.CgroupDriver.Validate(); err != nil {
+		return o, fmt.Errorf("--cgroup-driver: %w", err)
 	}
 	var err error
 	if o.StaticPods, err = filepath.Abs(o.StaticPods); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node"
+	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/images"
@@ -51,6 +52,8 @@ type AgentOptions struct {
 	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
 	// safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string
+	// CgroupDriver makes the pods' cgroups; what the runtime says where it is empty.
+	CgroupDriver cgroup.Driver
 	// Network is what serves Services and names to pods.
 	Network Network
 }
@@ -101,7 +104,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, StaticPods: o.StaticPods,
 		NodeIPs: []net.IP{ip}, Port: int32(o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: o.Name,
 		ClusterDNS: []string{c.dnsAddress().String()}, ClusterDomain: clusterDomain,
-		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls,
+		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
 		Recorder: c.Recorder(client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
 	})
 	if err != nil {

@@ -78,8 +78,10 @@ func New(cfg Config) (*Agent, error) {
 	svc := cfg.Informers.Core().V1().Services()
 	a.services, a.svcReady = svc.Lister(), svc.Informer().HasSynced
 	if a.Cgroups == nil {
-		var err error
-		if a.Cgroups, err = cgroup.New(cgroupDriver(context.Background(), client)); err != nil {
+		if a.CgroupDriver == "" {
+			a.CgroupDriver = cgroupDriver(context.Background(), client)
+		}
+		if a.Cgroups, err = cgroup.New(a.CgroupDriver); err != nil {
 			return nil, fmt.Errorf("node agent: %w", err)
 		}
 	}

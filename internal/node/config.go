@@ -70,8 +70,10 @@ type Config struct {
 	ResolvConf    string // /etc/resolv.conf where empty
 	PauseImage    string // never collected
 	CgroupRoot    string // of the pods' cgroups; "" is the machine's
-	// Cgroups makes cgroups; that of this machine, with the runtime's driver,
-	// where nil.
+	// CgroupDriver makes the pods' cgroups; what the runtime says where it is
+	// empty, else cgroupfs.
+	CgroupDriver cgroup.Driver
+	// Cgroups makes cgroups; that of this machine, with the driver, where nil.
 	Cgroups *cgroup.Manager
 	// MemoryQoS says what memory is protected or throttled, on cgroup v2.
 	MemoryQoS cgroup.Memory

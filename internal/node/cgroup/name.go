@@ -1,13 +1,14 @@
 package cgroup
 
 import (
+	"fmt"
 	"path"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 )
 
-// Driver is who makes cgroups.
+// Driver is what makes cgroups: the agent itself, or systemd.
 type Driver string
 
 // The drivers, as kubelets call them.
@@ -15,6 +16,16 @@ const (
 	Cgroupfs Driver = "cgroupfs"
 	Systemd  Driver = "systemd"
 )
+
+// Validate says what is wrong with the name of a driver; an empty one is the
+// runtime's.
+func (d Driver) Validate() error {
+	switch d {
+	case "", Cgroupfs, Systemd:
+		return nil
+	}
+	return fmt.Errorf("%q: must be %s or %s", string(d), Cgroupfs, Systemd)
+}
 
 // Name is a cgroup by its path, from the root of the pods' cgroups down.
 type Name []string
