@@ -259,6 +259,20 @@ func TestOwnersOverVersions(t *testing.T) {
 	if got := a.do("PATCH", path("v2")+"/s/status?fieldManager=third", `{"apiVersion":"gears.example/v2","kind":"Thing","status":{"s":"2"}}`, "Content-Type", apply); got.code != http.StatusConflict {
 		t.Errorf("a conflict over the status: %d %s", got.code, got.Message)
 	}
+	// A version that is not served any more has owners still.
+	a.do("PATCH", path("v2")+"/u?fieldManager=alice", `{"apiVersion":"gears.example/v2","kind":"Thing","spec":{"a":"1"}}`, "Content-Type", apply)
+	if got := a.do("PATCH", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.gears.example", `[{"op":"replace","path":"/spec/versions/1/served","value":false}]`, "Content-Type", jsonPatch); got.code != http.StatusOK {
+		t.Fatal(got.Message)
+	}
+	for a.do("GET", path("v2"), "").code != http.StatusNotFound {
+		if t.Context().Err() != nil {
+			t.Fatal("v2 is served for ever")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := a.do("PATCH", path("v1")+"/u?fieldManager=bob", `{"apiVersion":"gears.example/v1","kind":"Thing","spec":{"a":"2"}}`, "Content-Type", apply); got.code != http.StatusConflict {
+		t.Errorf("a conflict with an owner through a version that is not served: %d %s", got.code, got.Message)
+	}
 }
 
 // TestScaleWrites: every write of a scale, of objects that have replicas and of those
