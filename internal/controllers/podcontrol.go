@@ -33,9 +33,13 @@ func (c PodControl) Create(ctx context.Context, owner runtime.Object, pod *v1.Po
 	return nil
 }
 
-// Delete deletes a pod of owner. That it has gone is an error, and no event.
+// Delete deletes a pod of owner, and no other of its name. That it has gone is an
+// error, and no event.
 func (c PodControl) Delete(ctx context.Context, owner runtime.Object, pod *v1.Pod) error {
-	err := c.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{})
+	err := c.Client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+	if apierrors.IsConflict(err) {
+		err = apierrors.NewNotFound(v1.Resource("pods"), pod.Name)
+	}
 	if err != nil {
 		if !apierrors.IsNotFound(err) {
 			c.Recorder.Eventf(owner, v1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)

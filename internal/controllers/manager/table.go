@@ -3,6 +3,7 @@ package manager
 import (
 	admissionregistration "k8s.io/api/admissionregistration/v1"
 	apps "k8s.io/api/apps/v1"
+	batch "k8s.io/api/batch/v1"
 	certificatesapi "k8s.io/api/certificates/v1"
 	coordination "k8s.io/api/coordination/v1"
 	core "k8s.io/api/core/v1"
@@ -17,10 +18,12 @@ import (
 	"keelson.dev/keelson/internal/controllers/bootstraptoken"
 	"keelson.dev/keelson/internal/controllers/certificates"
 	"keelson.dev/keelson/internal/controllers/clusterrole"
+	"keelson.dev/keelson/internal/controllers/cronjob"
 	"keelson.dev/keelson/internal/controllers/daemonset"
 	"keelson.dev/keelson/internal/controllers/deployment"
 	"keelson.dev/keelson/internal/controllers/endpointslice"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
+	"keelson.dev/keelson/internal/controllers/job"
 	"keelson.dev/keelson/internal/controllers/namespace"
 	"keelson.dev/keelson/internal/controllers/nodelifecycle"
 	"keelson.dev/keelson/internal/controllers/podgc"
@@ -33,6 +36,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/statefulset"
 	"keelson.dev/keelson/internal/controllers/storageversionmigrator"
 	"keelson.dev/keelson/internal/controllers/tainteviction"
+	"keelson.dev/keelson/internal/controllers/ttlafterfinished"
 	"keelson.dev/keelson/internal/controllers/volumeprotection"
 )
 
@@ -55,8 +59,9 @@ func join(lists ...[]schema.GroupVersionResource) []schema.GroupVersionResource 
 }
 
 var (
-	coreV1 = core.SchemeGroupVersion
-	appsV1 = apps.SchemeGroupVersion
+	coreV1  = core.SchemeGroupVersion
+	appsV1  = apps.SchemeGroupVersion
+	batchV1 = batch.SchemeGroupVersion
 )
 
 // table is all controllers. They are made in this order: those that a new pod
@@ -85,6 +90,18 @@ var table = []controllers.Row{
 	{
 		Name: "replicationcontroller-controller", Aliases: []string{"replicationcontroller"}, Identity: "replication-controller",
 		Watches: resources(coreV1, "replicationcontrollers", "pods"), New: replicaset.NewReplicationController,
+	},
+	{
+		Name: "job-controller", Aliases: []string{"job"}, Identity: "job-controller",
+		Watches: join(resources(batchV1, "jobs"), resources(coreV1, "pods")), New: job.New,
+	},
+	{
+		Name: "cronjob-controller", Aliases: []string{"cronjob"}, Identity: "cronjob-controller",
+		Watches: resources(batchV1, "cronjobs", "jobs"), New: cronjob.New,
+	},
+	{
+		Name: "ttl-after-finished-controller", Aliases: []string{"ttl-after-finished"}, Identity: "ttl-after-finished-controller",
+		Watches: resources(batchV1, "jobs"), New: ttlafterfinished.New,
 	},
 	{
 		Name: "endpointslice-controller", Aliases: []string{"endpointslice"}, Identity: "endpointslice-controller",

@@ -291,7 +291,7 @@ func (r *controller) victims(rs *apps.ReplicaSet, active []*v1.Pod, n int) []*v1
 		}
 	}
 	active = slices.Clone(active)
-	rankForDeletion(active, onNode, r.clock.Now())
+	controllers.RankForDeletion(active, onNode, r.clock.Now())
 	return active[:n]
 }
 

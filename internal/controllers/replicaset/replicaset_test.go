@@ -16,6 +16,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
 )
 
@@ -237,7 +238,7 @@ func TestRankForDeletion(t *testing.T) {
 		pod("restarted", func(p *v1.Pod) { p.Status.ContainerStatuses = []v1.ContainerStatus{{RestartCount: 3}} }),
 	} {
 		pods := []*v1.Pod{best, worse}
-		rankForDeletion(pods, map[string]int{"n": 1, "full": 3}, now)
+		controllers.RankForDeletion(pods, map[string]int{"n": 1, "full": 3}, now)
 		if pods[0] != worse {
 			t.Errorf("%s is not chosen before the best", worse.Name)
 		}

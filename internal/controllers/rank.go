@@ -1,4 +1,4 @@
-package replicaset
+package controllers
 
 import (
 	"math"
@@ -8,13 +8,12 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"keelson.dev/keelson/internal/controllers"
 )
 
-// rankForDeletion sorts pods so that those that are missed least come first.
-// onNode counts, for each node, the active pods of the same workload there.
-func rankForDeletion(pods []*v1.Pod, onNode map[string]int, now time.Time) {
+// RankForDeletion sorts pods so that those that are missed least come first, as
+// upstream does. onNode counts, for each node, the active pods of the same
+// workload there.
+func RankForDeletion(pods []*v1.Pod, onNode map[string]int, now time.Time) {
 	phase := map[v1.PodPhase]int{v1.PodPending: 0, v1.PodUnknown: 1, v1.PodRunning: 2}
 	sort.Slice(pods, func(i, j int) bool {
 		a, b := pods[i], pods[j]
@@ -24,7 +23,7 @@ func rankForDeletion(pods []*v1.Pod, onNode map[string]int, now time.Time) {
 		if x, y := phase[a.Status.Phase], phase[b.Status.Phase]; x != y {
 			return x < y
 		}
-		readyA, readyB := controllers.PodReady(a), controllers.PodReady(b)
+		readyA, readyB := PodReady(a), PodReady(b)
 		if readyA != readyB {
 			return !readyA
 		}
@@ -35,8 +34,8 @@ func rankForDeletion(pods []*v1.Pod, onNode map[string]int, now time.Time) {
 			return x > y
 		}
 		if readyA {
-			x := controllers.PodCondition(a, v1.PodReady).LastTransitionTime
-			y := controllers.PodCondition(b, v1.PodReady).LastTransitionTime
+			x := PodCondition(a, v1.PodReady).LastTransitionTime
+			y := PodCondition(b, v1.PodReady).LastTransitionTime
 			if !x.Equal(&y) {
 				if p, q := ageBucket(x, now), ageBucket(y, now); p != q {
 					return p < q

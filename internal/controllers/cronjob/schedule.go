@@ -1,0 +1,74 @@
+package cronjob
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	batch "k8s.io/api/batch/v1"
+)
+
+// manyMissed is how many missed times are told of: so many look like a fault of
+// the clock or of the schedule.
+const manyMissed = 100
+
+// errTimeZone is that of a time zone which this machine does not know.
+var errTimeZone = errors.New("unknown time zone")
+
+// parse reads a CronJob's schedule, in its time zone.
+func parse(cj *batch.CronJob) (cron.Schedule, error) {
+	spec := cj.Spec.Schedule
+	if cj.Spec.TimeZone != nil {
+		if _, err := time.LoadLocation(*cj.Spec.TimeZone); err != nil {
+			return nil, fmt.Errorf("%w: %w", errTimeZone, err)
+		}
+		if !strings.Contains(spec, "TZ") {
+			spec = "TZ=" + *cj.Spec.TimeZone + " " + spec
+		}
+	}
+	return cron.ParseStandard(spec)
+}
+
+// due gives the last time of a schedule that is after since and not after now,
+// the zero time if there is none, and how many such times there are, counted to
+// manyMissed+1.
+func due(s cron.Schedule, since, now time.Time) (last time.Time, n int) {
+	for t := s.Next(since); !t.IsZero() && !t.After(now) && n <= manyMissed; t = s.Next(t) {
+		last, n = t, n+1
+	}
+	if n <= manyMissed {
+		return last, n
+	}
+	// Many times were missed: look for the last one from the end.
+	for back := time.Minute; ; back *= 2 {
+		from := now.Add(-back)
+		if from.Before(last) {
+			from = last.Add(-time.Second)
+		}
+		if t := s.Next(from); t.After(now) {
+			continue
+		}
+		for t := s.Next(from); !t.After(now); t = s.Next(t) {
+			last = t
+		}
+		return last, n
+	}
+}
+
+// since is the time after which scheduled times count: the last one that was
+// served, or the CronJob's beginning, but not further back than the deadline for
+// starting allows.
+func since(cj *batch.CronJob, now time.Time) time.Time {
+	t := cj.CreationTimestamp.Time
+	if cj.Status.LastScheduleTime != nil {
+		t = cj.Status.LastScheduleTime.Time
+	}
+	if d := cj.Spec.StartingDeadlineSeconds; d != nil {
+		if least := now.Add(-time.Duration(*d) * time.Second); least.After(t) {
+			t = least
+		}
+	}
+	return t
+}
