@@ -36,7 +36,7 @@ var (
 
 // SIGs are those whose tests are here; those of the others have a place in
 // later reports only.
-var sigs = []string{"sig-api-machinery", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation", "sig-network"}
+var sigs = []string{"sig-api-machinery", "sig-apps", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation", "sig-network"}
 
 // T is one conformance test.
 type T struct {

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -237,14 +238,19 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 	}
 	p := pod.DeepCopy()
 	switch {
+	case (pod.Status.Phase == v1.PodPending || pod.Status.Phase == "") && n.taken(pod):
+		p.Status.Phase, p.Status.Reason = v1.PodFailed, "NodePorts"
+		p.Status.Message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 	case pod.Status.Phase == v1.PodPending || pod.Status.Phase == "":
 		p.Status = n.running(pod)
+		follow(p, p.Status.StartTime)
 	case pod.Status.Phase == v1.PodRunning && ofJob(pod) && pod.Status.StartTime != nil:
 		if left := jobTime - n.Clock.Since(pod.Status.StartTime.Time); left > 0 {
 			n.queue.AddAfter(ns+"/"+podName, left)
 			return nil
 		}
 		p.Status = n.succeeded(pod)
+	case pod.Status.Phase == v1.PodRunning && follow(p, n.now()):
 	default:
 		return nil
 	}
@@ -253,6 +259,83 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 		return nil // the newer version is on its way here
 	}
 	return err
+}
+
+// follow brings the readiness of a pod that runs to what its gates say, and reports
+// whether that has changed it.
+func follow(p *v1.Pod, now *metav1.Time) bool {
+	if len(p.Spec.ReadinessGates) == 0 {
+		return false
+	}
+	status := func(t v1.PodConditionType) *v1.PodCondition {
+		for i := range p.Status.Conditions {
+			if p.Status.Conditions[i].Type == t {
+				return &p.Status.Conditions[i]
+			}
+		}
+		return nil
+	}
+	want, message := v1.ConditionTrue, ""
+	for _, g := range p.Spec.ReadinessGates {
+		if c := status(g.ConditionType); c == nil || c.Status != v1.ConditionTrue {
+			want, message = v1.ConditionFalse, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", g.ConditionType)
+			if c != nil {
+				message = fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %v", g.ConditionType, c.Status)
+			}
+		}
+	}
+	ready := status(v1.PodReady)
+	if ready == nil || ready.Status == want {
+		return false
+	}
+	ready.Status, ready.LastTransitionTime, ready.Reason, ready.Message = want, *now, "", message
+	if want == v1.ConditionFalse {
+		ready.Reason = "ReadinessGatesNotReady"
+	}
+	return true
+}
+
+// taken reports whether another pod on the node has one of a pod's host ports: the
+// scheduler sees to that, but a pod may name its node itself.
+func (n *Nodes) taken(pod *v1.Pod) bool {
+	ports := hostPorts(pod)
+	if len(ports) == 0 {
+		return false
+	}
+	all, _ := n.pods.List(labels.Everything())
+	for _, o := range all {
+		if o.Spec.NodeName != pod.Spec.NodeName || o.UID == pod.UID || o.Status.Phase != v1.PodRunning {
+			continue
+		}
+		for port := range hostPorts(o) {
+			if ports[port] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hostPorts are the ports of the node that a pod has, as protocol and number.
+func hostPorts(p *v1.Pod) map[string]bool {
+	var out map[string]bool
+	for i := range p.Spec.Containers {
+		for _, port := range p.Spec.Containers[i].Ports {
+			if port.HostPort == 0 {
+				continue
+			}
+			if out == nil {
+				out = map[string]bool{}
+			}
+			out[fmt.Sprint(port.Protocol, port.HostPort)] = true
+		}
+	}
+	return out
+}
+
+// now is the time, as it is in a status.
+func (n *Nodes) now() *metav1.Time {
+	return ptr.To(metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second)))
 }
 
 func (n *Nodes) address() string {
