@@ -42,7 +42,10 @@ func main() {
 	case "compare":
 		err = compare(ctx, o)
 	case "peer":
-		err = servePeer(ctx, flag.Arg(1), flag.Arg(2), "127.0.0.1:0")
+		dir := flag.Arg(2)
+		if err = keyPair(dir); err == nil {
+			err = servePeer(ctx, flag.Arg(1), "127.0.0.1:0", filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		}
 	case "limit":
 		err = serveLimit(ctx)
 	default:

@@ -28,7 +28,7 @@ import (
 
 // servePeer runs upstream's generic API server for custom resources on an etcd,
 // without authentication and authorization. It prints its URL.
-func servePeer(ctx context.Context, etcd, dir, address string) error {
+func servePeer(ctx context.Context, etcd, address, certFile, keyFile string) error {
 	s := options.NewCustomResourceDefinitionsServerOptions(os.Stdout, os.Stderr)
 	r := s.RecommendedOptions
 	r.Etcd.StorageConfig.Transport.ServerList = []string{etcd}
@@ -39,10 +39,7 @@ func servePeer(ctx context.Context, etcd, dir, address string) error {
 		return err
 	}
 	r.SecureServing.Listener, r.SecureServing.BindPort = l, l.Addr().(*net.TCPAddr).Port
-	if err := keyPair(dir); err != nil {
-		return err
-	}
-	r.SecureServing.ServerCert.CertKey.CertFile, r.SecureServing.ServerCert.CertKey.KeyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	r.SecureServing.ServerCert.CertKey.CertFile, r.SecureServing.ServerCert.CertKey.KeyFile = certFile, keyFile
 	if err := s.Complete(); err != nil {
 		return err
 	}
@@ -89,7 +86,7 @@ func asAPIServer(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := servePeer(ctx, *etcd, *dir, net.JoinHostPort(*address, *port)); err != nil {
+	if err := servePeer(ctx, *etcd, net.JoinHostPort(*address, *port), filepath.Join(*dir, "apiserver.crt"), filepath.Join(*dir, "apiserver.key")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
