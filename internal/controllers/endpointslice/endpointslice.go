@@ -209,6 +209,7 @@ func (e *controller) endpoint(svc *v1.Service, p *v1.Pod) discoveryv1.Endpoint {
 			}
 		}
 	}
+	ep.Hints = hints(svc, &ep)
 	return ep
 }
 
