@@ -45,6 +45,9 @@ func (r *call) deleteOptions() (*metav1.DeleteOptions, error) {
 	} else if err := r.options(opts); err != nil {
 		return nil, err
 	}
+	if r.s.NoUnsafeDeletion {
+		opts.IgnoreStoreReadErrorWithClusterBreakingPotential = nil
+	}
 	opts.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("DeleteOptions"))
 	r.auditRequest(opts)
 	if r.row.DeleteWarning != "" && opts.PropagationPolicy == nil && opts.OrphanDependents == nil {
@@ -59,6 +62,9 @@ func (r *call) delete() error {
 	opts, err := r.deleteOptions()
 	if err != nil {
 		return err
+	}
+	if ignoresReadError(opts) {
+		return r.deleteUnreadable(opts)
 	}
 	e, gone, err := r.end(r.info.Namespace, r.info.Name, opts)
 	if err != nil {
@@ -87,7 +93,7 @@ func (r *call) end(ns, name string, opts *metav1.DeleteOptions) (*store.Entry, b
 			return nil, false, r.storeError(err, name)
 		}
 		if e == nil {
-			return nil, false, apierrors.NewNotFound(r.groupResource(), name)
+			return nil, false, r.absent(key, name)
 		}
 		ne, gone, err := r.endOnce(e, opts)
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
@@ -259,6 +265,12 @@ func (r *call) deleteCollection() error {
 	}
 	opts, err := r.deleteOptions()
 	if err != nil {
+		return err
+	}
+	if ignoresReadError(opts) {
+		return invalidIgnore("is not allowed with DELETECOLLECTION, try again after removing the option")
+	}
+	if err := r.readError(r.s.Store.Unreadable(sel.prefix)); err != nil {
 		return err
 	}
 	lo := store.ListOptions{Limit: int(lopts.Limit), Index: sel.index, Value: sel.value}

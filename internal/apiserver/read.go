@@ -73,12 +73,13 @@ func tooLarge(rev, current int64) error {
 
 // entry is the one that the request names.
 func (r *call) entry() (*store.Entry, error) {
-	e, err := r.s.Store.Get(r.ctx(), r.row.Key(r.info.Namespace, r.info.Name))
+	key := r.row.Key(r.info.Namespace, r.info.Name)
+	e, err := r.s.Store.Get(r.ctx(), key)
 	if err != nil {
 		return nil, r.storeError(err, r.info.Name)
 	}
 	if e == nil {
-		return nil, apierrors.NewNotFound(r.groupResource(), r.info.Name)
+		return nil, r.absent(key, r.info.Name)
 	}
 	return e, nil
 }
@@ -276,6 +277,9 @@ func (r *call) list() error {
 		if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact || opts.ResourceVersionMatch == "" && opts.Limit > 0 {
 			lo.Revision = rev
 		}
+	}
+	if err := r.readError(r.s.Store.Unreadable(sel.prefix)); err != nil {
+		return err
 	}
 	res, err := r.s.Store.List(r.ctx(), sel.prefix, lo)
 	if err != nil {

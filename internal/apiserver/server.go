@@ -67,6 +67,8 @@ type Config struct {
 	Tokens Tokens
 	// TokenAuthenticator checks the tokens in TokenReviews.
 	TokenAuthenticator authenticator.Token
+	// NoUnsafeDeletion ignores the option that deletes objects that cannot be read.
+	NoUnsafeDeletion bool
 	// LegacyImpersonation knows the verb "impersonate" alone, and none of KEP-5284's.
 	LegacyImpersonation bool
 	// Nodes reaches the node agents' HTTP servers.

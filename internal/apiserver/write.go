@@ -439,8 +439,8 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 		return nil, false, false, r.storeError(err, name)
 	}
 	if e == nil {
-		if !w.upsert {
-			return nil, false, false, apierrors.NewNotFound(r.groupResource(), name)
+		if err := r.absent(r.row.Key(r.info.Namespace, name), name); !w.upsert || !apierrors.IsNotFound(err) {
+			return nil, false, false, err
 		}
 		obj, err := produce(nil)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	kms "k8s.io/kms/pkg/service"
@@ -113,9 +114,12 @@ func TestEncryptionAtRest(t *testing.T) {
 	encrypting(t, config, secretbox("two"))
 	run(func(_ *Cluster, client kubernetes.Interface) { touch(client, "a") })
 	encrypting(t, config, secretbox("three"))
-	if _, err := Start(ctx, o); err == nil || !strings.Contains(err.Error(), "/registry/secrets/default/a") || !strings.Contains(err.Error(), "needs the key") {
-		t.Errorf("without the key: %v", err)
-	}
+	run(func(_ *Cluster, client kubernetes.Interface) {
+		_, err := client.CoreV1().Secrets("default").Get(ctx, "a", metav1.GetOptions{})
+		if !apierrors.IsStoreReadError(err) || !strings.Contains(err.Error(), "/registry/secrets/default/a") || !strings.Contains(err.Error(), "needs the key") {
+			t.Errorf("without the key: %v", err)
+		}
+	})
 	encrypting(t, config, "secretbox: {keys: [{name: one, secret: c2hvcnQ=}]}")
 	if _, err := Start(ctx, o); err == nil || !strings.Contains(err.Error(), "--encryption-provider-config") {
 		t.Errorf("a key that is too short: %v", err)

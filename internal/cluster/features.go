@@ -8,12 +8,13 @@ type Features map[string]bool
 
 // The gates that can be switched: all are on by default in v1.37.
 const (
-	ConstrainedImpersonation = "ConstrainedImpersonation"
-	ComponentStatusz         = "ComponentStatusz"
-	ComponentFlagz           = "ComponentFlagz"
+	AllowUnsafeMalformedObjectDeletion = "AllowUnsafeMalformedObjectDeletion"
+	ConstrainedImpersonation           = "ConstrainedImpersonation"
+	ComponentStatusz                   = "ComponentStatusz"
+	ComponentFlagz                     = "ComponentFlagz"
 )
 
-var switchable = []string{ComponentFlagz, ComponentStatusz, ConstrainedImpersonation}
+var switchable = []string{AllowUnsafeMalformedObjectDeletion, ComponentFlagz, ComponentStatusz, ConstrainedImpersonation}
 
 // Switchable are the names of the gates that can be switched.
 func Switchable() []string { return slices.Clone(switchable) }

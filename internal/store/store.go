@@ -63,6 +63,13 @@ type Store interface {
 	Count(prefix string) int
 	// Watch begins a watch of the keys that begin with prefix.
 	Watch(prefix string, opts WatchOptions) (Watcher, error)
+	// Unreadable gives what is stored at keys that begin with prefix and cannot be
+	// decrypted or decoded, in order. The other methods leave it out, except that
+	// Create finds its key taken.
+	Unreadable(prefix string) []Unreadable
+	// DeleteUnreadable removes what is stored at key and cannot be read (else
+	// ErrNotFound). Watches are not told: they never knew it.
+	DeleteUnreadable(ctx context.Context, key string) error
 	// Reach waits until the store is at revision or after it, or until ctx is
 	// done, and returns its error.
 	Reach(ctx context.Context, revision int64) error
@@ -70,6 +77,13 @@ type Store interface {
 	Compact(ctx context.Context, revision int64) error
 	// Close flushes and closes the store; pending calls fail with ErrClosed.
 	Close() error
+}
+
+// Unreadable is an entry whose object cannot be read, and why.
+type Unreadable struct {
+	Key      string
+	Revision int64
+	Err      error
 }
 
 // ListOptions narrows a List.

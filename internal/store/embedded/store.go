@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/store"
@@ -87,7 +88,10 @@ func (s *Store) load() error {
 	rev, err := s.disk.load(func(r record) error {
 		e, err := store.Load(s.opts.Codec, r.key, r.create, r.mod, r.value)
 		if err != nil {
-			return fmt.Errorf("decoding the object at %s: %w", r.key, err)
+			err = fmt.Errorf("decoding the object at %s: %w", r.key, err)
+			klog.Background().Error(err, "An object cannot be read, and is left out", "key", r.key)
+			s.SetUnreadable(store.Unreadable{Key: r.key, Revision: r.mod, Err: err})
+			return nil
 		}
 		entries = append(entries, e)
 		if r.expiry != 0 {

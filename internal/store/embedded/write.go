@@ -19,6 +19,7 @@ type op struct {
 	create   bool
 	revision int64       // expected, unless create
 	object   store.Value // empty deletes
+	broken   bool        // deletes what cannot be read
 	value    []byte
 	expiry   time.Time // zero is never
 
@@ -44,6 +45,12 @@ func (s *Store) Update(ctx context.Context, key string, revision int64, obj runt
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.Entry, error) {
 	return s.commit(ctx, &op{key: key, revision: revision})
+}
+
+// DeleteUnreadable implements store.Store.
+func (s *Store) DeleteUnreadable(ctx context.Context, key string) error {
+	_, err := s.commit(ctx, &op{key: key, broken: true})
+	return err
 }
 
 func (s *Store) put(ctx context.Context, o *op, ttl time.Duration) (*store.Entry, error) {
@@ -152,7 +159,19 @@ func (s *Store) order(ops []*op) []*op {
 	accepted := ops[:0:0]
 	for _, o := range ops {
 		prev := current(o.key)
+		_, broken := s.UnreadableAt(o.key)
 		switch {
+		case o.broken && broken:
+			rev++
+			o.entry = &store.Entry{Key: o.key, CreateRevision: rev, ModRevision: rev}
+			accepted = append(accepted, o)
+			continue
+		case o.broken:
+			o.err = fmt.Errorf("%w: %s has nothing that cannot be read", store.ErrNotFound, o.key)
+			continue
+		case o.create && broken:
+			o.err = fmt.Errorf("%w: %s, which cannot be read", store.ErrExists, o.key)
+			continue
 		case o.create && prev != nil:
 			o.err = fmt.Errorf("%w: %s", store.ErrExists, o.key)
 			continue
@@ -190,14 +209,20 @@ func (s *Store) sync(ops []*op) error {
 
 // apply shows committed writes to readers and watchers.
 func (s *Store) apply(ops []*op) {
-	changes := make([]*store.Event, len(ops))
-	for i, o := range ops {
-		changes[i] = &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision}
-		if o.object.Object == nil {
-			changes[i].Type = store.Delete
+	changes := make([]*store.Event, 0, len(ops))
+	for _, o := range ops {
+		if o.broken {
+			s.ForgetUnreadable(o.key)
+			continue
 		}
+		change := &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision}
+		if o.object.Object == nil {
+			change.Type = store.Delete
+		}
+		changes = append(changes, change)
 	}
 	s.Apply(changes)
+	s.Advance(ops[len(ops)-1].entry.ModRevision)
 	for _, o := range ops {
 		if !o.expiry.IsZero() {
 			s.ttl.add(o.key, o.entry.ModRevision, o.expiry)

@@ -51,6 +51,7 @@ func (s *Store) loadAt(ctx context.Context, revision int64) error {
 	begin := s.opts.Prefix + "/"
 	end := clientv3.GetPrefixRangeEnd(begin)
 	var entries []*store.Entry
+	s.ForgetUnreadable("")
 	for more := true; more; {
 		resp, err := s.client.Get(ctx, begin, clientv3.WithRange(end), clientv3.WithRev(revision), clientv3.WithLimit(pageSize))
 		if err != nil {
@@ -133,6 +134,8 @@ func (s *Store) apply(events []*clientv3.Event) {
 		change := &store.Event{Type: store.Put, Prev: prev, Revision: ev.Kv.ModRevision}
 		if ev.Type == clientv3.EventTypePut {
 			change.Entry = s.entry(key, ev.Kv)
+		} else if _, broken := s.UnreadableAt(key); broken {
+			s.ForgetUnreadable(key)
 		}
 		latest[key] = change.Entry
 		if change.Entry == nil {
@@ -159,8 +162,12 @@ func (s *Store) entry(key string, kv *mvccpb.KeyValue) *store.Entry {
 	}
 	e, err := s.decode(key, kv)
 	if err != nil {
-		klog.FromContext(s.ctx).Error(err, "Leaving out what cannot be decoded in etcd", "key", string(kv.Key), "revision", kv.ModRevision)
+		klog.FromContext(s.ctx).Error(err, "An object in etcd cannot be read, and is left out", "key", string(kv.Key), "revision", kv.ModRevision)
+		s.SetUnreadable(store.Unreadable{Key: key, Revision: kv.ModRevision, Err: err})
 		return nil
+	}
+	if _, broken := s.UnreadableAt(key); broken {
+		s.ForgetUnreadable(key)
 	}
 	return e
 }

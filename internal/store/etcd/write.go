@@ -174,6 +174,22 @@ func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.
 	return prev.Deleted(rev), nil
 }
 
+// DeleteUnreadable implements store.Store.
+func (s *Store) DeleteUnreadable(ctx context.Context, key string) error {
+	if err := s.catchUp(ctx); err != nil {
+		return err
+	}
+	u, ok := s.UnreadableAt(key)
+	if !ok {
+		return fmt.Errorf("%w: %s has nothing that cannot be read", store.ErrNotFound, key)
+	}
+	rev, err := s.commit(ctx, key, u.Revision, clientv3.OpDelete(s.place(key)))
+	if err != nil {
+		return err
+	}
+	return s.Reach(ctx, rev)
+}
+
 // commit does op if key is at revision, and gives the revision of the change. A
 // client that goes away does not take its write back, so ctx is only looked at
 // before.

@@ -45,6 +45,8 @@ type State struct {
 	indexes []index
 	waiting []waiter
 	closed  bool
+	// unreadable is what the engine could not read, by key.
+	unreadable map[string]store.Unreadable
 }
 
 // waiter waits for a revision.
