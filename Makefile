@@ -103,6 +103,12 @@ vet: images
 	$(GO) run $(STATICCHECK) -checks all,-ST1005,-SA1019,-ST1000,-QF1001,-QF1008 ./...
 	@unformatted=$$(gofmt -l bench cmd internal test testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
+# .golangci.yml by golangci-lint, which takes three minutes of the processor the first time, and some for the build of it.
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+.PHONY: lint
+lint: images
+	$(GO) run $(GOLANGCI) run --timeout 15m ./...
+
 unit: images
 	$(GO) test -timeout 10m ./...
 

@@ -525,7 +525,7 @@ func TestVolumesInUseStay(t *testing.T) {
 	}
 	eventually(t, "the claim goes with its last pod", func() error {
 		if got, err := claims.Get(t.Context(), "c", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("still there: %v %v", got.Finalizers, err)
+			return fmt.Errorf("still there: %v %w", got.Finalizers, err)
 		}
 		return nil
 	})
