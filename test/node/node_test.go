@@ -47,6 +47,8 @@ type env struct {
 	runtime string
 	// logs is the folder of the pods' logs; each log is rotated at maxLog.
 	logs string
+	// manifests is the folder of the static pods' manifests.
+	manifests string
 }
 
 const maxLog = 16 << 10
@@ -54,7 +56,7 @@ const maxLog = 16 << 10
 func start(t testing.TB) *env {
 	t.Helper()
 	n := realnode.Start(t, cluster.AgentOptions{LogMaxSize: maxLog})
-	return &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs}
+	return &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
 }
 
 // pod waits until the pod is as ok wants it.
@@ -134,6 +136,9 @@ func TestNode(t *testing.T) {
 		"Pod":           func(e *env, _ *testing.T) { e.everything() },
 		"RestartPolicy": func(e *env, _ *testing.T) { e.restarts() },
 		"HostPort":      func(e *env, _ *testing.T) { e.hostPort() },
+		"Evictions":     func(e *env, _ *testing.T) { e.evictions() },
+		"Endpoints":     func(e *env, _ *testing.T) { e.endpoints() },
+		"StaticPods":    func(e *env, _ *testing.T) { e.staticPods() },
 		"Ephemeral":     func(e *env, _ *testing.T) { e.ephemeral() },
 		"Resize":        func(e *env, _ *testing.T) { e.resize() },
 		"Logs":          func(e *env, _ *testing.T) { e.rotation() },
@@ -143,7 +148,7 @@ func TestNode(t *testing.T) {
 		"SubPath":       func(e *env, _ *testing.T) { e.subPath() },
 		"RestartRules":  func(e *env, _ *testing.T) { e.restartRules() },
 	} {
-		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime, e.logs}, t) })
+		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}, t) })
 	}
 }
 

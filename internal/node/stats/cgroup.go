@@ -73,7 +73,7 @@ type cpu struct {
 	period, quota               int64 // microseconds; quota -1 for none
 }
 
-// userHZ is the unit of the times in cpuacct.stat, which Linux fixes at 100.
+// tick is the unit of the times in cpuacct.stat, in nanoseconds: Linux has 100 a second.
 const tick = 1e9 / 100
 
 func (c cgroups) cpu(path string) (out cpu, ok bool) {

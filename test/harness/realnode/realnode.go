@@ -30,6 +30,8 @@ type Node struct {
 	Runtime string
 	// Logs is the folder of the pods' logs.
 	Logs string
+	// Manifests is the folder of the static pods' manifests.
+	Manifests string
 }
 
 // Start gives a cluster whose node is Ready, until the end of the test. The
@@ -55,6 +57,10 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 	if o.Eviction.Hard == nil {
 		// The disk of a machine that builds and tests may be nearly full.
 		o.Eviction.Hard = map[string]string{"memory.available": "100Mi"}
+	}
+	o.StaticPods = filepath.Join(dir, "manifests")
+	if err := os.Mkdir(o.StaticPods, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	m := machine.New(dir, machine.Options{PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), CgroupRoot: filepath.Base(dir)})
 	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{DataDir: dir, Listen: "0.0.0.0:0"})
@@ -98,5 +104,5 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Node{Config: cfg, Runtime: m.Endpoint(), Logs: o.Logs}
+	return &Node{Config: cfg, Runtime: m.Endpoint(), Logs: o.Logs, Manifests: o.StaticPods}
 }
