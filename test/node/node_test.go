@@ -145,6 +145,7 @@ func TestNode(t *testing.T) {
 		"HostNetwork":   func(e *env, _ *testing.T) { e.hostNetwork() },
 		"Cgroups":       func(e *env, _ *testing.T) { e.cgroups() },
 		"Tokens":        func(e *env, _ *testing.T) { e.tokens() },
+		"Proxy":         func(e *env, _ *testing.T) { e.proxies() },
 		"SubPath":       func(e *env, _ *testing.T) { e.subPath() },
 		"RestartRules":  func(e *env, _ *testing.T) { e.restartRules() },
 	} {
