@@ -115,7 +115,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := os.MkdirAll(a.LogDir, 0o755); err != nil {
 		return fmt.Errorf("node agent: %w", err)
 	}
-	a.wg.Go(func() { a.status.run(ctx) })
+	a.wg.Go(func() {
+		// First, so that a node which starts under pressure is sent no pods.
+		if err := a.eviction.Look(ctx); err != nil && ctx.Err() == nil {
+			log.Error(err, "Reading the node's stats failed")
+		}
+		a.wg.Go(func() { a.status.run(ctx) })
+		a.eviction.Run(ctx)
+	})
 
 	handle, err := a.pods.AddEventHandler(cache.FilteringResourceEventHandler{
 		FilterFunc: func(obj any) bool {
@@ -163,7 +170,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.mu.Unlock()
 	a.wg.Go(func() { a.static.run(ctx) })
 	a.wg.Go(func() { a.rotateLogs(ctx) })
-	a.wg.Go(func() { a.eviction.Run(ctx) })
 	a.wg.Go(func() { a.imageGC.Run(ctx) })
 	<-ctx.Done()
 	a.wg.Wait()

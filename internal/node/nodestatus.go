@@ -51,10 +51,11 @@ type nodeStatus struct {
 	total   int64
 	// said is what the runtime last said of itself, nil if it has not.
 	said *runtimeapi.StatusResponse
+	wake chan struct{} // by changed
 }
 
 func newNodeStatus(a *Agent, thresholds []eviction.Threshold) *nodeStatus {
-	s := &nodeStatus{a: a}
+	s := &nodeStatus{a: a, wake: make(chan struct{}, 1)}
 	s.measure(thresholds)
 	return s
 }
@@ -86,6 +87,14 @@ func (s *nodeStatus) measure(thresholds []eviction.Threshold) {
 func (s *nodeStatus) memory() int64                { return s.total }
 func (s *nodeStatus) allocatable() v1.ResourceList { return s.alloc }
 
+// changed has the status computed, and written if it is another one, now.
+func (s *nodeStatus) changed() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
 func (s *nodeStatus) run(ctx context.Context) {
 	log := klog.FromContext(ctx)
 	var wg sync.WaitGroup
@@ -110,6 +119,7 @@ func (s *nodeStatus) run(ctx context.Context) {
 		}
 		select {
 		case <-s.a.Clock.After(wait):
+		case <-s.wake:
 		case <-ctx.Done():
 		}
 	}

@@ -29,7 +29,7 @@ func newEviction(a *Agent, thresholds []eviction.Threshold) *eviction.Manager {
 		Summary: a.stats.Summary, Pods: evictable{a}, DedicatedImageFs: stats.DedicatedImageFs,
 		Reclaim: []func(context.Context) error{a.removeEnded, a.imageGC.DeleteUnused},
 		Node:    a.status.ref(), Recorder: a.Recorder, Clock: a.Clock,
-		Evicted: a.metrics.Evicted, Age: a.metrics.EvictionAge,
+		Evicted: a.metrics.Evicted, Age: a.metrics.EvictionAge, Changed: a.status.changed,
 	})
 }
 

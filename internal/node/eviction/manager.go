@@ -60,6 +60,9 @@ type Config struct {
 	// old the stats were, in seconds, by which it was decided. Both may be nil.
 	Evicted func(signal string)
 	Age     func(signal string, seconds float64)
+	// Changed, if set, is called when UnderPressure gives other conditions than
+	// before.
+	Changed func()
 }
 
 // Manager watches a node and evicts its pods.
@@ -73,11 +76,24 @@ type Manager struct {
 	since map[string]time.Time // when thresholds were crossed first
 	met   []Threshold
 	last  map[Signal]observation
+	told  []v1.NodeConditionType // the conditions when Changed was called last
 }
 
 // New makes a manager.
 func New(c Config) *Manager {
 	return &Manager{Config: c, conditions: map[v1.NodeConditionType]time.Time{}, since: map[string]time.Time{}}
+}
+
+// Look finds out the conditions that the node is in and evicts nothing: a node
+// that starts under pressure says so before it is sent pods. It is for the time
+// before Run.
+func (m *Manager) Look(ctx context.Context) error {
+	summary, err := m.Summary(ctx)
+	if err != nil {
+		return err
+	}
+	m.update(observe(summary))
+	return nil
 }
 
 // Run looks at the node until ctx ends.
@@ -241,6 +257,12 @@ func (m *Manager) update(seen map[Signal]observation) []Threshold {
 		m.conditions[signals[t.Signal].condition] = now
 	}
 	m.mu.Unlock()
+	if under := m.UnderPressure(); !slices.Equal(under, m.told) {
+		m.told = under
+		if m.Changed != nil {
+			m.Changed()
+		}
+	}
 	m.since, m.met = since, nil
 	var due []Threshold
 	for _, t := range over {

@@ -201,7 +201,7 @@ func TestSoft(t *testing.T) {
 // TestReclaim: where disk is short, images and dead containers go first.
 func TestReclaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &node{memory: 500, disk: 50, reclaimable: 500, pods: []*v1.Pod{pod("a", 0, 0)}}
+		n := &node{memory: 500, disk: 40, reclaimable: 500, pods: []*v1.Pod{pod("a", 0, 0)}}
 		m, events := n.manager(t, Settings{Hard: DefaultHard, Transition: DefaultTransition})
 		if got := m.pass(t.Context()); got != nil {
 			t.Errorf("evicted %v although removing images was enough", got)
@@ -209,7 +209,7 @@ func TestReclaim(t *testing.T) {
 		if got := <-events.Events; got != "Warning EvictionThresholdMet Attempting to reclaim ephemeral-storage" {
 			t.Error(got)
 		}
-		n.disk = 50
+		n.disk = 40
 		time.Sleep(time.Second)
 		if got := m.pass(t.Context()); len(got) != 1 {
 			t.Errorf("evicted %v when there was nothing else", got)
@@ -306,5 +306,29 @@ func TestRun(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+// TestChanged has the node looked at before it runs: its pressure is told once,
+// and its end once, and no pod is evicted for it.
+func TestChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &node{memory: 50, disk: 500, pods: []*v1.Pod{pod("a", 0, 0)}, stats: map[string]statsapi.PodStats{"a": uses(10, 0, 0)}}
+		m, _ := n.manager(t, Settings{Hard: DefaultHard, Transition: time.Minute})
+		var told [][]v1.NodeConditionType
+		m.Changed = func() { told = append(told, m.UnderPressure()) }
+		if err := m.Look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(told) != 1 || !slices.Equal(told[0], []v1.NodeConditionType{v1.NodeMemoryPressure}) || len(n.evicted) != 0 {
+			t.Fatalf("told %v, evicted %v", told, n.evicted)
+		}
+		n.memory = 500
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+		defer cancel()
+		m.Run(ctx)
+		if len(told) != 2 || len(told[1]) != 0 || len(n.evicted) != 0 {
+			t.Errorf("told %v, evicted %v", told, n.evicted)
+		}
 	})
 }

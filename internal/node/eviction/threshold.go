@@ -51,10 +51,13 @@ var signals = map[Signal]struct {
 	PIDAvailable:               {pids, v1.NodePIDPressure},
 }
 
-// DefaultHard are the kubelet's default hard thresholds on Linux.
+// DefaultHard are the default hard thresholds: the kubelet's on Linux, but for
+// the disk's. The kubelet wants 10 % of the node's file system and 15 % of the
+// images' to be free; a laptop or a small server whose disk is seven eighths
+// full would then run no pod at all, with a hundred gigabytes left.
 var DefaultHard = map[string]string{
-	string(MemoryAvailable): "100Mi", string(NodeFsAvailable): "10%", string(NodeFsInodesFree): "5%",
-	string(ImageFsAvailable): "15%", string(ImageFsInodesFree): "5%",
+	string(MemoryAvailable): "100Mi", string(NodeFsAvailable): "5%", string(NodeFsInodesFree): "5%",
+	string(ImageFsAvailable): "5%", string(ImageFsInodesFree): "5%",
 }
 
 // Amount is a quantity, or a fraction of what there is.

@@ -15,7 +15,7 @@ func TestThresholds(t *testing.T) {
 		want string // signal value/grace, separated by spaces
 		err  string
 	}{
-		{"the defaults", Settings{Hard: DefaultHard}, "imagefs.available:150/0s imagefs.inodesFree:50/0s memory.available:104857600/0s nodefs.available:100/0s nodefs.inodesFree:50/0s allocatableMemory.available:104857600/0s", ""},
+		{"the defaults", Settings{Hard: DefaultHard}, "imagefs.available:50/0s imagefs.inodesFree:50/0s memory.available:104857600/0s nodefs.available:50/0s nodefs.inodesFree:50/0s allocatableMemory.available:104857600/0s", ""},
 		{"none", Settings{Hard: map[string]string{}}, "", ""},
 		{"0% and 100% are none", Settings{Hard: map[string]string{"nodefs.available": "0%", "imagefs.available": "100%"}}, "", ""},
 		{"a soft one", Settings{Soft: map[string]string{"memory.available": "30%"}, SoftGrace: map[string]string{"memory.available": "90s"}}, "memory.available:300/1m30s", ""},
