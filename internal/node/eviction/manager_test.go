@@ -276,8 +276,8 @@ func TestAdmit(t *testing.T) {
 		{"memory, burstable", 50, 500, pod("p", 10, 0), v1.PodQOSBurstable, ""},
 		{"memory, tolerated", 50, 500, tolerant, v1.PodQOSBestEffort, ""},
 		{"memory, critical", 50, 500, pod("p", 0, 2_000_001_000), v1.PodQOSBestEffort, ""},
-		{"disk, burstable", 500, 50, pod("p", 10, 0), v1.PodQOSBurstable, "The node had condition: [DiskPressure]. "},
-		{"both", 50, 50, pod("p", 10, 0), v1.PodQOSGuaranteed, "The node had condition: [MemoryPressure DiskPressure]. "},
+		{"disk, burstable", 500, 40, pod("p", 10, 0), v1.PodQOSBurstable, "The node had condition: [DiskPressure]. "},
+		{"both", 50, 40, pod("p", 10, 0), v1.PodQOSGuaranteed, "The node had condition: [MemoryPressure DiskPressure]. "},
 	} {
 		n := &node{memory: c.memory, disk: c.disk}
 		m, _ := n.manager(t, Settings{Hard: DefaultHard, Transition: DefaultTransition})

@@ -51,7 +51,7 @@ func TestReserved(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := Reserved(all, v1.ResourceList{v1.ResourceMemory: resource.MustParse("8Gi"), v1.ResourceEphemeralStorage: resource.MustParse("100Gi")})
-	if m, s := got[v1.ResourceMemory], got[v1.ResourceEphemeralStorage]; m.String() != "100Mi" || s.String() != "10Gi" || len(got) != 2 {
+	if m, s := got[v1.ResourceMemory], got[v1.ResourceEphemeralStorage]; m.String() != "100Mi" || s.String() != "5Gi" || len(got) != 2 {
 		t.Errorf("%v", got)
 	}
 }
