@@ -29,11 +29,15 @@ type Cluster struct {
 	Context controllers.Context
 	// Stop stops the controllers and returns when they have ended.
 	Stop func()
+	// Restart stops them and starts new ones, which know nothing of what these have
+	// done.
+	Restart func()
 
-	t      testing.TB
-	server *server
-	mu     sync.Mutex
-	events []string
+	t       testing.TB
+	server  *server
+	trouble trouble
+	mu      sync.Mutex
+	events  []string
 }
 
 // New starts controllers on an empty cluster. It must be called inside a
@@ -57,12 +61,26 @@ func NewWith(t testing.TB, change func(*controllers.Context), constructors ...fu
 		w, err := s.Watch(a.GetResource(), a.GetNamespace())
 		return true, w, err
 	})
+	c := &Cluster{Client: client, t: t, server: s, Stop: func() {}}
+	c.Restart = func() {
+		c.Stop()
+		c.start(change, constructors)
+	}
+	t.Cleanup(func() { c.Stop() })
+	c.Restart()
+	return c
+}
+
+// start starts controllers.
+func (c *Cluster) start(change func(*controllers.Context), constructors []func(controllers.Context) (controllers.Run, error)) {
+	t := c.t
+	t.Helper()
+	client := c.trouble.client(c.Client, c.server)
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cluster{Client: client, t: t, server: s}
 	c.Context = controllers.Context{
 		Clients:     func(string) kubernetes.Interface { return client },
 		Informers:   informers.NewSharedInformerFactory(client, 0),
-		Discovery:   client.Discovery(),
+		Discovery:   c.Client.Discovery(),
 		Clock:       clock.RealClock{},
 		Broadcaster: record.NewBroadcaster(record.WithContext(ctx)),
 	}
@@ -86,14 +104,11 @@ func NewWith(t testing.TB, change func(*controllers.Context), constructors ...fu
 	c.Stop = func() {
 		cancel()
 		running.Wait()
-	}
-	t.Cleanup(func() {
-		c.Stop()
 		c.Context.Broadcaster.Shutdown()
 		c.Context.Informers.Shutdown()
-	})
+		c.Stop = func() {}
+	}
 	synctest.Wait()
-	return c
 }
 
 // GracefulPods makes the deletion of a pod wait for its kubelet, that is, for

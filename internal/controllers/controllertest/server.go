@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	clienttesting "k8s.io/client-go/testing"
 )
 
@@ -23,6 +24,42 @@ type server struct {
 	mu       sync.Mutex
 	revision int
 	graceful map[string]bool
+	// last is the last event of each object, by resource and name.
+	last map[schema.GroupVersionResource]map[types.NamespacedName]watch.Event
+}
+
+// note keeps the last event of an object.
+func (s *server) note(gvr schema.GroupVersionResource, t watch.EventType, obj runtime.Object) {
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		return
+	}
+	if s.last == nil {
+		s.last = map[schema.GroupVersionResource]map[types.NamespacedName]watch.Event{}
+	}
+	if s.last[gvr] == nil {
+		s.last[gvr] = map[types.NamespacedName]watch.Event{}
+	}
+	s.last[gvr][types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}] = watch.Event{Type: t, Object: obj.DeepCopyObject()}
+}
+
+// watch gives the events of a resource from now on, and the last one of each object:
+// the tracker has no history, from which what came after the client's list could be
+// told.
+func (s *server) watch(gvr schema.GroupVersionResource, namespace string) (watch.Interface, []watch.Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w, err := s.Watch(gvr, namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	var missed []watch.Event
+	for name, e := range s.last[gvr] {
+		if namespace == "" || namespace == name.Namespace {
+			missed = append(missed, e)
+		}
+	}
+	return w, missed, nil
 }
 
 func (s *server) next() string {
@@ -49,7 +86,11 @@ func (s *server) Create(gvr schema.GroupVersionResource, obj runtime.Object, ns 
 	}
 	m.SetGeneration(1)
 	m.SetResourceVersion(rv)
-	return s.ObjectTracker.Create(gvr, obj, ns, opts...)
+	if err := s.ObjectTracker.Create(gvr, obj, ns, opts...); err != nil {
+		return err
+	}
+	s.note(gvr, watch.Modified, obj)
+	return nil
 }
 
 func (s *server) Update(gvr schema.GroupVersionResource, obj runtime.Object, ns string, opts ...metav1.UpdateOptions) error {
@@ -62,7 +103,8 @@ func (s *server) Update(gvr schema.GroupVersionResource, obj runtime.Object, ns 
 	if err := s.ObjectTracker.Update(gvr, obj, ns, opts...); err != nil {
 		return err
 	}
-	return s.collect(gvr, ns, m)
+	s.note(gvr, watch.Modified, obj)
+	return s.collect(gvr, ns, m, obj)
 }
 
 func (s *server) Patch(gvr schema.GroupVersionResource, obj runtime.Object, ns string, opts ...metav1.PatchOptions) error {
@@ -75,7 +117,8 @@ func (s *server) Patch(gvr schema.GroupVersionResource, obj runtime.Object, ns s
 	if err := s.ObjectTracker.Patch(gvr, obj, ns, opts...); err != nil {
 		return err
 	}
-	return s.collect(gvr, ns, m)
+	s.note(gvr, watch.Modified, obj)
+	return s.collect(gvr, ns, m, obj)
 }
 
 // admit checks obj against the version it replaces and stamps it.
@@ -120,10 +163,11 @@ func spec(obj runtime.Object) any {
 
 // collect removes an object that is being deleted and has lost its last
 // finalizer.
-func (s *server) collect(gvr schema.GroupVersionResource, ns string, m metav1.Object) error {
+func (s *server) collect(gvr schema.GroupVersionResource, ns string, m metav1.Object, obj runtime.Object) error {
 	if m.GetDeletionTimestamp() == nil || len(m.GetFinalizers()) > 0 || s.graceful[gvr.Resource] {
 		return nil
 	}
+	s.note(gvr, watch.Deleted, obj)
 	return s.ObjectTracker.Delete(gvr, ns, m.GetName())
 }
 
@@ -147,12 +191,14 @@ func (s *server) Delete(gvr schema.GroupVersionResource, ns, name string, opts .
 		now = opts[0].GracePeriodSeconds != nil && *opts[0].GracePeriodSeconds == 0
 	}
 	if len(m.GetFinalizers()) == 0 && (now || !s.graceful[gvr.Resource]) {
+		s.note(gvr, watch.Deleted, obj)
 		return s.ObjectTracker.Delete(gvr, ns, name, opts...)
 	}
 	if m.GetDeletionTimestamp() == nil {
 		t := metav1.NewTime(time.Now())
 		m.SetDeletionTimestamp(&t)
 		m.SetResourceVersion(s.next())
+		s.note(gvr, watch.Modified, obj)
 		return s.ObjectTracker.Update(gvr, obj, ns)
 	}
 	return nil

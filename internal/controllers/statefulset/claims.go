@@ -53,6 +53,8 @@ func (s *controller) createClaims(ctx context.Context, set *apps.StatefulSet, po
 		have, err := s.claims.PersistentVolumeClaims(c.Namespace).Get(c.Name)
 		switch {
 		case apierrors.IsNotFound(err):
+			// With its owner: the controller may end before it could add that.
+			c.OwnerReferences, _ = owners(c, set, pod)
 			_, err := s.client.CoreV1().PersistentVolumeClaims(c.Namespace).Create(ctx, c, metav1.CreateOptions{})
 			if err != nil {
 				errs = append(errs, fmt.Errorf("failed to create PVC %s: %w", c.Name, err))
