@@ -37,7 +37,8 @@
 //     objects with generated names, and the preconditions of updates and deletes.
 //   - Messages, reasons and events are upstream's. Recorder names the row's
 //     component as their source.
-//   - Tests run New in testing/synctest with package controllertest.
+//   - Tests run New in testing/synctest with package controllertest. Its Survives
+//     kills the controller, loses its answers and lets its informers lag.
 //
 // It may import client-go, apimachinery and internal/trace, nothing else of this
 // module.
