@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/envtest"
 )
 
-// controllersEnv says whether a kube-apiserver of envtest has controllers.
+// controllersEnv reports whether a kube-apiserver of envtest has controllers.
 const controllersEnv = "KEELSON_CONTROLLERS"
 
 func envtestCommand() *cobra.Command {

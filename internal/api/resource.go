@@ -195,7 +195,7 @@ func (r *Resource) Prefix(ns string) string {
 	return p
 }
 
-// HasVerb says whether the row serves verb.
+// HasVerb reports whether the row serves verb.
 func (r *Resource) HasVerb(verb string) bool {
 	for _, v := range r.ServedVerbs() {
 		if v == verb {

@@ -62,7 +62,7 @@ func (r *call) auditUnauthenticated(f func()) {
 	filters.WithFailedAuthenticationAudit(h, r.s.Audit.Backend, r.s.Audit.Policy).ServeHTTP(r.w, r.req)
 }
 
-// longRunning says that a request lasts as long as its client likes.
+// longRunning reports whether a request lasts as long as its client likes.
 func longRunning(_ *http.Request, i *request.RequestInfo) bool {
 	switch {
 	case i == nil:
@@ -126,7 +126,7 @@ func (r *call) auditResponse(obj runtime.Object) {
 	}
 }
 
-// wantsResponse says whether the audit log wants what is answered.
+// wantsResponse reports whether the audit log wants what is answered.
 func (r *call) wantsResponse() bool { return r.level() == auditinternal.LevelRequestResponse }
 
 // auditCodec writes objects as they are, which have their kinds.

@@ -33,7 +33,7 @@ func (r *call) target() (scheme, name, port string, err error) {
 	return scheme, name, port, nil
 }
 
-// proxiedPath is what of the request's path is below the proxy.
+// proxiedPath gives the part of the request's path that is below the proxy.
 func (r *call) proxiedPath() string {
 	path := ""
 	if len(r.info.Parts) > 3 { // resource, name, "proxy", ...
@@ -264,9 +264,9 @@ func (r *call) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error) 
 	return list, nil
 }
 
-// behind is the pod whose address the endpoint is; nil where there is none, or where
-// the address is not to be dialled: who may write endpoints must not choose what the
-// API server connects to.
+// behind gives the pod whose address the endpoint is; nil where there is none, or
+// where the address is not to be dialled: the right to write endpoints must not
+// choose what the API server connects to.
 func (r *call) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
 	if len(ep.Addresses) == 0 || ep.TargetRef == nil || ep.TargetRef.Kind != "Pod" || ep.TargetRef.Namespace != svc.Namespace {
 		return nil

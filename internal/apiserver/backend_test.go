@@ -115,8 +115,8 @@ func proxies(t *testing.T) (s *Server, plain, node *backend) {
 	return s, plain, node
 }
 
-// TestProxy: a backend gets what of the path is its own, and only such addresses are
-// asked that pods and nodes may have.
+// TestProxy: a backend gets the part of the path that is its own, and only addresses
+// that pods and nodes may have are asked.
 func TestProxy(t *testing.T) {
 	s, plain, node := proxies(t)
 	const pods, services, nodes = "/api/v1/namespaces/a/pods/", "/api/v1/namespaces/a/services/", "/api/v1/nodes/"
@@ -194,7 +194,8 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// TestProxyHeaders: a backend is told nothing of who somebody wants or claims to be.
+// TestProxyHeaders: a backend gets neither a client's credentials nor the names that
+// a client claims.
 func TestProxyHeaders(t *testing.T) {
 	s, plain, _ := proxies(t)
 	r := httptest.NewRequest("GET", "/api/v1/namespaces/a/pods/p/proxy/", nil)
@@ -293,7 +294,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestDialer: what a name stands for is looked at when it is dialled.
+// TestDialer: the addresses of a name are checked when it is dialled.
 func TestDialer(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	defer s.Close()

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestWarnings: what is too much to warn of is cut, as upstream cuts it.
+// TestWarnings: warnings that are too long or too many are cut, as upstream
+// cuts them.
 func TestWarnings(t *testing.T) {
 	long := strings.Repeat("ö", 3000)
 	for _, c := range []struct {

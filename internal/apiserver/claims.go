@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/internal/api/resource"
 )
 
-// validateAccess checks what of claims of devices depends on their namespace and
-// on who writes them. old is nil for a new object.
+// validateAccess checks the parts of device claims that depend on the claim's
+// namespace and on the user who writes it. old is nil for a new object.
 func (r *call) validateAccess(obj, old runtime.Object, subresource string) field.ErrorList {
 	if r.row.Group != resourcev1.GroupName {
 		return nil
@@ -48,9 +48,9 @@ func (r *call) adminNamespace(at *field.Path) *field.Error {
 	return nil
 }
 
-// authorizeStatus: whoever may write the status of claims may not therefore bind
-// them, nor say how the devices of any driver are. There are permissions for
-// both, by subresources that are served nowhere (KEP-4817).
+// authorizeStatus checks the permissions to bind claims and to report the state
+// of a driver's devices, which the right to write the status of claims does not
+// include. They are granted on subresources that are not served (KEP-4817).
 func (r *call) authorizeStatus(s, old *resourcev1.ResourceClaimStatus) (errs field.ErrorList) {
 	at, verb := field.NewPath("status"), r.info.Verb
 	attrs := authorizer.AttributesRecord{
@@ -88,7 +88,7 @@ func (r *call) authorizeStatus(s, old *resourcev1.ResourceClaimStatus) (errs fie
 	return errs
 }
 
-// runsOn says whether the user is a service account whose token is bound to node.
+// runsOn reports whether the user is a service account whose token is bound to node.
 func (r *call) runsOn(node string) bool {
 	_, _, err := serviceaccount.SplitUsername(r.user.GetName())
 	nodes := r.user.GetExtra()[serviceaccount.NodeNameKey]

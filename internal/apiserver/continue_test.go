@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzContinue reads continue tokens that nobody gave out: they are refused, or are
-// places below the resource.
+// FuzzContinue reads arbitrary continue tokens: each is refused, or is a place
+// below the resource.
 func FuzzContinue(f *testing.F) {
 	f.Add(continueToken{Revision: 7, Start: "ns/name"}.String())
 	f.Add(continueToken{Revision: inconsistent, Start: "ns/name\x00"}.String())

@@ -64,7 +64,7 @@ func (a *api) define(group string, versions ...version) func(version string) str
 	return path
 }
 
-// field is what an answer has at a path of its object.
+// field gives the value at a path of the answer's object.
 func (got answer) field(path ...string) any {
 	u := unstructured.Unstructured{}
 	if u.UnmarshalJSON(got.body) != nil {
@@ -74,7 +74,8 @@ func (got answer) field(path ...string) any {
 	return v
 }
 
-// managers are those of an answer's object: "name operation version subresource".
+// managers gives the managers of the answer's object, each as "name operation
+// version subresource".
 func (got answer) managers() (out []string) {
 	u := unstructured.Unstructured{}
 	if u.UnmarshalJSON(got.body) != nil {
@@ -377,8 +378,8 @@ func TestScaleWrites(t *testing.T) {
 	}
 }
 
-// TestCustomStatus: a status obeys its schema and its rules, whoever writes it how;
-// what was wrong before may stay so.
+// TestCustomStatus: a status obeys its schema and its rules by each way of writing
+// it; a value that was wrong before may stay.
 func TestCustomStatus(t *testing.T) {
 	a := start(t)
 	const schema = `"spec":{"type":"object","properties":{"max":{"type":"string"}}},"status":{"type":"object","required":["phase"],"properties":{

@@ -17,8 +17,8 @@ const (
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// connection is what net/http's writers can do about a client that is too slow. Those
-// of requests within the process cannot, and need not.
+// connection has the methods of net/http's writers that bound a client that is too
+// slow. The writers of requests within the process lack them, and need none.
 type connection interface {
 	SetReadDeadline(deadline time.Time) error
 	SetWriteDeadline(deadline time.Time) error
@@ -56,7 +56,7 @@ func (r *call) limit(ctx context.Context, d time.Duration) (limited context.Cont
 	}
 }
 
-// hasUnboundBody says that net/http waits for the rest of the body as long as it
+// hasUnboundBody reports whether net/http waits for the rest of the body as long as it
 // takes, even when the handler has ended without it. Over HTTP/2 it does not.
 func (r *call) hasUnboundBody() bool {
 	return r.conn != nil && r.req.ProtoMajor == 1 && r.req.ContentLength != 0
@@ -93,7 +93,7 @@ func (g *guard) end() {
 	}
 }
 
-// writing says that something is being written, written that it was.
+// writing notes that a write has begun, written that it has ended.
 func (g *guard) writing() {
 	if g != nil {
 		g.timer.Reset(g.limit)

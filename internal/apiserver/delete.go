@@ -84,7 +84,7 @@ func (r *call) delete() error {
 	return nil
 }
 
-// end deletes one object; gone says that it has been removed.
+// end deletes one object; gone reports whether it has been removed.
 func (r *call) end(ns, name string, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
 	key := r.row.Key(ns, name)
 	for {
@@ -189,8 +189,8 @@ func (r *call) mark(acc metav1.Object, seconds int64) {
 	}
 }
 
-// grace begins or shortens a graceful deletion. wait says that the object has
-// to stay for its grace period.
+// grace begins or shortens a graceful deletion. wait reports whether the object
+// has to stay for its grace period.
 func (r *call) grace(obj runtime.Object, acc metav1.Object, opts *metav1.DeleteOptions) (changed, wait bool) {
 	if r.row.GracePeriod == nil {
 		return false, false

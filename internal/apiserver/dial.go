@@ -41,8 +41,8 @@ func RefuseOwn(own func(netip.AddrPort) bool) func(netip.AddrPort) error {
 	}
 }
 
-// proxied says whether requests are passed on to a, upstream's rule: not to addresses
-// that mean something else on this machine than in the cluster.
+// proxied is an error if requests may not be passed on to a, by upstream's rule: not to
+// addresses that mean something else on this machine than in the cluster.
 func (s *Server) proxied(a netip.AddrPort) error {
 	if !a.Addr().Unmap().IsGlobalUnicast() {
 		return errAddress
@@ -51,7 +51,7 @@ func (s *Server) proxied(a netip.AddrPort) error {
 }
 
 // newBackends makes the transport to the backends of proxies. It does not check their
-// certificates: what a pod serves is its own affair.
+// certificates: the API server does not judge what a pod serves.
 func (s *Server) newBackends() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = nil
@@ -60,8 +60,8 @@ func (s *Server) newBackends() http.RoundTripper {
 	return t
 }
 
-// forget removes from the header of an authenticated request what says who it is from:
-// nobody whom it is passed on to needs that, or is to believe it.
+// forget removes the credentials and the names of users from the header of an
+// authenticated request: a backend does not need them, and must not trust them.
 func forget(h http.Header) {
 	h.Del("Authorization")
 	type list = headerrequest.StaticStringSlice

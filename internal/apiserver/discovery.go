@@ -141,7 +141,7 @@ func (s *Server) groups() []catalogue.Group {
 	return groups
 }
 
-// remoteVersions are those that other servers serve.
+// remoteVersions gives the group versions that other servers serve.
 func (s *Server) remoteVersions() map[schema.GroupVersion]aggregation.Version {
 	if s.Aggregation == nil {
 		return nil

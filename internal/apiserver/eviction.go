@@ -103,8 +103,8 @@ func (r *call) eviction(gvk schema.GroupVersionKind, fieldValidation string) (*p
 	return obj.(*policyv1.Eviction), nil
 }
 
-// evictOnce evicts the pod in its present state; again says that this changed
-// meanwhile, and that the request did not insist on it.
+// evictOnce evicts the pod in its present state; again reports whether that
+// state changed meanwhile and the request did not insist on it.
 func (r *call) evictOnce(del *metav1.DeleteOptions, dryRun bool) (again bool, _ error) {
 	e, err := r.entry()
 	if err != nil {
@@ -150,8 +150,8 @@ func evictionConflict(err error, budget string) error {
 	return violates(fmt.Sprintf("The disruption budget %s is still being processed by the server.", budget), 10)
 }
 
-// markDisrupted says in the pod's status why it goes, and gives its new
-// resourceVersion. With exact the pod must be as it was found.
+// markDisrupted sets the condition DisruptionTarget in the pod's status, and
+// gives its new resourceVersion. With exact the pod must be as it was found.
 func (r *call) markDisrupted(pod *v1.Pod, exact bool) (string, error) {
 	w := writing{verb: "update", subresource: "status", options: &metav1.UpdateOptions{}, applied: true}
 	e, _, err := r.changeBare(&api.UpdateStrategy{}, w, func(old runtime.Object) (runtime.Object, error) {
@@ -181,9 +181,9 @@ func violates(message string, retryAfter int) error {
 	return err
 }
 
-// disrupt takes one disruption from the pod's budget. free says that the pod
-// is not ready and does not count, as long as it stays so; budget is the name
-// of the budget that said it.
+// disrupt takes one disruption from the pod's budget. free reports whether the
+// pod is not ready and does not count, as long as it stays so; budget is the
+// name of the budget that decides so.
 func (r *call) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _ error) {
 	row := r.s.Catalogue.Lookup("policy", "v1", "poddisruptionbudgets")
 	for {

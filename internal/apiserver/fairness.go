@@ -36,7 +36,7 @@ type fairness struct {
 	debug    *mux.PathRecorderMux
 	estimate flowcontrolrequest.WorkEstimatorFunc
 	dropped  flowcontrol.DroppedRequestsTracker
-	// Reads and writes that are being served, and that wait.
+	// serving and waiting count the reads and the writes.
 	serving, waiting [2]flowmetrics.RatioedGauge
 }
 
@@ -126,7 +126,7 @@ func (r *call) inTurn() {
 	}
 }
 
-// looksAtFairness says whether the request is for what the controller of priorities
+// looksAtFairness reports whether the request is for what the controller of priorities
 // makes: its metrics, its dumps, the status of its objects.
 func looksAtFairness(i *request.RequestInfo) bool {
 	return i.APIGroup == flowcontrolv1.GroupName || !i.IsResourceRequest && (strings.HasPrefix(i.Path, "/metrics") || strings.HasPrefix(i.Path, "/debug/api_priority"))
@@ -200,8 +200,8 @@ func (t *awaiting) refuse() {
 	http.Error(t.w, "Too many requests, please try again later.", t.code)
 }
 
-// watch has a watch wait for its turn, which ends when what it begins with has been
-// sent: then it costs nobody anything.
+// watch has a watch wait for its turn, which ends when its initial events have been
+// sent: from then on it holds no seat.
 func (f *fairness) watch(r *call) {
 	t := &awaiting{fairness: f, call: r}
 	begun, ready := make(chan struct{}), flowcontrol.NewInitializationSignal()

@@ -11,12 +11,12 @@ import (
 	"k8s.io/component-base/metrics/prometheus/slis"
 )
 
-// VersionInfo is what /version says.
+// VersionInfo is the answer of /version.
 type VersionInfo = version.Info
 
-// healthChecks are those below the path, by their names.
+// healthChecks gives the checks below the path, by name.
 func (s *Server) healthChecks(path string) map[string]func() error {
-	// The store is etcd to whom upstream's names are known.
+	// The store has the name of upstream's check of it.
 	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": s.storeAlive}
 	if path == "readyz" {
 		for name, f := range s.Readiness {

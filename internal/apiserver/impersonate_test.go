@@ -36,7 +36,8 @@ func as(t *testing.T, u user.Info, a authorizer.Authorizer, paths map[string]htt
 	return s
 }
 
-// TestImpersonation: who is wanted, what has to be allowed for it, and who it is then.
+// TestImpersonation: for the headers of a request, the permissions that are asked for
+// and the user that results.
 func TestImpersonation(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -121,7 +122,8 @@ func TestImpersonation(t *testing.T) {
 	}
 }
 
-// TestUnauthenticatedHTTP2: who is unknown has a connection of HTTP/2 for one request.
+// TestUnauthenticatedHTTP2: the HTTP/2 connection of an anonymous client ends after
+// one request.
 func TestUnauthenticatedHTTP2(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -66,7 +66,7 @@ func (t *structuredTypes) ObjectToTyped(obj runtime.Object, opts ...typed.Valida
 	return typed.AsTypedUnvalidated(value, k.Schema(), k.TypeRef()), nil
 }
 
-// ownership tracks who owns which field of a row's objects.
+// ownership tracks the owners of the fields of a row's objects.
 type ownership struct {
 	*managedfields.FieldManager
 	types     managedfields.TypeConverter
@@ -106,7 +106,8 @@ type ownershipKey struct {
 	subresource string
 }
 
-// ownership is that of the row's objects, changed through the subresource.
+// ownership gives the tracker for the row's objects, changed through the
+// subresource.
 func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, error) {
 	key := ownershipKey{row, subresource}
 	if o, ok := s.ownerships.Load(key); ok {
@@ -345,8 +346,8 @@ func (r *call) manage(obj, old runtime.Object, manager, subresource string) runt
 	return obj
 }
 
-// wholeSeconds gives the managers of obj the times that clients see: else who
-// writes back what it has read would change them.
+// wholeSeconds gives the managers of obj the times that clients see: else a
+// client that writes back what it has read would change them.
 func wholeSeconds(obj runtime.Object) {
 	acc, err := meta.Accessor(obj)
 	if _, custom := obj.(*unstructured.Unstructured); custom || err != nil {
@@ -375,7 +376,7 @@ type unmanaged struct{ metav1.Object }
 func (unmanaged) GetManagedFields() []metav1.ManagedFieldsEntry { return nil }
 
 // toValidate gives acc as it is to be validated: without the managers, where
-// they are those that manage has set.
+// manage has set them.
 func (r *call) toValidate(acc metav1.Object) metav1.Object {
 	if u, ok := acc.(*unstructured.Unstructured); ok && r.managed != nil && managers(u) == r.managed {
 		return unmanaged{acc}

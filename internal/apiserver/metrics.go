@@ -40,7 +40,7 @@ type metrics struct {
 	series                      sync.Map // seriesKey → *series
 }
 
-// seriesKey is what the requests of one series have in common.
+// seriesKey holds the labels that the requests of one series share.
 type seriesKey struct {
 	verb, group, version, resource, subresource, scope string
 	dryRun                                             bool
@@ -117,7 +117,7 @@ func (o *objects) Collect(ch chan<- prometheus.Metric) {
 
 var metricVerbs = map[string]string{"get": "GET", "list": "LIST", "watch": "WATCH", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETECOLLECTION"}
 
-// key says of which series the request is.
+// key gives the series that the request counts in.
 func (r *call) key() seriesKey {
 	i := r.info
 	k := seriesKey{verb: metricVerbs[i.Verb], group: i.APIGroup, version: i.APIVersion, resource: i.Resource, subresource: i.Subresource, dryRun: strings.Contains(r.req.URL.RawQuery, "dryRun=All")}
@@ -141,7 +141,8 @@ func (r *call) key() seriesKey {
 	return k
 }
 
-// method is a request's as a label: of methods that nobody knows there is no end.
+// method gives the label for a request's method. Unknown methods, of which there
+// is no end, share one.
 func method(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodHead:
@@ -152,7 +153,8 @@ func method(m string) string {
 	return endpointmetrics.OtherRequestMethod
 }
 
-// nonResource is the path as a label: of paths that nobody serves there is no end.
+// nonResource gives the label for a path. Paths that are not served, of which
+// there is no end, share one.
 func nonResource(path string) string {
 	switch path {
 	case "/healthz", "/livez", "/readyz", "/metrics", "/version", "/api", "/apis", "/openapi/v2", "/openapi/v3":
@@ -198,7 +200,7 @@ func (m *metrics) begin(r *call) *atomic.Int64 {
 
 func (m *metrics) observe(r *call, took time.Duration) {
 	if r.info.IsResourceRequest && r.row == nil {
-		return // of what nobody serves there is no end
+		return // resources that are not served have no series of their own: there is no end of them
 	}
 	k := r.key()
 	s := m.of(k)
@@ -223,7 +225,7 @@ func (m *metrics) seen(row *api.Resource) prometheus.Counter {
 	return m.watchEvents.WithLabelValues(row.Group, row.Version, row.Resource)
 }
 
-// identified counts who has proved who they are.
+// identified counts an authentication, and whether it failed.
 func (m *metrics) identified(u user.Info, err error) {
 	switch {
 	case err != nil:

@@ -42,7 +42,8 @@ func (m *mutator) Validate(_ context.Context, a admission.Attributes, _ admissio
 	return nil
 }
 
-// TestMutation: what was checked before a plug-in changes an object holds after it.
+// TestMutation: the checks made before a plug-in changes an object hold after the
+// change.
 func TestMutation(t *testing.T) {
 	const configMaps, pods = "/api/v1/namespaces/a/configmaps", "/api/v1/namespaces/a/pods"
 	const wrongNamespace = "the namespace of the provided object does not match the namespace sent on the request"

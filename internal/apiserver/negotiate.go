@@ -78,7 +78,7 @@ func (c *codecs) decoder(mediaType string, strict bool) runtime.Decoder {
 	return nil
 }
 
-// accepted is what a client wants to get.
+// accepted is the form of the answer that a client accepts.
 type accepted struct {
 	mediaType string
 	pretty    bool
@@ -136,7 +136,8 @@ func accepts(header string) []accepted {
 	return out
 }
 
-// accept picks the form of the answer; can says which kinds it can be turned into.
+// accept picks the form of the answer; can reports whether it can be turned into a
+// kind.
 func (r *call) accept(can func(schema.GroupVersionKind) bool) (accepted, error) {
 	header := r.req.Header.Get("Accept")
 	pretty := r.pretty()
@@ -173,7 +174,8 @@ func (r *call) pretty() bool {
 	return strings.HasPrefix(ua, "curl") || strings.HasPrefix(ua, "Wget") || strings.HasPrefix(ua, "Mozilla/5.0")
 }
 
-// canTransform is what the answers of a stored resource can be turned into.
+// canTransform reports whether the answers of a stored resource can be turned
+// into gvk.
 func canTransform(gvk schema.GroupVersionKind) bool {
 	if gvk.Group != metav1.GroupName || (gvk.Version != "v1" && gvk.Version != "v1beta1") {
 		return false
@@ -231,7 +233,8 @@ func unsupportedMediaType(types []string) error {
 	}}
 }
 
-// fieldValidation is what to do about unknown and duplicate fields.
+// fieldValidation gives the way to treat unknown and duplicate fields: Strict,
+// Warn or Ignore.
 func (r *call) fieldValidation(given string) string {
 	if given == "" {
 		return metav1.FieldValidationWarn
@@ -255,7 +258,7 @@ func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldVal
 // decodeBytes reads an object of gvk from data. strict are the faults that are known
 // of what data was made from, beside those that are found in it.
 func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string, strict ...error) (runtime.Object, error) {
-	// Nobody waits any more for what takes long after the request's end.
+	// The request has ended: its client no longer waits for the answer.
 	if err := r.ctx().Err(); err != nil {
 		return nil, err
 	}
@@ -283,8 +286,8 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 	return obj, r.coerce(obj, gvk, mode, strict...)
 }
 
-// parse reads an object of whatever kind it says that it is, gvk where it does not
-// say, and gives its unknown and duplicate fields.
+// parse reads an object of the kind that it names, gvk where it names none, and
+// gives its unknown and duplicate fields.
 func (r *call) parse(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, mode string) (obj runtime.Object, got *schema.GroupVersionKind, strict []error, err error) {
 	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
 	if _, ok := into.(*unstructured.Unstructured); ok {

@@ -190,7 +190,7 @@ func (d *described) add(r *restful.RouteBuilder, path, action, verb, suffix stri
 
 const allNamespaces = "ForAllNamespaces"
 
-// returns says that the route answers with result, by each of the codes.
+// returns documents that the route answers with result, with each of the codes.
 func returns(r *restful.RouteBuilder, result any, codes ...int) *restful.RouteBuilder {
 	r.Writes(result)
 	for _, code := range codes {
@@ -276,8 +276,8 @@ func (d *described) connect(methods []string) {
 	}
 }
 
-// namer says which kinds there are of each type: in every version of upstream's, also
-// those that nobody serves any more.
+// namer gives the kinds of each type: those of all upstream's versions, also of
+// versions that are no longer served.
 var namer = sync.OnceValue(func() *openapi.DefinitionNamer {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{

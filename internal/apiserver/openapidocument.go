@@ -25,8 +25,8 @@ import (
 	"keelson.dev/keelson/internal/api"
 )
 
-// openapiCache keeps the OpenAPI documents that somebody asked for lately: they are
-// big, and most are asked for by nobody.
+// openapiCache keeps the OpenAPI documents of recent requests: they are large, and
+// most are never requested.
 type openapiCache struct {
 	recent *lru.Cache // path below /openapi/v3 to *document
 
@@ -44,7 +44,7 @@ type openapiCache struct {
 const (
 	// recentDocuments is how many documents of OpenAPI v3 are kept.
 	recentDocuments = 8
-	// keepDocuments is for how long documents are kept when nobody asks for any.
+	// keepDocuments is how long documents are kept without a request for one.
 	keepDocuments = 5 * time.Minute
 )
 
@@ -266,7 +266,8 @@ func (s *Server) hashV3(path string, rows []*api.Resource) string {
 // openapiV3 is the document at path, which is known by hash.
 func (s *Server) openapiV3(path string, rows []*api.Resource, hash string) (*document, error) {
 	s.keepDocuments()
-	// Two who ask at once for the same make it twice; nobody waits for others'.
+	// Concurrent requests for the same document each make it; none waits for
+	// another.
 	if doc, ok := s.openapi.recent.Get(path); ok && doc.(*document).hash == hash {
 		return doc.(*document), nil
 	}
@@ -312,12 +313,12 @@ func (s *Server) makeV3(path string, rows []*api.Resource) (*spec3.OpenAPI, erro
 	return builder.MergeSpecsV3(parts...)
 }
 
-// custom says whether a group version is one of custom resources.
+// custom reports whether a group version is one of custom resources.
 func custom(rows []*api.Resource) bool {
 	return slices.ContainsFunc(rows, func(row *api.Resource) bool { return row.DocumentV3 != nil })
 }
 
-// undescribed says that a custom resource is left out of the documents.
+// undescribed logs that a custom resource is left out of the documents.
 func undescribed(row *api.Resource, err error) {
 	klog.Background().Error(err, "The OpenAPI document of a custom resource cannot be made, and is left out", "resource", row.GroupVersionResource)
 }
@@ -346,7 +347,7 @@ func (s *Server) keepDocuments() {
 	c.forget.Reset(keepDocuments)
 }
 
-// openapiV2 is the document of everything, which is made when somebody asks for it.
+// openapiV2 gives the OpenAPI v2 document of all resources, made on request.
 func (s *Server) openapiV2() (*document, error) {
 	s.keepDocuments()
 	c := &s.openapi.v2

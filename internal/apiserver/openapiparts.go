@@ -18,8 +18,9 @@ import (
 	"keelson.dev/keelson/internal/api"
 )
 
-// part is what some resources add to the document of OpenAPI v2, encoded once: the
-// document is its parts, one after the other, in JSON as in protobuf.
+// part holds the contribution of some resources to the document of OpenAPI v2,
+// encoded once: the document is its parts, one after the other, in JSON as in
+// protobuf.
 type part struct {
 	head        members // what is there once: the title, who may ask
 	paths       members
@@ -28,7 +29,8 @@ type part struct {
 	proto       func() ([]byte, error)
 }
 
-// parts are those of one document. Without those of custom resources it is base.
+// parts holds the parts of one document. Without the parts of custom resources
+// it is base.
 type parts struct {
 	base   *part
 	custom map[*api.Resource]*part
@@ -88,7 +90,8 @@ func (p *parts) set(rows []*api.Resource) {
 	})
 }
 
-// newCustom is what the row adds to what base has, and its parameters beside base's.
+// newCustom gives the row's part beside base, and its parameters that base does not
+// have.
 func (p *parts) newCustom(row *api.Resource) (*part, map[string]spec.Parameter, error) {
 	doc, err := row.DocumentV2()
 	if err != nil {
@@ -191,7 +194,7 @@ func together(all ...*part) (json [][]byte) {
 	return append(json, []byte("}}"))
 }
 
-// members are those of an object in JSON, without the braces.
+// members holds the members of a JSON object, without the braces.
 type members []byte
 
 func (m *members) add(name string, value any) error {

@@ -33,9 +33,9 @@ const patchRetries = 5
 // maxPatchOperations bounds a JSON patch, as upstream does.
 const maxPatchOperations = 10_000
 
-// maxCopied bounds, in bytes, what the copies of a JSON patch add up to, as upstream
-// does: who copies an object into itself a few times over fills any memory. It holds
-// for the patches of webhooks and policies as well.
+// maxCopied bounds the sum of a JSON patch's copies in bytes, as upstream does: a
+// patch that copies an object into itself a few times fills any memory. It holds for
+// the patches of webhooks and policies as well.
 const maxCopied = 3 << 20
 
 func init() { jsonpatch.AccumulatedCopySizeLimit = maxCopied }
@@ -62,7 +62,7 @@ func (r *call) patch(strategy *api.UpdateStrategy) error {
 // patch is the patch in a request's body.
 type patch struct {
 	opts *metav1.PatchOptions
-	// applied says that it is a server-side apply, which sets the managers too.
+	// applied reports whether it is a server-side apply, which sets the managers too.
 	applied bool
 	// produce makes the new object of the present one, which is nil where there is
 	// none and applied allows for that.
@@ -204,7 +204,7 @@ func (r *call) patched(old runtime.Object, patch []byte, patchType types.PatchTy
 	return obj, nil
 }
 
-// namesVersion says whether a patch sets metadata.resourceVersion itself.
+// namesVersion reports whether a patch sets metadata.resourceVersion itself.
 func namesVersion(patch []byte) bool {
 	var v struct {
 		Metadata struct {
@@ -214,7 +214,7 @@ func namesVersion(patch []byte) bool {
 	return stdjson.Unmarshal(patch, &v) == nil && v.Metadata.ResourceVersion != nil
 }
 
-// application is what the client of a server-side apply wants.
+// application holds the object of a server-side apply and its options.
 type application struct {
 	*unstructured.Unstructured
 	strict error // duplicate fields
@@ -250,7 +250,7 @@ func (r *call) application(data []byte, patchType types.PatchType) (*application
 	return a, r.checkName(u)
 }
 
-// apply merges applied into old by who owns which field.
+// apply merges applied into old by the owners of the fields.
 func (r *call) apply(old runtime.Object, applied *application, opts *metav1.PatchOptions) (runtime.Object, error) {
 	fields, err := r.s.ownership(r.row, r.info.Subresource)
 	if err != nil {

@@ -61,7 +61,7 @@ func (r *call) bindPod() error {
 	}
 	c := r.as(row)
 	// What a binding changes is not a client's to get wrong: the pod's own
-	// rules for updates do not apply, and nobody owns the fields.
+	// rules for updates do not apply, and the fields have no owner.
 	strategy := &api.UpdateStrategy{PrepareForUpdate: func(obj, old runtime.Object) {
 		if p := obj.(*v1.Pod); p.Generation > 0 {
 			p.Generation = old.(*v1.Pod).Generation

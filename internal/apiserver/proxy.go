@@ -64,7 +64,7 @@ func (r *call) node(name string, unverified bool) (*url.URL, http.RoundTripper, 
 }
 
 // simulated reports whether the pod is on a simulated node, where nothing runs and its
-// address is nobody's.
+// address belongs to no one.
 func (r *call) simulated(pod *v1.Pod) bool {
 	if pod.Spec.NodeName == "" {
 		return false
@@ -264,7 +264,7 @@ func execOptions(values url.Values) (*v1.PodExecOptions, error) {
 	return o, q.err
 }
 
-// mayUpgrade checks that who may get the subresource may create it as well, if the
+// mayUpgrade checks that the user may create the subresource as well as get it, if the
 // request is for a connection: WebSocket's is a GET, in which commands are run all the
 // same (KEP-4006).
 func (r *call) mayUpgrade(resource string) error {

@@ -84,7 +84,7 @@ func (r *call) entry() (*store.Entry, error) {
 	return e, nil
 }
 
-// selection is what a list or watch asks for.
+// selection holds the selectors of a list or watch.
 type selection struct {
 	prefix       string
 	label        labels.Selector
@@ -139,13 +139,13 @@ func (r *call) listOptions() (*metainternal.ListOptions, *selection, error) {
 	return opts, sel, nil
 }
 
-// plainFields says whether the row is of a built-in kind that is selected by name and
+// plainFields reports whether the row is of a built-in kind that is selected by name and
 // namespace only, be it without one.
 func plainFields(row *api.Resource) bool {
 	return len(row.FieldLabels) == 0 && catalogue.IsBuiltin(row.Group)
 }
 
-// notSelectable says in upstream's words that label does not select.
+// notSelectable gives upstream's message for a label that does not select.
 func notSelectable(row *api.Resource, label string) string {
 	switch {
 	case plainFields(row):
@@ -168,7 +168,7 @@ func selectable(row *api.Resource, label string) bool {
 	return false
 }
 
-// matches says whether e is selected.
+// matches reports whether e is selected.
 func (s *selection) matches(e *store.Entry) bool {
 	if e == nil {
 		return false

@@ -32,7 +32,7 @@ import (
 
 // Tokens issues service accounts' tokens.
 type Tokens interface {
-	// Audiences are those of the API server itself.
+	// Audiences gives the audiences of the API server itself.
 	Audiences() []string
 	// Request issues the token that tr, with its defaults, asks for, for sa, and
 	// fills in its status.
@@ -210,9 +210,9 @@ func (r *call) reviewToken(o *authenticationv1.TokenReview) error {
 	return nil
 }
 
-// fieldRequirements are what a review says of the fields that a request
-// selects. Of what only later versions know, nothing is said: the request is
-// then taken to be wider than it is.
+// fieldRequirements gives the requirements that a review has on the fields of a
+// request. Operators of later versions are left out: the request is then taken
+// to be wider than it is.
 func fieldRequirements(a *authorizationv1.FieldSelectorAttributes) (out fields.Requirements, err error) {
 	if a == nil {
 		return nil, nil
@@ -260,7 +260,7 @@ func labelRequirements(a *authorizationv1.LabelSelectorAttributes) (out labels.R
 	return out, err
 }
 
-// reviewed is whom a review is about.
+// reviewed gives the user that a review is about.
 func reviewed(s *authorizationv1.SubjectAccessReviewSpec) user.Info {
 	extra := map[string][]string{}
 	for k, v := range s.Extra {
@@ -332,7 +332,8 @@ func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) {
 	}
 }
 
-// componentStatuses are those of the parts that upstream reports.
+// componentStatuses answers with the states of the components that upstream
+// reports.
 func (r *call) componentStatuses() error {
 	all := []runtime.Object{}
 	get := r.info.Verb == "get"

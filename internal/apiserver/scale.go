@@ -188,7 +188,7 @@ func (r *call) scaled(old runtime.Object, want func(live *autoscalingv1.Scale) (
 	if s.Spec.Replicas == noReplicas {
 		return nil, badRequest("the spec replicas field %q cannot be empty", r.replicasPath())
 	}
-	// The schema of a custom resource says which numbers are good.
+	// The schema of a custom resource bounds its replicas.
 	if !isUnstructured(r.row) && s.Spec.Replicas < 0 {
 		return nil, apierrors.NewInvalid(scaleRow.GVK().GroupKind(), s.Name, field.ErrorList{
 			field.Invalid(field.NewPath("spec", "replicas"), s.Spec.Replicas, "must be greater than or equal to 0")})

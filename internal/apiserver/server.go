@@ -44,13 +44,14 @@ import (
 // MaxBody is the greatest size of a request's body in bytes, upstream's limit.
 const MaxBody = 3 * 1024 * 1024
 
-// Config is what a Server is made of.
+// Config configures a Server.
 type Config struct {
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
 	Scheme    *runtime.Scheme
 
-	// Authenticator says who asks; nil takes every request as anonymous.
+	// Authenticator identifies the user of a request; nil takes every request
+	// as anonymous.
 	Authenticator authenticator.Request
 	// Authorizer decides; nil allows everything.
 	Authorizer authorizer.Authorizer
@@ -115,7 +116,7 @@ type Config struct {
 	NoProfiling, NoLogs bool
 	// HiddenMetrics are the names of those that /metrics leaves out.
 	HiddenMetrics []string
-	// Version is what /version says.
+	// Version is the answer of /version.
 	Version VersionInfo
 	// Aggregation passes on what other servers serve; may be nil.
 	Aggregation *aggregation.Registry
@@ -136,7 +137,7 @@ type Write struct {
 	Time        time.Time
 }
 
-// Reservation is what a write holds outside of the store.
+// Reservation is something that a write holds outside of the store.
 type Reservation interface {
 	// Reserve takes what obj needs (old is nil for a creation) and fills it
 	// in. done is called once, with whether the write was committed; obj has
@@ -163,7 +164,7 @@ type Server struct {
 	ownerships sync.Map // ownershipKey → *ownership
 
 	draining, refusing atomic.Bool
-	// requests are those that do not last as long as their clients like, if
+	// requests counts the requests that are not long-running, if
 	// SendRetryAfter.
 	requests waitgroup.SafeWaitGroup
 	// streams is the number of watches that are being served.
@@ -317,11 +318,11 @@ type call struct {
 	started  time.Time
 	// conn is the client's connection, nil within the process.
 	conn connection
-	// long says that the request lasts as long as its client likes.
+	// long reports whether the request lasts as long as its client likes.
 	long bool
 	code int  // of the answer, 0 before it
 	bare bool // writes pass no admission
-	// inProcess says that it comes from a component of this process.
+	// inProcess reports whether it comes from a component of this process.
 	inProcess bool
 	// managed is where manage has put the managers of an object without a Go type.
 	managed *any
@@ -353,7 +354,7 @@ func (r *call) authenticate() error {
 	return nil
 }
 
-// anonymous reports whether u is somebody unknown.
+// anonymous reports whether u is the anonymous user.
 func anonymous(u user.Info) bool {
 	return u.GetName() == user.Anonymous || slices.Contains(u.GetGroups(), user.AllUnauthenticated)
 }

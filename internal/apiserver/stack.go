@@ -1,6 +1,6 @@
 package apiserver
 
-// handlerStack is what most requests need of a goroutine's stack, in bytes.
+// handlerStack is the size of stack that most requests need, in bytes.
 const handlerStack = 24 << 10
 
 // growStack makes the goroutine's stack that big at once. net/http serves each

@@ -40,7 +40,7 @@ func (r *call) serveSubresource() error {
 	return r.notFoundPath()
 }
 
-// handlers are those of the subresources that are not a view of the object.
+// handlers serve the subresources that are not a view of the object.
 var handlers map[string]func(*call) error
 
 func init() {

@@ -23,7 +23,7 @@ func notAcceptable(kind string) error {
 
 var objectMetaDoc = metav1.ObjectMeta{}.SwaggerDoc()
 
-// defaultColumns are those of a kind that has none of its own.
+// defaultColumns are the columns of a kind that has none of its own.
 var defaultColumns = []metav1.TableColumnDefinition{
 	{Name: "Name", Type: "string", Format: "name", Description: objectMetaDoc["name"]},
 	{Name: "Created At", Type: "date", Description: objectMetaDoc["creationTimestamp"]},

@@ -36,8 +36,8 @@ func (r *call) allotted() (time.Duration, error) {
 	return min(wanted, s.RequestTimeout), nil
 }
 
-// overdue says whether the request's time is up.
+// overdue reports whether the request's time is up.
 func (r *call) overdue() bool { return errors.Is(r.ctx().Err(), context.DeadlineExceeded) }
 
-// errOverdue is what a client is told whose request has failed after that.
+// errOverdue is the answer to a request that fails after its time is up.
 var errOverdue = apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)

@@ -28,7 +28,7 @@ func invalidIgnore(detail string) error {
 }
 
 // deleteUnreadable removes the object that the request names, which cannot be read:
-// no admission sees it, no finalizer holds it and nobody who watches is told.
+// no admission sees it, no finalizer holds it and watches get no event.
 func (r *call) deleteUnreadable(opts *metav1.DeleteOptions) error {
 	audit.AddAuditAnnotation(r.ctx(), "apiserver.k8s.io/unsafe-delete-ignore-read-error", "")
 	if err := r.allowed(authorizer.AttributesRecord{User: r.user, Verb: "unsafe-delete-ignore-read-errors", Namespace: r.info.Namespace, Name: r.info.Name,

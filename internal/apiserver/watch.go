@@ -149,7 +149,8 @@ func expiredWatch(err error) *metav1.Status {
 	return &s
 }
 
-// errGone says that the client has gone, or has read too little for too long.
+// errGone is the error of a client that has gone, or has read too little for
+// too long.
 var errGone = errors.New("the client has gone")
 
 // run sends the initial list, then the changes, until the client goes, the time

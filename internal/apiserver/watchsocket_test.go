@@ -82,7 +82,7 @@ func TestWatchOverSocket(t *testing.T) {
 	if err := message.Receive(proto, &m); err == nil {
 		t.Errorf("after its time: %q", m)
 	}
-	// A watch that nobody may have is refused in the handshake.
+	// An invalid watch is refused in the handshake.
 	if _, err := dial("resourceVersion=x", "application/json"); err == nil {
 		t.Error("a watch from nowhere was served")
 	}

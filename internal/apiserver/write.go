@@ -598,7 +598,7 @@ func inherit(acc, old metav1.Object) {
 	}
 }
 
-// finished says whether a deletion has nothing more to wait for.
+// finished reports whether a deletion has nothing more to wait for.
 func finished(obj runtime.Object, acc metav1.Object) bool {
 	if acc.GetDeletionTimestamp() == nil || len(acc.GetFinalizers()) > 0 || hasSpecFinalizers(obj) {
 		return false

@@ -11,7 +11,7 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 )
 
-// warnings are those of an answer, without their codes and agents.
+// warnings gives the warnings of an answer, without their codes and agents.
 func (got answer) warnings() (out []string) {
 	for _, w := range got.header["Warning"] {
 		_, text, _ := strings.Cut(w, `"`)
@@ -66,7 +66,7 @@ func TestUnconditionalUpdates(t *testing.T) {
 	}
 }
 
-// TestStrictPatches: what is said twice in a patch, or is unknown.
+// TestStrictPatches: duplicate and unknown fields of a patch.
 func TestStrictPatches(t *testing.T) {
 	a := start(t)
 	path := a.define("strict.example", version{name: "v1", schema: `"spec":{"type":"object","properties":{"a":{"type":"string"}}}`})("v1")
@@ -120,7 +120,7 @@ func TestStrictPatches(t *testing.T) {
 	}
 }
 
-// TestMetadataOfUpdates: what an update may not say about its object.
+// TestMetadataOfUpdates: the metadata that an update must not change.
 func TestMetadataOfUpdates(t *testing.T) {
 	a := start(t)
 	path := a.define("meta.example", version{name: "v1", schema: `"spec":{"type":"object"}`})("v1")
@@ -189,7 +189,7 @@ func TestLastFinalizer(t *testing.T) {
 	}
 }
 
-// TestReadBack: what a client sees of an object is what it sees after a restart.
+// TestReadBack: a client sees the same object before and after a restart.
 func TestReadBack(t *testing.T) {
 	a := start(t)
 	const slices, secrets = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", "/api/v1/namespaces/default/secrets"

@@ -34,7 +34,8 @@ func boundYAML(data []byte) error {
 // which is being looked at is -1.
 type expansion map[*yaml.Node]int
 
-// perNode is what a node takes in JSON beside its value: quotes, brackets, a comma.
+// perNode is the number of bytes that a node takes in JSON beside its value:
+// quotes, brackets, a comma.
 const perNode = 3
 
 func (e expansion) size(n *yaml.Node) (int, error) {

@@ -36,7 +36,7 @@ func secretbox(name string) string {
 	return fmt.Sprintf("secretbox: {keys: [{name: %s, secret: %q}]}", name, key)
 }
 
-// holds says whether a file below dir has the bytes.
+// holds reports whether a file below dir has the bytes.
 func holds(t *testing.T, dir, what string) bool {
 	t.Helper()
 	found := false

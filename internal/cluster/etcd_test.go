@@ -271,7 +271,7 @@ func deployment(name string, replicas int32) *apps.Deployment {
 		Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "i"}}}}}}
 }
 
-// servesOther says whether c accepts a token that client's server issued.
+// servesOther reports whether c accepts a token that client's server issued.
 func servesOther(t *testing.T, c *Cluster, client kubernetes.Interface) {
 	t.Helper()
 	token, err := client.CoreV1().ServiceAccounts("default").CreateToken(t.Context(), "default", tokenRequest(), metav1.CreateOptions{})

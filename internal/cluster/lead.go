@@ -48,8 +48,8 @@ type leader struct {
 	Election
 }
 
-// Election says whether several processes choose one of them to run a component,
-// and how, under the names of upstream's flags.
+// Election configures whether several processes choose one of them to run a
+// component, and how, under the names of upstream's flags.
 type Election struct {
 	LeaderElect                               bool
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration

@@ -123,7 +123,7 @@ func (c *Claimer[T]) patch(ctx context.Context, o T, owners []any, finalizers []
 	return c.Patch(ctx, o, data)
 }
 
-// ControlledBy says whether owner is obj's controller.
+// ControlledBy reports whether owner is obj's controller.
 func ControlledBy(obj, owner metav1.Object) bool {
 	ref := metav1.GetControllerOfNoCopy(obj)
 	return ref != nil && ref.UID == owner.GetUID()

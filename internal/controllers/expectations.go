@@ -32,7 +32,7 @@ func NewExpectations(c clock.PassiveClock) *Expectations {
 	return &Expectations{clock: c, m: map[string]*expectation{}}
 }
 
-// Satisfied says whether all that was expected for key has been seen, or has
+// Satisfied reports whether all that was expected for key has been seen, or has
 // been waited for too long.
 func (e *Expectations) Satisfied(key string) bool {
 	e.mu.Lock()

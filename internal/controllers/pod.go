@@ -26,13 +26,13 @@ func PodCondition(pod *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
 	return nil
 }
 
-// PodReady says whether the pod's Ready condition is true.
+// PodReady reports whether the pod's Ready condition is true.
 func PodReady(pod *v1.Pod) bool {
 	c := PodCondition(pod, v1.PodReady)
 	return c != nil && c.Status == v1.ConditionTrue
 }
 
-// PodAvailable says whether the pod has been ready for minReadySeconds. Where
+// PodAvailable reports whether the pod has been ready for minReadySeconds. Where
 // it has not but is ready, wait is the time until then.
 func PodAvailable(pod *v1.Pod, minReadySeconds int32, now time.Time) (ok bool, wait time.Duration) {
 	c := PodCondition(pod, v1.PodReady)
@@ -49,12 +49,12 @@ func PodAvailable(pod *v1.Pod, minReadySeconds int32, now time.Time) (ok bool, w
 	return wait <= 0, max(wait, 0)
 }
 
-// PodTerminated says whether all of the pod's containers are done for good.
+// PodTerminated reports whether all of the pod's containers are done for good.
 func PodTerminated(pod *v1.Pod) bool {
 	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
 }
 
-// PodActive says whether the pod counts as a replica.
+// PodActive reports whether the pod counts as a replica.
 func PodActive(pod *v1.Pod) bool { return !PodTerminated(pod) && pod.DeletionTimestamp == nil }
 
 const (

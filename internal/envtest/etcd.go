@@ -19,7 +19,7 @@ const folderPath = "/keelson/folder"
 type Folder struct {
 	// Path of the folder.
 	Path string `json:"path"`
-	// NoSync says that what was written may be lost when the machine crashes.
+	// NoSync reports whether what was written may be lost when the machine crashes.
 	NoSync bool `json:"noSync"`
 }
 

@@ -200,7 +200,7 @@ func (w *worker) isBusy(name string) bool {
 	return w.starts.busy[name]
 }
 
-// started tells whether a sidecar lets the next container begin.
+// started reports whether a sidecar lets the next container begin.
 func (w *worker) started(c *v1.Container, st *runtimeapi.ContainerStatus) bool {
 	if st == nil || st.State != runtimeapi.ContainerState_CONTAINER_RUNNING || w.isBusy(c.Name) {
 		return false

@@ -136,7 +136,7 @@ func (w *worker) probeKill(pod *v1.Pod, c *v1.Container, st *runtimeapi.Containe
 	w.kill(w.a.ctx, pod, st, message, grace)
 }
 
-// probeStarted tells whether the container counts as started; w.mu is held.
+// probeStarted reports whether the container counts as started; w.mu is held.
 func (w *worker) probeStarted(c *v1.Container, id string) bool {
 	if p := w.probes[id]; p != nil {
 		return p.started
@@ -144,7 +144,7 @@ func (w *worker) probeStarted(c *v1.Container, id string) bool {
 	return c.StartupProbe == nil
 }
 
-// probeReady tells whether the container counts as ready; w.mu is held.
+// probeReady reports whether the container counts as ready; w.mu is held.
 func (w *worker) probeReady(c *v1.Container, id string) bool {
 	if p := w.probes[id]; p != nil {
 		return p.started && p.ready

@@ -251,7 +251,7 @@ func (w *worker) actuated(pod *v1.Pod, id string, r *v1.ResourceRequirements, ob
 	return w.saveResources(pod)
 }
 
-// restartsFor says whether the container's policy wants a restart for what
+// restartsFor reports whether the container's policy wants a restart for what
 // changes.
 func restartsFor(c *v1.Container, has *v1.ResourceRequirements) bool {
 	for _, p := range c.ResizePolicy {

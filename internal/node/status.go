@@ -93,7 +93,7 @@ func (w *worker) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	w.notify()
 }
 
-// settled tells whether the API has the status last computed.
+// settled reports whether the API has the status last computed.
 func (w *worker) settled() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -186,7 +186,7 @@ func podChanges(old, p *v1.Pod) (e fw.Event) {
 	return e
 }
 
-// requestsLess tells whether a pod asks for less of anything than before.
+// requestsLess reports whether a pod asks for less of anything than before.
 func requestsLess(old, p *v1.Pod) bool {
 	if old.Generation == p.Generation && !resizing(old) && !resizing(p) {
 		return false

@@ -58,7 +58,7 @@ func (o *nominated) after(pod *v1.Pod, node string) (out []*v1.Pod) {
 	return out
 }
 
-// matter tells whether any nomination goes before pod.
+// matter reports whether any nomination goes before pod.
 func (o *nominated) matter(pod *v1.Pod) bool {
 	for node := range o.byNode {
 		if len(o.before(pod, node)) > 0 {

@@ -201,14 +201,14 @@ func (s *snapshot) place(pod *v1.Pod, node string) {
 	s.placeLocked(fw.NewPodInfo(pod), node, false)
 }
 
-// sameRequirements tells whether nothing has changed that scheduling reads of
+// sameRequirements reports whether nothing has changed that scheduling reads of
 // a pod on a node.
 func sameRequirements(a, b *v1.Pod) bool {
 	return a.Generation == b.Generation && (a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) && maps.Equal(a.Labels, b.Labels) &&
 		!resizing(a) && !resizing(b)
 }
 
-// resizing tells whether the status says other requests than the spec.
+// resizing reports whether the status says other requests than the spec.
 func resizing(p *v1.Pod) bool {
 	for i := range p.Status.ContainerStatuses {
 		if p.Status.ContainerStatuses[i].Resources != nil {

@@ -28,7 +28,7 @@ func template(app, version string) v1.PodTemplateSpec {
 // versionOf is that of the template that a pod is of.
 func versionOf(p *v1.Pod) string { return p.Spec.Containers[0].Env[0].Value }
 
-// serves says whether a pod is ready, and waits until it is seen so.
+// serves reports whether a pod is ready, and waits until it is seen so.
 func (t *T) serves(name string, ok bool) {
 	t.Helper()
 	status := v1.ConditionFalse

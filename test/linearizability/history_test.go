@@ -45,7 +45,7 @@ type segment struct {
 type view struct {
 	name    string
 	selects func(key string, f facts) bool
-	// metadataOnly says that it is sent no status.
+	// metadataOnly reports whether it is sent no status.
 	metadataOnly bool
 }
 
@@ -182,7 +182,7 @@ func (v *view) judge(histories map[string][]change, s *segment) (wrong []string)
 	return wrong
 }
 
-// uncertain says whether the object may have been deleted at the revision, at a
+// uncertain reports whether the object may have been deleted at the revision, at a
 // time that nobody knows.
 func uncertain(history []change, revision int64) bool {
 	for i, c := range history {

@@ -16,7 +16,7 @@ type operation struct {
 
 // outcome is its answer.
 type outcome struct {
-	// unknown says that there was none.
+	// unknown reports whether there was none.
 	unknown  bool
 	code     int
 	value    int

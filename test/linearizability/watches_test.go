@@ -48,7 +48,7 @@ type writer struct {
 type written struct {
 	key     string
 	history []change
-	// unsure says that there are unanswered writes. They can still happen until
+	// unsure reports whether there are unanswered writes. They can still happen until
 	// the next one is answered.
 	unsure  bool
 	pending []change
@@ -103,7 +103,7 @@ func (w *writer) look(o *written) bool {
 	return false
 }
 
-// write makes next of o, and says whether it did.
+// write makes next of o, and reports whether it did.
 func (w *writer) write(o *written, next change) bool {
 	last := o.last()
 	if !next.live {
@@ -237,7 +237,7 @@ type watcher struct {
 // tally counts what the watchers did.
 type tally struct{ watches, expired, rewound, initialised atomic.Int64 }
 
-// enough says whether there was one of each at least.
+// enough reports whether there was one of each at least.
 func (t *tally) enough() bool {
 	return t.expired.Load() > 0 && t.rewound.Load() > 0 && t.initialised.Load() > 0
 }

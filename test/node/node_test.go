@@ -212,7 +212,7 @@ func (e *env) available(name string, n int32) {
 	e.Fatalf("%d of %d replicas of %s are available", available, n, name)
 }
 
-// answers says that the web server in the pod has begun to listen.
+// answers reports whether the web server in the pod has begun to listen.
 func (e *env) answers(p *v1.Pod) bool {
 	if p.Status.PodIP == "" {
 		return false

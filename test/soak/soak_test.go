@@ -327,7 +327,7 @@ func (w *watcher) event(line []byte) error {
 	return nil
 }
 
-// done says whether it has seen everything, after the writers have stopped.
+// done reports whether it has seen everything, after the writers have stopped.
 func (w *watcher) done(stopped <-chan struct{}) bool {
 	select {
 	case <-stopped:

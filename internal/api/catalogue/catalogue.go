@@ -64,7 +64,7 @@ func NewHiding(rows []*api.Resource, hidden sets.Set[schema.GroupVersionResource
 	return c
 }
 
-// Hides says whether the resource is not served, but to this process's own parts.
+// Hides reports whether the resource is not served, but to this process's own parts.
 func (c *Catalogue) Hides(gvr schema.GroupVersionResource) bool {
 	return len(c.hidden) > 0 && c.hidden.Has(gvr)
 }
@@ -215,7 +215,7 @@ var priorities = map[string]int{
 	"storagemigration.k8s.io":      15800,
 }
 
-// IsBuiltin says whether the group is one of Kubernetes' own.
+// IsBuiltin reports whether the group is one of Kubernetes' own.
 func IsBuiltin(group string) bool {
 	_, ok := priorities[group]
 	return ok

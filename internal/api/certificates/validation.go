@@ -95,7 +95,7 @@ func validateUsages(c, old *v1.CertificateSigningRequest, fldPath *field.Path) (
 	return errs
 }
 
-// repeats says whether something is in a list twice.
+// repeats reports whether something is in a list twice.
 func repeats[T comparable](list []T) bool { return sets.New(list...).Len() < len(list) }
 
 func types(c *v1.CertificateSigningRequest) (out []v1.RequestConditionType) {

@@ -203,7 +203,7 @@ func validateQuotaAmounts(list v1.ResourceList, at *field.Path) (errs field.Erro
 var quotaScopes = []v1.ResourceQuotaScope{v1.ResourceQuotaScopeTerminating, v1.ResourceQuotaScopeNotTerminating, v1.ResourceQuotaScopeBestEffort,
 	v1.ResourceQuotaScopeNotBestEffort, v1.ResourceQuotaScopePriorityClass, v1.ResourceQuotaScopeCrossNamespacePodAffinity, v1.ResourceQuotaScopeVolumeAttributesClass}
 
-// scopeFits says whether the scope can narrow what counts as the resource.
+// scopeFits reports whether the scope can narrow what counts as the resource.
 func scopeFits(scope v1.ResourceQuotaScope, k v1.ResourceName) bool {
 	compute := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceLimitsCPU, v1.ResourceLimitsMemory, v1.ResourceRequestsCPU, v1.ResourceRequestsMemory}
 	switch scope {

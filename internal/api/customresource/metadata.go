@@ -2,7 +2,7 @@ package customresource
 
 import "time"
 
-// plain says that metadata is as it would be after a way through ObjectMeta and
+// plain reports whether metadata is as it would be after a way through ObjectMeta and
 // back: every field is one that ObjectMeta has, of its type, in the form that it
 // is written in. It may say no of such metadata too: that is only slower.
 func plain(metadata map[string]any) bool {
@@ -70,7 +70,7 @@ func all(m map[string]any, f func(name string, v any) bool) bool {
 	return true
 }
 
-// each says that v is a list with at least one item, all of which f takes.
+// each reports whether v is a list with at least one item, all of which f takes.
 func each(v any, f func(any) bool) bool {
 	l, ok := v.([]any)
 	if !ok || len(l) == 0 {
@@ -84,13 +84,13 @@ func each(v any, f func(any) bool) bool {
 	return true
 }
 
-// isText says that v is a string that is written: empty ones are left out.
+// isText reports whether v is a string that is written: empty ones are left out.
 func isText(v any) bool {
 	s, ok := v.(string)
 	return ok && s != ""
 }
 
-// isTime says that v is a time in the one form that metav1.Time is written in.
+// isTime reports whether v is a time in the one form that metav1.Time is written in.
 func isTime(v any) bool {
 	s, ok := v.(string)
 	if !ok || len(s) != len("2006-01-02T15:04:05Z") || s[len(s)-1] != 'Z' {

@@ -227,7 +227,7 @@ func bySchema(build func() (validation.SchemaValidator, error), obeyed func() va
 	return validation.ValidateCustomResourceUpdate(path, now, was, v, options...)
 }
 
-// blocks says whether rules cannot be evaluated on an object with these errors.
+// blocks reports whether rules cannot be evaluated on an object with these errors.
 func blocks(errs field.ErrorList) bool {
 	for _, e := range errs {
 		switch e.Type {

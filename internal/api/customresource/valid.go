@@ -98,7 +98,7 @@ func quickIntOrString(v *structuralschema.ValueValidation) valid {
 	}
 }
 
-// sized says that n is within the bounds that are given.
+// sized reports whether n is within the bounds that are given.
 func sized(n int, least, most *int64) bool {
 	return (least == nil || int64(n) >= *least) && (most == nil || int64(n) <= *most)
 }

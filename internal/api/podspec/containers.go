@@ -441,7 +441,7 @@ func (c *checker) probe(p *v1.Probe, once bool, at *field.Path, name string) fie
 // handler checks what is done at a probe or a hook: one thing.
 func (c *checker) handler(exec *v1.ExecAction, get *v1.HTTPGetAction, tcp *v1.TCPSocketAction, grpc *v1.GRPCAction, sleep *v1.SleepAction, at *field.Path) (errs field.ErrorList) {
 	n := 0
-	// only says whether name is the first handler; the others are refused.
+	// only reports whether name is the first handler; the others are refused.
 	only := func(name string) bool {
 		n++
 		if n > 1 {

@@ -42,10 +42,10 @@ func extended(name v1.ResourceName) bool {
 	return !Native(name) && !strings.HasPrefix(string(name), requests) && len(validation.IsQualifiedName(requests+string(name))) == 0
 }
 
-// Overcommits says that more of a native resource may be promised than there is.
+// Overcommits reports whether more of a native resource may be promised than there is.
 func Overcommits(name v1.ResourceName) bool { return Native(name) && !hugePages(name) }
 
-// StandardQuotaResource says that a quota counts it under this very name.
+// StandardQuotaResource reports whether a quota counts it under this very name.
 func StandardQuotaResource(name v1.ResourceName) bool {
 	return quotaResources.Has(name) || quotaHugePages(name)
 }

@@ -247,7 +247,7 @@ func (w *warner) profiles(s *v1.PodSpec, meta *metav1.ObjectMeta, fldPath *field
 	})
 }
 
-// sameAppArmor says whether an annotation asks for the profile that is set.
+// sameAppArmor reports whether an annotation asks for the profile that is set.
 func sameAppArmor(p *v1.AppArmorProfile, annotation string) bool {
 	if p == nil {
 		return false

@@ -46,7 +46,7 @@ func AdminAccess(obj, old runtime.Object) *field.Path {
 	return nil
 }
 
-// Binds says whether a change of a claim's status is about its allocation or
+// Binds reports whether a change of a claim's status is about its allocation or
 // about who uses it.
 func Binds(s, old *v1.ResourceClaimStatus) bool {
 	return !equality.Semantic.DeepEqual(s.Allocation, old.Allocation) || !equality.Semantic.DeepEqual(s.ReservedFor, old.ReservedFor)

@@ -74,7 +74,7 @@ func dropSlice(s, old *v1.ResourceSliceSpec) {
 	})
 }
 
-// hasLists says whether an attribute is a list.
+// hasLists reports whether an attribute is a list.
 func hasLists(attributes map[v1.QualifiedName]v1.DeviceAttribute) bool {
 	for _, a := range attributes {
 		if len(a.IntValues)+len(a.BoolValues)+len(a.StringValues)+len(a.VersionValues) > 0 {

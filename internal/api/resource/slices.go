@@ -345,7 +345,7 @@ func validateRange(r *v1.CapacityRequestPolicyRange, preset, capacity resource.Q
 	return errs
 }
 
-// inThousandths says whether all of a range can be counted in thousandths, as
+// inThousandths reports whether all of a range can be counted in thousandths, as
 // the ranges of fractional capacities are.
 func inThousandths(list ...*resource.Quantity) bool {
 	for _, q := range list {

@@ -28,7 +28,7 @@ type Kind[T Object] struct {
 	Spec func(T) any
 	// Status gives a pointer to the status. It makes the status subresource.
 	Status func(T) any
-	// Generation says that the kind counts generations of Spec.
+	// Generation reports whether the kind counts generations of Spec.
 	Generation bool
 	// Counted gives what else advances the generation.
 	Counted func(T) any
@@ -38,7 +38,7 @@ type Kind[T Object] struct {
 	PrepareForUpdate func(obj, old T)
 	Validate         func(T) field.ErrorList
 	ValidateUpdate   func(obj, old T) field.ErrorList
-	// StatusOnly says that an update of the status leaves the metadata alone.
+	// StatusOnly reports whether an update of the status leaves the metadata alone.
 	StatusOnly           bool
 	PrepareStatusUpdate  func(obj, old T)
 	ValidateStatusUpdate func(obj, old T) field.ErrorList

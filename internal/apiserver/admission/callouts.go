@@ -90,8 +90,8 @@ func (c validatingCallout) Validate(ctx context.Context, a admission.Attributes,
 	return p.(admission.ValidationInterface).Validate(ctx, a, o)
 }
 
-// excluded are what no policy and no webhook sees: they store nothing, and a
-// policy that asks an authorizer would call itself.
+// excluded are the resources that no policy and no webhook sees: they store
+// nothing, and a policy that asks an authorizer would call itself.
 var excluded = []schema.GroupResource{
 	{Group: "authentication.k8s.io", Resource: "selfsubjectreviews"},
 	{Group: "authentication.k8s.io", Resource: "tokenreviews"},

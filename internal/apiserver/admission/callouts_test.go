@@ -11,7 +11,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// silent is an informer with configurations of which nobody is told yet.
+// silent is an informer with configurations whose handlers have not been called
+// yet.
 type silent struct {
 	cache.SharedIndexInformer
 	synced bool

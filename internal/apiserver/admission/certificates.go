@@ -43,7 +43,8 @@ func (s *signers) check(ctx context.Context, a admission.Attributes, verb, doing
 	return admission.NewForbidden(a, fmt.Errorf("user not permitted to %s signerName %q", doing, signer))
 }
 
-// certificateApproval lets only who may "approve" for a signer approve or deny.
+// certificateApproval lets only users with the verb "approve" on a signer
+// approve or deny.
 type certificateApproval struct{ signers }
 
 func newCertificateApproval(e *Environment) *certificateApproval {
@@ -59,7 +60,8 @@ func (c *certificateApproval) Validate(ctx context.Context, a admission.Attribut
 	return c.check(ctx, a, "approve", "approve requests with", csr.Spec.SignerName)
 }
 
-// certificateSigning lets only who may "sign" for a signer set a certificate.
+// certificateSigning lets only users with the verb "sign" on a signer set a
+// certificate.
 type certificateSigning struct{ signers }
 
 func newCertificateSigning(e *Environment) *certificateSigning {
@@ -79,7 +81,8 @@ func (c *certificateSigning) Validate(ctx context.Context, a admission.Attribute
 	return c.check(ctx, a, "sign", "sign requests with", old.Spec.SignerName)
 }
 
-// trustBundleAttest lets only who may "attest" for a signer publish its trust.
+// trustBundleAttest lets only users with the verb "attest" on a signer publish
+// its trust.
 type trustBundleAttest struct{ signers }
 
 func newTrustBundleAttest(e *Environment) *trustBundleAttest {
@@ -98,8 +101,8 @@ func (c *trustBundleAttest) Validate(ctx context.Context, a admission.Attributes
 	return c.check(ctx, a, "attest", "attest for", b.Spec.SignerName)
 }
 
-// PodCertificateSigning lets only who may "sign" for a signer answer a pod's request
-// for a certificate. Upstream checks it in the requests' storage.
+// PodCertificateSigning lets only users with the verb "sign" on a signer answer a
+// pod's request for a certificate. Upstream checks it in the requests' storage.
 type PodCertificateSigning struct{ signers }
 
 // NewPodCertificateSigning makes the check.
@@ -118,8 +121,8 @@ func (c *PodCertificateSigning) Validate(ctx context.Context, a admission.Attrib
 		fmt.Sprintf("User %q is not permitted to \"sign\" for signer %q", a.GetUserInfo().GetName(), old.Spec.SignerName))})
 }
 
-// subjectRestriction gives nobody a client certificate of the group that may
-// do everything.
+// subjectRestriction refuses requests for a client certificate of
+// system:masters, the group that may do everything.
 type subjectRestriction struct{ *admission.Handler }
 
 func newSubjectRestriction() *subjectRestriction {

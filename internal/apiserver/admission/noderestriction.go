@@ -343,7 +343,7 @@ func ownNode(node string, a admission.Attributes) error {
 	return nil
 }
 
-// nodeLabels are those of Kubernetes' labels that a node may give itself;
+// nodeLabels are the labels of Kubernetes that a node may give itself;
 // nodePrefixes are domains in which it may give itself any.
 var (
 	nodeLabels = sets.New(v1.LabelHostname, v1.LabelTopologyZone, v1.LabelTopologyRegion, v1.LabelFailureDomainBetaZone, v1.LabelFailureDomainBetaRegion,
@@ -427,7 +427,7 @@ func (n *nodeRestriction) token(ctx context.Context, node string, a admission.At
 	return nil
 }
 
-// wants says whether a volume of the pod needs tokens for the audience.
+// wants reports whether a volume of the pod needs tokens for the audience.
 func (n *nodeRestriction) wants(p *v1.Pod, audience string) bool {
 	var drivers []string
 	claim := func(name string) {

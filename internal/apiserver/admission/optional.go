@@ -263,7 +263,7 @@ func newPodNodeSelector(e *Environment) (admission.Interface, error) {
 	return p, nil
 }
 
-// selector is what the pods of a namespace have to ask of their nodes.
+// selector gives the node selector that the pods of a namespace must have.
 func (p *podNodeSelector) selector(ctx context.Context, a admission.Attributes) (labels.Set, error) {
 	ns, err := p.get(ctx, a.GetNamespace())
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// Environment is what the plug-ins are made with.
+// Environment holds what the plug-ins are made with.
 type Environment struct {
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
@@ -36,7 +36,7 @@ type Environment struct {
 	Pods       Pods
 	// Types are the schemas that policies merge objects by.
 	Types Types
-	// Configuration is that of --admission-control-config-file.
+	// Configuration is the content of --admission-control-config-file.
 	Configuration admission.ConfigProvider
 	Done          <-chan struct{}
 	// Selection is the one that New is called with.
@@ -97,18 +97,19 @@ var registry = []plugin{
 	{"AlwaysDeny", false, plain(func(*Environment) *alwaysDeny { return newAlwaysDeny() })},
 }
 
-// Selection says which plug-ins beside the default ones are on, and which of
-// these are off.
+// Selection names the plug-ins that are on beside the default ones, and the
+// default ones that are off.
 type Selection struct {
 	Enable, Disable []string
 	// ConfigFile is an AdmissionConfiguration of apiserver.config.k8s.io.
 	ConfigFile string
-	// NotReadySeconds and UnreachableSeconds are how long pods stay, that say nothing
-	// of it, on a node that is not ready or not reachable; nil is upstream's 300.
+	// NotReadySeconds and UnreachableSeconds are how long a pod without a toleration
+	// of its own stays on a node that is not ready or not reachable; nil is
+	// upstream's 300.
 	NotReadySeconds, UnreachableSeconds *int64
 }
 
-// Names are those of all plug-ins, in the order in which they are called.
+// Names gives the names of all plug-ins, in the order in which they are called.
 func Names() []string {
 	out := make([]string, len(registry))
 	for i, p := range registry {
@@ -117,7 +118,7 @@ func Names() []string {
 	return out
 }
 
-// DefaultNames are those of the plug-ins that are on by default.
+// DefaultNames gives the names of the plug-ins that are on by default.
 func DefaultNames() (out []string) {
 	for _, p := range registry {
 		if p.on {
@@ -127,7 +128,7 @@ func DefaultNames() (out []string) {
 	return out
 }
 
-// Validate says what is wrong with the selection.
+// Validate returns an error for an invalid selection.
 func (s *Selection) Validate() error {
 	known := Names()
 	for _, list := range []struct {

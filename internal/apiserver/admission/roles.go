@@ -15,14 +15,15 @@ import (
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// Grants says what a user holds.
+// Grants checks the rights that a user holds.
 type Grants interface {
 	Covers(u user.Info, namespace string, rules []rbacv1.PolicyRule) error
 	Rules(ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error)
 }
 
-// RoleEscalation lets nobody grant what they do not hold, unless they may
-// "escalate" the role or "bind" it. Upstream checks it in the roles' storage.
+// RoleEscalation refuses to grant rights that the user does not hold, unless
+// the user may "escalate" the role or "bind" it. Upstream checks it in the
+// roles' storage.
 type RoleEscalation struct {
 	*admission.Handler
 	Grants     Grants
@@ -41,7 +42,7 @@ func (r *RoleEscalation) may(ctx context.Context, a admission.Attributes, verb, 
 	return d == authorizer.DecisionAllow
 }
 
-// fullAuthority is what somebody holds who may do all that there is.
+// fullAuthority holds the rules of a user with all rights.
 var fullAuthority = []rbacv1.PolicyRule{
 	{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
 	{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
@@ -75,7 +76,8 @@ func (r *RoleEscalation) Validate(ctx context.Context, a admission.Attributes, _
 		}
 		old, _ := a.GetOldObject().(*rbacv1.ClusterRole)
 		err = r.Grants.Covers(a.GetUserInfo(), "", o.Rules)
-		// An aggregation rule gathers anything, and undoes what somebody takes out.
+		// An aggregation rule gathers any role, and restores rules that a user
+		// removes.
 		if err == nil && (aggregates(o) || aggregates(old)) && r.Grants.Covers(a.GetUserInfo(), "", fullAuthority) != nil {
 			err = errors.New("must have cluster-admin privileges to use the aggregationRule")
 		}
@@ -116,7 +118,8 @@ func onlyCollection(obj, old runtime.Object) bool {
 	return equality.Semantic.DeepEqual(same, old)
 }
 
-// binding checks that who binds a role holds its rules, or may bind it.
+// binding checks that the user holds the rules of the role that is bound, or
+// may bind it.
 func (r *RoleEscalation) binding(ctx context.Context, a admission.Attributes, ref rbacv1.RoleRef, namespace string) error {
 	resource := "clusterroles"
 	if ref.Kind == "Role" {

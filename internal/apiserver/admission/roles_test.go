@@ -17,7 +17,7 @@ import (
 	"k8s.io/component-helpers/auth/rbac/validation"
 )
 
-// holds is what everybody has, and the rules of every role.
+// holds has the rules that every user holds, and the rules of every role.
 type holds struct{ own, role []rbacv1.PolicyRule }
 
 func (h holds) Covers(_ user.Info, _ string, rules []rbacv1.PolicyRule) error {

@@ -131,7 +131,8 @@ func hasToken(v v1.Volume) bool {
 	return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(p v1.VolumeProjection) bool { return p.ServiceAccountToken != nil })
 }
 
-// secretRef is a secret that a pod refers to, and what of the pod does.
+// secretRef is a secret that a pod refers to, and the part of the pod that
+// does.
 type secretRef struct{ by, secret string }
 
 // secretsOf are the secrets in the pod's volumes and its containers' environments.

@@ -89,7 +89,7 @@ func (d *defaultStorageClass) Admit(_ context.Context, a admission.Attributes, _
 	return nil
 }
 
-// claimResize lets only claims grow whose class says that they may.
+// claimResize lets a claim grow only if its class allows it.
 type claimResize struct {
 	*admission.Handler
 	classes storagelisters.StorageClassLister

@@ -69,7 +69,7 @@ func (r *Registry) try(ctx context.Context, b *backend, path string) error {
 	return nil
 }
 
-// get asks b's server as the aggregator, who may see everything.
+// get asks b's server as the aggregator, which may see everything.
 func (r *Registry) get(ctx context.Context, b *backend, path, accept, tag string) (resp *http.Response, url string, err error) {
 	host, err := r.resolve(b)
 	if err != nil {

@@ -36,12 +36,12 @@ type backend struct {
 	service   *v1.APIService
 	available bool
 	transport http.RoundTripper
-	// transportErr says why there is no transport.
+	// transportErr is the reason why there is no transport.
 	transportErr error
 	found        *findings
 }
 
-// findings are what a server has said of itself; immutable.
+// findings holds the discovery documents of a server; immutable.
 type findings struct {
 	discovery apidiscovery.APIVersionDiscovery
 	openapiV2 []byte
@@ -51,7 +51,7 @@ type findings struct {
 }
 
 // New makes an empty registry. identity gives the certificate by which servers
-// know that it is this one who passes a user's request on.
+// recognize this one as the sender of a user's request.
 func New(resolver webhook.ServiceResolver, identity func() (certs.Pair, error)) *Registry {
 	r := &Registry{resolver: resolver, identity: identity}
 	r.current.Store(&map[schema.GroupVersion]*backend{})
@@ -103,13 +103,13 @@ func (r *Registry) Set(a *v1.APIService) {
 	})
 }
 
-// earlier says whether a was before b, the same object.
+// earlier reports whether a was before b, the same object.
 func earlier(a, b *v1.APIService) bool {
 	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
 	return a.UID == b.UID && err == nil && order < 0
 }
 
-// Remove forgets who serves gv.
+// Remove forgets the server of gv.
 func (r *Registry) Remove(gv schema.GroupVersion) {
 	if r.backend(gv) == nil {
 		return

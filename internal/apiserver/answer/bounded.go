@@ -19,7 +19,7 @@ const (
 )
 
 // InProcess is the RemoteAddr of requests by clients in this process, which hold
-// what they are answered, whoever has said it.
+// all of an answer in memory, whichever server it comes from.
 const InProcess = "in-process"
 
 // Bounded gives rt, of whose answers no more than most bytes can be read.
@@ -85,7 +85,7 @@ func Config(c *rest.Config) *rest.Config {
 	return c
 }
 
-// Webhooks has the answers of the webhooks that delegate says how to reach bounded.
+// Webhooks gives delegate's configurations of webhooks, with bounded answers.
 func Webhooks(delegate webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver {
 	bound := func(c *rest.Config, err error) (*rest.Config, error) {
 		if err != nil {

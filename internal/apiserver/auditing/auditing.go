@@ -64,7 +64,7 @@ type Webhook struct {
 	Handling
 }
 
-// Selection is what is to be logged, and where, as upstream's flags say it.
+// Selection configures what is logged, and where, as upstream's flags do.
 type Selection struct {
 	// PolicyFile is a Policy of audit.k8s.io; empty logs nothing.
 	PolicyFile string

@@ -28,13 +28,13 @@ type Reviewer interface {
 	Review(ctx context.Context, token string, audiences []string) (u user.Info, matched []string, ok bool, err error)
 }
 
-// Config is what is accepted.
+// Config configures an Authenticator.
 type Config struct {
 	Selection
 	// ClientCA verifies client certificates.
 	ClientCA *x509.CertPool
-	// ProxyCA verifies those of proxies, which are named ProxyNames, where the
-	// selection says nothing of them.
+	// ProxyCA verifies the certificates of proxies, which are named ProxyNames,
+	// unless the selection configures them.
 	ProxyCA    *x509.CertPool
 	ProxyNames []string
 	// Tokens checks service accounts' tokens, which are for Audiences.
@@ -45,7 +45,7 @@ type Config struct {
 	Clock   clock.PassiveClock
 }
 
-// Authenticator says who asks.
+// Authenticator identifies the user of a request.
 type Authenticator struct {
 	Config
 	proxy   authenticator.Request // nil if there are no proxies
@@ -139,7 +139,8 @@ func (a *Authenticator) AuthenticateToken(ctx context.Context, token string) (*a
 	return &authenticator.Response{Audiences: resp.Audiences, User: &user.DefaultInfo{Name: u.GetName(), UID: u.GetUID(), Groups: authenticated(u), Extra: u.GetExtra()}}, true, nil
 }
 
-// verified is who a credential has been found to be of, until when.
+// verified is the user that a credential belongs to, and how long that result
+// is kept.
 type verified struct {
 	user  user.Info
 	until time.Time
@@ -177,8 +178,8 @@ func (a *Authenticator) keep(m map[[32]byte]verified, k [32]byte, u user.Info, l
 func (a *Authenticator) AuthenticateRequest(req *http.Request) (*authenticator.Response, bool, error) {
 	resp, ok, err := a.authenticate(req)
 	if ok && a.proxy != nil {
-		// What a proxy names its user by is for nobody else, and is not to be believed
-		// of anybody else.
+		// The headers by which a proxy names its user are not passed on, and are
+		// ignored from any other client.
 		type list = headerrequest.StaticStringSlice
 		h := a.RequestHeader.orOwn(nil)
 		headerrequest.ClearAuthenticationHeaders(req.Header, list(h.UsernameHeaders), list(h.UIDHeaders), list(h.GroupHeaders), list(h.ExtraPrefixes))
@@ -231,12 +232,12 @@ func (a *Authenticator) authenticate(req *http.Request) (*authenticator.Response
 
 var errInvalid = errors.New("invalid bearer token")
 
-// named says whether the request has a header that names its user.
+// named reports whether the request has a header that names its user.
 func (a *Authenticator) named(req *http.Request) bool {
 	return slices.ContainsFunc(a.usernames, func(h string) bool { return req.Header.Get(h) != "" })
 }
 
-// anonymous says whether path may be asked for without credentials.
+// anonymous reports whether path may be asked for without credentials.
 func (a *Authenticator) anonymous(path string) bool {
 	if a.issuers != nil {
 		if decided, allowed := a.issuers.allowsAnonymous(path); decided {
@@ -246,7 +247,7 @@ func (a *Authenticator) anonymous(path string) bool {
 	return !a.NoAnonymous
 }
 
-// authenticated are the user's groups, and that of all who are authenticated.
+// authenticated gives the user's groups and system:authenticated.
 func authenticated(u user.Info) []string {
 	if slices.Contains(u.GetGroups(), user.AllAuthenticated) {
 		return u.GetGroups()
@@ -277,8 +278,8 @@ func (a *Authenticator) certificate(chain []*x509.Certificate) (user.Info, error
 	return u, nil
 }
 
-// bearer is AuthenticateToken for the API server itself, which keeps who has
-// been found.
+// bearer is AuthenticateToken for the API server itself, with a cache of its
+// results.
 func (a *Authenticator) bearer(ctx context.Context, token string) (*authenticator.Response, bool, error) {
 	key := sha256.Sum256([]byte(token))
 	if u := a.cached(a.tokens, key); u != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 // FuzzConfiguration reads authentication configurations: each is refused, or makes
-// an authenticator that knows nobody.
+// an authenticator that identifies no one.
 func FuzzConfiguration(f *testing.F) {
 	f.Add([]byte(`apiVersion: apiserver.config.k8s.io/v1
 kind: AuthenticationConfiguration

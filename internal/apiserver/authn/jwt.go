@@ -36,7 +36,7 @@ type OIDC struct {
 	SigningAlgs                   []string
 }
 
-// configured is what an AuthenticationConfiguration says, as it is now.
+// configured is made from the present AuthenticationConfiguration.
 type configured struct {
 	audiences []string
 	state     atomic.Pointer[configuration]
@@ -173,7 +173,7 @@ func (o *OIDC) configuration() (*apiserver.AuthenticationConfiguration, error) {
 	return &apiserver.AuthenticationConfiguration{JWT: []apiserver.JWTAuthenticator{j}}, nil
 }
 
-// allowsAnonymous says whether a request without credentials may come to path.
+// allowsAnonymous reports whether a request without credentials may come to path.
 func (c *configured) allowsAnonymous(path string) (decided, allowed bool) {
 	a := c.state.Load().anonymous
 	if a == nil {

@@ -21,8 +21,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/answer"
 )
 
-// Selection says which credentials are taken besides client certificates and
-// service accounts' tokens, as upstream's flags do.
+// Selection configures the credentials that are accepted besides client
+// certificates and service accounts' tokens, as upstream's flags do.
 type Selection struct {
 	// ClientCAFile has certificates of authorities whose client certificates are
 	// taken besides those of the cluster's own; it is read again when it changes.
@@ -32,8 +32,8 @@ type Selection struct {
 	TokenFile string
 	// Bootstrap takes the tokens in secrets of type bootstrap.kubernetes.io/token.
 	Bootstrap bool
-	// WebhookConfigFile is a kubeconfig that says how to reach the webhook, which is
-	// sent TokenReviews of WebhookVersion. Its answers are kept for WebhookTTL.
+	// WebhookConfigFile is the kubeconfig of the webhook, which is sent TokenReviews
+	// of WebhookVersion. Its answers are kept for WebhookTTL.
 	WebhookConfigFile, WebhookVersion string
 	WebhookTTL                        time.Duration
 	// ConfigFile is an AuthenticationConfiguration of apiserver.config.k8s.io; OIDC
@@ -42,11 +42,13 @@ type Selection struct {
 	OIDC       OIDC
 	// NoAnonymous refuses requests without credentials.
 	NoAnonymous bool
-	// AnonymousSet says that this was said, and is not left to ConfigFile.
+	// AnonymousSet reports whether Anonymous was set, and is not left to
+	// ConfigFile.
 	AnonymousSet bool
 }
 
-// RequestHeader says which proxies may name, in headers, who asks.
+// RequestHeader configures the proxies that may name the user of a request in
+// headers.
 type RequestHeader struct {
 	ClientCAFile    string
 	AllowedNames    []string
@@ -56,7 +58,7 @@ type RequestHeader struct {
 	ExtraPrefixes   []string
 }
 
-// Validate says what does not go together.
+// Validate returns an error for settings that do not go together.
 func (s *Selection) Validate() error {
 	var errs []error
 	if h := s.RequestHeader; h.ClientCAFile != "" && len(h.UsernameHeaders) == 0 {
@@ -84,9 +86,9 @@ func (h RequestHeader) orOwn(names []string) RequestHeader {
 		GroupHeaders: []string{"X-Remote-Group"}, ExtraPrefixes: []string{"X-Remote-Extra-"}}
 }
 
-// Published is what aggregated API servers are told of the proxies, in
-// kube-system/extension-apiserver-authentication. ownCA, in PEM, and ownNames
-// are those of the cluster.
+// Published gives what kube-system/extension-apiserver-authentication tells
+// aggregated API servers of the proxies. ownCA, in PEM, and ownNames are the
+// cluster's own.
 func (h RequestHeader) Published(ownCA []byte, ownNames []string) (map[string]string, error) {
 	pem := ownCA
 	if h.ClientCAFile != "" {

@@ -77,7 +77,7 @@ func in(namespace string, m metav1.ObjectMeta) metav1.ObjectMeta {
 	return m
 }
 
-// toLabels are what marks the parts of admin, edit and view.
+// The labels that mark the parts of admin, edit and view.
 const (
 	toAdmin = "rbac.authorization.k8s.io/aggregate-to-admin"
 	toEdit  = "rbac.authorization.k8s.io/aggregate-to-edit"
@@ -93,10 +93,9 @@ const (
 // KubeletClient is the user that the API server is to the servers of nodes.
 const KubeletClient = "kube-apiserver-kubelet-client"
 
-// Bootstrap gives upstream's default roles and bindings: what a cluster has
-// from its first start. One binding is added: that of KubeletClient, who is in no
-// group, so that a request which is led back to the API server is nobody's who may
-// do more there.
+// Bootstrap gives upstream's default roles and bindings, which a cluster has from
+// its first start. One binding is added, for KubeletClient: it is in no group, so
+// that a request which is led back to the API server has no more rights there.
 func Bootstrap() []runtime.Object {
 	out := []runtime.Object{
 		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
@@ -198,7 +197,7 @@ func Bootstrap() []runtime.Object {
 	return out
 }
 
-// namespaced are the roles that hold in one namespace, and who has them.
+// namespaced gives the roles that hold in one namespace, and their bindings.
 func namespaced() (out []runtime.Object) {
 	add := func(namespace, name, binding string, subjects []v1.Subject, rules ...v1.PolicyRule) {
 		out = append(out,
@@ -233,7 +232,8 @@ type controllerRole struct {
 	rules []v1.PolicyRule
 }
 
-// controllerRoles are what the controllers may do, by their accounts in kube-system.
+// controllerRoles gives the rights of the controllers, by their accounts in
+// kube-system.
 func controllerRoles() []controllerRole {
 	rc := func(name string, rules ...v1.PolicyRule) controllerRole { return controllerRole{name, rules} }
 	return []controllerRole{

@@ -39,15 +39,15 @@ var DefaultModes = []string{ModeNode, ModeRBAC}
 
 var modes = sets.New(ModeNode, ModeRBAC, ModeWebhook, ModeAlwaysAllow, ModeAlwaysDeny)
 
-// Selection says which authorizers are asked, in which order. The zero value
-// stands for DefaultModes.
+// Selection names the authorizers that are asked, in their order. The zero
+// value stands for DefaultModes.
 type Selection struct {
 	// Modes are the authorizers' types.
 	Modes []string
 	// ConfigFile is an AuthorizationConfiguration of apiserver.config.k8s.io,
 	// in place of all the rest.
 	ConfigFile string
-	// WebhookConfigFile is a kubeconfig that says how to reach the webhook.
+	// WebhookConfigFile is the kubeconfig of the webhook.
 	WebhookConfigFile string
 	// WebhookVersion of the SubjectAccessReview that the webhook is sent.
 	WebhookVersion string

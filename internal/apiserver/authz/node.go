@@ -42,10 +42,10 @@ type Objects interface {
 	PodCertificateRequest(ctx context.Context, namespace, name string) (*certificatesv1.PodCertificateRequest, error)
 }
 
-// Node authorizes the requests of nodes: what the pods bound to them need, and
-// their own objects (https://kubernetes.io/docs/reference/access-authn-authz/node/).
-// There is no graph of who refers to what: the store finds the pods of a node
-// by index, and a node has few.
+// Node authorizes the requests of nodes: what the pods bound to them need, and their
+// own objects (https://kubernetes.io/docs/reference/access-authn-authz/node/). There
+// is no graph of references: the store finds the pods of a node by index, and a node
+// has few.
 type Node struct {
 	objects Objects
 	rules   []v1.PolicyRule
@@ -218,7 +218,7 @@ func (n *Node) inRules(a authorizer.Attributes) bool {
 	return slices.ContainsFunc(n.rules, func(r v1.PolicyRule) bool { return allows(a, &r) })
 }
 
-// selects says whether the request is only for objects whose field has that value.
+// selects reports whether the request is only for objects whose field has that value.
 func selects(a authorizer.Attributes, field, value string) bool {
 	reqs, _ := a.GetFieldSelector()
 	for _, r := range reqs {

@@ -81,7 +81,7 @@ type bound struct {
 	subject   string // u:name or g:name
 }
 
-// String says it as upstream does.
+// String gives upstream's text for the binding.
 func (b bound) String() string {
 	kind, binding := "ClusterRoleBinding", b.binding
 	if b.namespace != "" {
@@ -244,7 +244,7 @@ func (r *RBAC) RulesFor(_ context.Context, u user.Info, namespace string) ([]aut
 }
 
 // Covers checks that u already has all of rules in namespace, so that granting
-// them gives nobody more than u has. KEP-less: upstream's escalation check.
+// them gives no one more than u has: upstream's escalation check.
 func (r *RBAC) Covers(u user.Info, namespace string, rules []v1.PolicyRule) error {
 	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
 		return nil

@@ -107,8 +107,8 @@ func resourceClaims(p *corev1.Pod) (out []string) {
 	return out
 }
 
-// volumeSecrets are what a node needs to mount the volume for a claim in that
-// namespace.
+// volumeSecrets gives the secrets that a node needs to mount the volume for a
+// claim in that namespace.
 func volumeSecrets(v *corev1.PersistentVolume, namespace string) (out []corev1.SecretReference) {
 	add := func(s *corev1.SecretReference) {
 		if s != nil {

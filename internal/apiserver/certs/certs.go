@@ -32,7 +32,7 @@ type Options struct {
 	Clock clock.PassiveClock
 }
 
-// Bundle is what a cluster's parts prove themselves with.
+// Bundle holds the certificates and keys of a cluster's parts.
 type Bundle struct {
 	authority                    // of clients and of this cluster's servers
 	FrontProxy authority         // of those who may say which user a request is of

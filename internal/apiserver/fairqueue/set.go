@@ -31,7 +31,7 @@ func (f *Factory) BeginConstruction(cfg fq.QueuingConfig, requests metrics.Ratio
 	return s.BeginConfigChange(cfg)
 }
 
-// set is the queues of a priority level, and who is served.
+// set holds the queues of a priority level, and the requests that are served.
 type set struct {
 	factory  *Factory
 	requests metrics.RatioedGaugePair // waiting, and executing without what lingers
@@ -172,8 +172,8 @@ func (s *set) StartRequest(ctx context.Context, estimate *request.WorkEstimate, 
 	if len(q.waiting) == 0 && len(q.running) == 0 {
 		q.next = s.progress
 	}
-	// Where nobody waits and there is a seat, its turn has come: what a queue would
-	// do for it, it would undo at once.
+	// With a free seat and no request waiting its turn has come: it would leave a
+	// queue as soon as it entered.
 	if s.waiting == 0 && s.used < s.limit && s.seatsFor(t.seats()) {
 		metrics.ObserveQueueLength(ctx, s.cfg.Name, schema, 1)
 		q.next = max(q.next, t.arrival)
@@ -227,7 +227,7 @@ func (s *set) rest(q *queue) {
 	s.trim()
 }
 
-// seatsFor says whether a request that wants n may be served now.
+// seatsFor reports whether a request that wants n may be served now.
 func (s *set) seatsFor(n int) bool {
 	switch {
 	case s.cfg.DesiredNumQueues < 0: // exempt
@@ -260,7 +260,7 @@ func (s *set) count(t *turn, n int) {
 	s.demand.Set(float64(s.used + s.wanted))
 }
 
-// dispatch serves those who wait, as far as there are seats.
+// dispatch serves waiting requests, as far as there are seats.
 func (s *set) dispatch() {
 	for s.waiting > 0 && s.used < s.limit {
 		q, lowest, highest := s.choose()

@@ -44,7 +44,7 @@ type Publisher struct {
 	// one of type NodePort with that port.
 	ClusterIP netip.Addr
 	NodePort  int32
-	// Shared says that other servers use the same Store: this one's address is
+	// Shared reports whether other servers use the same Store: this one's address is
 	// then one of several, and renewed while it runs.
 	Shared bool
 	Store  store.Store

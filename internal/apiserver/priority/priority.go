@@ -65,7 +65,7 @@ func (f Selection) limit() int {
 	return 600
 }
 
-// Config is what a Fairness is made of.
+// Config configures a Fairness.
 type Config struct {
 	Selection
 	Informers informers.SharedInformerFactory

@@ -13,8 +13,9 @@ import (
 	"keelson.dev/keelson/internal/apiserver/priority"
 )
 
-// Objects are those of every cluster: namespaces, priority classes, the policy
-// of RBAC, flow schemas and priority levels, and the ServiceCIDR of the ranges.
+// Objects gives the objects of every new cluster: namespaces, priority classes,
+// the policy of RBAC, flow schemas and priority levels, and the ServiceCIDR of
+// the ranges.
 func Objects(ranges ...string) ([]runtime.Object, error) {
 	var objs []runtime.Object
 	for _, ns := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, v1.NamespaceNodeLease} {

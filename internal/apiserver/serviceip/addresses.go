@@ -23,7 +23,7 @@ type Objects interface {
 	Addresses(ctx context.Context) ([]*networkingv1.IPAddress, error)
 	// Address gives the IPAddress of ip, nil if there is none.
 	Address(ctx context.Context, ip netip.Addr) (*networkingv1.IPAddress, error)
-	// Create makes an IPAddress; an AlreadyExists error says that it is taken.
+	// Create makes an IPAddress; the error is AlreadyExists if it is taken.
 	Create(ctx context.Context, a *networkingv1.IPAddress) error
 	// Delete removes an IPAddress, unless there is another one in its place.
 	Delete(ctx context.Context, a *networkingv1.IPAddress) error
@@ -51,7 +51,7 @@ func parentOf(s *v1.Service) *networkingv1.ParentReference {
 	return &networkingv1.ParentReference{Resource: "services", Namespace: s.Namespace, Name: s.Name}
 }
 
-// isOf reports whether a says that s holds it.
+// isOf reports whether a is held by s.
 func isOf(a *networkingv1.IPAddress, s *v1.Service) bool {
 	return a.Spec.ParentRef != nil && *a.Spec.ParentRef == *parentOf(s)
 }
@@ -67,7 +67,7 @@ func ready(c *networkingv1.ServiceCIDR) bool {
 	return c.DeletionTimestamp == nil
 }
 
-// block is an IPv4 range whose first and last address are nobody's.
+// block is an IPv4 range whose first and last address are not assigned.
 type block struct{ netip.Prefix }
 
 // blocks are the ranges that addresses may be given out of, the oldest first.

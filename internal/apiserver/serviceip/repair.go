@@ -18,9 +18,9 @@ import (
 // a creation lasts.
 const orphanAge = time.Minute
 
-// Repair makes the IPAddresses those that the Services hold, whatever came between: a
-// server that died between the two, or somebody who deleted one. Services gives those
-// that there are; tell is told, as events are, of what was wrong.
+// Repair makes the IPAddresses agree with the Services, after a crash between the two
+// writes or a deletion by hand. services lists the Services; tell is called with an
+// event for each fault that was found.
 func (a *Allocator) Repair(ctx context.Context, services func(context.Context) ([]*v1.Service, error), now time.Time, tell func(about runtime.Object, reason, message string)) error {
 	// The addresses first: one whose Service is not yet there has a Service that is new.
 	held, err := a.objects.Addresses(ctx)

@@ -23,8 +23,8 @@ import (
 // pair is a certificate of files, which are read again when they change.
 type pair struct {
 	certFile, keyFile string
-	// names are those that the certificate is for, of --tls-sni-cert-key; without any
-	// it is for the names that are in it.
+	// names are the names of --tls-sni-cert-key that the certificate is for; without
+	// any it is for the names that are in it.
 	names   []string
 	current atomic.Pointer[tls.Certificate]
 }
@@ -52,7 +52,7 @@ func (p *pair) watch(ctx context.Context) error {
 	return errors.Join(reload.File(ctx, p.certFile, p.load), reload.File(ctx, p.keyFile, p.load))
 }
 
-// covers says whether the certificate is for name: by a name of the flag, or by one
+// covers reports whether the certificate is for name: by a name of the flag, or by one
 // that is in it.
 func (p *pair) covers(name string) (explicitly, exactly bool, ok bool) {
 	names := p.names
@@ -153,8 +153,8 @@ func inFolder(dir string, own tls.Certificate) (*pair, error) {
 	return p, errors.Join(cert.WriteCert(p.certFile, chain), keyutil.WriteKey(p.keyFile, key))
 }
 
-// serverName is what the client wants to speak to: the name that it says, else the
-// address that it has come to.
+// serverName gives the name that the client asks for, else the address that it
+// connected to.
 func serverName(hello *tls.ClientHelloInfo) string {
 	if hello.ServerName != "" {
 		return strings.ToLower(strings.TrimSuffix(hello.ServerName, "."))

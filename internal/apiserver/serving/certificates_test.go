@@ -46,8 +46,8 @@ func certificate(t *testing.T, dir, file, name string, sans ...string) (certFile
 	return certFile, keyFile
 }
 
-// shown is what the server that s configures calls itself to a client that asks for
-// name.
+// shown gives the common name of the certificate that a server with s shows to a
+// client that asks for name.
 func shown(t *testing.T, address, name string) string {
 	t.Helper()
 	c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, ServerName: name})

@@ -32,7 +32,7 @@ func Debug() http.Handler {
 	return m
 }
 
-// flags are those that can be set while the server runs.
+// flags are the flags that can be set while the server runs.
 var flags = []string{"v"}
 
 func flagIndex(w http.ResponseWriter, _ *http.Request) {

@@ -17,7 +17,7 @@ import (
 // maxGoaway is upstream's bound: more would have clients reconnect all the time.
 const maxGoaway = 0.02
 
-// Selection is what the flags say, under upstream's names.
+// Selection holds the flags for serving, under upstream's names.
 type Selection struct {
 	MinTLSVersion string   // --tls-min-version
 	CipherSuites  []string // --tls-cipher-suites
@@ -45,7 +45,7 @@ type Selection struct {
 	SendRetryAfter bool
 }
 
-// Validate says what of the selection cannot be.
+// Validate returns an error for an invalid selection.
 func (s *Selection) Validate() error {
 	var errs []error
 	if err := s.ConfigureTLS(&tls.Config{MinVersion: tls.VersionTLS12}); err != nil {
@@ -122,7 +122,7 @@ func (s *Selection) ConfigureTLS(c *tls.Config) error {
 	return nil
 }
 
-// http2Requires says whether net/http takes suite as the one that HTTP/2 must have;
+// http2Requires reports whether net/http takes suite as the one that HTTP/2 must have;
 // it does not serve without.
 func http2Requires(suite uint16) bool {
 	return suite == tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 || suite == tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256

@@ -12,8 +12,9 @@ const (
 	// defaultMaxStreams is upstream's: a client that opens more is one that does not
 	// keep to what it was told.
 	defaultMaxStreams = 100
-	// streamBuffer is what a request's body fills before it is read. Nearly every
-	// object is smaller, so that its body comes at once.
+	// streamBuffer is the number of bytes of a request's body that are buffered
+	// before it is read. Nearly every object is smaller, so that its body comes
+	// at once.
 	streamBuffer = 256 << 10
 	// connBuffer is the same for all requests of a connection: the most that net/http
 	// takes.

@@ -134,7 +134,7 @@ func TestHeaderLimit(t *testing.T) {
 	}
 }
 
-// TestStreams reads what the server says that a client may have at once.
+// TestStreams reads the limit of concurrent streams that the server announces.
 func TestStreams(t *testing.T) {
 	for _, c := range []struct{ given, want int }{{0, 100}, {7, 7}} {
 		srv := listen(t, &Selection{MaxStreams: c.given}, 0, tellProto)

@@ -14,8 +14,8 @@ import (
 	testingclock "k8s.io/utils/clock/testing"
 )
 
-// FuzzReview shows tokens that nobody issued, made from one that was: they are
-// nobody's.
+// FuzzReview reviews tokens made by changing an issued one: none of them
+// identifies a user.
 func FuzzReview(f *testing.F) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

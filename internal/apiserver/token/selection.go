@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 )
 
-// Selection is what the flags say, under upstream's names.
+// Selection holds the flags for tokens, under upstream's names.
 type Selection struct {
 	// Issuers is --service-account-issuer: the first issues, all are accepted.
 	Issuers []string
@@ -40,7 +40,7 @@ type Selection struct {
 	NoExtension bool
 }
 
-// Validate says what of the selection cannot be.
+// Validate returns an error for an invalid selection.
 func (s *Selection) Validate() error {
 	var errs []error
 	seen := map[string]bool{}
@@ -163,7 +163,7 @@ func (a *Authority) verify(ctx context.Context, t *jwt.JSONWebToken, claims ...a
 	return err
 }
 
-// publicKeys are those that tokens are checked by.
+// publicKeys gives the keys that verify tokens.
 func (a *Authority) publicKeys() []publicKey {
 	if a.external != nil {
 		return *a.external.keys.Load()

@@ -178,7 +178,8 @@ func (a *Authority) Run(ctx context.Context) {
 	}
 }
 
-// credentialID is what audit records and the user's extra say of a token.
+// credentialID gives the name of a token in audit records and in the user's
+// extra.
 func credentialID(jti string) string { return "JTI=" + jti }
 
 // bind checks the object that a token is to die with.
@@ -276,7 +277,7 @@ func (a *Authority) reviewLegacy(ctx context.Context, token, subject string, l l
 	return serviceaccount.UserInfo(l.Namespace, l.Account, l.AccountUID), matched, true, nil
 }
 
-// Audiences are those of the API server itself.
+// Audiences gives the audiences of the API server itself.
 func (a *Authority) Audiences() []string { return a.Selection.Audiences }
 
 // Review implements the check of a token for any of audiences (the server's

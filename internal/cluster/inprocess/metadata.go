@@ -48,7 +48,7 @@ type metadataOf struct {
 	whole *listWatch
 }
 
-// isWhole says that nothing is selected.
+// isWhole reports whether nothing is selected.
 func isWhole(o metav1.ListOptions) bool {
 	return o.LabelSelector == "" && o.FieldSelector == "" && o.Continue == "" && (o.SendInitialEvents == nil || !*o.SendInitialEvents)
 }

@@ -238,7 +238,7 @@ func (c *controller) missing(a *apiregistration.APIService) (reason, message str
 	return "", ""
 }
 
-// serves says whether s has a ready endpoint with the port of that name.
+// serves reports whether s has a ready endpoint with the port of that name.
 func serves(s *discoveryv1.EndpointSlice, port string) bool {
 	return slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }) &&
 		slices.ContainsFunc(s.Ports, func(p discoveryv1.EndpointPort) bool { return p.Name != nil && *p.Name == port && p.Port != nil })

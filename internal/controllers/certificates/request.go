@@ -41,7 +41,7 @@ func has(csr *v1.CertificateSigningRequest, t v1.RequestConditionType) bool {
 	return condition(csr, t) != nil
 }
 
-// usages says that the request asks for all of required, and beyond them for
+// usages reports whether the request asks for all of required, and beyond them for
 // nothing but optional.
 func usages(csr *v1.CertificateSigningRequest, required []v1.KeyUsage, optional ...v1.KeyUsage) bool {
 	have := sets.New(csr.Spec.Usages...)

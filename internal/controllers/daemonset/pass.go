@@ -39,7 +39,7 @@ type pass struct {
 // place is a node for a DaemonSet.
 type place struct {
 	name string
-	// run says that the set is to have a pod there, stay that one may remain.
+	// run reports whether the set is to have a pod there, stay that one may remain.
 	run, stay bool
 	// pods are the set's pods that are there or are to be, the oldest first, and
 	// those that are bound before those that are not.

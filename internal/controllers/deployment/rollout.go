@@ -65,7 +65,7 @@ func (r *rollout) run(ctx context.Context) error {
 	return fmt.Errorf("unexpected deployment strategy type: %s", r.d.Spec.Strategy.Type)
 }
 
-// scalingAsked says whether d.spec.replicas changed since its ReplicaSets were
+// scalingAsked reports whether d.spec.replicas changed since its ReplicaSets were
 // last sized.
 func (r *rollout) scalingAsked() bool {
 	for _, rs := range active(r.sets()) {
@@ -234,7 +234,7 @@ func (r *rollout) create(ctx context.Context, rev string) error {
 	return nil
 }
 
-// scale sizes one ReplicaSet, says so in an event, and tells whether its size
+// scale sizes one ReplicaSet, says so in an event, and reports whether its size
 // changed.
 func (r *rollout) scale(ctx context.Context, rs *apps.ReplicaSet, to int32) (bool, error) {
 	desired := replicasOf(r.d.Spec.Replicas)
@@ -363,7 +363,7 @@ func (r *rollout) activeOrLatest() *apps.ReplicaSet {
 	return nil
 }
 
-// saturated says whether the new ReplicaSet has all of d's replicas, available.
+// saturated reports whether the new ReplicaSet has all of d's replicas, available.
 func (r *rollout) saturated() bool {
 	if r.new == nil {
 		return false

@@ -80,7 +80,7 @@ func (r *rollout) notePause(ctx context.Context) error {
 	return r.writeStatus(ctx)
 }
 
-// complete says whether all of d's replicas are of its template and available,
+// complete reports whether all of d's replicas are of its template and available,
 // and no others are left.
 func complete(d *apps.Deployment, s *apps.DeploymentStatus) bool {
 	n := replicasOf(d.Spec.Replicas)

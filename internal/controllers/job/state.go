@@ -33,7 +33,7 @@ type state struct {
 	// over is the condition by which the Job ends: FailureTarget or
 	// SuccessCriteriaMet when it is found, Failed where the status has the former.
 	over *batch.JobCondition
-	// changed says that the status is to be written for more than its counts.
+	// changed reports whether the status is to be written for more than its counts.
 	changed bool
 	// again is when to look again though nothing happens.
 	again time.Duration

@@ -89,7 +89,7 @@ func condition(node *v1.Node, t v1.NodeConditionType) *v1.NodeCondition {
 	return nil
 }
 
-// silent says that a node has not been heard of for longer than it may.
+// silent reports whether a node has not been heard of for longer than it may.
 func (n *controller) silent(node *v1.Node) bool {
 	renewed := node.CreationTimestamp.Time
 	if c := condition(node, v1.NodeReady); c != nil && c.LastHeartbeatTime.After(renewed) {

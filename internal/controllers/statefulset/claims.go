@@ -72,7 +72,7 @@ func (s *controller) createClaims(ctx context.Context, set *apps.StatefulSet, po
 	return errors.Join(errs...)
 }
 
-// policy says whether a set's claims go with its pods when it is scaled down, and
+// policy gives whether a set's claims go with its pods when it is scaled down, and
 // with the set.
 func policy(set *apps.StatefulSet) (scaled, deleted bool) {
 	p := set.Spec.PersistentVolumeClaimRetentionPolicy

@@ -109,7 +109,7 @@ func (p *claimProtector) release(ctx context.Context, claim *v1.PersistentVolume
 	return err
 }
 
-// uses says whether a pod that names a claim can use it: not before it is on a
+// uses reports whether a pod that names a claim can use it: not before it is on a
 // node, and not after its end.
 func uses(p *v1.Pod) bool { return p.Spec.NodeName != "" && !controllers.PodTerminated(p) }
 

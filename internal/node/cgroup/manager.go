@@ -21,7 +21,7 @@ type Manager struct {
 	// FS is the mount point: Mount, or a folder of a test; empty makes none.
 	FS     string
 	Driver Driver
-	// V2 says that all controllers are in one hierarchy.
+	// V2 reports whether all controllers are in one hierarchy.
 	V2 bool
 	// slices makes slices with the systemd driver.
 	slices slicer

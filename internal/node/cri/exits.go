@@ -68,7 +68,7 @@ func (c *Client) exits(ctx context.Context, clk clock.Clock, seen map[string]pod
 	}
 }
 
-// hasEnded says whether the last list showed the container or sandbox as ended,
+// hasEnded reports whether the last list showed the container or sandbox as ended,
 // or not at all.
 func hasEnded(seen map[string]podState, id string) bool {
 	for _, states := range seen {

@@ -25,7 +25,7 @@ type Access struct {
 	Node string
 	// Authenticator says who calls.
 	Authenticator authenticator.Request
-	// Authorizer says whether the caller may do to the node what the request is for.
+	// Authorizer decides whether the caller may do what the request asks for.
 	Authorizer authorizer.Authorizer
 }
 

@@ -12,7 +12,7 @@ type route struct {
 	// patterns are http.ServeMux's.
 	patterns []string
 	handle   http.HandlerFunc
-	// long says that requests last as long as their clients want.
+	// long reports whether requests last as long as their clients want.
 	long bool
 }
 

@@ -18,7 +18,7 @@ type CycleState struct {
 // Names is a short list of plugin names.
 type Names []string
 
-// Has tells whether name is listed.
+// Has reports whether name is listed.
 func (n Names) Has(name string) bool {
 	for _, s := range n {
 		if s == name {

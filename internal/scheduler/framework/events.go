@@ -51,7 +51,7 @@ const (
 // requeues.
 type EventHint struct {
 	Events Event
-	// Hint tells whether the change from old to new may make pod schedulable.
+	// Hint reports whether the change from old to new may make pod schedulable.
 	// Either is nil where there is none.
 	Hint func(pod *v1.Pod, event Event, oldObj, newObj any) bool
 }

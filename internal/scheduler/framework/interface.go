@@ -28,7 +28,7 @@ type PreFilterExtensions interface {
 	RemovePod(ctx context.Context, state *CycleState, podToSchedule *v1.Pod, toRemove *PodInfo, node *NodeInfo)
 }
 
-// FilterPlugin tells whether a node can run the pod.
+// FilterPlugin reports whether a node can run the pod.
 type FilterPlugin interface {
 	Plugin
 	Filter(ctx context.Context, state *CycleState, pod *v1.Pod, node *NodeInfo) *Status
@@ -103,7 +103,7 @@ type View interface {
 	Node(name string) *NodeInfo
 	// NodesWithAffinity calls f for nodes that hold pods with inter-pod terms.
 	NodesWithAffinity(f func(*NodeInfo))
-	// AnyAffinity tells whether there are such nodes.
+	// AnyAffinity reports whether there are such nodes.
 	AnyAffinity() bool
 	// Image gives an image's state by its normalized name, or nil.
 	Image(name string) *ImageState

@@ -14,7 +14,7 @@ type HostPort struct {
 	Port     int32
 }
 
-// conflicts tells whether two pods cannot both have their port: the wildcard
+// conflicts reports whether two pods cannot both have their port: the wildcard
 // address takes the port on all addresses.
 func (p HostPort) conflicts(o HostPort) bool {
 	return p.Port == o.Port && p.Protocol == o.Protocol && (p.IP == o.IP || p.IP == anyIP || o.IP == anyIP)
@@ -50,7 +50,7 @@ func (n *NodeInfo) AddPod(p *PodInfo) {
 	n.account(p, 1)
 }
 
-// RemovePod takes a pod off the node and tells whether it was there.
+// RemovePod takes a pod off the node and reports whether it was there.
 func (n *NodeInfo) RemovePod(pod *v1.Pod) bool {
 	for i, p := range n.Pods {
 		if p.Pod.UID == pod.UID && p.Pod.Name == pod.Name && p.Pod.Namespace == pod.Namespace {
@@ -92,7 +92,7 @@ func (n *NodeInfo) account(p *PodInfo, sign int) {
 	}
 }
 
-// PortsConflict tells whether any of the wanted ports is taken.
+// PortsConflict reports whether any of the wanted ports is taken.
 func (n *NodeInfo) PortsConflict(wanted []HostPort) bool {
 	for _, w := range wanted {
 		for have := range n.Ports {

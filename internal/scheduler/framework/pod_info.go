@@ -18,7 +18,7 @@ type AffinityTerm struct {
 	Weight int32
 }
 
-// Matches tells whether the term selects pod. nsLabels gives the labels of
+// Matches reports whether the term selects pod. nsLabels gives the labels of
 // pod's namespace and is only called when the term selects by them.
 func (t *AffinityTerm) Matches(pod *v1.Pod, nsLabels func(string) labels.Set) bool {
 	if !t.Namespaces.Has(pod.Namespace) {

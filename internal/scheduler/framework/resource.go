@@ -71,7 +71,7 @@ func (r Resource) Equal(o Resource) bool {
 		r.AllowedPodNumber == o.AllowedPodNumber && maps.Equal(r.Scalar, o.Scalar)
 }
 
-// Holds tells whether all that want asks for is there.
+// Holds reports whether all that want asks for is there.
 func (r Resource) Holds(want *Resource) bool {
 	if want.MilliCPU > r.MilliCPU || want.Memory > r.Memory || want.EphemeralStorage > r.EphemeralStorage {
 		return false
@@ -113,7 +113,7 @@ func NewPodRequests(pod *v1.Pod, status bool) *PodRequests {
 	return req
 }
 
-// everyContainerRequests tells whether no default applies, which spares the
+// everyContainerRequests reports whether no default applies, which spares the
 // second pass over the containers.
 func everyContainerRequests(pod *v1.Pod) bool {
 	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

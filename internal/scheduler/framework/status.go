@@ -78,13 +78,13 @@ func (s *Status) WithPlugin(name string) *Status {
 	return s
 }
 
-// IsSuccess tells whether the plugin agreed.
+// IsSuccess reports whether the plugin agreed.
 func (s *Status) IsSuccess() bool { return s.Code() == Success }
 
-// IsSkip tells whether the plugin has nothing to do for this pod.
+// IsSkip reports whether the plugin has nothing to do for this pod.
 func (s *Status) IsSkip() bool { return s.Code() == Skip }
 
-// IsRejected tells whether the pod was refused, as opposed to an error.
+// IsRejected reports whether the pod was refused, as opposed to an error.
 func (s *Status) IsRejected() bool {
 	c := s.Code()
 	return c == Unschedulable || c == UnschedulableAndUnresolvable

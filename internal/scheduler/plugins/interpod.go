@@ -259,7 +259,7 @@ func (p InterPodAffinity) EventsToRegister() []fw.EventHint {
 	}
 }
 
-// concerns tells whether a required term of one of the pods selects the other.
+// concerns reports whether a required term of one of the pods selects the other.
 func (p InterPodAffinity) concerns(pod, other *v1.Pod) bool {
 	any := func(terms []fw.AffinityTerm, of *v1.Pod) bool {
 		return slices.ContainsFunc(terms, func(t fw.AffinityTerm) bool { return t.Matches(of, p.NamespaceLabels) })

@@ -69,7 +69,7 @@ func repels(t *v1.Taint) bool {
 	return t.Effect == v1.TaintEffectNoSchedule || t.Effect == v1.TaintEffectNoExecute
 }
 
-// toleratesAll tells whether no taint of the node keeps the pod off it.
+// toleratesAll reports whether no taint of the node keeps the pod off it.
 func toleratesAll(pod *v1.Pod, n *v1.Node) bool {
 	if len(n.Spec.Taints) == 0 {
 		return true

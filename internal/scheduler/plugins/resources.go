@@ -115,7 +115,7 @@ func (NodeResourcesFit) EventsToRegister() []fw.EventHint {
 	}
 }
 
-// grew tells whether there is more of anything that want asks for.
+// grew reports whether there is more of anything that want asks for.
 func grew(was, is fw.Resource, want *fw.Resource) bool {
 	if is.AllowedPodNumber > was.AllowedPodNumber || want.MilliCPU > 0 && is.MilliCPU > was.MilliCPU || want.Memory > 0 && is.Memory > was.Memory ||
 		want.EphemeralStorage > 0 && is.EphemeralStorage > was.EphemeralStorage {

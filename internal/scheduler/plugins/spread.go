@@ -39,7 +39,7 @@ type Constraint struct {
 	taints     v1.NodeInclusionPolicy
 }
 
-// PerNode tells whether each node is a domain of its own, whose pods are
+// PerNode reports whether each node is a domain of its own, whose pods are
 // counted when the node is scored.
 func (c *Constraint) PerNode() bool { return c.Key == v1.LabelHostname }
 
@@ -133,7 +133,7 @@ func (c *Constraints) String() string {
 	return b.String()
 }
 
-// Lacks tells whether the node has not all topology keys that it must have.
+// Lacks reports whether the node has not all topology keys that it must have.
 func (c *Constraints) Lacks(n *fw.NodeInfo) bool {
 	if !c.All {
 		return false
@@ -146,7 +146,7 @@ func (c *Constraints) Lacks(n *fw.NodeInfo) bool {
 	return false
 }
 
-// Counts tells whether a node's pods count for the constraint.
+// Counts reports whether a node's pods count for the constraint.
 func (c *Constraints) Counts(t *Constraint, n *fw.NodeInfo) bool {
 	if t.affinity == v1.NodeInclusionPolicyHonor && selects(c.pod) {
 		if ok, _ := c.required.Match(n.Node); !ok {
@@ -393,7 +393,7 @@ func (p PodTopologySpread) EventsToRegister() []fw.EventHint {
 	}
 }
 
-// spreads tells whether a hard constraint of pod counts other.
+// spreads reports whether a hard constraint of pod counts other.
 func spreads(pod, other *v1.Pod) bool {
 	hard, err := parse(pod, v1.DoNotSchedule)
 	if err != nil || hard == nil {

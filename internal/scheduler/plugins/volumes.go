@@ -250,7 +250,7 @@ func (p VolumeBinding) satisfy(claims []*v1.PersistentVolumeClaim, node *v1.Node
 	return b, true, nil
 }
 
-// allowed tells whether a class may provision for nodes with these labels: one
+// allowed reports whether a class may provision for nodes with these labels: one
 // of its terms agrees in all, or there are none.
 func allowed(terms []v1.TopologySelectorTerm, node map[string]string) bool {
 	agrees := func(t v1.TopologySelectorTerm) bool {
