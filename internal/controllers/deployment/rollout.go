@@ -45,7 +45,9 @@ func (r *rollout) run(ctx context.Context) error {
 	if err := r.find(ctx, false); err != nil {
 		return err
 	}
-	if r.d.Spec.Paused || r.scalingAsked() {
+	// A Recreate has nothing to divide: were it held up while several ReplicaSets are
+	// active, as they may be after it was wrong about what runs, they would stay so.
+	if r.d.Spec.Paused || r.d.Spec.Strategy.Type != apps.RecreateDeploymentStrategyType && r.scalingAsked() {
 		if err := r.scaleAll(ctx); err != nil {
 			return err
 		}
@@ -266,9 +268,7 @@ func (r *rollout) scale(ctx context.Context, rs *apps.ReplicaSet, to int32) (boo
 func (r *rollout) scaleAll(ctx context.Context) error {
 	desired := replicasOf(r.d.Spec.Replicas)
 	if rs := r.activeOrLatest(); rs != nil {
-		if replicasOf(rs.Spec.Replicas) == desired {
-			return nil
-		}
+		// Of the right size it may still have to note what that is.
 		_, err := r.scale(ctx, rs, desired)
 		return err
 	}
