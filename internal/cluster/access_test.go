@@ -31,7 +31,11 @@ func TestNodeServerAccess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := server.New(nil, access)
+	h := access.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" {
+			http.NotFound(w, r)
+		}
+	}))
 	for _, o := range []any{
 		&v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "scraper"}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "scraper"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"nodes/metrics", "nodes/healthz"}, Verbs: []string{"get"}}}},
@@ -80,7 +84,7 @@ func TestNodeServerAccess(t *testing.T) {
 		cert         *x509.Certificate
 		token        string
 		method, path string
-		want         int // 404 is let in: the path does not exist
+		want         int // 404 is let in: the handler knows /healthz only
 	}{
 		{"the API server", leaf(authz.KubeletClient), "", "POST", "/run/x", 404},
 		{"the API server", leaf(authz.KubeletClient), "", "GET", "/metrics/x", 404},

@@ -63,8 +63,8 @@ func NewAccess(node string, client kubernetes.Interface, ca []byte) (*Access, er
 	return &Access{Node: node, Authenticator: authn, Authorizer: authz}, nil
 }
 
-// guard lets those requests through to h that access allows.
-func (a *Access) guard(h http.Handler) http.Handler {
+// Guard lets those requests through to h that access allows.
+func (a *Access) Guard(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, ok, err := a.Authenticator.AuthenticateRequest(r)
 		if err != nil || !ok {

@@ -58,7 +58,7 @@ func TestAccess(t *testing.T) {
 			w := httptest.NewRecorder()
 			r := httptest.NewRequest(c.method, c.path, nil)
 			r.Header.Set("Authorization", "Bearer secret")
-			a.guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			a.Guard(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get("Authorization") != "" {
 					t.Error("the handler got the caller's credential")
 				}
@@ -103,7 +103,7 @@ func TestRefusals(t *testing.T) {
 		a := &Access{Authenticator: c.authn, Authorizer: authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
 			return c.d, "", c.err
 		})}
-		a.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: let in", c.name) })).ServeHTTP(w, httptest.NewRequest("GET", "/pods", nil))
+		a.Guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Errorf("%s: let in", c.name) })).ServeHTTP(w, httptest.NewRequest("GET", "/pods", nil))
 		body, _ := io.ReadAll(w.Body)
 		if w.Code != c.code || strings.TrimSpace(string(body)) != c.text {
 			t.Errorf("%s: %d %q, want %d %q", c.name, w.Code, body, c.code, c.text)

@@ -36,7 +36,7 @@ type Agent interface {
 }
 
 // New makes the handler, of which each caller gets as much as access allows.
-func New(a Agent, access *Access) http.Handler { return access.guard((&server{a}).mux()) }
+func New(a Agent, access *Access) http.Handler { return access.Guard((&server{a}).mux()) }
 
 type server struct{ a Agent }
 
