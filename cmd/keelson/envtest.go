@@ -59,6 +59,7 @@ func command(program string) *cobra.Command {
 func apiServerCommand() *cobra.Command {
 	c := serverCommand()
 	c.Use, c.Short, c.SilenceUsage, c.SilenceErrors = "kube-apiserver", "Run an API server that ends with the process that started it", true, true
+	c.Long = c.Short
 	for name, value := range map[string]string{"data-dir": "", "no-node": "true"} {
 		fl := c.Flags().Lookup(name)
 		fl.DefValue = value

@@ -109,6 +109,10 @@ func TestFlagsThatCannotBe(t *testing.T) {
 		{"--kubelet-client-certificate=x", "must be specified together"},
 		{"--kubelet-preferred-address-types=Moon", "there are Hostname"},
 		{"--min-request-timeout=-1", "--min-request-timeout can not be a negative value"},
+		{"--min-request-timeout=0", ""},
+		{"--default-unreachable-toleration-seconds=-1", "--default-unreachable-toleration-seconds can not be a negative value"},
+		{"--anonymous-auth --profiling --enable-logs-handler=false --etcd-compaction-interval=0", ""},
+		{"--anonymous-auth=no", "invalid argument"},
 		{"--event-ttl=-1s", "--event-ttl can not be a negative value"},
 	} {
 		f, cmd, err := parse(strings.Fields(c.args)...)

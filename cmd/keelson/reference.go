@@ -26,24 +26,23 @@ func referenceCommand() *cobra.Command {
 }
 
 func printReference(w io.Writer) {
-	c := &cobra.Command{}
-	(&serverFlags{}).add(c)
-	var choice, single, none []*pflag.Flag
-	c.Flags().VisitAll(func(fl *pflag.Flag) {
-		switch fl.Value.(type) {
-		case *told:
-			single = append(single, fl)
-		case *hint:
-			none = append(none, fl)
-		default:
-			choice = append(choice, fl)
-		}
-	})
 	fmt.Fprint(w, "# Flags of keelson server and keelson up\n\n"+
 		"Every flag of upstream's kube-apiserver v1.37 is here: it works, or Keelson says what to do instead. This page is printed by\n"+
-		"`go run ./cmd/keelson reference > docs/flags.md`.\n\n| flag | default | |\n|------|---------|-|\n")
-	for _, fl := range choice {
-		fmt.Fprintf(w, "| `--%s` %s | %s | %s |\n", fl.Name, kind(fl), standard(fl), cell(fl.Usage))
+		"`go run ./cmd/keelson reference > docs/flags.md`.\n")
+	var single, none []*pflag.Flag
+	sets := (&serverFlags{}).sets()
+	for _, name := range sets.Order {
+		fmt.Fprintf(w, "\n## %s\n\n| flag | default | |\n|------|---------|-|\n", strings.ToUpper(name[:1])+name[1:])
+		sets.FlagSets[name].VisitAll(func(fl *pflag.Flag) {
+			switch fl.Value.(type) {
+			case *told:
+				single = append(single, fl)
+			case *hint:
+				none = append(none, fl)
+			default:
+				fmt.Fprintf(w, "| `--%s` %s | %s | %s |\n", fl.Name, kind(fl), standard(fl), cell(fl.Usage))
+			}
+		})
 	}
 	fmt.Fprint(w, "\n## Flags with one answer\n\nThese take only the values that are named; any other is refused with these words before anything starts.\n\n"+
 		"| flag | values | |\n|------|--------|-|\n")

@@ -100,41 +100,41 @@ func given(flags *pflag.FlagSet) (args []string) {
 }
 
 func up(c *cobra.Command, f serverFlags) error {
-	if f.dataDir == "" {
+	if f.DataDir == "" {
 		return errors.New("up needs a --data-dir: a cluster in memory runs in the foreground, with keelson server")
 	}
 	var err error
-	if f.dataDir, err = filepath.Abs(f.dataDir); err != nil {
+	if f.DataDir, err = filepath.Abs(f.DataDir); err != nil {
 		return err
 	}
 	// The store and the keys in it are closed to others; pods' folders are not.
-	if err := os.MkdirAll(f.dataDir, 0o711); err != nil {
+	if err := os.MkdirAll(f.DataDir, 0o711); err != nil {
 		return err
 	}
-	pid, err := running(f.dataDir)
+	pid, err := running(f.DataDir)
 	if err != nil {
 		return err
 	}
 	if pid != 0 {
 		if err := f.answers(c.Context()); err != nil {
-			return fmt.Errorf("process %d runs, but not all of its parts do: %w: see %s, or stop it with keelson down", pid, err, logFile(f.dataDir))
+			return fmt.Errorf("process %d runs, but not all of its parts do: %w: see %s, or stop it with keelson down", pid, err, logFile(f.DataDir))
 		}
 		fmt.Printf("already running (process %d)\n", pid)
-		return merge(f.dataDir)
+		return merge(f.DataDir)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(pidFile(f.dataDir), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	lock, err := os.OpenFile(pidFile(f.DataDir), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("another keelson up is at work on %s", f.dataDir)
+		return fmt.Errorf("another keelson up is at work on %s", f.DataDir)
 	}
-	log, err := os.OpenFile(logFile(f.dataDir), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(logFile(f.DataDir), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func up(c *cobra.Command, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Flags().Set("data-dir", f.dataDir); err != nil {
+	if err := c.Flags().Set("data-dir", f.DataDir); err != nil {
 		return err
 	}
 	cmd := exec.Command(self, append([]string{"server"}, given(c.Flags())...)...)
@@ -170,9 +170,9 @@ func up(c *cobra.Command, f serverFlags) error {
 	}
 	if !ready {
 		_ = cmd.Wait()
-		return fmt.Errorf("the cluster did not start: %s (the whole log is in %s)", lastLine(logFile(f.dataDir)), logFile(f.dataDir))
+		return fmt.Errorf("the cluster did not start: %s (the whole log is in %s)", lastLine(logFile(f.DataDir)), logFile(f.DataDir))
 	}
-	return merge(f.dataDir)
+	return merge(f.DataDir)
 }
 
 // answers waits until the parts of a cluster that runs already answer: the API
@@ -180,7 +180,7 @@ func up(c *cobra.Command, f serverFlags) error {
 func (f *serverFlags) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	cfg, err := clientcmd.BuildConfigFromFlags("", adminKubeconfig(f.dataDir))
+	cfg, err := clientcmd.BuildConfigFromFlags("", adminKubeconfig(f.DataDir))
 	if err != nil {
 		return err
 	}
@@ -193,13 +193,13 @@ func (f *serverFlags) answers(ctx context.Context) error {
 		ready func() error
 	}
 	parts := []part{{"API server", func() error { return client.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() }}}
-	m, err := f.node.machine(f.dataDir)
+	m, err := f.node.machine(f.DataDir)
 	if err != nil {
 		return err
 	}
 	if m != nil {
 		if _, err := os.Stat(m.Dir()); err == nil {
-			o, err := f.node.options(f.dataDir)
+			o, err := f.node.options(f.DataDir)
 			if err != nil {
 				return err
 			}

@@ -23,6 +23,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/token"
+	"keelson.dev/keelson/internal/flagvalue"
 )
 
 // APIServer is what may be chosen of the API server besides its own packages'
@@ -32,8 +33,8 @@ type APIServer struct {
 	// address that it is advertised by.
 	ExternalHostname string
 	RuntimeConfig    catalogue.RuntimeConfig
-	// EventTTL, MinRequestTimeout and RequestTimeout: 0 stands for upstream's. With a
-	// MinRequestTimeout below 0 no watch ends by itself.
+	// EventTTL, MinRequestTimeout and RequestTimeout: 0 stands for upstream's. With
+	// flagvalue.Never for a MinRequestTimeout no watch ends by itself.
 	EventTTL, MinRequestTimeout, RequestTimeout time.Duration
 	// NodePorts is the range of Services' node ports (default 30000-32767).
 	NodePorts utilnet.PortRange
@@ -68,10 +69,13 @@ func (a *APIServer) Validate() error {
 	if _, err := a.RuntimeConfig.Hidden(catalogue.Builtin()); err != nil {
 		errs = append(errs, err)
 	}
-	for flag, d := range map[string]time.Duration{"event-ttl": a.EventTTL, "min-request-timeout": a.MinRequestTimeout, "request-timeout": a.RequestTimeout, "kubelet-timeout": a.Kubelet.Timeout} {
+	for flag, d := range map[string]time.Duration{"event-ttl": a.EventTTL, "request-timeout": a.RequestTimeout, "kubelet-timeout": a.Kubelet.Timeout} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("--%s can not be a negative value", flag))
 		}
+	}
+	if a.MinRequestTimeout < 0 && a.MinRequestTimeout != flagvalue.Never {
+		errs = append(errs, errors.New("--min-request-timeout can not be a negative value"))
 	}
 	ports := a.nodePorts()
 	if p := int(a.NodePort); p < 0 || p > 0 && !ports.Contains(p) {

@@ -84,10 +84,9 @@ type Options struct {
 	Admission kadmission.Selection
 	// Authentication selects and configures the authenticators.
 	Authentication authn.Selection
-	// EncryptionConfig is a file that says how objects are encrypted at rest; with
-	// ReloadEncryptionConfig it is read again when it changes.
-	EncryptionConfig       string
-	ReloadEncryptionConfig bool
+	// Encryption says in its File how objects are encrypted at rest; the cluster
+	// fills in its Resource and Server.
+	Encryption encryption.Options
 	// Fairness says how many requests are answered at once.
 	Fairness priority.Selection
 	// Serving selects the TLS that is spoken and the headers of every answer.
@@ -281,12 +280,10 @@ func (c *Cluster) openStore() error {
 		},
 	}}
 	codec := store.NewCodec(catalogue.Scheme)
-	if c.EncryptionConfig != "" {
+	if o := c.Encryption; o.File != "" {
+		o.Resource, o.Server = c.resourceAt, hostname()
 		var err error
-		c.encryption, err = encryption.New(c.ctx, codec, encryption.Options{
-			File: c.EncryptionConfig, Reload: c.ReloadEncryptionConfig, Resource: c.resourceAt, Server: hostname(),
-		})
-		if err != nil {
+		if c.encryption, err = encryption.New(c.ctx, codec, o); err != nil {
 			return err
 		}
 		codec = c.encryption

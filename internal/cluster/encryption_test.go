@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	kms "k8s.io/kms/pkg/service"
 
+	"keelson.dev/keelson/internal/store/encryption"
 	"keelson.dev/keelson/internal/store/etcd"
 	"keelson.dev/keelson/test/harness/etcdtest"
 )
@@ -57,7 +58,7 @@ func holds(t *testing.T, dir, what string) bool {
 func TestEncryptionAtRest(t *testing.T) {
 	dir := t.TempDir()
 	config := filepath.Join(t.TempDir(), "encryption.yaml")
-	o := Options{DataDir: dir, NoScheduler: true, NoControllers: true, NoDrain: true, EncryptionConfig: config}
+	o := Options{DataDir: dir, NoScheduler: true, NoControllers: true, NoDrain: true, Encryption: encryption.Options{File: config}}
 	ctx := context.Background()
 	run := func(f func(c *Cluster, client kubernetes.Interface)) {
 		t.Helper()
@@ -127,7 +128,7 @@ func TestEncryptionAtRest(t *testing.T) {
 
 	t.Run("Reload", func(t *testing.T) {
 		encrypting(t, config, secretbox("two"))
-		o.ReloadEncryptionConfig = true
+		o.Encryption.Reload = true
 		run(func(_ *Cluster, client kubernetes.Interface) {
 			encrypting(t, config, "aesgcm: {keys: [{name: four, secret: "+base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("4"), 32))+"}]}", secretbox("two"))
 			eventually(t, "the new key", func() bool { return touch(client, "a") })
@@ -144,7 +145,7 @@ func TestEncryptionAtRest(t *testing.T) {
 		go func() { _ = server.ListenAndServe() }()
 		defer server.Shutdown()
 		encrypting(t, config, "kms: {apiVersion: v2, name: mine, endpoint: 'unix://"+socket+"', timeout: 5s}", "aesgcm: {keys: [{name: four, secret: "+base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("4"), 32))+"}]}")
-		o.ReloadEncryptionConfig = false
+		o.Encryption.Reload = false
 		run(func(c *Cluster, client kubernetes.Interface) {
 			if !touch(client, "a") {
 				t.Error("not written anew")
@@ -192,7 +193,7 @@ func TestEncryptionInEtcd(t *testing.T) {
 	encrypting(t, config, secretbox("one"))
 	var servers [2]kubernetes.Interface
 	for i := range servers {
-		c := boot(t, Options{NoScheduler: true, NoControllers: true, NoDrain: true, EncryptionConfig: config, Etcd: &etcd.Options{Servers: []string{server.URL}}})
+		c := boot(t, Options{NoScheduler: true, NoControllers: true, NoDrain: true, Encryption: encryption.Options{File: config}, Etcd: &etcd.Options{Servers: []string{server.URL}}})
 		servers[i] = c.Client(Admin)
 	}
 	ctx := t.Context()

@@ -32,13 +32,13 @@ func TestUnreadableObjects(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
 			o.NoControllers, o.NoScheduler, o.NoDrain = true, true, true
-			o.EncryptionConfig = filepath.Join(t.TempDir(), "encryption.yaml")
+			o.Encryption.File = filepath.Join(t.TempDir(), "encryption.yaml")
 			ctx := t.Context()
 			make := func(c *Cluster, name string) error {
 				_, err := c.Client(Admin).CoreV1().Secrets("default").Create(ctx, &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{"a.b/c"}}}, metav1.CreateOptions{})
 				return err
 			}
-			encrypting(t, o.EncryptionConfig, secretbox("one"))
+			encrypting(t, o.Encryption.File, secretbox("one"))
 			first, err := Start(context.WithoutCancel(ctx), o)
 			if err != nil {
 				t.Fatal(err)
@@ -49,7 +49,7 @@ func TestUnreadableObjects(t *testing.T) {
 			if err := first.Stop(); err != nil {
 				t.Fatal(err)
 			}
-			encrypting(t, o.EncryptionConfig, secretbox("two"))
+			encrypting(t, o.Encryption.File, secretbox("two"))
 			c := boot(t, o)
 			secrets := c.Client(Admin).CoreV1().Secrets("default")
 			if err := make(c, "good"); err != nil {

@@ -130,6 +130,14 @@ func DefaultNames() (out []string) {
 
 // Validate returns an error for an invalid selection.
 func (s *Selection) Validate() error {
+	for _, t := range []struct {
+		flag    string
+		seconds *int64
+	}{{"default-not-ready-toleration-seconds", s.NotReadySeconds}, {"default-unreachable-toleration-seconds", s.UnreachableSeconds}} {
+		if t.seconds != nil && *t.seconds < 0 {
+			return fmt.Errorf("--%s can not be a negative value", t.flag)
+		}
+	}
 	known := Names()
 	for _, list := range []struct {
 		flag  string

@@ -1,0 +1,89 @@
+package flagvalue
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Never is what the options have where a flag of time is 0.
+const Never time.Duration = -1
+
+// NotVar adds a flag of a bool whose negation is kept in p.
+func NotVar(fs *pflag.FlagSet, p *bool, name, usage string) {
+	fs.VarPF((*not)(p), name, "", usage).NoOptDefVal = "true"
+}
+
+type not bool
+
+// Set implements pflag.Value.
+func (n *not) Set(s string) error {
+	v, err := strconv.ParseBool(s)
+	*n = not(!v)
+	return err
+}
+
+// String implements pflag.Value.
+func (n *not) String() string { return strconv.FormatBool(!bool(*n)) }
+
+// Type implements pflag.Value.
+func (n *not) Type() string { return "bool" }
+
+// IntervalVar adds a flag of a duration; p is Never where it is 0.
+func IntervalVar(fs *pflag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {
+	*p = value
+	fs.Var((*interval)(p), name, usage)
+}
+
+type interval time.Duration
+
+// Set implements pflag.Value.
+func (i *interval) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	*i = interval(orNever(d))
+	return err
+}
+
+// String implements pflag.Value.
+func (i *interval) String() string { return orZero(time.Duration(*i)).String() }
+
+// Type implements pflag.Value.
+func (i *interval) Type() string { return "duration" }
+
+// SecondsVar adds a flag of a number of seconds; p is Never where it is 0.
+func SecondsVar(fs *pflag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {
+	*p = value
+	fs.Var((*seconds)(p), name, usage)
+}
+
+type seconds time.Duration
+
+// Set implements pflag.Value.
+func (v *seconds) Set(s string) error {
+	n, err := strconv.ParseInt(s, 0, 32)
+	*v = seconds(orNever(time.Duration(n) * time.Second))
+	return err
+}
+
+// String implements pflag.Value.
+func (v *seconds) String() string {
+	return strconv.FormatInt(int64(orZero(time.Duration(*v))/time.Second), 10)
+}
+
+// Type implements pflag.Value.
+func (v *seconds) Type() string { return "int" }
+
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return Never
+	}
+	return d
+}
+
+func orZero(d time.Duration) time.Duration {
+	if d == Never {
+		return 0
+	}
+	return d
+}
