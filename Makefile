@@ -112,7 +112,12 @@ lint: images
 unit: images
 	$(GO) test -timeout 10m ./...
 
-test: test-packages build vet unit test-envtest
+test: test-packages build vet unit test-envtest test-dns
+
+# The answers of the built-in name server against those of CoreDNS, in a module of its own.
+.PHONY: test-dns
+test-dns: images
+	$(GO) -C test/dnsoracle test ./...
 
 # controller-runtime's envtest on keelson, in a module of its own.
 .PHONY: test-envtest bench-envtest
@@ -132,6 +137,7 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
 	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
 	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson
+	$(GO) test -run '^$$' -bench . -benchtime 5x ./internal/network/proxy
 	$(GO) test -run '^$$' -bench Create ./internal/cluster
 	$(GO) test -run '^$$' -bench OpenAPIV2 ./internal/apiserver
 	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/cluster

@@ -4,7 +4,8 @@
 //
 // The answers are made of the informers' own objects when they are asked for, so
 // that a change is visible as soon as the informer has it, and nothing is kept
-// twice. Where the specification is silent, answers are CoreDNS's.
+// twice. Where the specification is silent, answers are CoreDNS's, with
+// which test/dnsoracle compares them.
 //
 // The server listens on the cluster address of the Service kube-system/kube-dns,
 // which the node has on a link of its own (link.go): packets of pods are delivered
