@@ -180,8 +180,8 @@ var _ = It(statefulSets+"Scaling should happen in predictable order and halt if 
 	t.serves("ss-0", false)
 	t.changeStatefulSet(scaleTo(1)) // with the first not ready, none may go
 	t.stay("app=ss", 3)
-	t.changeStatefulSet(scaleTo(0))
 	t.serves("ss-0", true)
+	t.changeStatefulSet(scaleTo(0))
 	t.podsOf("app=ss", 0)
 	if have := t.podOrder(down, watch.Deleted, 3); !slices.Equal(have, []string{"ss-2", "ss-1", "ss-0"}) {
 		t.Errorf("pods went in the order %v", have)
