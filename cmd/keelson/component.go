@@ -1,27 +1,18 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+	cliflag "k8s.io/component-base/cli/flag"
 
 	"keelson.dev/keelson/internal/cluster"
-	"keelson.dev/keelson/internal/controllers/manager"
 )
 
 // addComponent adds the flags that the components with a process of their own
 // share.
-func addComponent(fs *pflag.FlagSet, o *cluster.Component) {
-	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig of the API server and of the identity that the component acts as (default: the service account of the pod that it runs in)")
-	fs.StringVar(&o.Master, "master", "", "URL of the API server, in place of the kubeconfig's")
-	fs.Float32Var(&o.QPS, "kube-api-qps", 0, "requests a second to the API server; 0 is no limit")
-	fs.IntVar(&o.Burst, "kube-api-burst", 0, "how many requests may exceed --kube-api-qps for a moment")
-	fs.BoolVar(&o.LeaderElect, "leader-elect", true, "of several processes, let the one that holds the component's Lease work")
-	fs.DurationVar(&o.LeaseDuration, "leader-elect-lease-duration", 0, "how long the others wait after the last renewal (default 15s)")
-	fs.DurationVar(&o.RenewDeadline, "leader-elect-renew-deadline", 0, "how long the holder tries to renew before it ends (default 10s)")
-	fs.DurationVar(&o.RetryPeriod, "leader-elect-retry-period", 0, "how long to wait between tries (default 2s)")
-	fs.StringVar(&o.Namespace, "leader-elect-resource-namespace", "", "namespace of the Lease (default kube-system)")
+func addComponent(sets *cliflag.NamedFlagSets, o *cluster.Component, level *logLevel) {
+	o.AddFlags(sets.FlagSet("API client"))
+	o.Election.AddFlags(sets.FlagSet("leader election"))
+	level.add(sets.FlagSet("logging"))
 }
 
 func schedulerCommand() *cobra.Command {
@@ -38,8 +29,9 @@ func schedulerCommand() *cobra.Command {
 			return cluster.RunScheduler(c.Context(), o)
 		},
 	}
-	addComponent(c.Flags(), &o)
-	level.add(c.Flags())
+	var sets cliflag.NamedFlagSets
+	addComponent(&sets, &o, &level)
+	group(c, sets)
 	return c
 }
 
@@ -57,14 +49,9 @@ func controllersCommand() *cobra.Command {
 			return cluster.RunControllers(c.Context(), o)
 		},
 	}
-	fs := c.Flags()
-	addComponent(fs, &o.Component)
-	fs.StringSliceVar(&o.Controllers, "controllers", nil, "controllers to run: '*' is all, 'foo' is that one, '-foo' leaves it out. There are: "+strings.Join(manager.Names(), ", "))
-	fs.BoolVar(&o.UseServiceAccountCredentials, "use-service-account-credentials", false, "let each controller act as its own service account of kube-system")
-	fs.StringVar(&o.RootCAFile, "root-ca-file", "", "bundle in PEM that is published to each namespace (default: the kubeconfig's authority)")
-	fs.StringVar(&o.ClusterSigningCertFile, "cluster-signing-cert-file", "", "certificate in PEM of the authority that signs requests for certificates; without it none is signed")
-	fs.StringVar(&o.ClusterSigningKeyFile, "cluster-signing-key-file", "", "its key in PEM")
-	fs.StringVar(&o.ServiceAccountPrivateKeyFile, "service-account-private-key-file", "", "key in PEM that signs the tokens in Secrets of service accounts; without it they get none")
-	level.add(fs)
+	var sets cliflag.NamedFlagSets
+	o.AddFlags(sets.FlagSet("controllers"))
+	addComponent(&sets, &o.Component, &level)
+	group(c, sets)
 	return c
 }

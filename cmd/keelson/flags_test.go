@@ -150,3 +150,41 @@ func TestAPIServerOptions(t *testing.T) {
 		t.Errorf("options %+v", o)
 	}
 }
+
+func TestNodeFlags(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"", ""},
+		{"--kube-reserved=cpu=200m,memory=500Mi --kube-reserved=ephemeral-storage=1Gi", ""},
+		{"--system-reserved=pid=100", `cannot reserve "pid" resource`},
+		{"--system-reserved=cpu=-1", "cannot be negative"},
+		{"--system-reserved=cpu", "must be formatted as key=value"},
+		{"--container-log-max-size=0", "give a size like 10Mi"},
+		{"--container-log-max-files=1", "at least 2 are needed"},
+		{"--pod-cidr=10.0.0.1", "give a range like 10.244.0.0/24"},
+		{"--cgroup-driver=other", "--cgroup-driver"},
+		{"--eviction-hard=memory.available", "expect string<string"},
+		{"--eviction-soft=memory.available<1Gi", "grace period"},
+		{"--image-gc-low-threshold=90", "must be less than"},
+		{"--proxy=kube", "give builtin or none"},
+	} {
+		f, _, err := parse(strings.Fields(c.args)...)
+		if err == nil {
+			_, err = f.node.options("")
+		}
+		if (err != nil) != (c.want != "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q", c.args, err, c.want)
+		}
+	}
+	f, _, err := parse("--kube-reserved=cpu=200m,memory=500Mi", "--kube-reserved=memory=1Gi", "--container-log-max-size=20Mi", "--pod-cidr=10.9.0.0/24", "--eviction-hard=memory.available<1Gi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := f.node.options("/d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.KubeReserved.Cpu().String() != "200m" || o.KubeReserved.Memory().String() != "1Gi" || o.LogMaxSize != 20<<20 || o.StaticPods != "/d/manifests" || o.MaxPods != 110 ||
+		len(o.Eviction.Hard) != 1 || f.node.runtime.PodCIDR.String() != "10.9.0.0/24" {
+		t.Errorf("options %+v, runtime %+v", o, f.node.runtime)
+	}
+}

@@ -13,9 +13,14 @@ import (
 // TestHelpGroups: --help prints the flags by component, each in one group.
 func TestHelpGroups(t *testing.T) {
 	server := []string{"General", "API server", "Secure serving", "Authentication", "Service accounts", "Authorization", "Admission", "Priority and fairness", "Auditing", "Etcd", "Encryption at rest",
-		"Kubelet client", "Controllers", "Node", "Logging"}
+		"Kubelet client", "Controllers", "Node", "Eviction", "Image garbage collection", "Network", "Logging"}
 	heading, flag := regexp.MustCompile(`^(\S.*) flags:$`), regexp.MustCompile(`^ +(?:-\w, )?--([\w-]+)`)
-	for name, want := range map[string][]string{"server": server, "up": server} {
+	for name, want := range map[string][]string{
+		"server":      server,
+		"up":          server,
+		"controllers": {"Controllers", "API client", "Leader election", "Logging", "General"},
+		"scheduler":   {"API client", "Leader election", "Logging", "General"},
+	} {
 		var out bytes.Buffer
 		r := root()
 		r.SetOut(&out)

@@ -70,7 +70,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	fs.StringSliceVar(&f.Controllers, "controllers", []string{"*"}, "controllers to run: * is all, foo has the controller foo run, -foo keeps it from running. All controllers: "+
 		strings.Join(manager.Names(), ", "))
 
-	f.node.add(sets.FlagSet("node"))
+	f.node.addFlags(&sets)
 	f.level.add(sets.FlagSet("logging"))
 	return sets
 }

@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
 )
 
 // TestGiven: keelson up hands every flag on to the server that it starts.
 func TestGiven(t *testing.T) {
 	args := []string{"--no-node=true", "--listen=127.0.0.1:0", "--authorization-mode=Node,RBAC", "--oidc-required-claim=a=b", "--audit-log-path=/tmp/x y", "--audit-webhook-batch-max-wait=2s",
-		"--anonymous-auth=false", "--max-requests-inflight=7"}
+		"--anonymous-auth=false", "--max-requests-inflight=7", "--kube-reserved=cpu=200m,memory=1Gi", "--container-log-max-size=20Mi", "--eviction-hard=memory.available<1Gi",
+		"--pod-cidr=10.9.0.0/24", "--min-request-timeout=0", "--etcd-compaction-interval=0s", "--service-node-port-range=40000-40010"}
 	parse := func(args []string) (*serverFlags, []string) {
 		t.Helper()
 		f, c := &serverFlags{}, &cobra.Command{}
@@ -27,6 +29,11 @@ func TestGiven(t *testing.T) {
 	if slices.Sort(args); !reflect.DeepEqual(out, args) {
 		t.Errorf("handed on: %q, want %q", out, args)
 	}
+	// Quantities keep the text that they were last printed as.
+	if !apiequality.Semantic.DeepEqual(f.node.agent, again.node.agent) {
+		t.Errorf("the server's node has %+v, want %+v", again.node.agent, f.node.agent)
+	}
+	again.node.agent = f.node.agent
 	if !reflect.DeepEqual(f, again) {
 		t.Errorf("the server has %+v, want %+v", again, f)
 	}

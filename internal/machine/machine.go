@@ -53,7 +53,7 @@ const defaultDataDir = "/var/lib/keelson"
 // New describes a node's place below dataDir; it changes nothing.
 func New(dataDir string, o Options) *Machine {
 	if !o.PodCIDR.IsValid() {
-		o.PodCIDR = netip.MustParsePrefix("10.244.0.0/24")
+		o.PodCIDR = defaultPodCIDR
 	}
 	dir := filepath.Join(dataDir, "node")
 	m := &Machine{o: o, dir: dir, cni: cni.Options{Dir: filepath.Join(dir, "cni"), PodCIDR: o.PodCIDR}}
