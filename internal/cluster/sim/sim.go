@@ -219,7 +219,17 @@ func ofJob(pod *v1.Pod) bool {
 	return owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, batchv1.GroupName+"/") && pod.Spec.RestartPolicy != v1.RestartPolicyAlways
 }
 
-// sync takes a pod one stage on: to Running, if it is a Job's to Succeeded, or away.
+// held reports whether the pod outlives its deletion: those who hold it look at how
+// it ended. Of other pods the end is not written, since nothing can rely on seeing it.
+func held(pod *v1.Pod) bool { return len(pod.Finalizers) > 0 }
+
+// alive reports whether the pod has not ended.
+func alive(pod *v1.Pod) bool {
+	return pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed
+}
+
+// sync takes a pod one stage on: to Running, if it is a Job's to Succeeded, to Failed
+// if it is deleted and held, or away.
 func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 	pod, err := n.pods.Pods(ns).Get(podName)
 	if apierrors.IsNotFound(err) {
@@ -229,7 +239,7 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 		return err
 	}
 	ctx = trace.WithCause(ctx, pod)
-	if pod.DeletionTimestamp != nil {
+	if pod.DeletionTimestamp != nil && !(held(pod) && alive(pod)) {
 		err := n.Client.CoreV1().Pods(ns).Delete(ctx, podName, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 			return nil
@@ -238,6 +248,8 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 	}
 	p := pod.DeepCopy()
 	switch {
+	case pod.DeletionTimestamp != nil:
+		p.Status = n.ended(pod, v1.PodFailed, v1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"})
 	case (pod.Status.Phase == v1.PodPending || pod.Status.Phase == "") && n.taken(pod):
 		p.Status.Phase, p.Status.Reason = v1.PodFailed, "NodePorts"
 		p.Status.Message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
@@ -249,7 +261,7 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 			n.queue.AddAfter(ns+"/"+podName, left)
 			return nil
 		}
-		p.Status = n.succeeded(pod)
+		p.Status = n.ended(pod, v1.PodSucceeded, v1.ContainerStateTerminated{Reason: "Completed"})
 	case pod.Status.Phase == v1.PodRunning && follow(p, n.now()):
 	default:
 		return nil
@@ -372,23 +384,30 @@ func (n *Nodes) running(pod *v1.Pod) v1.PodStatus {
 	return s
 }
 
-// succeeded is the status of a pod all of whose containers have run to their end.
-func (n *Nodes) succeeded(pod *v1.Pod) v1.PodStatus {
+// ended is the status of a pod whose containers have all ended in that way.
+func (n *Nodes) ended(pod *v1.Pod, phase v1.PodPhase, how v1.ContainerStateTerminated) v1.PodStatus {
 	now := metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second))
 	s := *pod.Status.DeepCopy()
-	s.Phase = v1.PodSucceeded
+	s.Phase = phase
 	for i := range s.ContainerStatuses {
 		c := &s.ContainerStatuses[i]
-		end := &v1.ContainerStateTerminated{Reason: "Completed", StartedAt: *s.StartTime, FinishedAt: now, ContainerID: c.ContainerID}
-		c.Ready, c.Started, c.State = false, ptr.To(false), v1.ContainerState{Terminated: end}
+		end := how
+		end.StartedAt, end.FinishedAt, end.ContainerID = ptr.Deref(s.StartTime, metav1.Time{}), now, c.ContainerID
+		c.Ready, c.Started, c.State = false, ptr.To(false), v1.ContainerState{Terminated: &end}
+	}
+	reason := "PodCompleted"
+	if phase == v1.PodFailed {
+		reason = "PodFailed"
 	}
 	for i := range s.Conditions {
 		c := &s.Conditions[i]
 		switch c.Type {
 		case v1.PodInitialized:
-			c.Reason = "PodCompleted"
+			if phase == v1.PodSucceeded {
+				c.Reason = reason
+			}
 		case v1.PodReady, v1.ContainersReady:
-			c.Status, c.Reason, c.LastTransitionTime = v1.ConditionFalse, "PodCompleted", now
+			c.Status, c.Reason, c.LastTransitionTime = v1.ConditionFalse, reason, now
 		case v1.PodReadyToStartContainers:
 			c.Status, c.LastTransitionTime = v1.ConditionFalse, now
 		}

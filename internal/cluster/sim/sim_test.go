@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 )
@@ -73,6 +74,60 @@ func TestPods(t *testing.T) {
 			if ready := cond.Type == v1.PodReady || cond.Type == v1.ContainersReady; ready && (cond.Status != v1.ConditionFalse || cond.Reason != "PodCompleted") {
 				t.Errorf("condition %+v", cond)
 			}
+		}
+		stop()
+		<-done
+		f.Shutdown()
+	})
+}
+
+// TestDeletion: a pod that is deleted goes; one that is held by a finalizer has
+// failed first, for the holder to see.
+func TestDeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		now := metav1.Now()
+		pod := func(name string, finalizers ...string) *v1.Pod {
+			return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, Finalizers: finalizers},
+				Spec: v1.PodSpec{NodeName: "sim-0", Containers: []v1.Container{{Name: "c", Image: "i"}}}}
+		}
+		client := fake.NewClientset(pod("free"), pod("held", "example.com/hold"))
+		f := informers.NewSharedInformerFactory(client, 0)
+		n := New(Options{Client: client, Informers: f, Nodes: 1, Clock: clock.RealClock{}})
+		run, stop := context.WithCancel(ctx)
+		f.StartWithContext(run)
+		done := make(chan struct{})
+		go func() { defer close(done); n.Run(run) }()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		l, err := client.CoreV1().Pods("ns").List(ctx, metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range l.Items {
+			p.DeletionTimestamp = &now
+			if _, err := client.CoreV1().Pods("ns").Update(ctx, &p, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		ended := map[string]v1.PodPhase{}
+		for _, a := range client.Actions() {
+			if u, ok := a.(clienttesting.UpdateAction); ok && a.GetSubresource() == "status" {
+				if p := u.GetObject().(*v1.Pod); !alive(p) {
+					ended[p.Name] = p.Status.Phase
+					if c := p.Status.ContainerStatuses[0].State.Terminated; c == nil || c.ExitCode != 137 {
+						t.Errorf("the container of %s: %+v", p.Name, p.Status.ContainerStatuses[0].State)
+					}
+				}
+			}
+		}
+		if len(ended) != 1 || ended["held"] != v1.PodFailed {
+			t.Errorf("ended before they went: %v, want held to have failed", ended)
+		}
+		if l, err := client.CoreV1().Pods("ns").List(ctx, metav1.ListOptions{}); err != nil || len(l.Items) != 0 {
+			t.Errorf("left: %v, %v", l.Items, err) // the fake client does not know finalizers
 		}
 		stop()
 		<-done
