@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
@@ -59,11 +60,17 @@ func (t *T) podsWith(app string) []v1.Pod {
 // ok is content with them.
 func (t *T) readied(what, app string, broken map[string]bool, ok func([]v1.Pod) bool) {
 	t.Helper()
+	t.keepReady(what, app, func(p *v1.Pod) bool { return !broken[p.Name] }, ok)
+}
+
+// keepReady has the healthy pods of an app be ready until ok is content with them all.
+func (t *T) keepReady(what, app string, healthy func(*v1.Pod) bool, ok func([]v1.Pod) bool) {
+	t.Helper()
 	t.until(what, func(ctx context.Context) (bool, error) {
 		pods := t.podsWith(app)
 		for i := range pods {
 			p := &pods[i]
-			if p.Status.Phase != v1.PodRunning || p.DeletionTimestamp != nil || broken[p.Name] || isReady(p) {
+			if p.Status.Phase != v1.PodRunning || p.DeletionTimestamp != nil || !healthy(p) || isReady(p) {
 				continue
 			}
 			patch := patchOf(dict{"metadata": dict{"uid": p.UID}, "status": dict{"conditions": []dict{{"type": gate, "status": "True"}}}})
@@ -132,4 +139,53 @@ func (t *T) statusEndpoints(resource, name string) {
 	patch := patchOf(dict{"status": dict{"conditions": []any{dict{"type": "StatusPatched", "status": "True", "reason": "Patched"}}}})
 	got[*unstructured.Unstructured](t)(r.Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"))
 	has("Patched")
+}
+
+// scales checks the scale subresource of a workload that has one replica.
+func (t *T) scales(resource schema.GroupVersionResource, name string) {
+	t.Helper()
+	r := t.Dynamic.Resource(resource).Namespace(t.NS)
+	var scale *unstructured.Unstructured
+	number := func(fields ...string) int64 {
+		n, _, _ := unstructured.NestedInt64(scale.Object, fields...)
+		return n
+	}
+	t.readied("a pod", name, nil, ready(1, ""))
+	t.until("the scale to have a replica", func(ctx context.Context) (bool, error) {
+		var err error
+		scale, err = r.Get(ctx, name, get, "scale")
+		return err == nil && number("status", "replicas") == 1, err
+	})
+	if selector, _, _ := unstructured.NestedString(scale.Object, "status", "selector"); number("spec", "replicas") != 1 || selector != "app="+name {
+		t.Errorf("the scale is %v", scale.Object)
+	}
+	scale.SetResourceVersion("")
+	t.must(unstructured.SetNestedField(scale.Object, int64(2), "spec", "replicas"))
+	if scale = got[*unstructured.Unstructured](t)(r.Update(t.Context(), scale, update, "scale")); number("spec", "replicas") != 2 {
+		t.Errorf("the scale after an update is %v", scale.Object)
+	}
+	t.readied("2 pods", name, nil, ready(2, ""))
+	if scale = got[*unstructured.Unstructured](t)(r.Patch(t.Context(), name, types.MergePatchType, patchOf(dict{"spec": dict{"replicas": 4}}), metav1.PatchOptions{}, "scale")); number("spec", "replicas") != 4 {
+		t.Errorf("the scale after a patch is %v", scale.Object)
+	}
+	t.readied("4 pods", name, nil, ready(4, ""))
+}
+
+// controlled waits until a pod's controller is that one, and nobody for "".
+func (t *T) controlled(pod string, by types.UID) {
+	t.Helper()
+	t.until(pod+" to be adopted or released", func(ctx context.Context) (bool, error) {
+		p, err := t.Client.CoreV1().Pods(t.NS).Get(ctx, pod, get)
+		if err != nil {
+			return false, err
+		}
+		ref := metav1.GetControllerOf(p)
+		return ref == nil && by == "" || ref != nil && ref.UID == by, nil
+	})
+}
+
+// unmatch takes a pod out of its app.
+func (t *T) unmatch(pod string) {
+	t.Helper()
+	got[*v1.Pod](t)(t.Client.CoreV1().Pods(t.NS).Patch(t.Context(), pod, types.MergePatchType, patchOf(dict{"metadata": dict{"labels": dict{"app": "none"}}}), metav1.PatchOptions{}))
 }
