@@ -108,33 +108,33 @@ func (r *call) scale() error {
 
 // wantedScale reads what a write of the Scale asks for: it gives what makes the new
 // Scale of the present one, its managers too, and fills in w.
-func (c *call) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime.Object, error), error) {
-	if c.info.Verb == "update" {
+func (r *call) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime.Object, error), error) {
+	if r.info.Verb == "update" {
 		opts := &metav1.UpdateOptions{}
-		if err := c.options(opts); err != nil {
+		if err := r.options(opts); err != nil {
 			return nil, err
 		}
 		if err := invalidOptions("UpdateOptions", metav1validation.ValidateUpdateOptions(opts)); err != nil {
 			return nil, err
 		}
-		obj, err := c.decode(&autoscalingv1.Scale{}, scaleRow.GVK(), opts.FieldValidation)
+		obj, err := r.decode(&autoscalingv1.Scale{}, scaleRow.GVK(), opts.FieldValidation)
 		if err != nil {
 			return nil, err
 		}
-		c.auditRequest(obj)
+		r.auditRequest(obj)
 		s := obj.(*autoscalingv1.Scale)
-		if err := c.checkName(s); err != nil {
+		if err := r.checkName(s); err != nil {
 			return nil, err
 		}
-		if err := c.place(s); err != nil {
+		if err := r.place(s); err != nil {
 			return nil, err
 		}
 		w.options, w.dryRun, w.fieldManager = opts, isDryRun(opts.DryRun), opts.FieldManager
 		return func(live *autoscalingv1.Scale) (runtime.Object, error) {
-			return c.manage(s.DeepCopy(), live, w.fieldManager, "scale"), nil
+			return r.manage(s.DeepCopy(), live, w.fieldManager, "scale"), nil
 		}, nil
 	}
-	p, err := c.readPatch()
+	p, err := r.readPatch()
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (c *call) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime
 		if err != nil || p.applied {
 			return obj, err
 		}
-		return c.manage(obj, live, w.fieldManager, "scale"), nil
+		return r.manage(obj, live, w.fieldManager, "scale"), nil
 	}, nil
 }
 

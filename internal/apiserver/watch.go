@@ -96,9 +96,10 @@ func (r *call) watch() error {
 		return r.storeError(failed, "")
 	}
 	ct := form.mediaType
-	if form.mediaType == typeCBOR {
+	switch ct {
+	case typeCBOR:
 		ct = "application/cbor-seq"
-	} else if form.mediaType == typeProtobuf {
+	case typeProtobuf:
 		ct += ";stream=watch"
 	}
 	h := r.w.Header()
@@ -125,7 +126,9 @@ func (r *call) watch() error {
 		defer r.s.metrics.watching(r, -1)
 		r.s.streams.Add(1)
 		defer r.s.streams.Add(-1)
-		st.run(list, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
+		first := list
+		list = nil // this function refers to list for as long as the watch lasts
+		st.run(first, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
 	}
 	if failed == nil {
 		defer st.w.Stop()
@@ -163,7 +166,6 @@ func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duratio
 	}
 	defer context.AfterFunc(st.s.watches, cancel)()
 	err := st.initial(list, endMark)
-	list = nil
 	for err == nil && ctx.Err() == nil {
 		err = st.next(ctx)
 	}
@@ -227,7 +229,7 @@ func (st *stream) next(ctx context.Context) error {
 		st.gather(ctx, len(events))
 		return nil
 	case ctx.Err() != nil:
-		return nil // its time is over
+		return nil //nolint:nilerr // the watch ends in time: no failure
 	case errors.Is(err, context.DeadlineExceeded):
 		if err := st.bookmark(st.w.Revision(), false); err != nil {
 			return err

@@ -210,13 +210,10 @@ func (c *Cluster) externalURL() string {
 		return token.Issuer // it listens for this process only
 	}
 	host := c.API.ExternalHostname
-	switch {
-	case host == "":
+	if host == "" {
 		host = net.JoinHostPort(c.Advertise.String(), port)
-	default:
-		if _, _, err := net.SplitHostPort(host); err != nil {
-			host = net.JoinHostPort(host, port)
-		}
+	} else if _, _, err := net.SplitHostPort(host); err != nil {
+		host = net.JoinHostPort(host, port)
 	}
 	return "https://" + host
 }

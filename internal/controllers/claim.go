@@ -81,7 +81,7 @@ func (c *Claimer[T]) canAdopt(ctx context.Context) error {
 		case err != nil:
 			// Not wrapped: that the owner is not found must not be taken for the
 			// object's end, after which the owner would make another one.
-			c.adoptErr = fmt.Errorf("can't recheck DeletionTimestamp: %v", err) //nolint:errorlint
+			c.adoptErr = fmt.Errorf("can't recheck DeletionTimestamp: %v", err) //nolint:errorlint // as said above
 		case fresh.GetUID() != c.Owner.GetUID():
 			c.adoptErr = fmt.Errorf("original %v %v/%v is gone: got uid %v, wanted %v", c.Kind.Kind,
 				c.Owner.GetNamespace(), c.Owner.GetName(), fresh.GetUID(), c.Owner.GetUID())

@@ -56,7 +56,7 @@ var (
 	bindingColumns  = []metav1.TableColumnDefinition{
 		row.Name(),
 		row.String("PolicyName", "PolicyName indicates the policy definition which the policy binding binded to"),
-		row.String("ParamRef", "ParamRef indicates the param resource which sets the configration param"),
+		row.String("ParamRef", "ParamRef indicates the param resource which sets the configration param"), //nolint:misspell // upstream's spelling, which clients see
 		row.Age(),
 	}
 )

@@ -31,21 +31,21 @@ func quick(s *structuralschema.Structural) valid {
 		return unsure
 	}
 	var checks []valid
-	switch {
-	case s.Type == "":
+	switch s.Type {
+	case "":
 		if v := s.ValueValidation; v != nil && !reflect.DeepEqual(*v, structuralschema.ValueValidation{}) || len(s.Properties) > 0 || s.AdditionalProperties != nil || s.Items != nil {
 			return unsure
 		}
 		return func(v any) bool { return v != nil }
-	case s.Type == "object":
+	case "object":
 		checks = append(checks, quickObject(s))
-	case s.Type == "array":
+	case "array":
 		checks = append(checks, quickArray(s))
-	case s.Type == "string":
+	case "string":
 		checks = append(checks, quickString(s.ValueValidation))
-	case s.Type == "boolean":
+	case "boolean":
 		checks = append(checks, func(v any) bool { _, ok := v.(bool); return ok })
-	case s.Type == "integer" || s.Type == "number":
+	case "integer", "number":
 		checks = append(checks, quickNumber(s.Type == "integer", s.ValueValidation))
 	default:
 		return unsure

@@ -252,12 +252,13 @@ func sameAppArmor(p *v1.AppArmorProfile, annotation string) bool {
 	if p == nil {
 		return false
 	}
-	switch local, ok := strings.CutPrefix(annotation, v1.DeprecatedAppArmorBetaProfileNamePrefix); {
-	case annotation == v1.DeprecatedAppArmorBetaProfileNameUnconfined:
+	switch annotation {
+	case v1.DeprecatedAppArmorBetaProfileNameUnconfined:
 		return p.Type == v1.AppArmorProfileTypeUnconfined
-	case annotation == v1.DeprecatedAppArmorBetaProfileRuntimeDefault:
+	case v1.DeprecatedAppArmorBetaProfileRuntimeDefault:
 		return p.Type == v1.AppArmorProfileTypeRuntimeDefault
 	default:
+		local, ok := strings.CutPrefix(annotation, v1.DeprecatedAppArmorBetaProfileNamePrefix)
 		return ok && p.Type == v1.AppArmorProfileTypeLocalhost && p.LocalhostProfile != nil && *p.LocalhostProfile == local
 	}
 }

@@ -94,7 +94,10 @@ func (r *Runtime) launch(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go func() { cancel(fmt.Errorf("containerd ended: %v: see %s", cmd.Wait(), r.o.log())) }()
+	go func() {
+		_ = cmd.Wait()
+		cancel(fmt.Errorf("containerd ended: %s: see %s", cmd.ProcessState, r.o.log()))
+	}()
 	return r.wait(ctx)
 }
 

@@ -92,11 +92,10 @@ func (s *Server) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
 		return nil
 	}
-	retry := retryMin
-	for {
+	for retry := retryMin; ; retry = min(2*retry, retryMax) {
 		err := s.serve(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end of ctx is no failure
 		}
 		klog.FromContext(ctx).Error(err, "Names of the cluster are not resolved; trying again", "in", retry)
 		if s.Problem != nil {
@@ -107,7 +106,6 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case <-s.Clock.After(retry):
 		}
-		retry = min(2*retry, retryMax)
 	}
 }
 

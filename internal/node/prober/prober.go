@@ -79,21 +79,7 @@ func Once(ctx context.Context, h v1.ProbeHandler, t Target, timeout time.Duratio
 	case h.HTTPGet != nil:
 		return httpGet(ctx, h.HTTPGet, t, timeout)
 	case h.TCPSocket != nil:
-		port, err := Port(h.TCPSocket.Port, t.Container)
-		if err != nil {
-			return Unknown, "", err
-		}
-		host := h.TCPSocket.Host
-		if host == "" {
-			host = t.PodIP
-		}
-		d := net.Dialer{Timeout: timeout}
-		c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
-		if err != nil {
-			return Failure, err.Error(), nil
-		}
-		c.Close()
-		return Success, "", nil
+		return tcpConnect(ctx, h.TCPSocket, t, timeout)
 	case h.GRPC != nil:
 		return grpcCheck(ctx, h.GRPC, t, timeout)
 	}
@@ -204,6 +190,24 @@ func httpGet(ctx context.Context, h *v1.HTTPGetAction, t Target, timeout time.Du
 		return Success, string(b), nil
 	}
 	return Failure, fmt.Sprintf("HTTP probe failed with statuscode: %d", res.StatusCode), nil
+}
+
+func tcpConnect(ctx context.Context, s *v1.TCPSocketAction, t Target, timeout time.Duration) (Result, string, error) {
+	port, err := Port(s.Port, t.Container)
+	if err != nil {
+		return Unknown, "", err
+	}
+	host := s.Host
+	if host == "" {
+		host = t.PodIP
+	}
+	d := net.Dialer{Timeout: timeout}
+	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if err != nil {
+		return Failure, err.Error(), nil
+	}
+	c.Close()
+	return Success, "", nil
 }
 
 func grpcCheck(ctx context.Context, g *v1.GRPCAction, t Target, timeout time.Duration) (Result, string, error) {

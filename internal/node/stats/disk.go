@@ -26,11 +26,11 @@ func diskUsage(dir string) (out used) {
 	first := true
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // it has gone in the meantime
+			return nil //nolint:nilerr // it has gone in the meantime
 		}
 		info, err := d.Info()
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // as above
 		}
 		st, ok := info.Sys().(*syscall.Stat_t)
 		if !ok {

@@ -98,7 +98,7 @@ func crashLoad(dir string) {
 	fmt.Println("open")
 	load(context.Background(), s, func(w, n int, rev int64) {
 		// One write of a line is atomic on a pipe.
-		os.Stdout.WriteString(fmt.Sprintf("%d %d %d\n", w, n, rev))
+		fmt.Printf("%d %d %d\n", w, n, rev)
 	})
 }
 
