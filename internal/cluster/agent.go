@@ -3,9 +3,12 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +17,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node"
@@ -90,51 +94,8 @@ func (c *Cluster) StartAgent(ctx context.Context, m *machine.Machine, o AgentOpt
 }
 
 func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
-	u := &user.DefaultInfo{Name: "system:node:" + o.Name, Groups: []string{user.NodesGroup, user.AllAuthenticated}}
-	client := c.Client(u)
-	var agent *node.Agent
-	sources := source.New(client, c.Informers, c.Clock)
-	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: c.Clock,
-		Plugins: plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() })}
-	ip := net.IP(c.Advertise.AsSlice())
-	var err error
-	agent, err = node.New(node.Config{
-		NodeName: o.Name, Version: Version.GitVersion, Client: client, Informers: c.Informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
-		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
-		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, StaticPods: o.StaticPods,
-		NodeIPs: []net.IP{ip}, Port: int32(o.Port), PauseImage: images.Pause, Clock: c.Clock, Hostname: o.Name,
-		ClusterDNS: []string{c.dnsAddress().String()}, ClusterDomain: clusterDomain,
-		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
-		Recorder: c.Recorder(client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
-	})
-	if err != nil {
-		return err
-	}
-	if err := c.serveAgent(agent, o, ip, client); err != nil {
-		return err
-	}
-	if err := c.startNetwork(m, o, client); err != nil {
-		return err
-	}
-	c.Informers.StartWithContext(c.ctx)
-	c.wg.Go(func() {
-		if err := sources.Run(c.ctx, plugins.OnChange(c.ctx, volumes)); err != nil {
-			fmt.Fprintln(os.Stderr, "keelson: watching the objects of volumes: "+err.Error())
-			c.cancel()
-		}
-	})
-	c.wg.Go(func() {
-		if err := agent.Run(c.ctx); err != nil {
-			fmt.Fprintln(os.Stderr, "keelson: "+err.Error())
-			c.cancel()
-		}
-	})
-	return nil
-}
-
-// serveAgent serves the node's HTTP API; client asks the API server about its callers.
-func (c *Cluster) serveAgent(agent *node.Agent, o AgentOptions, ip net.IP, client kubernetes.Interface) error {
-	pair, err := c.Certs.ServingCert("system:node:"+o.Name, []string{o.Name, ip.String(), "127.0.0.1"})
+	u := &user.DefaultInfo{Name: nodeUser + o.Name, Groups: []string{user.NodesGroup, user.AllAuthenticated}}
+	pair, err := c.Certs.ServingCert(u.Name, []string{o.Name, c.Advertise.String(), "127.0.0.1"})
 	if err != nil {
 		return err
 	}
@@ -142,24 +103,102 @@ func (c *Cluster) serveAgent(agent *node.Agent, o AgentOptions, ip net.IP, clien
 	if err != nil {
 		return err
 	}
+	h := &host{term: term{ctx: c.ctx, wg: &c.wg, informers: c.Informers}, fail: c.cancel, clock: c.Clock, client: c.Client(u),
+		ip: c.Advertise, dns: dnsAddress(c.ServiceCIDR), version: Version.GitVersion, clientCA: c.Certs.CAPEM,
+		certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}
+	c.wg.Go(func() { c.publishDNS(o.Network.DNS != None) })
+	return h.start(m, o)
+}
+
+// nodeUser begins the name of a node's user.
+const nodeUser = "system:node:"
+
+// host is what a node has in the process that it runs in, and how it reaches the
+// API server: with the rights of its node, and no others.
+type host struct {
+	term
+	// fail ends the process's cluster, or agent, which cannot go on.
+	fail   context.CancelFunc
+	clock  clock.WithTicker
+	client kubernetes.Interface
+	ip     netip.Addr
+	// dns is the address of the cluster's name server; without one pods use the
+	// machine's.
+	dns     netip.Addr
+	version string
+	// clientCA is the authority, in PEM, of the certificates of those who call the
+	// node; certificate is the node's own.
+	clientCA    []byte
+	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+}
+
+// start starts the agent, its server and its part of the cluster's network.
+func (h *host) start(m *machine.Machine, o AgentOptions) error {
+	var agent *node.Agent
+	sources := source.New(h.client, o.Name, h.informers.Core().V1().Pods().Informer(), h.clock)
+	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: h.clock,
+		Plugins: plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() })}
+	var servers []string
+	if h.dns.IsValid() {
+		servers = []string{h.dns.String()}
+	}
+	var err error
+	agent, err = node.New(node.Config{
+		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
+		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
+		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, StaticPods: o.StaticPods,
+		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
+		ClusterDNS: servers, ClusterDomain: clusterDomain,
+		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
+		Recorder: h.recorder(h.client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
+	})
+	if err != nil {
+		return err
+	}
+	if err := h.serve(agent, o); err != nil {
+		return err
+	}
+	if err := h.startNetwork(m, o); err != nil {
+		return err
+	}
+	h.informers.StartWithContext(h.ctx)
+	h.wg.Go(func() {
+		if err := sources.Run(h.ctx, plugins.OnChange(h.ctx, volumes)); err != nil {
+			fmt.Fprintln(os.Stderr, "keelson: watching the objects of volumes: "+err.Error())
+			h.fail()
+		}
+	})
+	h.wg.Go(func() {
+		if err := agent.Run(h.ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "keelson: "+err.Error())
+			h.fail()
+		}
+	})
+	return nil
+}
+
+// serve serves the node's HTTP API; the API server is asked about its callers.
+func (h *host) serve(agent *node.Agent, o AgentOptions) error {
 	l, err := net.Listen("tcp", net.JoinHostPort("", fmt.Sprint(o.Port)))
 	if err != nil {
 		return fmt.Errorf("%w: stop what listens there, or choose another port with --node-port", err)
 	}
-	access, err := server.NewAccess(o.Name, client, c.Certs.CAPEM)
+	access, err := server.NewAccess(o.Name, h.client, h.clientCA)
 	if err != nil {
-		return err
+		return errors.Join(err, l.Close())
 	}
+	authorities := x509.NewCertPool()
+	authorities.AppendCertsFromPEM(h.clientCA)
 	s := &http.Server{
 		Handler:           server.New(agent, access),
-		TLSConfig:         &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequestClientCert, ClientCAs: c.Certs.Pool(), MinVersion: tls.VersionTLS12},
+		TLSConfig:         &tls.Config{GetCertificate: h.certificate, ClientAuth: tls.RequestClientCert, ClientCAs: authorities, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 32 * time.Second,
 		ErrorLog:          quiet,
 		// Streams are taken over from HTTP/1.1 connections only.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
-	c.wg.Go(func() { _ = s.ServeTLS(l, "", "") })
-	context.AfterFunc(c.ctx, func() { s.Close() })
+	h.wg.Go(func() { _ = s.ServeTLS(l, "", "") })
+	context.AfterFunc(h.ctx, func() { s.Close() })
 	return nil
 }
 

@@ -12,9 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/machine"
@@ -68,31 +66,30 @@ func (n *Network) nodePortRanges() ([]netip.Prefix, error) {
 }
 
 // startNetwork starts what serves Services and their names on the machine.
-func (c *Cluster) startNetwork(m *machine.Machine, o AgentOptions, client kubernetes.Interface) error {
+func (h *host) startNetwork(m *machine.Machine, o AgentOptions) error {
 	if o.Network.DNS != None {
-		if err := c.startDNS(o, client); err != nil {
+		if err := h.startDNS(o); err != nil {
 			return err
 		}
 	}
-	c.wg.Go(func() { c.publishDNS(o.Network.DNS != None) })
 	if o.Network.Proxy == None {
 		return nil
 	}
-	return c.startProxy(m, o, client)
+	return h.startProxy(m, o)
 }
 
 // problem gives a function that records an event of the node.
-func (c *Cluster) problem(client kubernetes.Interface, component string, o AgentOptions, reason, note string) func(error) {
-	recorder := c.Recorder(client, component, o.Name)
+func (h *host) problem(component string, o AgentOptions, reason, note string) func(error) {
+	recorder := h.recorder(h.client, component, o.Name)
 	return func(err error) {
 		recorder.Eventf(&v1.ObjectReference{Kind: "Node", Name: o.Name, APIVersion: "v1"}, v1.EventTypeWarning, reason, "%s: %v", note, err)
 	}
 }
 
-func (c *Cluster) startProxy(m *machine.Machine, o AgentOptions, client kubernetes.Interface) error {
+func (h *host) startProxy(m *machine.Machine, o AgentOptions) error {
 	pods := []netip.Prefix{m.PodCIDR()}
 	cfg := proxy.Config{
-		NodeName: o.Name, NodeIPs: []netip.Addr{c.Advertise}, Informers: c.Informers, Clock: c.Clock,
+		NodeName: o.Name, NodeIPs: []netip.Addr{h.ip}, Informers: h.informers, Clock: h.clock,
 		IPv4: proxy.NewNetfilter(false, pods), Flows: proxy.Conntrack(),
 	}
 	if _, err := os.Stat("/proc/net/if_inet6"); err == nil { // else IPv6 is switched off
@@ -105,14 +102,14 @@ func (c *Cluster) startProxy(m *machine.Machine, o AgentOptions, client kubernet
 	if len(ranges) > 0 {
 		cfg.NodePortAddresses = func() ([]netip.Addr, error) { return addressesIn(ranges) }
 	}
-	cfg.Problem = c.problem(client, "kube-proxy", o, "FailedToSyncServices", "Services are not reachable as they should be")
+	cfg.Problem = h.problem("kube-proxy", o, "FailedToSyncServices", "Services are not reachable as they should be")
 	p, err := proxy.New(cfg)
 	if err != nil {
 		return fmt.Errorf("service proxy: %w", err)
 	}
-	c.wg.Go(func() {
-		if err := p.Run(c.ctx); err != nil {
-			klog.FromContext(c.ctx).Error(err, "The service proxy has ended")
+	h.wg.Go(func() {
+		if err := p.Run(h.ctx); err != nil {
+			klog.FromContext(h.ctx).Error(err, "The service proxy has ended")
 		}
 	})
 	return nil
@@ -121,25 +118,15 @@ func (c *Cluster) startProxy(m *machine.Machine, o AgentOptions, client kubernet
 // clusterDomain is the domain of the Services' names.
 const clusterDomain = "cluster.local"
 
-// dnsAddress is the cluster address of the Service kube-dns: the tenth of the
-// range, as upstream's installers have it.
-func (c *Cluster) dnsAddress() netip.Addr {
-	a := c.ServiceCIDR.Masked().Addr()
-	for range 10 {
-		a = a.Next()
-	}
-	return a
-}
-
-func (c *Cluster) startDNS(o AgentOptions, client kubernetes.Interface) error {
-	s, err := dns.New(dns.Config{Domain: clusterDomain, Addresses: []netip.Addr{c.dnsAddress()}, Informers: c.Informers, Links: dns.Link(), Clock: c.Clock,
-		Problem: c.problem(client, "keelson-dns", o, "FailedToResolveNames", "Names are not resolved as they should be")})
+func (h *host) startDNS(o AgentOptions) error {
+	s, err := dns.New(dns.Config{Domain: clusterDomain, Addresses: []netip.Addr{h.dns}, Informers: h.informers, Links: dns.Link(), Clock: h.clock,
+		Problem: h.problem("keelson-dns", o, "FailedToResolveNames", "Names are not resolved as they should be")})
 	if err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
-	c.wg.Go(func() {
-		if err := s.Run(c.ctx); err != nil {
-			klog.FromContext(c.ctx).Error(err, "The name server has ended")
+	h.wg.Go(func() {
+		if err := s.Run(h.ctx); err != nil {
+			klog.FromContext(h.ctx).Error(err, "The name server has ended")
 		}
 	})
 	return nil
@@ -150,13 +137,7 @@ func (c *Cluster) startDNS(o AgentOptions, client kubernetes.Interface) error {
 // implementation it takes its own away, so that there is a place for another.
 func (c *Cluster) publishDNS(builtin bool) {
 	services := c.Client(apiServer).CoreV1().Services(metav1.NamespaceSystem)
-	ip := c.dnsAddress().String()
-	want := &v1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{
-			"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "Keelson", dnsProxy: dnsProxyName}},
-		Spec: v1.ServiceSpec{ClusterIP: ip, Ports: []v1.ServicePort{
-			{Name: "dns", Port: 53, Protocol: v1.ProtocolUDP, TargetPort: intstr.FromInt32(53)},
-			{Name: "dns-tcp", Port: 53, Protocol: v1.ProtocolTCP, TargetPort: intstr.FromInt32(53)}}}}
+	want := dnsService(dnsAddress(c.ServiceCIDR))
 	// Only the end of the cluster ends it in another way.
 	_ = wait.PollUntilContextCancel(c.ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		old, err := services.Get(ctx, want.Name, metav1.GetOptions{})
@@ -167,9 +148,9 @@ func (c *Cluster) publishDNS(builtin bool) {
 			err = nil
 		case err == nil && !builtin && old.Labels[dnsProxy] == dnsProxyName:
 			err = services.Delete(ctx, old.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(old.UID))})
-		case err == nil && builtin && (old.Spec.ClusterIP != ip || old.Labels[dnsProxy] != dnsProxyName):
+		case err == nil && builtin && (old.Spec.ClusterIP != want.Spec.ClusterIP || old.Labels[dnsProxy] != dnsProxyName):
 			klog.FromContext(ctx).Info("The Service kube-system/kube-dns is not the one of this cluster's own name server; start with --dns none if that is meant",
-				"address", old.Spec.ClusterIP, "own", ip)
+				"address", old.Spec.ClusterIP, "own", want.Spec.ClusterIP)
 		}
 		if err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Publishing the Service kube-dns failed; trying again")

@@ -55,7 +55,7 @@ func (h *host) start() {
 	h.Helper()
 	ctx, cancel := context.WithCancel(h.Context())
 	factory := informers.NewSharedInformerFactory(h.client, 0)
-	sources := source.New(h.client, factory, clock.RealClock{})
+	sources := source.New(h.client, "node", factory.Core().V1().Pods().Informer(), clock.RealClock{})
 	allocatable := func() v1.ResourceList { return nil }
 	a, err := New(Config{
 		NodeName: "node", Client: h.client, Informers: factory, CRI: h.runtime.Client(), RootDir: h.dir, LogDir: h.dir + "/logs",

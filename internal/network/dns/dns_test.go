@@ -313,12 +313,12 @@ func TestForward(t *testing.T) {
 	if got := ask(t, s, "x.acme.local.", dns.TypeA); got != "NXDOMAIN" {
 		t.Errorf("before the stub domain: %q", got)
 	}
-	add(t, f, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: configMap, ResourceVersion: "1"},
+	add(t, f, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: ConfigMap, ResourceVersion: "1"},
 		Data: map[string]string{"stubDomains": fmt.Sprintf(`{"acme.local": [%q]}`, stub.addr)}})
 	if got := ask(t, s, "x.acme.local.", dns.TypeA); got != "A 192.0.2.9" {
 		t.Errorf("in the stub domain: %q", got)
 	}
-	add(t, f, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: configMap, ResourceVersion: "2"},
+	add(t, f, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: ConfigMap, ResourceVersion: "2"},
 		Data: map[string]string{"upstreamNameservers": fmt.Sprintf(`[%q]`, stub.addr)}})
 	if got := ask(t, s, "other.example.", dns.TypeA); got != "A 192.0.2.9" {
 		t.Errorf("by another upstream: %q", got)

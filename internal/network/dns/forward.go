@@ -24,10 +24,10 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// configMap, in kube-system, has the addresses of other name servers: under
+// ConfigMap, in kube-system, has the addresses of other name servers: under
 // stubDomains an object of lists by domain, under upstreamNameservers a list in
 // place of the machine's resolvers. Both are JSON.
-const configMap = "kube-dns"
+const ConfigMap = "kube-dns"
 
 const (
 	cacheSize = 10_000
@@ -306,7 +306,7 @@ func (f *forwarder) readConfig() {
 	if f.config == nil {
 		return
 	}
-	cm, err := f.config.Get(configMap)
+	cm, err := f.config.Get(ConfigMap)
 	if apierrors.IsNotFound(err) {
 		cm = &v1.ConfigMap{}
 	} else if err != nil {
@@ -320,7 +320,7 @@ func (f *forwarder) readConfig() {
 		for _, s := range in {
 			at, ok := f.server(s, "53")
 			if !ok {
-				f.tell(fmt.Errorf("ConfigMap kube-system/%s: %s: %q is not the address of another name server", configMap, field, s))
+				f.tell(fmt.Errorf("ConfigMap kube-system/%s: %s: %q is not the address of another name server", ConfigMap, field, s))
 				continue
 			}
 			out = append(out, at)
@@ -330,7 +330,7 @@ func (f *forwarder) readConfig() {
 	if text := cm.Data["stubDomains"]; text != "" {
 		stubs := map[string][]string{}
 		if err := json.Unmarshal([]byte(text), &stubs); err != nil {
-			f.tell(fmt.Errorf("ConfigMap kube-system/%s: stubDomains: %w: give an object of lists, like {\"acme.local\": [\"192.0.2.53\"]}", configMap, err))
+			f.tell(fmt.Errorf("ConfigMap kube-system/%s: stubDomains: %w: give an object of lists, like {\"acme.local\": [\"192.0.2.53\"]}", ConfigMap, err))
 		}
 		for d, servers := range stubs {
 			if all := list("stubDomains", servers); len(all) > 0 {
@@ -341,7 +341,7 @@ func (f *forwarder) readConfig() {
 	if text := cm.Data["upstreamNameservers"]; text != "" {
 		var all []string
 		if err := json.Unmarshal([]byte(text), &all); err != nil {
-			f.tell(fmt.Errorf("ConfigMap kube-system/%s: upstreamNameservers: %w: give a list, like [\"192.0.2.53\"]", configMap, err))
+			f.tell(fmt.Errorf("ConfigMap kube-system/%s: upstreamNameservers: %w: give a list, like [\"192.0.2.53\"]", ConfigMap, err))
 		}
 		f.upstream = list("upstreamNameservers", all)
 	}

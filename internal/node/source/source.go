@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -10,9 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 )
@@ -20,16 +19,18 @@ import (
 // renewPeriod is how often tokens are looked at.
 const renewPeriod = 30 * time.Second
 
-// Source reads objects through informers.
+// Source reads objects. Those that the node's pods name are watched, each by
+// itself: a node may read no others.
 type Source struct {
-	client     kubernetes.Interface
-	clock      clock.WithTicker
-	configMaps corelisters.ConfigMapLister
-	secrets    corelisters.SecretLister
-	informers  []cache.SharedIndexInformer
+	client kubernetes.Interface
+	clock  clock.WithTicker
+	node   string
+	pods   cache.SharedIndexInformer
 
-	mu     sync.Mutex
-	tokens map[tokenKey]token
+	mu      sync.Mutex
+	tokens  map[tokenKey]token
+	objects map[reference]*object
+	named   map[types.UID][]reference // by the pods that name them
 }
 
 // Change is why files are to be made anew: an object that changed, or a pod
@@ -56,51 +57,52 @@ type token struct {
 // over, as upstream's kubelet does.
 func (t token) renewal() time.Time { return t.issued.Add(t.expires.Sub(t.issued) * 4 / 5) }
 
-// New makes a source; the informers that it needs are those of the factory, which
-// is started by the caller.
-func New(client kubernetes.Interface, f informers.SharedInformerFactory, c clock.WithTicker) *Source {
-	core := f.Core().V1()
-	return &Source{
-		client: client, clock: c, tokens: map[tokenKey]token{},
-		configMaps: core.ConfigMaps().Lister(), secrets: core.Secrets().Lister(),
-		informers: []cache.SharedIndexInformer{core.ConfigMaps().Informer(), core.Secrets().Informer(), core.Pods().Informer()},
-	}
+// New makes a source for the pods of the node, which the informer gives. The
+// informer may have others too; the caller starts it.
+func New(client kubernetes.Interface, node string, pods cache.SharedIndexInformer, c clock.WithTicker) *Source {
+	return &Source{client: client, clock: c, node: node, pods: pods,
+		tokens: map[tokenKey]token{}, objects: map[reference]*object{}, named: map[types.UID][]reference{}}
 }
 
-// Run calls on for each change, and for each pod with a token that is to be
-// replaced, until ctx is done.
+// Run watches what the pods name, and calls on for each change, and for each pod
+// with a token that is to be replaced, until ctx is done.
 func (s *Source) Run(ctx context.Context, on func(Change)) error {
-	changed := func(old, now any) {
-		switch now := now.(type) {
-		case *v1.ConfigMap:
-			on(Change{Namespace: now.Namespace, ConfigMap: now.Name})
-		case *v1.Secret:
-			on(Change{Namespace: now.Namespace, Secret: now.Name})
-		case *v1.Pod:
-			if old, ok := old.(*v1.Pod); ok && (!equalMaps(old.Labels, now.Labels) || !equalMaps(old.Annotations, now.Annotations)) {
-				on(Change{Pod: now.UID, Object: now})
-			}
-		}
-	}
-	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(now any) { changed(nil, now) },
-		UpdateFunc: changed,
-		DeleteFunc: func(o any) {
+	var watches sync.WaitGroup
+	defer watches.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch := func(r reference) *object { return s.watch(ctx, &watches, r, on) }
+	handle, err := s.pods.AddEventHandler(cache.FilteringResourceEventHandler{
+		FilterFunc: func(o any) bool {
 			if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
 				o = t.Obj
 			}
-			if p, ok := o.(*v1.Pod); ok {
-				s.forget(p.UID)
-			}
+			p, ok := o.(*v1.Pod)
+			return ok && p.Spec.NodeName == s.node
 		},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc: func(now any) { s.name(now.(*v1.Pod), watch) },
+			UpdateFunc: func(old, now any) {
+				was, is := old.(*v1.Pod), now.(*v1.Pod)
+				s.name(is, watch)
+				if !maps.Equal(was.Labels, is.Labels) || !maps.Equal(was.Annotations, is.Annotations) {
+					on(Change{Pod: is.UID, Object: is})
+				}
+			},
+			DeleteFunc: func(o any) {
+				if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+					o = t.Obj
+				}
+				if p, ok := o.(*v1.Pod); ok {
+					s.forget(p.UID)
+				}
+			},
+		},
+	})
+	if err != nil {
+		return err
 	}
-	for _, i := range s.informers {
-		handle, err := i.AddEventHandler(handler)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = i.RemoveEventHandler(handle) }()
-	}
+	defer func() { _ = s.pods.RemoveEventHandler(handle) }()
 	t := s.clock.NewTicker(renewPeriod)
 	defer t.Stop()
 	for {
@@ -129,29 +131,17 @@ func (s *Source) due() []types.UID {
 	return out
 }
 
-func equalMaps(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for k, v := range a {
-		if w, ok := b[k]; !ok || w != v {
-			return false
-		}
-	}
-	return true
-}
-
-// ConfigMap reads one; from the informer, else as it is now.
+// ConfigMap reads one: as the watch for it has it, else as it is now.
 func (s *Source) ConfigMap(ctx context.Context, ns, name string) (*v1.ConfigMap, error) {
-	if c, err := s.configMaps.ConfigMaps(ns).Get(name); err == nil {
+	if c, ok := s.watched(reference{configMap, ns, name}).(*v1.ConfigMap); ok {
 		return c, nil
 	}
 	return s.client.CoreV1().ConfigMaps(ns).Get(ctx, name, metav1.GetOptions{})
 }
 
-// Secret reads one; from the informer, else as it is now.
+// Secret reads one: as the watch for it has it, else as it is now.
 func (s *Source) Secret(ctx context.Context, ns, name string) (*v1.Secret, error) {
-	if c, err := s.secrets.Secrets(ns).Get(name); err == nil {
+	if c, ok := s.watched(reference{secret, ns, name}).(*v1.Secret); ok {
 		return c, nil
 	}
 	return s.client.CoreV1().Secrets(ns).Get(ctx, name, metav1.GetOptions{})
@@ -185,7 +175,7 @@ func (s *Source) Token(ctx context.Context, p *v1.Pod, use string, t *v1.Service
 	return got.Status.Token, nil
 }
 
-// forget drops the tokens of a pod.
+// forget drops the tokens of a pod, and what no other pod names.
 func (s *Source) forget(pod types.UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,4 +184,6 @@ func (s *Source) forget(pod types.UID) {
 			delete(s.tokens, k)
 		}
 	}
+	s.release(s.named[pod])
+	delete(s.named, pod)
 }

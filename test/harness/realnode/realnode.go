@@ -5,6 +5,7 @@ package realnode
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -14,8 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
+	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/machine/containerd"
@@ -38,6 +43,54 @@ type Node struct {
 // name, port, folders and cgroup of o are set by it. A process has one such cluster
 // at a time.
 func Start(t testing.TB, o cluster.AgentOptions) *Node {
+	t.Helper()
+	return start(t, o, (*cluster.Cluster).StartAgent)
+}
+
+// StartApart is Start with an agent that has nothing of the server but a
+// kubeconfig of its node's user.
+func StartApart(t testing.TB, o cluster.AgentOptions) *Node {
+	t.Helper()
+	return start(t, o, func(c *cluster.Cluster, wait context.Context, m *machine.Machine, o cluster.AgentOptions) error {
+		admin, err := c.RESTConfig()
+		if err != nil {
+			return err
+		}
+		if err := cluster.PrepareJoin(wait, kubernetes.NewForConfigOrDie(admin)); err != nil {
+			return err
+		}
+		pair, err := c.Certs.ClientCert("system:node:"+o.Name, []string{user.NodesGroup})
+		if err != nil {
+			return err
+		}
+		kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+		if err := clientcmd.WriteToFile(*certs.Kubeconfig("node", admin.Host, admin.CAData, pair), kubeconfig); err != nil {
+			return err
+		}
+		ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+		ready, ended := make(chan struct{}), make(chan error, 1)
+		t.Cleanup(func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+		go func() {
+			ended <- cluster.RunAgent(ctx, m, cluster.AgentProcess{AgentOptions: o, Kubeconfig: kubeconfig, Ready: func() { close(ready) }})
+		}()
+		select {
+		case <-ready:
+			return nil
+		case err := <-ended:
+			ended <- nil
+			return fmt.Errorf("the agent ended: %w", err)
+		case <-wait.Done():
+			return wait.Err()
+		}
+	})
+}
+
+func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, context.Context, *machine.Machine, cluster.AgentOptions) error) *Node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test runs containers: run it as root (make test does)")
@@ -97,7 +150,7 @@ func Start(t testing.TB, o cluster.AgentOptions) *Node {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := c.StartAgent(ctx, m, o); err != nil {
+	if err := agent(c, ctx, m, o); err != nil {
 		t.Fatal(err)
 	}
 	cfg, err := c.RESTConfig()

@@ -1,0 +1,332 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/certificate"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/network/dns"
+)
+
+// AgentProcess says how a node's agent runs in a process of its own, against the
+// API server of any Kubernetes cluster, with the rights of its node: those of the
+// Node authorizer, and, for the built-in service proxy and name server, those of
+// the role that PrepareJoin gives to nodes.
+type AgentProcess struct {
+	AgentOptions
+	// Kubeconfig is a file, of the user system:node: and the node's name.
+	Kubeconfig string
+	// QPS and Burst limit the requests a second; 0 is no limit.
+	QPS   float32
+	Burst int
+	// NodeIP is the address that the node is reached by; the machine's towards its
+	// default route if it is not given.
+	NodeIP netip.Addr
+	// ClusterDNS is the address of the cluster's name server; that of the Service
+	// kube-system/kube-dns if it is not given.
+	ClusterDNS netip.Addr
+	// ClientCAFile has the authority, in PEM, of the certificates of those who call
+	// the node; the kubeconfig's if empty.
+	ClientCAFile string
+	// TLSCertFile and TLSPrivateKeyFile are the certificate of the node's server.
+	TLSCertFile, TLSPrivateKeyFile string
+	// RotateServerCertificates has it signed by the cluster, by requests for
+	// certificates that somebody has to approve. Without a file and this the node
+	// signs its own.
+	RotateServerCertificates bool
+	// Progress, if set, is told of each step of the start.
+	Progress func(step string, took time.Duration)
+	// Ready, if set, is called when the node is.
+	Ready func()
+}
+
+// Validate reports the values that cannot be.
+func (o *AgentProcess) Validate() error {
+	switch {
+	case (o.TLSCertFile == "") != (o.TLSPrivateKeyFile == ""):
+		return errors.New("--tls-cert-file and --tls-private-key-file must be specified together")
+	case o.TLSCertFile != "" && o.RotateServerCertificates:
+		return errors.New("--rotate-server-certificates: the certificate is that of --tls-cert-file: give one of them")
+	}
+	return o.Network.Validate()
+}
+
+// RunAgent runs a node's agent on the machine until ctx is done. The node's
+// containers keep running.
+func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	o.complete(m)
+	cfg, err := (&Component{Kubeconfig: o.Kubeconfig, QPS: o.QPS, Burst: o.Burst}).config("kubelet")
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return err
+	}
+	if err := o.identify(ctx, cfg, client); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	h := &host{term: term{ctx: ctx, wg: &wg, informers: o.informers(client)}, fail: cancel, clock: clock.RealClock{}, client: client,
+		ip: o.NodeIP, version: strings.TrimSuffix(Version.GitVersion, agentBuild)}
+	if !h.ip.IsValid() {
+		h.ip = advertised()
+	}
+	if h.dns, err = o.nameServer(ctx, client); err != nil {
+		return err
+	}
+	if h.clientCA, err = o.clientCA(cfg); err != nil {
+		return err
+	}
+	if err := o.mayServe(ctx, client); err != nil {
+		return err
+	}
+	if err := h.ownCertificate(m, &o); err != nil {
+		return err
+	}
+	step := func(name string, f func() error) error {
+		begin := time.Now()
+		if err := f(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if o.Progress != nil {
+			o.Progress(name, time.Since(begin))
+		}
+		return nil
+	}
+	if err := m.Start(ctx, step); err != nil {
+		return err
+	}
+	if err := step("node agent", func() error { return h.start(m, o.AgentOptions) }); err != nil {
+		return err
+	}
+	wg.Go(func() {
+		if h.untilReady(o.Name) && o.Ready != nil {
+			o.Ready()
+		}
+	})
+	<-ctx.Done()
+	return nil
+}
+
+// identify makes sure that the kubeconfig is not that of another node.
+func (o *AgentProcess) identify(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) error {
+	me, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("asking the API server at %s who this is: %w", cfg.Host, err)
+	}
+	if name, ok := strings.CutPrefix(me.Status.UserInfo.Username, nodeUser); ok && name != o.Name {
+		return fmt.Errorf("the kubeconfig %s is that of the node %q, and this is to be the node %q: give --node-name %[2]s, or another --kubeconfig", o.Kubeconfig, name, o.Name)
+	}
+	return nil
+}
+
+// informers gives those of the node: of pods it sees its own, of nodes itself, of
+// config maps only the one with the name server's settings.
+func (o *AgentProcess) informers(client kubernetes.Interface) informers.SharedInformerFactory {
+	f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(unmanaged))
+	byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
+	only := func(field, value string) func(*metav1.ListOptions) {
+		return func(l *metav1.ListOptions) { l.FieldSelector = fields.OneTermEqualSelector(field, value).String() }
+	}
+	// An informer that the factory has is the one that it gives to all.
+	for _, i := range []struct {
+		of   runtime.Object
+		with func(client kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer
+	}{
+		{&v1.Pod{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredPodInformer(c, metav1.NamespaceAll, resync, byNamespace, only("spec.nodeName", o.Name))
+		}},
+		{&v1.Node{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredNodeInformer(c, resync, cache.Indexers{}, only(metav1.ObjectNameField, o.Name))
+		}},
+	} {
+		f.InformerFor(i.of, i.with)
+	}
+	if o.Network.DNS != None {
+		f.InformerFor(&v1.ConfigMap{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredConfigMapInformer(c, metav1.NamespaceSystem, resync, byNamespace, only(metav1.ObjectNameField, dns.ConfigMap))
+		})
+	}
+	return f
+}
+
+// nameServer finds the address of the cluster's name server; it is not valid where
+// there is none.
+func (o *AgentProcess) nameServer(ctx context.Context, client kubernetes.Interface) (netip.Addr, error) {
+	if o.ClusterDNS.IsValid() {
+		return o.ClusterDNS, nil
+	}
+	s, err := client.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{})
+	builtin := o.Network.DNS != None
+	switch {
+	case apierrors.IsNotFound(err) && !builtin:
+		return netip.Addr{}, nil
+	case apierrors.IsNotFound(err):
+		return netip.Addr{}, errors.New("there is no Service kube-system/kube-dns whose address the name server could have: run keelson token create once, which makes it, or give --cluster-dns, or --dns none")
+	case err != nil:
+		return netip.Addr{}, fmt.Errorf("the address of the cluster's name server: %w", err)
+	case builtin && s.Labels[dnsProxy] != dnsProxyName:
+		return netip.Addr{}, errors.New("the Service kube-system/kube-dns is another name server's: give --dns none")
+	}
+	a, err := netip.ParseAddr(s.Spec.ClusterIP)
+	if err != nil {
+		return a, fmt.Errorf("the address of the Service kube-system/kube-dns: %w: give --cluster-dns", err)
+	}
+	return a, nil
+}
+
+func (o *AgentProcess) clientCA(cfg *rest.Config) ([]byte, error) {
+	file := cmp.Or(o.ClientCAFile, cfg.CAFile)
+	if file == "" {
+		if len(cfg.CAData) == 0 {
+			return nil, errors.New("the kubeconfig has no authority by which callers of the node could be known: give --client-ca-file")
+		}
+		return cfg.CAData, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--client-ca-file: %w", err)
+	}
+	return pem, nil
+}
+
+// mayServe asks whether the node may read what its part of the network is made of,
+// which the Node authorizer does not allow.
+func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface) error {
+	var needed []authorizationv1.ResourceAttributes
+	if o.Network.Proxy != None || o.Network.DNS != None {
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "discovery.k8s.io", Resource: "endpointslices"})
+	}
+	if o.Network.DNS != None {
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "namespaces"})
+	}
+	for _, a := range needed {
+		r, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}, metav1.CreateOptions{})
+		if err != nil {
+			return fmt.Errorf("asking what the node may do: %w", err)
+		}
+		if !r.Status.Allowed {
+			return fmt.Errorf("nodes may not watch %s, which the built-in service proxy and name server are made of: run keelson token create once, which allows it, or give --proxy none and --dns none", a.Resource)
+		}
+	}
+	return nil
+}
+
+// ownCertificate sets the certificate of the node's server. The version tells the
+// API server of Keelson which is signed by the cluster.
+func (h *host) ownCertificate(m *machine.Machine, o *AgentProcess) error {
+	if o.RotateServerCertificates {
+		h.version = Version.GitVersion
+		return h.rotate(m, o)
+	}
+	var cert tls.Certificate
+	var err error
+	if o.TLSCertFile != "" {
+		if cert, err = tls.LoadX509KeyPair(o.TLSCertFile, o.TLSPrivateKeyFile); err != nil {
+			return fmt.Errorf("--tls-cert-file: %w", err)
+		}
+	} else {
+		var pem, key []byte
+		if pem, key, err = certutil.GenerateSelfSignedCertKey(o.Name, []net.IP{net.IP(h.ip.AsSlice())}, nil); err == nil {
+			cert, err = tls.X509KeyPair(pem, key)
+		}
+		if err != nil {
+			return fmt.Errorf("a certificate of the node's own: %w", err)
+		}
+	}
+	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+	return nil
+}
+
+// rotate requests the certificate of the node's server, and another before it ends.
+func (h *host) rotate(m *machine.Machine, o *AgentProcess) error {
+	dir := filepath.Join(m.Dir(), "pki")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	files, err := certificate.NewFileStore("kubelet-server", dir, dir, "", "")
+	if err != nil {
+		return err
+	}
+	certificates, err := certificate.NewManager(&certificate.Config{
+		ClientsetFn: func(*tls.Certificate) (kubernetes.Interface, error) { return h.client, nil },
+		SignerName:  certificatesv1.KubeletServingSignerName,
+		GetTemplate: func() *x509.CertificateRequest {
+			return &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + o.Name, Organization: []string{user.NodesGroup}},
+				DNSNames: []string{o.Name}, IPAddresses: []net.IP{net.IP(h.ip.AsSlice())}}
+		},
+		Usages:           []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
+		CertificateStore: files,
+		Name:             "kubelet-server",
+	})
+	if err != nil {
+		return fmt.Errorf("the certificate of the node's server: %w", err)
+	}
+	certificates.Start()
+	context.AfterFunc(h.ctx, certificates.Stop)
+	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if c := certificates.Current(); c != nil {
+			return c, nil
+		}
+		return nil, errors.New("no serving certificate available for the kubelet")
+	}
+	return nil
+}
+
+// untilReady waits for the node to be Ready, and reports whether it is.
+func (h *host) untilReady(name string) bool {
+	err := wait.PollUntilContextCancel(h.ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		n, err := h.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			klog.FromContext(ctx).V(2).Info("The node is not there yet", "node", name, "err", err)
+			return false, nil
+		}
+		for _, c := range n.Status.Conditions {
+			if c.Type == v1.NodeReady {
+				return c.Status == v1.ConditionTrue, nil
+			}
+		}
+		return false, nil
+	})
+	return err == nil
+}

@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	v1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/internal/network/dns"
+)
+
+// nodeNetworkRole lets nodes read what the service proxy and the name server of
+// theirs are made of. On other clusters the accounts of kube-proxy and CoreDNS have
+// these rights, by tokens that are on every node.
+const nodeNetworkRole = "keelson:node-network"
+
+// PrepareJoin makes what the agents of other machines need in the cluster, as an
+// administrator: the role of the nodes' network, and the Service kube-dns. What is
+// there stays as it is.
+func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
+	read := []string{"list", "watch"}
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: nodeNetworkRole}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
+		{APIGroups: []string{""}, Resources: []string{"services", "namespaces"}, Verbs: read},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{dns.ConfigMap}, Verbs: read},
+	}}
+	if _, err := admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("the role of the nodes' network: %w", err)
+	}
+	if err := bind(ctx, admin, nodeNetworkRole, nodeNetworkRole, user.NodesGroup); err != nil {
+		return err
+	}
+	cidrs, err := admin.NetworkingV1().ServiceCIDRs().Get(ctx, "kubernetes", metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("the range of the Services' addresses: %w", err)
+	}
+	if len(cidrs.Spec.CIDRs) == 0 {
+		return fmt.Errorf("the ServiceCIDR %s has no range", cidrs.Name)
+	}
+	services, err := netip.ParsePrefix(cidrs.Spec.CIDRs[0])
+	if err != nil {
+		return fmt.Errorf("the ServiceCIDR %s: %w", cidrs.Name, err)
+	}
+	if _, err := admin.CoreV1().Services(metav1.NamespaceSystem).Create(ctx, dnsService(dnsAddress(services)), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		// Its address is taken where another Service has its name's place.
+		if _, missing := admin.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{}); missing != nil {
+			return fmt.Errorf("the Service kube-dns: %w", err)
+		}
+	}
+	return nil
+}
+
+// bind binds a ClusterRole to a group, unless there is a binding of that name.
+func bind(ctx context.Context, admin kubernetes.Interface, name, role, group string) error {
+	b := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: group}}}
+	if _, err := admin.RbacV1().ClusterRoleBindings().Create(ctx, b, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("the binding %s: %w", name, err)
+	}
+	return nil
+}
+
+// dnsAddress is the cluster address of the Service kube-dns: the tenth of the
+// range, as upstream's installers have it.
+func dnsAddress(services netip.Prefix) netip.Addr {
+	a := services.Masked().Addr()
+	for range 10 {
+		a = a.Next()
+	}
+	return a
+}
+
+// dnsService is the Service by which people and programs find the name server.
+func dnsService(address netip.Addr) *v1.Service {
+	return &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{
+			"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "Keelson", dnsProxy: dnsProxyName}},
+		Spec: v1.ServiceSpec{ClusterIP: address.String(), Ports: []v1.ServicePort{
+			{Name: "dns", Port: 53, Protocol: v1.ProtocolUDP, TargetPort: intstr.FromInt32(53)},
+			{Name: "dns-tcp", Port: 53, Protocol: v1.ProtocolTCP, TargetPort: intstr.FromInt32(53)}}}}
+}

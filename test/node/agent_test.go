@@ -1,0 +1,66 @@
+package node_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/realnode"
+)
+
+// TestAgentAlone: an agent that has a kubeconfig of its node's user, and nothing
+// else, runs pods with what they need, and asks for nothing that it may not have.
+func TestAgentAlone(t *testing.T) {
+	n := realnode.StartApart(t, cluster.AgentOptions{LogMaxSize: maxLog})
+	e := &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
+	t.Run("Deployment", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).deployment() })
+	t.Run("Tokens", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).tokens() })
+
+	ctx := t.Context()
+	config := &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "alone"}, Data: map[string]string{"k": "first"}}
+	secret := &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "alone"}, StringData: map[string]string{"k": "hidden"}}
+	if _, err := e.client.CoreV1().ConfigMaps("default").Create(ctx, config, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.client.CoreV1().Secrets("default").Create(ctx, secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	named := v1.LocalObjectReference{Name: "alone"}
+	p := sleeper("alone")
+	p.Spec.Volumes = []v1.Volume{{Name: "c", VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: named}}}}
+	c := &p.Spec.Containers[0]
+	c.VolumeMounts = []v1.VolumeMount{{Name: "c", MountPath: "/c"}}
+	c.Env = []v1.EnvVar{{Name: "HIDDEN", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: named, Key: "k"}}}}
+	e.create(p)
+	e.pod("alone", ready)
+	if got := e.exec("alone", "c", "", "/bin/demo", "cat", "/proc/self/environ"); !strings.Contains(got, "HIDDEN=hidden\x00") {
+		t.Errorf("the environment is %q", got)
+	}
+	config.Data["k"] = "second"
+	if _, err := e.client.CoreV1().ConfigMaps("default").Update(ctx, config, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	harness.Succeeds(t, "the change in the pod's file", func() error {
+		if got := e.exec("alone", "c", "", "/bin/demo", "cat", "/c/k"); got != "second" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	e.remove("alone")
+
+	metrics, err := e.client.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(metrics)) {
+		if strings.HasPrefix(line, "apiserver_request_total{") && strings.Contains(line, `code="403"`) {
+			t.Errorf("somebody has asked for what it may not have: %s", line)
+		}
+	}
+}
