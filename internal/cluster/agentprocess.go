@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -70,6 +71,19 @@ type AgentProcess struct {
 	Progress func(step string, took time.Duration)
 	// Ready, if set, is called when the node is.
 	Ready func()
+}
+
+// AddFlags adds the flags of the process, but for those of AgentOptions.
+func (o *AgentProcess) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "kubeconfig of the API server and of the node's user, system:node: and the node's name")
+	fs.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "requests a second to the API server; 0 is no limit")
+	fs.IntVar(&o.Burst, "kube-api-burst", o.Burst, "how many requests may exceed --kube-api-qps for a moment")
+	fs.TextVar(&o.NodeIP, "node-ip", o.NodeIP, "address that the node is reached by (default: the machine's towards its default route)")
+	fs.TextVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "address of the cluster's name server (default: that of the Service kube-system/kube-dns)")
+	fs.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "authority in PEM of the certificates of those who call the node (default: the kubeconfig's)")
+	fs.StringVar(&o.TLSCertFile, "tls-cert-file", o.TLSCertFile, "certificate in PEM of the node's server (default: the node signs its own)")
+	fs.StringVar(&o.TLSPrivateKeyFile, "tls-private-key-file", o.TLSPrivateKeyFile, "its key in PEM")
+	fs.BoolVar(&o.RotateServerCertificates, "rotate-server-certificates", o.RotateServerCertificates, "request the certificate of the node's server from the cluster, where the requests have to be approved (kubectl certificate approve)")
 }
 
 // Validate reports the values that cannot be.

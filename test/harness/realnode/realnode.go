@@ -102,10 +102,6 @@ func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, co
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Eviction.Hard == nil {
-		// Else a full disk of this machine has the node refuse the test's pods.
-		o.Eviction.Hard = map[string]string{}
-	}
 	o.Name, o.Port, o.Logs = "node", harness.FreePort(t), filepath.Join(dir, "logs")
 	if o.Eviction.Hard == nil {
 		// The disk of a machine that builds and tests may be nearly full.
