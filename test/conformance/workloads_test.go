@@ -184,8 +184,8 @@ func (t *T) controlled(pod string, by types.UID) {
 	})
 }
 
-// unmatch takes a pod out of its app.
+// unmatch takes all labels from a pod, so that no selector matches it.
 func (t *T) unmatch(pod string) {
 	t.Helper()
-	got[*v1.Pod](t)(t.Client.CoreV1().Pods(t.NS).Patch(t.Context(), pod, types.MergePatchType, patchOf(dict{"metadata": dict{"labels": dict{"app": "none"}}}), metav1.PatchOptions{}))
+	got[*v1.Pod](t)(t.Client.CoreV1().Pods(t.NS).Patch(t.Context(), pod, types.MergePatchType, patchOf(dict{"metadata": dict{"labels": nil}}), metav1.PatchOptions{}))
 }
