@@ -55,5 +55,24 @@ func agentCommand() *cobra.Command {
 	f.addFlags(&sets)
 	level.add(sets.FlagSet("logging"))
 	group(c, sets)
+	c.AddCommand(agentPrepareCommand())
 	return c
+}
+
+func agentPrepareCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "prepare",
+		Short: "Make what agents need in the cluster of the current kubeconfig, as its administrator",
+		Long: `Prepare makes the ClusterRole keelson:node-network, which lets nodes read what the
+built-in service proxy and name server are made of, binds it to the group
+system:nodes, and makes the Service kube-system/kube-dns. What is there stays.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			admin, _, err := client()
+			if err != nil {
+				return err
+			}
+			return cluster.PrepareJoin(c.Context(), admin)
+		},
+	}
 }

@@ -215,7 +215,7 @@ func (o *AgentProcess) nameServer(ctx context.Context, client kubernetes.Interfa
 	case apierrors.IsNotFound(err) && !builtin:
 		return netip.Addr{}, nil
 	case apierrors.IsNotFound(err):
-		return netip.Addr{}, errors.New("there is no Service kube-system/kube-dns whose address the name server could have: run keelson token create once, which makes it, or give --cluster-dns, or --dns none")
+		return netip.Addr{}, errors.New("there is no Service kube-system/kube-dns whose address the name server could have: run keelson agent prepare once, which makes it, or give --cluster-dns, or --dns none")
 	case err != nil:
 		return netip.Addr{}, fmt.Errorf("the address of the cluster's name server: %w", err)
 	case builtin && s.Labels[dnsProxy] != dnsProxyName:
@@ -260,7 +260,7 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 			return fmt.Errorf("asking what the node may do: %w", err)
 		}
 		if !r.Status.Allowed {
-			return fmt.Errorf("nodes may not watch %s, which the built-in service proxy and name server are made of: run keelson token create once, which allows it, or give --proxy none and --dns none", a.Resource)
+			return fmt.Errorf("nodes may not watch %s, which the built-in service proxy and name server are made of: run keelson agent prepare once, which allows it, or give --proxy none and --dns none", a.Resource)
 		}
 	}
 	return nil
