@@ -19,8 +19,8 @@ const (
 	secureServing = "secure serving"
 )
 
-// apiServerFlags are those of kube-apiserver that Keelson has under another name,
-// or that are not the options of one package.
+// apiServerFlags holds the flags of kube-apiserver that Keelson has under another
+// name, or that are not the options of one package.
 type apiServerFlags struct {
 	bind         string
 	port         int

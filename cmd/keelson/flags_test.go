@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// upstreamFlags are those of kube-apiserver v1.37.
+// upstreamFlags are the flags of kube-apiserver v1.37.
 const upstreamFlags = `admission-control-config-file advertise-address aggregator-reject-forwarding-redirect allow-metric-labels allow-metric-labels-manifest allow-privileged
 anonymous-auth api-audiences apiserver-count audit-log-batch-buffer-size audit-log-batch-max-size audit-log-batch-max-wait audit-log-batch-throttle-burst
 audit-log-batch-throttle-enable audit-log-batch-throttle-qps audit-log-compress audit-log-format audit-log-maxage audit-log-maxbackup audit-log-maxsize audit-log-mode
@@ -50,7 +50,7 @@ func TestUpstreamFlags(t *testing.T) {
 	}
 }
 
-// TestReference: docs/flags.md says what the flags are.
+// TestReference: docs/flags.md documents the flags as they are.
 func TestReference(t *testing.T) {
 	var want bytes.Buffer
 	printReference(&want)
@@ -70,7 +70,7 @@ func parse(args ...string) (*serverFlags, *cobra.Command, error) {
 	return f, c, c.ParseFlags(args)
 }
 
-func TestFlagsThatCannotBe(t *testing.T) {
+func TestRefusedFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"--storage-backend=etcd3", ""},
 		{"--storage-backend=etcd2", `invalid argument "etcd2" for "--storage-backend" flag: objects are in the embedded store`},

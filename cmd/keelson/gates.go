@@ -56,7 +56,7 @@ func (g *featureGates) Set(v string) error {
 	return nil
 }
 
-// allowGate says what is wrong with a gate at a value.
+// allowGate returns an error if a gate cannot have the value.
 func allowGate(name string, on bool) error {
 	standard := true
 	switch spec, known := utilfeature.DefaultMutableFeatureGate.GetAll()[featuregate.Feature(name)]; {

@@ -9,7 +9,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// logLevel says how much is logged.
+// logLevel is the verbosity of the log.
 type logLevel struct {
 	v       int
 	vmodule string

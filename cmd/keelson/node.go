@@ -11,7 +11,7 @@ import (
 	"keelson.dev/keelson/internal/machine"
 )
 
-// nodeFlags are those of this machine's node.
+// nodeFlags holds the flags for this machine's node.
 type nodeFlags struct {
 	none    bool
 	agent   cluster.AgentOptions
@@ -28,7 +28,7 @@ func (f *nodeFlags) addFlags(sets *cliflag.NamedFlagSets) {
 	f.agent.Network.AddFlags(sets.FlagSet("network"))
 }
 
-// machine is what this machine's node runs on, nil if there is to be none.
+// machine gives the Machine that the node runs on, nil without a node.
 func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 	if f.none || dataDir == "" {
 		return nil, nil

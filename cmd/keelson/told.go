@@ -8,9 +8,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// told is a flag of upstream's kube-apiserver that Keelson has one answer to: it
-// takes the values that say what it does anyway, and refuses others with what to do
-// instead.
+// told is a flag of upstream's kube-apiserver whose behaviour is fixed in Keelson:
+// it accepts the values that agree with it, and refuses others with an error that
+// says what to do instead.
 type told struct {
 	only []string // empty takes none
 	why  string
@@ -36,8 +36,9 @@ func (t *told) String() string {
 // Type implements pflag.Value.
 func (t *told) Type() string { return t.kind }
 
-// hint is a flag that says how upstream is to do something which Keelson does in
-// another way: nothing depends on it but speed, and its user is told that.
+// hint is a flag that tunes how upstream does something which Keelson does in
+// another way: only speed depends on it, and the user is warned that it has no
+// effect.
 type hint struct{ value, why, kind string }
 
 // Set implements pflag.Value.
@@ -133,7 +134,7 @@ func add(flags *pflag.FlagSet, v pflag.Value, name, usage string) {
 	}
 }
 
-// withoutEffect says which flags have been set that change nothing.
+// withoutEffect gives the flags that have been set and change nothing.
 func withoutEffect(flags *pflag.FlagSet) (out []string) {
 	flags.Visit(func(fl *pflag.Flag) {
 		if h, ok := fl.Value.(*hint); ok {

@@ -286,7 +286,7 @@ func spoken(program string, lookPath func(string) (string, error)) (keelson, kub
 	return keelson, kubectl
 }
 
-// downFlags are those of down and reset.
+// downFlags holds the flags of down and reset.
 type downFlags struct {
 	dataDir string
 	grace   time.Duration

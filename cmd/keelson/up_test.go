@@ -10,8 +10,9 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 )
 
-// TestGiven: keelson up hands every flag on to the server that it starts.
-func TestGiven(t *testing.T) {
+// TestUpPassesFlags: keelson up hands every flag on to the server that it
+// starts.
+func TestUpPassesFlags(t *testing.T) {
 	args := []string{"--no-node=true", "--listen=127.0.0.1:0", "--authorization-mode=Node,RBAC", "--oidc-required-claim=a=b", "--audit-log-path=/tmp/x y", "--audit-webhook-batch-max-wait=2s",
 		"--anonymous-auth=false", "--max-requests-inflight=7", "--kube-reserved=cpu=200m,memory=1Gi", "--container-log-max-size=20Mi", "--eviction-hard=memory.available<1Gi",
 		"--pod-cidr=10.9.0.0/24", "--min-request-timeout=0", "--etcd-compaction-interval=0s", "--service-node-port-range=40000-40010"}
@@ -39,7 +40,7 @@ func TestGiven(t *testing.T) {
 	}
 }
 
-func TestSpoken(t *testing.T) {
+func TestCommandNames(t *testing.T) {
 	for _, c := range []struct {
 		there            []string
 		keelson, kubectl string

@@ -137,8 +137,8 @@ type Strategy struct {
 	FieldLabels []string
 }
 
-// UpdateStrategy is what an update of an object or of one of its subresources
-// obeys.
+// UpdateStrategy holds the rules for updates of an object or of one of its
+// subresources.
 type UpdateStrategy struct {
 	// PrepareForUpdate restores in obj what this update may not change (the
 	// status from old for the main resource; everything but the status for

@@ -16,7 +16,7 @@ type VersionInfo = version.Info
 
 // healthChecks gives the checks below the path, by name.
 func (s *Server) healthChecks(path string) map[string]func() error {
-	// The store has the name of upstream's check of it.
+	// The store's check has upstream's name, etcd, whichever store it is.
 	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": s.storeAlive}
 	if path == "readyz" {
 		for name, f := range s.Readiness {

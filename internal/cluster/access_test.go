@@ -21,8 +21,9 @@ import (
 	"keelson.dev/keelson/internal/node/server"
 )
 
-// TestNodeServerAccess: the server of a node asks the API server who may do what to the
-// node; that API server's own identity may do all of it there, and little elsewhere.
+// TestNodeServerAccess: the server of a node asks the API server whether a user may
+// access the node; the API server's own identity may do everything there, and little
+// elsewhere.
 func TestNodeServerAccess(t *testing.T) {
 	c := boot(t, Options{NoScheduler: true, NoControllers: true})
 	ctx, admin := t.Context(), c.Client(Admin)

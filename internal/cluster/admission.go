@@ -15,9 +15,9 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 )
 
-// admission makes the chain of the selected plug-ins. The checks that nobody
-// grants what they do not hold, and that only signers sign for pods, come last and
-// cannot be switched off.
+// admission makes the chain of the selected plug-ins. The checks against granting
+// rights that the user does not hold, and that only signers sign for pods, come
+// last and cannot be switched off.
 func (c *Cluster) admission(rbac *authz.RBAC, modes authorizer.Authorizer, live *live) (admission.Interface, admission.ObjectInterfaces, error) {
 	services, err := c.serviceResolver()
 	if err != nil {

@@ -32,7 +32,7 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// AgentOptions are those of the node in this process.
+// AgentOptions configures the node in this process.
 type AgentOptions struct {
 	// Name of the node; default the machine's.
 	Name string
@@ -58,7 +58,7 @@ type AgentOptions struct {
 	AllowedUnsafeSysctls []string
 	// CgroupDriver makes the pods' cgroups; what the runtime says where it is empty.
 	CgroupDriver cgroup.Driver
-	// Network is what serves Services and names to pods.
+	// Network configures the service proxy and the name server for pods.
 	Network Network
 }
 

@@ -18,8 +18,8 @@ const frontProxyClient = "front-proxy-client"
 // apiServer is the API server as its own client.
 var apiServer = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup}}
 
-// serviceResolver finds where Services are reached, for all who call them from
-// here.
+// serviceResolver gives the addresses of Services to all parts of the process
+// that call them.
 func (c *Cluster) serviceResolver() (webhook.ServiceResolver, error) {
 	if c.services == nil {
 		var err error

@@ -26,8 +26,8 @@ import (
 	"keelson.dev/keelson/internal/flagvalue"
 )
 
-// APIServer is what may be chosen of the API server besides its own packages'
-// selections, under the names of upstream's flags.
+// APIServer holds the settings of the API server beside the selections of its
+// packages, under the names of upstream's flags.
 type APIServer struct {
 	// ExternalHostname is where others find it, host or host:port; by default the
 	// address that it is advertised by.
@@ -52,7 +52,7 @@ type APIServer struct {
 	ProxyClientCertFile, ProxyClientKeyFile string
 }
 
-// Kubelet says how node agents are reached.
+// Kubelet configures the connections to node agents.
 type Kubelet struct {
 	// CAFile has the authority of the certificates of kubelets; those of Keelson's own
 	// agents are of the cluster's. CertFile and KeyFile are what both know this server by.
@@ -63,7 +63,7 @@ type Kubelet struct {
 	Timeout time.Duration
 }
 
-// Validate says what of the choice cannot be.
+// Validate returns an error for invalid settings.
 func (a *APIServer) Validate() error {
 	var errs []error
 	if _, err := a.RuntimeConfig.Hidden(catalogue.Builtin()); err != nil {
@@ -101,7 +101,8 @@ func (a *APIServer) nodePorts() utilnet.PortRange {
 	return a.NodePorts
 }
 
-// proxyClient is what this server proves itself with to those it passes requests on to.
+// proxyClient gives the client certificate that this server shows to the servers it
+// passes requests on to.
 func (c *Cluster) proxyClient() (certs.Pair, error) {
 	if c.API.ProxyClientCertFile == "" {
 		return c.Certs.FrontProxy.ClientCert(frontProxyClient, nil)

@@ -26,7 +26,7 @@ func ask(c *Cluster, method, path, body string) *httptest.ResponseRecorder {
 	return w
 }
 
-// BenchmarkCreate is what a creation costs the API server: decoding, admission,
+// BenchmarkCreate measures a creation in the API server: decoding, admission,
 // validation, managed fields, the store in memory and the answer.
 func BenchmarkCreate(b *testing.B) {
 	const custom = "/apis/bench.example.com/v1/namespaces/default/fish"

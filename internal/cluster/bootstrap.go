@@ -61,7 +61,7 @@ func (c *Cluster) bootstrap() error {
 }
 
 // extensionAuthentication tells aggregated API servers how to authenticate
-// what they are passed on from here, and clients who come to them directly.
+// requests that are passed on from here, and clients that connect directly.
 func (c *Cluster) extensionAuthentication() (*v1.ConfigMap, error) {
 	proxies, err := c.Authentication.RequestHeader.Published(c.Certs.FrontProxy.CAPEM, []string{frontProxyClient})
 	if err != nil {

@@ -84,15 +84,15 @@ type Options struct {
 	Admission kadmission.Selection
 	// Authentication selects and configures the authenticators.
 	Authentication authn.Selection
-	// Encryption says in its File how objects are encrypted at rest; the cluster
-	// fills in its Resource and Server.
+	// Encryption configures encryption at rest by its File; the cluster fills in
+	// its Resource and Server.
 	Encryption encryption.Options
-	// Fairness says how many requests are answered at once.
+	// Fairness configures how many requests are answered at once.
 	Fairness priority.Selection
 	// Serving selects the TLS that is spoken and the headers of every answer.
 	Serving serving.Selection
-	// API is what may be chosen of the API server beside that, Tokens what of the
-	// service accounts' tokens.
+	// API holds the other settings of the API server, Tokens those for service
+	// accounts' tokens.
 	API    APIServer
 	Tokens token.Selection
 	// Audit selects what is logged of requests, and where.
@@ -318,7 +318,7 @@ func (c *Cluster) openStore() error {
 	return nil
 }
 
-// resourceAt says of which resource the object at a key of the store is.
+// resourceAt gives the resource of the object at a key of the store.
 func (c *Cluster) resourceAt(key string) schema.GroupResource {
 	path, _ := strings.CutPrefix(key, "/registry/")
 	first, rest, _ := strings.Cut(path, "/")

@@ -29,8 +29,8 @@ import (
 	"keelson.dev/keelson/internal/trace"
 )
 
-// Component says how a part of the control plane runs in a process of its own,
-// against the API server of any Kubernetes cluster, under the names of
+// Component configures a part of the control plane that runs in a process of
+// its own, against the API server of any Kubernetes cluster, under the names of
 // upstream's flags.
 type Component struct {
 	// Kubeconfig is a file; without one the account of the pod that the process
@@ -99,8 +99,8 @@ func RunScheduler(ctx context.Context, o Component) error {
 	})
 }
 
-// ControllerManager says how the controllers run in a process of their own, under
-// the names of kube-controller-manager's flags.
+// ControllerManager configures the controllers that run in a process of their
+// own, under the names of kube-controller-manager's flags.
 type ControllerManager struct {
 	Component
 	// Controllers selects them; see manager.Select.
@@ -151,8 +151,8 @@ func RunControllers(ctx context.Context, o ControllerManager) error {
 	})
 }
 
-// context is what the controllers are made with, but for the informers. cfg and
-// client are of the kubeconfig's user.
+// context gives the controllers' Context without the informers. cfg and client
+// are the kubeconfig user's.
 func (o *ControllerManager) context(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) (controllers.Context, error) {
 	configs := func(string) *rest.Config { return rest.CopyConfig(cfg) }
 	if o.UseServiceAccountCredentials {

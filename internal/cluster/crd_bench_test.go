@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// liveHeap is what the collector found to be in use, in bytes.
+// liveHeap gives the size of the heap in use after a garbage collection, in
+// bytes.
 func liveHeap() float64 {
 	runtime.GC()
 	runtime.GC() // the finalizers of the first one let go of more
@@ -33,7 +34,7 @@ func definition(n int) string {
 }
 
 // Benchmark1000CRDs defines 1,000 resources of 100 groups, and waits until each is
-// served and in the discovery documents. It says what they cost: the time, the
+// served and in the discovery documents. It reports their cost: the time, the
 // memory, the index of the OpenAPI documents, the one document of everything, and
 // the time until all are served after a restart.
 func Benchmark1000CRDs(b *testing.B) {

@@ -24,8 +24,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/answer"
 )
 
-// endless is a server that answers begin, and then x for as long as somebody takes
-// it, or as sane has it where that answers.
+// endless is a server that answers begin, and then x for as long as its client
+// reads, or as sane has it where that answers.
 type endless struct {
 	*httptest.Server
 	begin string
@@ -83,7 +83,8 @@ func (e *endless) check(t *testing.T, most int64) {
 }
 
 // TestEndlessAnswers has webhooks and an aggregated API server answer without end:
-// who asked for it is told, or gets on without, and nobody holds more than a little.
+// the client gets an error, or goes on without the answer, and no part of the
+// process holds more than a little of it.
 func TestEndlessAnswers(t *testing.T) {
 	c := boot(t, Options{NoScheduler: true, NoControllers: true, NoDrain: true})
 	post := func(path, body string) {

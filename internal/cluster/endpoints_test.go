@@ -24,7 +24,7 @@ func unserved(w *httptest.ResponseRecorder) bool {
 		return true
 	case http.StatusNotFound:
 		var s metav1.Status
-		// What is served says which object there is not.
+		// A served path names the object that does not exist.
 		return json.Unmarshal(w.Body.Bytes(), &s) != nil || s.Details == nil || s.Details.Name == ""
 	}
 	return false

@@ -11,8 +11,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/priority"
 )
 
-// BenchmarkFairness is what a request costs that waits for its turn, beside one that
-// is answered at once.
+// BenchmarkFairness measures a request that waits for its turn, beside one that is
+// answered at once.
 func BenchmarkFairness(b *testing.B) {
 	const path = "/api/v1/namespaces/default/configmaps/kube-root-ca.crt"
 	for name, off := range map[string]bool{"On": false, "Off": true} {

@@ -23,8 +23,9 @@ import (
 	"keelson.dev/keelson/internal/apiserver/priority"
 )
 
-// TestFirstTurn: the very first request that waits for its turn is of its own schema.
-func TestFirstTurn(t *testing.T) {
+// TestFirstRequest: the first request after the start is already matched to its flow
+// schema.
+func TestFirstRequest(t *testing.T) {
 	c := boot(t, Options{NoScheduler: true, NoControllers: true, NoDrain: true})
 	begin := time.Now()
 	w := httptest.NewRecorder()

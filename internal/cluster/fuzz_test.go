@@ -24,9 +24,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver"
 )
 
-// FuzzRequest sends requests that nobody would: whatever comes in a path, a
-// query, a header or a body, the API server answers, and not with an error of
-// its own.
+// FuzzRequest sends arbitrary requests: to any path, query, header and body the
+// API server answers, and not with an error of its own.
 func FuzzRequest(f *testing.F) {
 	const pods, fish = "/api/v1/namespaces/default/pods", "/apis/bench.example.com/v1/namespaces/default/fish"
 	const pod = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i","ports":[{"containerPort":80}],"resources":{"requests":{"cpu":"1"}}}]}}`
@@ -88,8 +87,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzSelectors lists with selectors that nobody would write: the answer is what the
-// selector lets through of everything, or that there is no such selector.
+// FuzzSelectors lists with arbitrary selectors: the answer holds the objects that
+// the selector matches, or an error that the selector is invalid.
 func FuzzSelectors(f *testing.F) {
 	for _, s := range [][2]string{{"a=b", "spec.nodeName=n1"}, {"a in (b,c),!d,e", "metadata.name=p1,status.phase!=Running"}, {"a notin (b)", "spec.nodeName!=n1"}, {"a>1,a<7", "metadata.namespace=default"},
 		{"", "metadata.name=p,metadata.name=q"}, {"a==", "spec.nodeName="}, {"a!=b", `metadata.name=p\,1`}, {"!a", "metadata.name!=p1,metadata.namespace=other"}} {

@@ -11,7 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// TestGarbageEvent: the garbage collector may write its event, which says what it is about.
+// TestGarbageEvent: the garbage collector may write its event, with the object that it is
+// about.
 func TestGarbageEvent(t *testing.T) {
 	c := boot(t, Options{NoScheduler: true, NoDrain: true})
 	ctx, client := t.Context(), c.Client(Admin).CoreV1()

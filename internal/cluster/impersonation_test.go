@@ -19,8 +19,9 @@ import (
 	"keelson.dev/keelson/internal/apiserver"
 )
 
-// TestConstrainedImpersonation: who may be another in part (KEP-5284) may be so for
-// that alone, who may be another at all is so for everything.
+// TestConstrainedImpersonation: a user with a constrained permission to impersonate
+// (KEP-5284) may do so for the permitted actions only, a user with the
+// unconstrained one for all.
 func TestConstrainedImpersonation(t *testing.T) {
 	c := boot(t, Options{NoControllers: true, NoScheduler: true, NoDrain: true})
 	ctx := t.Context()
@@ -91,7 +92,7 @@ func TestConstrainedImpersonation(t *testing.T) {
 	}
 }
 
-// askWith lists pods as an administrator who sends a header.
+// askWith lists pods as an administrator that sends a header.
 func askWith(c *Cluster, header, value string) *httptest.ResponseRecorder {
 	req := httptest.NewRequest("GET", "/api/v1/namespaces/default/pods", nil)
 	req.Header.Set(header, value)

@@ -12,9 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// TestManagedFieldsOfAlikes creates custom objects that are alike, of which the
-// API server looks only at the first, and others that are a little different.
-func TestManagedFieldsOfAlikes(t *testing.T) {
+// TestManagedFieldsOfSimilarObjects creates similar custom objects, of which
+// the API server analyses only the first, and others that differ a little.
+func TestManagedFieldsOfSimilarObjects(t *testing.T) {
 	c := boot(t, Options{NoScheduler: true, NoDrain: true})
 	const path = "/apis/bench.example.com/v1/namespaces/default/fish"
 	if w := ask(c, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", fishDefinition); w.Code != http.StatusCreated {

@@ -13,7 +13,7 @@ import (
 // TestMetrics asks for what upstream's dashboards and alerts are made of.
 func TestMetrics(t *testing.T) {
 	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, NoDrain: true})
-	// Who is not exempt has the priority levels read.
+	// A user that is not exempt has the priority levels read.
 	cfg, err := c.RESTConfig()
 	if err != nil {
 		t.Fatal(err)

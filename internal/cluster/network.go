@@ -39,7 +39,7 @@ type Network struct {
 	NodePortAddresses []string
 }
 
-// Validate says what is wrong with it.
+// Validate returns an error for invalid settings.
 func (n *Network) Validate() error {
 	for _, x := range [][2]string{{"proxy", n.Proxy}, {"dns", n.DNS}} {
 		if x[1] != "" && x[1] != Builtin && x[1] != None {

@@ -151,7 +151,8 @@ func TestNodeIdentity(t *testing.T) {
 	if !review("node-other") || review("node-used") {
 		t.Errorf("a review of the list of its pods: %v, of another's: %v", review("node-other"), review("node-used"))
 	}
-	// Who is no node is not restricted, and a name alone makes no node.
+	// Users that are not nodes are not restricted, and a name alone makes no
+	// node.
 	r, err := admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
 		User: "system:node:node-other", ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "get", Resource: "secrets", Namespace: "default", Name: "other"}}}, create)
 	if err != nil || r.Status.Allowed {

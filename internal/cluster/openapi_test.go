@@ -120,8 +120,8 @@ func TestOpenAPIDocuments(t *testing.T) {
 	}
 }
 
-// TestUnknownGroups: what nobody serves is not found, before anyone looks at what
-// the client accepts; of what is served, only known forms are given.
+// TestUnknownGroups: a group that is not served is not found, whatever the client
+// accepts; a served one is given in known forms only.
 func TestUnknownGroups(t *testing.T) {
 	c := boot(t, Options{NoScheduler: true, NoDrain: true})
 	const notFound = "404 page not found\n"

@@ -22,7 +22,7 @@ func document(t *testing.T, c *Cluster, path string) map[string]any {
 	return doc
 }
 
-// at is what v has at the end of a path of names, which are parted by spaces.
+// at gives the value in v at a path of names, separated by spaces.
 func at(v any, path string) any {
 	for name := range strings.FieldsSeq(path) {
 		m, _ := v.(map[string]any)

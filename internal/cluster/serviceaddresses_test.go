@@ -114,7 +114,7 @@ func TestServiceAddresses(t *testing.T) {
 	if got := addressesOf(t, c); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the addresses are %v, want %v", got, want)
 	}
-	// An address that somebody deletes comes back.
+	// An address that is deleted comes back.
 	for ip := range want {
 		if err := client.NetworkingV1().IPAddresses().Delete(ctx, ip, metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)

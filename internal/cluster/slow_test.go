@@ -44,8 +44,8 @@ func slowServer(t *testing.T, timeout time.Duration) (*Cluster, *rest.Config) {
 	return c, cfg
 }
 
-// conn is a connection of the administrator's, or of nobody's, over which a test
-// says what it likes.
+// conn gives a connection, the administrator's or an anonymous one, over which a
+// test writes raw requests.
 func conn(t *testing.T, cfg *rest.Config, anonymous bool) net.Conn {
 	t.Helper()
 	tc, err := rest.TLSConfigFor(cfg)
@@ -121,7 +121,8 @@ func TestHalfBody(t *testing.T) {
 		check("HTTP/2"+query, resp)
 		w.Close()
 	}
-	// Who may not even do it is not waited for longer, nor is who asks for what lasts long.
+	// The server waits no longer for a client without the permission, nor for a
+	// long-running request.
 	for _, path := range []string{configMaps, configMaps + "?watch=true", "/api/v1/namespaces/default/pods/p/proxy/"} {
 		c := conn(t, cfg, true)
 		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n%s", path, half)
@@ -186,7 +187,7 @@ func gauge(t *testing.T, c *Cluster, name, want string) (sum float64) {
 	return sum
 }
 
-// inUse is what the heap holds that is needed.
+// inUse gives the size of the heap in use, in bytes.
 func inUse() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -195,7 +196,7 @@ func inUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestStuckClients starts watches and lists that nobody reads, and writes a lot: the
+// TestStuckClients starts watches and lists that are not read, and writes a lot: the
 // server ends them, holds no more of them than a little each meanwhile, and nothing
 // afterwards; and neither writers nor other watchers notice.
 func TestStuckClients(t *testing.T) {
@@ -479,7 +480,7 @@ func TestMaxInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Not the administrator, who is always answered.
+	// Not as the administrator, whose requests are always answered.
 	grant := `{"metadata":{"name":"u"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"cluster-admin"},"subjects":[{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"u"}]}`
 	if w := ask(c, "POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", grant); w.Code != http.StatusCreated {
 		t.Fatal(w.Body)

@@ -41,7 +41,7 @@ func (c *Cluster) record(ctx context.Context, w apiserver.Write) {
 	c.Trace.Add(s)
 }
 
-// what says in a few words what a pod's write was about.
+// what describes a write of a pod in a few words.
 func what(w apiserver.Write) string {
 	p, ok := w.Object.(*v1.Pod)
 	if !ok {

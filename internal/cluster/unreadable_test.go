@@ -20,8 +20,9 @@ import (
 	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
-// TestUnreadableObjects: an object whose key is lost is left out of nothing silently:
-// reads of it and lists fail, its name is taken, and only who may delete it unread can.
+// TestUnreadableObjects: an object whose encryption key is lost is never left out
+// silently: reads of it and lists fail, its name is taken, and only users with the
+// permission to delete unreadable objects can delete it.
 func TestUnreadableObjects(t *testing.T) {
 	for name, options := range map[string]func(t *testing.T) Options{
 		"embedded": func(t *testing.T) Options { return Options{DataDir: t.TempDir()} },

@@ -28,8 +28,8 @@ func component(u user.Info) string {
 	return ""
 }
 
-// userAgent is what clients in this process call themselves: as the binaries of
-// upstream's components do, or by their user's name.
+// userAgent gives the user agent of clients in this process: as the binaries of
+// upstream's components have it, or from their user's name.
 func userAgent(u user.Info) string {
 	c := component(u)
 	if c == "" {

@@ -38,8 +38,8 @@ func TestUserAgent(t *testing.T) {
 	}
 }
 
-// TestManagersOfComponents looks at who owns what a deployment, its pods and its node
-// have in them, once all of them run.
+// TestManagersOfComponents checks the managers of the fields of a deployment, its
+// pods and its node, once all of them run.
 func TestManagersOfComponents(t *testing.T) {
 	c := boot(t, Options{SimNodes: 1, NoDrain: true})
 	w := ask(c, "POST", "/apis/apps/v1/namespaces/default/deployments", `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"selector":{"matchLabels":{"a":"d"}},
@@ -94,7 +94,7 @@ func TestManagersOfComponents(t *testing.T) {
 	expect("event", &events.Items[0], map[string]string{"": "kube-scheduler"})
 }
 
-// TestVersion: what runs says of itself what its build says.
+// TestVersion: the running server reports the version of its build.
 func TestVersion(t *testing.T) {
 	c := boot(t, Options{NoControllers: true, NoScheduler: true, NoDrain: true})
 	var got version.Info

@@ -9,7 +9,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver"
 )
 
-// Version is what the API server says that it is.
+// Version is the version that the API server reports.
 var Version = buildVersion()
 
 // buildVersion takes what the linker was told of the build (the Makefile's

@@ -27,7 +27,7 @@ func (p pages) page(path string, install func(pages)) {
 	p[path] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h().ServeHTTP(w, r) })
 }
 
-// listedPaths are those that /statusz names besides the handlers of the server's own.
+// listedPaths are the paths that /statusz names beside the server's own handlers.
 var listedPaths = []string{"/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
 
 // addZPages adds /statusz and /flagz (KEP-4827, KEP-4828), unless they are switched off.

@@ -43,7 +43,7 @@ func TestZPages(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &flags); err != nil || flags.Flags["service-cidr"] != "10.96.0.0/16" {
 		t.Errorf("%d %s (%v)", w.Code, w.Body, err)
 	}
-	// Who monitors may read both, others may not.
+	// Members of system:monitoring may read both, others may not.
 	monitor := &user.DefaultInfo{Name: "m", Groups: []string{user.MonitoringGroup, user.AllAuthenticated}}
 	nobody := &user.DefaultInfo{Name: "n", Groups: []string{user.AllAuthenticated}}
 	for _, path := range []string{"/statusz", "/flagz"} {

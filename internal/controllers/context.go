@@ -50,8 +50,8 @@ func (r *Row) Component() string {
 // it started have ended.
 type Run func(ctx context.Context)
 
-// Context is what controllers are made with. What they share is in its fields;
-// what is of a controller's own identity is given by its methods.
+// Context holds the dependencies of controllers: its fields are shared, its
+// methods give clients of a controller's own identity.
 type Context struct {
 	// Clients, Metadatas and Configs give clients of the service account
 	// system:serviceaccount:kube-system:<identity>: of built-in resources, of

@@ -28,7 +28,7 @@ func NewQueue(name string, clk clock.WithTicker) Queue {
 		workqueue.TypedRateLimitingQueueConfig[string]{Name: name, Clock: clk})
 }
 
-// Result is what is to happen after a key has been reconciled without error.
+// Result is the outcome of a key that has been reconciled without error.
 type Result struct {
 	// RequeueAfter, if positive, is when the key is reconciled again though
 	// nothing may have happened.

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// folderPath is where an etcd of this package says what folder it stands for.
+// folderPath is the path at which an etcd of this package gives its Folder.
 const folderPath = "/keelson/folder"
 
-// Folder is what an API server needs to keep objects in place of an etcd.
+// Folder is the place where an API server keeps objects instead of in an etcd.
 type Folder struct {
 	// Path of the folder.
 	Path string `json:"path"`
@@ -23,8 +23,8 @@ type Folder struct {
 	NoSync bool `json:"noSync"`
 }
 
-// Serve answers at the URLs as an etcd that is healthy, and gives f to those who
-// ask by Find, until ctx is done.
+// Serve answers at the URLs as an etcd that is healthy, and gives f to callers
+// of Find, until ctx is done.
 func Serve(ctx context.Context, urls []string, f Folder) error {
 	if err := os.MkdirAll(f.Path, 0o700); err != nil {
 		return err

@@ -36,7 +36,8 @@ type Options struct {
 	CgroupRoot string
 }
 
-// Machine is what one node has on this machine.
+// Machine holds the folders, the runtime and the network of one node on this
+// machine.
 type Machine struct {
 	o          Options
 	dir        string

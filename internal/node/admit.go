@@ -21,9 +21,9 @@ func rejected(reason, format string, args ...any) *failure {
 	return &failure{reason: reason, message: "Pod was rejected: " + fmt.Sprintf(format, args...), rejected: true}
 }
 
-// admit says why a pod cannot run here, nil if it can: what the scheduler
-// decides by, once more, for pods that were bound past it and for what has
-// changed since.
+// admit gives the reason why a pod cannot run here, nil if it can: the
+// scheduler's checks once more, for pods that were bound without it and for
+// changes since.
 func (a *Agent) admit(ctx context.Context, pod *v1.Pod) *failure {
 	if message := a.eviction.Admit(pod, qosClass(pod)); message != "" {
 		return rejected(eviction.Reason, "%s", message)

@@ -305,5 +305,5 @@ func (a *Agent) Stats() *stats.Provider { return a.stats }
 // Metrics counts what the agent does.
 func (a *Agent) Metrics() *nodemetrics.Metrics { return a.metrics }
 
-// Allocatable is what the node has for pods.
+// Allocatable gives the node's resources for pods.
 func (a *Agent) Allocatable() v1.ResourceList { return a.status.allocatable() }

@@ -60,8 +60,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// TestAllocation: what a pod was given outlives the agent, and an interrupted
-// write does not lose it.
+// TestAllocation: a pod's allocated resources outlive the agent, and an
+// interrupted write does not lose them.
 func TestAllocation(t *testing.T) {
 	a := &Agent{Config: Config{RootDir: t.TempDir(), Clock: clock.RealClock{}}}
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c",

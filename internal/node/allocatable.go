@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// allocatable is what is left of the capacity for pods when the reservations are
-// taken from it; memory in huge pages is not there for anything else.
+// allocatable gives the capacity less the reservations; memory in huge pages
+// cannot be used for anything else.
 func allocatable(capacity v1.ResourceList, reserved ...v1.ResourceList) v1.ResourceList {
 	out := capacity.DeepCopy()
 	take := func(from v1.ResourceName, q resource.Quantity) {

@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 )
 
-// cgroupDriver is the runtime's, if it says which it uses.
+// cgroupDriver gives the runtime's cgroup driver, if the runtime reports it.
 func cgroupDriver(ctx context.Context, c *cri.Client) cgroup.Driver {
 	r, err := c.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
 	if err == nil && r.GetLinux().GetCgroupDriver() == runtimeapi.CgroupDriver_SYSTEMD {
@@ -76,7 +76,7 @@ func (a *Agent) removePodCgroup(ctx context.Context, pod *v1.Pod) {
 	a.applyClasses(ctx)
 }
 
-// sweepCgroups removes the cgroups of pods that nobody knows any more.
+// sweepCgroups removes the cgroups of pods that no longer exist.
 func (a *Agent) sweepCgroups(ctx context.Context) {
 	for uid, name := range a.Cgroups.PodUIDs(cgroup.Pods(a.CgroupRoot)) {
 		if a.known(uid) {
@@ -139,7 +139,7 @@ func (w *worker) linuxResources(pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxC
 const (
 	oomGuaranteed = -997
 	oomBestEffort = 1000
-	// criticalPriority is that of system-node-critical pods.
+	// criticalPriority is the priority of system-node-critical pods.
 	criticalPriority = 2_000_001_000
 )
 

@@ -42,7 +42,7 @@ type Sources interface {
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 }
 
-// Config is what an Agent is made of.
+// Config configures an Agent.
 type Config struct {
 	NodeName string
 	Client   kubernetes.Interface
@@ -75,7 +75,8 @@ type Config struct {
 	CgroupDriver cgroup.Driver
 	// Cgroups makes cgroups; that of this machine, with the driver, where nil.
 	Cgroups *cgroup.Manager
-	// MemoryQoS says what memory is protected or throttled, on cgroup v2.
+	// MemoryQoS configures the memory that is protected or throttled, on cgroup
+	// v2.
 	MemoryQoS cgroup.Memory
 	// PodPidsLimit is how many processes a pod may have; no limit where 0.
 	PodPidsLimit int64
@@ -85,10 +86,11 @@ type Config struct {
 	// KubeReserved and SystemReserved are kept from pods: for Kubernetes itself,
 	// and for the rest of the machine.
 	KubeReserved, SystemReserved v1.ResourceList
-	// Eviction says when pods are evicted; upstream's hard thresholds where it
-	// has none.
+	// Eviction configures when pods are evicted: by upstream's hard thresholds
+	// where it has none.
 	Eviction eviction.Settings
-	// ImageGC says when images are removed; upstream's policy where it is zero.
+	// ImageGC configures when images are removed: by upstream's policy where it
+	// is zero.
 	ImageGC imagegc.Policy
 	// AllowedUnsafeSysctls are the kernel parameters that pods may set
 	// beside the safe ones: names, or beginnings of names and *.

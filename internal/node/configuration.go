@@ -12,9 +12,8 @@ import (
 	"keelson.dev/keelson/internal/node/static"
 )
 
-// Configuration is what the agent works by, as a kubelet has it in its
-// configuration: the agent's own settings, and those of upstream's defaults that
-// it follows.
+// Configuration gives the agent's settings in the form of a kubelet's
+// configuration: its own, and the defaults of upstream that it follows.
 func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 	list := func(r v1.ResourceList) map[string]string {
 		if len(r) == 0 {

@@ -113,7 +113,7 @@ func (w *worker) terminated(pod *v1.Pod, c *v1.Container, st *runtimeapi.Contain
 	}
 }
 
-// termMessage is what the container left, or the end of its log.
+// termMessage gives the container's termination message, or the end of its log.
 func (w *worker) termMessage(pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus) string {
 	if st.Annotations[annTermPath] != "" {
 		if f, err := os.Open(w.a.termFile(pod, c.Name, restartCount(st))); err == nil {

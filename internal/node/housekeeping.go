@@ -18,8 +18,8 @@ import (
 // logPeriod is the kubelet's default of containerLogMonitorInterval.
 const logPeriod = 10 * time.Second
 
-// housekeep takes down what is left of pods that nobody knows any more: of
-// those deleted while no agent ran, first, and then from time to time.
+// housekeep removes the remains of pods that no longer exist: at the start of
+// those deleted while no agent ran, and then from time to time.
 func (a *Agent) housekeep(ctx context.Context) {
 	for ctx.Err() == nil {
 		a.sweep(ctx)

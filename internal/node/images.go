@@ -15,7 +15,7 @@ import (
 	crierrors "k8s.io/cri-api/pkg/errors"
 )
 
-// pulls is what is known of the pulls of a pod's images, by their names.
+// pulls holds the state of the pulls of a pod's images, by their names.
 type pulls struct {
 	pauses map[string]*backoff
 	failed map[string]pullFailure

@@ -20,7 +20,7 @@ import (
 // wait is why a container is not running.
 type wait struct{ reason, message string }
 
-// starts is what is known of the starts of a pod's containers, by their names.
+// starts holds the state of the starts of a pod's containers, by their names.
 type starts struct {
 	busy     map[string]bool      // those that are being started
 	waiting  map[string]wait      // why the last start failed
@@ -136,7 +136,7 @@ func (w *worker) startContainers(ctx context.Context, pod *v1.Pod, obs *observed
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
 		next = min(next, w.consider(ctx, pod, c, false, obs))
-		// Who asks for a postStart hook may hold up the containers after it.
+		// A postStart hook holds up the containers after it.
 		if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && w.isBusy(c.Name) {
 			break
 		}

@@ -44,12 +44,12 @@ type nodeStatus struct {
 	a        *Agent
 	capacity v1.ResourceList
 	alloc    v1.ResourceList
-	// forPods is what all pods together are held to: the capacity without what is
-	// reserved. It is more than alloc: evictions begin when no more than the
+	// forPods is the limit of all pods together: the capacity less the
+	// reservations. It is more than alloc: evictions begin when no more than the
 	// difference is left.
 	forPods v1.ResourceList
 	total   int64
-	// said is what the runtime last said of itself, nil if it has not.
+	// said is the last status of the runtime, nil before the first.
 	said *runtimeapi.StatusResponse
 	wake chan struct{} // by changed
 }

@@ -37,7 +37,7 @@ const (
 	annPodGrace         = cri.PodGraceAnnotation
 )
 
-// observed is what the runtime has of one pod.
+// observed holds the sandboxes and containers that the runtime has of one pod.
 type observed struct {
 	sandboxes  []*runtimeapi.PodSandboxStatus           // newest first
 	containers map[string][]*runtimeapi.ContainerStatus // by name, newest first

@@ -174,7 +174,7 @@ func (w *worker) conditions(pod *v1.Pod, s *v1.PodStatus, obs *observed, initial
 	return out
 }
 
-// merge is own, and what of others it does not have.
+// merge gives own, and the conditions of others whose types own does not have.
 func merge(own, others []v1.PodCondition) []v1.PodCondition {
 	out := append([]v1.PodCondition{}, own...)
 next:

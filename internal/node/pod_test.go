@@ -229,7 +229,7 @@ func TestRestartAll(t *testing.T) {
 	})
 }
 
-// TestNeverTwice: what has run in a pod that runs once does not run again after the
+// TestNeverTwice: the containers of a pod that runs once do not run again after the
 // machine restarted, and the pod has failed.
 func TestNeverTwice(t *testing.T) {
 	onHost(t, func(h *host) {
@@ -288,7 +288,7 @@ func TestCounts(t *testing.T) {
 	})
 }
 
-// TestRefused: what a pod asks for its safety is given, or the pod is refused.
+// TestRefused: a pod whose security settings cannot be honoured is refused.
 func TestRefused(t *testing.T) {
 	containers := named("c")
 	for _, c := range []struct {

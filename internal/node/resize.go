@@ -22,18 +22,18 @@ import (
 	"keelson.dev/keelson/internal/node/cgroup"
 )
 
-// resources are what the containers of a pod are given: Allocated is what the
-// node has set aside for them, by name, and Actuated what each running one has
-// got, by ID. They are kept in the pod's folder, for the agent after this one
-// (https://kep.k8s.io/1287).
+// resources holds the resources of a pod's containers: Allocated, those that
+// the node has set aside for them, by name, and Actuated, those that each
+// running one has got, by ID. They are kept in the pod's folder, for the agent
+// after this one (https://kep.k8s.io/1287).
 type resources struct {
 	Allocated map[string]v1.ResourceRequirements
 	Actuated  map[string]v1.ResourceRequirements
-	// Pod is what is set aside for the pod as a whole, if it asks for that.
+	// Pod is set aside for the pod as a whole, if it asks for that.
 	Pod *v1.ResourceRequirements `json:",omitempty"`
 }
 
-// resizing is what a pod has been given, and how far a change of that has come.
+// resizing holds a pod's resources, and the progress of a change of them.
 type resizing struct {
 	given resources
 	// deferred: the change waits for room on the node.
@@ -166,8 +166,8 @@ func (w *worker) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1.Po
 	return has, w.actuate(ctx, has, obs)
 }
 
-// infeasible says why the node cannot give the pod what it asks for, and
-// whether it ever could.
+// infeasible gives the reason and message if the node cannot give the pod its
+// requested resources: now, or ever.
 func (w *worker) infeasible(ctx context.Context, pod *v1.Pod) (reason, message string) {
 	node, err := w.a.Client.CoreV1().Nodes().Get(ctx, w.a.NodeName, metav1.GetOptions{})
 	if err != nil {
@@ -251,8 +251,8 @@ func (w *worker) actuated(pod *v1.Pod, id string, r *v1.ResourceRequirements, ob
 	return w.saveResources(pod)
 }
 
-// restartsFor reports whether the container's policy wants a restart for what
-// changes.
+// restartsFor reports whether the container's resize policy wants a restart for
+// the change.
 func restartsFor(c *v1.Container, has *v1.ResourceRequirements) bool {
 	for _, p := range c.ResizePolicy {
 		request, limit := c.Resources.Requests[p.ResourceName], c.Resources.Limits[p.ResourceName]

@@ -15,7 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// sandbox is what the worker keeps of its pod's sandbox.
+// sandbox holds the worker's state of its pod's sandbox.
 type sandbox struct {
 	retryAt  time.Time // when to try to make it again
 	attempts uint32

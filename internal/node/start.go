@@ -21,7 +21,7 @@ type startFailure struct {
 	after time.Duration
 }
 
-// containerRef is what events about a container are about.
+// containerRef gives the object of events about a container.
 func containerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	field := "spec.containers"
 	for f, c := range containersOf(pod) {

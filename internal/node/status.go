@@ -13,7 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// report is what the API is told of a pod.
+// report is a pod's status for the API.
 type report struct {
 	status   v1.PodStatus  // as last computed
 	computed bool          // there is one

@@ -160,9 +160,9 @@ func (r random) kind() func(*v1.Pod) {
 	}
 }
 
-// TestSharingDecidesAlike: a pod that shares the results of others goes where
-// it would go on its own, in clusters that change all the time.
-func TestSharingDecidesAlike(t *testing.T) {
+// TestSharedResults: a pod that shares the results of others is placed as
+// without them, in clusters that change all the time.
+func TestSharedResults(t *testing.T) {
 	compared, unfit := 0, 0
 	for seed := range uint64(20) {
 		r := random{rand.New(rand.NewPCG(seed, 1))}

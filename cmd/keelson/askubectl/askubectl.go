@@ -1,7 +1,7 @@
-// Package askubectl says whether the program is called as kubectl, and spares it
-// the loading of kubectl's translations where it is not: that takes more of the
-// start than all other initializers together. It is initialized before kubectl's
-// commands, which translate their descriptions then, because it imports less.
+// Package askubectl reports whether the program is called as kubectl, and skips
+// loading kubectl's translations where it is not: that takes longer at the start
+// than all other initializers together. It is initialized before kubectl's
+// commands, which then translate their descriptions, because it imports less.
 package askubectl
 
 import (

@@ -17,10 +17,10 @@ import (
 
 const maxMatchConditions = 64
 
-// reviewVersions are those of AdmissionReview that the server speaks.
+// reviewVersions are the versions of AdmissionReview that the server speaks.
 var reviewVersions = []string{"v1", "v1beta1"}
 
-// hook is what the validation looks at of a webhook of either kind.
+// hook is a webhook of either kind, as the validation sees it.
 type hook struct {
 	*v1.ValidatingWebhook
 	reinvocation *v1.ReinvocationPolicyType

@@ -70,7 +70,7 @@ func validateReplicas(n *int32, at *field.Path) field.ErrorList {
 }
 
 // validateSelector checks the selector of a controller of that kind, and that it selects what the template makes.
-// unparsable is what is said of one that cannot be understood.
+// unparsable is the message for one that cannot be parsed.
 func validateSelector(s *metav1.LabelSelector, template map[string]string, kind, unparsable string, at *field.Path) (errs field.ErrorList) {
 	if s == nil {
 		errs = append(errs, field.Required(at.Child("selector"), ""))
@@ -191,7 +191,8 @@ func validateDaemonSetStrategy(s *v1.DaemonSetUpdateStrategy, at *field.Path) (e
 	return errs
 }
 
-// statefulSetRules are what an update lets be of what it cannot change.
+// statefulSetRules names the fields whose values are not checked in an update,
+// because it cannot change them.
 type statefulSetRules struct{ anyServiceName, anyTemplate, anyClaims bool }
 
 func validateStatefulSet(s *v1.StatefulSetSpec, rules statefulSetRules) (errs field.ErrorList) {
@@ -324,7 +325,7 @@ func validateAmount(v *intstr.IntOrString, at *field.Path) (errs field.ErrorList
 	return errs
 }
 
-// notAll: a percentage is of the whole.
+// notAll refuses percentages above 100.
 func notAll(v *intstr.IntOrString, at *field.Path) field.ErrorList {
 	if n, ok := percent(v); ok && n > 100 {
 		return field.ErrorList{field.Invalid(at, v, "must not be greater than 100%")}

@@ -17,7 +17,7 @@ func templateWarnings(t *corev1.PodTemplateSpec) []string {
 	return podspec.TemplateWarnings(t, field.NewPath("spec", "template"))
 }
 
-// changedWarnings are those of a template, if the spec has changed.
+// changedWarnings gives the warnings for a template, if the spec has changed.
 func changedWarnings(obj, old metav1.Object, t *corev1.PodTemplateSpec) []string {
 	if obj.GetGeneration() == old.GetGeneration() {
 		return nil
@@ -25,8 +25,8 @@ func changedWarnings(obj, old metav1.Object, t *corev1.PodTemplateSpec) []string
 	return templateWarnings(t)
 }
 
-// namedWarnings are those of a new controller: its name becomes a part of
-// those of its pods.
+// namedWarnings gives the warnings for a new controller: its name becomes a
+// part of its pods' names.
 func namedWarnings(name string, t *corev1.PodTemplateSpec) []string {
 	var out []string
 	if msgs := validation.IsDNS1123Label(name); len(msgs) > 0 {
@@ -35,8 +35,8 @@ func namedWarnings(name string, t *corev1.PodTemplateSpec) []string {
 	return append(out, templateWarnings(t)...)
 }
 
-// statefulSetWarnings are those of the templates of claims and of the
-// history; child is what upstream's path of such a template goes on with.
+// statefulSetWarnings warns of the claim templates and of the history limit;
+// child is the last part of upstream's path of such a template.
 func statefulSetWarnings(s *v1.StatefulSet, child string) (out []string) {
 	for i := range s.Spec.VolumeClaimTemplates {
 		at := field.NewPath("spec", "volumeClaimTemplates").Index(i)

@@ -40,7 +40,7 @@ func validateLocalReview(obj runtime.Object) field.ErrorList {
 }
 
 // validateMetadata: a review is stored nowhere, so it has no name nor labels.
-// rest is what of m may not be there.
+// rest is m without the fields that are allowed.
 func validateMetadata(m, rest metav1.ObjectMeta, message string) field.ErrorList {
 	rest.ManagedFields = nil
 	if equality.Semantic.DeepEqual(rest, metav1.ObjectMeta{}) {

@@ -77,8 +77,8 @@ func validateSchedule(s, old *v1.CronJobSpec, fldPath *field.Path) field.ErrorLi
 	return errs
 }
 
-// parseSchedule says what is wrong with a schedule. The parser cannot take a
-// time zone that nothing follows.
+// parseSchedule returns an error for a schedule that cannot be parsed. A time
+// zone without a schedule is refused here, because the parser panics on it.
 func parseSchedule(schedule string) error {
 	if (strings.HasPrefix(schedule, "TZ=") || strings.HasPrefix(schedule, "CRON_TZ=")) && !strings.Contains(schedule, " ") {
 		return fmt.Errorf("empty spec string")

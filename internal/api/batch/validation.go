@@ -51,8 +51,8 @@ func validateIndexedName(j *v1.Job) field.ErrorList {
 }
 
 // validateGeneratedSelector checks that the labels of the template and the
-// selector are those that generateSelector gives. Jobs of old releases do not
-// have the prefixed ones.
+// selector are the ones that generateSelector gives. Jobs of old releases do
+// not have the prefixed ones.
 func validateGeneratedSelector(j *v1.Job, prefixed bool) field.ErrorList {
 	if ptr.Deref(j.Spec.ManualSelector, false) || j.Spec.Selector == nil {
 		return nil

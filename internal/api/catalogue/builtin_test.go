@@ -165,8 +165,8 @@ func checkStrategy(t *testing.T, r *api.Resource) {
 	}
 }
 
-// served is what the stable groups of v1.37 serve: version, kind, resource and
-// subresources ("*" before a resource: it has namespaces).
+// served lists the resources of v1.37's stable groups: version, kind, resource
+// and subresources ("*" before a resource: it has namespaces).
 const served = `
 v1 Binding *bindings
 v1 ComponentStatus componentstatuses

@@ -136,8 +136,9 @@ func (c *Catalogue) Remove(gvrs ...schema.GroupVersionResource) {
 	})
 }
 
-// change replaces the snapshot by one with the rows that f makes of a copy of
-// the present ones. Only the groups of what f says that it touched are made anew.
+// change replaces the snapshot by one with the rows that f makes of a copy of the
+// present ones. Only the groups of the resources that f returns as touched are
+// made anew.
 func (c *Catalogue) change(f func([]*api.Resource) ([]*api.Resource, []schema.GroupVersionResource)) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -221,12 +222,12 @@ func IsBuiltin(group string) bool {
 	return ok
 }
 
-// customPriority is that of the groups of CustomResourceDefinitions.
+// customPriority is the priority of the groups of CustomResourceDefinitions.
 const customPriority = 1000
 
 // listOf gives the groups in discovery's order. Upstream's discovery is a list of
-// APIServices: of two groups with the same priority that one is first, one of
-// whose versions has the least name as an APIService.
+// APIServices: of two groups with the same priority, the first is the one with
+// the least name of an APIService among its versions.
 func listOf(groups map[string]*group) []Group {
 	type entry struct {
 		Group

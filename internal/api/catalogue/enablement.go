@@ -15,7 +15,7 @@ import (
 	"keelson.dev/keelson/internal/api"
 )
 
-// RuntimeConfig says which built-in versions are served: upstream's
+// RuntimeConfig enables and disables built-in versions and resources: upstream's
 // --runtime-config. Keys are api/all, api/ga, api/beta, api/alpha, a version of a
 // group (apps/v1; v1 or api/v1 is the core's) and a resource of one
 // (apps/v1/deployments); values are true, false, or nothing for true.

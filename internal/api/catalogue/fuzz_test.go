@@ -20,7 +20,7 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// said is what JSON says, without regard to order and to what is empty.
+// said decodes JSON, without regard to order and to empty values.
 func said(t *testing.T, data []byte) any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(data))

@@ -14,8 +14,8 @@ import (
 )
 
 // Scheme has the Go types of all published API groups in all their versions,
-// with the meta types (WatchEvent, ListOptions, Status, Table, …) that go
-// with each. Nobody may change it.
+// with the meta types (WatchEvent, ListOptions, Status, Table, …) that go with
+// each. Do not change it.
 var Scheme = newScheme()
 
 func newScheme() *runtime.Scheme {

@@ -87,7 +87,7 @@ func TestValidation(t *testing.T) {
 	}
 }
 
-func TestRequesterIsTheServersToSay(t *testing.T) {
+func TestRequesterIsSetByTheServer(t *testing.T) {
 	r := rowtest.Find(t, Resources(), "certificatesigningrequests")
 	c := request(t, func(c *v1.CertificateSigningRequest) {
 		c.Spec.Username, c.Spec.Groups = "system:admin", []string{"system:masters"}

@@ -17,9 +17,9 @@ import (
 
 // Resources gives the rows of certificates.k8s.io/v1.
 //
-// Who asks for a certificate is what the request itself says of its user: the
-// API server fills in spec.username, uid, groups and extra of a new object
-// (Requester), after its preparation here has emptied them.
+// A new object's spec.username, uid, groups and extra are the user of the
+// request that creates it: the API server fills them in (Requester), after the
+// preparation here has emptied them.
 func Resources() []*api.Resource {
 	spec, status := v1.CertificateSigningRequestSpec{}.SwaggerDoc(), v1.CertificateSigningRequestStatus{}.SwaggerDoc()
 	r := api.Resource{
@@ -88,7 +88,7 @@ func Resources() []*api.Resource {
 	})}
 }
 
-// Requester records in c who asks for the certificate.
+// Requester records in c the user that requests the certificate.
 func Requester(c *v1.CertificateSigningRequest, name, uid string, groups []string, extra map[string][]string) {
 	c.Spec.Username, c.Spec.UID, c.Spec.Groups, c.Spec.Extra = name, uid, groups, nil
 	if len(extra) > 0 {

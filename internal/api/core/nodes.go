@@ -285,8 +285,8 @@ func nodeCells(n *v1.Node, now time.Time) []any {
 // reports: there is none.
 const SimulatedRuntime = "sim://"
 
-// Simulated reports whether node exists in the API only. It has no agent, and nobody
-// has the addresses of its pods.
+// Simulated reports whether node exists in the API only. It has no agent, and the
+// addresses of its pods lead nowhere.
 func Simulated(node *v1.Node) bool {
 	return strings.HasPrefix(node.Status.NodeInfo.ContainerRuntimeVersion, SimulatedRuntime)
 }

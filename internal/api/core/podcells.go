@@ -130,7 +130,7 @@ func initialized(p *v1.Pod) bool {
 }
 
 // init counts the init containers, up to the first that is not done, whose
-// state is the pod's reason; it says whether there is one.
+// state is the pod's reason; it reports whether there is one.
 func (s *summary) init(p *v1.Pod, sidecars map[string]bool) bool {
 	sidecarRestarts, lastSidecar := 0, time.Time{}
 	for i := range p.Status.InitContainerStatuses {

@@ -63,7 +63,8 @@ func pods() *api.Resource {
 		Validate:       podspec.ValidatePod,
 		ValidateUpdate: podspec.ValidatePodUpdate,
 		PrepareStatusUpdate: func(p, old *v1.Pod) {
-			// The class follows from the spec; who writes a status may leave it out.
+			// The class follows from the spec; a write of the status may leave it
+			// out.
 			if p.Status.QOSClass == "" {
 				p.Status.QOSClass = old.Status.QOSClass
 			}
@@ -71,7 +72,7 @@ func pods() *api.Resource {
 		},
 		ValidateStatusUpdate: podspec.ValidatePodStatusUpdate,
 		Warnings:             podspec.Warnings,
-		// Updates are made by machines, which nobody reads the warnings of.
+		// Pods are updated by programs, which do not read warnings.
 		UpdateWarnings: func(_, _ *v1.Pod) []string { return nil },
 		Fields:         podFields,
 		Cells:          podCells,

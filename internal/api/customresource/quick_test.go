@@ -12,9 +12,10 @@ import (
 	"keelson.dev/keelson/internal/objectjson"
 )
 
-// TestObeyed compares the quick check with the library's: what it takes, the
-// library takes. Values marked with + it has to take, as what is usual.
-func TestObeyed(t *testing.T) {
+// TestQuickCheck compares the quick check with the library's: a value that it
+// accepts, the library accepts. It has to accept the values marked with +,
+// which are usual ones.
+func TestQuickCheck(t *testing.T) {
 	for schema, values := range map[string][]string{
 		`{type: string}`: {`+"a"`, `1`, `null`, `{}`, `+""`},
 		`{type: string, minLength: 2, maxLength: 3}`:                                                 {`"a"`, `+"ab"`, `+"äöü"`, `"äöüß"`},
@@ -70,8 +71,8 @@ func TestObeyed(t *testing.T) {
 	}
 }
 
-// TestPlain compares with the way through ObjectMeta: what is plain comes back
-// as it was.
+// TestPlain compares with a conversion to ObjectMeta and back: plain metadata
+// is unchanged by it.
 func TestPlain(t *testing.T) {
 	for metadata, want := range map[string]bool{
 		`{"name":"a"}`: true,

@@ -251,8 +251,8 @@ func advance(u, was *unstructured.Unstructured) {
 
 func split(path string) []string { return strings.Split(strings.TrimPrefix(path, "."), ".") }
 
-// models describes all versions for server-side apply: who owns a field through
-// one version owns it in writes through the others.
+// models describes all versions for server-side apply: the owner of a field in
+// one version owns it in the others.
 func models(crd *v1.CustomResourceDefinition) (map[string]*spec.Schema, error) {
 	all := map[string]*spec.Schema{}
 	for i := range crd.Spec.Versions {
@@ -265,7 +265,7 @@ func models(crd *v1.CustomResourceDefinition) (map[string]*spec.Schema, error) {
 	return all, nil
 }
 
-// columns are those of the definition, or the name and the age.
+// columns sets the columns of the definition, else the name and the age.
 func (k *kind) columns(r *api.Resource) {
 	defined := k.version.AdditionalPrinterColumns
 	if len(defined) == 0 {

@@ -23,8 +23,8 @@ import (
 	"k8s.io/apiserver/pkg/cel/common"
 )
 
-// schemas are what one version's schema is compiled to, each when it is first
-// needed: most definitions of a big cluster have no requests.
+// schemas holds the compiled forms of one version's schema, each made when it
+// is first needed: most definitions of a large cluster get no requests.
 type schemas struct {
 	structural func() (*structuralschema.Structural, error)
 	validator  func() (validation.SchemaValidator, error)

@@ -11,9 +11,8 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/strfmt"
 )
 
-// valid says that a value obeys a schema. False says that it may not: what is
-// wrong, if anything, is then for the library's validation to say, which takes
-// many times longer.
+// valid reports whether a value certainly obeys a schema. If not, the library's
+// validation, which takes many times longer, decides and gives the errors.
 type valid func(v any) bool
 
 // unsure leaves the value to the library.

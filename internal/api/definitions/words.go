@@ -107,7 +107,7 @@ func builtin() []reflect.Type {
 	return all
 }
 
-// structs are those of Kubernetes' own that the types are made of.
+// structs gives the structs of Kubernetes' own that the types consist of.
 func structs(types []reflect.Type) []reflect.Type {
 	var all []reflect.Type
 	seen := map[reflect.Type]bool{}

@@ -40,8 +40,8 @@ func addressTypeWarnings(t v1.AddressType) []string {
 	return nil
 }
 
-// addressWarnings are those of addresses in forms that not all parsers agree
-// about; the controllers of this cluster write none.
+// addressWarnings warns of addresses in forms that not all parsers read alike;
+// the controllers of this cluster write none of these.
 func addressWarnings(s *v1.EndpointSlice) (out []string) {
 	switch by := s.Labels[v1.LabelManagedBy]; {
 	case s.AddressType == v1.AddressTypeFQDN, by == "endpointslice-controller.k8s.io", by == "endpointslicemirroring-controller.k8s.io":

@@ -113,7 +113,7 @@ func cells(e *v1.Event, now time.Time) []any {
 	}
 }
 
-// source joins who reports and where it runs.
+// source joins the reporting component and its instance.
 func source(e *v1.Event) string {
 	component, instance := e.DeprecatedSource.Component, e.DeprecatedSource.Host
 	if component == "" {

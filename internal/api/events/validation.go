@@ -20,9 +20,9 @@ const (
 	noteLengthLimit     = 1024
 )
 
-// ValidateCore checks an event in the core group's form, whoever wrote it. Those
-// with a time of their own are of the newer kind, which says who reports what;
-// the older kind is spared that.
+// ValidateCore checks an event in the core group's form. Events with an
+// eventTime are of the newer kind, which must name its reporter and action; the
+// older kind need not.
 func ValidateCore(e *corev1.Event) (errs field.ErrorList) {
 	object := e.InvolvedObject.Namespace
 	elsewhere := func() {

@@ -17,7 +17,7 @@ import (
 
 const (
 	maxQueues = 10 * 1000 * 1000
-	// maxEntropyBits is what shuffle sharding's hash value holds.
+	// maxEntropyBits is the size of shuffle sharding's hash value.
 	maxEntropyBits = 60
 )
 

@@ -443,7 +443,7 @@ func validateIPAddressUpdate(a, old *v1.IPAddress) field.ErrorList {
 	return apivalidation.ValidateImmutableField(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))
 }
 
-// ranges are those of a ServiceCIDR as messages show them.
+// ranges holds the ranges of a ServiceCIDR as messages show them.
 type ranges struct{ CIDRs []string }
 
 func validateServiceCIDR(c *v1.ServiceCIDR) field.ErrorList {

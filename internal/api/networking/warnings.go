@@ -15,8 +15,8 @@ func ingressWarnings(i *v1.Ingress) []string {
 	return nil
 }
 
-// networkPolicyWarnings are those of CIDRs in forms that not all parsers
-// agree about.
+// networkPolicyWarnings warns of CIDRs in forms that not all parsers read
+// alike.
 func networkPolicyWarnings(p *v1.NetworkPolicy) (out []string) {
 	peers := func(list []v1.NetworkPolicyPeer, at *field.Path) {
 		for i := range list {

@@ -20,7 +20,7 @@ var (
 	volumeModes       = []v1.PersistentVolumeMode{v1.PersistentVolumeBlock, v1.PersistentVolumeFilesystem}
 )
 
-// validateAccessModes says missing if there is none.
+// validateAccessModes uses the message missing if there is none.
 func validateAccessModes(modes []v1.PersistentVolumeAccessMode, missing string, at *field.Path) (errs field.ErrorList) {
 	if len(modes) == 0 {
 		return field.ErrorList{field.Required(at.Child("accessModes"), missing)}

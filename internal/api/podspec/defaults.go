@@ -40,8 +40,8 @@ func setPodIPs(s *v1.PodStatus) {
 	}
 }
 
-// setPodResources has a pod that says what its containers share ask for what
-// they ask for together, and else for as much as is allowed.
+// setPodResources completes the requests of a pod with resources of its own:
+// from the sum of its containers' requests, else from its limits.
 func setPodResources(p *v1.Pod) {
 	r := p.Spec.Resources
 	if r == nil || len(r.Requests)+len(r.Limits) == 0 {

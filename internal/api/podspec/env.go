@@ -15,9 +15,9 @@ import (
 var (
 	envFields    = sets.New("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs")
 	volumeFields = sets.New("metadata.name", "metadata.namespace", "metadata.labels", "metadata.annotations", "metadata.uid")
-	// shownFields are those that can be shown at all, by whichever name.
+	// shownFields are all fields that can be shown, as variables or in volumes.
 	shownFields = envFields.Union(volumeFields).Insert("spec.restartPolicy", "spec.schedulerName", "status.phase", "spec.host")
-	// shownResources are those of a container.
+	// shownResources are the resources of a container that can be shown.
 	shownResources = sets.New("limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory")
 )
 

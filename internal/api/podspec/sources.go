@@ -282,7 +282,7 @@ func validateQualifiedISCSI(name, unknown string, at *field.Path) field.ErrorLis
 	return field.ErrorList{field.Invalid(at, name, unknown)}
 }
 
-// validateISCSI says unknown of a name that begins like none.
+// validateISCSI uses the message unknown for a name without a known prefix.
 func validateISCSI(s *v1.ISCSIVolumeSource, unknown string, at *field.Path) field.ErrorList {
 	errs := required(s.TargetPortal, at, "targetPortal")
 	if s.IQN == "" {

@@ -303,7 +303,8 @@ func validateAllocated(s *v1.ContainerStatus, c *v1.Container, fldPath *field.Pa
 	return errs
 }
 
-// notAsked says why the container did not ask for the resource, or claim.
+// notAsked gives the message for a resource or claim that the container does
+// not request, "" if it does.
 func notAsked(c *v1.Container, name v1.ResourceName) string {
 	if !strings.HasPrefix(string(name), "claim:") {
 		if _, ok := c.Resources.Requests[name]; !ok {

@@ -68,8 +68,8 @@ func ValidatePodUpdate(p, old *v1.Pod) field.ErrorList {
 	return errs
 }
 
-// validateDeadline: a deadline may be set, and be made nearer. stop says that
-// the rest is not worth telling.
+// validateDeadline checks that a deadline is only set or shortened. stop
+// reports whether the validation ends with these errors.
 func validateDeadline(is, was *int64) (errs field.ErrorList, stop bool) {
 	at := specPath.Child("activeDeadlineSeconds")
 	switch {

@@ -108,7 +108,7 @@ func validateNames(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	return append(errs, validateHostnameOverride(s, at)...)
 }
 
-// maxHostname is what a kernel takes.
+// maxHostname is the longest hostname that the kernel takes, in bytes.
 const maxHostname = 64
 
 func validateHostnameOverride(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {

@@ -72,8 +72,8 @@ func visitContainers(s *v1.PodSpec, at *field.Path, visit func(c *v1.Container, 
 	}
 }
 
-// DeprecatedNodeLabel says what is to be used in place of an old label of
-// nodes; "" for all others.
+// DeprecatedNodeLabel gives the replacement of a deprecated node label; "" for
+// all others.
 func DeprecatedNodeLabel(key string) string {
 	switch key {
 	case "beta.kubernetes.io/arch":

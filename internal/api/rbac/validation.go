@@ -123,8 +123,8 @@ func validateSubject(s *v1.Subject, namespaced bool, fldPath *field.Path) field.
 	return errs
 }
 
-// validateRoleRefUpdate: whoever may bind to a role may not thereby be led to
-// bind to another one.
+// validateRoleRefUpdate refuses to change the role of a binding: the right to
+// change its subjects does not include the right to bind another role.
 func validateRoleRefUpdate(ref, old v1.RoleRef) field.ErrorList {
 	if ref == old {
 		return nil

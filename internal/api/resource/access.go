@@ -47,12 +47,13 @@ func AdminAccess(obj, old runtime.Object) *field.Path {
 }
 
 // Binds reports whether a change of a claim's status is about its allocation or
-// about who uses it.
+// its consumers.
 func Binds(s, old *v1.ResourceClaimStatus) bool {
 	return !equality.Semantic.DeepEqual(s.Allocation, old.Allocation) || !equality.Semantic.DeepEqual(s.ReservedFor, old.ReservedFor)
 }
 
-// ReportingDrivers are those whose devices have another status than in old, in order.
+// ReportingDrivers gives the drivers whose devices have another status than in old,
+// in order.
 func ReportingDrivers(s, old *v1.ResourceClaimStatus) []string {
 	was := map[shared]v1.AllocatedDeviceStatus{}
 	for _, d := range old.Devices {

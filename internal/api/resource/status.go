@@ -78,7 +78,7 @@ func shares(s *v1.ResourceClaimStatus) sets.Set[shared] {
 	return out
 }
 
-// shareOf is what a status is about.
+// shareOf gives the share of a device that a status is about.
 func shareOf(d *v1.AllocatedDeviceStatus) shared {
 	return shared{d.Driver, d.Pool, d.Device, ptr.Deref(d.ShareID, "")}
 }

@@ -19,7 +19,7 @@ type Object interface {
 	metav1.Object
 }
 
-// Kind is what is particular to objects of type T; every function may be nil.
+// Kind holds the functions particular to objects of type T; each may be nil.
 type Kind[T Object] struct {
 	// Spec gives a pointer to what the user wishes of the object: a change of
 	// it advances the generation (if Generation is set), and a status update
@@ -42,8 +42,8 @@ type Kind[T Object] struct {
 	StatusOnly           bool
 	PrepareStatusUpdate  func(obj, old T)
 	ValidateStatusUpdate func(obj, old T) field.ErrorList
-	// Warnings are those of a creation, and of an update unless there are
-	// UpdateWarnings.
+	// Warnings gives the warnings for a creation, and for an update unless
+	// UpdateWarnings is set.
 	Warnings       func(T) []string
 	UpdateWarnings func(obj, old T) []string
 	TTL            func(T) time.Duration
@@ -141,8 +141,8 @@ func (k *Kind[T]) prepareForStatusUpdate(obj, old T) {
 	}
 }
 
-// assign copies *src to *dst. The copy is shallow: dst shares old's immutable
-// parts, which nobody changes.
+// assign copies *src to *dst. The copy is shallow: dst shares src's immutable
+// parts.
 func assign(dst, src any) {
 	d := reflect.ValueOf(dst)
 	if d.Kind() == reflect.Pointer {

@@ -101,7 +101,7 @@ func validate(c *v1.PriorityClass) field.ErrorList {
 	return errs
 }
 
-// checkBuiltIn says why c is not one of the two built-in classes.
+// checkBuiltIn returns an error if c is not one of the two built-in classes.
 func checkBuiltIn(c *v1.PriorityClass) error {
 	for _, known := range SystemPriorityClasses() {
 		switch {

@@ -9,9 +9,9 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
-// TestABadDocumentIsLeftOut merges the documents of four servers, of which two
-// are none: one is not JSON, and one the library cannot merge.
-func TestABadDocumentIsLeftOut(t *testing.T) {
+// TestBadDocumentIsLeftOut merges the documents of four servers, of which two
+// are bad: one is not JSON, and one the library cannot merge.
+func TestBadDocumentIsLeftOut(t *testing.T) {
 	const own = `{"swagger":"2.0","info":{"title":"own","version":"1"},"paths":{"/api/v1/pods":{"get":{"responses":{"200":{"description":"OK"}}}}},
 		"definitions":{"Options":{"type":"object"},"Pod":{"type":"object","x-kubernetes-group-version-kind":[{"group":"","kind":"Pod","version":"v1"}]}}}`
 	document := func(group, kinds string) []byte {

@@ -36,7 +36,7 @@ type OIDC struct {
 	SigningAlgs                   []string
 }
 
-// configured is made from the present AuthenticationConfiguration.
+// configured authenticates by the present AuthenticationConfiguration.
 type configured struct {
 	audiences []string
 	state     atomic.Pointer[configuration]

@@ -160,9 +160,9 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestDeafClient has a client over HTTP/2 that lets the server send as much as it
-// likes and reads nothing: the server gives up.
-func TestDeafClient(t *testing.T) {
+// TestClientThatReadsNothing has a client over HTTP/2 with unlimited windows that
+// reads nothing: the server gives up.
+func TestClientThatReadsNothing(t *testing.T) {
 	ended := make(chan error, 1)
 	srv := listen(t, &Selection{}, 300*time.Millisecond, func(w http.ResponseWriter, _ *http.Request) {
 		block := make([]byte, 64<<10)

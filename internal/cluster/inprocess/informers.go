@@ -43,7 +43,7 @@ import (
 )
 
 // Informers is a SharedInformerFactory on a store. Its informers hold the
-// store's own objects: nobody may change them.
+// store's own objects: do not change them.
 type Informers struct {
 	// The generated factory serves what no component here asks for.
 	informers.SharedInformerFactory

@@ -58,7 +58,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		select {
 		case <-w.ready:
 		case <-ctx.Done():
-			// Who gave up gets a stream that has ended, not an error to log.
+			// A client that gave up gets a stream that has ended, not an error
+			// to log.
 			pr.CloseWithError(ctx.Err())
 			return response(req, http.StatusOK, http.Header{"Content-Type": {"application/json"}}, http.NoBody, 0), nil
 		}

@@ -35,7 +35,7 @@ const recheck = 30 * time.Second
 type Options struct {
 	Client    client.APIServicesGetter
 	Informers informers.SharedInformerFactory
-	// Registry is what passes requests on.
+	// Registry passes requests on to the servers.
 	Registry  *aggregation.Registry
 	Catalogue *catalogue.Catalogue
 	Clock     clock.WithTicker
@@ -204,8 +204,8 @@ func (c *controller) check(ctx context.Context, a *apiregistration.APIService) e
 			condition.Reason, condition.Message = "FailedDiscoveryCheck", failed.Error()
 		} else {
 			condition.Status, condition.Reason, condition.Message = apiregistration.ConditionTrue, "Passed", "all checks passed"
-			// Before it is announced, so that whoever waits for the condition
-			// finds the server in discovery. A server with a bad document is
+			// Before the condition is written, so that a client that waits for
+			// it finds the server in discovery. A server with a bad document is
 			// there all the same.
 			unread = c.Registry.Refresh(ctx, a)
 		}
@@ -213,7 +213,8 @@ func (c *controller) check(ctx context.Context, a *apiregistration.APIService) e
 	return errors.Join(c.update(ctx, a, condition), failed, unread)
 }
 
-// missing says what a's server lacks before it can be asked: reason and message.
+// missing gives the reason and message of a server that cannot be asked yet, ""
+// if it can.
 func (c *controller) missing(a *apiregistration.APIService) (reason, message string) {
 	ref := a.Spec.Service
 	s, err := c.services.Services(ref.Namespace).Get(ref.Name)
@@ -251,7 +252,8 @@ func (c *controller) update(ctx context.Context, a *apiregistration.APIService, 
 	if equality.Semantic.DeepEqual(a.Status, next.Status) {
 		return nil
 	}
-	// Before it is announced: who waits for the condition is passed on.
+	// Before the condition is written: requests of clients that wait for it are
+	// passed on.
 	c.Registry.Set(next)
 	now, err := c.Client.APIServices().UpdateStatus(trace.WithCause(ctx, a), next, metav1.UpdateOptions{})
 	if err != nil {

@@ -46,7 +46,7 @@ func NewCleaner(c controllers.Context) (controllers.Run, error) {
 
 func ptrTo(uid types.UID) *types.UID { return &uid }
 
-// old reports whether nobody needs the request any more.
+// old reports whether the request is no longer needed.
 func old(csr *v1.CertificateSigningRequest, now time.Time) bool {
 	before := func(t metav1.Time, life time.Duration) bool { return !t.IsZero() && now.After(t.Add(life)) }
 	if c := condition(csr, v1.CertificateApproved); c != nil {

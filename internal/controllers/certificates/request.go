@@ -48,8 +48,8 @@ func usages(csr *v1.CertificateSigningRequest, required []v1.KeyUsage, optional 
 	return have.HasAll(required...) && have.Difference(sets.New(required...)).Difference(sets.New(optional...)).Len() == 0
 }
 
-// kubeletClient says what is wrong with a kubelet's request for a client
-// certificate.
+// kubeletClient returns an error for a request that is not a kubelet's for a
+// client certificate.
 func kubeletClient(r *x509.CertificateRequest, csr *v1.CertificateSigningRequest) error {
 	switch {
 	case !slices.Equal(r.Subject.Organization, []string{nodesGroup}):
@@ -70,8 +70,8 @@ func kubeletClient(r *x509.CertificateRequest, csr *v1.CertificateSigningRequest
 	return nil
 }
 
-// kubeletServing says what is wrong with a kubelet's request for a serving
-// certificate.
+// kubeletServing returns an error for a request that is not a kubelet's for a
+// serving certificate.
 func kubeletServing(r *x509.CertificateRequest, csr *v1.CertificateSigningRequest) error {
 	switch {
 	case !slices.Equal(r.Subject.Organization, []string{nodesGroup}):

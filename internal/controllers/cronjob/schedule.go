@@ -14,7 +14,7 @@ import (
 // the clock or of the schedule.
 const manyMissed = 100
 
-// errTimeZone is that of a time zone which this machine does not know.
+// errTimeZone is the error for a time zone that this machine does not know.
 var errTimeZone = errors.New("unknown time zone")
 
 // parse reads a CronJob's schedule, in its time zone.

@@ -58,7 +58,8 @@ type named struct {
 	names v1.CustomResourceDefinitionNames
 }
 
-// served is what a definition has put into the catalogue, and from what.
+// served holds the rows that a definition has put into the catalogue, and their
+// source.
 type served struct {
 	generation int64
 	uid        string
@@ -152,7 +153,8 @@ func (c *controller) reconcile(ctx context.Context, d *v1.CustomResourceDefiniti
 	}
 	approve(next, c.Clock)
 	if established {
-		// Before it is announced: who waits for Established finds it served.
+		// Before the status is written: a client that waits for Established
+		// finds it served.
 		if err := c.serve(next); err != nil {
 			return controllers.Result{}, err
 		}

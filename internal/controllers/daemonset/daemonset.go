@@ -200,8 +200,8 @@ func (d *controller) fresh(ds *apps.DaemonSet) func(context.Context) (metav1.Obj
 	}
 }
 
-// generation is that of the template by an annotation of old, which its pods had as
-// a label before there were revisions; nil where there is none.
+// generation gives the template's generation from a deprecated annotation, which
+// pods had as a label before there were revisions; nil without one.
 func generation(ds *apps.DaemonSet) *int64 {
 	n, err := strconv.ParseInt(ds.Annotations[apps.DeprecatedTemplateGeneration], 10, 64)
 	if err != nil {

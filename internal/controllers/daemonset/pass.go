@@ -29,7 +29,7 @@ type pass struct {
 	// no more.
 	places    []place
 	elsewhere []*v1.Pod
-	// hash is that of the revision of the set's template.
+	// hash is the hash of the revision of the set's template.
 	hash string
 	now  time.Time
 	// again is when to come back though nothing may have happened; zero is never.
@@ -320,8 +320,8 @@ func (p *pass) surge(ctx context.Context, extra int) error {
 	return p.sync(ctx, allowed, condemned)
 }
 
-// writeStatus writes the status where it has changed. seen says that the pass has
-// acted on the set as it is.
+// writeStatus writes the status where it has changed. seen reports whether the
+// pass has acted on the present set.
 func (p *pass) writeStatus(ctx context.Context, seen bool) error {
 	s := apps.DaemonSetStatus{CollisionCount: p.ds.Status.CollisionCount, Conditions: p.ds.Status.Conditions, ObservedGeneration: p.ds.Status.ObservedGeneration}
 	if seen {

@@ -18,8 +18,8 @@ import (
 // generationLabel is the label of generation.
 const generationLabel = "pod-template-generation"
 
-// tolerations are what every daemon pod tolerates: it is there before a node is
-// ready, and stays when it is not any more.
+// tolerations gives the tolerations of every daemon pod: it runs before its
+// node is ready, and stays when the node is no longer ready.
 func tolerations(hostNetwork bool) []v1.Toleration {
 	out := []v1.Toleration{
 		{Key: v1.TaintNodeNotReady, Operator: v1.TolerationOpExists, Effect: v1.TaintEffectNoExecute},

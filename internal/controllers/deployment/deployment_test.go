@@ -333,7 +333,7 @@ func TestKeepHistoryIsBounded(t *testing.T) {
 	}
 }
 
-func TestFenceposts(t *testing.T) {
+func TestResolveFenceposts(t *testing.T) {
 	for _, c := range []struct {
 		surge, unavailable string
 		n                  int32

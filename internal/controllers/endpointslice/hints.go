@@ -6,9 +6,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// hints says for whom a ready endpoint is, by the Service's trafficDistribution:
-// for its own zone, or for its own node and else its zone. Service proxies heed
-// the hints if all ready endpoints have some.
+// hints gives the clients that a ready endpoint is for, by the Service's
+// trafficDistribution: those in its zone, or those on its node and else in its
+// zone. Service proxies heed the hints if all ready endpoints have some.
 func hints(svc *v1.Service, e *discoveryv1.Endpoint) *discoveryv1.EndpointHints {
 	if !ptr.Deref(e.Conditions.Ready, true) {
 		return nil

@@ -113,7 +113,7 @@ func TestBackground(t *testing.T) {
 	})
 }
 
-func TestOwnerThatNeverWas(t *testing.T) {
+func TestOwnerThatNeverExisted(t *testing.T) {
 	run(t, func(s *suite) {
 		s.put(pods, "Pod", "p", owner("nobody", false))
 		if s.get(pods, "p") != nil {

@@ -42,8 +42,8 @@ func (n *node) blocks(owner types.UID) bool {
 	return false
 }
 
-// graph is what depends on what. remove and orphan are called, with the lock
-// held, with the UID of each node to be looked at.
+// graph holds the objects and their owners. remove and orphan are called, with
+// the lock held, with the UID of each node to be looked at.
 type graph struct {
 	mu     sync.Mutex
 	nodes  map[types.UID]*node

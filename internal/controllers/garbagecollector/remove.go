@@ -132,8 +132,8 @@ const (
 	going
 )
 
-// judge says what has become of an owner. That it is there, the graph may say,
-// for it hears of its end; that it is not, only the API server.
+// judge gives the state of an owner. The graph may tell that it exists, since
+// it hears of deletions; that it does not exist, only the API server can tell.
 func (c *collector) judge(ctx context.Context, n node, ref metav1.OwnerReference) (ownerState, error) {
 	c.graph.mu.Lock()
 	known := c.graph.knownAbsent(ref.UID, n.namespace)

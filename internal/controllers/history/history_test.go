@@ -53,7 +53,8 @@ func TestUpdate(t *testing.T) {
 		})
 		owner := &apps.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "web", Annotations: map[string]string{"cause": "x"}}}
 		mine := map[string]string{"app": "web"}
-		// One that is of nobody and matches is adopted; one of another is left.
+		// A matching one without an owner is adopted; one of another owner is
+		// left.
 		for name, l := range map[string]map[string]string{"orphan": mine, "other": nil} {
 			controllertest.Must[*apps.ControllerRevision](t)(c.Client.AppsV1().ControllerRevisions("ns").Create(ctx, &apps.ControllerRevision{
 				ObjectMeta: metav1.ObjectMeta{Name: name, Labels: l}, Data: runtime.RawExtension{Raw: []byte(`"orphan"`)}, Revision: 1}, metav1.CreateOptions{}))

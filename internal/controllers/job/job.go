@@ -46,8 +46,8 @@ type controller struct {
 	memory map[string]*memory // by the Job's key
 }
 
-// memory is what the controller knows of a Job before its caches do. All of it
-// may be lost: then pods are replaced without delay, once.
+// memory holds what the controller knows of a Job ahead of its caches. If it is
+// lost, pods are replaced without delay, once.
 type memory struct {
 	uid types.UID
 	// released are the pods whose finalizer was removed.

@@ -364,9 +364,9 @@ func TestReplaceFailed(t *testing.T) {
 	}
 }
 
-// TestAlone leaves Jobs of other controllers alone, and frees pods that no Job
-// counts.
-func TestAlone(t *testing.T) {
+// TestOtherControllers: Jobs of other controllers are left alone, and pods that
+// no Job counts lose their finalizer.
+func TestOtherControllers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, made(func(s *batch.JobSpec) { s.ManagedBy = ptr.To("example.com/other") }))
 		c.want("active=0 succeeded=0 failed=0")

@@ -8,9 +8,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// verdict is what a pod failure policy (KEP-3329) says of a failed pod.
+// verdict is the result of a pod failure policy (KEP-3329) for a failed pod.
 type verdict struct {
-	// action is that of the first rule that matches; "" if none does.
+	// action is the action of the first rule that matches; "" if none does.
 	action batch.PodFailurePolicyAction
 	// counts reports whether the failure counts towards the backoff limits.
 	counts bool

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// findings are what one look at a namespace's content found.
+// findings holds the results of one pass over a namespace's content.
 type findings struct {
 	remaining  map[schema.GroupVersionResource]int
 	finalizers map[string]int

@@ -27,7 +27,7 @@ const (
 	gracePeriod   = 50 * time.Second
 )
 
-// health is what was seen of a node's heartbeats.
+// health records a node's heartbeats.
 type health struct {
 	renewed time.Time // as the lease says, or the Ready condition
 	seen    time.Time // when that was seen here: clocks differ

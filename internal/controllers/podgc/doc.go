@@ -1,4 +1,4 @@
-// Package podgc deletes pods that nobody will end: those of nodes that are
-// gone, those that were never bound and are being deleted, and the oldest of
-// very many that have ended.
+// Package podgc deletes pods that no node agent will end: pods of nodes that
+// are gone, pods that are being deleted before they were bound, and the oldest
+// of too many that have ended.
 package podgc

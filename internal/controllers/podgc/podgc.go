@@ -93,7 +93,8 @@ func (g *collector) collect(ctx context.Context) {
 	}
 }
 
-// fail marks a pod whose node is gone, so that who waits for it knows.
+// fail marks a pod whose node is gone as failed, so that controllers and
+// clients that wait for it see its end.
 func (g *collector) fail(ctx context.Context, p *v1.Pod) {
 	if terminated(p) {
 		return

@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// kind is what differs between ReplicaSets and ReplicationControllers: one
-// algorithm reconciles both, in the ReplicaSet's form.
+// kind holds the differences between ReplicaSets and ReplicationControllers:
+// one algorithm reconciles both, in the ReplicaSet's form.
 type kind struct {
 	gvk      schema.GroupVersionKind
 	queue    string // its name in metrics

@@ -111,8 +111,8 @@ func (s *controller) reconcile(ctx context.Context, c *v1.ServiceCIDR) (controll
 	return controllers.Result{}, s.release(ctx, c)
 }
 
-// inUse reports whether some address is of no range but c's. Ranges that are being
-// deleted count for nobody.
+// inUse reports whether some address is in no range but c's. Ranges that are being
+// deleted do not count.
 func (s *controller) inUse(c *v1.ServiceCIDR) (bool, error) {
 	all, err := s.cidrs.List(labels.Everything())
 	if err != nil {

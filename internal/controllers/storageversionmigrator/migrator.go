@@ -124,7 +124,7 @@ func (m *migrator) rewrite(ctx context.Context, gvr schema.GroupVersionResource,
 				return err
 			}
 			_, err = m.metadata.Resource(gvr).Namespace(o.Namespace).Patch(ctx, o.Name, types.ApplyPatchType, patch, metav1.PatchOptions{FieldManager: name})
-			// Who changed or deleted it meanwhile has done the work.
+			// A change or deletion meanwhile has done the work.
 			if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("%s %s/%s: %w", gvr.GroupResource(), o.Namespace, o.Name, err)
 			}

@@ -116,7 +116,7 @@ func kill(pid int) error {
 	return p.wait(ctx)
 }
 
-// killTimeout is what the kernel is given to end a process that was killed.
+// killTimeout is how long the kernel may take to end a process that was killed.
 const killTimeout = 10 * time.Second
 
 // processes are the numbers of all processes of the machine.

@@ -30,9 +30,10 @@ type StopOptions struct {
 const (
 	// reportPeriod is how often it is said what is being waited for.
 	reportPeriod = 2 * time.Second
-	// endTimeout is what containerd is given to end by itself.
+	// endTimeout is how long containerd may take to end by itself.
 	endTimeout = 10 * time.Second
-	// reapTimeout is what init is given to collect the shims that have ended.
+	// reapTimeout is how long init may take to collect the shims that have
+	// ended.
 	reapTimeout = 3 * time.Second
 	// defaultGrace is a pod's grace period where its containers tell none.
 	defaultGrace = 30 * time.Second
@@ -178,8 +179,8 @@ func stopPod(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, conta
 	return nil
 }
 
-// grace is what the container has to end: its pod's grace period, which the
-// node agent keeps with it.
+// grace gives the time that the container has to end: its pod's grace period,
+// which the node agent keeps with it.
 func grace(k *runtimeapi.Container, most time.Duration) time.Duration {
 	g := defaultGrace
 	if n, err := strconv.ParseInt(k.Annotations[cri.PodGraceAnnotation], 10, 32); err == nil && n >= 0 {
@@ -211,8 +212,8 @@ func (w *waiting) done(pod string) {
 	delete(w.left, pod)
 }
 
-// String says which pods are waited for, those with the longest grace periods
-// first, and for how long at most; it is empty when all have ended.
+// String names the pods that are waited for, those with the longest grace
+// periods first, and the longest wait; it is empty when all have ended.
 func (w *waiting) String(now time.Time) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -146,7 +146,7 @@ func add(t *testing.T, f informers.SharedInformerFactory, o runtime.Object) {
 }
 
 // ask gives the answer in a line: the code if it is not NOERROR, the records, "+"
-// and the additional ones, "soa" where one says that there is nothing.
+// and the additional ones, "soa" for the record of a negative answer.
 func ask(t *testing.T, s *Server, name string, qtype uint16) string {
 	t.Helper()
 	r := new(dns.Msg)

@@ -354,9 +354,9 @@ func (f *forwarder) tell(err error) {
 	}
 }
 
-// detectLoops asks each resolver now and then for a name that nobody else knows.
-// One from which the question comes back here is not asked anymore: it would ask
-// this server without end.
+// detectLoops asks each resolver now and then for a random name. A resolver from
+// which the question comes back here is not asked anymore: it would ask this
+// server without end.
 func (f *forwarder) detectLoops(ctx context.Context) {
 	for {
 		f.mu.Lock()

@@ -17,7 +17,7 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Config is what a Server is made of.
+// Config configures a Server.
 type Config struct {
 	// Domain of the cluster, without a dot at the end.
 	Domain string

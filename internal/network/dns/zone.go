@@ -30,8 +30,8 @@ const (
 
 // zone answers for the cluster's domain.
 type zone struct {
-	// domain is that of the cluster, with a dot at the end; server the addresses
-	// of its name server.
+	// domain is the cluster's, with a dot at the end; server the addresses of
+	// its name server.
 	domain     string
 	server     []netip.Addr
 	services   corelisters.ServiceLister
@@ -83,7 +83,7 @@ func clusterIPs(s *v1.Service) []string {
 	return []string{s.Spec.ClusterIP}
 }
 
-// answer is what the zone says to a question.
+// answer is the zone's answer to a question.
 type answer struct {
 	records, extra []dns.RR
 	// exists reports whether there is something of that name, of whatever type.

@@ -139,7 +139,7 @@ func FromLocal() []Expr {
 }
 
 // Within matches where the address at reg is in the set of bits that mask has,
-// of value; outside says that it is not.
+// of value; with outside, where it is not.
 func Within(reg uint32, mask, value []byte, outside bool) []Expr {
 	op := uint32(unix.NFT_CMP_EQ)
 	if outside {

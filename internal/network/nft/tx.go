@@ -67,7 +67,7 @@ type Element struct {
 	Expires time.Duration // what is left of it
 }
 
-// Verdict says what becomes of a packet; a jump or goto names a chain.
+// Verdict is the decision about a packet; a jump or goto names a chain.
 type Verdict struct {
 	Code  int32
 	Chain string

@@ -149,9 +149,9 @@ func choose(all []endpoint, node, zone string) chosen {
 	return c
 }
 
-// topology says which ready endpoints are for clients on this node. Hints count
-// only if all ready endpoints have them and one is for here: those for nodes
-// before those for zones.
+// topology gives a filter for the ready endpoints that are for clients on this
+// node. Hints count only if all ready endpoints have them and one is for here:
+// those for nodes before those for zones.
 func topology(all []endpoint, node, zone string) func(*endpoint) bool {
 	forNode := func(e *endpoint) bool {
 		return slices.ContainsFunc(e.hints.ForNodes, func(n discoveryv1.ForNode) bool { return n.Name == node })

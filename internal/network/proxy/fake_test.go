@@ -101,7 +101,8 @@ func (f *fake) Write(b *Batch) error {
 	return f.whole()
 }
 
-// whole says what leads to something that is not there.
+// whole returns an error for references to chains, sets or maps that do not
+// exist.
 func (f *fake) whole() error {
 	for s, all := range f.elements {
 		for k, v := range all {
@@ -135,7 +136,7 @@ func (f *fake) Remove() error {
 	return nil
 }
 
-// outcome is what becomes of a packet.
+// outcome is the fate of a packet.
 type outcome struct {
 	// to are the endpoints that it may be sent to; none: it goes on as it is.
 	to     []netip.AddrPort

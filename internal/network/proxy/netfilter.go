@@ -12,7 +12,7 @@ import (
 	"keelson.dev/keelson/internal/network/nft"
 )
 
-// tableName is that of the kernel's table, in each family.
+// tableName is the name of the kernel's table, in each family.
 const tableName = "keelson-proxy"
 
 // affinityMax bounds the sources that a Service's port remembers. Beyond it,
@@ -158,9 +158,9 @@ func (k *netfilter) Write(b *Batch) error {
 	return k.commit(t, false)
 }
 
-// commit commits the transaction, and remembers the generation that it made if
-// nobody else has made one since the table was seen to be intact: known says that
-// it is now, whatever was before.
+// commit commits the transaction, and remembers the generation that it made if no
+// other transaction came since the table was seen to be intact: known reports
+// whether it is intact now, whatever was before.
 func (k *netfilter) commit(t *nft.Tx, known bool) error {
 	before, err := nft.Generation()
 	if err != nil {

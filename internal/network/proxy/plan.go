@@ -9,7 +9,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// here is what plans depend on beside the Service and its slices.
+// here holds the node's properties that plans depend on beside the Service and
+// its slices.
 type here struct {
 	node, zone string
 	family     discoveryv1.AddressType
@@ -17,7 +18,7 @@ type here struct {
 	nodePorts []netip.Addr
 }
 
-// plan is what the table is to have for a Service.
+// plan is the wanted content of the table for a Service.
 type plan struct {
 	chains map[string][]Rule
 	// endpoints of the chains that have a Balance rule, in the place of its
@@ -33,7 +34,7 @@ type plan struct {
 	elements map[Place]Value
 }
 
-// health is what a Service's health check says.
+// health is the answer of a Service's health check.
 type health struct {
 	port  int32 // 0 is none
 	local int   // endpoints on this node

@@ -22,7 +22,7 @@ import (
 	"keelson.dev/keelson/internal/network/index"
 )
 
-// Config is what a Proxy is made of.
+// Config configures a Proxy.
 type Config struct {
 	// NodeName is this node's, NodeIPs its addresses until its Node says them.
 	NodeName string
@@ -73,8 +73,8 @@ type Proxy struct {
 	health   *healthServers
 
 	mu sync.Mutex
-	// dirty are the Services that changed since they were planned; all says that
-	// every one did.
+	// dirty are the Services that changed since they were planned; all reports
+	// whether every one did.
 	dirty map[types.NamespacedName]bool
 	all   bool
 	// triggered is when the oldest change of endpoints that is not written yet

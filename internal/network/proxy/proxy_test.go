@@ -182,7 +182,7 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
-// TestOneChange says what one endpoint less costs.
+// TestOneChange counts the changes of the table for one endpoint less.
 func TestOneChange(t *testing.T) {
 	r, k := fakeRig(t)
 	objs := many(50, 90)

@@ -26,7 +26,7 @@ const spread = 64
 // address of the machine. It is upstream's.
 const masqueradeMark = 0x4000
 
-// When says which packets a rule is for.
+// When selects the packets that a rule is for.
 type When uint8
 
 // Conditions of rules.
@@ -38,7 +38,7 @@ const (
 	FromRange
 )
 
-// Action is what a rule does.
+// Action is the effect of a rule.
 type Action uint8
 
 // Actions of rules.

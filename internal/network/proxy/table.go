@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// table is what one family's kernel was told, and works out what to tell it.
+// table holds the kernel's state of one family, and computes the changes to it.
 type table struct {
 	kernel Kernel
 	here   here
@@ -38,7 +38,7 @@ type claim struct {
 	value Value
 }
 
-// installed is what the kernel has for a Service.
+// installed is the kernel's state for a Service.
 type installed struct {
 	plan   *plan
 	ranges map[string]*block
@@ -86,7 +86,7 @@ func (t *table) take(n int) *block {
 // setOfEndpoints names one of the maps of endpoints.
 func setOfEndpoints(n int) string { return endpoints + strconv.Itoa(n%spread) }
 
-// change is what the table is to have anew for some Services; nil is nothing.
+// change holds the new plans of some Services; a nil plan removes the Service.
 type change map[types.NamespacedName]*plan
 
 // write has the kernel do what the plans ask for. After an error the table has

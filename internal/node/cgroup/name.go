@@ -8,7 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Driver is what makes cgroups: the agent itself, or systemd.
+// Driver names the maker of cgroups: the agent itself, or systemd.
 type Driver string
 
 // The drivers, as kubelets call them.
@@ -17,7 +17,7 @@ const (
 	Systemd  Driver = "systemd"
 )
 
-// Validate says what is wrong with the name of a driver; an empty one is the
+// Validate returns an error for an unknown driver; an empty one stands for the
 // runtime's.
 func (d Driver) Validate() error {
 	switch d {
@@ -74,7 +74,7 @@ func (n Name) Path(d Driver) string {
 }
 
 // slices are the systemd slices that lead to the cgroup: a dash in a slice's
-// name says that it is in another one.
+// name means that it is inside another one.
 func (n Name) slices() []string {
 	out, name := make([]string, len(n)), ""
 	for i, part := range n {

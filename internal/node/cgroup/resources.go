@@ -22,8 +22,8 @@ const (
 // Unlimited is the value of a limit that there is none of.
 const Unlimited = -1
 
-// Resources are what a cgroup is given. A field that is 0 (an empty map) stays
-// as it is; Unlimited takes a limit away.
+// Resources are the settings of a cgroup. A field that is 0 (an empty map)
+// stays as it is; Unlimited takes a limit away.
 type Resources struct {
 	// CPUShares is the weight of cgroup v1, in 1024ths of a CPU.
 	CPUShares uint64
@@ -74,8 +74,8 @@ func Weight(shares uint64) uint64 {
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
-// ForPod is what a pod of this class is given: the sums of its containers'
-// requests and limits, or those that the pod has of its own.
+// ForPod gives the settings for a pod of this class: from the sums of its
+// containers' requests and limits, or from the pod's own.
 func ForPod(pod *v1.Pod, class v1.PodQOSClass, m Memory) Resources {
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	limits := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
@@ -126,7 +126,7 @@ func HugePages(list v1.ResourceList) map[int64]int64 {
 	return out
 }
 
-// Sum is what the pods of a node ask for, by class.
+// Sum is the sum of the requests of a node's pods, by class.
 type Sum struct {
 	BurstableCPU                      int64 // thousandths of a CPU
 	GuaranteedMemory, BurstableMemory int64 // bytes
@@ -144,15 +144,16 @@ func (s *Sum) Add(pod *v1.Pod, class v1.PodQOSClass) {
 	}
 }
 
-// Burstable is what the class of the burstable pods is given.
+// Burstable gives the settings for the class of the burstable pods.
 func (s *Sum) Burstable(m Memory) Resources {
 	return Resources{CPUShares: Shares(s.BurstableCPU), Protection: m.protect(v1.PodQOSBurstable, s.BurstableMemory)}
 }
 
-// BestEffort is what the class of the pods that ask for nothing is given.
+// BestEffort gives the settings for the class of the pods without requests.
 func (s *Sum) BestEffort() Resources { return Resources{CPUShares: minShares} }
 
-// Node is what all pods together are given: what the node has for them.
+// Node gives the settings for all pods together: the node's allocatable
+// resources.
 func (s *Sum) Node(allocatable v1.ResourceList, m Memory) Resources {
 	out := Resources{CPUShares: Shares(allocatable.Cpu().MilliValue()), Memory: allocatable.Memory().Value(), HugePages: HugePages(allocatable)}
 	out.Protection = Protection{m.protect(v1.PodQOSGuaranteed, s.GuaranteedMemory).Min, m.protect(v1.PodQOSBurstable, s.BurstableMemory).Low}
@@ -162,7 +163,7 @@ func (s *Sum) Node(allocatable v1.ResourceList, m Memory) Resources {
 	return out
 }
 
-// Reservation says what of the pods' memory requests is protected.
+// Reservation is the policy for protecting the pods' memory requests.
 type Reservation string
 
 const (

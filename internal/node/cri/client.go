@@ -61,8 +61,8 @@ func Connect(ctx context.Context, endpoint string, opts ...grpc.DialOption) (*Cl
 	defer cancel()
 	v, err := c.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true))
 	for err != nil && strings.Contains(err.Error(), "not initialized yet") {
-		// containerd listens before its plug-ins are ready, and tells nobody
-		// when they are.
+		// containerd listens before its plug-ins are ready, and does not
+		// announce when they are.
 		select {
 		case <-time.After(initPoll):
 			v, err = c.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true))

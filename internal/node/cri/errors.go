@@ -8,15 +8,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// callError is what the runtime answered a call with. Its text is the
-// runtime's, without gRPC's "rpc error: code = …" around it, since it ends up
-// in events and statuses; status.Code and status.FromError still tell its code.
+// callError is the error of a call to the runtime. Its text is the runtime's,
+// without gRPC's "rpc error: code = …" around it, since it ends up in events
+// and statuses; status.Code and status.FromError still tell its code.
 type callError struct{ s *status.Status }
 
 func (e callError) Error() string              { return prefix.ReplaceAllString(e.s.Message(), "") }
 func (e callError) GRPCStatus() *status.Status { return e.s }
 
-// prefix is what gRPC puts before an error; runtimes pass on errors of others.
+// prefix matches the text that gRPC puts before an error; runtimes pass on
+// errors of others.
 var prefix = regexp.MustCompile(`rpc error: code = \w+ desc = `)
 
 func plainErrors(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, o ...grpc.CallOption) error {

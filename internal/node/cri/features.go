@@ -7,8 +7,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Features are what a runtime says it can do beyond what every CRI runtime can.
-// One that says nothing, as containerd before 2.0, has none.
+// Features are the optional features that a runtime reports. One that reports
+// none, as containerd before 2.0, has none.
 type Features struct {
 	// SupplementalGroupsPolicy: Strict is kept (https://kep.k8s.io/3619).
 	SupplementalGroupsPolicy bool
@@ -40,8 +40,8 @@ func FeaturesOf(r *runtimeapi.StatusResponse) *Features {
 	return f
 }
 
-// UserNamespaces says why pods of a runtime handler (empty is the default one)
-// cannot have users of their own, nil if they can.
+// UserNamespaces returns an error if pods of a runtime handler (empty is the
+// default one) cannot have user namespaces.
 func (f *Features) UserNamespaces(handler string) error {
 	h, known := f.handlers[handler]
 	if h.GetUserNamespaces() {

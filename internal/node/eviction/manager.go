@@ -26,11 +26,12 @@ const (
 	cleanupPeriod  = time.Second
 	// immediate is the grace period, in seconds, of pods that are evicted at once.
 	immediate int64 = 1
-	// Reason is that of evicted pods, and of those not admitted under pressure.
+	// Reason is the reason in the status of evicted pods, and of pods not
+	// admitted under pressure.
 	Reason = "Evicted"
 )
 
-// Pods are those of the node.
+// Pods gives the pods of the node, and ends them.
 type Pods interface {
 	// Active are the pods that have not ended.
 	Active() []*v1.Pod
@@ -40,7 +41,7 @@ type Pods interface {
 	Ended(uid types.UID) bool
 }
 
-// Config is what a Manager is made of.
+// Config configures a Manager.
 type Config struct {
 	Thresholds []Threshold
 	// MaxPodGrace and Transition are those of Settings.
@@ -313,8 +314,8 @@ func (m *Manager) evict(pod *v1.Pod, grace int64, message string, annotations ma
 	return true
 }
 
-// explain says which resource was low, and what of it the pod's containers used
-// beyond their requests.
+// explain gives the message that names the low resource, and the containers of
+// the pod that used more of it than they requested.
 func explain(resource v1.ResourceName, pod *v1.Pod, of func(*v1.Pod) (statsapi.PodStats, bool), due []Threshold, seen map[Signal]observation) (string, map[string]string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "The node was low on resource: %v. ", resource)

@@ -7,7 +7,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// observation is what there is of a signal, and what of it is left.
+// observation is the capacity of a signal, and how much of it is left.
 type observation struct {
 	available, capacity int64
 	at                  time.Time

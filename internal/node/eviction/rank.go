@@ -10,7 +10,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// usage is what a pod uses of a resource, and what it has asked for.
+// usage is how much a pod uses of a resource, and how much it has requested.
 type usage struct{ used, requested int64 }
 
 func (u usage) exceeds() bool { return u.used > u.requested }
@@ -85,9 +85,9 @@ func measure(p *v1.Pod, st *statsapi.PodStats, s Signal, dedicatedImageFs bool) 
 	return usage{bytes, request(v1.ResourceEphemeralStorage)}
 }
 
-// diskUsage is what the pod has on the file system of the signal, in bytes and
-// inodes: logs and local volumes are on that of the node, what containers write
-// is on that of the images; where both are one, all of it.
+// diskUsage gives the pod's use of the file system of the signal, in bytes and
+// inodes: logs and local volumes are on the node's, the containers' writable
+// layers on the images'; where both are one, the sum.
 func diskUsage(p *v1.Pod, st *statsapi.PodStats, s Signal, dedicatedImageFs bool) (bytes, files int64) {
 	add := func(f *statsapi.FsStats) {
 		if f != nil {

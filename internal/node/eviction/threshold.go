@@ -74,7 +74,7 @@ func (a Amount) Of(capacity int64) int64 {
 	return int64(float64(capacity) * a.Fraction)
 }
 
-// Threshold is what is to be left of a signal.
+// Threshold is the amount of a signal below which pods are evicted.
 type Threshold struct {
 	Signal Signal
 	Value  Amount
@@ -89,8 +89,8 @@ type Threshold struct {
 // Hard reports whether pods are evicted as soon as the threshold is crossed.
 func (t *Threshold) Hard() bool { return t.Grace == 0 }
 
-// Settings are those of a KubeletConfiguration, as the flags of the same names
-// have them.
+// Settings holds the eviction settings of a KubeletConfiguration, in the form
+// of the flags of the same names.
 type Settings struct {
 	Hard, Soft, SoftGrace, MinimumReclaim map[string]string
 	// MaxPodGrace is the most that pods are given to end, in seconds, where a
@@ -200,8 +200,8 @@ func parseAmount(s string) (Amount, error) {
 	return Amount{Quantity: &q}, nil
 }
 
-// Reserved is what the hard thresholds keep from the pods of a node with that
-// capacity: memory and ephemeral storage.
+// Reserved gives the memory and ephemeral storage that the hard thresholds keep
+// from the pods of a node with that capacity.
 func Reserved(thresholds []Threshold, capacity v1.ResourceList) v1.ResourceList {
 	out := v1.ResourceList{}
 	for i := range thresholds {

@@ -17,7 +17,8 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Policy says when images are removed, with the kubelet's names and defaults.
+// Policy configures when images are removed, with the kubelet's names and
+// defaults.
 type Policy struct {
 	// HighThreshold and LowThreshold are percentages of the file system that is
 	// used: above the first, images are removed until it is down to the second.
@@ -49,13 +50,13 @@ func (p *Policy) Validate() error {
 // Period is how often the file system is looked at.
 const Period = 5 * time.Minute
 
-// Runtime is what is asked of the CRI runtime.
+// Runtime has the calls to the CRI runtime.
 type Runtime interface {
 	runtimeapi.RuntimeServiceClient
 	runtimeapi.ImageServiceClient
 }
 
-// Config is what a Collector is made of.
+// Config configures a Collector.
 type Config struct {
 	Runtime Runtime
 	Policy  Policy
@@ -72,7 +73,8 @@ type Config struct {
 // Collector removes images.
 type Collector struct {
 	Config
-	// space gives what of the file system at a path is there and left, in bytes.
+	// space gives the size of the file system at a path and its free space, in
+	// bytes.
 	space func(path string) (capacity, available int64, err error)
 
 	mu   sync.Mutex

@@ -81,7 +81,8 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 			return err
 		}
 		if next != nil {
-			// Nobody writes to the old file any more: what is there is the rest.
+			// The old file is no longer written to: its present content is the
+			// rest.
 			rest, err := io.ReadAll(r)
 			if err == nil {
 				err = out.all(append(part, rest...))

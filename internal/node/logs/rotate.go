@@ -40,7 +40,7 @@ type Rotator struct {
 }
 
 // Rotate looks at the log at path, which the container writes, and rotates it
-// if that is due. A log that somebody has removed is opened again.
+// if that is due. A log that was removed is opened again.
 func (r *Rotator) Rotate(ctx context.Context, containerID, path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

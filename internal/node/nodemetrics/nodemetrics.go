@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Metrics are those of one agent.
+// Metrics holds the metrics of one agent.
 type Metrics struct {
 	// Registry has what /metrics shows, Probes what /metrics/probes does.
 	Registry, Probes *prometheus.Registry

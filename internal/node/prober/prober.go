@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// UserAgent is what HTTP and gRPC probes call themselves.
+// UserAgent is the user agent of HTTP and gRPC probes.
 const UserAgent = "kube-probe/1.37"
 
 // maxBody is how much of a probe's answer is kept for the event.

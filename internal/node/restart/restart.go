@@ -6,7 +6,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Action is what follows a container's exit.
+// Action is the consequence of a container's exit.
 type Action int
 
 const (
@@ -19,7 +19,7 @@ const (
 	Pod
 )
 
-// After is what follows when container c of a pod exits with the code. The
+// After gives the action when container c of a pod exits with the code. The
 // first rule that matches decides, then the container's policy, then the pod's.
 func After(spec *v1.PodSpec, c *v1.Container, code int32) Action {
 	policy := spec.RestartPolicy

@@ -19,11 +19,11 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Access decides who may call the server of a node, and for what.
+// Access authenticates and authorizes the requests to the server of a node.
 type Access struct {
 	// Node is the name of the node.
 	Node string
-	// Authenticator says who calls.
+	// Authenticator identifies the caller.
 	Authenticator authenticator.Request
 	// Authorizer decides whether the caller may do what the request asks for.
 	Authorizer authorizer.Authorizer
@@ -40,8 +40,8 @@ const (
 
 // NewAccess makes the access to node that a kubelet has in its webhook modes: callers
 // prove themselves by a certificate of the authority in ca (PEM), or by a token, which a
-// TokenReview confirms; SubjectAccessReviews say what they may do. Both are asked of
-// client. Nobody is anonymous.
+// TokenReview confirms; SubjectAccessReviews authorize them. Both go to client.
+// Anonymous requests are refused.
 func NewAccess(node string, client kubernetes.Interface, ca []byte) (*Access, error) {
 	authority, err := dynamiccertificates.NewStaticCAContent("client-ca", ca)
 	if err != nil {
@@ -119,8 +119,8 @@ var fine = []struct {
 // WebSocket to them is a GET, which must not make of a right to read one to act.
 var commanding = []string{"/exec", "/attach", "/portForward", "/run", "/cri"}
 
-// attributes are what u has to be allowed to make the request, one of them: an access
-// to a subresource of the node.
+// attributes gives the accesses to a subresource of the node of which u has to be
+// allowed one to make the request.
 func (a *Access) attributes(u user.Info, r *http.Request) []authorizer.AttributesRecord {
 	verb := verbs[r.Method]
 	if verb == "get" && slices.ContainsFunc(commanding, func(p string) bool { return below(p, r.URL.Path) }) {

@@ -80,7 +80,8 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestRefusals: nobody is let in whose identity or permission is unknown.
+// TestRefusals: callers whose identity or permission cannot be determined are
+// refused.
 func TestRefusals(t *testing.T) {
 	jane := authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) {
 		return &authenticator.Response{User: &user.DefaultInfo{Name: "jane"}}, true, nil

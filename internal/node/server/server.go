@@ -22,7 +22,7 @@ import (
 	"keelson.dev/keelson/internal/node/stats"
 )
 
-// Agent is what the server needs of the node agent.
+// Agent has the methods of the node agent that the server needs.
 type Agent interface {
 	CRI() *cri.Client
 	Pods() []*v1.Pod
@@ -31,7 +31,7 @@ type Agent interface {
 	Sandbox(namespace, name string) (string, error)
 	Stats() *stats.Provider
 	Metrics() *nodemetrics.Metrics
-	// Configuration is what the agent works by.
+	// Configuration gives the agent's settings.
 	Configuration() *kubeletconfig.KubeletConfiguration
 }
 

@@ -85,7 +85,8 @@ func IsMirror(pod *v1.Pod) bool {
 	return ok
 }
 
-// Mirror is what shows the static pod in the API, owned by the node.
+// Mirror gives the mirror pod, which shows the static pod in the API and is
+// owned by the node.
 func Mirror(pod *v1.Pod, node types.UID) *v1.Pod {
 	controller := true
 	m := pod.DeepCopy()

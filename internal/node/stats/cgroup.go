@@ -116,7 +116,7 @@ func (c cgroups) cpu(path string) (out cpu, ok bool) {
 	return out, true
 }
 
-// memory is what a cgroup uses, in bytes; limit 0 is none.
+// memory is the memory use of a cgroup, in bytes; limit 0 is none.
 type memory struct {
 	usage, workingSet, rss, cache, mapped, swap, kernel, limit, peak uint64
 	failures, faults, majorFaults, oom                               uint64

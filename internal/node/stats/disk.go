@@ -14,7 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// used is what a folder takes up.
+// used is the space that a folder takes up.
 type used struct{ bytes, inodes uint64 }
 
 // diskUsage adds up what is in a folder and on its file system, in blocks, so
@@ -132,7 +132,8 @@ func fileSystem(path string, at time.Time) (*statsapi.FsStats, bool) {
 	}, true
 }
 
-// usedOn is what a folder takes up of the file system that it is on.
+// usedOn gives the space that a folder takes up, with the figures of its file
+// system.
 func usedOn(dir string, s size) *statsapi.FsStats {
 	out, ok := fileSystem(dir, s.at)
 	if !ok {

@@ -22,7 +22,7 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 )
 
-// Runtime is what is asked of the CRI runtime; a *cri.Client is one.
+// Runtime has the calls to the CRI runtime; a *cri.Client is one.
 type Runtime interface {
 	runtimeapi.RuntimeServiceClient
 	runtimeapi.ImageServiceClient
@@ -33,7 +33,7 @@ var _ Runtime = (*cri.Client)(nil)
 // containerName is the label by which containers tell their name in the pod.
 const containerName = "io.kubernetes.container.name"
 
-// Config is what a Provider is made of.
+// Config configures a Provider.
 type Config struct {
 	Node    string
 	Runtime Runtime
@@ -67,7 +67,7 @@ func New(c Config) *Provider {
 	return &Provider{Config: c, cg: newCgroups("/sys/fs/cgroup"), sizes: sizes{clock: c.Clock}, start: c.Clock.Now(), rates: map[string]sample{}}
 }
 
-// sample is what a cgroup had run for at a time.
+// sample is a cgroup's CPU time at a moment.
 type sample struct {
 	at    time.Time
 	usage uint64
@@ -336,8 +336,8 @@ func started(pod *v1.Pod, id string) metav1.Time {
 	return metav1.Time{}
 }
 
-// disks measures the pod's volumes and logs, and what of both and of its
-// containers is ephemeral storage.
+// disks measures the pod's volumes and logs, and the ephemeral storage among
+// them and its containers.
 func (p *Provider) disks(pod *v1.Pod, s *statsapi.PodStats, now time.Time) {
 	total := used{}
 	for i := range s.Containers {

@@ -94,8 +94,8 @@ func New(kernel string, allowed []string) (*List, error) {
 	return l, nil
 }
 
-// Check says which parameter the pod may not set and why, nil if it may set
-// all of its own.
+// Check returns an error that names a parameter which the pod may not set and
+// why, nil if it may set all of its own.
 func (l *List) Check(pod *v1.PodSpec) error {
 	if pod.SecurityContext == nil {
 		return nil

@@ -55,9 +55,9 @@ func (p *pause) failed(err error, now time.Time) {
 	p.until, p.err = now.Add(p.length), err
 }
 
-// Failed says which volumes could not be made ready.
+// Failed is the error of volumes that could not be made ready.
 type Failed struct {
-	// Errors are those of volumes that were tried now, by volume.
+	// Errors holds the errors of this attempt, by volume.
 	Errors map[string]error
 	// Retry is when to try again.
 	Retry time.Duration

@@ -103,8 +103,9 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestWhatIf: the state of a filter follows pods taken away and put back.
-func TestWhatIf(t *testing.T) {
+// TestRemoveAndAddPods: the state of a filter follows pods taken away and put
+// back.
+func TestRemoveAndAddPods(t *testing.T) {
 	x := pod("x")
 	exclusive := pod("x", labelled("app", "b"), far(zoneLabel))
 	for _, c := range []struct {

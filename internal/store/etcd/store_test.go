@@ -373,7 +373,7 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// TestNoEtcd: the error says what to look at.
+// TestNoEtcd: the error says what to check.
 func TestNoEtcd(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -388,9 +388,9 @@ func TestNoEtcd(t *testing.T) {
 	}
 }
 
-// TestStrangers: an etcd that is not the one that was meant is not talked to, nor
-// one that wants a certificate without one.
-func TestStrangers(t *testing.T) {
+// TestTLSErrors: the store refuses an etcd with a certificate of another
+// authority, and is refused without a client certificate.
+func TestTLSErrors(t *testing.T) {
 	t.Parallel()
 	server, other := etcdtest.StartTLS(t), etcdtest.StartTLS(t)
 	for name, o := range map[string]Options{

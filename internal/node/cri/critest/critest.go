@@ -1,5 +1,5 @@
-// Package critest is a container runtime in memory, for tests of what talks to
-// one: sandboxes and containers that run until a test says that they exit.
+// Package critest is a container runtime in memory, for tests of its clients:
+// sandboxes and containers run until a test makes them exit.
 package critest
 
 import (
@@ -58,7 +58,7 @@ func (r *Runtime) Client() *cri.Client {
 	return &cri.Client{RuntimeServiceClient: r, ImageServiceClient: r, RuntimeName: "critest", RuntimeVersion: "1"}
 }
 
-// SetFeatures says what the runtime can do, and what each handler can.
+// SetFeatures sets the features of the runtime, and of each handler.
 func (r *Runtime) SetFeatures(f *runtimeapi.RuntimeFeatures, handlers ...*runtimeapi.RuntimeHandler) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -362,7 +362,7 @@ func (r *Runtime) ListContainerStats(context.Context, *runtimeapi.ListContainerS
 	return &runtimeapi.ListContainerStatsResponse{}, nil
 }
 
-// ImageFsInfo says that images are on the machine's root file system.
+// ImageFsInfo reports that images are on the machine's root file system.
 func (r *Runtime) ImageFsInfo(context.Context, *runtimeapi.ImageFsInfoRequest, ...grpc.CallOption) (*runtimeapi.ImageFsInfoResponse, error) {
 	return &runtimeapi.ImageFsInfoResponse{ImageFilesystems: []*runtimeapi.FilesystemUsage{{FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: "/"}}}}, nil
 }

@@ -21,7 +21,8 @@ import (
 // Plugin makes emptyDir volumes.
 type Plugin struct {
 	volume.Unmounter
-	// Allocatable is what the node has for pods: no volume in memory is larger.
+	// Allocatable gives the node's resources for pods: no volume in memory is
+	// larger.
 	Allocatable func() v1.ResourceList
 }
 
