@@ -1,4 +1,4 @@
-// Command release packs binaries for those who do not build: for each architecture
+// Command release packs binaries for users who do not build: for each architecture
 // an archive and a Debian package, and the checksums of all of them.
 //
 //	release -version 1.2.3 -depends "containerd, runc" -out dist amd64=keelson-amd64 arm64=keelson-arm64
@@ -23,11 +23,12 @@ import (
 	"github.com/goreleaser/nfpm/v2/files"
 )
 
-// release is what all its packages have in common.
+// release holds the fields that all packages of a release share.
 type release struct {
 	version, out, root string
 	depends            []string
-	// date is that of every file, so that what is made of the same is the same.
+	// date is the time of every file, so that the same input gives the same
+	// packages.
 	date time.Time
 }
 

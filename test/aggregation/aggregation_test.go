@@ -77,9 +77,9 @@ var (
 	get      = metav1.GetOptions{}
 )
 
-// rights are what the sample API server needs of this one: the namespaces and
-// policies that its admission looks at, what its fairness is made of, to ask who
-// somebody is and what he may do, and whom to trust to say so.
+// rights are the rights that the sample API server needs here: to read the
+// namespaces and policies that its admission uses and the objects of its
+// fairness, to review tokens and accesses, and to read which proxies to trust.
 const rights = `
 apiVersion: v1
 kind: Namespace
@@ -333,7 +333,7 @@ func TestSampleAPIServer(t *testing.T) {
 	e.prepare()
 	t.Cleanup(e.kill)
 
-	// Before it runs nobody can reach it.
+	// Before it runs it cannot be reached.
 	e.register()
 	cond := e.available(alpha, "FailedDiscoveryCheck")
 	url := "https://" + e.address.String() + "/apis/wardle.example.com/v1alpha1"
@@ -527,7 +527,7 @@ func (e *env) byKubectl() {
 	e.kubectlSays("", []string{"get", "flunders"}, "No resources found in default namespace.")
 }
 
-// delegated: the server asks this one who somebody is, and what he may do.
+// delegated: the server delegates authentication and authorization to this one.
 func (e *env) delegated() {
 	rules := func(name string, verbs ...string) {
 		_, err := e.core.RbacV1().ClusterRoles().Create(e.ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -551,7 +551,7 @@ func (e *env) delegated() {
 	}
 
 	// Without the aggregator between: by token, by certificate, by neither, and by
-	// the headers of the aggregator from somebody who is not.
+	// the headers of the aggregator from another client.
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(e.ca)
 	direct := func(method string, header http.Header, certs ...tls.Certificate) (int, string) {
@@ -679,7 +679,8 @@ func (e *env) status() {
 	}
 }
 
-// restart: what has gone is said to be gone, and serves again when it is back.
+// restart: a server that has gone is reported as unavailable, and serves again
+// when it is back.
 func (e *env) restart() {
 	d := e.dynamic.Resource(flunders).Namespace("default")
 	_, err := d.Create(e.ctx, flunder("kept", "{}"), create)
@@ -710,7 +711,7 @@ func (e *env) restart() {
 	if _, err := d.Get(e.ctx, "kept", get); !apierrors.IsServiceUnavailable(err) {
 		e.Errorf("without the server: %v", err)
 	}
-	// All others stay as they are; kubectl says what is missing.
+	// All others stay as they are; kubectl names the missing group.
 	e.kubectlSays("", []string{"get", "configmaps"}, "kube-root-ca.crt")
 	e.kubectlSays("", []string{"get", "apiservice", alpha}, "False (MissingEndpoints)")
 	e.contains("openapi/v2", e.raw("/openapi/v2", "application/json"), `"/api/v1/namespaces/{namespace}/pods"`)
@@ -728,7 +729,7 @@ func (e *env) restart() {
 	if _, err := d.Get(e.ctx, "kept", get); err != nil {
 		e.Errorf("after the restart: %v", err)
 	}
-	// What nobody registers is not served any more.
+	// Versions that are no longer registered are no longer served.
 	for _, name := range []string{alpha, beta} {
 		e.must(e.apiServices.ApiregistrationV1().APIServices().Delete(e.ctx, name, metav1.DeleteOptions{}))
 	}

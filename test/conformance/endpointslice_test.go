@@ -33,8 +33,8 @@ var _ = It("[sig-network] API Server should provide secure master service", func
 	}
 })
 
-// empty says that a Service that selects nothing has an object of each kind, which
-// goes with it.
+// empty checks that a Service that selects nothing has an object of each kind,
+// which goes with it.
 func empty(t *T) {
 	t.service("empty", "nobody")
 	t.endpoints("empty")
@@ -68,7 +68,7 @@ var (
 	_ = It("[sig-network] EndpointsController should create and delete Endpoints for a Service with a selector that matches no pods", empty)
 )
 
-// matching says that pods become endpoints of the Services that select them.
+// matching checks that pods become endpoints of the Services that select them.
 func matching(t *T) {
 	labels := map[string]string{"app": "match", "foo": "bar"}
 	p1, p2 := t.run("pod1", labels), t.run("pod2", map[string]string{"app": "match"})

@@ -23,9 +23,9 @@ func (t *T) validate(verb, path, kind, mode, body string) (warned string, err er
 	return strings.Join(warnings, "; "), res.Error()
 }
 
-// strict says that a body is refused with Strict, warned of with Warn and taken
-// with Ignore when it creates an object; an apply needs the fields' schemas and
-// refuses it always. The body has NAME for the name.
+// strict checks that a body is refused with Strict, warned of with Warn and
+// accepted with Ignore when it creates an object; an apply needs the fields'
+// schemas and refuses it always. The body has NAME for the name.
 func (t *T) strict(base, yaml string, wanted ...string) {
 	t.Helper()
 	body := func(name string) string { return strings.ReplaceAll(yaml, "NAME", name) }
@@ -72,7 +72,7 @@ func (c custom) body(rest string) string {
 	return "apiVersion: " + c.gvr.GroupVersion().String() + "\nkind: " + c.kind + "\nmetadata: {name: NAME}\n" + rest
 }
 
-// taken says that the body is good, by each way.
+// taken checks that the body is accepted, by each verb.
 func (t *T) taken(c custom, rest string) {
 	t.Helper()
 	for verb, path := range map[string]string{"POST": t.crBase(c), "PATCH": t.crBase(c) + "/patch"} {

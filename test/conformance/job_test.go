@@ -22,8 +22,8 @@ import (
 
 const jobs = "[sig-apps] Job "
 
-// jobSpec is that of a Job of two pods at a time. The pods are bound to a node that
-// there is not, whose agent the test plays.
+// jobSpec gives the spec of a Job of two pods at a time. The pods are bound to a
+// node that does not exist, whose agent the test plays.
 func (t *T) jobSpec(completions int32) batchv1.JobSpec {
 	return batchv1.JobSpec{Parallelism: ptr.To[int32](2), Completions: &completions, BackoffLimit: ptr.To[int32](6), Template: v1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "j"}},
@@ -61,7 +61,8 @@ func onExit(code int32) *batchv1.PodFailurePolicyOnExitCodesRequirement {
 	return &batchv1.PodFailurePolicyOnExitCodesRequirement{Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: []int32{code}}
 }
 
-// exit says with which code a pod that runs ends, and false if it does not end.
+// exit gives the code with which a running pod ends, and false if it does not
+// end.
 type exit func(*v1.Pod) (int32, bool)
 
 func runs(*v1.Pod) (int32, bool) { return 0, false }

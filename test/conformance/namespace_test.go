@@ -34,7 +34,7 @@ func (t *T) endOf(ns string) {
 	})
 }
 
-// again makes the namespace once more, and says what it has.
+// again creates the namespace anew, and deletes it after the test.
 func (t *T) again(ns string) {
 	t.Helper()
 	got[*v1.Namespace](t)(t.Client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, create))

@@ -30,7 +30,7 @@ func (t *T) policy(kind, spec, binding string) {
 }
 
 // refused waits until a deployment of that many replicas is refused with the
-// message, and says that one of few replicas is not.
+// message, and checks that one of few replicas is not.
 func (t *T) refused(message string) {
 	t.Helper()
 	deployments := t.Client.AppsV1().Deployments(t.NS)
@@ -73,8 +73,8 @@ var _ = It("[sig-api-machinery] MutatingAdmissionPolicy [Privileged:ClusterAdmin
 		one: t.template("{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingAdmissionPolicyBinding, spec: {policyName: absent}}")})
 })
 
-// afterDelay is the error, unless the API server says that it has yet to read
-// the schemas that policies are applied by.
+// afterDelay gives err, nil if it tells that the API server has yet to read the
+// schemas that policies are applied by.
 func afterDelay(err error) error {
 	if err != nil && strings.Contains(err.Error(), "There can be a delay") {
 		return nil

@@ -27,7 +27,7 @@ func (t *T) quota(name string, hard v1.ResourceList, scopes ...v1.ResourceQuotaS
 		&v1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.ResourceQuotaSpec{Hard: hard, Scopes: scopes}}, create))
 }
 
-// uses waits until the quota says that so much is used.
+// uses waits until the quota's status has the usage.
 func (t *T) uses(name string, used v1.ResourceList) {
 	t.Helper()
 	t.until("the use of quota "+name, func(ctx context.Context) (bool, error) {

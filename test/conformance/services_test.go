@@ -226,7 +226,7 @@ var _ = InContainers("[sig-network] Services should be able to create a function
 	t.reaches(client, v1.ProtocolTCP, p.Status.HostIP, s.Spec.Ports[0].NodePort, "pod1", "pod2")
 })
 
-// typeChange changes a Service's type, and says that it works in each.
+// typeChange changes a Service's type, and checks that it works with each.
 func typeChange(from, to func(*v1.Service)) func(*T) {
 	return func(t *T) {
 		client := t.clientPod()
@@ -295,7 +295,8 @@ var (
 	_ = InContainers("[sig-network] Services should be able to change the type from ExternalName to NodePort", typeChange(externalName, nodePortOfPods))
 )
 
-// affinity says that a client stays with one pod; if it is switched, first not so.
+// affinity checks that a client stays with one pod; with switched, that it does so
+// only after the affinity is set.
 func affinity(node, switched bool) func(*T) {
 	return func(t *T) {
 		client := t.clientPod()

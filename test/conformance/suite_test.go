@@ -34,8 +34,8 @@ var (
 	report     = flag.String("report", "", "file to write the codenames to that did not pass")
 )
 
-// SIGs are those whose tests are here; those of the others have a place in
-// later reports only.
+// sigs are the SIGs with tests here; the others' tests have a place in later
+// reports only.
 var sigs = []string{"sig-api-machinery", "sig-apps", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation", "sig-network"}
 
 // T is one conformance test.

@@ -23,7 +23,7 @@ func data(key, value string) func(runtime.Object) bool {
 	return func(o runtime.Object) bool { return o.(*v1.ConfigMap).Data[key] == value }
 }
 
-// silent says that nothing comes for a moment.
+// silent checks that no event comes for a moment.
 func (t *T) silent(w watch.Interface) {
 	t.Helper()
 	select {

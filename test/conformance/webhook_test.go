@@ -141,7 +141,7 @@ func rule(group, version, resource string, operations ...string) dict {
 	return dict{"operations": ops, "apiGroups": []any{group}, "apiVersions": []any{version}, "resources": []any{resource}}
 }
 
-// denied says that the error is the webhook's.
+// denied checks that the error is the webhook's.
 func (t *T) denied(err error, message string) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), message) || !strings.Contains(err.Error(), "denied the request") {

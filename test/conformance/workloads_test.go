@@ -15,10 +15,11 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// gate is the readiness gate by which a test says whether a pod is ready.
+// gate is the readiness gate by which a test makes a pod ready.
 const gate v1.PodConditionType = "conformance.keelson.dev/serves"
 
-// template is that of pods which are ready when the test has them so, at a version.
+// template gives the template of pods of a version that are ready when the test
+// makes them so.
 func template(app, version string) v1.PodTemplateSpec {
 	return v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": app}}, Spec: v1.PodSpec{
 		TerminationGracePeriodSeconds: ptr.To[int64](0), ReadinessGates: []v1.PodReadinessGate{{ConditionType: gate}},
@@ -26,10 +27,10 @@ func template(app, version string) v1.PodTemplateSpec {
 	}}
 }
 
-// versionOf is that of the template that a pod is of.
+// versionOf gives the version of a pod's template.
 func versionOf(p *v1.Pod) string { return p.Spec.Containers[0].Env[0].Value }
 
-// serves reports whether a pod is ready, and waits until it is seen so.
+// serves sets whether a pod is ready, and waits until its status shows it.
 func (t *T) serves(name string, ok bool) {
 	t.Helper()
 	status := v1.ConditionFalse
@@ -101,7 +102,7 @@ func versions(pods []v1.Pod) []string {
 	return out
 }
 
-// uids are those of pods by name.
+// uids gives the UIDs of pods by name.
 func uids(pods []v1.Pod) map[string]types.UID {
 	out := map[string]types.UID{}
 	for i := range pods {

@@ -10,8 +10,8 @@ import (
 const Patience = time.Minute
 
 // Eventually returns when ok reports true, and fails the test if it does not within
-// Patience. What says what is waited for. It is for conditions that have no event
-// to wait for.
+// Patience. The argument what names the condition in the failure. It is for
+// conditions that have no event to wait for.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)

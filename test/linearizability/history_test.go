@@ -15,8 +15,8 @@ type change struct {
 	facts
 }
 
-// facts are what selectors and watchers look at. Each write sets another value or
-// another message.
+// facts holds the fields that selectors and watchers look at. Each write sets
+// another value or another message.
 type facts struct {
 	value, message     string
 	group, node, phase string
@@ -30,10 +30,11 @@ type seen struct {
 	facts
 }
 
-// segment is what a watcher saw from one revision to another without a gap.
+// segment holds the events that a watcher saw from one revision to another
+// without a gap.
 type segment struct {
-	// from is the revision that it starts after. initial says that it began with
-	// the state at from, which start holds.
+	// from is the revision that it starts after. initial reports whether it
+	// began with the state at from, which start holds.
 	from    int64
 	initial bool
 	start   map[string]seen
@@ -52,7 +53,7 @@ type view struct {
 // sight is an event as it must be seen through a view.
 type sight struct {
 	seen
-	// after and before bound the revision where nobody knows it.
+	// after and before bound the revision where it is unknown.
 	after, before int64
 }
 
@@ -144,7 +145,7 @@ func (v *view) judge(histories map[string][]change, s *segment) (wrong []string)
 			case st.revision == 0 && st.before != 0 && st.before <= s.from:
 				state = &st.seen
 			case st.revision == 0:
-				// Nobody saw it: right only if nobody had to.
+				// No watcher saw it: right only if none had to.
 				if s.from <= st.after && st.before != 0 && st.before <= s.to {
 					fail("it missed that %s was deleted between %d and %d", key, st.after, st.before)
 				}
@@ -183,7 +184,7 @@ func (v *view) judge(histories map[string][]change, s *segment) (wrong []string)
 }
 
 // uncertain reports whether the object may have been deleted at the revision, at a
-// time that nobody knows.
+// time that is unknown.
 func uncertain(history []change, revision int64) bool {
 	for i, c := range history {
 		if c.revision == 0 && i > 0 && history[i-1].revision <= revision && (i+1 == len(history) || revision < history[i+1].revision) {

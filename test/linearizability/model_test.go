@@ -23,7 +23,7 @@ type outcome struct {
 	revision int64
 }
 
-// object is the state of a key; revision -1 is one that nobody was told of.
+// object is the state of a key; revision -1 is one that no client was told.
 type object struct {
 	exists   bool
 	value    int
@@ -77,7 +77,7 @@ func step(s object, in operation, out outcome) []object {
 	return nil
 }
 
-// model is that of an API server with a few objects, each on its own.
+// model gives the model of an API server with a few objects, each on its own.
 func model() porcupine.Model {
 	n := porcupine.NondeterministicModel{
 		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {

@@ -36,9 +36,9 @@ const pods = "/api/v1/namespaces/default/pods"
 // padding makes the objects big enough that readers fall behind.
 var padding = strings.Repeat("x", 1500)
 
-// writer is the only one who writes its objects, each time on condition that the
-// object is as the last write left it. So it knows their history, but for what
-// an unanswered request did, which it reads.
+// writer is the only writer of its objects, and makes each write on condition
+// that the object is unchanged since the last one. So it knows their history,
+// except for the effects of unanswered requests, which it reads.
 type writer struct {
 	t       *testing.T
 	c       *client
@@ -103,7 +103,7 @@ func (w *writer) look(o *written) bool {
 	return false
 }
 
-// write makes next of o, and reports whether it did.
+// write changes o to next, and reports whether it did.
 func (w *writer) write(o *written, next change) bool {
 	last := o.last()
 	if !next.live {
@@ -242,7 +242,7 @@ func (t *tally) enough() bool {
 	return t.expired.Load() > 0 && t.rewound.Load() > 0 && t.initialised.Load() > 0
 }
 
-// errRelist says that the revision has gone.
+// errRelist is the error of a revision that is no longer kept.
 var errRelist = errors.New("expired")
 
 func (w *watcher) do(ctx context.Context, query url.Values, accept string) (*http.Response, error) {

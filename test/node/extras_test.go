@@ -129,7 +129,8 @@ func (e *env) ephemeral() {
 	e.remove("debugged")
 }
 
-// rotation: a log that has grown is rotated, and who follows it misses nothing.
+// rotation: a log that has grown is rotated, and a client that follows it
+// misses nothing.
 func (e *env) rotation() {
 	e.create(web("logging"))
 	p := e.pod("logging", ready)

@@ -93,7 +93,7 @@ func start(t *testing.T) (*harness.Process, *rest.Config) {
 	return p, cfg
 }
 
-// memory is what the process has of the machine's, in bytes.
+// memory gives the resident memory of the process, in bytes.
 func memory(t *testing.T, pid int) int64 {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -107,7 +107,7 @@ func memory(t *testing.T, pid int) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// heap is what the server has allocated and needs, in bytes: its collector has run.
+// heap gives the server's heap in use after a garbage collection, in bytes.
 func (s *soak) heap(at string) int64 {
 	s.t.Helper()
 	if *profiles != "" {
@@ -348,7 +348,7 @@ type sample struct {
 	resident, writes int64
 }
 
-// median is that of the resident memory.
+// median gives the median of the resident memory.
 func median(of []sample) int64 {
 	s := slices.SortedFunc(slices.Values(of), func(a, b sample) int { return cmp.Compare(a.resident, b.resident) })
 	return s[len(s)/2].resident
