@@ -26,7 +26,7 @@ const defaultDataDir = "/var/lib/keelson"
 // contextName is the name of the cluster in kubeconfigs.
 const contextName = "keelson"
 
-// serverFlags are those of keelson server and keelson up.
+// serverFlags holds the flags of keelson server and keelson up.
 type serverFlags struct {
 	cluster.Options
 	advertise, serviceCIDR string

@@ -41,10 +41,10 @@ import (
 	"keelson.dev/keelson/internal/network/dns"
 )
 
-// AgentProcess says how a node's agent runs in a process of its own, against the
-// API server of any Kubernetes cluster, with the rights of its node: those of the
-// Node authorizer, and, for the built-in service proxy and name server, those of
-// the role that PrepareJoin gives to nodes.
+// AgentProcess configures a node's agent that runs in a process of its own,
+// against the API server of any Kubernetes cluster, with the rights of its node:
+// those of the Node authorizer, and, for the built-in service proxy and name
+// server, those of the role that PrepareJoin gives to nodes.
 type AgentProcess struct {
 	AgentOptions
 	// Kubeconfig is a file, of the user system:node: and the node's name.
@@ -58,14 +58,14 @@ type AgentProcess struct {
 	// ClusterDNS is the address of the cluster's name server; that of the Service
 	// kube-system/kube-dns if it is not given.
 	ClusterDNS netip.Addr
-	// ClientCAFile has the authority, in PEM, of the certificates of those who call
+	// ClientCAFile has the authority, in PEM, of the certificates of the callers of
 	// the node; the kubeconfig's if empty.
 	ClientCAFile string
 	// TLSCertFile and TLSPrivateKeyFile are the certificate of the node's server.
 	TLSCertFile, TLSPrivateKeyFile string
 	// RotateServerCertificates has it signed by the cluster, by requests for
-	// certificates that somebody has to approve. Without a file and this the node
-	// signs its own.
+	// certificates that an administrator has to approve. Without a file and this
+	// the node signs its own.
 	RotateServerCertificates bool
 	// Progress, if set, is told of each step of the start.
 	Progress func(step string, took time.Duration)

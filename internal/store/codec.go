@@ -29,7 +29,7 @@ type protoUnmarshaler interface{ Unmarshal([]byte) error }
 // Form implements Codec: there is one.
 func (c codec) Form(string) int64 { return 0 }
 
-// Seal implements Codec: it is what it is.
+// Seal implements Codec: the value is stored as it is.
 func (c codec) Seal(_ string, plain []byte) ([]byte, int64, error) { return plain, 0, nil }
 
 // Open implements Codec.

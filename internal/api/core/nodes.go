@@ -181,7 +181,8 @@ func validateNodeResources(n *v1.Node) (errs field.ErrorList) {
 	return errs
 }
 
-// validateNodeUpdate: what ties a node to a machine is set once.
+// validateNodeUpdate checks that the fields that tie a node to a machine are
+// set once.
 func validateNodeUpdate(n, old *v1.Node) field.ErrorList {
 	errs := validateNodeAnnotations(n.Annotations)
 	errs = append(errs, validateNodeResources(n)...)

@@ -176,7 +176,8 @@ func setHTTPGet(h *v1.HTTPGetAction) {
 	zero(&h.Scheme, v1.URISchemeHTTP)
 }
 
-// pullPolicy: what is called latest may change under its name.
+// pullPolicy gives the default policy: Always for the tag latest, whose image
+// may change.
 func pullPolicy(image string) v1.PullPolicy {
 	if image == "" {
 		return v1.PullIfNotPresent

@@ -87,8 +87,8 @@ func byName(list []v1.Container, name string) *v1.Container {
 	return nil
 }
 
-// validateTransitions: what has ended for good may not come back. containers
-// are those that the statuses are of.
+// validateTransitions checks that containers that have ended for good do not
+// run again. containers are those that the statuses are of.
 func validateTransitions(is, was []v1.ContainerStatus, s *v1.PodSpec, containers []v1.Container, at *field.Path) (errs field.ErrorList) {
 	if containers != nil && restartsAll(s) {
 		return nil // any exit may be followed by a start of all

@@ -180,7 +180,7 @@ func alone(obj runtime.Object) error {
 // starter is a plug-in that is made as the server starts.
 type starter interface{ begin() error }
 
-// begin makes the plug-in if it has manifests: what is wrong with them ends the server.
+// begin makes the plug-in if it has manifests: a fault in them ends the server.
 func (c *callout) begin() error {
 	if !c.static {
 		return nil

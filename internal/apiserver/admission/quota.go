@@ -54,7 +54,8 @@ func newResourceQuota(e *Environment) (admission.Interface, error) {
 	return q, nil
 }
 
-// uncounted resources are of no quota: they are not kept, or not for long.
+// uncounted holds the resources that no quota counts: they are not kept, or not
+// for long.
 var uncounted = func() map[schema.GroupResource]bool {
 	out := map[schema.GroupResource]bool{
 		{Resource: "namespaces"}: true, {Resource: "bindings"}: true, {Resource: "componentstatuses"}: true,
@@ -66,8 +67,8 @@ var uncounted = func() map[schema.GroupResource]bool {
 	return out
 }()
 
-// ofQuotas: quotas are about the objects themselves, and about the
-// changes of what they use.
+// ofQuotas reports whether a request concerns quotas: if it is about an object
+// itself, or about a subresource that changes its usage.
 func ofQuotas(a admission.Attributes) bool {
 	switch a.GetSubresource() {
 	case "":

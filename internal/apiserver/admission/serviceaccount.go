@@ -47,7 +47,7 @@ func (s *ServiceAccount) Admit(ctx context.Context, a admission.Attributes, _ ad
 		return nil
 	}
 	if _, mirror := pod.Annotations[mirrorAnnotation]; mirror {
-		return nil // it is what its node has, and no more
+		return nil // its spec is its node's, and stays as it is
 	}
 	if pod.Spec.ServiceAccountName == "" {
 		pod.Spec.ServiceAccountName = "default"

@@ -219,8 +219,8 @@ func ofJob(pod *v1.Pod) bool {
 	return owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, batchv1.GroupName+"/") && pod.Spec.RestartPolicy != v1.RestartPolicyAlways
 }
 
-// held reports whether the pod outlives its deletion: those who hold it look at how
-// it ended. Of other pods the end is not written, since nothing can rely on seeing it.
+// held reports whether the pod outlives its deletion: its holders look at how it
+// ended. Of other pods the end is not written, since nothing can rely on seeing it.
 func held(pod *v1.Pod) bool { return len(pod.Finalizers) > 0 }
 
 // alive reports whether the pod has not ended.
