@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"hash/fnv"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -151,6 +152,40 @@ var _ = InContainers("[sig-network] EndpointSlice should support a Service with 
 	for _, port := range []int32{80, 81} {
 		t.reaches(client, v1.ProtocolTCP, s.Spec.ClusterIP, port, "pod1")
 	}
+})
+
+var _ = It("[sig-network] EndpointSliceMirroring should mirror a custom Endpoints resource through create update and delete", func(t *T) {
+	t.service("custom", "", withoutSelector)
+	mirrored := func(want string) {
+		t.Helper()
+		harness.Succeeds(t, "a mirror with "+want, func() error {
+			l, err := t.Client.DiscoveryV1().EndpointSlices(t.NS).List(t.Context(), metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=custom"})
+			if err != nil {
+				return err
+			}
+			var have []string
+			for _, s := range l.Items {
+				for _, e := range s.Endpoints {
+					for _, p := range s.Ports {
+						have = append(have, fmt.Sprintf("%s %s:%d", s.Labels[discoveryv1.LabelManagedBy], strings.Join(e.Addresses, ","), ptr.Deref(p.Port, 0)))
+					}
+				}
+			}
+			if got := strings.Join(have, "; "); got != want || want == "" && len(l.Items) > 0 {
+				err = fmt.Errorf("%d slices: %q, want %q", len(l.Items), got, want)
+			}
+			return err
+		})
+	}
+	client := t.Client.CoreV1().Endpoints(t.NS)
+	e := got[*v1.Endpoints](t)(client.Create(t.Context(), &v1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "custom"},
+		Subsets: []v1.EndpointSubset{{Ports: []v1.EndpointPort{{Port: 80}}, Addresses: []v1.EndpointAddress{{IP: "10.1.2.3"}}}}}, create))
+	mirrored("endpointslicemirroring-controller.k8s.io 10.1.2.3:80")
+	e.Subsets[0].Addresses[0].IP = "10.2.3.4"
+	got[*v1.Endpoints](t)(client.Update(t.Context(), e, update))
+	mirrored("endpointslicemirroring-controller.k8s.io 10.2.3.4:80")
+	t.must(client.Delete(t.Context(), "custom", remove))
+	mirrored("")
 })
 
 var _ = It("[sig-network] EndpointSlice should support creating EndpointSlice API operations", func(t *T) {

@@ -22,6 +22,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/daemonset"
 	"keelson.dev/keelson/internal/controllers/deployment"
 	"keelson.dev/keelson/internal/controllers/endpointslice"
+	"keelson.dev/keelson/internal/controllers/endpointslicemirroring"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
 	"keelson.dev/keelson/internal/controllers/job"
 	"keelson.dev/keelson/internal/controllers/namespace"
@@ -110,6 +111,10 @@ var table = []controllers.Row{
 	{
 		Name: "endpoints-controller", Aliases: []string{"endpoint"}, Identity: "endpoint-controller",
 		Watches: resources(coreV1, "services", "pods", "endpoints"), New: endpointslice.NewEndpoints,
+	},
+	{
+		Name: "endpointslice-mirroring-controller", Aliases: []string{"endpointslicemirroring"}, Identity: "endpointslicemirroring-controller", Events: "endpoint-slice-mirroring-controller",
+		Watches: join(resources(coreV1, "endpoints", "services"), resources(discovery.SchemeGroupVersion, "endpointslices")), New: endpointslicemirroring.New,
 	},
 	{
 		Name: "node-lifecycle-controller", Aliases: []string{"nodelifecycle"}, Identity: "node-controller",
