@@ -24,9 +24,9 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// ConfigMap, in kube-system, has the addresses of other name servers: under
-// stubDomains an object of lists by domain, under upstreamNameservers a list in
-// place of the machine's resolvers. Both are JSON.
+// ConfigMap names the ConfigMap of kube-system that has the addresses of other
+// name servers: under stubDomains an object of lists by domain, under
+// upstreamNameservers a list in place of the machine's resolvers. Both are JSON.
 const ConfigMap = "kube-dns"
 
 const (
