@@ -9,6 +9,7 @@ import (
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
+	policy "k8s.io/api/policy/v1"
 	rbac "k8s.io/api/rbac/v1"
 	storagemigration "k8s.io/api/storagemigration/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -21,6 +22,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/cronjob"
 	"keelson.dev/keelson/internal/controllers/daemonset"
 	"keelson.dev/keelson/internal/controllers/deployment"
+	"keelson.dev/keelson/internal/controllers/disruption"
 	"keelson.dev/keelson/internal/controllers/endpointslice"
 	"keelson.dev/keelson/internal/controllers/endpointslicemirroring"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
@@ -99,6 +101,11 @@ var table = []controllers.Row{
 	{
 		Name: "cronjob-controller", Aliases: []string{"cronjob"}, Identity: "cronjob-controller",
 		Watches: resources(batchV1, "cronjobs", "jobs"), New: cronjob.New,
+	},
+	{
+		Name: "disruption-controller", Aliases: []string{"disruption"}, Identity: "disruption-controller", Events: "controllermanager",
+		Watches: join(resources(policy.SchemeGroupVersion, "poddisruptionbudgets"), resources(coreV1, "pods", "replicationcontrollers"),
+			resources(appsV1, "deployments", "replicasets", "statefulsets")), New: disruption.New,
 	},
 	{
 		Name: "ttl-after-finished-controller", Aliases: []string{"ttl-after-finished"}, Identity: "ttl-after-finished-controller",
