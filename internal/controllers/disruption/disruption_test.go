@@ -24,10 +24,12 @@ import (
 	"k8s.io/client-go/rest"
 	scalefake "k8s.io/client-go/scale/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/controllers/replicaset"
 )
 
 // env is a cluster with custom resources of the kind Ship, whose subresource scale
@@ -42,10 +44,16 @@ var ships = schema.GroupVersionKind{Group: "sea", Version: "v1", Kind: "Ship"}
 
 func newEnv(t *testing.T) *env {
 	e := &env{t: t, ships: map[string]*autoscaling.Scale{}}
+	e.Cluster = controllertest.New(t, constructor(e.ships))
+	return e
+}
+
+// constructor makes the controller of a cluster in which these Ships are.
+func constructor(scaled map[string]*autoscaling.Scale) func(controllers.Context) (controllers.Run, error) {
 	scales := &scalefake.FakeScaleClient{}
 	scales.AddReactor("get", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		name := a.(clienttesting.GetAction).GetName()
-		if s := e.ships[name]; s != nil && a.GetResource().Resource == "ships" {
+		if s := scaled[name]; s != nil && a.GetResource().Resource == "ships" {
 			return true, s, nil
 		}
 		return true, nil, apierrors.NewNotFound(a.GetResource().GroupResource(), name)
@@ -59,9 +67,10 @@ func newEnv(t *testing.T) *env {
 		{GroupVersion: "apps/v1", APIResources: []metav1.APIResource{{Name: "replicasets/scale", Group: "autoscaling", Version: "v1", Kind: "Scale"}}},
 		{GroupVersion: "batch/v1", APIResources: []metav1.APIResource{{Name: "jobs"}, {Name: "jobs/status", Kind: "Job"}}},
 	}}}
-	e.Cluster = controllertest.NewWith(t, func(c *controllers.Context) { c.RESTMapper, c.Discovery = mapper, disc },
-		func(c controllers.Context) (controllers.Run, error) { return newWith(c, scales) })
-	return e
+	return func(c controllers.Context) (controllers.Run, error) {
+		c.RESTMapper, c.Discovery = mapper, disc
+		return newWith(c, scales)
+	}
 }
 
 // ref is that of a controller whose UID is its name.
@@ -368,4 +377,31 @@ func TestScaleRequest(t *testing.T) {
 	if err != nil || got == nil || got.replicas != 4 || asked != "/apis/sea/v1/namespaces/ns/ships/ship/scale" {
 		t.Errorf("%v, %v, asked for %q", got, err, asked)
 	}
+}
+
+// TestSurvives: whatever fails on the way, the status is right in the end.
+func TestSurvives(t *testing.T) {
+	controllertest.Survives(t, 20, []func(controllers.Context) (controllers.Run, error){replicaset.New, constructor(nil)}, []func(*controllertest.Cluster){
+		func(c *controllertest.Cluster) {
+			e := &env{Cluster: c, t: t}
+			set := &apps.ReplicaSet{ObjectMeta: object("set", nil), Spec: apps.ReplicaSetSpec{Replicas: ptr.To[int32](3),
+				Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}},
+				Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web"}}}}}
+			controllertest.Must[*apps.ReplicaSet](t)(c.Client.AppsV1().ReplicaSets("ns").Create(t.Context(), set, metav1.CreateOptions{}))
+			e.budget("b", "max", "1")
+		},
+		func(c *controllertest.Cluster) {
+			sets := c.Client.AppsV1().ReplicaSets("ns")
+			if err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+				set := controllertest.Must[*apps.ReplicaSet](t)(sets.Get(t.Context(), "set", metav1.GetOptions{}))
+				set.Spec.Replicas = ptr.To[int32](5)
+				_, err := sets.Update(t.Context(), set, metav1.UpdateOptions{})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}, func(t *testing.T, c *controllertest.Cluster) {
+		(&env{Cluster: c, t: t}).has("b", 5, 4, 5, 1, policy.SufficientPodsReason)
+	})
 }
