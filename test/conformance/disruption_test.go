@@ -140,14 +140,14 @@ var _ = It(disruption+"should update/patch PodDisruptionBudget status", func(t *
 	t.makeBudget(t.NS, "b", "1")
 	t.makePod(pod("a", map[string]string{"app": "web"})) // the controller takes the names of other pods away
 	t.webs(1)
-	b := t.updateBudget(func(b *policyv1.PodDisruptionBudget) {
+	t.updateBudget(func(b *policyv1.PodDisruptionBudget) {
 		b.Status.DisruptedPods = map[string]metav1.Time{"a": metav1.NewTime(time.Now())}
 	}, t.budgets(t.NS).UpdateStatus)
 	t.budgeted("the pod not to count", func(s *policyv1.PodDisruptionBudgetStatus) bool { return s.CurrentHealthy == 0 })
-	if b = got[*policyv1.PodDisruptionBudget](t)(t.budgets(t.NS).Get(t.Context(), "b", get)); len(b.Status.DisruptedPods) != 1 {
+	if b := got[*policyv1.PodDisruptionBudget](t)(t.budgets(t.NS).Get(t.Context(), "b", get)); len(b.Status.DisruptedPods) != 1 {
 		t.Errorf("after the update of the status the disrupted pods are %v", b.Status.DisruptedPods)
 	}
-	if b = t.patchBudget(dict{"status": dict{"disruptedPods": nil}}, "status"); len(b.Status.DisruptedPods) != 0 {
+	if b := t.patchBudget(dict{"status": dict{"disruptedPods": nil}}, "status"); len(b.Status.DisruptedPods) != 0 {
 		t.Errorf("after the patch of the status the disrupted pods are %v", b.Status.DisruptedPods)
 	}
 	t.budgeted("the pod to count", func(s *policyv1.PodDisruptionBudgetStatus) bool { return s.CurrentHealthy == 1 })
