@@ -12,6 +12,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
@@ -288,4 +291,24 @@ func TestSurvives(t *testing.T) {
 	}, func(t *testing.T, c *controllertest.Cluster) {
 		(&cluster{c, t}).want("in the end", "IPv4 a=80: 10.0.0.3")
 	})
+}
+
+// TestStaleCache: a slice that the server has and the cache has not seen is
+// brought up to date, and not made again.
+func TestStaleCache(t *testing.T) {
+	e := &v1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "svc"}, Subsets: []v1.EndpointSubset{{Ports: port("a", 80), Addresses: addresses("10.0.0.1")}}}
+	stored, _ := mirror(e)
+	stored[0].Name = "svc-abcde"
+	client := fake.NewClientset(stored[0])
+	empty := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
+	m := &controller{client: client, slices: discoverylisters.NewEndpointSliceLister(empty)}
+	e.Subsets[0].Addresses = addresses("10.0.0.2")
+	want, _ := mirror(e)
+	if err := m.write(t.Context(), e, want); err != nil {
+		t.Fatal(err)
+	}
+	list := controllertest.Must[*discoveryv1.EndpointSliceList](t)(client.DiscoveryV1().EndpointSlices("ns").List(t.Context(), metav1.ListOptions{}))
+	if len(list.Items) != 1 || list.Items[0].Name != "svc-abcde" || list.Items[0].Endpoints[0].Addresses[0] != "10.0.0.2" {
+		t.Errorf("want svc-abcde with 10.0.0.2, found %+v", list.Items)
+	}
 }
