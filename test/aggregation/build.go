@@ -44,6 +44,7 @@ func Program() (string, error) {
 	}
 	program := filepath.Join(bin, "sample-apiserver")
 	build := exec.Command("go", "build", "-o", program, "k8s.io/sample-apiserver")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // its image has no libraries
 	build.Dir = filepath.Join(root, "test", "aggregation", "sampleapiserver")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the sample API server: %w\n%s", err, out)
