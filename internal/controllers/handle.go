@@ -46,10 +46,17 @@ func Handle[T any](inf cache.SharedIndexInformer, add func(T), update func(old, 
 	if del == nil {
 		del = add
 	}
+	HandleListed(inf, func(o T, _ bool) { add(o) }, update, del)
+}
+
+// HandleListed registers handlers as Handle does, all of them given. listed says
+// that the object is of the informer's first list: its handlers may be called
+// when the controller works already, and it is none that the controller has made.
+func HandleListed[T any](inf cache.SharedIndexInformer, add func(o T, listed bool), update func(old, cur T), del func(T)) {
 	// An informer that is stopped refuses handlers; there is nothing to hear
 	// from it then.
-	_, _ = inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { add(o.(T)) },
+	_, _ = inf.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc:    func(o any, listed bool) { add(o.(T), listed) },
 		UpdateFunc: func(o, n any) { update(o.(T), n.(T)) },
 		DeleteFunc: func(o any) {
 			if t, ok := Deleted[T](o); ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	batch "k8s.io/api/batch/v1"
@@ -72,16 +73,6 @@ func (r *controller) jobsOf(cj *batch.CronJob) ([]*batch.Job, error) {
 	return out, err
 }
 
-// ended gives the condition by which a Job is over, nil while it is not.
-func ended(j *batch.Job) *batch.JobCondition {
-	for i := range j.Status.Conditions {
-		if c := &j.Status.Conditions[i]; (c.Type == batch.JobComplete || c.Type == batch.JobFailed) && c.Status == v1.ConditionTrue {
-			return c
-		}
-	}
-	return nil
-}
-
 func (r *controller) reconcile(ctx context.Context, shared *batch.CronJob) (controllers.Result, error) {
 	if r.writes.Behind(shared) {
 		return controllers.Result{}, nil
@@ -121,7 +112,7 @@ func (r *controller) follow(ctx context.Context, cj *batch.CronJob, jobs []*batc
 	children := map[types.UID]bool{}
 	for _, j := range jobs {
 		children[j.UID] = true
-		i, end := active(j.UID), ended(j)
+		i, end := active(j.UID), controllers.JobEnd(j)
 		switch {
 		case i < 0 && end == nil:
 			// A Job of this CronJob that is not in its list: it was made, and the list
@@ -164,27 +155,20 @@ func (r *controller) prune(ctx context.Context, cj *batch.CronJob, jobs []*batch
 			continue
 		}
 		over := slices.DeleteFunc(slices.Clone(jobs), func(j *batch.Job) bool {
-			c := ended(j)
+			c := controllers.JobEnd(j)
 			return c == nil || c.Type != t || j.DeletionTimestamp != nil
 		})
 		slices.SortFunc(over, func(a, b *batch.Job) int {
 			if c := ptr.Deref(a.Status.StartTime, a.CreationTimestamp).Compare(ptr.Deref(b.Status.StartTime, b.CreationTimestamp).Time); c != 0 {
 				return c
 			}
-			return compare(a.Name, b.Name)
+			return strings.Compare(a.Name, b.Name)
 		})
 		for _, j := range over[:max(len(over)-int(*limit), 0)] {
 			errs = append(errs, r.delete(ctx, cj, j))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func compare(a, b string) int {
-	if a < b {
-		return -1
-	}
-	return 1
 }
 
 func (r *controller) delete(ctx context.Context, cj *batch.CronJob, j *batch.Job) error {
@@ -277,7 +261,7 @@ func (r *controller) served(cj *batch.CronJob, at time.Time, jobs []*batch.Job, 
 		return
 	}
 	for _, j := range jobs {
-		if j.Name == name && ended(j) == nil && !slices.ContainsFunc(cj.Status.Active, func(ref v1.ObjectReference) bool { return ref.UID == j.UID }) {
+		if j.Name == name && controllers.JobEnd(j) == nil && !slices.ContainsFunc(cj.Status.Active, func(ref v1.ObjectReference) bool { return ref.UID == j.UID }) {
 			cj.Status.Active = append(cj.Status.Active, v1.ObjectReference{APIVersion: "batch/v1", Kind: "Job", Namespace: j.Namespace, Name: j.Name, UID: j.UID, ResourceVersion: j.ResourceVersion})
 		}
 	}

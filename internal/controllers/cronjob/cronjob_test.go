@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
 )
 
@@ -72,7 +73,7 @@ func (c *cluster) end(how batch.JobConditionType) {
 	c.t.Helper()
 	list := controllertest.Must[*batch.JobList](c.t)(c.Client.BatchV1().Jobs("ns").List(context.Background(), metav1.ListOptions{}))
 	for i := range list.Items {
-		if j := &list.Items[i]; ended(j) == nil {
+		if j := &list.Items[i]; controllers.JobEnd(j) == nil {
 			j.Status.StartTime, j.Status.CompletionTime = ptr.To(metav1.Now()), ptr.To(metav1.Now())
 			j.Status.Conditions = []batch.JobCondition{{Type: how, Status: v1.ConditionTrue}}
 			controllertest.Must[*batch.Job](c.t)(c.Client.BatchV1().Jobs("ns").UpdateStatus(context.Background(), j, metav1.UpdateOptions{}))

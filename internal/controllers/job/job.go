@@ -65,7 +65,7 @@ func New(c controllers.Context) (controllers.Run, error) {
 	}
 	r.control = controllers.PodControl{Client: r.client, Recorder: r.recorder}
 	controllers.Handle(jobs, controllers.Enqueue[*batch.Job](r.queue), r.jobUpdated, r.jobDeleted)
-	controllers.Handle(pods, r.podAdded, r.podUpdated, r.podDeleted)
+	controllers.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
 	reads := []cache.SharedIndexInformer{pods}
 	return controllers.Together(
 		controllers.Loop[*batch.Job]{Queue: r.queue, Workers: 5, For: jobs, Reads: reads, Reconcile: r.reconcile}.Run,
@@ -101,7 +101,7 @@ func is(j *batch.Job, t batch.JobConditionType) bool {
 }
 
 // finished reports whether the Job is over.
-func finished(j *batch.Job) bool { return is(j, batch.JobComplete) || is(j, batch.JobFailed) }
+func finished(j *batch.Job) bool { return controllers.JobEnd(j) != nil }
 
 // owner gives the Job that controls a pod, nil if there is none.
 func (r *controller) owner(p *v1.Pod) *batch.Job {
@@ -130,13 +130,15 @@ func (r *controller) abandoned(p *v1.Pod) bool {
 	return j == nil || finished(j) && !external(j)
 }
 
-func (r *controller) podAdded(p *v1.Pod) {
+func (r *controller) podAdded(p *v1.Pod, listed bool) {
 	if p.DeletionTimestamp != nil {
 		r.podGoes(p)
 		return
 	}
 	if j := r.owner(p); j != nil {
-		r.expect.Created(controllers.Key(j))
+		if !listed {
+			r.expect.Created(controllers.Key(j))
+		}
 		r.queue.AddAfter(controllers.Key(j), gather)
 	} else if metav1.GetControllerOfNoCopy(p) == nil {
 		r.wakeMatching(p)
