@@ -72,7 +72,7 @@ func newController(c controllers.Context, k kind) (controllers.Run, error) {
 			r.expect.Forget(key)
 			r.queue.Add(key)
 		})
-	controllers.Handle(pods, r.podAdded, r.podUpdated, r.podDeleted)
+	controllers.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
 	return controllers.Loop[runtime.Object]{
 		Queue: r.queue, Workers: 5, For: r.informer, Reads: []cache.SharedIndexInformer{pods}, Reconcile: r.reconcile,
 		Gone: func(_ context.Context, key string) error {
@@ -108,7 +108,7 @@ func (r *controller) enqueueMatching(pod *v1.Pod) {
 
 func podKey(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
 
-func (r *controller) podAdded(pod *v1.Pod) {
+func (r *controller) podAdded(pod *v1.Pod, listed bool) {
 	if pod.DeletionTimestamp != nil {
 		r.podDeleted(pod)
 		return
@@ -116,7 +116,9 @@ func (r *controller) podAdded(pod *v1.Pod) {
 	if metav1.GetControllerOfNoCopy(pod) == nil {
 		r.enqueueMatching(pod)
 	} else if key, ok := r.owner(pod); ok {
-		r.expect.Created(key)
+		if !listed {
+			r.expect.Created(key)
+		}
 		r.queue.Add(key)
 	}
 }
