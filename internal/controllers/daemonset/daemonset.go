@@ -67,7 +67,7 @@ func New(c controllers.Context) (controllers.Run, error) {
 		}
 		d.queue.Add(controllers.Key(cur))
 	}, nil)
-	controllers.Handle(pods, d.podAdded, d.podUpdated, d.podDeleted)
+	controllers.HandleListed(pods, d.podAdded, d.podUpdated, d.podDeleted)
 	controllers.Handle(nodes.Informer(), func(*v1.Node) { d.enqueueAll() }, func(old, cur *v1.Node) {
 		if !equality.Semantic.DeepEqual(old.Spec, cur.Spec) || !equality.Semantic.DeepEqual(old.Labels, cur.Labels) {
 			d.enqueueAll()
@@ -104,7 +104,7 @@ func (d *controller) owner(pod *v1.Pod) (string, bool) {
 	return controllers.Key(ds), true
 }
 
-func (d *controller) podAdded(pod *v1.Pod) {
+func (d *controller) podAdded(pod *v1.Pod, listed bool) {
 	if pod.DeletionTimestamp != nil {
 		d.podDeleted(pod)
 		return
@@ -112,7 +112,9 @@ func (d *controller) podAdded(pod *v1.Pod) {
 	if metav1.GetControllerOfNoCopy(pod) == nil {
 		d.enqueueMatching(pod)
 	} else if key, ok := d.owner(pod); ok {
-		d.expect.Created(key)
+		if !listed {
+			d.expect.Created(key)
+		}
 		d.queue.Add(key)
 	}
 }
