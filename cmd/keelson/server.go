@@ -10,12 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/tools/clientcmd"
 	cliflag "k8s.io/component-base/cli/flag"
 
-	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/store/etcd"
@@ -173,7 +173,7 @@ func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
 		if err == nil {
 			var data []byte
 			if data, err = clientcmd.Write(*cfg); err == nil {
-				err = certs.WriteFile(adminKubeconfig(f.DataDir), data, 0o600)
+				err = renameio.WriteFile(adminKubeconfig(f.DataDir), data, 0o600)
 			}
 		}
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -86,11 +87,7 @@ func (w *worker) saveResources(pod *v1.Pod) error {
 	if err != nil {
 		return err
 	}
-	path := w.a.resourcesFile(pod)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return renameio.WriteFile(w.a.resourcesFile(pod), b, 0o600)
 }
 
 func wanted(pod *v1.Pod) map[string]v1.ResourceRequirements {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"k8s.io/utils/clock"
 )
 
@@ -131,7 +132,7 @@ func (b *authority) ensure(dir, name string) error {
 	if dir == "" {
 		return nil
 	}
-	return WriteFile(path, b.CAPEM, 0o644)
+	return renameio.WriteFile(path, b.CAPEM, 0o644)
 }
 
 func serial() *big.Int {
@@ -170,7 +171,7 @@ func key(dir, name string) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return k, WriteFile(path, data, 0o600)
+	return k, renameio.WriteFile(path, data, 0o600)
 }
 
 func keyPEM(k *ecdsa.PrivateKey) ([]byte, error) {
@@ -261,21 +262,4 @@ func (b *authority) issue(t *x509.Certificate) (Pair, error) {
 		return Pair{}, err
 	}
 	return Pair{Cert: cert, Key: kp}, nil
-}
-
-// WriteFile writes a file so that it is there whole or not at all.
-func WriteFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return err
-	}
-	if err := errors.Join(f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/renameio/v2"
 	"github.com/vishvananda/netlink"
 )
 
@@ -59,7 +60,7 @@ func Conf(o Options) (dir string, own bool, err error) {
   ]
 }
 `, bridge, filepath.Join(o.Dir, "addresses"), o.PodCIDR)
-	if err := os.WriteFile(filepath.Join(dir, "10-keelson.conflist"), []byte(conf), 0o644); err != nil {
+	if err := renameio.WriteFile(filepath.Join(dir, "10-keelson.conflist"), []byte(conf), 0o644); err != nil {
 		return "", false, err
 	}
 	return dir, true, masquerade(o.PodCIDR)

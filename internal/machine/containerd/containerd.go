@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/google/renameio/v2"
 
 	"keelson.dev/keelson/internal/node/cri"
 )
@@ -64,7 +65,7 @@ func Start(ctx context.Context, o Options) (*Runtime, error) {
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(o.configFile(), []byte(o.config()), 0o644); err != nil {
+	if err := renameio.WriteFile(o.configFile(), []byte(o.config()), 0o644); err != nil {
 		return nil, err
 	}
 	if r.alive() != nil {
@@ -89,7 +90,7 @@ func (r *Runtime) launch(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting containerd: %w", err)
 	}
-	if err := os.WriteFile(r.o.pid(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
+	if err := renameio.WriteFile(r.o.pid(), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644); err != nil {
 		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
