@@ -8,8 +8,8 @@ import (
 	apiregistration "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset/typed/apiregistration/v1"
 
 	"keelson.dev/keelson/internal/apiserver/aggregation"
+	"keelson.dev/keelson/internal/apiserver/apiservice"
 	"keelson.dev/keelson/internal/apiserver/serviceresolver"
-	"keelson.dev/keelson/internal/controllers/apiservice"
 )
 
 // frontProxyClient is the name by which aggregated API servers know this one.

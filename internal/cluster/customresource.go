@@ -8,7 +8,7 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"keelson.dev/keelson/internal/apiserver/answer"
-	"keelson.dev/keelson/internal/controllers/customresource"
+	"keelson.dev/keelson/internal/apiserver/customresource"
 )
 
 // startCustomResources serves what CustomResourceDefinitions define.

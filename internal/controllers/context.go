@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"context"
 	"crypto/x509"
 
 	v1 "k8s.io/api/core/v1"
@@ -15,6 +14,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // Row is a controller in the table of controllers.
@@ -34,8 +35,8 @@ type Row struct {
 	// for. The garbage collector shares these informers.
 	Watches []schema.GroupVersionResource
 	// New makes the controller: it registers handlers with informers, and starts
-	// nothing. A nil Run means that the context lacks what the controller needs.
-	New func(c Context) (Run, error)
+	// nothing. A nil reconcile.Run means that the context lacks what the controller needs.
+	New func(c Context) (reconcile.Run, error)
 }
 
 // Component is the source of the controller's events.
@@ -45,10 +46,6 @@ func (r *Row) Component() string {
 	}
 	return r.Identity
 }
-
-// Run runs a controller until ctx is done. It returns when all goroutines that
-// it started have ended.
-type Run func(ctx context.Context)
 
 // Context holds the dependencies of controllers: its fields are shared, its
 // methods give clients of a controller's own identity.
@@ -113,4 +110,4 @@ func (c Context) Recorder() record.EventRecorder {
 }
 
 // Queue makes a queue of the controller's; name is the one in metrics.
-func (c Context) Queue(name string) Queue { return NewQueue(name, c.Clock) }
+func (c Context) Queue(name string) reconcile.Queue { return reconcile.NewQueue(name, c.Clock) }

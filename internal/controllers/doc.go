@@ -1,24 +1,25 @@
-// Package controllers holds what every controller shares: the context it is made
-// with, the loop that reconciles, creation and deletion expectations, adoption by
-// owner reference, and a few facts about pods. Each controller is a package below
-// this one, and a row of the table in package manager, which runs them.
+// Package controllers holds what every controller of a cluster shares: the context
+// it is made with, creation and deletion expectations, adoption by owner reference,
+// and a few facts about pods; the loop is of package reconcile. Each controller is
+// a package below this one, and a row of the table in package manager, which runs
+// them.
 //
 // # Adding a controller
 //
 // Make a folder named after what it does, with a doc.go, and in it a constructor
 // that takes a Context and gives a Run:
 //
-//	func New(c controllers.Context) (controllers.Run, error) {
+//	func New(c controllers.Context) (reconcile.Run, error) {
 //		jobs, pods := c.Informers.Batch().V1().Jobs(), c.Informers.Core().V1().Pods().Informer()
 //		j := &controller{client: c.Client(), recorder: c.Recorder(), clock: c.Clock, queue: c.Queue("job")}
-//		controllers.Handle(jobs.Informer(), controllers.Enqueue[*batch.Job](j.queue), nil, nil)
-//		controllers.Handle(pods, j.podChanged, nil, nil) // queues the job that the pod is of
-//		return controllers.Loop[*batch.Job]{
+//		reconcile.Handle(jobs.Informer(), reconcile.Enqueue[*batch.Job](j.queue), nil, nil)
+//		reconcile.Handle(pods, j.podChanged, nil, nil) // queues the job that the pod is of
+//		return reconcile.Loop[*batch.Job]{
 //			Queue: j.queue, Workers: 5, For: jobs.Informer(), Reads: []cache.SharedIndexInformer{pods}, Reconcile: j.reconcile,
 //		}.Run, nil
 //	}
 //
-//	func (j *controller) reconcile(ctx context.Context, job *batch.Job) (controllers.Result, error)
+//	func (j *controller) reconcile(ctx context.Context, job *batch.Job) (reconcile.Result, error)
 //
 // Then add its row to the table, and print docs/controllers.md anew. Tests of
 // package manager check the row: its account has a role (internal/apiserver/authz),
@@ -40,6 +41,6 @@
 //   - Tests run New in testing/synctest with package controllertest. Its Survives
 //     kills the controller, loses its answers and lets its informers lag.
 //
-// It may import client-go, apimachinery and internal/trace, nothing else of this
-// module.
+// It may import client-go, apimachinery, internal/reconcile and internal/trace,
+// nothing else of this module.
 package controllers

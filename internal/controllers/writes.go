@@ -6,6 +6,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // Writes remembers the resource versions that a controller has written, so that
@@ -28,7 +30,7 @@ func (w *Writes) Wrote(obj metav1.Object) {
 	if w.m == nil {
 		w.m = map[string]write{}
 	}
-	w.m[Key(obj)] = write{obj.GetUID(), obj.GetResourceVersion()}
+	w.m[reconcile.Key(obj)] = write{obj.GetUID(), obj.GetResourceVersion()}
 }
 
 // Behind reports whether obj, of a cache, is older than what was written: the
@@ -36,7 +38,7 @@ func (w *Writes) Wrote(obj metav1.Object) {
 func (w *Writes) Behind(obj metav1.Object) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last, ok := w.m[Key(obj)]
+	last, ok := w.m[reconcile.Key(obj)]
 	if !ok || last.uid != obj.GetUID() {
 		return false
 	}

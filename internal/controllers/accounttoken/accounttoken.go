@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // byAccount is the index of the secrets by namespace/name of their account.
@@ -21,7 +22,7 @@ func account(s *v1.Secret) (string, bool) {
 }
 
 // New makes the controller; it is nil where no tokens are to be had.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	if c.LegacyToken == nil {
 		return nil, nil
 	}
@@ -40,17 +41,17 @@ func New(c controllers.Context) (controllers.Run, error) {
 	}
 	seen := func(s *v1.Secret) {
 		if _, ok := account(s); ok {
-			queue.Add(controllers.Key(s))
+			queue.Add(reconcile.Key(s))
 		}
 	}
-	controllers.Handle(secrets.Informer(), seen, nil, controllers.Ignore)
+	reconcile.Handle(secrets.Informer(), seen, nil, reconcile.Ignore)
 	changed := func(sa *v1.ServiceAccount) {
 		keys, _ := secrets.Informer().GetIndexer().IndexKeys(byAccount, sa.Namespace+"/"+sa.Name)
 		for _, k := range keys {
 			queue.Add(k)
 		}
 	}
-	controllers.Handle(accounts.Informer(), changed, nil, changed)
+	reconcile.Handle(accounts.Informer(), changed, nil, changed)
 	fill := func(ctx context.Context, s *v1.Secret) error {
 		namespace, name := s.Namespace, s.Name
 		if _, ok := account(s); !ok || s.DeletionTimestamp != nil {
@@ -96,10 +97,10 @@ func New(c controllers.Context) (controllers.Run, error) {
 		_, err = client.CoreV1().Secrets(namespace).Update(ctx, next, metav1.UpdateOptions{})
 		return err
 	}
-	return controllers.Loop[*v1.Secret]{
+	return reconcile.Loop[*v1.Secret]{
 		Queue: queue, For: secrets.Informer(), Reads: []cache.SharedIndexInformer{accounts.Informer()},
-		Reconcile: func(ctx context.Context, s *v1.Secret) (controllers.Result, error) {
-			return controllers.Result{}, fill(ctx, s)
+		Reconcile: func(ctx context.Context, s *v1.Secret) (reconcile.Result, error) {
+			return reconcile.Result{}, fill(ctx, s)
 		},
 	}.Run, nil
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/cluster-bootstrap/util/secrets"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 func isToken(s *v1.Secret) bool {
@@ -22,7 +23,7 @@ func isToken(s *v1.Secret) bool {
 }
 
 // NewSigner makes the bootstrap signer until ctx is done.
-func NewSigner(c controllers.Context) (controllers.Run, error) {
+func NewSigner(c controllers.Context) (reconcile.Run, error) {
 	client := c.Client()
 	configMaps, tokens := c.Informers.Core().V1().ConfigMaps(), c.Informers.Core().V1().Secrets()
 	tokenLister := tokens.Lister().Secrets(metav1.NamespaceSystem)
@@ -38,14 +39,14 @@ func NewSigner(c controllers.Context) (controllers.Run, error) {
 			again()
 		}
 	}
-	controllers.Handle(configMaps.Informer(), info, nil, controllers.Ignore)
-	controllers.Handle(tokens.Informer(), token, nil, nil)
-	return controllers.Loop[*v1.ConfigMap]{
+	reconcile.Handle(configMaps.Informer(), info, nil, reconcile.Ignore)
+	reconcile.Handle(tokens.Informer(), token, nil, nil)
+	return reconcile.Loop[*v1.ConfigMap]{
 		Queue: queue, For: configMaps.Informer(), Reads: []cache.SharedIndexInformer{tokens.Informer()},
-		Reconcile: func(ctx context.Context, cm *v1.ConfigMap) (controllers.Result, error) {
+		Reconcile: func(ctx context.Context, cm *v1.ConfigMap) (reconcile.Result, error) {
 			all, err := tokenLister.List(labels.Everything())
 			if err != nil {
-				return controllers.Result{}, err
+				return reconcile.Result{}, err
 			}
 			data := maps.Clone(cm.Data)
 			maps.DeleteFunc(data, func(key, _ string) bool { return strings.HasPrefix(key, api.JWSSignatureKeyPrefix) })
@@ -58,47 +59,47 @@ func NewSigner(c controllers.Context) (controllers.Run, error) {
 				}
 				signature, err := jws.ComputeDetachedSignature(kubeconfig, id, secret)
 				if err != nil {
-					return controllers.Result{}, err
+					return reconcile.Result{}, err
 				}
 				data[api.JWSSignatureKeyPrefix+id] = signature
 			}
 			if maps.Equal(data, cm.Data) {
-				return controllers.Result{}, nil
+				return reconcile.Result{}, nil
 			}
 			cm = cm.DeepCopy()
 			cm.Data = data
 			_, err = client.CoreV1().ConfigMaps(cm.Namespace).Update(ctx, cm, metav1.UpdateOptions{})
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		},
 	}.Run, nil
 }
 
 // NewCleaner makes the token cleaner until ctx is done.
-func NewCleaner(c controllers.Context) (controllers.Run, error) {
+func NewCleaner(c controllers.Context) (reconcile.Run, error) {
 	client := c.Client()
 	tokens := c.Informers.Core().V1().Secrets()
 	queue := c.Queue("token_cleaner")
 	seen := func(s *v1.Secret) {
 		if isToken(s) {
-			queue.Add(controllers.Key(s))
+			queue.Add(reconcile.Key(s))
 		}
 	}
-	controllers.Handle(tokens.Informer(), seen, nil, controllers.Ignore)
-	return controllers.Loop[*v1.Secret]{
+	reconcile.Handle(tokens.Informer(), seen, nil, reconcile.Ignore)
+	return reconcile.Loop[*v1.Secret]{
 		Queue: queue, For: tokens.Informer(),
-		Reconcile: func(ctx context.Context, s *v1.Secret) (controllers.Result, error) {
+		Reconcile: func(ctx context.Context, s *v1.Secret) (reconcile.Result, error) {
 			if !isToken(s) {
-				return controllers.Result{}, nil
+				return reconcile.Result{}, nil
 			}
 			left, expired := secrets.GetExpiration(s, c.Clock.Now())
 			if !expired {
-				return controllers.Result{RequeueAfter: left}, nil
+				return reconcile.Result{RequeueAfter: left}, nil
 			}
 			err := client.CoreV1().Secrets(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
 			if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 				err = nil
 			}
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		},
 	}.Run, nil
 }

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // kinds are the requests that are approved by themselves, where the requester
@@ -20,7 +21,7 @@ var kinds = []struct{ subresource, message string }{
 }
 
 // NewApprover makes the approving controller.
-func NewApprover(c controllers.Context) (controllers.Run, error) {
+func NewApprover(c controllers.Context) (reconcile.Run, error) {
 	client := c.Client()
 	return each(c, "csrapproving", func(ctx context.Context, csr *v1.CertificateSigningRequest) error {
 		if len(csr.Status.Certificate) > 0 || has(csr, v1.CertificateApproved) || has(csr, v1.CertificateDenied) || csr.Spec.SignerName != v1.KubeAPIServerClientKubeletSignerName {

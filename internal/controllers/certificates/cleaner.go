@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -26,11 +27,11 @@ const (
 )
 
 // NewCleaner makes the cleaning controller.
-func NewCleaner(c controllers.Context) (controllers.Run, error) {
+func NewCleaner(c controllers.Context) (reconcile.Run, error) {
 	client := c.Client().CertificatesV1().CertificateSigningRequests()
 	informer := c.Informers.Certificates().V1().CertificateSigningRequests()
 	lister := informer.Lister()
-	return controllers.Every(c.Clock, cleanPeriod, func(ctx context.Context) {
+	return reconcile.Every(c.Clock, cleanPeriod, func(ctx context.Context) {
 		all, _ := lister.List(labels.Everything())
 		for _, csr := range all {
 			if !old(csr, c.Clock.Now()) {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -21,11 +22,11 @@ const (
 )
 
 // NewPodRequestCleaner makes the controller that deletes old PodCertificateRequests.
-func NewPodRequestCleaner(c controllers.Context) (controllers.Run, error) {
+func NewPodRequestCleaner(c controllers.Context) (reconcile.Run, error) {
 	client := c.Client().CertificatesV1()
 	informer := c.Informers.Certificates().V1().PodCertificateRequests()
 	lister := informer.Lister()
-	return controllers.Every(c.Clock, podCleanPeriod, func(ctx context.Context) {
+	return reconcile.Every(c.Clock, podCleanPeriod, func(ctx context.Context) {
 		all, _ := lister.List(labels.Everything())
 		for _, p := range all {
 			if c.Clock.Since(p.CreationTimestamp.Time) < podRequestLife {

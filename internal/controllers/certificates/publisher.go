@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // servingSigner is the signer of the API server's own certificate, as pods see it.
@@ -28,7 +29,7 @@ func bundleName(authorities []byte) string {
 
 // NewTrustPublisher makes the controller that publishes the authorities by which the API
 // server is verified; it is nil where there are none.
-func NewTrustPublisher(c controllers.Context) (controllers.Run, error) {
+func NewTrustPublisher(c controllers.Context) (reconcile.Run, error) {
 	if len(c.RootCA) == 0 {
 		return nil, nil
 	}
@@ -43,13 +44,13 @@ func NewTrustPublisher(c controllers.Context) (controllers.Run, error) {
 			queue.Add(want)
 		}
 	}
-	controllers.Handle(informer.Informer(), changed, func(_, b *v1.ClusterTrustBundle) { changed(b) }, changed)
-	return controllers.Keys{
+	reconcile.Handle(informer.Informer(), changed, func(_, b *v1.ClusterTrustBundle) { changed(b) }, changed)
+	return reconcile.Keys{
 		Queue: queue, Reads: []cache.SharedIndexInformer{informer.Informer()},
-		Reconcile: func(ctx context.Context, _ string) (controllers.Result, error) {
+		Reconcile: func(ctx context.Context, _ string) (reconcile.Result, error) {
 			all, err := lister.List(labels.Everything())
 			if err != nil {
-				return controllers.Result{}, err
+				return reconcile.Result{}, err
 			}
 			found := false
 			var errs []error
@@ -71,7 +72,7 @@ func NewTrustPublisher(c controllers.Context) (controllers.Run, error) {
 					errs = append(errs, err)
 				}
 			}
-			return controllers.Result{}, errors.Join(errs...)
+			return reconcile.Result{}, errors.Join(errs...)
 		},
 	}.Run, nil
 }

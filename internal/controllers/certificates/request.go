@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -91,14 +92,14 @@ func kubeletServing(r *x509.CertificateRequest, csr *v1.CertificateSigningReques
 }
 
 // each makes a controller that sees each request.
-func each(c controllers.Context, queueName string, reconcile func(context.Context, *v1.CertificateSigningRequest) error) (controllers.Run, error) {
+func each(c controllers.Context, queueName string, sync func(context.Context, *v1.CertificateSigningRequest) error) (reconcile.Run, error) {
 	informer := c.Informers.Certificates().V1().CertificateSigningRequests().Informer()
 	queue := c.Queue(queueName)
-	controllers.Handle(informer, controllers.Enqueue[*v1.CertificateSigningRequest](queue), nil, controllers.Ignore)
-	return controllers.Loop[*v1.CertificateSigningRequest]{
+	reconcile.Handle(informer, reconcile.Enqueue[*v1.CertificateSigningRequest](queue), nil, reconcile.Ignore)
+	return reconcile.Loop[*v1.CertificateSigningRequest]{
 		Queue: queue, For: informer,
-		Reconcile: func(ctx context.Context, csr *v1.CertificateSigningRequest) (controllers.Result, error) {
-			return controllers.Result{}, reconcile(ctx, csr)
+		Reconcile: func(ctx context.Context, csr *v1.CertificateSigningRequest) (reconcile.Result, error) {
+			return reconcile.Result{}, sync(ctx, csr)
 		},
 	}.Run, nil
 }

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -39,7 +40,7 @@ var signers = map[string]func(*x509.CertificateRequest, *v1.CertificateSigningRe
 }
 
 // NewSigner makes the signing controller; it is nil where nothing signs.
-func NewSigner(c controllers.Context) (controllers.Run, error) {
+func NewSigner(c controllers.Context) (reconcile.Run, error) {
 	if c.Sign == nil {
 		return nil, nil
 	}

@@ -12,10 +12,11 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	client := c.Client().RbacV1().ClusterRoles()
 	informer := c.Informers.Rbac().V1().ClusterRoles()
 	lister := informer.Lister()
@@ -30,21 +31,21 @@ func New(c controllers.Context) (controllers.Run, error) {
 		}
 	}
 	changed := func(*v1.ClusterRole) { all() }
-	controllers.Handle(informer.Informer(), changed, func(_, _ *v1.ClusterRole) { all() }, changed)
-	return controllers.Loop[*v1.ClusterRole]{
+	reconcile.Handle(informer.Informer(), changed, func(_, _ *v1.ClusterRole) { all() }, changed)
+	return reconcile.Loop[*v1.ClusterRole]{
 		Queue: queue, For: informer.Informer(),
-		Reconcile: func(ctx context.Context, role *v1.ClusterRole) (controllers.Result, error) {
+		Reconcile: func(ctx context.Context, role *v1.ClusterRole) (reconcile.Result, error) {
 			if role.AggregationRule == nil {
-				return controllers.Result{}, nil
+				return reconcile.Result{}, nil
 			}
 			roles, err := lister.List(labels.Everything())
 			if err != nil {
-				return controllers.Result{}, err
+				return reconcile.Result{}, err
 			}
 			slices.SortFunc(roles, func(a, b *v1.ClusterRole) int { return strings.Compare(a.Name, b.Name) })
 			rules, err := authz.Aggregate(role, roles)
 			if err != nil || equality.Semantic.DeepEqual(rules, role.Rules) {
-				return controllers.Result{}, err
+				return reconcile.Result{}, err
 			}
 			role = role.DeepCopy()
 			role.Rules = nil
@@ -52,7 +53,7 @@ func New(c controllers.Context) (controllers.Run, error) {
 				role.Rules = append(role.Rules, *rules[i].DeepCopy())
 			}
 			_, err = client.Update(ctx, role, metav1.UpdateOptions{})
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		},
 	}.Run, nil
 }

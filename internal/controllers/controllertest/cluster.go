@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // Cluster is an empty cluster in which the given controllers run.
@@ -42,13 +43,13 @@ type Cluster struct {
 
 // New starts controllers on an empty cluster. It must be called inside a
 // synctest bubble; the controllers stop when the test ends.
-func New(t testing.TB, constructors ...func(controllers.Context) (controllers.Run, error)) *Cluster {
+func New(t testing.TB, constructors ...func(controllers.Context) (reconcile.Run, error)) *Cluster {
 	t.Helper()
 	return NewWith(t, nil, constructors...)
 }
 
 // NewWith is New with a change to the controllers' context.
-func NewWith(t testing.TB, change func(*controllers.Context), constructors ...func(controllers.Context) (controllers.Run, error)) *Cluster {
+func NewWith(t testing.TB, change func(*controllers.Context), constructors ...func(controllers.Context) (reconcile.Run, error)) *Cluster {
 	t.Helper()
 	client := fake.NewClientset()
 	s := &server{
@@ -72,7 +73,7 @@ func NewWith(t testing.TB, change func(*controllers.Context), constructors ...fu
 }
 
 // start starts controllers.
-func (c *Cluster) start(change func(*controllers.Context), constructors []func(controllers.Context) (controllers.Run, error)) {
+func (c *Cluster) start(change func(*controllers.Context), constructors []func(controllers.Context) (reconcile.Run, error)) {
 	t := c.t
 	t.Helper()
 	client := c.trouble.client(c.Client, c.server)

@@ -17,6 +17,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // trouble is what goes wrong between controllers and the API server. The zero value
@@ -133,7 +134,7 @@ func (c *Cluster) kubelet(namespace string, chance func() bool) (changed bool) {
 // Survives runs each of steps on clusters in which requests fail, answers are lost,
 // informers lag behind one another and controllers are killed, all at random; then
 // in peace, until the pods of the namespace ns no longer change; and then check.
-func Survives(t *testing.T, seeds int, constructors []func(controllers.Context) (controllers.Run, error), steps []func(c *Cluster), check func(t *testing.T, c *Cluster)) {
+func Survives(t *testing.T, seeds int, constructors []func(controllers.Context) (reconcile.Run, error), steps []func(c *Cluster), check func(t *testing.T, c *Cluster)) {
 	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(seed), 1))

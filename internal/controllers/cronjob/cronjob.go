@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // late is how long after a scheduled time the controller looks, so that a clock
@@ -34,22 +35,22 @@ type controller struct {
 	recorder record.EventRecorder
 	clock    clock.Clock
 	jobs     cache.Indexer
-	queue    controllers.Queue
+	queue    reconcile.Queue
 	writes   controllers.Writes
 }
 
 // New makes the controller of CronJobs.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	crons, jobs := c.Informers.Batch().V1().CronJobs().Informer(), c.Informers.Batch().V1().Jobs().Informer()
 	r := &controller{client: c.Client(), recorder: c.Recorder(), clock: c.Clock, jobs: jobs.GetIndexer(), queue: c.Queue("cronjob")}
-	controllers.Handle(crons, controllers.Enqueue[*batch.CronJob](r.queue), nil, nil)
-	controllers.Handle(jobs, r.wakeOwner, func(old, j *batch.Job) {
+	reconcile.Handle(crons, reconcile.Enqueue[*batch.CronJob](r.queue), nil, nil)
+	reconcile.Handle(jobs, r.wakeOwner, func(old, j *batch.Job) {
 		if !equality.Semantic.DeepEqual(old.OwnerReferences, j.OwnerReferences) {
 			r.wakeOwner(old)
 		}
 		r.wakeOwner(j)
 	}, nil)
-	return controllers.Loop[*batch.CronJob]{
+	return reconcile.Loop[*batch.CronJob]{
 		Queue: r.queue, Workers: 5, For: crons, Reads: []cache.SharedIndexInformer{jobs}, Reconcile: r.reconcile,
 		Gone: func(_ context.Context, key string) error { r.writes.Forget(key); return nil },
 	}.Run, nil
@@ -73,13 +74,13 @@ func (r *controller) jobsOf(cj *batch.CronJob) ([]*batch.Job, error) {
 	return out, err
 }
 
-func (r *controller) reconcile(ctx context.Context, shared *batch.CronJob) (controllers.Result, error) {
+func (r *controller) reconcile(ctx context.Context, shared *batch.CronJob) (reconcile.Result, error) {
 	if r.writes.Behind(shared) {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	jobs, err := r.jobsOf(shared)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	cj := shared.DeepCopy()
 	var errs []error
@@ -96,12 +97,12 @@ func (r *controller) reconcile(ctx context.Context, shared *batch.CronJob) (cont
 	if !equality.Semantic.DeepEqual(shared.Status, cj.Status) {
 		updated, err := r.client.BatchV1().CronJobs(cj.Namespace).UpdateStatus(ctx, cj, metav1.UpdateOptions{})
 		if err != nil {
-			errs = append(errs, fmt.Errorf("unable to update status for %s (rv = %s): %w", controllers.Key(cj), cj.ResourceVersion, err))
+			errs = append(errs, fmt.Errorf("unable to update status for %s (rv = %s): %w", reconcile.Key(cj), cj.ResourceVersion, err))
 		} else {
 			r.writes.Wrote(updated)
 		}
 	}
-	return controllers.Result{RequeueAfter: wait}, errors.Join(errs...)
+	return reconcile.Result{RequeueAfter: wait}, errors.Join(errs...)
 }
 
 // follow brings the list of active Jobs up to date.

@@ -22,6 +22,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/history"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -44,13 +45,13 @@ type controller struct {
 	nodes    corelisters.NodeLister
 	pods     cache.Indexer
 	history  history.Store
-	queue    controllers.Queue
+	queue    reconcile.Queue
 	expect   *controllers.Expectations
 	failures *flowcontrol.Backoff
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	core := c.Informers.Core().V1()
 	pods, nodes, revisions := core.Pods().Informer(), core.Nodes(), c.Informers.Apps().V1().ControllerRevisions()
 	controllers.IndexPods(pods)
@@ -61,19 +62,19 @@ func New(c controllers.Context) (controllers.Run, error) {
 	d.failures.Clock = c.Clock
 	d.control = controllers.PodControl{Client: d.client, Recorder: d.recorder}
 	d.history = history.Store{Client: d.client, Lister: revisions.Lister()}
-	controllers.Handle(d.sets.Informer(), controllers.Enqueue[*apps.DaemonSet](d.queue), func(old, cur *apps.DaemonSet) {
+	reconcile.Handle(d.sets.Informer(), reconcile.Enqueue[*apps.DaemonSet](d.queue), func(old, cur *apps.DaemonSet) {
 		if old.UID != cur.UID {
-			d.expect.Forget(controllers.Key(old))
+			d.expect.Forget(reconcile.Key(old))
 		}
-		d.queue.Add(controllers.Key(cur))
+		d.queue.Add(reconcile.Key(cur))
 	}, nil)
-	controllers.HandleListed(pods, d.podAdded, d.podUpdated, d.podDeleted)
-	controllers.Handle(nodes.Informer(), func(*v1.Node) { d.enqueueAll() }, func(old, cur *v1.Node) {
+	reconcile.HandleListed(pods, d.podAdded, d.podUpdated, d.podDeleted)
+	reconcile.Handle(nodes.Informer(), func(*v1.Node) { d.enqueueAll() }, func(old, cur *v1.Node) {
 		if !equality.Semantic.DeepEqual(old.Spec, cur.Spec) || !equality.Semantic.DeepEqual(old.Labels, cur.Labels) {
 			d.enqueueAll()
 		}
 	}, nil)
-	loop := controllers.Loop[*apps.DaemonSet]{
+	loop := reconcile.Loop[*apps.DaemonSet]{
 		Queue: d.queue, Workers: 2, For: d.sets.Informer(), Reconcile: d.reconcile,
 		Reads: []cache.SharedIndexInformer{pods, nodes.Informer(), revisions.Informer()},
 		Gone: func(_ context.Context, key string) error {
@@ -81,13 +82,13 @@ func New(c controllers.Context) (controllers.Run, error) {
 			return nil
 		},
 	}
-	return controllers.Together(loop.Run, controllers.Every(c.Clock, backoffCleaning, func(context.Context) { d.failures.GC() })), nil
+	return reconcile.Together(loop.Run, reconcile.Every(c.Clock, backoffCleaning, func(context.Context) { d.failures.GC() })), nil
 }
 
 func (d *controller) enqueueAll() {
 	all, _ := d.sets.Lister().List(labels.Everything())
 	for _, ds := range all {
-		d.queue.Add(controllers.Key(ds))
+		d.queue.Add(reconcile.Key(ds))
 	}
 }
 
@@ -101,7 +102,7 @@ func (d *controller) owner(pod *v1.Pod) (string, bool) {
 	if err != nil || ds.UID != ref.UID {
 		return "", false
 	}
-	return controllers.Key(ds), true
+	return reconcile.Key(ds), true
 }
 
 func (d *controller) podAdded(pod *v1.Pod, listed bool) {
@@ -145,7 +146,7 @@ func (d *controller) podUpdated(old, cur *v1.Pod) {
 
 func (d *controller) podDeleted(pod *v1.Pod) {
 	if key, ok := d.owner(pod); ok {
-		d.expect.Gone(key, controllers.Key(pod))
+		d.expect.Gone(key, reconcile.Key(pod))
 		d.queue.Add(key)
 	}
 }
@@ -155,32 +156,32 @@ func (d *controller) enqueueMatching(pod *v1.Pod) {
 	sets, _ := d.sets.Lister().DaemonSets(pod.Namespace).List(labels.Everything())
 	for _, ds := range sets {
 		if sel, err := metav1.LabelSelectorAsSelector(ds.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(pod.Labels)) {
-			d.queue.Add(controllers.Key(ds))
+			d.queue.Add(reconcile.Key(ds))
 		}
 	}
 }
 
-func (d *controller) reconcile(ctx context.Context, shared *apps.DaemonSet) (controllers.Result, error) {
+func (d *controller) reconcile(ctx context.Context, shared *apps.DaemonSet) (reconcile.Result, error) {
 	if equality.Semantic.DeepEqual(shared.Spec.Selector, &metav1.LabelSelector{}) {
 		d.recorder.Eventf(shared, v1.EventTypeWarning, "SelectingAll", "This daemon set is selecting all pods. A non-empty selector is required.")
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	if shared.DeletionTimestamp != nil {
-		return controllers.Result{}, nil // the garbage collector takes the pods
+		return reconcile.Result{}, nil // the garbage collector takes the pods
 	}
 	selector, err := metav1.LabelSelectorAsSelector(shared.Spec.Selector)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Error converting pod selector to selector", "daemonset", klog.KObj(shared))
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
-	satisfied := d.expect.Satisfied(controllers.Key(shared)) // before the caches are read
-	p := &pass{controller: d, ds: shared.DeepCopy(), key: controllers.Key(shared), selector: selector, now: d.clock.Now()}
+	satisfied := d.expect.Satisfied(reconcile.Key(shared)) // before the caches are read
+	p := &pass{controller: d, ds: shared.DeepCopy(), key: reconcile.Key(shared), selector: selector, now: d.clock.Now()}
 	if err := p.find(ctx); err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	old, err := p.revisions(ctx)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	if satisfied {
 		err = p.manage(ctx)
@@ -192,7 +193,7 @@ func (d *controller) reconcile(ctx context.Context, shared *apps.DaemonSet) (con
 		}
 	}
 	err = errors.Join(err, p.writeStatus(ctx, satisfied))
-	return controllers.Result{RequeueAfter: p.again}, err
+	return reconcile.Result{RequeueAfter: p.again}, err
 }
 
 // fresh reads a set past the cache.

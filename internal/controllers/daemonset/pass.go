@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // pass is one look at one DaemonSet.
@@ -190,7 +191,7 @@ func (p *pass) sync(ctx context.Context, nodes []string, condemned []*v1.Pod) er
 	nodes, condemned = nodes[:min(len(nodes), burst)], condemned[:min(len(condemned), burst)]
 	keys := make([]string, len(condemned))
 	for i, pod := range condemned {
-		keys[i] = controllers.Key(pod)
+		keys[i] = reconcile.Key(pod)
 	}
 	if len(nodes) == 0 && len(condemned) == 0 {
 		return nil

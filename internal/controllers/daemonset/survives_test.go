@@ -11,13 +11,14 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives: whatever goes wrong on the way, each node that the set is for has one
 // pod of it in the end.
 func TestSurvives(t *testing.T) {
 	for _, surge := range []int32{0, 1} {
-		controllertest.Survives(t, 40, []func(controllers.Context) (controllers.Run, error){New}, []func(*controllertest.Cluster){
+		controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 			func(c *controllertest.Cluster) {
 				s := suite{c, t}
 				for _, name := range []string{"a", "b", "c"} {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 var gvk = apps.SchemeGroupVersion.WithKind("Deployment")
@@ -29,11 +30,11 @@ type controller struct {
 	deployments appsinformers.DeploymentInformer
 	replicaSets appsinformers.ReplicaSetInformer
 	pods        cache.Indexer
-	queue       controllers.Queue
+	queue       reconcile.Queue
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	pods := c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
 	d := &controller{
@@ -41,8 +42,8 @@ func New(c controllers.Context) (controllers.Run, error) {
 		deployments: c.Informers.Apps().V1().Deployments(), replicaSets: c.Informers.Apps().V1().ReplicaSets(),
 		pods: pods.GetIndexer(), queue: c.Queue("deployment"),
 	}
-	controllers.Handle(d.deployments.Informer(), controllers.Enqueue[*apps.Deployment](d.queue), nil, nil)
-	controllers.Handle(d.replicaSets.Informer(), d.replicaSetChanged, func(old, cur *apps.ReplicaSet) {
+	reconcile.Handle(d.deployments.Informer(), reconcile.Enqueue[*apps.Deployment](d.queue), nil, nil)
+	reconcile.Handle(d.replicaSets.Informer(), d.replicaSetChanged, func(old, cur *apps.ReplicaSet) {
 		if old.ResourceVersion == cur.ResourceVersion {
 			return
 		}
@@ -58,8 +59,8 @@ func New(c controllers.Context) (controllers.Run, error) {
 		}
 	}, func(rs *apps.ReplicaSet) { d.enqueueOwner(rs) })
 	// A Recreate rollout waits for the last old pod to go.
-	controllers.Handle(pods, nil, nil, d.podDeleted)
-	return controllers.Loop[*apps.Deployment]{
+	reconcile.Handle(pods, nil, nil, d.podDeleted)
+	return reconcile.Loop[*apps.Deployment]{
 		Queue: d.queue, Workers: 5, For: d.deployments.Informer(), Reconcile: d.reconcile,
 		Reads: []cache.SharedIndexInformer{d.replicaSets.Informer(), pods},
 	}.Run, nil
@@ -73,7 +74,7 @@ func (d *controller) replicaSetChanged(rs *apps.ReplicaSet) {
 	all, _ := d.deployments.Lister().Deployments(rs.Namespace).List(labels.Everything())
 	for _, o := range all {
 		if sel, err := metav1.LabelSelectorAsSelector(o.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(rs.Labels)) {
-			d.queue.Add(controllers.Key(o))
+			d.queue.Add(reconcile.Key(o))
 		}
 	}
 }
@@ -92,7 +93,7 @@ func (d *controller) owner(rs *apps.ReplicaSet) *apps.Deployment {
 
 func (d *controller) enqueueOwner(rs *apps.ReplicaSet) {
 	if o := d.owner(rs); o != nil {
-		d.queue.Add(controllers.Key(o))
+		d.queue.Add(reconcile.Key(o))
 	}
 }
 
@@ -106,26 +107,26 @@ func (d *controller) podDeleted(pod *v1.Pod) {
 		return
 	}
 	if o := d.owner(rs); o != nil && o.Spec.Strategy.Type == apps.RecreateDeploymentStrategyType {
-		d.queue.Add(controllers.Key(o))
+		d.queue.Add(reconcile.Key(o))
 	}
 }
 
-func (d *controller) reconcile(ctx context.Context, shared *apps.Deployment) (controllers.Result, error) {
+func (d *controller) reconcile(ctx context.Context, shared *apps.Deployment) (reconcile.Result, error) {
 	r := &rollout{controller: d, d: shared.DeepCopy()}
 	if equality.Semantic.DeepEqual(r.d.Spec.Selector, &metav1.LabelSelector{}) {
 		d.recorder.Eventf(shared, v1.EventTypeWarning, "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.")
 		if r.d.Status.ObservedGeneration < r.d.Generation {
 			r.d.Status.ObservedGeneration = r.d.Generation
-			return controllers.Result{}, r.writeStatus(ctx)
+			return reconcile.Result{}, r.writeStatus(ctx)
 		}
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	var err error
 	if r.all, err = d.claim(ctx, shared); err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	err = r.run(ctx)
-	return controllers.Result{RequeueAfter: r.again}, err
+	return reconcile.Result{RequeueAfter: r.again}, err
 }
 
 // claim gives the ReplicaSets that o controls, after adoption and release.

@@ -11,6 +11,7 @@ import (
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
 	"keelson.dev/keelson/internal/controllers/replicaset"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives: whatever goes wrong on the way, all pods are of the last template in
@@ -33,7 +34,7 @@ func TestSurvives(t *testing.T) {
 		image := func(name string) func(*controllertest.Cluster) {
 			return change(func(d *apps.Deployment) { d.Spec.Template.Spec.Containers[0].Image = name })
 		}
-		controllertest.Survives(t, 20, []func(controllers.Context) (controllers.Run, error){New, replicaset.New}, []func(*controllertest.Cluster){
+		controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){New, replicaset.New}, []func(*controllertest.Cluster){
 			func(c *controllertest.Cluster) {
 				d := newDeployment(4)
 				if d.Spec.Strategy.Type = strategy; strategy == apps.RecreateDeploymentStrategyType {

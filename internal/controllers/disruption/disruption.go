@@ -28,6 +28,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // deletionTimeout is how long after its eviction was allowed a pod must be seen
@@ -41,12 +42,12 @@ type controller struct {
 	budgets   policylisters.PodDisruptionBudgetLister
 	pods      corelisters.PodLister
 	workloads *workloads
-	queue     controllers.Queue // of budgets
-	targets   controllers.Queue // of pods that have the condition DisruptionTarget
+	queue     reconcile.Queue // of budgets
+	targets   reconcile.Queue // of pods that have the condition DisruptionTarget
 }
 
 // New makes the controller; it is nil where custom resources cannot be reached.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	if c.Configs == nil || c.Discovery == nil || c.RESTMapper == nil {
 		return nil, nil
 	}
@@ -64,7 +65,7 @@ func scaleClient(c controllers.Context) (scale.ScalesGetter, error) {
 }
 
 // newWith makes the controller with the client of the subresource scale.
-func newWith(c controllers.Context, scales scale.ScalesGetter) (controllers.Run, error) {
+func newWith(c controllers.Context, scales scale.ScalesGetter) (reconcile.Run, error) {
 	budgets, pods := c.Informers.Policy().V1().PodDisruptionBudgets(), c.Informers.Core().V1().Pods()
 	deployments, sets := c.Informers.Apps().V1().Deployments(), c.Informers.Apps().V1().ReplicaSets()
 	stateful, old := c.Informers.Apps().V1().StatefulSets(), c.Informers.Core().V1().ReplicationControllers()
@@ -76,32 +77,32 @@ func newWith(c controllers.Context, scales scale.ScalesGetter) (controllers.Run,
 		},
 		queue: c.Queue("disruption"), targets: c.Queue("stale_pod_disruption"),
 	}
-	controllers.Handle(budgets.Informer(), controllers.Enqueue[*policy.PodDisruptionBudget](r.queue), nil, nil)
-	controllers.Handle(pods.Informer(), r.podChanged, r.podUpdated, nil)
+	reconcile.Handle(budgets.Informer(), reconcile.Enqueue[*policy.PodDisruptionBudget](r.queue), nil, nil)
+	reconcile.Handle(pods.Informer(), r.podChanged, r.podUpdated, nil)
 	rescaled(r, deployments.Informer(), func(d *apps.Deployment) *int32 { return d.Spec.Replicas })
 	rescaled(r, sets.Informer(), func(s *apps.ReplicaSet) *int32 { return s.Spec.Replicas })
 	rescaled(r, stateful.Informer(), func(s *apps.StatefulSet) *int32 { return s.Spec.Replicas })
 	rescaled(r, old.Informer(), func(c *v1.ReplicationController) *int32 { return c.Spec.Replicas })
 	reads := []cache.SharedIndexInformer{pods.Informer(), deployments.Informer(), sets.Informer(), stateful.Informer(), old.Informer()}
-	return controllers.Together(
-		controllers.Loop[*policy.PodDisruptionBudget]{Queue: r.queue, Workers: 5, For: budgets.Informer(), Reads: reads, Reconcile: r.reconcile}.Run,
-		controllers.Loop[*v1.Pod]{Queue: r.targets, For: pods.Informer(), Reconcile: r.reset}.Run,
+	return reconcile.Together(
+		reconcile.Loop[*policy.PodDisruptionBudget]{Queue: r.queue, Workers: 5, For: budgets.Informer(), Reads: reads, Reconcile: r.reconcile}.Run,
+		reconcile.Loop[*v1.Pod]{Queue: r.targets, For: pods.Informer(), Reconcile: r.reset}.Run,
 	), nil
 }
 
 // rescaled queues the budgets of a namespace when a workload there is scaled: its
 // pods may change long after that.
 func rescaled[T metav1.Object](r *controller, inf cache.SharedIndexInformer, replicas func(T) *int32) {
-	controllers.Handle(inf, nil, func(old, cur T) {
+	reconcile.Handle(inf, nil, func(old, cur T) {
 		if ptr.Equal(replicas(old), replicas(cur)) {
 			return
 		}
 		// A lister's only errors are those of its index.
 		list, _ := r.budgets.PodDisruptionBudgets(cur.GetNamespace()).List(labels.Everything())
 		for _, b := range list {
-			r.queue.Add(controllers.Key(b))
+			r.queue.Add(reconcile.Key(b))
 		}
-	}, controllers.Ignore)
+	}, reconcile.Ignore)
 }
 
 // budgetsOf gives the budgets that select a pod, by name.
@@ -120,17 +121,17 @@ func (r *controller) podChanged(p *v1.Pod) {
 			"Pod %q/%q matches multiple PodDisruptionBudgets.  Chose %q arbitrarily.", p.Namespace, p.Name, list[0].Name)
 	}
 	for _, b := range list {
-		r.queue.Add(controllers.Key(b))
+		r.queue.Add(reconcile.Key(b))
 	}
 	if wait, ok := r.targeted(p); ok {
-		r.targets.AddAfter(controllers.Key(p), wait)
+		r.targets.AddAfter(reconcile.Key(p), wait)
 	}
 }
 
 func (r *controller) podUpdated(old, p *v1.Pod) {
 	if !maps.Equal(old.Labels, p.Labels) {
 		for _, b := range r.budgetsOf(old) {
-			r.queue.Add(controllers.Key(b))
+			r.queue.Add(reconcile.Key(b))
 		}
 	}
 	r.podChanged(p)
@@ -138,7 +139,7 @@ func (r *controller) podUpdated(old, p *v1.Pod) {
 
 // reconcile writes a budget's status. If that cannot be calculated, it allows no
 // disruption, and is tried again.
-func (r *controller) reconcile(ctx context.Context, b *policy.PodDisruptionBudget) (controllers.Result, error) {
+func (r *controller) reconcile(ctx context.Context, b *policy.PodDisruptionBudget) (reconcile.Result, error) {
 	status, recheck, failure := r.calculate(ctx, b)
 	next := b.DeepCopy()
 	if failure != nil {
@@ -155,10 +156,10 @@ func (r *controller) reconcile(ctx context.Context, b *policy.PodDisruptionBudge
 	if !equality.Semantic.DeepEqual(b.Status, next.Status) {
 		// An eviction that the cache does not show yet has another version.
 		if _, err := r.client.PolicyV1().PodDisruptionBudgets(b.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{}); err != nil {
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		}
 	}
-	return controllers.Result{RequeueAfter: recheck}, failure
+	return reconcile.Result{RequeueAfter: recheck}, failure
 }
 
 // calculate gives a budget's status without its conditions. recheck, if positive,

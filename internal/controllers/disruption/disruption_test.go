@@ -30,6 +30,7 @@ import (
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
 	"keelson.dev/keelson/internal/controllers/replicaset"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // env is a cluster with custom resources of the kind Ship, whose subresource scale
@@ -49,7 +50,7 @@ func newEnv(t *testing.T) *env {
 }
 
 // constructor makes the controller of a cluster in which these Ships are.
-func constructor(scaled map[string]*autoscaling.Scale) func(controllers.Context) (controllers.Run, error) {
+func constructor(scaled map[string]*autoscaling.Scale) func(controllers.Context) (reconcile.Run, error) {
 	scales := &scalefake.FakeScaleClient{}
 	scales.AddReactor("get", "*", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		name := a.(clienttesting.GetAction).GetName()
@@ -67,7 +68,7 @@ func constructor(scaled map[string]*autoscaling.Scale) func(controllers.Context)
 		{GroupVersion: "apps/v1", APIResources: []metav1.APIResource{{Name: "replicasets/scale", Group: "autoscaling", Version: "v1", Kind: "Scale"}}},
 		{GroupVersion: "batch/v1", APIResources: []metav1.APIResource{{Name: "jobs"}, {Name: "jobs/status", Kind: "Job"}}},
 	}}}
-	return func(c controllers.Context) (controllers.Run, error) {
+	return func(c controllers.Context) (reconcile.Run, error) {
 		c.RESTMapper, c.Discovery = mapper, disc
 		return newWith(c, scales)
 	}
@@ -381,7 +382,7 @@ func TestScaleRequest(t *testing.T) {
 
 // TestSurvives: whatever fails on the way, the status is right in the end.
 func TestSurvives(t *testing.T) {
-	controllertest.Survives(t, 20, []func(controllers.Context) (controllers.Run, error){replicaset.New, constructor(nil)}, []func(*controllertest.Cluster){
+	controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){replicaset.New, constructor(nil)}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) {
 			e := &env{Cluster: c, t: t}
 			set := &apps.ReplicaSet{ObjectMeta: object("set", nil), Spec: apps.ReplicaSetSpec{Replicas: ptr.To[int32](3),

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // staleTimeout is how long a pod may have the condition DisruptionTarget without
@@ -26,15 +27,15 @@ func (r *controller) targeted(p *v1.Pod) (wait time.Duration, ok bool) {
 }
 
 // reset takes a stale condition DisruptionTarget back.
-func (r *controller) reset(ctx context.Context, p *v1.Pod) (controllers.Result, error) {
+func (r *controller) reset(ctx context.Context, p *v1.Pod) (reconcile.Result, error) {
 	wait, ok := r.targeted(p)
 	if !ok || wait > 0 {
-		return controllers.Result{RequeueAfter: wait}, nil
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	next := p.DeepCopy()
 	*controllers.PodCondition(next, v1.DisruptionTarget) = v1.PodCondition{
 		Type: v1.DisruptionTarget, Status: v1.ConditionFalse, ObservedGeneration: p.Generation, LastTransitionTime: metav1.NewTime(r.clock.Now()),
 	}
 	_, err := r.client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
-	return controllers.Result{}, err
+	return reconcile.Result{}, err
 }

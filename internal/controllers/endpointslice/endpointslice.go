@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -40,11 +41,11 @@ type controller struct {
 	nodes           corelisters.NodeLister
 	sliceLister     discoverylisters.EndpointSliceLister
 	endpointsLister corelisters.EndpointsLister
-	queue           controllers.Queue
+	queue           reconcile.Queue
 }
 
 // New makes the controller of EndpointSlices.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	core := c.Informers.Core().V1()
 	nodes, slicesInf := core.Nodes(), c.Informers.Discovery().V1().EndpointSlices()
 	e := newController(c, "endpoint_slice")
@@ -54,18 +55,18 @@ func New(c controllers.Context) (controllers.Run, error) {
 			e.queue.Add(s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName])
 		}
 	}
-	controllers.Handle(slicesInf.Informer(), nil, func(_, s *discoveryv1.EndpointSlice) { owned(s) }, owned)
+	reconcile.Handle(slicesInf.Informer(), nil, func(_, s *discoveryv1.EndpointSlice) { owned(s) }, owned)
 	// The garbage collector takes the slices of a Service that has gone.
 	return e.run(c, 2, e.reconcileSlices, nil, nodes.Informer(), slicesInf.Informer()), nil
 }
 
 // NewEndpoints makes the controller of Endpoints objects.
-func NewEndpoints(c controllers.Context) (controllers.Run, error) {
+func NewEndpoints(c controllers.Context) (reconcile.Run, error) {
 	endpoints := c.Informers.Core().V1().Endpoints()
 	e := newController(c, "endpoint")
 	e.endpointsLister = endpoints.Lister()
 	gone := func(ctx context.Context, key string) error {
-		ns, name := controllers.SplitKey(key)
+		ns, name := reconcile.SplitKey(key)
 		err := e.client.CoreV1().Endpoints(ns).Delete(ctx, name, metav1.DeleteOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -80,27 +81,27 @@ func NewEndpoints(c controllers.Context) (controllers.Run, error) {
 func newController(c controllers.Context, queue string) *controller {
 	core := c.Informers.Core().V1()
 	e := &controller{client: c.Client(), services: core.Services().Lister(), pods: core.Pods().Lister(), queue: c.Queue(queue)}
-	controllers.Handle(core.Services().Informer(), controllers.Enqueue[*v1.Service](e.queue), nil, nil)
-	controllers.Handle(core.Pods().Informer(), func(p *v1.Pod) { e.podChanged(nil, p) }, func(old, p *v1.Pod) { e.podChanged(old, p) }, func(p *v1.Pod) { e.podChanged(nil, p) })
+	reconcile.Handle(core.Services().Informer(), reconcile.Enqueue[*v1.Service](e.queue), nil, nil)
+	reconcile.Handle(core.Pods().Informer(), func(p *v1.Pod) { e.podChanged(nil, p) }, func(old, p *v1.Pod) { e.podChanged(old, p) }, func(p *v1.Pod) { e.podChanged(nil, p) })
 	return e
 }
 
 // run calls write with each Service that has a selector, and its pods.
 func (e *controller) run(c controllers.Context, workers int, write func(context.Context, *v1.Service, []*v1.Pod) error,
-	gone func(context.Context, string) error, reads ...cache.SharedIndexInformer) controllers.Run {
+	gone func(context.Context, string) error, reads ...cache.SharedIndexInformer) reconcile.Run {
 	core := c.Informers.Core().V1()
-	return controllers.Loop[*v1.Service]{
+	return reconcile.Loop[*v1.Service]{
 		Queue: e.queue, Workers: workers, For: core.Services().Informer(), Reads: append(reads, core.Pods().Informer()), Gone: gone,
-		Reconcile: func(ctx context.Context, svc *v1.Service) (controllers.Result, error) {
+		Reconcile: func(ctx context.Context, svc *v1.Service) (reconcile.Result, error) {
 			if len(svc.Spec.Selector) == 0 || svc.Spec.Type == v1.ServiceTypeExternalName {
-				return controllers.Result{}, nil
+				return reconcile.Result{}, nil
 			}
 			pods, err := e.pods.Pods(svc.Namespace).List(labels.SelectorFromSet(svc.Spec.Selector))
 			if err != nil {
-				return controllers.Result{}, err
+				return reconcile.Result{}, err
 			}
 			slices.SortFunc(pods, func(a, b *v1.Pod) int { return cmp.Compare(a.Name, b.Name) })
-			return controllers.Result{}, write(ctx, svc, pods)
+			return reconcile.Result{}, write(ctx, svc, pods)
 		},
 	}.Run
 }
@@ -121,7 +122,7 @@ func (e *controller) podChanged(old, p *v1.Pod) {
 		}
 		sel := labels.SelectorFromSet(s.Spec.Selector)
 		if sel.Matches(labels.Set(p.Labels)) || old != nil && sel.Matches(labels.Set(old.Labels)) {
-			e.queue.Add(controllers.Key(s))
+			e.queue.Add(reconcile.Key(s))
 		}
 	}
 }

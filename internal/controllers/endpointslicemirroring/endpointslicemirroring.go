@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // managedBy marks the slices of this controller; upstream's name.
@@ -31,21 +32,21 @@ type controller struct {
 	recorder record.EventRecorder
 	services corelisters.ServiceLister
 	slices   discoverylisters.EndpointSliceLister
-	queue    controllers.Queue // of Endpoints, whose Service has the same key
+	queue    reconcile.Queue // of Endpoints, whose Service has the same key
 }
 
 // New makes the controller that mirrors Endpoints.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	core, slicesInf := c.Informers.Core().V1(), c.Informers.Discovery().V1().EndpointSlices()
 	m := &controller{client: c.Client(), recorder: c.Recorder(), services: core.Services().Lister(), slices: slicesInf.Lister(), queue: c.Queue("endpoint_slice_mirroring")}
-	controllers.Handle(core.Endpoints().Informer(), controllers.Enqueue[*v1.Endpoints](m.queue), func(old, cur *v1.Endpoints) {
+	reconcile.Handle(core.Endpoints().Informer(), reconcile.Enqueue[*v1.Endpoints](m.queue), func(old, cur *v1.Endpoints) {
 		if wanted(old) || wanted(cur) {
-			m.queue.Add(controllers.Key(cur))
+			m.queue.Add(reconcile.Key(cur))
 		}
 	}, nil)
-	controllers.Handle(core.Services().Informer(), controllers.Enqueue[*v1.Service](m.queue), func(old, cur *v1.Service) {
+	reconcile.Handle(core.Services().Informer(), reconcile.Enqueue[*v1.Service](m.queue), func(old, cur *v1.Service) {
 		if selects(old) != selects(cur) {
-			m.queue.Add(controllers.Key(cur))
+			m.queue.Add(reconcile.Key(cur))
 		}
 	}, nil)
 	changed := func(s *discoveryv1.EndpointSlice) {
@@ -53,15 +54,15 @@ func New(c controllers.Context) (controllers.Run, error) {
 			m.queue.Add(s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName])
 		}
 	}
-	controllers.Handle(slicesInf.Informer(), changed, func(old, cur *discoveryv1.EndpointSlice) {
+	reconcile.Handle(slicesInf.Informer(), changed, func(old, cur *discoveryv1.EndpointSlice) {
 		changed(old) // its labels may have been others
 		changed(cur)
 	}, nil)
-	return controllers.Loop[*v1.Endpoints]{
+	return reconcile.Loop[*v1.Endpoints]{
 		Queue: m.queue, Workers: 5, For: core.Endpoints().Informer(), Reads: []cache.SharedIndexInformer{core.Services().Informer(), slicesInf.Informer()},
 		Reconcile: m.reconcile,
 		Gone: func(ctx context.Context, key string) error {
-			namespace, name := controllers.SplitKey(key)
+			namespace, name := reconcile.SplitKey(key)
 			return m.unmirror(ctx, namespace, name)
 		},
 	}.Run, nil
@@ -78,13 +79,13 @@ func wanted(e *v1.Endpoints) bool {
 	return !lock && e.Labels[discoveryv1.LabelSkipMirror] != "true"
 }
 
-func (m *controller) reconcile(ctx context.Context, e *v1.Endpoints) (controllers.Result, error) {
+func (m *controller) reconcile(ctx context.Context, e *v1.Endpoints) (reconcile.Result, error) {
 	svc, err := m.services.Services(e.Namespace).Get(e.Name)
 	switch {
 	case apierrors.IsNotFound(err), err == nil && (selects(svc) || !wanted(e)):
-		return controllers.Result{}, m.unmirror(ctx, e.Namespace, e.Name)
+		return reconcile.Result{}, m.unmirror(ctx, e.Namespace, e.Name)
 	case err != nil:
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	want, left := mirror(e)
 	if left.invalid > 0 {
@@ -94,7 +95,7 @@ func (m *controller) reconcile(ctx context.Context, e *v1.Endpoints) (controller
 		m.recorder.Eventf(e, v1.EventTypeWarning, "TooManyAddressesToMirror",
 			"A max of %d addresses can be mirrored to EndpointSlices per Endpoints subset. %d addresses were skipped", maxPerSubset, left.invalid+left.excess)
 	}
-	return controllers.Result{}, m.write(ctx, e, want)
+	return reconcile.Result{}, m.write(ctx, e, want)
 }
 
 // mirrors gives the slices that mirror the named Endpoints, in the order of

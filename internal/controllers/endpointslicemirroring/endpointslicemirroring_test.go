@@ -20,6 +20,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 func addresses(ips ...string) (out []v1.EndpointAddress) {
@@ -285,7 +286,7 @@ func TestSurvives(t *testing.T) {
 			(&cluster{c, t}).endpoints(func(e *v1.Endpoints) { e.Subsets[0].Addresses = addresses(ips...) })
 		}
 	}
-	controllertest.Survives(t, 40, []func(controllers.Context) (controllers.Run, error){New}, []func(*controllertest.Cluster){
+	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) { (&cluster{c, t}).create() },
 		with("10.0.0.2", "fd00::1"), with(), with("10.0.0.3"),
 	}, func(t *testing.T, c *controllertest.Cluster) {

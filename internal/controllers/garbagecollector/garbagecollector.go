@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -40,8 +41,8 @@ type collector struct {
 	clock     clock.WithTicker
 	shared    map[schema.GroupVersionResource]cache.SharedIndexInformer
 	graph     *graph
-	removals  controllers.Queue
-	orphans   controllers.Queue
+	removals  reconcile.Queue
+	orphans   reconcile.Queue
 	changed   chan struct{}
 
 	// watches are the goroutines of the collector's own watches.
@@ -52,7 +53,7 @@ type collector struct {
 
 // New makes the collector; it is nil where the cluster's resources cannot be
 // reached. The informers of c.Shared are used instead of watches of its own.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	gc := &collector{
 		metadata: c.Metadata(), discovery: c.Discovery, mapper: c.RESTMapper, clock: c.Clock,
 		recorder: c.Recorder(),
@@ -97,9 +98,9 @@ func (c *collector) run(ctx context.Context) {
 	}
 	// An orphaning deletion must not miss a dependent that is yet to be listed.
 	c.waitForMonitors(ctx)
-	controllers.Together(
-		controllers.Keys{Queue: c.removals, Workers: workers, Reconcile: c.tryRemove}.Run,
-		controllers.Keys{Queue: c.orphans, Workers: 2, Reconcile: c.tryOrphan}.Run,
+	reconcile.Together(
+		reconcile.Keys{Queue: c.removals, Workers: workers, Reconcile: c.tryRemove}.Run,
+		reconcile.Keys{Queue: c.orphans, Workers: 2, Reconcile: c.tryOrphan}.Run,
 		c.follow,
 	)(ctx)
 }

@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/klog/v2"
 
-	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -34,8 +34,8 @@ func because(ctx context.Context, owner types.UID) context.Context {
 }
 
 // tryRemove looks whether the object of a UID must go, and has it deleted then.
-func (c *collector) tryRemove(ctx context.Context, uid string) (controllers.Result, error) {
-	return controllers.Result{}, c.remove(ctx, uid)
+func (c *collector) tryRemove(ctx context.Context, uid string) (reconcile.Result, error) {
+	return reconcile.Result{}, c.remove(ctx, uid)
 }
 
 func (c *collector) remove(ctx context.Context, key string) error {
@@ -293,8 +293,8 @@ func (c *collector) dependents(ctx context.Context, n node, known []node) ([]nod
 
 // tryOrphan takes the owner that is being deleted out of its dependents'
 // references.
-func (c *collector) tryOrphan(ctx context.Context, uid string) (controllers.Result, error) {
-	return controllers.Result{}, c.orphan(ctx, uid)
+func (c *collector) tryOrphan(ctx context.Context, uid string) (reconcile.Result, error) {
+	return reconcile.Result{}, c.orphan(ctx, uid)
 }
 
 func (c *collector) orphan(ctx context.Context, key string) error {

@@ -15,6 +15,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 var kind = apps.SchemeGroupVersion.WithKind("StatefulSet")
@@ -45,7 +46,7 @@ func TestUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
 		var s Store
-		c := controllertest.New(t, func(c controllers.Context) (controllers.Run, error) {
+		c := controllertest.New(t, func(c controllers.Context) (reconcile.Run, error) {
 			informer := c.Informers.Apps().V1().ControllerRevisions()
 			s = Store{Client: c.Client(), Lister: informer.Lister()}
 			informer.Informer()

@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // gather is how long a Job waits, after one of its pods has changed, for changes
@@ -37,8 +38,8 @@ type controller struct {
 	clock    clock.Clock
 	jobs     cache.Indexer
 	pods     cache.Indexer
-	queue    controllers.Queue
-	orphans  controllers.Queue // of pods that no Job counts
+	queue    reconcile.Queue
+	orphans  reconcile.Queue // of pods that no Job counts
 	expect   *controllers.Expectations
 	writes   controllers.Writes
 
@@ -56,7 +57,7 @@ type memory struct {
 }
 
 // New makes the controller of Jobs.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	jobs, pods := c.Informers.Batch().V1().Jobs().Informer(), c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
 	r := &controller{
@@ -64,12 +65,12 @@ func New(c controllers.Context) (controllers.Run, error) {
 		queue: c.Queue("job"), orphans: c.Queue("job_orphan_pod"), expect: controllers.NewExpectations(c.Clock), memory: map[string]*memory{},
 	}
 	r.control = controllers.PodControl{Client: r.client, Recorder: r.recorder}
-	controllers.Handle(jobs, controllers.Enqueue[*batch.Job](r.queue), r.jobUpdated, r.jobDeleted)
-	controllers.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
+	reconcile.Handle(jobs, reconcile.Enqueue[*batch.Job](r.queue), r.jobUpdated, r.jobDeleted)
+	reconcile.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
 	reads := []cache.SharedIndexInformer{pods}
-	return controllers.Together(
-		controllers.Loop[*batch.Job]{Queue: r.queue, Workers: 5, For: jobs, Reads: reads, Reconcile: r.reconcile}.Run,
-		controllers.Loop[*v1.Pod]{Queue: r.orphans, For: pods, Reads: []cache.SharedIndexInformer{jobs}, Reconcile: r.release}.Run,
+	return reconcile.Together(
+		reconcile.Loop[*batch.Job]{Queue: r.queue, Workers: 5, For: jobs, Reads: reads, Reconcile: r.reconcile}.Run,
+		reconcile.Loop[*v1.Pod]{Queue: r.orphans, For: pods, Reads: []cache.SharedIndexInformer{jobs}, Reconcile: r.release}.Run,
 	), nil
 }
 
@@ -137,9 +138,9 @@ func (r *controller) podAdded(p *v1.Pod, listed bool) {
 	}
 	if j := r.owner(p); j != nil {
 		if !listed {
-			r.expect.Created(controllers.Key(j))
+			r.expect.Created(reconcile.Key(j))
 		}
-		r.queue.AddAfter(controllers.Key(j), gather)
+		r.queue.AddAfter(reconcile.Key(j), gather)
 	} else if metav1.GetControllerOfNoCopy(p) == nil {
 		r.wakeMatching(p)
 	}
@@ -152,10 +153,10 @@ func (r *controller) podUpdated(old, p *v1.Pod) {
 	}
 	was, j := r.owner(old), r.owner(p)
 	if was != nil && (j == nil || j.UID != was.UID) {
-		r.queue.Add(controllers.Key(was))
+		r.queue.Add(reconcile.Key(was))
 	}
 	if j != nil && !tracked(p) {
-		r.seenReleased(controllers.Key(j), p.UID)
+		r.seenReleased(reconcile.Key(j), p.UID)
 	}
 	if p.DeletionTimestamp != nil {
 		r.podGoes(p)
@@ -163,7 +164,7 @@ func (r *controller) podUpdated(old, p *v1.Pod) {
 	}
 	switch {
 	case j != nil:
-		r.queue.AddAfter(controllers.Key(j), gather)
+		r.queue.AddAfter(reconcile.Key(j), gather)
 	case metav1.GetControllerOfNoCopy(p) == nil && (was != nil || !equality.Semantic.DeepEqual(old.Labels, p.Labels)):
 		r.wakeMatching(p)
 	}
@@ -173,24 +174,24 @@ func (r *controller) podUpdated(old, p *v1.Pod) {
 // podGoes notes a pod that is being deleted.
 func (r *controller) podGoes(p *v1.Pod) {
 	if j := r.owner(p); j != nil {
-		r.expect.Gone(controllers.Key(j), controllers.Key(p))
-		r.queue.AddAfter(controllers.Key(j), gather)
+		r.expect.Gone(reconcile.Key(j), reconcile.Key(p))
+		r.queue.AddAfter(reconcile.Key(j), gather)
 	}
 	r.lookForOrphan(p)
 }
 
 func (r *controller) podDeleted(p *v1.Pod) {
 	if j := r.owner(p); j != nil {
-		key := controllers.Key(j)
+		key := reconcile.Key(j)
 		r.seenReleased(key, p.UID)
-		r.expect.Gone(key, controllers.Key(p))
+		r.expect.Gone(key, reconcile.Key(p))
 		r.queue.AddAfter(key, gather)
 	}
 }
 
 func (r *controller) lookForOrphan(p *v1.Pod) {
 	if r.abandoned(p) {
-		r.orphans.Add(controllers.Key(p))
+		r.orphans.Add(reconcile.Key(p))
 	}
 }
 
@@ -200,7 +201,7 @@ func (r *controller) wakeMatching(p *v1.Pod) {
 	for _, o := range objs {
 		j := o.(*batch.Job)
 		if sel, err := metav1.LabelSelectorAsSelector(j.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(p.Labels)) {
-			r.queue.Add(controllers.Key(j))
+			r.queue.Add(reconcile.Key(j))
 		}
 	}
 }
@@ -209,12 +210,12 @@ func (r *controller) jobUpdated(old, j *batch.Job) {
 	if old.UID != j.UID {
 		r.jobDeleted(old)
 	}
-	r.queue.Add(controllers.Key(j))
+	r.queue.Add(reconcile.Key(j))
 }
 
 // jobDeleted leaves the Job's pods to their collection.
 func (r *controller) jobDeleted(j *batch.Job) {
-	r.forget(controllers.Key(j))
+	r.forget(reconcile.Key(j))
 	pods, _ := controllers.PodsOf(r.pods, j, false)
 	for _, p := range pods {
 		r.lookForOrphan(p)
@@ -222,25 +223,25 @@ func (r *controller) jobDeleted(j *batch.Job) {
 }
 
 // release removes the finalizer of a pod that no Job counts.
-func (r *controller) release(ctx context.Context, p *v1.Pod) (controllers.Result, error) {
+func (r *controller) release(ctx context.Context, p *v1.Pod) (reconcile.Result, error) {
 	if !r.abandoned(p) {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	if ref := metav1.GetControllerOfNoCopy(p); ref != nil && r.owner(p) == nil {
 		// The pod may be known before its Job is.
 		j, err := r.client.BatchV1().Jobs(p.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 		if err == nil && j.UID == ref.UID && (!finished(j) || external(j)) {
-			return controllers.Result{}, nil
+			return reconcile.Result{}, nil
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		}
 	}
 	err := r.untrack(ctx, p)
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
-	return controllers.Result{}, err
+	return reconcile.Result{}, err
 }
 
 // untrack removes a pod's finalizer.
@@ -283,25 +284,25 @@ func (r *controller) seenReleased(key string, pod types.UID) {
 	r.mu.Unlock()
 }
 
-func (r *controller) reconcile(ctx context.Context, shared *batch.Job) (controllers.Result, error) {
-	key := controllers.Key(shared)
+func (r *controller) reconcile(ctx context.Context, shared *batch.Job) (reconcile.Result, error) {
+	key := reconcile.Key(shared)
 	if external(shared) || finished(shared) {
 		r.forget(key)
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	if m := shared.Spec.CompletionMode; m != nil && *m != batch.NonIndexedCompletion && *m != batch.IndexedCompletion {
 		r.recorder.Event(shared, v1.EventTypeWarning, "UnknownCompletionMode", "Skipped Job sync because completion mode is unknown")
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	if r.writes.Behind(shared) {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	var known memory
 	r.remembered(key, shared.UID, func(m *memory) { known = memory{released: m.released.Clone(), failures: m.failures} })
 	satisfied := r.expect.Satisfied(key) // before the pods are read
 	pods, err := r.claim(ctx, shared)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	s := observe(shared.DeepCopy(), pods, known, r.clock.Now())
 	s.judge()
@@ -316,9 +317,9 @@ func (r *controller) reconcile(ctx context.Context, shared *batch.Job) (controll
 		s.complete()
 	}
 	if err := r.account(ctx, key, s); err != nil {
-		return controllers.Result{}, fmt.Errorf("tracking status: %w", err)
+		return reconcile.Result{}, fmt.Errorf("tracking status: %w", err)
 	}
-	return controllers.Result{RequeueAfter: s.again}, managed
+	return reconcile.Result{RequeueAfter: s.again}, managed
 }
 
 // claim gives the Job's pods once it has adopted and released what it should.

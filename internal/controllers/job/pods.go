@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -195,7 +196,7 @@ func (r *controller) remove(ctx context.Context, key string, s *state, pods []*v
 	}
 	names := make([]string, len(pods))
 	for i, p := range pods {
-		names[i] = controllers.Key(p)
+		names[i] = reconcile.Key(p)
 	}
 	r.expect.ExpectDeletions(key, names...)
 	return s.delete(pods, func(i int) error {

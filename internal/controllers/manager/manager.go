@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // Manager runs controllers.
@@ -28,7 +29,7 @@ type Manager struct {
 // made is a controller that is ready to run.
 type made struct {
 	name string
-	run  controllers.Run
+	run  reconcile.Run
 }
 
 // New makes the controllers of the table that selection selects (see Select):

@@ -16,6 +16,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 func TestRun(t *testing.T) {
@@ -26,7 +27,7 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		names := map[string]bool{}
-		c := controllertest.NewWith(t, nil, func(c controllers.Context) (controllers.Run, error) {
+		c := controllertest.NewWith(t, nil, func(c controllers.Context) (reconcile.Run, error) {
 			clients, meta := c.Clients, metadatafake.NewSimpleMetadataClient(sch)
 			c.Clients = func(identity string) kubernetes.Interface { names[identity] = true; return clients(identity) }
 			c.Metadatas = func(string) metadata.Interface { return meta }

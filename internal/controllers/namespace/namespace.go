@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -30,7 +31,7 @@ type controller struct {
 	metadata  metadata.Interface
 	discovery discovery.DiscoveryInterface
 	informer  cache.SharedIndexInformer
-	queue     controllers.Queue
+	queue     reconcile.Queue
 
 	mu    sync.Mutex
 	looks map[string]int
@@ -38,7 +39,7 @@ type controller struct {
 
 // New makes the controller; it is nil where the cluster's resources cannot be
 // reached.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	n := &controller{
 		client: c.Client(), metadata: c.Metadata(), discovery: c.Discovery,
 		informer: c.Informers.Core().V1().Namespaces().Informer(), queue: c.Queue("namespace"),
@@ -48,26 +49,26 @@ func New(c controllers.Context) (controllers.Run, error) {
 		return nil, nil
 	}
 	pods := c.Informers.Core().V1().Pods().Informer()
-	controllers.Handle(n.informer, func(ns *v1.Namespace) {
+	reconcile.Handle(n.informer, func(ns *v1.Namespace) {
 		if ns.DeletionTimestamp != nil {
 			n.queue.Add(ns.Name)
 		}
 	}, nil, func(ns *v1.Namespace) { n.forgetLooks(ns.Name) })
 	// Pods take the longest to go, and all else waits for them.
-	controllers.Handle(pods, nil, nil, func(p *v1.Pod) {
+	reconcile.Handle(pods, nil, nil, func(p *v1.Pod) {
 		if obj, ok, _ := n.informer.GetIndexer().GetByKey(p.Namespace); ok && obj.(*v1.Namespace).DeletionTimestamp != nil {
 			n.forgetLooks(p.Namespace)
 			n.queue.Add(p.Namespace)
 		}
 	})
-	return controllers.Loop[*v1.Namespace]{
+	return reconcile.Loop[*v1.Namespace]{
 		Queue: n.queue, Workers: 4, For: n.informer, Reads: []cache.SharedIndexInformer{pods},
-		Reconcile: func(ctx context.Context, ns *v1.Namespace) (controllers.Result, error) {
+		Reconcile: func(ctx context.Context, ns *v1.Namespace) (reconcile.Result, error) {
 			left, err := n.finish(ctx, ns.Name)
 			if err != nil || left == 0 {
-				return controllers.Result{}, err
+				return reconcile.Result{}, err
 			}
-			return controllers.Result{RequeueAfter: n.nextLook(ns.Name, left)}, nil
+			return reconcile.Result{RequeueAfter: n.nextLook(ns.Name, left)}, nil
 		},
 		Gone: func(_ context.Context, name string) error {
 			n.forgetLooks(name)

@@ -19,6 +19,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // Upstream's figures.
@@ -40,14 +41,14 @@ type controller struct {
 	pods     cache.Indexer
 	leases   coordinationlisters.LeaseLister
 	clock    clock.WithTicker
-	queue    controllers.Queue
+	queue    reconcile.Queue
 
 	mu     sync.Mutex
 	health map[string]health
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	core := c.Informers.Core().V1()
 	nodes, pods, leases := core.Nodes(), core.Pods().Informer(), c.Informers.Coordination().V1().Leases()
 	controllers.IndexPods(pods)
@@ -55,15 +56,15 @@ func New(c controllers.Context) (controllers.Run, error) {
 		client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), leases: leases.Lister(),
 		clock: c.Clock, queue: c.Queue("node_lifecycle_controller"), health: map[string]health{},
 	}
-	controllers.Handle(nodes.Informer(), controllers.Enqueue[*v1.Node](n.queue), nil, func(o *v1.Node) {
+	reconcile.Handle(nodes.Informer(), reconcile.Enqueue[*v1.Node](n.queue), nil, func(o *v1.Node) {
 		n.mu.Lock()
 		delete(n.health, o.Name)
 		n.mu.Unlock()
 	})
 	reads := []cache.SharedIndexInformer{pods, leases.Informer()}
-	return controllers.Together(
-		controllers.Loop[*v1.Node]{Queue: n.queue, For: nodes.Informer(), Reads: reads, Reconcile: n.reconcile}.Run,
-		controllers.Every(c.Clock, monitorPeriod, n.monitor, append(reads, nodes.Informer())...),
+	return reconcile.Together(
+		reconcile.Loop[*v1.Node]{Queue: n.queue, For: nodes.Informer(), Reads: reads, Reconcile: n.reconcile}.Run,
+		reconcile.Every(c.Clock, monitorPeriod, n.monitor, append(reads, nodes.Informer())...),
 	), nil
 }
 
@@ -113,20 +114,20 @@ func (n *controller) silent(node *v1.Node) bool {
 }
 
 // reconcile brings a node's conditions and taints to what is known of it.
-func (n *controller) reconcile(ctx context.Context, node *v1.Node) (controllers.Result, error) {
+func (n *controller) reconcile(ctx context.Context, node *v1.Node) (reconcile.Result, error) {
 	var err error
 	if n.silent(node) {
 		if node, err = n.unknown(ctx, node); err != nil {
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		}
 	}
 	if node, err = n.taint(ctx, node); err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	if c := condition(node, v1.NodeReady); c != nil && c.Status != v1.ConditionTrue {
 		err = n.unready(ctx, node)
 	}
-	return controllers.Result{}, err
+	return reconcile.Result{}, err
 }
 
 // unknown tells that a node's state is not known any more.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -36,10 +37,10 @@ type collector struct {
 }
 
 // New makes the collector.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	pods, nodes := c.Informers.Core().V1().Pods(), c.Informers.Core().V1().Nodes()
 	g := &collector{c.Client(), pods.Lister(), nodes.Lister(), c.Clock, map[string]time.Time{}}
-	return controllers.Every(c.Clock, period, g.collect, pods.Informer(), nodes.Informer()), nil
+	return reconcile.Every(c.Clock, period, g.collect, pods.Informer(), nodes.Informer()), nil
 }
 
 func terminated(p *v1.Pod) bool {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 type controller struct {
@@ -20,7 +21,7 @@ type controller struct {
 
 // New makes the controller; it is nil where the schemas of the cluster's
 // resources cannot be found.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	if c.Discovery == nil {
 		return nil, nil
 	}
@@ -30,13 +31,13 @@ func New(c controllers.Context) (controllers.Run, error) {
 		checker: validating.TypeChecker{SchemaResolver: &resolver.ClientDiscoveryResolver{Discovery: c.Discovery}, RestMapper: c.RESTMapper},
 	}
 	queue := c.Queue("validatingadmissionpolicy-status")
-	controllers.Handle(policies.Informer(), controllers.Enqueue[*arv1.ValidatingAdmissionPolicy](queue), nil, controllers.Ignore)
-	return controllers.Loop[*arv1.ValidatingAdmissionPolicy]{Queue: queue, For: policies.Informer(), Reconcile: p.reconcile}.Run, nil
+	reconcile.Handle(policies.Informer(), reconcile.Enqueue[*arv1.ValidatingAdmissionPolicy](queue), nil, reconcile.Ignore)
+	return reconcile.Loop[*arv1.ValidatingAdmissionPolicy]{Queue: queue, For: policies.Informer(), Reconcile: p.reconcile}.Run, nil
 }
 
-func (c *controller) reconcile(ctx context.Context, policy *arv1.ValidatingAdmissionPolicy) (controllers.Result, error) {
+func (c *controller) reconcile(ctx context.Context, policy *arv1.ValidatingAdmissionPolicy) (reconcile.Result, error) {
 	if policy.Generation <= policy.Status.ObservedGeneration {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	next := policy.DeepCopy()
 	next.Status.ObservedGeneration = policy.Generation
@@ -45,5 +46,5 @@ func (c *controller) reconcile(ctx context.Context, policy *arv1.ValidatingAdmis
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
-	return controllers.Result{}, err
+	return reconcile.Result{}, err
 }

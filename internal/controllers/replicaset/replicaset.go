@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -35,21 +36,21 @@ type controller struct {
 	control controllers.PodControl
 	clock   clock.Clock
 	pods    cache.Indexer
-	queue   controllers.Queue
+	queue   reconcile.Queue
 	expect  *controllers.Expectations
 }
 
 // New makes the controller of ReplicaSets.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	return newController(c, replicaSets(c.Informers))
 }
 
 // NewReplicationController makes the controller of ReplicationControllers.
-func NewReplicationController(c controllers.Context) (controllers.Run, error) {
+func NewReplicationController(c controllers.Context) (reconcile.Run, error) {
 	return newController(c, replicationControllers(c.Informers))
 }
 
-func newController(c controllers.Context, k kind) (controllers.Run, error) {
+func newController(c controllers.Context, k kind) (reconcile.Run, error) {
 	pods := c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
 	r := &controller{
@@ -58,22 +59,22 @@ func newController(c controllers.Context, k kind) (controllers.Run, error) {
 		expect: controllers.NewExpectations(c.Clock),
 	}
 	r.control = controllers.PodControl{Client: r.client, Recorder: c.Recorder()}
-	controllers.Handle(k.informer,
-		func(o any) { r.queue.Add(controllers.Key(o)) },
+	reconcile.Handle(k.informer,
+		func(o any) { r.queue.Add(reconcile.Key(o)) },
 		func(old, cur any) {
 			a, b := r.convert(old), r.convert(cur)
 			if a.UID != b.UID {
-				r.expect.Forget(controllers.Key(old))
+				r.expect.Forget(reconcile.Key(old))
 			}
-			r.queue.Add(controllers.Key(cur))
+			r.queue.Add(reconcile.Key(cur))
 		},
 		func(o any) {
-			key := controllers.Key(o)
+			key := reconcile.Key(o)
 			r.expect.Forget(key)
 			r.queue.Add(key)
 		})
-	controllers.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
-	return controllers.Loop[runtime.Object]{
+	reconcile.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
+	return reconcile.Loop[runtime.Object]{
 		Queue: r.queue, Workers: 5, For: r.informer, Reads: []cache.SharedIndexInformer{pods}, Reconcile: r.reconcile,
 		Gone: func(_ context.Context, key string) error {
 			r.expect.Forget(key)
@@ -101,7 +102,7 @@ func (r *controller) enqueueMatching(pod *v1.Pod) {
 	sets, _ := r.list(pod.Namespace)
 	for _, rs := range sets {
 		if sel, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(pod.Labels)) {
-			r.queue.Add(controllers.Key(rs))
+			r.queue.Add(reconcile.Key(rs))
 		}
 	}
 }
@@ -170,18 +171,18 @@ func (r *controller) podDeleted(pod *v1.Pod) {
 	}
 }
 
-func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (controllers.Result, error) {
+func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (reconcile.Result, error) {
 	rs := r.convert(obj)
-	key := controllers.Key(rs)
+	key := reconcile.Key(rs)
 	satisfied := r.expect.Satisfied(key)
 	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Error converting pod selector to selector", "key", key)
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	all, err := controllers.PodsOf(r.pods, rs, true)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	var active []*v1.Pod
 	var terminating int32
@@ -199,7 +200,7 @@ func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (control
 	}
 	active, err = claimer.Claim(ctx, active)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	var manageErr error
 	if satisfied && rs.DeletionTimestamp == nil {
@@ -209,15 +210,15 @@ func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (control
 	status, wait := r.status(rs, active, terminating, manageErr, now)
 	updated, err := r.updateStatus(ctx, rs, status)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	if manageErr != nil {
-		return controllers.Result{}, manageErr
+		return reconcile.Result{}, manageErr
 	}
 	if updated.Status.ReadyReplicas == updated.Status.AvailableReplicas {
 		wait = 0
 	}
-	return controllers.Result{RequeueAfter: wait}, nil
+	return reconcile.Result{RequeueAfter: wait}, nil
 }
 
 func replicas(rs *apps.ReplicaSet) int {

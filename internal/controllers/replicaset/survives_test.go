@@ -10,6 +10,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives: whatever goes wrong on the way, there are as many pods as wanted in
@@ -31,7 +32,7 @@ func TestSurvives(t *testing.T) {
 			}
 		}
 	}
-	controllertest.Survives(t, 40, []func(controllers.Context) (controllers.Run, error){New}, []func(*controllertest.Cluster){
+	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) {
 			n, app := int32(5), map[string]string{"app": "web"}
 			controllertest.Must[*apps.ReplicaSet](t)(c.Client.AppsV1().ReplicaSets("ns").Create(t.Context(), &apps.ReplicaSet{

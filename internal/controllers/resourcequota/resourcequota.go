@@ -25,6 +25,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/quota"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // resync is how often every quota is counted anew, upstream's.
@@ -34,7 +35,7 @@ type controller struct {
 	controllers.Context
 	client     kubernetes.Interface
 	quotas     corelisters.ResourceQuotaLister
-	queue      controllers.Queue
+	queue      reconcile.Queue
 	evaluators []quotav1.Evaluator
 	typed      map[schema.GroupResource]cache.SharedIndexInformer
 
@@ -46,7 +47,7 @@ type controller struct {
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	core := c.Informers.Core().V1()
 	q := &controller{
 		Context: c, client: c.Client(), quotas: core.ResourceQuotas().Lister(),
@@ -60,37 +61,37 @@ func New(c controllers.Context) (controllers.Run, error) {
 	}
 	q.evaluators = quota.Evaluators(q.list, c.Clock)
 	quotas := core.ResourceQuotas().Informer()
-	enqueue := controllers.Enqueue[*v1.ResourceQuota](q.queue)
-	controllers.Handle(quotas, enqueue, func(old, cur *v1.ResourceQuota) {
+	enqueue := reconcile.Enqueue[*v1.ResourceQuota](q.queue)
+	reconcile.Handle(quotas, enqueue, func(old, cur *v1.ResourceQuota) {
 		if !equality.Semantic.DeepEqual(old.Spec, cur.Spec) || !equality.Semantic.DeepEqual(cur.Status.Hard, cur.Spec.Hard) {
 			enqueue(cur)
 		}
-	}, controllers.Ignore)
-	controllers.Handle(q.typed[v1.Resource("pods")], nil, func(old, cur *v1.Pod) {
+	}, reconcile.Ignore)
+	reconcile.Handle(q.typed[v1.Resource("pods")], nil, func(old, cur *v1.Pod) {
 		if controllers.PodTerminated(cur) && !controllers.PodTerminated(old) || !equality.Semantic.DeepEqual(old.Spec.Containers, cur.Spec.Containers) {
 			q.replenish(cur.Namespace)
 		}
 	}, func(p *v1.Pod) { q.replenish(p.Namespace) })
-	controllers.Handle(q.typed[v1.Resource("services")], nil, func(old, cur *v1.Service) {
+	reconcile.Handle(q.typed[v1.Resource("services")], nil, func(old, cur *v1.Service) {
 		if old.Spec.Type != cur.Spec.Type || len(old.Spec.Ports) != len(cur.Spec.Ports) {
 			q.replenish(cur.Namespace)
 		}
 	}, func(s *v1.Service) { q.replenish(s.Namespace) })
-	controllers.Handle(q.typed[v1.Resource("persistentvolumeclaims")], nil, func(old, cur *v1.PersistentVolumeClaim) {
+	reconcile.Handle(q.typed[v1.Resource("persistentvolumeclaims")], nil, func(old, cur *v1.PersistentVolumeClaim) {
 		if quota.RequiresReplenish(cur, old) {
 			q.replenish(cur.Namespace)
 		}
 	}, func(p *v1.PersistentVolumeClaim) { q.replenish(p.Namespace) })
-	loop := controllers.Loop[*v1.ResourceQuota]{
+	loop := reconcile.Loop[*v1.ResourceQuota]{
 		Queue: q.queue, Workers: 5, For: quotas, Reads: slices.Collect(maps.Values(q.typed)),
-		Reconcile: func(ctx context.Context, o *v1.ResourceQuota) (controllers.Result, error) {
-			return controllers.Result{}, q.count(ctx, o.Namespace, o.Name)
+		Reconcile: func(ctx context.Context, o *v1.ResourceQuota) (reconcile.Result, error) {
+			return reconcile.Result{}, q.count(ctx, o.Namespace, o.Name)
 		},
 	}
 	// An admitted request may have failed later, with its use charged.
-	again := controllers.Every(c.Clock, resync, func(context.Context) { q.replenish(metav1.NamespaceAll) }, quotas)
+	again := reconcile.Every(c.Clock, resync, func(context.Context) { q.replenish(metav1.NamespaceAll) }, quotas)
 	return func(ctx context.Context) {
-		controllers.Together(loop.Run, again)(ctx)
+		reconcile.Together(loop.Run, again)(ctx)
 		q.watches.Wait()
 	}, nil
 }
@@ -101,7 +102,7 @@ func (q *controller) replenish(namespace string) {
 		return
 	}
 	for _, o := range all {
-		q.queue.Add(controllers.Key(o))
+		q.queue.Add(reconcile.Key(o))
 	}
 }
 
@@ -144,7 +145,7 @@ func (q *controller) watch(ctx context.Context, gr schema.GroupResource) (cache.
 		return nil, err
 	}
 	inf := metadatainformer.NewFilteredMetadataInformer(client, gvr, metav1.NamespaceAll, 0, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}, nil).Informer()
-	controllers.Handle(inf, func(*metav1.PartialObjectMetadata) {}, func(_, _ *metav1.PartialObjectMetadata) {},
+	reconcile.Handle(inf, func(*metav1.PartialObjectMetadata) {}, func(_, _ *metav1.PartialObjectMetadata) {},
 		func(o *metav1.PartialObjectMetadata) { q.replenish(o.Namespace) })
 	q.counted[gr] = inf
 	q.watches.Go(func() { inf.RunWithContext(ctx) })

@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 )
 
 // New makes the publisher; it is nil where there is nothing to publish.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	if len(c.RootCA) == 0 {
 		return nil, nil
 	}
@@ -33,13 +34,13 @@ func New(c controllers.Context) (controllers.Run, error) {
 	data := map[string]string{key: string(c.RootCA)}
 	queue := c.Queue("root_ca_cert_publisher")
 
-	controllers.Handle(namespaces.Informer(), controllers.Enqueue[*v1.Namespace](queue), nil, controllers.Ignore)
+	reconcile.Handle(namespaces.Informer(), reconcile.Enqueue[*v1.Namespace](queue), nil, reconcile.Ignore)
 	changed := func(cm *v1.ConfigMap) {
 		if cm.Name == name {
 			queue.Add(cm.Namespace)
 		}
 	}
-	controllers.Handle(configMaps.Informer(), nil, func(_, cm *v1.ConfigMap) { changed(cm) }, changed)
+	reconcile.Handle(configMaps.Informer(), nil, func(_, cm *v1.ConfigMap) { changed(cm) }, changed)
 
 	publish := func(ctx context.Context, namespace *v1.Namespace) error {
 		if namespace.Status.Phase == v1.NamespaceTerminating || namespace.DeletionTimestamp != nil {
@@ -69,10 +70,10 @@ func New(c controllers.Context) (controllers.Run, error) {
 		_, err = client.CoreV1().ConfigMaps(ns).Update(ctx, cm, metav1.UpdateOptions{})
 		return err
 	}
-	return controllers.Loop[*v1.Namespace]{
+	return reconcile.Loop[*v1.Namespace]{
 		Queue: queue, For: namespaces.Informer(), Reads: []cache.SharedIndexInformer{configMaps.Informer()},
-		Reconcile: func(ctx context.Context, ns *v1.Namespace) (controllers.Result, error) {
-			return controllers.Result{}, publish(ctx, ns)
+		Reconcile: func(ctx context.Context, ns *v1.Namespace) (reconcile.Result, error) {
+			return reconcile.Result{}, publish(ctx, ns)
 		},
 	}.Run, nil
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -37,7 +38,7 @@ type controller struct {
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	networking := c.Informers.Networking().V1()
 	cidrs, addresses := networking.ServiceCIDRs(), networking.IPAddresses()
 	s := &controller{client: c.Client(), clock: c.Clock, cidrs: cidrs.Lister(), addresses: addresses.Lister()}
@@ -52,8 +53,8 @@ func New(c controllers.Context) (controllers.Run, error) {
 			}
 		}
 	}
-	controllers.Handle(cidrs.Informer(), overlapping, func(_, cur *v1.ServiceCIDR) { overlapping(cur) }, overlapping)
-	controllers.Handle(addresses.Informer(), nil, nil, func(a *v1.IPAddress) {
+	reconcile.Handle(cidrs.Informer(), overlapping, func(_, cur *v1.ServiceCIDR) { overlapping(cur) }, overlapping)
+	reconcile.Handle(addresses.Informer(), nil, nil, func(a *v1.IPAddress) {
 		all, _ := s.cidrs.List(labels.Everything())
 		for _, c := range all {
 			if ip, err := netip.ParseAddr(a.Name); err == nil && c.DeletionTimestamp != nil && contains(c, ip) {
@@ -61,7 +62,7 @@ func New(c controllers.Context) (controllers.Run, error) {
 			}
 		}
 	})
-	return controllers.Loop[*v1.ServiceCIDR]{
+	return reconcile.Loop[*v1.ServiceCIDR]{
 		Queue: queue, For: cidrs.Informer(), Reads: []cache.SharedIndexInformer{addresses.Informer()}, Reconcile: s.reconcile,
 	}.Run, nil
 }
@@ -84,31 +85,31 @@ func overlap(a, b *v1.ServiceCIDR) bool {
 	return slices.ContainsFunc(prefixes(a), func(p netip.Prefix) bool { return slices.ContainsFunc(prefixes(b), p.Overlaps) })
 }
 
-func (s *controller) reconcile(ctx context.Context, c *v1.ServiceCIDR) (controllers.Result, error) {
+func (s *controller) reconcile(ctx context.Context, c *v1.ServiceCIDR) (reconcile.Result, error) {
 	if c.DeletionTimestamp == nil {
 		if err := s.protect(ctx, c); err != nil {
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		}
 		if meta.IsStatusConditionTrue(c.Status.Conditions, v1.ServiceCIDRConditionReady) {
-			return controllers.Result{}, nil
+			return reconcile.Result{}, nil
 		}
-		return controllers.Result{}, s.condition(ctx, c, metav1.Condition{Status: metav1.ConditionTrue, Message: "Kubernetes Service CIDR is ready"})
+		return reconcile.Result{}, s.condition(ctx, c, metav1.Condition{Status: metav1.ConditionTrue, Message: "Kubernetes Service CIDR is ready"})
 	}
 	if !slices.Contains(c.Finalizers, finalizer) {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	inUse, err := s.inUse(c)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	if inUse {
-		return controllers.Result{}, s.condition(ctx, c, metav1.Condition{Status: metav1.ConditionFalse, Reason: v1.ServiceCIDRReasonTerminating,
+		return reconcile.Result{}, s.condition(ctx, c, metav1.Condition{Status: metav1.ConditionFalse, Reason: v1.ServiceCIDRReasonTerminating,
 			Message: "There are still IPAddresses referencing the ServiceCIDR, please remove them or create a new ServiceCIDR"})
 	}
 	if wait := quiet - s.clock.Since(c.DeletionTimestamp.Time); wait > 0 {
-		return controllers.Result{RequeueAfter: wait}, nil
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	return controllers.Result{}, s.release(ctx, c)
+	return reconcile.Result{}, s.release(ctx, c)
 }
 
 // inUse reports whether some address is in no range but c's. Ranges that are being

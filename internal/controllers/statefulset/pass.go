@@ -17,6 +17,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/history"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // burst bounds the pods that are made or deleted at once in the Parallel policy.
@@ -202,7 +203,7 @@ func (p *pass) create(ctx context.Context, pod *v1.Pod) error {
 	}
 	made, err := p.client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		if _, seen, _ := p.pods.GetByKey(controllers.Key(pod)); !seen {
+		if _, seen, _ := p.pods.GetByKey(reconcile.Key(pod)); !seen {
 			return errWait // the cache is behind, and will have the set looked at again
 		}
 	}

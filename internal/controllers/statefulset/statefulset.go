@@ -21,6 +21,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/history"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 var gvk = apps.SchemeGroupVersion.WithKind("StatefulSet")
@@ -33,11 +34,11 @@ type controller struct {
 	pods     cache.Indexer
 	claims   corelisters.PersistentVolumeClaimLister
 	history  history.Store
-	queue    controllers.Queue
+	queue    reconcile.Queue
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	pods, claims := c.Informers.Core().V1().Pods().Informer(), c.Informers.Core().V1().PersistentVolumeClaims()
 	revisions := c.Informers.Apps().V1().ControllerRevisions()
 	controllers.IndexPods(pods)
@@ -46,8 +47,8 @@ func New(c controllers.Context) (controllers.Run, error) {
 		pods: pods.GetIndexer(), claims: claims.Lister(), queue: c.Queue("statefulset"),
 	}
 	s.history = history.Store{Client: s.client, Lister: revisions.Lister()}
-	controllers.Handle(s.sets.Informer(), controllers.Enqueue[*apps.StatefulSet](s.queue), nil, nil)
-	controllers.Handle(pods, s.podChanged, func(old, cur *v1.Pod) {
+	reconcile.Handle(s.sets.Informer(), reconcile.Enqueue[*apps.StatefulSet](s.queue), nil, nil)
+	reconcile.Handle(pods, s.podChanged, func(old, cur *v1.Pod) {
 		if old.ResourceVersion == cur.ResourceVersion {
 			return
 		}
@@ -61,8 +62,8 @@ func New(c controllers.Context) (controllers.Run, error) {
 		}
 	}, s.enqueueOwner)
 	// What a set waits for may be that a claim of a former pod has gone.
-	controllers.Handle(claims.Informer(), nil, nil, s.claimDeleted)
-	return controllers.Loop[*apps.StatefulSet]{
+	reconcile.Handle(claims.Informer(), nil, nil, s.claimDeleted)
+	return reconcile.Loop[*apps.StatefulSet]{
 		Queue: s.queue, Workers: 5, For: s.sets.Informer(), Reconcile: s.reconcile,
 		Reads: []cache.SharedIndexInformer{pods, claims.Informer(), revisions.Informer()},
 	}.Run, nil
@@ -83,7 +84,7 @@ func (s *controller) podChanged(pod *v1.Pod) {
 		return
 	}
 	if sel, err := metav1.LabelSelectorAsSelector(set.Spec.Selector); err == nil && !sel.Empty() && sel.Matches(labels.Set(pod.Labels)) {
-		s.queue.Add(controllers.Key(set))
+		s.queue.Add(reconcile.Key(set))
 	}
 }
 
@@ -93,7 +94,7 @@ func (s *controller) enqueueOwner(pod *v1.Pod) {
 		return
 	}
 	if set, err := s.sets.Lister().StatefulSets(pod.Namespace).Get(ref.Name); err == nil && set.UID == ref.UID {
-		s.queue.Add(controllers.Key(set))
+		s.queue.Add(reconcile.Key(set))
 	}
 }
 
@@ -103,28 +104,28 @@ func (s *controller) claimDeleted(claim *v1.PersistentVolumeClaim) {
 	for _, set := range sets {
 		for i := range set.Spec.VolumeClaimTemplates {
 			if claimOf(&set.Spec.VolumeClaimTemplates[i], set, claim.Name) {
-				s.queue.Add(controllers.Key(set))
+				s.queue.Add(reconcile.Key(set))
 			}
 		}
 	}
 }
 
-func (s *controller) reconcile(ctx context.Context, shared *apps.StatefulSet) (controllers.Result, error) {
+func (s *controller) reconcile(ctx context.Context, shared *apps.StatefulSet) (reconcile.Result, error) {
 	selector, err := metav1.LabelSelectorAsSelector(shared.Spec.Selector)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Error converting StatefulSet selector", "statefulSet", klog.KObj(shared))
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	fresh := func(ctx context.Context) (metav1.Object, error) {
 		return s.client.AppsV1().StatefulSets(shared.Namespace).Get(ctx, shared.Name, metav1.GetOptions{})
 	}
 	revisions, err := s.history.Claim(ctx, shared, gvk, selector, fresh)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	pods, err := controllers.PodsOf(s.pods, shared, true)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	pods = slices.DeleteFunc(pods, func(p *v1.Pod) bool {
 		parent, _ := identity(p)
@@ -132,17 +133,17 @@ func (s *controller) reconcile(ctx context.Context, shared *apps.StatefulSet) (c
 	})
 	claimer := controllers.Claimer[*v1.Pod]{Owner: shared, Kind: gvk, Selector: selector, Fresh: fresh, Patch: controllers.PatchPod(s.client)}
 	if pods, err = claimer.Claim(ctx, pods); err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	set := shared.DeepCopy()
 	collisions := ptr.Deref(set.Status.CollisionCount, 0)
 	data, err := history.Patch(&set.Spec.Template)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	update, err := s.history.Update(ctx, set, gvk, set.Spec.Template.Labels, data, revisions, &collisions)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	current := update
 	for _, r := range revisions {
@@ -152,7 +153,7 @@ func (s *controller) reconcile(ctx context.Context, shared *apps.StatefulSet) (c
 	}
 	p, err := s.newPass(set, current, update, pods)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	p.status.CollisionCount = &collisions
 	passErr := p.run(ctx)
@@ -162,5 +163,5 @@ func (s *controller) reconcile(ctx context.Context, shared *apps.StatefulSet) (c
 		live[revisionOf(pod)] = true
 	}
 	err = errors.Join(err, s.history.Truncate(ctx, revisions, live, int(ptr.Deref(set.Spec.RevisionHistoryLimit, 10))))
-	return controllers.Result{RequeueAfter: p.nextAvailable()}, err
+	return reconcile.Result{RequeueAfter: p.nextAvailable()}, err
 }

@@ -10,13 +10,14 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives: whatever goes wrong on the way, the set has the pods and claims that
 // it wants in the end, and a revision for each template.
 func TestSurvives(t *testing.T) {
 	for _, policy := range []apps.PodManagementPolicyType{apps.OrderedReadyPodManagement, apps.ParallelPodManagement} {
-		controllertest.Survives(t, 40, []func(controllers.Context) (controllers.Run, error){New}, []func(*controllertest.Cluster){
+		controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 			func(c *controllertest.Cluster) {
 				set := withClaims(newSet(4), apps.RetainPersistentVolumeClaimRetentionPolicyType, apps.DeletePersistentVolumeClaimRetentionPolicyType)
 				set.Spec.PodManagementPolicy = policy

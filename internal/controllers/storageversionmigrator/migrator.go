@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -39,18 +40,18 @@ type migrator struct {
 
 // New makes the migrator; it is nil where the cluster's resources cannot be
 // reached.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	m := &migrator{client: c.Client(), metadata: c.Metadata(), mapper: c.RESTMapper}
 	if m.metadata == nil || m.mapper == nil {
 		return nil, nil
 	}
 	informer := c.Informers.Storagemigration().V1beta1().StorageVersionMigrations().Informer()
 	queue := c.Queue(name)
-	controllers.Handle(informer, controllers.Enqueue[*v1beta1.StorageVersionMigration](queue), nil, controllers.Ignore)
-	return controllers.Loop[*v1beta1.StorageVersionMigration]{
+	reconcile.Handle(informer, reconcile.Enqueue[*v1beta1.StorageVersionMigration](queue), nil, reconcile.Ignore)
+	return reconcile.Loop[*v1beta1.StorageVersionMigration]{
 		Queue: queue, Workers: 5, For: informer,
-		Reconcile: func(ctx context.Context, s *v1beta1.StorageVersionMigration) (controllers.Result, error) {
-			return controllers.Result{}, m.migrate(ctx, s)
+		Reconcile: func(ctx context.Context, s *v1beta1.StorageVersionMigration) (reconcile.Result, error) {
+			return reconcile.Result{}, m.migrate(ctx, s)
 		},
 	}.Run, nil
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -28,29 +29,29 @@ type controller struct {
 	nodes    corelisters.NodeLister
 	pods     cache.Indexer
 	clock    clock.PassiveClock
-	queue    controllers.Queue
+	queue    reconcile.Queue
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	nodes, pods := c.Informers.Core().V1().Nodes(), c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
 	e := &controller{client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), clock: c.Clock, queue: c.Queue("taint_eviction_controller")}
-	controllers.Handle(nodes.Informer(), func(n *v1.Node) { e.tainted(n) }, func(old, n *v1.Node) {
+	reconcile.Handle(nodes.Informer(), func(n *v1.Node) { e.tainted(n) }, func(old, n *v1.Node) {
 		if !equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) {
 			e.tainted(n)
 		}
-	}, controllers.Ignore)
-	controllers.Handle(pods, func(p *v1.Pod) {
+	}, reconcile.Ignore)
+	reconcile.Handle(pods, func(p *v1.Pod) {
 		if p.Spec.NodeName != "" {
-			e.queue.Add(controllers.Key(p))
+			e.queue.Add(reconcile.Key(p))
 		}
 	}, func(old, p *v1.Pod) {
 		if p.Spec.NodeName != "" && (old.Spec.NodeName == "" || !equality.Semantic.DeepEqual(old.Spec.Tolerations, p.Spec.Tolerations)) {
-			e.queue.Add(controllers.Key(p))
+			e.queue.Add(reconcile.Key(p))
 		}
-	}, controllers.Ignore)
-	return controllers.Loop[*v1.Pod]{Queue: e.queue, Workers: 2, For: pods, Reads: []cache.SharedIndexInformer{nodes.Informer()}, Reconcile: e.reconcile}.Run, nil
+	}, reconcile.Ignore)
+	return reconcile.Loop[*v1.Pod]{Queue: e.queue, Workers: 2, For: pods, Reads: []cache.SharedIndexInformer{nodes.Informer()}, Reconcile: e.reconcile}.Run, nil
 }
 
 // tainted queues the pods of a node with a NoExecute taint.
@@ -60,18 +61,18 @@ func (e *controller) tainted(n *v1.Node) {
 	}
 	pods, _ := controllers.PodsOn(e.pods, n.Name)
 	for _, p := range pods {
-		e.queue.Add(controllers.Key(p))
+		e.queue.Add(reconcile.Key(p))
 	}
 }
 
 // reconcile evicts a pod when its time on a tainted node is over.
-func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (controllers.Result, error) {
+func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (reconcile.Result, error) {
 	if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	node, err := e.nodes.Get(pod.Spec.NodeName)
 	if err != nil {
-		return controllers.Result{}, ignoreGone(err)
+		return reconcile.Result{}, ignoreGone(err)
 	}
 	wait := time.Duration(-1) // for ever
 	for i := range node.Spec.Taints {
@@ -87,10 +88,10 @@ func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (controllers.Re
 		}
 	}
 	if wait < 0 {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	if wait > 0 {
-		return controllers.Result{RequeueAfter: wait}, nil
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	ctx = trace.WithCause(ctx, node)
 	e.recorder.Event(pod, v1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", pod.Namespace, pod.Name))
@@ -99,13 +100,13 @@ func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (controllers.Re
 		v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
 			LastTransitionTime: metav1.NewTime(e.clock.Now().UTC().Truncate(time.Second))})
 	if _, err := e.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, out, metav1.UpdateOptions{}); ignoreGone(err) != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	err = e.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
 	if apierrors.IsConflict(err) {
 		err = nil // another pod has the name now
 	}
-	return controllers.Result{}, ignoreGone(err)
+	return reconcile.Result{}, ignoreGone(err)
 }
 
 func ignoreGone(err error) error {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 type controller struct {
@@ -20,16 +21,16 @@ type controller struct {
 }
 
 // New makes the controller.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	jobs := c.Informers.Batch().V1().Jobs().Informer()
 	r := &controller{client: c.Client(), clock: c.Clock}
 	queue := c.Queue("ttl_jobs_to_delete")
-	controllers.Handle(jobs, func(j *batch.Job) {
+	reconcile.Handle(jobs, func(j *batch.Job) {
 		if _, ok := expiry(j); ok {
-			queue.Add(controllers.Key(j))
+			queue.Add(reconcile.Key(j))
 		}
-	}, nil, controllers.Ignore)
-	return controllers.Loop[*batch.Job]{Queue: queue, Workers: 5, For: jobs, Reconcile: r.reconcile}.Run, nil
+	}, nil, reconcile.Ignore)
+	return reconcile.Loop[*batch.Job]{Queue: queue, Workers: 5, For: jobs, Reconcile: r.reconcile}.Run, nil
 }
 
 // expiry is when a Job is to be deleted; false if it is not to be, yet.
@@ -43,13 +44,13 @@ func expiry(j *batch.Job) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-func (r *controller) reconcile(ctx context.Context, j *batch.Job) (controllers.Result, error) {
+func (r *controller) reconcile(ctx context.Context, j *batch.Job) (reconcile.Result, error) {
 	at, ok := expiry(j)
 	if !ok {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	if left := at.Sub(r.clock.Now()); left > 0 {
-		return controllers.Result{RequeueAfter: left}, nil
+		return reconcile.Result{RequeueAfter: left}, nil
 	}
 	// The time may have been extended since: then the version is another one.
 	err := r.client.BatchV1().Jobs(j.Namespace).Delete(ctx, j.Name, metav1.DeleteOptions{
@@ -59,5 +60,5 @@ func (r *controller) reconcile(ctx context.Context, j *batch.Job) (controllers.R
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
-	return controllers.Result{}, err
+	return reconcile.Result{}, err
 }

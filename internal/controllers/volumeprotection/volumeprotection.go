@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 const (
@@ -38,7 +39,7 @@ type claimProtector struct {
 }
 
 // NewClaims makes the protection of claims.
-func NewClaims(c controllers.Context) (controllers.Run, error) {
+func NewClaims(c controllers.Context) (reconcile.Run, error) {
 	claims, pods := c.Informers.Core().V1().PersistentVolumeClaims(), c.Informers.Core().V1().Pods().Informer()
 	if err := pods.AddIndexers(cache.Indexers{byClaim: func(o any) ([]string, error) {
 		p, ok := o.(*v1.Pod)
@@ -53,31 +54,31 @@ func NewClaims(c controllers.Context) (controllers.Run, error) {
 	queue := c.Queue("pvcprotection")
 	add := func(o *v1.PersistentVolumeClaim) {
 		if o.DeletionTimestamp != nil && slices.Contains(o.Finalizers, claimFinalizer) {
-			queue.Add(controllers.Key(o))
+			queue.Add(reconcile.Key(o))
 		}
 	}
-	controllers.Handle(claims.Informer(), add, nil, controllers.Ignore)
+	reconcile.Handle(claims.Informer(), add, nil, reconcile.Ignore)
 	released := func(o *v1.Pod) {
 		for _, key := range claimsOf(o) {
 			queue.Add(key)
 		}
 	}
-	controllers.Handle(pods, nil, func(old, cur *v1.Pod) {
+	reconcile.Handle(pods, nil, func(old, cur *v1.Pod) {
 		if controllers.PodTerminated(cur) && !controllers.PodTerminated(old) {
 			released(cur)
 		}
 	}, released)
-	return controllers.Loop[*v1.PersistentVolumeClaim]{
+	return reconcile.Loop[*v1.PersistentVolumeClaim]{
 		Queue: queue, For: claims.Informer(), Reads: []cache.SharedIndexInformer{pods},
-		Reconcile: func(ctx context.Context, claim *v1.PersistentVolumeClaim) (controllers.Result, error) {
-			return controllers.Result{}, p.release(ctx, claim)
+		Reconcile: func(ctx context.Context, claim *v1.PersistentVolumeClaim) (reconcile.Result, error) {
+			return reconcile.Result{}, p.release(ctx, claim)
 		},
 	}.Run, nil
 }
 
 // release lets a claim go that is being deleted and that no pod uses.
 func (p *claimProtector) release(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
-	namespace, key := claim.Namespace, controllers.Key(claim)
+	namespace, key := claim.Namespace, reconcile.Key(claim)
 	if claim.DeletionTimestamp == nil || !slices.Contains(claim.Finalizers, claimFinalizer) {
 		return nil
 	}
@@ -122,7 +123,7 @@ type volumeProtector struct {
 }
 
 // NewVolumes makes the protection of volumes.
-func NewVolumes(c controllers.Context) (controllers.Run, error) {
+func NewVolumes(c controllers.Context) (reconcile.Run, error) {
 	volumes := c.Informers.Core().V1().PersistentVolumes()
 	p := &volumeProtector{c.Client()}
 	queue := c.Queue("pvprotection")
@@ -131,13 +132,13 @@ func NewVolumes(c controllers.Context) (controllers.Run, error) {
 			queue.Add(o.Name)
 		}
 	}
-	controllers.Handle(volumes.Informer(), add, nil, controllers.Ignore)
-	return controllers.Loop[*v1.PersistentVolume]{Queue: queue, For: volumes.Informer(), Reconcile: p.reconcile}.Run, nil
+	reconcile.Handle(volumes.Informer(), add, nil, reconcile.Ignore)
+	return reconcile.Loop[*v1.PersistentVolume]{Queue: queue, For: volumes.Informer(), Reconcile: p.reconcile}.Run, nil
 }
 
-func (p *volumeProtector) reconcile(ctx context.Context, volume *v1.PersistentVolume) (controllers.Result, error) {
+func (p *volumeProtector) reconcile(ctx context.Context, volume *v1.PersistentVolume) (reconcile.Result, error) {
 	if volume.DeletionTimestamp == nil || !slices.Contains(volume.Finalizers, volumeFinalizer) || volume.Status.Phase == v1.VolumeBound {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	next := volume.DeepCopy()
 	next.Finalizers = without(next.Finalizers, volumeFinalizer)
@@ -145,5 +146,5 @@ func (p *volumeProtector) reconcile(ctx context.Context, volume *v1.PersistentVo
 	if apierrors.IsNotFound(err) {
 		err = nil
 	}
-	return controllers.Result{}, err
+	return reconcile.Result{}, err
 }

@@ -1,4 +1,4 @@
-package controllers_test
+package reconcile_test
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -28,12 +29,12 @@ func TestLoop(t *testing.T) {
 			return times[key]
 		}
 		ended := false
-		c := controllertest.New(t, func(c controllers.Context) (controllers.Run, error) {
+		c := controllertest.New(t, func(c controllers.Context) (reconcile.Run, error) {
 			informer, queue := c.Informers.Core().V1().Namespaces().Informer(), c.Queue("test")
-			controllers.Handle(informer, controllers.Enqueue[*v1.Namespace](queue), nil, nil)
-			loop := controllers.Loop[*v1.Namespace]{
+			reconcile.Handle(informer, reconcile.Enqueue[*v1.Namespace](queue), nil, nil)
+			loop := reconcile.Loop[*v1.Namespace]{
 				Queue: queue, Workers: 2, For: informer,
-				Reconcile: func(ctx context.Context, ns *v1.Namespace) (controllers.Result, error) {
+				Reconcile: func(ctx context.Context, ns *v1.Namespace) (reconcile.Result, error) {
 					n := seen(ns.Name)
 					if cause, ok := trace.CauseFrom(ctx); !ok || cause.UID != ns.UID {
 						t.Errorf("%s: the cause is %v", ns.Name, cause)
@@ -42,11 +43,11 @@ func TestLoop(t *testing.T) {
 					case ns.Name == "panics" && n < 3:
 						panic("bad")
 					case ns.Name == "fails" && n < 4:
-						return controllers.Result{}, errors.New("bad")
+						return reconcile.Result{}, errors.New("bad")
 					case ns.Name == "comes-again" && n < 5:
-						return controllers.Result{RequeueAfter: time.Hour}, nil
+						return reconcile.Result{RequeueAfter: time.Hour}, nil
 					}
-					return controllers.Result{}, nil
+					return reconcile.Result{}, nil
 				},
 				Gone: func(_ context.Context, key string) error {
 					seen("gone " + key)

@@ -25,7 +25,7 @@ import (
 
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/api/customresource"
-	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // Options of the controller.
@@ -41,7 +41,7 @@ type Options struct {
 
 type controller struct {
 	Options
-	queue    controllers.Queue
+	queue    reconcile.Queue
 	informer cache.SharedIndexInformer
 
 	// named are the names that definitions had at their last sync; the one worker's.
@@ -69,10 +69,10 @@ type served struct {
 }
 
 // New makes the controller.
-func New(o Options) (controllers.Run, error) {
+func New(o Options) (reconcile.Run, error) {
 	c := &controller{
 		Options:  o,
-		queue:    controllers.NewQueue("crd", o.Clock),
+		queue:    reconcile.NewQueue("crd", o.Clock),
 		informer: o.Informers.InformerFor(&v1.CustomResourceDefinition{}, nil),
 		named:    map[string]named{},
 		served:   map[string]served{},
@@ -82,12 +82,12 @@ func New(o Options) (controllers.Run, error) {
 	}}); err != nil {
 		return nil, err
 	}
-	controllers.Handle(c.informer, controllers.Enqueue[*v1.CustomResourceDefinition](c.queue), nil, func(d *v1.CustomResourceDefinition) {
+	reconcile.Handle(c.informer, reconcile.Enqueue[*v1.CustomResourceDefinition](c.queue), nil, func(d *v1.CustomResourceDefinition) {
 		c.queue.Add(d.Name)
 		c.others(d) // its names are free
 	})
 	// One worker: names are given in turn.
-	return controllers.Loop[*v1.CustomResourceDefinition]{
+	return reconcile.Loop[*v1.CustomResourceDefinition]{
 		Queue: c.queue, For: c.informer, Reconcile: c.reconcile,
 		Gone: func(_ context.Context, name string) error {
 			delete(c.named, name)
@@ -138,7 +138,7 @@ func (c *controller) given(d *v1.CustomResourceDefinition) map[string]v1.CustomR
 	return names
 }
 
-func (c *controller) reconcile(ctx context.Context, d *v1.CustomResourceDefinition) (controllers.Result, error) {
+func (c *controller) reconcile(ctx context.Context, d *v1.CustomResourceDefinition) (reconcile.Result, error) {
 	// The rows keep it, for as long as they are: it shares all but the status.
 	shared := *d
 	next := &shared
@@ -156,25 +156,25 @@ func (c *controller) reconcile(ctx context.Context, d *v1.CustomResourceDefiniti
 		// Before the status is written: a client that waits for Established
 		// finds it served.
 		if err := c.serve(next); err != nil {
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		}
 	}
 	if !reflect.DeepEqual(d.Status, next.Status) {
 		_, err := c.Client.CustomResourceDefinitions().UpdateStatus(ctx, next, metav1.UpdateOptions{})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-			return controllers.Result{}, nil // it has changed, and comes again
+			return reconcile.Result{}, nil // it has changed, and comes again
 		}
 		if err == nil {
 			c.named[d.Name] = named{next.UID, next.Status.AcceptedNames}
 			c.others(next)
 		}
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	c.named[d.Name] = named{next.UID, next.Status.AcceptedNames}
 	if d.DeletionTimestamp != nil && apihelpers.CRDHasFinalizer(d, v1.CustomResourceCleanupFinalizer) {
 		return c.finalize(ctx, d)
 	}
-	return controllers.Result{}, nil
+	return reconcile.Result{}, nil
 }
 
 func (c *controller) set(d *v1.CustomResourceDefinition, t v1.CustomResourceDefinitionConditionType, status v1.ConditionStatus, reason, message string) {
@@ -275,17 +275,17 @@ func (c *controller) withdraw(name string) {
 const recheck = time.Second
 
 // finalize deletes the definition's objects, and lets it go when none is left.
-func (c *controller) finalize(ctx context.Context, d *v1.CustomResourceDefinition) (controllers.Result, error) {
+func (c *controller) finalize(ctx context.Context, d *v1.CustomResourceDefinition) (reconcile.Result, error) {
 	c.mu.Lock()
 	rows := c.served[d.Name].rows
 	c.mu.Unlock()
 	if len(rows) > 0 {
 		left, err := c.deleteAll(ctx, rows[0], d.Spec.Scope == v1.NamespaceScoped)
 		if err != nil {
-			return controllers.Result{}, err
+			return reconcile.Result{}, err
 		}
 		if left > 0 {
-			again := controllers.Result{RequeueAfter: recheck}
+			again := reconcile.Result{RequeueAfter: recheck}
 			next := d.DeepCopy()
 			c.set(next, v1.Terminating, v1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress")
 			if reflect.DeepEqual(d.Status, next.Status) {
@@ -299,7 +299,7 @@ func (c *controller) finalize(ctx context.Context, d *v1.CustomResourceDefinitio
 	c.set(next, v1.Terminating, v1.ConditionFalse, "InstanceDeletionCompleted", "removed all instances")
 	apihelpers.CRDRemoveFinalizer(next, v1.CustomResourceCleanupFinalizer)
 	_, err := c.Client.CustomResourceDefinitions().Update(ctx, next, metav1.UpdateOptions{})
-	return controllers.Result{}, ignore(err)
+	return reconcile.Result{}, ignore(err)
 }
 
 func ignore(err error) error {

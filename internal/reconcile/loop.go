@@ -1,4 +1,4 @@
-package controllers
+package reconcile
 
 import (
 	"context"
@@ -27,6 +27,10 @@ func NewQueue(name string, clk clock.WithTicker) Queue {
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, 1000*time.Second),
 		workqueue.TypedRateLimitingQueueConfig[string]{Name: name, Clock: clk})
 }
+
+// Run runs a control loop until ctx is done. It returns when all goroutines that
+// it started have ended.
+type Run func(ctx context.Context)
 
 // Result is the outcome of a key that has been reconciled without error.
 type Result struct {

@@ -24,7 +24,7 @@ import (
 
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver/aggregation"
-	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -43,30 +43,30 @@ type Options struct {
 
 type controller struct {
 	Options
-	queue       controllers.Queue
+	queue       reconcile.Queue
 	apiServices cache.SharedIndexInformer
 	services    corelisters.ServiceLister
 	slices      discoverylisters.EndpointSliceLister
 }
 
 // New makes the controller.
-func New(o Options) controllers.Run {
+func New(o Options) reconcile.Run {
 	c := &controller{
 		Options:     o,
-		queue:       controllers.NewQueue("APIServiceController", o.Clock),
+		queue:       reconcile.NewQueue("APIServiceController", o.Clock),
 		apiServices: o.Informers.InformerFor(&apiregistration.APIService{}, nil),
 		services:    o.Informers.Core().V1().Services().Lister(),
 		slices:      o.Informers.Discovery().V1().EndpointSlices().Lister(),
 	}
 	services, endpoints := o.Informers.Core().V1().Services().Informer(), o.Informers.Discovery().V1().EndpointSlices().Informer()
-	controllers.Handle(c.apiServices, controllers.Enqueue[*apiregistration.APIService](c.queue), nil, nil)
-	controllers.Handle(services, func(s *v1.Service) { c.ofService(s.Namespace, s.Name) }, nil, nil)
-	controllers.Handle(endpoints, func(s *discoveryv1.EndpointSlice) { c.ofService(s.Namespace, s.Labels[discoveryv1.LabelServiceName]) }, nil, nil)
-	loop := controllers.Loop[*apiregistration.APIService]{
+	reconcile.Handle(c.apiServices, reconcile.Enqueue[*apiregistration.APIService](c.queue), nil, nil)
+	reconcile.Handle(services, func(s *v1.Service) { c.ofService(s.Namespace, s.Name) }, nil, nil)
+	reconcile.Handle(endpoints, func(s *discoveryv1.EndpointSlice) { c.ofService(s.Namespace, s.Labels[discoveryv1.LabelServiceName]) }, nil, nil)
+	loop := reconcile.Loop[*apiregistration.APIService]{
 		Queue: c.queue, Workers: 4, For: c.apiServices, Reads: []cache.SharedIndexInformer{services, endpoints},
 		Reconcile: c.reconcile, Gone: c.gone,
 	}
-	return controllers.Together(c.register, loop.Run)
+	return reconcile.Together(c.register, loop.Run)
 }
 
 // ofService queues the APIServices whose server is behind the Service.
@@ -82,7 +82,7 @@ func (c *controller) ofService(namespace, name string) {
 // register queues each group version that is served here, and those that have
 // an APIService; then those of each group of which other versions are served.
 func (c *controller) register(ctx context.Context) {
-	if !controllers.WaitFor(ctx, c.apiServices) {
+	if !reconcile.WaitFor(ctx, c.apiServices) {
 		return
 	}
 	for _, key := range c.apiServices.GetStore().ListKeys() {
@@ -131,11 +131,11 @@ func (c *controller) gone(ctx context.Context, name string) error {
 	return err
 }
 
-func (c *controller) reconcile(ctx context.Context, a *apiregistration.APIService) (controllers.Result, error) {
+func (c *controller) reconcile(ctx context.Context, a *apiregistration.APIService) (reconcile.Result, error) {
 	if err := c.keep(ctx, a); err != nil || a.Spec.Service == nil || a.DeletionTimestamp != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
-	return controllers.Result{RequeueAfter: recheck}, c.check(ctx, a)
+	return reconcile.Result{RequeueAfter: recheck}, c.check(ctx, a)
 }
 
 // keep has the APIService's requests passed on, and keeps it as it should be
