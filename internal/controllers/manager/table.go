@@ -11,6 +11,7 @@ import (
 	networking "k8s.io/api/networking/v1"
 	policy "k8s.io/api/policy/v1"
 	rbac "k8s.io/api/rbac/v1"
+	resource "k8s.io/api/resource/v1"
 	storagemigration "k8s.io/api/storagemigration/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -22,6 +23,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/cronjob"
 	"keelson.dev/keelson/internal/controllers/daemonset"
 	"keelson.dev/keelson/internal/controllers/deployment"
+	"keelson.dev/keelson/internal/controllers/devicetainteviction"
 	"keelson.dev/keelson/internal/controllers/disruption"
 	"keelson.dev/keelson/internal/controllers/endpointslice"
 	"keelson.dev/keelson/internal/controllers/endpointslicemirroring"
@@ -32,6 +34,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/podgc"
 	"keelson.dev/keelson/internal/controllers/policystatus"
 	"keelson.dev/keelson/internal/controllers/replicaset"
+	"keelson.dev/keelson/internal/controllers/resourceclaim"
 	"keelson.dev/keelson/internal/controllers/resourcequota"
 	"keelson.dev/keelson/internal/controllers/rootca"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
@@ -202,6 +205,14 @@ var table = []controllers.Row{
 	{
 		Name: "podcertificaterequest-cleaner-controller", Identity: "podcertificaterequestcleaner",
 		Watches: resources(certificatesapi.SchemeGroupVersion, "podcertificaterequests"), New: certificates.NewPodRequestCleaner,
+	},
+	{
+		Name: "resourceclaim-controller", Identity: "resource-claim-controller", Events: "resource_claim",
+		Watches: join(resources(resource.SchemeGroupVersion, "resourceclaims", "resourceclaimtemplates"), resources(coreV1, "pods")), New: resourceclaim.New,
+	},
+	{
+		Name: "device-taint-eviction-controller", Identity: "device-taint-eviction-controller",
+		Watches: join(resources(resource.SchemeGroupVersion, "resourceclaims", "resourceslices", "devicetaintrules"), resources(coreV1, "pods")), New: devicetainteviction.New,
 	},
 	{
 		Name: "kube-apiserver-serving-clustertrustbundle-publisher-controller", Identity: "kube-apiserver-serving-clustertrustbundle-publisher",
