@@ -70,6 +70,8 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	fs.StringSliceVar(&f.Controllers, "controllers", []string{"*"}, "controllers to run: * is all, foo has the controller foo run, -foo keeps it from running. All controllers: "+
 		strings.Join(manager.Names(), ", "))
 
+	f.NodeIPAM.AddFlags(fs)
+
 	f.node.addFlags(&sets)
 	f.level.add(sets.FlagSet("logging"))
 	return sets
@@ -107,6 +109,10 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 		return cluster.Options{}, fmt.Errorf("--controllers: %w", err)
 	}
 	o := f.Options
+	o.NodeIPAM.Complete(o.SimNodes)
+	if _, err := o.NodeIPAM.Ranges(); err != nil {
+		return o, err
+	}
 	serviceCIDR, err := f.kube.options(&o, f.serviceCIDR, flags.Changed)
 	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate()); err != nil {
 		return o, err

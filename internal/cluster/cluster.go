@@ -42,6 +42,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/cluster/inprocess"
+	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/store/encryption"
@@ -64,6 +65,8 @@ type Options struct {
 	Advertise netip.Addr
 	// ServiceCIDR is the range of cluster addresses (default 10.96.0.0/16).
 	ServiceCIDR netip.Prefix
+	// NodeIPAM selects the ranges that nodes get theirs of pods' addresses from.
+	NodeIPAM nodeipam.Selection
 	// NoControllers and NoScheduler leave these out.
 	NoControllers, NoScheduler bool
 	// Controllers selects the controllers to run, in the form of upstream's
@@ -161,6 +164,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if !o.Advertise.IsValid() {
 		o.Advertise = advertised()
 	}
+	o.NodeIPAM.Complete(o.SimNodes)
 	hidden, err := o.API.RuntimeConfig.Hidden(catalogue.Builtin())
 	if err != nil {
 		return nil, err

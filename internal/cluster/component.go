@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/manager"
+	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -105,6 +107,10 @@ type ControllerManager struct {
 	Component
 	// Controllers selects them; see manager.Select.
 	Controllers []string
+	// NodeIPAM selects the ranges that nodes get theirs of pods' addresses from, and
+	// ServiceCIDRs are the ranges of the Services, which they get nothing of.
+	NodeIPAM     nodeipam.Selection
+	ServiceCIDRs []string
 	// UseServiceAccountCredentials has each controller act as its own service
 	// account of kube-system, by tokens, in place of the kubeconfig's user.
 	UseServiceAccountCredentials bool
@@ -128,7 +134,20 @@ func (o *ControllerManager) Validate() error {
 	if (o.ClusterSigningCertFile == "") != (o.ClusterSigningKeyFile == "") {
 		errs = append(errs, errors.New("--cluster-signing-cert-file and --cluster-signing-key-file must be specified together"))
 	}
-	return errors.Join(append(errs, o.Component.Validate())...)
+	_, err := o.NodeIPAM.Ranges()
+	_, services := o.serviceRanges()
+	return errors.Join(append(errs, err, services, o.Component.Validate())...)
+}
+
+func (o *ControllerManager) serviceRanges() (out []netip.Prefix, err error) {
+	for _, s := range o.ServiceCIDRs {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("--service-cluster-ip-range %q: %w: give a range like 10.96.0.0/16", s, err)
+		}
+		out = append(out, p.Masked())
+	}
+	return out, nil
 }
 
 // RunControllers runs the controllers until ctx is done.
@@ -173,6 +192,12 @@ func (o *ControllerManager) context(ctx context.Context, cfg *rest.Config, clien
 		RootCA:    cfg.CAData,
 	}
 	var err error
+	if c.PodRanges, err = o.NodeIPAM.Ranges(); err != nil {
+		return c, err
+	}
+	if c.ServiceRanges, err = o.serviceRanges(); err != nil {
+		return c, err
+	}
 	if file := cmp.Or(o.RootCAFile, cfg.CAFile); file != "" {
 		if c.RootCA, err = os.ReadFile(file); err != nil {
 			return c, fmt.Errorf("--root-ca-file: %w", err)

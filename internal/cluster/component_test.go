@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -117,7 +118,8 @@ func TestControllersAlone(t *testing.T) {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- RunControllers(ctx, ControllerManager{Component: Component{Kubeconfig: c.identity(t, user.KubeControllerManager)}, UseServiceAccountCredentials: true})
+		ended <- RunControllers(ctx, ControllerManager{Component: Component{Kubeconfig: c.identity(t, user.KubeControllerManager)}, UseServiceAccountCredentials: true,
+			NodeIPAM: nodeipam.Selection{NoAllocation: true}})
 	}()
 	client := c.Client(Admin)
 	until := func(what string, done func(ctx context.Context) (bool, error)) {

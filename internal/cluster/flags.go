@@ -183,6 +183,9 @@ func (e *Election) AddFlags(fs *pflag.FlagSet) {
 // Election.
 func (o *ControllerManager) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.Controllers, "controllers", nil, "controllers to run: '*' is all, 'foo' is that one, '-foo' leaves it out. There are: "+strings.Join(manager.Names(), ", "))
+	o.NodeIPAM.NoAllocation = true // upstream's default
+	o.NodeIPAM.AddFlags(fs)
+	fs.StringSliceVar(&o.ServiceCIDRs, "service-cluster-ip-range", nil, "ranges of the Services' addresses, which --allocate-node-cidrs leaves out")
 	fs.BoolVar(&o.UseServiceAccountCredentials, "use-service-account-credentials", false, "let each controller act as its own service account of kube-system")
 	fs.StringVar(&o.RootCAFile, "root-ca-file", "", "bundle in PEM that is published to each namespace (default: the kubeconfig's authority)")
 	fs.StringVar(&o.ClusterSigningCertFile, "cluster-signing-cert-file", "", "certificate in PEM of the authority that signs requests for certificates; without it none is signed")

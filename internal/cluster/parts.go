@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"net/netip"
+
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/discovery"
@@ -37,6 +39,10 @@ func (t term) recorder(client kubernetes.Interface, component, host string) reco
 
 // startControllers starts the controllers, each under its own identity.
 func (c *Cluster) startControllers(t term) error {
+	ranges, err := c.NodeIPAM.Ranges()
+	if err != nil {
+		return err
+	}
 	m, err := manager.New(controllers.Context{
 		Clients: func(name string) kubernetes.Interface { return c.Client(controller(name)) },
 		Metadatas: func(name string) metadata.Interface {
@@ -48,6 +54,7 @@ func (c *Cluster) startControllers(t term) error {
 		Clock:     c.Clock,
 		RootCA:    c.Certs.CAPEM,
 		Sign:      c.Certs.Sign, LegacyToken: c.legacyToken(),
+		PodRanges: ranges, ServiceRanges: []netip.Prefix{c.ServiceCIDR},
 	}, c.Controllers...)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"crypto/x509"
+	"net/netip"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -79,7 +80,19 @@ type Context struct {
 	// nil secrets are not filled with tokens.
 	LegacyToken func(account *v1.ServiceAccount, secret *v1.Secret) (string, error)
 
+	// PodRanges are the ranges that nodes get theirs of pods' addresses from, none or
+	// one of a family; ServiceRanges are those of the Services, which are not given.
+	PodRanges     []PodRange
+	ServiceRanges []netip.Prefix
+
 	identity, component string
+}
+
+// PodRange is a range of which each node gets a part.
+type PodRange struct {
+	Cluster netip.Prefix
+	// NodeBits is the length of the mask of a node's part.
+	NodeBits int
 }
 
 // For gives the context that row's controller is made with.

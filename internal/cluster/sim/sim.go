@@ -41,11 +41,11 @@ type Options struct {
 // Nodes are simulated nodes.
 type Nodes struct {
 	Options
-	pods   corelisters.PodLister
-	synced cache.InformerSynced
-	queue  workqueue.TypedRateLimitingInterface[string]
-	mu     sync.Mutex
-	ips    uint32
+	pods                corelisters.PodLister
+	synced, nodesSynced cache.InformerSynced
+	queue               workqueue.TypedRateLimitingInterface[string]
+	nodes               corelisters.NodeLister
+	ips                 addresses
 	// leases are the nodes' as they were last written, by the number of the node;
 	// nil is unknown.
 	leases []*coordinationv1.Lease
@@ -73,12 +73,22 @@ func New(o Options) *Nodes {
 		workqueue.TypedRateLimitingQueueConfig[string]{Name: "sim", Clock: o.Clock})
 	informer := o.Informers.Core().V1().Pods()
 	n.pods, n.synced = informer.Lister(), informer.Informer().HasSynced
+	nodes := o.Informers.Core().V1().Nodes()
+	n.nodes, n.nodesSynced = nodes.Lister(), nodes.Informer().HasSynced
 	enqueue := func(obj any) {
 		if p, ok := obj.(*v1.Pod); ok && strings.HasPrefix(p.Spec.NodeName, prefix) {
+			n.ips.saw(p)
 			n.queue.Add(p.Namespace + "/" + p.Name)
 		}
 	}
-	_, _ = informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, obj any) { enqueue(obj) }})
+	_, _ = informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: enqueue, UpdateFunc: func(_, obj any) { enqueue(obj) }, DeleteFunc: func(obj any) {
+		if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+			obj = t.Obj
+		}
+		if p, ok := obj.(*v1.Pod); ok {
+			n.ips.gone(p)
+		}
+	}})
 	return n
 }
 
@@ -97,7 +107,7 @@ func (n *Nodes) Run(ctx context.Context) {
 	defer context.AfterFunc(ctx, n.queue.ShutDown)()
 	var wg sync.WaitGroup
 	wg.Go(func() { n.heartbeat(ctx) })
-	if cache.WaitForCacheSync(ctx.Done(), n.synced) {
+	if cache.WaitForCacheSync(ctx.Done(), n.synced, n.nodesSynced) {
 		for range workers {
 			wg.Go(func() {
 				for n.work(ctx) {
@@ -350,19 +360,16 @@ func (n *Nodes) now() *metav1.Time {
 	return ptr.To(metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second)))
 }
 
-func (n *Nodes) address() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.ips++
-	return fmt.Sprintf("10.%d.%d.%d", 128+n.ips>>16&0x7f, n.ips>>8&0xff, n.ips&0xff)
-}
-
 // running is the status of a pod all of whose containers run.
 func (n *Nodes) running(pod *v1.Pod) v1.PodStatus {
 	now := metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second))
 	s := *pod.Status.DeepCopy()
-	ip := n.address()
-	s.Phase, s.StartTime, s.PodIP, s.PodIPs = v1.PodRunning, &now, ip, []v1.PodIP{{IP: ip}}
+	var ranges []string
+	if node, err := n.nodes.Get(pod.Spec.NodeName); err == nil {
+		ranges = node.Spec.PodCIDRs
+	}
+	s.Phase, s.StartTime, s.PodIPs = v1.PodRunning, &now, n.ips.give(pod, ranges)
+	s.PodIP = s.PodIPs[0].IP
 	s.ContainerStatuses = nil
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]

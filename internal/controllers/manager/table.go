@@ -30,6 +30,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
 	"keelson.dev/keelson/internal/controllers/job"
 	"keelson.dev/keelson/internal/controllers/namespace"
+	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/controllers/nodelifecycle"
 	"keelson.dev/keelson/internal/controllers/podgc"
 	"keelson.dev/keelson/internal/controllers/policystatus"
@@ -129,6 +130,10 @@ var table = []controllers.Row{
 	{
 		Name: "node-lifecycle-controller", Aliases: []string{"nodelifecycle"}, Identity: "node-controller",
 		Watches: join(resources(coreV1, "nodes", "pods"), resources(coordination.SchemeGroupVersion, "leases")), New: nodelifecycle.New,
+	},
+	{
+		Name: "node-ipam-controller", Aliases: []string{"nodeipam"}, Identity: "node-controller", Events: "cidrAllocator",
+		Watches: resources(coreV1, "nodes"), New: nodeipam.New,
 	},
 	{
 		Name: "taint-eviction-controller", Identity: "node-controller", Events: "taint-eviction-controller",

@@ -3,6 +3,7 @@ package manager
 import (
 	"bytes"
 	"crypto/x509"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -94,6 +95,7 @@ func TestWatches(t *testing.T) {
 			Discovery:   &discoveryfake.FakeDiscovery{Fake: &clienttesting.Fake{}},
 			RESTMapper:  meta.NewDefaultRESTMapper(nil),
 			Clock:       clock.RealClock{},
+			PodRanges:   []controllers.PodRange{{Cluster: netip.MustParsePrefix("10.0.0.0/16"), NodeBits: 24}},
 			RootCA:      []byte("pem"),
 			Sign:        func(*x509.Certificate, any) ([]byte, error) { return nil, nil },
 			LegacyToken: func(*v1.ServiceAccount, *v1.Secret) (string, error) { return "", nil },
