@@ -20,6 +20,9 @@ type Resource struct {
 	ShortNames []string
 	Categories []string
 	Namespaced bool
+	// IsNamespace reports whether the objects are namespaces themselves: a request
+	// for one is a request in the namespace of its name.
+	IsNamespace bool
 
 	// Verbs that the resource serves; nil means all of create, delete,
 	// deletecollection, get, list, patch, update and watch. A review
@@ -88,6 +91,12 @@ type Subresource struct {
 	Name  string
 	Kind  schema.GroupVersionKind
 	Verbs []string
+	// Methods of HTTP, of one that is a connection: its kind are the options.
+	Methods []string
+	// Paths lets a connection have a path of its own below the subresource's.
+	Paths bool
+	// Options, if set, are the parameters of one that answers with text.
+	Options runtime.Object
 }
 
 // Strategy holds what is particular to a resource in create, update and
@@ -99,6 +108,9 @@ type Strategy struct {
 	// PrepareForCreate clears what a client may not set (status) and sets
 	// generation 1 where the kind has generations.
 	PrepareForCreate func(obj runtime.Object)
+	// PrepareForRequest fills in what a new object has of the request that makes
+	// it, after PrepareForCreate.
+	PrepareForRequest func(req Request, obj runtime.Object)
 	// Validate checks a new object beyond its ObjectMeta names (which the
 	// API server checks with ValidateName).
 	Validate func(obj runtime.Object) field.ErrorList
@@ -119,6 +131,11 @@ type Strategy struct {
 	// BeforeDelete changes an object whose deletion has been asked for, the
 	// first time: it may add finalizers.
 	BeforeDelete func(obj runtime.Object)
+	// Finalizing reports whether something beside metadata.finalizers holds an
+	// object that is being deleted.
+	Finalizing func(obj runtime.Object) bool
+	// AnyFinalizer lets metadata.finalizers have names without a domain.
+	AnyFinalizer bool
 	// OrphanByDefault: without propagationPolicy dependents are orphaned.
 	OrphanByDefault bool
 	// DeleteWarning warns of a deletion that leaves the propagation to the
@@ -135,6 +152,11 @@ type Strategy struct {
 	// FieldLabels are the names that Fields may give, so that a selector
 	// on another one is refused.
 	FieldLabels []string
+	// IndexedField is the one of FieldLabels that the store has an index of.
+	IndexedField string
+	// BadFieldLabel, if set, is the format of the message about a label that
+	// does not select, in place of that of most kinds.
+	BadFieldLabel string
 }
 
 // UpdateStrategy holds the rules for updates of an object or of one of its
@@ -147,6 +169,9 @@ type UpdateStrategy struct {
 	PrepareForUpdate func(obj, old runtime.Object)
 	// ValidateUpdate checks the change, ObjectMeta's own rules excepted.
 	ValidateUpdate func(obj, old runtime.Object) field.ErrorList
+	// ValidateRequest checks what depends on the request: its user, or other
+	// objects. old is nil for a creation.
+	ValidateRequest func(req Request, obj, old runtime.Object) field.ErrorList
 }
 
 // Hub converts between a row's version and the one in which it is stored.

@@ -271,11 +271,11 @@ func (r *call) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
 	if len(ep.Addresses) == 0 || ep.TargetRef == nil || ep.TargetRef.Kind != "Pod" || ep.TargetRef.Namespace != svc.Namespace {
 		return nil
 	}
-	e, err := r.s.Store.Get(r.ctx(), r.s.Catalogue.Lookup("", "v1", "pods").Key(svc.Namespace, ep.TargetRef.Name))
-	if err != nil || e == nil {
+	obj, err := r.Object(pods, svc.Namespace, ep.TargetRef.Name)
+	if err != nil {
 		return nil
 	}
-	pod := e.Object().(*v1.Pod)
+	pod := obj.(*v1.Pod)
 	a, err := netip.ParseAddr(ep.Addresses[0])
 	if err != nil || !a.Unmap().IsGlobalUnicast() {
 		return nil
@@ -296,7 +296,7 @@ func (r *call) nodeProxy() error {
 		return err
 	}
 	// The agent takes the request for this server's own.
-	if err := r.mayUpgrade("nodes"); err != nil {
+	if err := r.mayUpgrade(); err != nil {
 		return err
 	}
 	opts := &v1.NodeProxyOptions{Path: r.proxiedPath()}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,10 +19,10 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// hasSpecFinalizers: a Namespace has finalizers in its spec, too.
-func hasSpecFinalizers(obj runtime.Object) bool {
-	ns, ok := obj.(*corev1.Namespace)
-	return ok && len(ns.Spec.Finalizers) > 0
+// finalizing reports whether something has to be done yet before an object that is
+// being deleted may go.
+func (r *call) finalizing(obj runtime.Object, acc metav1.Object) bool {
+	return len(acc.GetFinalizers()) > 0 || r.row.Finalizing != nil && r.row.Finalizing(obj)
 }
 
 // deleteOptions come in the body, or as parameters.
@@ -116,11 +115,7 @@ func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry
 		return nil, false, err
 	}
 	w := writing{verb: "delete", options: opts, dryRun: isDryRun(opts.DryRun)}
-	namespace := oldAcc.GetNamespace()
-	if _, ok := old.(*corev1.Namespace); ok {
-		namespace = oldAcc.GetName() // a namespace is in itself, as in its URL
-	}
-	attrs := admission.NewAttributesRecord(nil, old, r.row.GVK(), namespace, oldAcc.GetName(), r.row.GroupVersionResource, "", admission.Delete, admissionOptions(admission.Delete, opts), w.dryRun, r.user)
+	attrs := admission.NewAttributesRecord(nil, old, r.row.GVK(), r.info.Namespace, oldAcc.GetName(), r.row.GroupVersionResource, "", admission.Delete, admissionOptions(admission.Delete, opts), w.dryRun, r.user)
 	if err := r.mutate(attrs); err != nil {
 		return nil, false, err
 	}
@@ -143,7 +138,7 @@ func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry
 		acc.SetFinalizers(fs)
 		changed = true
 	}
-	if !wait && (len(acc.GetFinalizers()) > 0 || hasSpecFinalizers(obj)) {
+	if !wait && r.finalizing(obj, acc) {
 		if acc.GetDeletionTimestamp() == nil {
 			r.mark(acc, 0)
 			changed = true
@@ -152,10 +147,6 @@ func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry
 			changed = true
 		}
 		wait = true
-	}
-	if ns, ok := obj.(*corev1.Namespace); ok && wait && ns.Status.Phase != corev1.NamespaceTerminating {
-		ns.Status.Phase = corev1.NamespaceTerminating
-		changed = true
 	}
 	if w.dryRun {
 		ne, err := r.unstored(obj)

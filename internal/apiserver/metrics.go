@@ -133,12 +133,20 @@ func (r *call) key() seriesKey {
 		k.scope = "cluster"
 	}
 	switch {
-	case connects[i.Subresource] != nil:
+	case i.Subresource != "" && r.connects():
 		k.verb = "CONNECT"
 	case k.verb == "PATCH" && r.req.Header.Get("Content-Type") == "application/apply-patch+yaml":
 		k.verb = "APPLY"
 	}
 	return k
+}
+
+// connects reports whether the request is for a subresource that is a connection.
+func (r *call) connects() bool {
+	row := r.s.Catalogue.Lookup(r.info.APIGroup, r.info.APIVersion, r.info.Resource)
+	return row != nil && slices.ContainsFunc(row.Subresources, func(s api.Subresource) bool {
+		return s.Name == r.info.Subresource && len(s.Methods) > 0
+	})
 }
 
 // method gives the label for a request's method. Unknown methods, of which there

@@ -8,7 +8,6 @@ import (
 	restful "github.com/emicklei/go-restful/v3"
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionv1beta1 "k8s.io/api/admission/v1beta1"
-	corev1 "k8s.io/api/core/v1"
 	imagepolicyv1alpha1 "k8s.io/api/imagepolicy/v1alpha1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
@@ -125,10 +124,11 @@ func describeRow(ws *restful.WebService, row *api.Resource) {
 		} else {
 			d.object, _ = catalogue.Scheme.New(sub.Kind)
 		}
-		if methods, ok := connects[sub.Name]; ok {
-			d.connect(methods)
+		if len(sub.Methods) > 0 {
+			d.connect(&sub)
 			continue
 		}
+		d.options = sub.Options
 		for _, verb := range sub.Verbs {
 			d.verb(verb)
 		}
@@ -146,12 +146,8 @@ type described struct {
 	// both are its own.
 	all, one string
 	of       string // what is read and written, in words
-}
-
-// connects are the subresources that are not objects but connections, and their methods.
-var connects = map[string][]string{
-	"attach": {"GET", "POST"}, "exec": {"GET", "POST"}, "portforward": {"GET", "POST"},
-	"proxy": {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"},
+	// options, if set, are the parameters of what is answered with text.
+	options runtime.Object
 }
 
 // add completes a route of the action: its name is made of the verb and suffix. Further
@@ -210,8 +206,8 @@ func (d *described) verb(verb string) {
 	switch verb {
 	case "get":
 		r := begin(http.MethodGet, "read "+d.of)
-		if d.sub == "log" {
-			d.add(returns(r, "", http.StatusOK).Produces(append([]string{"text/plain"}, objectTypes...)...), d.one, "get", "read", "", &corev1.PodLogOptions{})
+		if d.options != nil {
+			d.add(returns(r, "", http.StatusOK).Produces(append([]string{"text/plain"}, objectTypes...)...), d.one, "get", "read", "", d.options)
 			return
 		}
 		d.add(returns(r, d.object, http.StatusOK), d.one, "get", "read", "", nil)
@@ -263,14 +259,14 @@ func (d *described) verb(verb string) {
 	}
 }
 
-func (d *described) connect(methods []string) {
-	for _, method := range methods {
+func (d *described) connect(sub *api.Subresource) {
+	for _, method := range sub.Methods {
 		connect := func(path, suffix string) {
 			r := describe(d.ws, method, "").Doc("connect " + method + " requests to " + d.sub + " of " + d.row.Kind).Produces("*/*").Consumes("*/*").Writes("")
 			d.add(r, path, "connect", "connect"+method[:1]+strings.ToLower(method[1:]), suffix, d.object)
 		}
 		connect(d.one, "")
-		if d.sub == "proxy" {
+		if sub.Paths {
 			connect(d.one+"/{path:*}", "WithPath")
 		}
 	}
@@ -399,7 +395,7 @@ func namedFor(path string) func(string) (string, spec.Extensions) {
 		var own []any
 		for _, kind := range kinds {
 			k := kind.(map[string]any)
-			if gv := (schema.GroupVersion{Group: k["group"].(string), Version: k["version"].(string)}); gvPath(gv) == path || gv == corev1.SchemeGroupVersion {
+			if gv := (schema.GroupVersion{Group: k["group"].(string), Version: k["version"].(string)}); gvPath(gv) == path || gv == metav1.Unversioned {
 				own = append(own, kind)
 			}
 		}

@@ -18,7 +18,6 @@ import (
 	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/admission"
-	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/util/proxy"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
@@ -33,6 +32,11 @@ type NodeTransport interface {
 	Node(ctx context.Context, node *v1.Node, unverified bool) (*url.URL, http.RoundTripper, error)
 }
 
+var (
+	nodes = v1.SchemeGroupVersion.WithResource("nodes")
+	pods  = v1.SchemeGroupVersion.WithResource("pods")
+)
+
 // responder answers a proxy's error.
 type responder struct{ r *call }
 
@@ -46,21 +50,18 @@ func (p responder) Error(_ http.ResponseWriter, _ *http.Request, err error) {
 
 // node gives the way to the agent of the named node.
 func (r *call) node(name string, unverified bool) (*url.URL, http.RoundTripper, error) {
-	row := r.s.Catalogue.Lookup("", "v1", "nodes")
-	e, err := r.s.Store.Get(r.ctx(), row.Key("", name))
+	obj, err := r.Object(nodes, "", name)
 	if err != nil {
 		return nil, nil, r.storeError(err, name)
 	}
-	if e == nil {
-		return nil, nil, apierrors.NewNotFound(row.GroupVersionResource.GroupResource(), name)
-	}
-	if core.Simulated(e.Object().(*v1.Node)) {
+	node := obj.(*v1.Node)
+	if core.Simulated(node) {
 		return nil, nil, badRequest("node %q is simulated: it has no agent, and its pods run nowhere", name)
 	}
 	if r.s.Nodes == nil {
 		return nil, nil, apierrors.NewServiceUnavailable("this server has no way to the nodes")
 	}
-	return r.s.Nodes.Node(r.ctx(), e.Object().(*v1.Node), unverified)
+	return r.s.Nodes.Node(r.ctx(), node, unverified)
 }
 
 // simulated reports whether the pod is on a simulated node, where nothing runs and its
@@ -69,8 +70,8 @@ func (r *call) simulated(pod *v1.Pod) bool {
 	if pod.Spec.NodeName == "" {
 		return false
 	}
-	e, err := r.s.Store.Get(r.ctx(), r.s.Catalogue.Lookup("", "v1", "nodes").Key("", pod.Spec.NodeName))
-	return err == nil && e != nil && core.Simulated(e.Object().(*v1.Node))
+	node, err := r.Object(nodes, "", pod.Spec.NodeName)
+	return err == nil && core.Simulated(node.(*v1.Node))
 }
 
 func (r *call) pod() (*v1.Pod, error) {
@@ -267,18 +268,19 @@ func execOptions(values url.Values) (*v1.PodExecOptions, error) {
 // mayUpgrade checks that the user may create the subresource as well as get it, if the
 // request is for a connection: WebSocket's is a GET, in which commands are run all the
 // same (KEP-4006).
-func (r *call) mayUpgrade(resource string) error {
+func (r *call) mayUpgrade() error {
 	if r.info.Verb == "create" || !httpstream.IsUpgradeRequest(r.req) {
 		return nil
 	}
-	return r.allowed(authorizer.AttributesRecord{User: r.user, Verb: "create", Namespace: r.info.Namespace, APIVersion: "v1", Resource: resource,
-		Subresource: r.info.Subresource, Name: r.info.Name, ResourceRequest: true, Path: r.info.Path})
+	a := r.Attributes()
+	a.Verb = "create"
+	return r.Allowed(a)
 }
 
 // podStream serves exec and attach, over SPDY or WebSocket.
 func (r *call) podStream() error {
 	sub := r.info.Subresource
-	if err := r.mayUpgrade("pods"); err != nil {
+	if err := r.mayUpgrade(); err != nil {
 		return err
 	}
 	pod, err := r.pod()
@@ -345,7 +347,7 @@ func (r *call) podStream() error {
 
 // podPortForward serves portforward, over SPDY or tunnelled through WebSocket.
 func (r *call) podPortForward() error {
-	if err := r.mayUpgrade("pods"); err != nil {
+	if err := r.mayUpgrade(); err != nil {
 		return err
 	}
 	pod, err := r.pod()

@@ -132,8 +132,8 @@ func (r *call) listOptions() (*metainternal.ListOptions, *selection, error) {
 	}
 	if name, ok := sel.field.RequiresExactMatch("metadata.name"); ok && name != "" && (!r.row.Namespaced || sel.prefix != r.row.Prefix("")) {
 		sel.prefix += name
-	} else if node, ok := sel.field.RequiresExactMatch("spec.nodeName"); ok && node != "" && r.row.Resource == "pods" && r.row.Group == "" {
-		sel.index, sel.value = "spec.nodeName", node
+	} else if value, ok := sel.field.RequiresExactMatch(r.row.IndexedField); ok && value != "" {
+		sel.index, sel.value = r.row.IndexedField, value
 	}
 	sel.trivial = sel.label.Empty() && sel.field.Empty()
 	return opts, sel, nil
@@ -150,8 +150,8 @@ func notSelectable(row *api.Resource, label string) string {
 	switch {
 	case plainFields(row):
 		return fmt.Sprintf("%q is not a known field selector: only %q, %q", label, "metadata.name", "metadata.namespace")
-	case row.Group == "batch" && row.Kind == "Job":
-		return fmt.Sprintf("field label %q not supported for batchv1.Job", label)
+	case row.BadFieldLabel != "":
+		return fmt.Sprintf(row.BadFieldLabel, label)
 	}
 	return "field label not supported: " + label
 }

@@ -12,7 +12,6 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -27,6 +26,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"keelson.dev/keelson/internal/api/authentication"
+	"keelson.dev/keelson/internal/api/row"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -102,81 +102,94 @@ func (r *call) token() error {
 	return r.writeAs(http.StatusCreated, a, tr)
 }
 
-// review answers the kinds whose status is the answer.
-func (r *call) review() error {
-	opts := &metav1.CreateOptions{}
-	if err := r.options(opts); err != nil {
-		return err
-	}
-	obj, err := r.decode(r.row.New(), r.row.GVK(), opts.FieldValidation)
-	if err != nil {
-		return err
-	}
-	acc, err := meta.Accessor(obj)
-	if err != nil {
-		return badRequest("%v", err)
-	}
-	acc.SetUID("")
-	acc.SetCreationTimestamp(metav1.Time{})
-	acc.SetDeletionTimestamp(nil)
-	acc.SetDeletionGracePeriodSeconds(nil)
-	acc.SetSelfLink("")
-	if err := r.place(acc); err != nil {
-		return err
-	}
-	gvk := r.row.GVK()
-	attrs := admission.NewAttributesRecord(obj, nil, gvk, r.info.Namespace, "", r.row.GroupVersionResource, "", admission.Create, opts, isDryRun(opts.DryRun), r.user)
-	if err := r.mutate(attrs); err != nil {
-		return err
-	}
-	if err := r.place(acc); err != nil {
-		return err
-	}
-	if r.row.Validate != nil {
-		if errs := r.row.Validate(obj); len(errs) > 0 {
-			// Upstream's error does not know the kind either.
-			return apierrors.NewInvalid(schema.GroupKind{Group: gvk.Group}, "", errs)
+// review makes the handler of a kind whose status is the answer, which answer fills
+// in. complete, if set, returns an error where the question lacks something.
+func review[T row.Object](answer func(r *call, o T) error, complete func(o T) error) func(*call) error {
+	return func(r *call) error {
+		opts := &metav1.CreateOptions{}
+		if err := r.options(opts); err != nil {
+			return err
 		}
-	}
-	switch o := obj.(type) {
-	case *authenticationv1.TokenReview:
-		if o.Spec.Token == "" {
-			return badRequest("token is required for TokenReview in authentication")
+		obj, err := r.decode(r.row.New(), r.row.GVK(), opts.FieldValidation)
+		if err != nil {
+			return err
 		}
-	case *authorizationv1.SelfSubjectRulesReview:
-		if o.Spec.Namespace == "" {
-			return badRequest("no namespace on request")
+		o := obj.(T)
+		o.SetUID("")
+		o.SetCreationTimestamp(metav1.Time{})
+		o.SetDeletionTimestamp(nil)
+		o.SetDeletionGracePeriodSeconds(nil)
+		o.SetSelfLink("")
+		if err := r.place(o); err != nil {
+			return err
 		}
+		gvk := r.row.GVK()
+		attrs := admission.NewAttributesRecord(o, nil, gvk, r.info.Namespace, "", r.row.GroupVersionResource, "", admission.Create, opts, isDryRun(opts.DryRun), r.user)
+		if err := r.mutate(attrs); err != nil {
+			return err
+		}
+		if err := r.place(o); err != nil {
+			return err
+		}
+		if r.row.Validate != nil {
+			if errs := r.row.Validate(o); len(errs) > 0 {
+				// Upstream's error does not know the kind either.
+				return apierrors.NewInvalid(schema.GroupKind{Group: gvk.Group}, "", errs)
+			}
+		}
+		if complete != nil {
+			if err := complete(o); err != nil {
+				return err
+			}
+		}
+		if err := r.validate(attrs); err != nil {
+			return err
+		}
+		if err := answer(r, o); err != nil {
+			return err
+		}
+		o.GetObjectKind().SetGroupVersionKind(gvk)
+		a, err := r.accept(nil)
+		if err != nil {
+			return err
+		}
+		return r.writeAs(http.StatusCreated, a, o)
 	}
-	if err := r.validate(attrs); err != nil {
-		return err
+}
+
+func tokenGiven(o *authenticationv1.TokenReview) error {
+	if o.Spec.Token == "" {
+		return badRequest("token is required for TokenReview in authentication")
 	}
-	switch o := obj.(type) {
-	case *authenticationv1.TokenReview:
-		err = r.reviewToken(o)
-	case *authenticationv1.SelfSubjectReview:
-		*o = authenticationv1.SelfSubjectReview{Status: authenticationv1.SelfSubjectReviewStatus{UserInfo: userInfo(r.user)}}
-		o.CreationTimestamp = metav1.Now().Rfc3339Copy()
-	case *authorizationv1.SubjectAccessReview:
-		o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
-	case *authorizationv1.LocalSubjectAccessReview:
-		o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
-	case *authorizationv1.SelfSubjectAccessReview:
-		o.Status = r.reviewAccess(r.user, o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
-	case *authorizationv1.SelfSubjectRulesReview:
-		r.reviewRules(o)
-	default:
-		return r.methodNotSupported()
+	return nil
+}
+
+func namespaceGiven(o *authorizationv1.SelfSubjectRulesReview) error {
+	if o.Spec.Namespace == "" {
+		return badRequest("no namespace on request")
 	}
-	if err != nil {
-		return err
-	}
-	obj.GetObjectKind().SetGroupVersionKind(gvk)
-	a, err := r.accept(nil)
-	if err != nil {
-		return err
-	}
-	return r.writeAs(http.StatusCreated, a, obj)
+	return nil
+}
+
+func (r *call) reviewSelf(o *authenticationv1.SelfSubjectReview) error {
+	*o = authenticationv1.SelfSubjectReview{Status: authenticationv1.SelfSubjectReviewStatus{UserInfo: userInfo(r.user)}}
+	o.CreationTimestamp = metav1.Now().Rfc3339Copy()
+	return nil
+}
+
+func (r *call) reviewSubjectAccess(o *authorizationv1.SubjectAccessReview) error {
+	o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
+	return nil
+}
+
+func (r *call) reviewLocalAccess(o *authorizationv1.LocalSubjectAccessReview) error {
+	o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
+	return nil
+}
+
+func (r *call) reviewSelfAccess(o *authorizationv1.SelfSubjectAccessReview) error {
+	o.Status = r.reviewAccess(r.user, o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
+	return nil
 }
 
 func userInfo(u user.Info) authenticationv1.UserInfo {
@@ -309,14 +322,14 @@ func (r *call) reviewAccess(u user.Info, ra *authorizationv1.ResourceAttributes,
 
 // reviewRules lists what the user may do in the review's namespace. The answer
 // does not repeat the question.
-func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) {
+func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) error {
 	namespace := o.Spec.Namespace
 	*o = authorizationv1.SelfSubjectRulesReview{}
 	o.Status.ResourceRules = []authorizationv1.ResourceRule{}
 	o.Status.NonResourceRules = []authorizationv1.NonResourceRule{}
 	if r.s.RuleResolver == nil {
 		o.Status.Incomplete = true
-		return
+		return nil
 	}
 	ctx := request.WithNamespace(r.ctx(), namespace)
 	rules, nonResource, incomplete, err := r.s.RuleResolver.RulesFor(ctx, r.user, namespace)
@@ -330,6 +343,7 @@ func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) {
 	for _, x := range nonResource {
 		o.Status.NonResourceRules = append(o.Status.NonResourceRules, authorizationv1.NonResourceRule{Verbs: x.GetVerbs(), NonResourceURLs: x.GetNonResourceURLs()})
 	}
+	return nil
 }
 
 // componentStatuses answers with the states of the components that upstream
@@ -356,11 +370,8 @@ func (r *call) componentStatuses() error {
 			all = append(all, cs)
 		}
 	}
-	switch {
-	case get:
+	if get {
 		return apierrors.NewNotFound(r.groupResource(), r.info.Name)
-	case r.info.Verb != "list":
-		return r.methodNotSupported()
 	}
 	a, err := r.accept(canTransform)
 	if err != nil {

@@ -14,8 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -103,8 +101,9 @@ type Config struct {
 	Types func() managedfields.TypeConverter
 	// Readiness are named checks behind /readyz.
 	Readiness map[string]func() error
-	// EventTTL, if set, is how long an Event is kept, in place of an hour.
-	EventTTL time.Duration
+	// TTL, if set, is how long an object is kept whose row says that it has a limited
+	// life, in place of what the row says.
+	TTL time.Duration
 	// MinRequestTimeout, if set, is how long a watch lasts at least that says
 	// nothing else, in place of half an hour; it lasts up to twice as long. Below 0
 	// it lasts until it is ended.
@@ -363,23 +362,7 @@ func (r *call) authorize() error {
 	if r.s.Authorizer == nil {
 		return nil
 	}
-	i := r.info
-	a := authorizer.AttributesRecord{
-		User: r.user, Verb: i.Verb, Namespace: i.Namespace, APIGroup: i.APIGroup, APIVersion: i.APIVersion,
-		Resource: i.Resource, Subresource: i.Subresource, Name: i.Name, ResourceRequest: i.IsResourceRequest, Path: i.Path,
-	}
-	if i.FieldSelector != "" {
-		s, err := fields.ParseSelector(i.FieldSelector)
-		if a.FieldSelectorParsingErr = err; err == nil {
-			a.FieldSelectorRequirements = s.Requirements()
-		}
-	}
-	if i.LabelSelector != "" {
-		s, err := labels.Parse(i.LabelSelector)
-		if a.LabelSelectorParsingErr = err; err == nil {
-			a.LabelSelectorRequirements, _ = s.Requirements()
-		}
-	}
+	a := r.Attributes()
 	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
 	r.decided(decision, reason)
 	switch decision {
@@ -390,15 +373,6 @@ func (r *call) authorize() error {
 	default:
 		r.s.metrics.undecided.Inc()
 	}
-	return r.judged(a, decision, reason, err)
-}
-
-// allowed asks the authorizer, and gives upstream's Forbidden where it does not allow.
-func (r *call) allowed(a authorizer.AttributesRecord) error {
-	if r.s.Authorizer == nil {
-		return nil
-	}
-	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
 	return r.judged(a, decision, reason, err)
 }
 
@@ -462,7 +436,7 @@ func (r *call) serve() error {
 		return nil
 	}
 	r.row = r.s.Catalogue.Lookup(i.APIGroup, i.APIVersion, i.Resource)
-	if r.row == nil || r.s.Catalogue.Hides(r.row.GroupVersionResource) && !r.inProcess || (!r.row.Namespaced && i.Namespace != "" && i.Resource != "namespaces") {
+	if r.row == nil || r.s.Catalogue.Hides(r.row.GroupVersionResource) && !r.inProcess || (!r.row.Namespaced && i.Namespace != "" && !r.row.IsNamespace) {
 		return r.notFoundPath()
 	}
 	if r.row.Deprecation != "" {

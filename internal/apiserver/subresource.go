@@ -32,7 +32,7 @@ func (r *call) serveSubresource() error {
 	}
 	for i := range r.row.Subresources {
 		if r.row.Subresources[i].Name == sub {
-			if f := handlers[r.row.Group+"/"+r.row.Resource+"/"+sub]; f != nil {
+			if f := handlers[endpoint{r.row.Group, r.row.Resource, sub}]; f != nil {
 				return f(r)
 			}
 		}
@@ -40,36 +40,13 @@ func (r *call) serveSubresource() error {
 	return r.notFoundPath()
 }
 
-// handlers serve the subresources that are not a view of the object.
-var handlers map[string]func(*call) error
-
-func init() {
-	handlers = map[string]func(*call) error{
-		"/pods/binding":          (*call).bindPod,
-		"/pods/eviction":         (*call).evict,
-		"/pods/log":              (*call).podLog,
-		"/pods/exec":             (*call).podStream,
-		"/pods/attach":           (*call).podStream,
-		"/pods/portforward":      (*call).podPortForward,
-		"/pods/proxy":            (*call).podProxy,
-		"/services/proxy":        (*call).serviceProxy,
-		"/nodes/proxy":           (*call).nodeProxy,
-		"/serviceaccounts/token": (*call).token,
-	}
-}
-
 // serveComputed answers for the rows that are not stored.
 func (r *call) serveComputed() error {
-	key := r.row.Group + "/" + r.row.Resource
-	switch {
-	case key == "/bindings" && r.info.Verb == "create":
-		return r.bindPod()
-	case key == "/componentstatuses":
-		return r.componentStatuses()
-	case r.info.Verb == "create":
-		return r.review()
+	f := handlers[endpoint{group: r.row.Group, resource: r.row.Resource}]
+	if f == nil || !r.row.HasVerb(r.info.Verb) {
+		return r.methodNotSupported()
 	}
-	return r.methodNotSupported()
+	return f(r)
 }
 
 // as is r with answers and bodies of another row: a subresource's own kind.

@@ -31,7 +31,7 @@ func invalidIgnore(detail string) error {
 // no admission sees it, no finalizer holds it and watches get no event.
 func (r *call) deleteUnreadable(opts *metav1.DeleteOptions) error {
 	audit.AddAuditAnnotation(r.ctx(), "apiserver.k8s.io/unsafe-delete-ignore-read-error", "")
-	if err := r.allowed(authorizer.AttributesRecord{User: r.user, Verb: "unsafe-delete-ignore-read-errors", Namespace: r.info.Namespace, Name: r.info.Name,
+	if err := r.Allowed(authorizer.AttributesRecord{User: r.user, Verb: "unsafe-delete-ignore-read-errors", Namespace: r.info.Namespace, Name: r.info.Name,
 		APIGroup: r.row.Group, APIVersion: r.row.Version, Resource: r.row.Resource, ResourceRequest: true}); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -23,7 +22,6 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 
 	"keelson.dev/keelson/internal/api"
-	"keelson.dev/keelson/internal/api/certificates"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -141,8 +139,8 @@ func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 		if r.row.PrepareForCreate != nil {
 			r.row.PrepareForCreate(obj)
 		}
-		if csr, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
-			certificates.Requester(csr, r.user.GetName(), r.user.GetUID(), r.user.GetGroups(), r.user.GetExtra())
+		if r.row.PrepareForRequest != nil {
+			r.row.PrepareForRequest(r, obj)
 		}
 		e, err := r.insertNamed(obj, acc, attrs, w)
 		if generated && apierrors.IsAlreadyExists(err) && try < generatedRetries {
@@ -183,7 +181,9 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 	if r.row.Validate != nil {
 		errs = append(errs, r.row.Validate(obj)...)
 	}
-	errs = append(errs, r.validateAccess(obj, nil, "")...)
+	if r.row.ValidateRequest != nil {
+		errs = append(errs, r.row.ValidateRequest(r, obj, nil)...)
+	}
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
 	}
@@ -224,8 +224,8 @@ func (r *call) ttl(obj runtime.Object) time.Duration {
 	if r.row.TTL == nil {
 		return 0
 	}
-	if r.s.EventTTL > 0 {
-		return r.s.EventTTL // of what has one, Events are all there is
+	if r.s.TTL > 0 {
+		return r.s.TTL
 	}
 	return r.row.TTL(obj)
 }
@@ -530,7 +530,9 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	case strategy == &r.row.UpdateStrategy && r.row.Validate != nil:
 		errs = append(errs, r.row.Validate(obj)...)
 	}
-	errs = append(errs, r.validateAccess(obj, old, w.subresource)...)
+	if strategy.ValidateRequest != nil {
+		errs = append(errs, strategy.ValidateRequest(r, obj, old)...)
+	}
 	if len(errs) > 0 {
 		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, errs)
 	}
@@ -544,7 +546,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 		ne, err := r.unstored(obj)
 		return ne, false, false, err
 	}
-	if finished(obj, acc) {
+	if r.finished(obj, acc) {
 		if _, err := r.remove(e, old); err != nil {
 			return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
 		}
@@ -599,8 +601,8 @@ func inherit(acc, old metav1.Object) {
 }
 
 // finished reports whether a deletion has nothing more to wait for.
-func finished(obj runtime.Object, acc metav1.Object) bool {
-	if acc.GetDeletionTimestamp() == nil || len(acc.GetFinalizers()) > 0 || hasSpecFinalizers(obj) {
+func (r *call) finished(obj runtime.Object, acc metav1.Object) bool {
+	if acc.GetDeletionTimestamp() == nil || r.finalizing(obj, acc) {
 		return false
 	}
 	grace := acc.GetDeletionGracePeriodSeconds()

@@ -449,7 +449,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		Fairness:     fair,
 		Exempt:       exempt,
 		Form:         form,
-		EventTTL:     c.API.EventTTL, MinRequestTimeout: c.API.MinRequestTimeout, RequestTimeout: c.API.RequestTimeout,
+		TTL:          c.API.EventTTL, MinRequestTimeout: c.API.MinRequestTimeout, RequestTimeout: c.API.RequestTimeout,
 		MaxReads: reads, MaxWrites: writes, StallLimit: c.stallLimit, SendRetryAfter: c.Serving.SendRetryAfter,
 		NoProfiling: c.API.NoProfiling, NoLogs: c.API.NoLogs, HiddenMetrics: c.API.HiddenMetrics,
 		Readiness: ready,

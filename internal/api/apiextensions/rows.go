@@ -32,6 +32,7 @@ func Resources() []*api.Resource {
 		Columns:              []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()},
 	}
 	r.RequireResourceVersion = true
+	r.AnyFinalizer = true
 	r.BeforeDelete = func(obj runtime.Object) { terminate(obj.(*v1.CustomResourceDefinition)) }
 	return []*api.Resource{row.New(r, row.Kind[*v1.CustomResourceDefinition]{
 		Spec:       func(c *v1.CustomResourceDefinition) any { return &c.Spec },

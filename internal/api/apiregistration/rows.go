@@ -37,6 +37,7 @@ func Resources() []*api.Resource {
 		},
 	}
 	r.RequireResourceVersion = true
+	r.AnyFinalizer = true
 	r.ValidateName = func(name string, prefix bool) []string {
 		if prefix {
 			return path.IsValidPathSegmentPrefix(name)

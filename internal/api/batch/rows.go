@@ -47,6 +47,7 @@ func jobs() *api.Resource {
 	r.DeleteWarning = "child pods are preserved by default when jobs are deleted; " +
 		"set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"
 	r.FieldLabels = []string{"status.successful"}
+	r.BadFieldLabel = "field label %q not supported for batchv1.Job"
 	return row.New(r, row.Kind[*v1.Job]{
 		Generation: true,
 		Spec:       func(j *v1.Job) any { return &j.Spec },

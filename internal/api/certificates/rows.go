@@ -10,16 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/row"
 )
 
 // Resources gives the rows of certificates.k8s.io/v1.
-//
-// A new object's spec.username, uid, groups and extra are the user of the
-// request that creates it: the API server fills them in (Requester), after the
-// preparation here has emptied them.
 func Resources() []*api.Resource {
 	spec, status := v1.CertificateSigningRequestSpec{}.SwaggerDoc(), v1.CertificateSigningRequestStatus{}.SwaggerDoc()
 	r := api.Resource{
@@ -57,11 +54,9 @@ func Resources() []*api.Resource {
 	}
 	r.FieldLabels = []string{"spec.signerName"}
 	return []*api.Resource{trustBundles(), podRequests(), row.New(r, row.Kind[*v1.CertificateSigningRequest]{
-		Spec:   func(c *v1.CertificateSigningRequest) any { return &c.Spec },
-		Status: func(c *v1.CertificateSigningRequest) any { return &c.Status },
-		PrepareForCreate: func(c *v1.CertificateSigningRequest) {
-			c.Spec.Username, c.Spec.UID, c.Spec.Groups, c.Spec.Extra = "", "", nil, nil
-		},
+		Spec:              func(c *v1.CertificateSigningRequest) any { return &c.Spec },
+		Status:            func(c *v1.CertificateSigningRequest) any { return &c.Status },
+		PrepareForRequest: func(req api.Request, c *v1.CertificateSigningRequest) { setRequester(c, req.User()) },
 		// What was asked for never changes: an update is one of the metadata.
 		PrepareForUpdate:    func(c, old *v1.CertificateSigningRequest) { c.Spec = old.Spec },
 		PrepareStatusUpdate: prepareStatus,
@@ -88,10 +83,10 @@ func Resources() []*api.Resource {
 	})}
 }
 
-// Requester records in c the user that requests the certificate.
-func Requester(c *v1.CertificateSigningRequest, name, uid string, groups []string, extra map[string][]string) {
-	c.Spec.Username, c.Spec.UID, c.Spec.Groups, c.Spec.Extra = name, uid, groups, nil
-	if len(extra) > 0 {
+// setRequester records in c the user that requests the certificate.
+func setRequester(c *v1.CertificateSigningRequest, u user.Info) {
+	c.Spec.Username, c.Spec.UID, c.Spec.Groups, c.Spec.Extra = u.GetName(), u.GetUID(), u.GetGroups(), nil
+	if extra := u.GetExtra(); len(extra) > 0 {
 		c.Spec.Extra = make(map[string]v1.ExtraValue, len(extra))
 		for k, v := range extra {
 			c.Spec.Extra[k] = v

@@ -27,6 +27,7 @@ func pods() *api.Resource {
 	r.GracePeriod = func(obj runtime.Object, wanted *int64) int64 { return podGracePeriod(obj.(*v1.Pod), wanted) }
 	r.FieldLabels = []string{"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
 		"spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"}
+	r.IndexedField = "spec.nodeName"
 	r.Updates = map[string]*api.UpdateStrategy{
 		"ephemeralcontainers": {
 			PrepareForUpdate: func(obj, old runtime.Object) { prepareEphemeral(obj.(*v1.Pod), old.(*v1.Pod)) },
@@ -43,12 +44,12 @@ func pods() *api.Resource {
 	}
 	podKind := v1.SchemeGroupVersion.WithKind
 	r.Subresources = []api.Subresource{
-		{Name: "attach", Kind: podKind("PodAttachOptions"), Verbs: []string{"create", "get"}},
+		streamOf("attach", "PodAttachOptions"),
 		created("binding", podKind("Binding")),
 		created("eviction", schema.GroupVersionKind{Group: "policy", Version: "v1", Kind: "Eviction"}),
-		{Name: "exec", Kind: podKind("PodExecOptions"), Verbs: []string{"create", "get"}},
-		{Name: "log", Kind: podKind("Pod"), Verbs: []string{"get"}},
-		{Name: "portforward", Kind: podKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}},
+		streamOf("exec", "PodExecOptions"),
+		{Name: "log", Kind: podKind("Pod"), Verbs: []string{"get"}, Options: &v1.PodLogOptions{}},
+		streamOf("portforward", "PodPortForwardOptions"),
 		proxyOf("PodProxyOptions"),
 	}
 	return row.New(r, row.Kind[*v1.Pod]{

@@ -34,7 +34,12 @@ func named(resource, kind, singular, prefix string, namespaced bool, short []str
 var proxyVerbs = []string{"create", "delete", "get", "patch", "update"}
 
 func proxyOf(kind string) api.Subresource {
-	return api.Subresource{Name: "proxy", Kind: v1.SchemeGroupVersion.WithKind(kind), Verbs: proxyVerbs}
+	return api.Subresource{Name: "proxy", Kind: v1.SchemeGroupVersion.WithKind(kind), Verbs: proxyVerbs,
+		Methods: []string{"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}, Paths: true}
+}
+
+func streamOf(name, kind string) api.Subresource {
+	return api.Subresource{Name: name, Kind: v1.SchemeGroupVersion.WithKind(kind), Verbs: []string{"create", "get"}, Methods: []string{"GET", "POST"}}
 }
 
 func created(name string, gvk schema.GroupVersionKind) api.Subresource {

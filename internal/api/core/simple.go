@@ -3,8 +3,6 @@ package core
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -363,20 +361,18 @@ func componentStatuses() *api.Resource {
 // validateFinalizer wants a finalizer's name; without a domain, one of
 // Kubernetes'.
 func validateFinalizer(f v1.FinalizerName, at *field.Path) field.ErrorList {
-	errs := qualifiedName(string(f), at)
-	standard := []v1.FinalizerName{v1.FinalizerKubernetes, metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
-	if !strings.Contains(string(f), "/") && !slices.Contains(standard, f) {
-		errs = append(errs, field.Invalid(at, string(f), "name is neither a standard finalizer name nor is it fully qualified"))
-	}
-	return errs
+	return append(qualifiedName(string(f), at), api.ValidateFinalizer(string(f), at)...)
 }
 
 func namespaces() *api.Resource {
 	r := named("namespaces", "Namespace", "namespace", "namespaces", false, []string{"ns"},
 		func() runtime.Object { return &v1.Namespace{} }, func() runtime.Object { return &v1.NamespaceList{} })
 	r.Verbs = []string{"create", "delete", "get", "list", "patch", "update", "watch"}
+	r.IsNamespace = true
 	r.ValidateName = apivalidation.ValidateNamespaceName
 	r.FieldLabels = []string{"status.phase"}
+	r.BeforeDelete = func(obj runtime.Object) { obj.(*v1.Namespace).Status.Phase = v1.NamespaceTerminating }
+	r.Finalizing = func(obj runtime.Object) bool { return len(obj.(*v1.Namespace).Spec.Finalizers) > 0 }
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Status", "The status of the namespace"), row.Age()}
 	r.Updates = map[string]*api.UpdateStrategy{"finalize": {PrepareForUpdate: func(obj, old runtime.Object) {
 		n, o := obj.(*v1.Namespace), old.(*v1.Namespace)

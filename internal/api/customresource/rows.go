@@ -97,6 +97,7 @@ func newRow(crd *v1.CustomResourceDefinition, v *v1.CustomResourceDefinitionVers
 		},
 		DocumentKey: fmt.Sprint(crd.UID, crd.Generation, names),
 	}
+	r.AnyFinalizer = true
 	if v.Deprecated {
 		r.Deprecation = fmt.Sprintf("%s %s is deprecated", gv, names.Kind)
 		if v.DeprecationWarning != nil {

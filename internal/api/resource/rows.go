@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api"
@@ -67,6 +68,13 @@ func claims() *api.Resource {
 		Validate:             validateClaim,
 		ValidateUpdate:       validateClaimUpdate,
 		ValidateStatusUpdate: validateClaimStatusUpdate,
+		ValidateRequest: func(req api.Request, c, old *v1.ResourceClaim) field.ErrorList {
+			if old != nil {
+				return nil
+			}
+			return validateAdminRequest(req, &c.Spec.Devices)
+		},
+		ValidateStatusRequest: validateStatusRequest,
 		Cells: func(c *v1.ResourceClaim, now time.Time) []any {
 			return []any{c.Name, state(c), row.Created(c, now)}
 		},
@@ -100,6 +108,12 @@ func claimTemplates() *api.Resource {
 		PrepareForUpdate: func(t, old *v1.ResourceClaimTemplate) { dropSpec(&t.Spec.Spec, &old.Spec.Spec) },
 		Validate:         validateTemplate,
 		ValidateUpdate:   validateTemplateUpdate,
+		ValidateRequest: func(req api.Request, t, old *v1.ResourceClaimTemplate) field.ErrorList {
+			if old != nil {
+				return nil
+			}
+			return validateAdminRequest(req, &t.Spec.Spec.Devices)
+		},
 		Cells: func(t *v1.ResourceClaimTemplate, now time.Time) []any {
 			return []any{t.Name, row.Created(t, now)}
 		},

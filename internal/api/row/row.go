@@ -35,9 +35,14 @@ type Kind[T Object] struct {
 
 	Default          func(T)
 	PrepareForCreate func(T)
-	PrepareForUpdate func(obj, old T)
-	Validate         func(T) field.ErrorList
-	ValidateUpdate   func(obj, old T) field.ErrorList
+	// PrepareForRequest fills in what a new object has of its request.
+	PrepareForRequest func(api.Request, T)
+	PrepareForUpdate  func(obj, old T)
+	Validate          func(T) field.ErrorList
+	ValidateUpdate    func(obj, old T) field.ErrorList
+	// ValidateRequest and ValidateStatusRequest check what depends on the request
+	// or on other objects; old is nil for a creation.
+	ValidateRequest, ValidateStatusRequest func(req api.Request, obj, old T) field.ErrorList
 	// StatusOnly reports whether an update of the status leaves the metadata alone.
 	StatusOnly           bool
 	PrepareStatusUpdate  func(obj, old T)
@@ -58,10 +63,14 @@ func New[T Object](r api.Resource, k Kind[T]) *api.Resource {
 	}
 	r.PrepareForCreate = func(obj runtime.Object) { k.prepareForCreate(obj.(T)) }
 	r.PrepareForUpdate = func(obj, old runtime.Object) { k.prepareForUpdate(obj.(T), old.(T)) }
+	if k.PrepareForRequest != nil {
+		r.PrepareForRequest = func(req api.Request, obj runtime.Object) { k.PrepareForRequest(req, obj.(T)) }
+	}
 	if k.Validate != nil {
 		r.Validate = func(obj runtime.Object) field.ErrorList { return k.Validate(obj.(T)) }
 	}
 	r.ValidateUpdate = untyped(k.ValidateUpdate)
+	r.ValidateRequest = ofRequest(k.ValidateRequest)
 	if k.Warnings != nil || k.UpdateWarnings != nil {
 		r.Warnings = k.warnings
 	}
@@ -78,6 +87,7 @@ func New[T Object](r api.Resource, k Kind[T]) *api.Resource {
 		r.Status = &api.UpdateStrategy{
 			PrepareForUpdate: func(obj, old runtime.Object) { k.prepareForStatusUpdate(obj.(T), old.(T)) },
 			ValidateUpdate:   untyped(k.ValidateStatusUpdate),
+			ValidateRequest:  ofRequest(k.ValidateStatusRequest),
 		}
 	}
 	return &r
@@ -88,6 +98,16 @@ func untyped[T Object](f func(obj, old T) field.ErrorList) func(obj, old runtime
 		return nil
 	}
 	return func(obj, old runtime.Object) field.ErrorList { return f(obj.(T), old.(T)) }
+}
+
+func ofRequest[T Object](f func(req api.Request, obj, old T) field.ErrorList) func(req api.Request, obj, old runtime.Object) field.ErrorList {
+	if f == nil {
+		return nil
+	}
+	return func(req api.Request, obj, old runtime.Object) field.ErrorList {
+		was, _ := old.(T)
+		return f(req, obj.(T), was)
+	}
 }
 
 func (k *Kind[T]) warnings(obj, old runtime.Object) []string {
