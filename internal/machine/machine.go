@@ -19,8 +19,9 @@ import (
 	"keelson.dev/keelson/internal/machine/containerd"
 	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/network/proxy"
-	"keelson.dev/keelson/internal/node"
+	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/hostport"
 	"keelson.dev/keelson/internal/node/images"
 )
 
@@ -43,7 +44,7 @@ type Machine struct {
 	dir        string
 	containerd containerd.Options
 	cni        cni.Options
-	hostPorts  node.HostPorts
+	hostPorts  hostport.Mapper
 	// supervision of the runtime, which must not start again what Clean stops.
 	supervision sync.WaitGroup
 }
@@ -103,7 +104,7 @@ func (m *Machine) Answers(ctx context.Context) error {
 }
 
 // HostPorts maps host ports to pods; nil where the network's plug-ins do.
-func (m *Machine) HostPorts() node.HostPorts { return m.hostPorts }
+func (m *Machine) HostPorts() hostport.Mapper { return m.hostPorts }
 
 // Start makes sure that there are a network and a runtime, unless the runtime
 // is one that is given. The registry of the built-in images and the supervision
@@ -154,7 +155,7 @@ func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
 		unmountBelow(m.dir, m.containerd.State),
 		os.RemoveAll(m.containerd.State),
 	}
-	_ = node.RemoveCgroups("cgroupfs", m.o.CgroupRoot) // one that is still in use is removed next time
+	_ = cgroup.RemoveAll("cgroupfs", m.o.CgroupRoot) // one that is still in use is removed next time
 	return errors.Join(errs...)
 }
 

@@ -4,102 +4,130 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/node/admission"
 	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/image"
 	"keelson.dev/keelson/internal/node/imagegc"
+	"keelson.dev/keelson/internal/node/layout"
 	"keelson.dev/keelson/internal/node/nodemetrics"
+	"keelson.dev/keelson/internal/node/pod"
+	"keelson.dev/keelson/internal/node/report"
+	"keelson.dev/keelson/internal/node/shares"
 	"keelson.dev/keelson/internal/node/static"
 	"keelson.dev/keelson/internal/node/stats"
 	"keelson.dev/keelson/internal/node/sysctl"
 	"keelson.dev/keelson/internal/node/userns"
 )
 
-const housekeepingPeriod = time.Minute
-
 // Agent runs a node.
 type Agent struct {
 	Config
 	cri      *cri.Client
-	pods     cache.SharedIndexInformer
-	services corelisters.ServiceLister
-	svcReady cache.InformerSynced
-	status   *nodeStatus
-	images   *imagePuller
+	pods     *pod.Manager
+	informer cache.SharedIndexInformer // of pods
+	layout   layout.Layout
+	shares   *shares.Shares
+	reporter *report.Reporter
 	metrics  *nodemetrics.Metrics
 	stats    *stats.Provider
 	eviction *eviction.Manager
 	imageGC  *imagegc.Collector
 	static   *staticPods
-	sysctls  *sysctl.List
-	users    *userns.Allocator
-	classes  sync.Mutex // over writes to the classes' cgroups
-
-	mu      sync.Mutex
-	workers map[types.UID]*worker
-	ctx     context.Context // of Run; workers live in it
-	wg      sync.WaitGroup
 }
 
 // New makes an agent and connects it to its runtime. Informers it needs are
 // registered with the factory here, so that the caller can start that before
 // or after Run.
 func New(cfg Config) (*Agent, error) {
+	a, err := assemble(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("node agent: %w", err)
+	}
+	return a, nil
+}
+
+// assemble makes the agent's parts, each of which is given what it needs of the
+// others.
+func assemble(cfg Config) (*Agent, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	thresholds, err := cfg.Eviction.Thresholds()
 	if err != nil {
-		return nil, fmt.Errorf("node agent: %w", err)
+		return nil, err
 	}
-	metrics := nodemetrics.New(cfg.NodeName)
-	client := cfg.CRI
-	if client == nil {
-		var err error
-		if client, err = cri.Connect(context.Background(), cfg.CRIEndpoint, grpc.WithUnaryInterceptor(metrics.Calls())); err != nil {
+	a := &Agent{Config: cfg, metrics: nodemetrics.New(cfg.NodeName), layout: layout.Layout{Root: cfg.RootDir, Logs: cfg.LogDir},
+		informer: cfg.Informers.Core().V1().Pods().Informer()}
+	if a.cri = cfg.CRI; a.cri == nil {
+		if a.cri, err = cri.Connect(context.Background(), cfg.CRIEndpoint, grpc.WithUnaryInterceptor(a.metrics.Calls())); err != nil {
 			return nil, err
 		}
 	}
-	a := &Agent{Config: cfg, cri: client, metrics: metrics, workers: map[types.UID]*worker{}}
-	a.pods = cfg.Informers.Core().V1().Pods().Informer()
-	svc := cfg.Informers.Core().V1().Services()
-	a.services, a.svcReady = svc.Lister(), svc.Informer().HasSynced
 	if a.Cgroups == nil {
 		if a.CgroupDriver == "" {
-			a.CgroupDriver = cgroupDriver(context.Background(), client)
+			a.CgroupDriver = cgroupDriver(context.Background(), a.cri)
 		}
 		if a.Cgroups, err = cgroup.New(a.CgroupDriver); err != nil {
-			return nil, fmt.Errorf("node agent: %w", err)
+			return nil, err
 		}
 	}
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
-		return nil, fmt.Errorf("node agent: %w", err)
+		return nil, err
 	}
-	if a.sysctls, err = sysctl.New(strings.TrimSpace(string(kernel)), cfg.AllowedUnsafeSysctls); err != nil {
-		return nil, fmt.Errorf("node agent: %w", err)
+	sysctls, err := sysctl.New(strings.TrimSpace(string(kernel)), cfg.AllowedUnsafeSysctls)
+	if err != nil {
+		return nil, err
 	}
-	a.users = &userns.Allocator{Pods: filepath.Join(cfg.RootDir, "pods")}
-	a.status = newNodeStatus(a, thresholds)
-	a.images = newImagePuller(a)
+	a.static = newStaticPods(a)
+	a.reporter = report.New(report.Config{
+		NodeName: cfg.NodeName, Hostname: cfg.Hostname, NodeIPs: cfg.NodeIPs, Labels: cfg.Labels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
+		Port: cfg.Port, Version: cfg.Version, Root: cfg.RootDir, MaxPods: cfg.MaxPods,
+		KubeReserved: cfg.KubeReserved, SystemReserved: cfg.SystemReserved, Thresholds: thresholds,
+		Client: cfg.Client, CRI: a.cri, Recorder: cfg.Recorder, Clock: cfg.Clock,
+		Pressure: func() []v1.NodeConditionType { return a.eviction.UnderPressure() }, Registered: a.static.notify,
+	})
+	a.shares = &shares.Shares{Cgroups: a.Cgroups, Root: cfg.CgroupRoot, Memory: cfg.MemoryQoS, PidsLimit: cfg.PodPidsLimit, All: a.reporter.ForPods(), Pods: a.Pods}
+	a.pods = pod.New(pod.Config{
+		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, Shares: a.shares, HostPorts: cfg.HostPorts,
+		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() },
+		Converter: &convert.Converter{
+			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,
+			SubPath: cfg.Volumes.SubPath, UserNamespaces: &userns.Allocator{Pods: a.layout.Pods()}, Shares: a.shares, Allocatable: a.Allocatable,
+			Memory: a.reporter.Memory(), NodeIPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
+		},
+		Admission: &admission.Checker{
+			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.Allocatable, Initial: a.reporter.Initial, Pods: a.Pods,
+			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
+		},
+		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Recorder: cfg.Recorder, Clock: cfg.Clock},
+	})
 	a.stats = newStats(a)
 	a.imageGC = newImageGC(a)
 	a.eviction = newEviction(a, thresholds)
-	a.static = newStaticPods(a)
 	return a, nil
+}
+
+// cgroupDriver gives the runtime's cgroup driver, if the runtime reports it.
+func cgroupDriver(ctx context.Context, c *cri.Client) cgroup.Driver {
+	r, err := c.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
+	if err == nil && r.GetLinux().GetCgroupDriver() == runtimeapi.CgroupDriver_SYSTEMD {
+		return cgroup.Systemd
+	}
+	return cgroup.Cgroupfs
 }
 
 // Run registers the node, keeps its status and its lease, and runs its pods
@@ -108,170 +136,97 @@ func (a *Agent) Run(ctx context.Context) error {
 	log := klog.FromContext(ctx).WithValues("node", a.NodeName)
 	ctx, cancel := context.WithCancel(klog.NewContext(ctx, log))
 	defer cancel()
-	a.ctx = ctx
-	if err := os.MkdirAll(filepath.Join(a.RootDir, "pods"), 0o750); err != nil {
+	if err := os.MkdirAll(a.layout.Pods(), 0o750); err != nil {
 		return fmt.Errorf("node agent: %w", err)
 	}
 	if err := os.MkdirAll(a.LogDir, 0o755); err != nil {
 		return fmt.Errorf("node agent: %w", err)
 	}
-	a.wg.Go(func() {
+	var wg sync.WaitGroup
+	wg.Go(func() {
 		// First, so that a node which starts under pressure is sent no pods.
 		if err := a.eviction.Look(ctx); err != nil && ctx.Err() == nil {
 			log.Error(err, "Reading the node's stats failed")
 		}
-		a.wg.Go(func() { a.status.run(ctx) })
+		wg.Go(func() { a.reporter.Run(ctx) })
 		a.eviction.Run(ctx)
 	})
-
-	handle, err := a.pods.AddEventHandler(cache.FilteringResourceEventHandler{
-		FilterFunc: func(obj any) bool {
-			if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = t.Obj
-			}
-			pod, ok := obj.(*v1.Pod)
-			return ok && pod.Spec.NodeName == a.NodeName
-		},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(obj any) { a.podChanged(obj.(*v1.Pod)) },
-			UpdateFunc: func(_, obj any) { a.podChanged(obj.(*v1.Pod)) },
-			DeleteFunc: func(obj any) {
-				if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-					obj = t.Obj
-				}
-				if pod, ok := obj.(*v1.Pod); ok {
-					a.podGone(pod)
-				}
-			},
-		},
-	})
+	a.pods.Start(ctx)
+	handle, err := a.informer.AddEventHandler(a.podHandler())
 	if err != nil {
 		return fmt.Errorf("node agent: watching pods: %w", err)
 	}
-	defer a.pods.RemoveEventHandler(handle)
+	defer a.informer.RemoveEventHandler(handle)
 
-	a.wg.Go(func() {
-		a.cri.WatchPods(ctx, a.Clock, func(uid string) {
-			a.mu.Lock()
-			w := a.workers[types.UID(uid)]
-			a.mu.Unlock()
-			if w != nil {
-				w.runtimeChanged()
-			}
-		})
-	})
-	a.wg.Go(func() {
+	wg.Go(func() { a.cri.WatchPods(ctx, a.Clock, func(uid string) { a.pods.RuntimeChanged(types.UID(uid)) }) })
+	wg.Go(func() {
 		if cache.WaitForCacheSync(ctx.Done(), handle.HasSynced) {
 			a.housekeep(ctx)
 		}
 	})
-	a.mu.Lock()
-	a.static.synced = handle.HasSynced
-	a.mu.Unlock()
-	a.wg.Go(func() { a.static.run(ctx) })
-	a.wg.Go(func() { a.rotateLogs(ctx) })
-	a.wg.Go(func() { a.imageGC.Run(ctx) })
+	wg.Go(func() { a.static.run(ctx, handle.HasSynced) })
+	wg.Go(func() { a.rotateLogs(ctx) })
+	wg.Go(func() { a.imageGC.Run(ctx) })
 	<-ctx.Done()
-	a.wg.Wait()
+	wg.Wait()
+	a.pods.Wait()
 	return nil
 }
 
-func (a *Agent) podChanged(pod *v1.Pod) {
-	if static.IsMirror(pod) {
-		a.static.mirrorChanged(fullName(pod), pod)
-		return
+// podHandler gives the node's pods in the API to what runs them, and the mirrors of
+// static pods to what keeps these.
+func (a *Agent) podHandler() cache.ResourceEventHandler {
+	changed := func(obj any) {
+		if p := obj.(*v1.Pod); static.IsMirror(p) {
+			a.static.mirrorChanged(p, p)
+		} else {
+			a.pods.Changed(p)
+		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	w := a.workers[pod.UID]
-	if w == nil {
-		w = newWorker(a, pod)
-		a.workers[pod.UID] = w
-		a.wg.Go(func() { w.run(a.ctx) })
-		return
+	return cache.FilteringResourceEventHandler{
+		FilterFunc: func(obj any) bool {
+			p := podOf(obj)
+			return p != nil && p.Spec.NodeName == a.NodeName
+		},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    changed,
+			UpdateFunc: func(_, obj any) { changed(obj) },
+			DeleteFunc: func(obj any) {
+				if p := podOf(obj); static.IsMirror(p) {
+					a.static.mirrorChanged(p, nil)
+				} else {
+					a.pods.Removed(p.UID)
+				}
+			},
+		},
 	}
-	w.podChanged(pod)
 }
 
-func (a *Agent) podGone(pod *v1.Pod) {
-	if static.IsMirror(pod) {
-		a.static.mirrorChanged(fullName(pod), nil)
-		return
+// podOf is the pod that an event is about, nil if it is about none.
+func podOf(obj any) *v1.Pod {
+	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = t.Obj
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if w := a.workers[pod.UID]; w != nil {
-		w.podGone()
-	}
-}
-
-func (a *Agent) forget(w *worker) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.workers[w.uid] == w {
-		delete(a.workers, w.uid)
-	}
-	p := w.latest()
-	a.metrics.Forget(p.Namespace, p.Name, string(p.UID))
-	a.static.notify()
-}
-
-func (a *Agent) podDir(uid types.UID) string { return filepath.Join(a.RootDir, "pods", string(uid)) }
-
-func (a *Agent) podLogDir(pod *v1.Pod) string {
-	return filepath.Join(a.LogDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+	p, _ := obj.(*v1.Pod)
+	return p
 }
 
 // CRI is the runtime's client.
 func (a *Agent) CRI() *cri.Client { return a.cri }
 
 // Pods are the pods of this node, each with the status last computed here.
-func (a *Agent) Pods() []*v1.Pod {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	out := make([]*v1.Pod, 0, len(a.workers))
-	for _, w := range a.workers {
-		out = append(out, w.snapshot())
-	}
-	return out
-}
-
-func (a *Agent) find(namespace, name string, uid types.UID) (*worker, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, w := range a.workers {
-		p := w.latest()
-		if p.Namespace == namespace && p.Name == name && (uid == "" || uid == p.UID || w.mirrorUID(uid)) {
-			return w, nil
-		}
-	}
-	return nil, fmt.Errorf("pod %q does not exist", name+"_"+namespace)
-}
+func (a *Agent) Pods() []*v1.Pod { return a.pods.Pods() }
 
 // ContainerID finds the newest container of that name in a pod, or with
 // previous the one before it, and the path of its log. An empty podUID means
 // any.
 func (a *Agent) ContainerID(podNamespace, podName string, podUID types.UID, container string, previous bool) (id, logPath string, err error) {
-	w, err := a.find(podNamespace, podName, podUID)
-	if err != nil {
-		return "", "", err
-	}
-	obs, err := w.observe(a.ctx)
-	if err != nil {
-		return "", "", err
-	}
-	list := obs.containers[container]
-	n := 0
-	if previous {
-		n = 1
-	}
-	if len(list) <= n {
-		if previous {
-			return "", "", fmt.Errorf("previous terminated container %q in pod %q not found", container, podName)
-		}
-		return "", "", fmt.Errorf("container %q in pod %q is not available", container, podName)
-	}
-	return list[n].Id, list[n].LogPath, nil
+	return a.pods.ContainerID(podNamespace, podName, podUID, container, previous)
+}
+
+// Sandbox is the ID of the pod's sandbox.
+func (a *Agent) Sandbox(namespace, name string) (string, error) {
+	return a.pods.Sandbox(namespace, name)
 }
 
 // ContainerStatus is the runtime's status of a container.
@@ -283,22 +238,6 @@ func (a *Agent) ContainerStatus(ctx context.Context, id string) (*runtimeapi.Con
 	return r.Status, nil
 }
 
-// Sandbox is the ID of the pod's sandbox.
-func (a *Agent) Sandbox(namespace, name string) (string, error) {
-	w, err := a.find(namespace, name, "")
-	if err != nil {
-		return "", err
-	}
-	obs, err := w.observe(a.ctx)
-	if err != nil {
-		return "", err
-	}
-	if sb := obs.ready(); sb != nil {
-		return sb.Id, nil
-	}
-	return "", fmt.Errorf("sandbox of pod %q not found", name+"_"+namespace)
-}
-
 // Stats measures the node and its pods.
 func (a *Agent) Stats() *stats.Provider { return a.stats }
 
@@ -306,4 +245,4 @@ func (a *Agent) Stats() *stats.Provider { return a.stats }
 func (a *Agent) Metrics() *nodemetrics.Metrics { return a.metrics }
 
 // Allocatable gives the node's resources for pods.
-func (a *Agent) Allocatable() v1.ResourceList { return a.status.allocatable() }
+func (a *Agent) Allocatable() v1.ResourceList { return a.reporter.Allocatable() }

@@ -1,46 +1,26 @@
 package node
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/hostport"
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/logs"
-	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/node/pod"
 )
-
-// Volumes makes the volumes of pods.
-type Volumes interface {
-	// Mount makes all volumes of the pod ready, by volume name. Those that
-	// failed are told of by a volume.Failed, with the time to try again.
-	Mount(ctx context.Context, pod *v1.Pod) (map[string]volume.Mounted, error)
-	// SubPath makes a path in a volume of the pod ready, for the mount of this
-	// index of a container.
-	SubPath(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
-	// Unmount takes down whatever the pod has mounted.
-	Unmount(ctx context.Context, uid types.UID) error
-	// Pods are the pods that have something mounted.
-	Pods() []types.UID
-}
-
-// Sources gives the objects that a pod's environment and pull secrets come from.
-type Sources interface {
-	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
-	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
-}
 
 // Config configures an Agent.
 type Config struct {
@@ -97,30 +77,30 @@ type Config struct {
 	AllowedUnsafeSysctls []string
 	// StaticPods is the folder of the static pods' manifests; empty is none.
 	StaticPods string
-	HostPorts  HostPorts // nil where the network maps them itself
+	HostPorts  hostport.Mapper // nil where the network maps them itself
 
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder
-	Volumes  Volumes
-	Sources  Sources
+	Volumes  pod.Volumes
+	Sources  convert.Sources
 }
 
 func (c *Config) complete() error {
 	switch {
 	case c.NodeName == "":
-		return errors.New("node agent: NodeName is needed")
+		return errors.New("NodeName is needed")
 	case c.Client == nil || c.Informers == nil:
-		return errors.New("node agent: Client and Informers are needed")
+		return errors.New("Client and Informers are needed")
 	case c.CRI == nil && c.CRIEndpoint == "":
-		return errors.New("node agent: a CRI runtime's endpoint is needed")
+		return errors.New("a CRI runtime's endpoint is needed")
 	case c.RootDir == "":
-		return errors.New("node agent: RootDir is needed")
+		return errors.New("RootDir is needed")
 	case c.Volumes == nil || c.Sources == nil:
-		return errors.New("node agent: Volumes and Sources are needed")
+		return errors.New("Volumes and Sources are needed")
 	case c.LogMaxFiles == 1 || c.LogMaxFiles < 0:
-		return fmt.Errorf("node agent: %d log files of a container; at least 2 are needed, so that one can be rotated", c.LogMaxFiles)
+		return fmt.Errorf("%d log files of a container; at least 2 are needed, so that one can be rotated", c.LogMaxFiles)
 	case c.Recorder == nil:
-		return errors.New("node agent: Recorder is needed")
+		return errors.New("Recorder is needed")
 	}
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
@@ -153,7 +133,7 @@ func (c *Config) complete() error {
 		c.ImageGC = imagegc.DefaultPolicy
 	}
 	if err := c.ImageGC.Validate(); err != nil {
-		return fmt.Errorf("node agent: %w", err)
+		return fmt.Errorf("%w", err)
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110

@@ -9,6 +9,7 @@ import (
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/node/report"
 	"keelson.dev/keelson/internal/node/static"
 )
 
@@ -39,9 +40,9 @@ func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 		EnableDebuggingHandlers:          ptr.To(true),
 		ClusterDomain:                    a.ClusterDomain,
 		ClusterDNS:                       a.ClusterDNS,
-		NodeStatusUpdateFrequency:        duration(statusPeriod),
-		NodeStatusReportFrequency:        duration(heartbeat),
-		NodeLeaseDurationSeconds:         leaseSeconds,
+		NodeStatusUpdateFrequency:        duration(report.StatusPeriod),
+		NodeStatusReportFrequency:        duration(report.Heartbeat),
+		NodeLeaseDurationSeconds:         report.LeaseSeconds,
 		ImageMinimumGCAge:                duration(a.ImageGC.MinAge),
 		ImageMaximumGCAge:                duration(a.ImageGC.MaxAge),
 		ImageGCHighThresholdPercent:      ptr.To(int32(a.ImageGC.HighThreshold)),

@@ -1,7 +1,7 @@
-// Package node is the node agent: it registers a node, reports its status, and
-// runs the pods bound to it through a CRI runtime. Each pod has one worker,
-// woken by the API's events, the runtime's events, probe results and timers;
-// all it needs to know it can read back from the runtime, so that the agent
-// may stop and start without a container noticing. It talks to the API server
-// through client-go only, and may import its own subpackages and trace.
+// Package node is the node agent: it puts together what registers a node and
+// reports its status (report), what runs the pods bound to it through a CRI runtime
+// (pod), and what keeps the machine in order: evictions, image garbage collection,
+// log rotation, the removal of what is left of pods, static pods. It talks to the
+// API server through client-go only, and may import its own subpackages, which do
+// not import it, and trace.
 package node

@@ -12,8 +12,12 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/logs"
 )
+
+// housekeepingPeriod is how often the remains of pods are looked for.
+const housekeepingPeriod = time.Minute
 
 // logPeriod is the kubelet's default of containerLogMonitorInterval.
 const logPeriod = 10 * time.Second
@@ -48,7 +52,7 @@ func (a *Agent) rotateLogs(ctx context.Context) {
 					continue
 				}
 				_, id, _ := strings.Cut(status.ContainerID, "://")
-				path := filepath.Join(a.podLogDir(pod), logPath(status.Name, status.RestartCount))
+				path := a.layout.Log(pod, status.Name, status.RestartCount)
 				if err := rotator.Rotate(ctx, id, path); err != nil && ctx.Err() == nil {
 					klog.FromContext(ctx).Error(err, "Rotating a container's log failed", "pod", klog.KObj(pod), "container", status.Name)
 				}
@@ -57,18 +61,13 @@ func (a *Agent) rotateLogs(ctx context.Context) {
 	}
 }
 
-func (a *Agent) known(uid string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.workers[types.UID(uid)] != nil
-}
-
 func (a *Agent) sweep(ctx context.Context) {
 	log := klog.FromContext(ctx)
+	known := func(uid string) bool { return a.pods.Known(types.UID(uid)) }
 	if r, err := a.cri.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}); err == nil {
 		for _, s := range r.Items {
-			uid := s.Labels[labelPodUID]
-			if uid == "" || a.known(uid) {
+			uid := s.Labels[cri.PodUIDLabel]
+			if uid == "" || known(uid) {
 				continue
 			}
 			log.Info("Removing a pod that nobody knows", "pod", s.GetMetadata().GetName(), "namespace", s.GetMetadata().GetNamespace(), "uid", uid)
@@ -82,16 +81,16 @@ func (a *Agent) sweep(ctx context.Context) {
 		}
 	}
 	for _, uid := range a.Volumes.Pods() {
-		if !a.known(string(uid)) {
+		if !a.pods.Known(uid) {
 			if err := a.Volumes.Unmount(ctx, uid); err != nil {
 				log.Error(err, "Unmounting the volumes of a pod that nobody knows failed", "uid", uid)
 			}
 		}
 	}
-	a.sweepCgroups(ctx)
+	a.shares.Sweep(ctx, known)
 	// A folder in which something may be mounted still is left for the next time.
 	left := a.Volumes.Pods()
-	a.sweepDirs(filepath.Join(a.RootDir, "pods"), func(name string) string { return name }, left...)
+	a.sweepDirs(a.layout.Pods(), func(name string) string { return name }, left...)
 	a.sweepDirs(a.LogDir, func(name string) string { return name[strings.LastIndexByte(name, '_')+1:] })
 }
 
@@ -101,7 +100,7 @@ func (a *Agent) sweepDirs(dir string, uid func(string) string, keep ...types.UID
 		return
 	}
 	for _, e := range entries {
-		if id := uid(e.Name()); !a.known(id) && !slices.Contains(keep, types.UID(id)) {
+		if id := uid(e.Name()); !a.pods.Known(types.UID(id)) && !slices.Contains(keep, types.UID(id)) {
 			os.RemoveAll(filepath.Join(dir, e.Name()))
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/node/cri/critest"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/imagegc"
+	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/source"
 	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/node/volume/plugins"
@@ -154,7 +155,7 @@ func (h *host) told() (out []string) {
 }
 
 func state(p *v1.Pod, name string) v1.ContainerStatus {
-	if s := postedStatus(p, name); s != nil {
+	if s := podspec.Status(p, name); s != nil {
 		return *s
 	}
 	return v1.ContainerStatus{}

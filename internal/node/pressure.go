@@ -8,17 +8,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/imagegc"
+	"keelson.dev/keelson/internal/node/pod"
+	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/stats"
 )
 
 // newStats makes what measures the node and its pods.
 func newStats(a *Agent) *stats.Provider {
 	return stats.New(stats.Config{
-		Node: a.NodeName, Runtime: a.cri, RootDir: a.RootDir, Pods: a.Pods, LogDir: a.podLogDir,
-		PodsCgroup: cgroup.Pods(a.CgroupRoot).Path(a.Cgroups.Driver), Cgroup: func(p *v1.Pod) string { return a.podCgroup(p).Path(a.Cgroups.Driver) }, Clock: a.Clock,
+		Node: a.NodeName, Runtime: a.cri, RootDir: a.RootDir, Pods: a.Pods, LogDir: a.layout.PodLogs,
+		PodsCgroup: a.shares.AllPath(), Cgroup: a.shares.Path, Clock: a.Clock,
 	})
 }
 
@@ -28,8 +30,8 @@ func newEviction(a *Agent, thresholds []eviction.Threshold) *eviction.Manager {
 		Thresholds: thresholds, MaxPodGrace: a.Eviction.MaxPodGrace, Transition: a.Eviction.Transition,
 		Summary: a.stats.Summary, Pods: evictable{a}, DedicatedImageFs: stats.DedicatedImageFs,
 		Reclaim: []func(context.Context) error{a.removeEnded, a.imageGC.DeleteUnused},
-		Node:    a.status.ref(), Recorder: a.Recorder, Clock: a.Clock,
-		Evicted: a.metrics.Evicted, Age: a.metrics.EvictionAge, Changed: a.status.changed,
+		Node:    a.reporter.Ref(), Recorder: a.Recorder, Clock: a.Clock,
+		Evicted: a.metrics.Evicted, Age: a.metrics.EvictionAge, Changed: a.reporter.Changed,
 	})
 }
 
@@ -39,7 +41,7 @@ type evictable struct{ a *Agent }
 // Active implements eviction.Pods.
 func (e evictable) Active() (out []*v1.Pod) {
 	for _, p := range e.a.Pods() {
-		if !terminal(p.Status.Phase) {
+		if !podspec.Terminal(p.Status.Phase) {
 			out = append(out, p)
 		}
 	}
@@ -47,30 +49,12 @@ func (e evictable) Active() (out []*v1.Pod) {
 }
 
 // Evict implements eviction.Pods.
-func (e evictable) Evict(pod *v1.Pod, grace int64, message string, condition *v1.PodCondition) {
-	e.a.mu.Lock()
-	w := e.a.workers[pod.UID]
-	e.a.mu.Unlock()
-	if w == nil {
-		return
-	}
-	w.fail(&failure{reason: eviction.Reason, message: message, grace: &grace, condition: condition})
+func (e evictable) Evict(p *v1.Pod, grace int64, message string, condition *v1.PodCondition) {
+	e.a.pods.Fail(p.UID, &pod.Failure{Reason: eviction.Reason, Message: message, Grace: &grace, Condition: condition})
 }
 
 // Ended implements eviction.Pods.
-func (e evictable) Ended(uid types.UID) bool {
-	e.a.mu.Lock()
-	w := e.a.workers[uid]
-	e.a.mu.Unlock()
-	return w == nil || w.ending.done.Load()
-}
-
-// fail has the worker end its pod; the first reason counts.
-func (w *worker) fail(f *failure) {
-	if w.ending.imposed.CompareAndSwap(nil, f) {
-		w.notify()
-	}
-}
+func (e evictable) Ended(uid types.UID) bool { return e.a.pods.Ended(uid) }
 
 // removeEnded removes the containers that have ended of pods that have.
 func (a *Agent) removeEnded(ctx context.Context) error {
@@ -81,11 +65,11 @@ func (a *Agent) removeEnded(ctx context.Context) error {
 	}
 	ended := map[string]bool{}
 	for _, p := range a.Pods() {
-		ended[string(p.UID)] = terminal(p.Status.Phase)
+		ended[string(p.UID)] = podspec.Terminal(p.Status.Phase)
 	}
 	var errs []error
 	for _, c := range list.Containers {
-		if ended[c.Labels[labelPodUID]] {
+		if ended[c.Labels[cri.PodUIDLabel]] {
 			_, err := a.cri.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: c.Id})
 			errs = append(errs, err)
 		}
@@ -96,5 +80,5 @@ func (a *Agent) removeEnded(ctx context.Context) error {
 // newImageGC makes what removes images that nothing uses.
 func newImageGC(a *Agent) *imagegc.Collector {
 	return imagegc.New(imagegc.Config{Runtime: a.cri, Policy: a.ImageGC, Keep: []string{a.PauseImage}, Clock: a.Clock,
-		Recorder: a.Recorder, Node: a.status.ref(), Removed: a.metrics.ImageRemoved})
+		Recorder: a.Recorder, Node: a.reporter.Ref(), Removed: a.metrics.ImageRemoved})
 }

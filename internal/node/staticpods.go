@@ -2,14 +2,15 @@ package node
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/static"
 )
 
@@ -18,18 +19,18 @@ import (
 const mirrorPeriod = 10 * time.Second
 
 // staticPods brings the node's static pods to run, and their mirrors in the API.
-// Its fields are guarded by the agent's mu.
 type staticPods struct {
-	a       *Agent
-	wake    chan struct{}
+	a    *Agent
+	wake chan struct{}
+
+	mu      sync.Mutex
 	known   bool               // the manifests have been read
 	wanted  map[string]*v1.Pod // by namespace/name
 	mirrors map[string]*v1.Pod // as the API has them
-	synced  func() bool        // the API's pods are known
 }
 
 func newStaticPods(a *Agent) *staticPods {
-	return &staticPods{a: a, wake: make(chan struct{}, 1), wanted: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}, synced: func() bool { return false }}
+	return &staticPods{a: a, wake: make(chan struct{}, 1), wanted: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}}
 }
 
 func fullName(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
@@ -42,107 +43,90 @@ func (s *staticPods) notify() {
 	}
 }
 
-// run reads manifests until ctx ends.
-func (s *staticPods) run(ctx context.Context) {
+// want takes the pods of the manifests.
+func (s *staticPods) want(pods []*v1.Pod) {
+	s.mu.Lock()
+	s.known, s.wanted = true, map[string]*v1.Pod{}
+	for _, p := range pods {
+		s.wanted[fullName(p)] = p
+	}
+	s.mu.Unlock()
+	s.notify()
+}
+
+// run reads manifests until ctx ends; synced reports whether the API's pods are
+// known.
+func (s *staticPods) run(ctx context.Context, synced func() bool) {
+	var wg sync.WaitGroup
 	if s.a.StaticPods != "" {
 		source := static.Source{Path: s.a.StaticPods, Node: s.a.NodeName, Clock: s.a.Clock}
-		s.a.wg.Go(func() {
-			source.Run(ctx, func(pods []*v1.Pod) {
-				s.a.mu.Lock()
-				s.known, s.wanted = true, map[string]*v1.Pod{}
-				for _, p := range pods {
-					s.wanted[fullName(p)] = p
-				}
-				s.a.mu.Unlock()
-				s.notify()
-			})
-		})
+		wg.Go(func() { source.Run(ctx, s.want) })
 	} else {
-		s.a.mu.Lock()
-		s.known = true
-		s.a.mu.Unlock()
+		s.want(nil)
 	}
 	for ctx.Err() == nil {
-		s.workers()
-		s.mirror(ctx)
+		s.pods()
+		if synced() {
+			s.mirror(ctx)
+		}
 		select {
 		case <-ctx.Done():
 		case <-s.wake:
 		case <-s.a.Clock.After(mirrorPeriod):
 		}
 	}
+	wg.Wait()
 }
 
-// workers starts the static pods that do not run yet, and ends those that are
+// pods starts the static pods that do not run yet, and ends those that are
 // wanted no more. A changed manifest is another pod, which begins when the one
 // before it has ended.
-func (s *staticPods) workers() {
-	s.a.mu.Lock()
-	defer s.a.mu.Unlock()
+func (s *staticPods) pods() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.known {
 		return
 	}
 	here := map[string]bool{}
-	for _, w := range s.a.workers {
-		p := w.latest()
-		if !static.IsStatic(p) {
-			continue
-		}
+	for _, p := range s.a.pods.Static() {
 		here[fullName(p)] = true
 		if want := s.wanted[fullName(p)]; want == nil || want.UID != p.UID {
-			w.podGone()
+			s.a.pods.Removed(p.UID)
 		}
 	}
 	for name, p := range s.wanted {
 		if here[name] {
 			continue
 		}
-		if m := s.mirrors[name]; m != nil && static.Shows(m, p) && !terminal(m.Status.Phase) {
+		if m := s.mirrors[name]; m != nil && static.Shows(m, p) && !podspec.Terminal(m.Status.Phase) {
 			p = p.DeepCopy()
 			p.Status = *m.Status.DeepCopy() // what an agent before this one knew
 		}
-		w := newWorker(s.a, p)
-		w.mirror, w.isStatic = s.mirrors[name], true
-		s.a.workers[p.UID] = w
-		s.a.wg.Go(func() { w.run(s.a.ctx) })
+		s.a.pods.AddStatic(p, s.mirrors[name])
 	}
 }
 
-// mirrorChanged takes note of a mirror in the API, nil for one that has gone.
-func (s *staticPods) mirrorChanged(name string, mirror *v1.Pod) {
-	s.a.mu.Lock()
+// mirrorChanged takes note of the mirror of that name in the API as it is now, nil
+// if it has gone.
+func (s *staticPods) mirrorChanged(named, mirror *v1.Pod) {
+	s.mu.Lock()
 	if mirror == nil {
-		delete(s.mirrors, name)
+		delete(s.mirrors, fullName(named))
 	} else {
-		s.mirrors[name] = mirror
+		s.mirrors[fullName(named)] = mirror
 	}
-	for _, w := range s.a.workers {
-		if w.isStatic && fullName(w.latest()) == name {
-			w.mirrorChanged(mirror)
-		}
-	}
-	s.a.mu.Unlock()
+	s.a.pods.MirrorChanged(named.Namespace, named.Name, mirror)
+	s.mu.Unlock()
 	s.notify()
-}
-
-// mirrorChanged has the worker of a static pod write its status to this mirror.
-func (w *worker) mirrorChanged(mirror *v1.Pod) {
-	w.mu.Lock()
-	if mirror != nil && (w.mirror == nil || w.mirror.UID != mirror.UID) {
-		w.report.posted = nil
-	}
-	w.mirror = mirror
-	w.mu.Unlock()
-	w.notify()
 }
 
 // mirror makes and removes mirrors so that each static pod has one of its
 // version, and no other pod has.
 func (s *staticPods) mirror(ctx context.Context) {
 	log := klog.FromContext(ctx)
-	s.a.mu.Lock()
+	s.mu.Lock()
 	var stale, missing []*v1.Pod
-	if s.known && s.synced() {
+	if s.known {
 		for name, m := range s.mirrors {
 			if want := s.wanted[name]; want == nil || !static.Shows(m, want) {
 				stale = append(stale, m)
@@ -154,7 +138,7 @@ func (s *staticPods) mirror(ctx context.Context) {
 			}
 		}
 	}
-	s.a.mu.Unlock()
+	s.mu.Unlock()
 	for _, m := range stale {
 		zero := int64(0)
 		err := s.a.Client.CoreV1().Pods(m.Namespace).Delete(ctx, m.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero, Preconditions: metav1.NewUIDPreconditions(string(m.UID))})
@@ -178,20 +162,4 @@ func (s *staticPods) mirror(ctx context.Context) {
 			log.Error(err, "Making a mirror pod failed", "pod", klog.KObj(p))
 		}
 	}
-}
-
-// apiPod is the pod as the API has it: a static pod's mirror, nil where it has
-// none. w.mu is held.
-func (w *worker) apiPod() *v1.Pod {
-	if w.isStatic {
-		return w.mirror
-	}
-	return w.pod
-}
-
-// mirrorUID reports whether a UID is that of the worker's mirror.
-func (w *worker) mirrorUID(uid types.UID) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.mirror != nil && w.mirror.UID == uid
 }

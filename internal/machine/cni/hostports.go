@@ -13,7 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"keelson.dev/keelson/internal/node"
+	"keelson.dev/keelson/internal/node/hostport"
 )
 
 // HostPorts maps host ports to pods of the default network by maps of nftables:
@@ -21,11 +21,11 @@ import (
 // the whole maps in one transaction.
 type HostPorts struct {
 	mu   sync.Mutex
-	pods map[types.UID][]node.HostPort
+	pods map[types.UID][]hostport.Port
 }
 
-// Set implements node.HostPorts.
-func (h *HostPorts) Set(pod types.UID, ports []node.HostPort) error {
+// Set implements hostport.Mapper.
+func (h *HostPorts) Set(pod types.UID, ports []hostport.Port) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	was := h.pods[pod]
@@ -34,7 +34,7 @@ func (h *HostPorts) Set(pod types.UID, ports []node.HostPort) error {
 	}
 	next := maps.Clone(h.pods)
 	if next == nil {
-		next = map[types.UID][]node.HostPort{}
+		next = map[types.UID][]hostport.Port{}
 	}
 	if next[pod] = ports; len(ports) == 0 {
 		delete(next, pod)
@@ -52,7 +52,7 @@ func (h *HostPorts) Set(pod types.UID, ports []node.HostPort) error {
 
 // script fills the maps and the set. Where two pods want a port, the one with the lesser
 // UID has it, until it goes.
-func script(pods map[types.UID][]node.HostPort) string {
+func script(pods map[types.UID][]hostport.Port) string {
 	var all, one, itself []string
 	taken := map[string]bool{}
 	for _, uid := range slices.Sorted(maps.Keys(pods)) {
@@ -85,7 +85,7 @@ func script(pods map[types.UID][]node.HostPort) string {
 
 // forget has the kernel look up these ports anew: a flow of UDP has no end at
 // which it would.
-func forget(ports []node.HostPort) error {
+func forget(ports []hostport.Port) error {
 	for _, p := range ports {
 		if p.Protocol != v1.ProtocolUDP {
 			continue

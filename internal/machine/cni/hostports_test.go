@@ -8,12 +8,12 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"keelson.dev/keelson/internal/node"
+	"keelson.dev/keelson/internal/node/hostport"
 )
 
 func TestScript(t *testing.T) {
 	pod := func(ip string, port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(ip), port) }
-	got := script(map[types.UID][]node.HostPort{
+	got := script(map[types.UID][]hostport.Port{
 		"b": {{Protocol: v1.ProtocolTCP, Port: 80, Pod: pod("10.0.0.3", 8080)}, {Protocol: v1.ProtocolUDP, Port: 80, Pod: pod("10.0.0.3", 53)}},
 		"a": {{Protocol: v1.ProtocolTCP, Port: 80, Pod: pod("10.0.0.2", 8080)},
 			{Protocol: v1.ProtocolTCP, HostIP: netip.MustParseAddr("192.0.2.1"), Port: 80, Pod: pod("10.0.0.2", 81)},

@@ -55,10 +55,10 @@ func (s *server) runningPods(w http.ResponseWriter, r *http.Request) {
 		}
 		p := byUID[uid]
 		if p == nil {
-			p = &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: c.Labels["io.kubernetes.pod.name"], Namespace: c.Labels["io.kubernetes.pod.namespace"]}}
+			p = &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: c.Labels[cri.PodNameLabel], Namespace: c.Labels[cri.PodNamespaceLabel]}}
 			byUID[uid], pods = p, append(pods, p)
 		}
-		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Labels["io.kubernetes.container.name"], Image: c.GetImage().GetImage()})
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Labels[cri.ContainerNameLabel], Image: c.GetImage().GetImage()})
 	}
 	writeJSON(w, podList(pods))
 }

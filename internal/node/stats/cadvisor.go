@@ -112,7 +112,7 @@ func (p *Provider) containers(ctx context.Context, out metrics) error {
 			if !ok {
 				continue
 			}
-			name := c.Labels[containerName]
+			name := c.Labels[cri.ContainerNameLabel]
 			labels := []string{name, "/" + path, c.GetImage().GetImage(), c.Id, pod.Namespace, pod.Name}
 			p.cgroup(out, path, labels, metav1.NewTime(time.Unix(0, c.CreatedAt)), now)
 			for i := range st.Containers {

@@ -30,9 +30,6 @@ type Runtime interface {
 
 var _ Runtime = (*cri.Client)(nil)
 
-// containerName is the label by which containers tell their name in the pod.
-const containerName = "io.kubernetes.container.name"
-
 // Config configures a Provider.
 type Config struct {
 	Node    string
@@ -276,7 +273,7 @@ func (p *Provider) pod(pod *v1.Pod, containers []*runtimeapi.ContainerStats, now
 func newest(containers []*runtimeapi.ContainerStats) []*runtimeapi.ContainerStats {
 	last := map[string]*runtimeapi.ContainerStats{}
 	for _, c := range containers {
-		name := c.GetAttributes().GetLabels()[containerName]
+		name := c.GetAttributes().GetLabels()[cri.ContainerNameLabel]
 		if old := last[name]; old == nil || old.GetAttributes().GetMetadata().GetAttempt() < c.GetAttributes().GetMetadata().GetAttempt() {
 			last[name] = c
 		}
@@ -286,14 +283,14 @@ func newest(containers []*runtimeapi.ContainerStats) []*runtimeapi.ContainerStat
 		out = append(out, c)
 	}
 	slices.SortFunc(out, func(a, b *runtimeapi.ContainerStats) int {
-		return strings.Compare(a.GetAttributes().GetLabels()[containerName], b.GetAttributes().GetLabels()[containerName])
+		return strings.Compare(a.GetAttributes().GetLabels()[cri.ContainerNameLabel], b.GetAttributes().GetLabels()[cri.ContainerNameLabel])
 	})
 	return out
 }
 
 func (p *Provider) container(pod *v1.Pod, c *runtimeapi.ContainerStats, now time.Time) statsapi.ContainerStats {
 	id := c.GetAttributes().GetId()
-	out := statsapi.ContainerStats{Name: c.GetAttributes().GetLabels()[containerName], StartTime: started(pod, id)}
+	out := statsapi.ContainerStats{Name: c.GetAttributes().GetLabels()[cri.ContainerNameLabel], StartTime: started(pod, id)}
 	if cgroup, ok := p.cg.child(p.Cgroup(pod), id); ok {
 		out.CPU, out.Memory, out.Swap = p.measure(cgroup, 0, now)
 	}

@@ -1,0 +1,100 @@
+package convert
+
+import (
+	"context"
+	"encoding/json"
+	"hash/fnv"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/layout"
+	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/volume"
+)
+
+// Hash changes with what a running container cannot take on.
+func Hash(c *v1.Container) string {
+	b, err := json.Marshal(struct {
+		Name, Image string
+	}{c.Name, c.Image})
+	if err != nil {
+		return ""
+	}
+	h := fnv.New32a()
+	h.Write(b)
+	return strconv.FormatUint(uint64(h.Sum32()), 16)
+}
+
+// Run is a container that is to be created.
+type Run struct {
+	Pod       *v1.Pod
+	Container *v1.Container
+	// Image is the ID that the runtime has for the container's image.
+	Image string
+	// IPs are the pod's addresses.
+	IPs []string
+	// Count is how often the container has been started before.
+	Count int32
+	// Volumes are the pod's volumes by name.
+	Volumes map[string]volume.Mounted
+	// Target is the ID of the container whose processes this one is to see; ""
+	// is none.
+	Target string
+}
+
+// Container gives the container as CRI describes it, and makes the files that are
+// mounted into it.
+func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.ContainerConfig, error) {
+	pod, spec := r.Pod, r.Container
+	env, err := c.environment(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	sec, err := c.securityContext(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]string{}
+	for _, e := range env {
+		values[e.Key] = string(e.Value)
+	}
+	expandAll := func(in []string) []string {
+		out := make([]string, len(in))
+		for i := range in {
+			out[i] = expand(in[i], values)
+		}
+		return out
+	}
+	mounts, err := c.mounts(ctx, r, values)
+	if err != nil {
+		return nil, err
+	}
+	if o := sec.NamespaceOptions; r.Target != "" && o.Pid == runtimeapi.NamespaceMode_CONTAINER { // else it sees the target's already
+		o.Pid, o.TargetId = runtimeapi.NamespaceMode_TARGET, r.Target
+	}
+	cfg := &runtimeapi.ContainerConfig{
+		Metadata:   &runtimeapi.ContainerMetadata{Name: spec.Name, Attempt: uint32(r.Count)},
+		Image:      &runtimeapi.ImageSpec{Image: r.Image, UserSpecifiedImage: spec.Image},
+		Command:    expandAll(spec.Command),
+		Args:       expandAll(spec.Args),
+		WorkingDir: spec.WorkingDir,
+		Envs:       env,
+		Mounts:     mounts,
+		Labels:     map[string]string{cri.PodNameLabel: pod.Name, cri.PodNamespaceLabel: pod.Namespace, cri.PodUIDLabel: string(pod.UID), cri.ContainerNameLabel: spec.Name},
+		Annotations: map[string]string{cri.HashAnnotation: Hash(spec), cri.RestartCountAnnotation: strconv.Itoa(int(r.Count)), cri.TerminationPathAnnotation: spec.TerminationMessagePath,
+			cri.TerminationPolicyAnnotation: string(spec.TerminationMessagePolicy), cri.PodGraceAnnotation: strconv.FormatInt(podspec.GracePeriod(pod), 10)},
+		LogPath:    layout.LogName(spec.Name, r.Count),
+		Stdin:      spec.Stdin,
+		StdinOnce:  spec.StdinOnce,
+		Tty:        spec.TTY,
+		Linux:      &runtimeapi.LinuxContainerConfig{Resources: c.Resources(pod, spec), SecurityContext: sec},
+		StopSignal: stopSignal(spec),
+	}
+	if len(cfg.Command) == 0 {
+		cfg.Command = nil
+	}
+	return cfg, nil
+}

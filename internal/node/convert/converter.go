@@ -1,0 +1,47 @@
+package convert
+
+import (
+	"context"
+	"net"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+
+	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/layout"
+	"keelson.dev/keelson/internal/node/shares"
+	"keelson.dev/keelson/internal/node/userns"
+	"keelson.dev/keelson/internal/node/volume"
+)
+
+// Sources gives the objects that a container's environment comes from.
+type Sources interface {
+	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
+	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
+}
+
+// Converter makes of pods what CRI describes, for one node.
+type Converter struct {
+	CRI    *cri.Client
+	Client kubernetes.Interface // for runtime classes
+	Layout layout.Layout
+	// Services are those that containers are told of by variables.
+	Services corelisters.ServiceLister
+	Sources  Sources
+	// SubPath makes a path in a volume of the pod ready, for the mount of this
+	// index of a container.
+	SubPath        func(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
+	UserNamespaces *userns.Allocator
+	Shares         *shares.Shares
+	// Allocatable gives what the node has for pods.
+	Allocatable func() v1.ResourceList
+	// Memory is the machine's memory in bytes.
+	Memory int64
+
+	NodeIPs       []net.IP
+	ClusterDNS    []string
+	ClusterDomain string
+	ResolvConf    string
+}

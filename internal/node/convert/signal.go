@@ -1,0 +1,34 @@
+package convert
+
+import (
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const signalPrefix = "SIGNAL_"
+
+// The runtime's names of signals cannot have signs in them.
+var (
+	spelled   = strings.NewReplacer("+", "PLUS", "-", "MINUS")
+	unspelled = strings.NewReplacer("PLUS", "+", "MINUS", "-")
+)
+
+// stopSignal is the signal that ends the container, the runtime's choice where
+// the container has none.
+func stopSignal(c *v1.Container) runtimeapi.Signal {
+	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
+		return runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT
+	}
+	return runtimeapi.Signal(runtimeapi.Signal_value[signalPrefix+spelled.Replace(string(*c.Lifecycle.StopSignal))])
+}
+
+// Signal is the signal as the runtime tells of it, nil if it does not.
+func Signal(s runtimeapi.Signal) *v1.Signal {
+	if s == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+		return nil
+	}
+	name := v1.Signal(unspelled.Replace(strings.TrimPrefix(s.String(), signalPrefix)))
+	return &name
+}

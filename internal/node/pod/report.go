@@ -1,0 +1,107 @@
+package pod
+
+import (
+	"context"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+)
+
+// report sends a pod's status to the API.
+type report struct {
+	*base
+	// inAPI gives the pod as the API has it, nil if it has none.
+	inAPI func() *v1.Pod
+	// written takes the pod that the API gave for a status that was made from base.
+	written func(base, got *v1.Pod)
+
+	mu      sync.Mutex
+	status  *v1.PodStatus // as last computed
+	posted  *v1.PodStatus // as the API last had it from us
+	posting bool
+	from    string  // version of the pod that the last status was written to
+	got     *v1.Pod // what the API gave for it
+}
+
+// last is the status as it was last computed, nil if it was not.
+func (r *report) last() *v1.PodStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+// forget has the status sent whatever the API had before.
+func (r *report) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.posted = nil
+}
+
+// settled reports whether the API has the status last computed.
+func (r *report) settled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.posting && (r.status == nil || r.posted != nil && equality.Semantic.DeepEqual(r.status, r.posted))
+}
+
+// publish sends the status if it has changed. It was made from base, nil for none
+// in the API: what others have written since is not lost.
+func (r *report) publish(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if base != nil && r.from != "" && base.ResourceVersion == r.from && base.UID == r.got.UID {
+		base = r.got
+	}
+	r.status = &s
+	if base == nil {
+		return // the mirror, when it is there, wakes the worker
+	}
+	same := equality.Semantic.DeepEqual(s, base.Status)
+	if same {
+		r.posted = &s
+	}
+	if same || r.posting || r.posted != nil && equality.Semantic.DeepEqual(s, *r.posted) {
+		return
+	}
+	r.posting = true
+	ctx = context.WithoutCancel(ctx)
+	r.wg.Go(func() { r.post(ctx, base, s) })
+}
+
+// post writes a status. It is made from the pod it was read from: where the
+// pod has changed since, the change wakes the worker, which computes it anew.
+func (r *report) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
+	p := *base
+	p.Status = s
+	got, err := r.Client.CoreV1().Pods(base.Namespace).UpdateStatus(ctx, &p, metav1.UpdateOptions{})
+	now := r.inAPI()
+	stale := now != nil && now.ResourceVersion == base.ResourceVersion
+	if err == nil {
+		r.written(base, got)
+	}
+	r.mu.Lock()
+	r.posting = false
+	if err == nil || apierrors.IsNotFound(err) { // in the second case nobody is left to tell
+		r.posted = &s
+	}
+	if err == nil {
+		r.from, r.got = base.ResourceVersion, got
+	}
+	r.mu.Unlock()
+	if err != nil && !apierrors.IsNotFound(err) {
+		if !apierrors.IsConflict(err) {
+			klog.FromContext(ctx).Error(err, "Updating the pod's status failed")
+		}
+		if stale {
+			select {
+			case <-r.Clock.After(shortRetry):
+			case <-r.ctx.Done():
+			}
+		}
+	}
+	r.notify()
+}

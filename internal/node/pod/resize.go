@@ -1,0 +1,276 @@
+package pod
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/renameio/v2"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/podspec"
+)
+
+// resources holds the resources of a pod's containers: Allocated, those that
+// the node has set aside for them, by name, and Actuated, those that each
+// running one has got, by ID. They are kept in the pod's folder, for the agent
+// after this one (https://kep.k8s.io/1287).
+type resources struct {
+	Allocated map[string]v1.ResourceRequirements
+	Actuated  map[string]v1.ResourceRequirements
+	// Pod is set aside for the pod as a whole, if it asks for that.
+	Pod *v1.ResourceRequirements `json:",omitempty"`
+}
+
+// resizing holds a pod's resources, and the progress of a change of them.
+type resizing struct {
+	*base
+	kills *kills
+
+	mu    sync.Mutex
+	given resources
+	// deferred: the change waits for room on the node.
+	deferred atomic.Bool
+
+	// The rest is the loop's own.
+	pending  *v1.PodCondition // of a change that the node cannot make now
+	progress *v1.PodCondition // of one that is under way
+}
+
+func newResizing(b *base, k *kills) *resizing { return &resizing{base: b, kills: k} }
+
+// allocate reads what the pod has been given; a new pod is given what it asks
+// for.
+func (rs *resizing) allocate(pod *v1.Pod) error {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	for i := range pod.Status.Conditions {
+		switch c := &pod.Status.Conditions[i]; c.Type {
+		case v1.PodResizePending:
+			rs.pending = c
+		case v1.PodResizeInProgress:
+			rs.progress = c
+		}
+	}
+	b, err := os.ReadFile(rs.Layout.Resources(pod))
+	if err == nil {
+		if err := json.Unmarshal(b, &rs.given); err == nil && rs.given.Allocated != nil {
+			if rs.given.Actuated == nil {
+				rs.given.Actuated = map[string]v1.ResourceRequirements{}
+			}
+			return nil
+		}
+		klog.Background().Info("What the pod was given is not readable and is taken from its spec", "pod", klog.KObj(pod), "file", rs.Layout.Resources(pod))
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	rs.given = resources{Allocated: wanted(pod), Actuated: map[string]v1.ResourceRequirements{}, Pod: pod.Spec.Resources}
+	return rs.save(pod)
+}
+
+// save writes the file whole or not at all; rs.mu is held.
+func (rs *resizing) save(pod *v1.Pod) error {
+	if err := os.MkdirAll(rs.Layout.Pod(rs.uid), 0o750); err != nil {
+		return err
+	}
+	b, err := json.Marshal(&rs.given)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(rs.Layout.Resources(pod), b, 0o600)
+}
+
+func wanted(pod *v1.Pod) map[string]v1.ResourceRequirements {
+	out := map[string]v1.ResourceRequirements{}
+	for _, c := range podspec.Containers(pod) {
+		out[c.Name] = c.Resources
+	}
+	return out
+}
+
+// allocated is the pod with the resources that it has been given.
+func (rs *resizing) allocated(pod *v1.Pod) *v1.Pod {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	if rs.given.Allocated == nil {
+		return pod
+	}
+	same := rs.given.Pod == nil || equality.Semantic.DeepEqual(rs.given.Pod, pod.Spec.Resources)
+	for _, c := range podspec.Containers(pod) {
+		if r, ok := rs.given.Allocated[c.Name]; ok && !equality.Semantic.DeepEqual(r, c.Resources) {
+			same = false
+		}
+	}
+	if same {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	if rs.given.Pod != nil {
+		pod.Spec.Resources = rs.given.Pod
+	}
+	for _, cs := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range cs {
+			if r, ok := rs.given.Allocated[cs[i].Name]; ok {
+				cs[i].Resources = r
+			}
+		}
+	}
+	return pod
+}
+
+// resize gives a running pod the resources that its spec asks for now, if the
+// node has them, and brings its containers there. It gives the pod as it is to
+// run.
+func (rs *resizing) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1.Pod, error) {
+	has := rs.allocated(pod)
+	if has != pod {
+		if reason, message := rs.Admission.Infeasible(ctx, pod); reason != "" {
+			if c := rs.pending; c == nil || c.Reason != reason || c.Message != message || c.ObservedGeneration != pod.Generation {
+				rs.pending = rs.condition(v1.PodResizePending, pod, reason, message)
+				rs.Recorder.Event(pod, v1.EventTypeWarning, "Resize"+reason, resizeMessage("Pod resize "+reason, pod, message))
+			}
+		} else {
+			rs.mu.Lock()
+			rs.given.Allocated, rs.given.Pod = wanted(pod), pod.Spec.Resources
+			err := rs.save(pod)
+			rs.mu.Unlock()
+			if err != nil {
+				return has, err
+			}
+			// The pod grows before its containers and shrinks after them.
+			if err := rs.Shares.Give(ctx, pod, cgroup.Max(rs.Shares.Of(has), rs.Shares.Of(pod))); err != nil {
+				return has, err
+			}
+			rs.pending, has = nil, pod
+			rs.progress = rs.condition(v1.PodResizeInProgress, pod, "", "")
+			rs.Recorder.Event(pod, v1.EventTypeNormal, "ResizeStarted", resizeMessage("Pod resize started", pod, ""))
+			rs.wakePending()
+		}
+	} else {
+		rs.pending = nil
+	}
+	rs.deferred.Store(rs.pending != nil && rs.pending.Reason == v1.PodReasonDeferred)
+	return has, rs.actuate(ctx, has, obs)
+}
+
+// actuate brings the running containers to what they are given: in place, or
+// by a restart where their resize policy asks for that.
+func (rs *resizing) actuate(ctx context.Context, pod *v1.Pod, obs *observed) error {
+	var failed error
+	done := true
+	for _, c := range podspec.Containers(pod) {
+		st := obs.current(c.Name)
+		if st == nil || st.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+			done = done && st != nil && !mayRestart(pod, c, st)
+			continue
+		}
+		rs.mu.Lock()
+		has, known := rs.given.Actuated[st.Id]
+		rs.mu.Unlock()
+		switch {
+		case !known || equality.Semantic.DeepEqual(has, c.Resources):
+			continue
+		case restartsFor(c, &has):
+			rs.kills.kill(ctx, pod, st, fmt.Sprintf("Container %s resize requires restart", c.Name), podspec.GracePeriod(pod))
+			done = false
+			continue
+		}
+		_, err := rs.CRI.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: st.Id, Linux: rs.Converter.Resources(pod, c)})
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("container %s: %w", c.Name, err))
+			continue
+		}
+		if err := rs.actuated(pod, st.Id, &c.Resources, obs); err != nil {
+			return err
+		}
+	}
+	switch {
+	case failed != nil:
+		if rs.progress == nil || rs.progress.Message != failed.Error() {
+			rs.progress = rs.condition(v1.PodResizeInProgress, pod, v1.PodReasonError, failed.Error())
+			rs.Recorder.Event(pod, v1.EventTypeWarning, "ResizeError", resizeMessage("Pod resize error", pod, failed.Error()))
+		}
+	case rs.progress != nil && done:
+		if err := rs.Shares.Give(ctx, pod, rs.Shares.Of(pod)); err != nil {
+			return err
+		}
+		rs.progress = nil
+		rs.Recorder.Event(pod, v1.EventTypeNormal, "ResizeCompleted", resizeMessage("Pod resize completed", pod, ""))
+	}
+	return failed
+}
+
+// actuated notes what a container has got, and forgets containers that the
+// runtime has no more.
+func (rs *resizing) actuated(pod *v1.Pod, id string, r *v1.ResourceRequirements, obs *observed) error {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.given.Actuated[id] = *r
+	if obs != nil {
+		maps.DeleteFunc(rs.given.Actuated, func(id string, _ v1.ResourceRequirements) bool { return obs.sandboxOf[id] == "" })
+	}
+	return rs.save(pod)
+}
+
+// of gives what a running container has got, if that is known.
+func (rs *resizing) of(id string) (v1.ResourceRequirements, bool) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	r, ok := rs.given.Actuated[id]
+	return r, ok
+}
+
+// restartsFor reports whether the container's resize policy wants a restart for
+// the change.
+func restartsFor(c *v1.Container, has *v1.ResourceRequirements) bool {
+	for _, p := range c.ResizePolicy {
+		request, limit := c.Resources.Requests[p.ResourceName], c.Resources.Limits[p.ResourceName]
+		if p.RestartPolicy == v1.RestartContainer && (request.Cmp(has.Requests[p.ResourceName]) != 0 || limit.Cmp(has.Limits[p.ResourceName]) != 0) {
+			return true
+		}
+	}
+	return false
+}
+
+func (rs *resizing) condition(t v1.PodConditionType, pod *v1.Pod, reason, message string) *v1.PodCondition {
+	return &v1.PodCondition{Type: t, Status: v1.ConditionTrue, Reason: reason, Message: message, ObservedGeneration: pod.Generation,
+		LastTransitionTime: metav1.NewTime(rs.Clock.Now().UTC().Truncate(time.Second))}
+}
+
+// resizeMessage tells of a resize as upstream's events do: with the resources
+// of the containers as JSON.
+func resizeMessage(what string, pod *v1.Pod, failure string) string {
+	type container struct {
+		Name      string                  `json:"name"`
+		Resources v1.ResourceRequirements `json:"resources,omitempty"`
+	}
+	summary := struct {
+		InitContainers []container `json:"initContainers,omitempty"`
+		Containers     []container `json:"containers,omitempty"`
+		Generation     int64       `json:"generation"`
+		Error          string      `json:"error,omitempty"`
+	}{Generation: pod.Generation, Error: failure}
+	for i := range pod.Spec.InitContainers {
+		summary.InitContainers = append(summary.InitContainers, container{pod.Spec.InitContainers[i].Name, pod.Spec.InitContainers[i].Resources})
+	}
+	for i := range pod.Spec.Containers {
+		summary.Containers = append(summary.Containers, container{pod.Spec.Containers[i].Name, pod.Spec.Containers[i].Resources})
+	}
+	b, err := json.Marshal(summary)
+	if err != nil {
+		return what
+	}
+	return what + ": " + string(b)
+}

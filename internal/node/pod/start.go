@@ -1,0 +1,124 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/node/convert"
+	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/logs"
+	"keelson.dev/keelson/internal/node/podspec"
+)
+
+// startFailure is why a container did not start, and when to try again.
+type startFailure struct {
+	wait
+	after time.Duration
+}
+
+// containerRef gives the object of events about a container.
+func containerRef(pod *v1.Pod, name string) *v1.ObjectReference {
+	field := "spec.containers"
+	for f, c := range podspec.Containers(pod) {
+		if c.Name == name {
+			field = f
+		}
+	}
+	return &v1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID,
+		ResourceVersion: pod.ResourceVersion, FieldPath: fmt.Sprintf("%s{%s}", field, name),
+	}
+}
+
+// start pulls, creates and starts a container and runs its postStart hook.
+func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxStatus, ips []string, count int32) *startFailure {
+	ref := containerRef(pod, c.Name)
+	fail := func(reason string, err error) *startFailure {
+		if ctx.Err() == nil {
+			w.Recorder.Event(ref, v1.EventTypeWarning, "Failed", fmt.Sprintf("Error: %v", err))
+		}
+		return &startFailure{wait{reason, err.Error()}, retryPeriod}
+	}
+	id, failed := w.pulls.Ensure(ctx, pod, c.Image, c.ImagePullPolicy, ref)
+	if failed != nil {
+		return &startFailure{wait{failed.Reason, failed.Message}, failed.After}
+	}
+	target, err := w.target(ctx, pod, c)
+	if err != nil {
+		return fail("CreateContainerConfigError", err)
+	}
+	sandboxCfg, err := w.Converter.Sandbox(pod, sandbox.GetMetadata().GetAttempt())
+	if err != nil {
+		return fail("CreateContainerConfigError", err)
+	}
+	cfg, err := w.Converter.Container(ctx, &convert.Run{Pod: pod, Container: c, Image: id, IPs: ips, Count: count, Volumes: w.volumes, Target: target})
+	if err != nil {
+		return fail("CreateContainerConfigError", err)
+	}
+	if err := os.MkdirAll(filepath.Join(w.Layout.PodLogs(pod), c.Name), 0o755); err != nil {
+		return fail("CreateContainerError", err)
+	}
+	created, err := w.CRI.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox.Id, Config: cfg, SandboxConfig: sandboxCfg})
+	if err != nil {
+		return fail("CreateContainerError", err)
+	}
+	w.Recorder.Event(ref, v1.EventTypeNormal, "Created", "Container created")
+	if _, err := w.CRI.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+		return fail("RunContainerError", err)
+	}
+	w.Recorder.Event(ref, v1.EventTypeNormal, "Started", "Container started")
+	if err := w.resizing.actuated(pod, created.ContainerId, &c.Resources, nil); err != nil {
+		klog.FromContext(ctx).Error(err, "Keeping what the container was given failed", "container", c.Name)
+	}
+	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
+		w.notify() // the container is to be seen running while its hook runs
+		if err := w.kills.hook(ctx, c, c.Lifecycle.PostStart, created.ContainerId, ips); err != nil {
+			klog.FromContext(ctx).Error(err, "PostStart hook failed", "container", c.Name)
+			w.Recorder.Event(ref, v1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
+			st := &runtimeapi.ContainerStatus{Id: created.ContainerId, Labels: cfg.Labels, Metadata: cfg.Metadata}
+			w.kills.kill(context.WithoutCancel(ctx), pod, st, "FailedPostStartHook", podspec.GracePeriod(pod))
+			return &startFailure{wait{"PostStartHookError", "PostStartHook failed"}, 0}
+		}
+	}
+	return nil
+}
+
+func (w *worker) removeContainer(ctx context.Context, pod *v1.Pod, st *runtimeapi.ContainerStatus) {
+	if st.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return
+	}
+	if _, err := w.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: st.Id}); err != nil {
+		klog.FromContext(ctx).V(2).Info("Removing a dead container failed", "container", st.Id, "err", err)
+		return
+	}
+	path := w.Layout.Log(pod, st.Labels[cri.ContainerNameLabel], cri.RestartCount(st))
+	rotated, _ := logs.Rotated(path)
+	for _, name := range append(rotated, path) {
+		os.Remove(name)
+	}
+}
+
+// target is the ID of the container whose processes the container is to see, ""
+// if it is to see none.
+func (w *worker) target(ctx context.Context, pod *v1.Pod, c *v1.Container) (string, error) {
+	name := podspec.Target(pod, c.Name)
+	if name == "" {
+		return "", nil
+	}
+	obs, err := w.history.observe(ctx)
+	if err != nil {
+		return "", err
+	}
+	st := obs.current(name)
+	if st == nil {
+		return "", fmt.Errorf("unable to find target container %v", name)
+	}
+	return st.Id, nil
+}

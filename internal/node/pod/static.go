@@ -1,0 +1,83 @@
+package pod
+
+import (
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// AddStatic has a pod of a manifest run, whose status is told by its mirror in the
+// API, nil if there is none yet.
+func (m *Manager) AddStatic(pod, mirror *v1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := newWorker(m, pod)
+	w.mirror, w.isStatic = mirror, true
+	m.add(w)
+}
+
+// Static are the static pods that are on the node.
+func (m *Manager) Static() (out []*v1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.workers {
+		if w.isStatic {
+			out = append(out, w.latest())
+		}
+	}
+	return out
+}
+
+// MirrorChanged has the static pod of that name tell its status to this mirror, nil
+// if the API has none any more.
+func (m *Manager) MirrorChanged(namespace, name string, mirror *v1.Pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.workers {
+		if p := w.latest(); w.isStatic && p.Namespace == namespace && p.Name == name {
+			w.mirrorChanged(mirror)
+		}
+	}
+}
+
+// mirrorChanged has the worker of a static pod write its status to this mirror.
+func (w *worker) mirrorChanged(mirror *v1.Pod) {
+	w.mu.Lock()
+	other := mirror != nil && (w.mirror == nil || w.mirror.UID != mirror.UID)
+	w.mirror = mirror
+	w.mu.Unlock()
+	if other {
+		w.report.forget()
+	}
+	w.notify()
+}
+
+// inAPI is the pod as the API has it: a static pod's mirror, nil where it has none.
+func (w *worker) inAPI() *v1.Pod {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.isStatic {
+		return w.mirror
+	}
+	return w.pod
+}
+
+// written takes the pod that the API gave for a status that was made from base, if
+// the pod has not changed since.
+func (w *worker) written(base, got *v1.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := &w.pod
+	if w.isStatic {
+		p = &w.mirror
+	}
+	if *p != nil && (*p).ResourceVersion == base.ResourceVersion {
+		*p = got
+	}
+}
+
+// mirrorUID reports whether a UID is that of the worker's mirror.
+func (w *worker) mirrorUID(uid types.UID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mirror != nil && w.mirror.UID == uid
+}

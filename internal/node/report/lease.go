@@ -1,0 +1,41 @@
+package report
+
+import (
+	"context"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+)
+
+// lease renews the node's lease: upstream's cheap Heartbeat, KEP-589.
+func (s *Reporter) lease(ctx context.Context) {
+	leases := s.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	for ctx.Err() == nil {
+		now := metav1.NewMicroTime(s.Clock.Now())
+		l, err := leases.Get(ctx, s.NodeName, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			l = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Namespace: v1.NamespaceNodeLease},
+				Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To(s.NodeName), LeaseDurationSeconds: ptr.To[int32](LeaseSeconds), RenewTime: &now}}
+			if n, nerr := s.Client.CoreV1().Nodes().Get(ctx, s.NodeName, metav1.GetOptions{}); nerr == nil {
+				l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}
+			}
+			_, err = leases.Create(ctx, l, metav1.CreateOptions{})
+		case err == nil:
+			l = l.DeepCopy()
+			l.Spec.RenewTime = &now
+			_, err = leases.Update(ctx, l, metav1.UpdateOptions{})
+		}
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Renewing the node's lease failed")
+		}
+		select {
+		case <-s.Clock.After(renewPeriod):
+		case <-ctx.Done():
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package report
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/stats"
+)
+
+const (
+	LeaseSeconds  = 40
+	renewPeriod   = 10 * time.Second
+	StatusPeriod  = 10 * time.Second
+	unreadyPeriod = time.Second
+	// Heartbeat is how often an unchanged status is written all the same.
+	Heartbeat = 5 * time.Minute
+	// maxImages is how many images a node tells of, upstream's.
+	maxImages = 50
+)
+
+// Config configures a Reporter.
+type Config struct {
+	NodeName   string
+	Hostname   string
+	NodeIPs    []net.IP
+	Labels     map[string]string
+	Taints     []v1.Taint
+	ProviderID string
+	Port       int32 // of the node's HTTP server
+	Version    string
+	// Root is the node's folder, on the file system that is its storage.
+	Root    string
+	MaxPods int64
+	// KubeReserved and SystemReserved are kept from pods.
+	KubeReserved, SystemReserved v1.ResourceList
+	// Thresholds are those of evictions, which keep something from pods, too.
+	Thresholds []eviction.Threshold
+
+	Client   kubernetes.Interface
+	CRI      *cri.Client
+	Recorder record.EventRecorder
+	Clock    clock.WithTicker
+	// Pressure gives the conditions of what the node is short of.
+	Pressure func() []v1.NodeConditionType
+	// Registered is called when the Node has been made.
+	Registered func()
+}
+
+// Reporter registers the node and keeps its status and its lease.
+type Reporter struct {
+	Config
+	capacity v1.ResourceList
+	alloc    v1.ResourceList
+	// forPods is the limit of all pods together: the capacity less the
+	// reservations. It is more than alloc: evictions begin when no more than the
+	// difference is left.
+	forPods v1.ResourceList
+	total   int64
+	// said is the last status of the runtime, nil before the first.
+	said *runtimeapi.StatusResponse
+	wake chan struct{} // by Changed
+}
+
+// New makes a reporter of the machine as it is now.
+func New(c Config) *Reporter {
+	s := &Reporter{Config: c, wake: make(chan struct{}, 1)}
+	s.measure()
+	return s
+}
+
+// measure reads what the machine has.
+func (s *Reporter) measure() {
+	c := v1.ResourceList{
+		v1.ResourceCPU:  *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
+		v1.ResourcePods: *resource.NewQuantity(s.MaxPods, resource.DecimalSI),
+	}
+	maps.Copy(c, hugePages("/sys"))
+	if m := int64(stats.MemTotal()); m > 0 {
+		s.total = m
+		c[v1.ResourceMemory] = *resource.NewQuantity(m, resource.BinarySI)
+	}
+	var fs unix.Statfs_t
+	dir := s.Root
+	for unix.Statfs(dir, &fs) != nil && dir != "/" {
+		dir = dir[:max(1, strings.LastIndexByte(dir, '/'))]
+	}
+	if fs.Blocks > 0 {
+		c[v1.ResourceEphemeralStorage] = *resource.NewQuantity(int64(fs.Blocks)*fs.Bsize, resource.BinarySI)
+	}
+	s.capacity = c
+	s.forPods = allocatable(c, s.KubeReserved, s.SystemReserved)
+	s.alloc = allocatable(c, s.KubeReserved, s.SystemReserved, eviction.Reserved(s.Thresholds, c))
+}
+
+// Memory is the machine's memory in bytes.
+func (s *Reporter) Memory() int64 { return s.total }
+
+// Allocatable is what the node has for pods.
+func (s *Reporter) Allocatable() v1.ResourceList { return s.alloc }
+
+// ForPods is the limit of all pods together.
+func (s *Reporter) ForPods() v1.ResourceList { return s.forPods }
+
+// Changed has the status computed, and written if it is another one, now.
+func (s *Reporter) Changed() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps status and lease until ctx ends.
+func (s *Reporter) Run(ctx context.Context) {
+	log := klog.FromContext(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.lease(ctx) })
+	var last v1.NodeStatus
+	var written time.Time
+	for ctx.Err() == nil {
+		status := s.compute(ctx)
+		now := s.Clock.Now()
+		if !written.IsZero() && now.Sub(written) < Heartbeat && sameStatus(&status, &last) {
+			// nothing to tell
+		} else if err := s.write(ctx, status); err != nil {
+			if ctx.Err() == nil {
+				log.Error(err, "Updating the node's status failed")
+			}
+		} else {
+			last, written = status, now
+		}
+		wait := StatusPeriod
+		if !readyNode(&status) || written.IsZero() {
+			wait = unreadyPeriod
+		}
+		select {
+		case <-s.Clock.After(wait):
+		case <-s.wake:
+		case <-ctx.Done():
+		}
+	}
+	wg.Wait()
+}
+
+func readyNode(s *v1.NodeStatus) bool {
+	for i := range s.Conditions {
+		if s.Conditions[i].Type == v1.NodeReady {
+			return s.Conditions[i].Status == v1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// sameStatus compares without the heartbeats.
+func sameStatus(a, b *v1.NodeStatus) bool {
+	x, y := a.DeepCopy(), b.DeepCopy()
+	for _, s := range []*v1.NodeStatus{x, y} {
+		for i := range s.Conditions {
+			s.Conditions[i].LastHeartbeatTime, s.Conditions[i].LastTransitionTime = metav1.Time{}, metav1.Time{}
+		}
+	}
+	return equality.Semantic.DeepEqual(x, y)
+}
+
+func (s *Reporter) labels() map[string]string {
+	out := map[string]string{
+		v1.LabelHostname: s.NodeName, v1.LabelOSStable: runtime.GOOS, v1.LabelArchStable: runtime.GOARCH,
+		"beta.kubernetes.io/os": runtime.GOOS, "beta.kubernetes.io/arch": runtime.GOARCH,
+	}
+	for k, v := range s.Labels {
+		out[k] = v
+	}
+	return out
+}
+
+// Initial is the node as it is registered, without conditions.
+func (s *Reporter) Initial() *v1.Node {
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: s.labels()},
+		Spec:       v1.NodeSpec{Taints: s.Taints, ProviderID: s.ProviderID},
+		Status:     v1.NodeStatus{Capacity: s.capacity.DeepCopy(), Allocatable: s.alloc.DeepCopy()},
+	}
+}
+
+// write makes the node, or brings its labels and status up to date.
+func (s *Reporter) write(ctx context.Context, status v1.NodeStatus) error {
+	nodes := s.Client.CoreV1().Nodes()
+	node, err := nodes.Get(ctx, s.NodeName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		node = s.Initial()
+		node.Status = status
+		if _, err = nodes.Create(ctx, node, metav1.CreateOptions{}); err == nil {
+			s.Registered()
+			s.Recorder.Event(s.Ref(), v1.EventTypeNormal, "Starting", "Starting kubelet.")
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	node = node.DeepCopy()
+	changed := false
+	for k, v := range s.labels() {
+		if node.Labels[k] != v {
+			if node.Labels == nil {
+				node.Labels = map[string]string{}
+			}
+			node.Labels[k] = v
+			changed = true
+		}
+	}
+	if changed {
+		if node, err = nodes.Update(ctx, node, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
+	}
+	for i := range status.Conditions {
+		for j := range node.Status.Conditions {
+			if o := &node.Status.Conditions[j]; o.Type == status.Conditions[i].Type && o.Status == status.Conditions[i].Status {
+				status.Conditions[i].LastTransitionTime = o.LastTransitionTime
+			}
+		}
+	}
+	for _, c := range node.Status.Conditions {
+		own := false
+		for i := range status.Conditions {
+			own = own || status.Conditions[i].Type == c.Type
+		}
+		if !own {
+			status.Conditions = append(status.Conditions, c)
+		}
+	}
+	status.VolumesAttached, status.VolumesInUse = node.Status.VolumesAttached, node.Status.VolumesInUse
+	for k, q := range node.Status.Capacity {
+		if _, ok := status.Capacity[k]; !ok { // extended resources are others' to tell
+			status.Capacity[k], status.Allocatable[k] = q, q
+			if a, ok := node.Status.Allocatable[k]; ok && a.Cmp(q) < 0 {
+				status.Allocatable[k] = a
+			}
+		}
+	}
+	was := readyNode(&node.Status)
+	node.Status = status
+	if _, err = nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{}); err == nil && was != readyNode(&status) {
+		event := "NodeNotReady"
+		if !was {
+			event = "NodeReady"
+		}
+		s.Recorder.Event(s.Ref(), v1.EventTypeNormal, event, fmt.Sprintf("Node %s status is now: %s", s.NodeName, event))
+	}
+	return err
+}
+
+// Ref is the object of events about the node.
+func (s *Reporter) Ref() *v1.ObjectReference {
+	return &v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName}
+}
