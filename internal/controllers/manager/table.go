@@ -12,6 +12,7 @@ import (
 	policy "k8s.io/api/policy/v1"
 	rbac "k8s.io/api/rbac/v1"
 	resource "k8s.io/api/resource/v1"
+	storage "k8s.io/api/storage/v1"
 	storagemigration "k8s.io/api/storagemigration/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -32,6 +33,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/namespace"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/controllers/nodelifecycle"
+	"keelson.dev/keelson/internal/controllers/persistentvolume"
 	"keelson.dev/keelson/internal/controllers/podgc"
 	"keelson.dev/keelson/internal/controllers/policystatus"
 	"keelson.dev/keelson/internal/controllers/replicaset"
@@ -154,6 +156,10 @@ var table = []controllers.Row{
 	{
 		Name: "persistentvolume-protection-controller", Aliases: []string{"pv-protection"}, Identity: "pv-protection-controller",
 		Watches: resources(coreV1, "persistentvolumes"), New: volumeprotection.NewVolumes,
+	},
+	{
+		Name: "persistentvolume-binder-controller", Aliases: []string{"persistentvolume-binder"}, Identity: "persistent-volume-binder", Events: "persistentvolume-controller",
+		Watches: join(resources(coreV1, "persistentvolumeclaims", "persistentvolumes", "pods"), resources(storage.SchemeGroupVersion, "storageclasses")), New: persistentvolume.New,
 	},
 	{
 		Name: "clusterrole-aggregation-controller", Aliases: []string{"clusterrole-aggregation"}, Identity: "clusterrole-aggregation-controller",

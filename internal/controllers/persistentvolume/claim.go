@@ -1,0 +1,271 @@
+package persistentvolume
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	storage "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/component-helpers/storage/volume"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/controllers"
+)
+
+func (p *controller) syncClaim(ctx context.Context, c *v1.PersistentVolumeClaim) error {
+	switch {
+	case metav1.HasAnnotation(c.ObjectMeta, volume.AnnBindCompleted):
+		return p.syncBound(ctx, c)
+	case c.Spec.VolumeName != "":
+		return p.syncRequested(ctx, c)
+	}
+	return p.syncUnbound(ctx, c)
+}
+
+// syncBound keeps what a bound claim has, or tells that it is lost.
+func (p *controller) syncBound(ctx context.Context, c *v1.PersistentVolumeClaim) error {
+	if c.Spec.VolumeName == "" {
+		return p.lost(ctx, c, "ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!")
+	}
+	v, ok := p.volume(c.Spec.VolumeName)
+	switch {
+	case !ok:
+		return p.lost(ctx, c, "ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!")
+	case v.Spec.ClaimRef == nil || v.Spec.ClaimRef.UID == c.UID:
+		return p.bind(ctx, v, c)
+	}
+	return p.lost(ctx, c, "ClaimMisbound", "Two claims are bound to the same volume, this one is bound incorrectly")
+}
+
+// lost sets the phase Lost, which a claim does not leave by itself.
+func (p *controller) lost(ctx context.Context, c *v1.PersistentVolumeClaim, reason, message string) error {
+	if c.Status.Phase == v1.ClaimLost {
+		return nil
+	}
+	next, err := p.setClaimPhase(ctx, c, v1.ClaimLost, nil)
+	if err != nil {
+		return err
+	}
+	p.recorder.Event(next, v1.EventTypeWarning, reason, message)
+	return nil
+}
+
+// syncRequested binds a claim to the volume that its author names.
+func (p *controller) syncRequested(ctx context.Context, c *v1.PersistentVolumeClaim) error {
+	v, ok := p.volume(c.Spec.VolumeName)
+	switch {
+	case !ok: // it may come yet
+	case v.Spec.ClaimRef == nil:
+		err := p.satisfies(v, c)
+		if err == nil {
+			return p.bind(ctx, v, c)
+		}
+		p.recorder.Event(c, v1.EventTypeWarning, "VolumeMismatch", fmt.Sprintf("Cannot bind to requested volume %q: %s", v.Name, err))
+	case volume.IsVolumeBoundToClaim(v, c):
+		return p.bind(ctx, v, c)
+	case metav1.HasAnnotation(c.ObjectMeta, volume.AnnBoundByController):
+		return fmt.Errorf("invalid binding of claim %q to volume %q: volume already claimed by %q", controllers.Key(c), v.Name,
+			v.Spec.ClaimRef.Namespace+"/"+v.Spec.ClaimRef.Name)
+	default:
+		p.recorder.Event(c, v1.EventTypeWarning, "FailedBinding", fmt.Sprintf("volume %q already bound to a different claim.", v.Name))
+	}
+	_, err := p.setClaimPhase(ctx, c, v1.ClaimPending, nil)
+	return err
+}
+
+// satisfies says why a volume is not what a claim asks for, or gives nil.
+func (p *controller) satisfies(v *v1.PersistentVolume, c *v1.PersistentVolumeClaim) error {
+	requested, have := c.Spec.Resources.Requests[v1.ResourceStorage], v.Spec.Capacity[v1.ResourceStorage]
+	switch {
+	case ptr.Deref(c.Spec.VolumeAttributesClassName, "") != ptr.Deref(v.Spec.VolumeAttributesClassName, ""):
+		return fmt.Errorf("VolumeAttributesClassName do not match")
+	case v.DeletionTimestamp != nil:
+		return fmt.Errorf("the volume is marked for deletion %q", v.Name)
+	case have.Cmp(requested) < 0:
+		return fmt.Errorf("requested PV is too small")
+	case volume.GetPersistentVolumeClass(v) != volume.GetPersistentVolumeClaimClass(c):
+		return fmt.Errorf("storageClassName does not match")
+	case volume.CheckVolumeModeMismatches(&c.Spec, &v.Spec):
+		return fmt.Errorf("incompatible volumeMode")
+	case !volume.CheckAccessModes(c, v):
+		return fmt.Errorf("incompatible accessMode")
+	}
+	return nil
+}
+
+// syncUnbound finds a volume for a claim, or has one made.
+func (p *controller) syncUnbound(ctx context.Context, c *v1.PersistentVolumeClaim) error {
+	delayed, err := volume.IsDelayBindingMode(c, p.classes)
+	if err != nil {
+		return err
+	}
+	v, err := p.match(c, delayed)
+	if err != nil {
+		return err
+	}
+	if v != nil {
+		return p.bind(ctx, v, c)
+	}
+	if assigned, err := p.assignClass(ctx, c); err != nil || assigned {
+		return err
+	}
+	class := volume.GetPersistentVolumeClaimClass(c)
+	switch {
+	case delayed && !volume.IsDelayBindingProvisioning(c):
+		p.awaitConsumer(c)
+	case class != "":
+		return p.provision(ctx, c, class)
+	default:
+		p.recorder.Event(c, v1.EventTypeNormal, "FailedBinding", "no persistent volumes available for this claim and no storage class is set")
+	}
+	_, err = p.setClaimPhase(ctx, c, v1.ClaimPending, nil)
+	return err
+}
+
+// match gives the volume that names the claim, or the smallest that is enough for
+// it.
+func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.PersistentVolume, error) {
+	var some []*v1.PersistentVolume
+	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClaim, controllers.Key(c)) {
+		some = append(some, p.writtenVolumes.of(v))
+	}
+	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClass, volume.GetPersistentVolumeClaimClass(c)) {
+		if v = p.writtenVolumes.of(v); volume.CheckAccessModes(c, v) {
+			some = append(some, v)
+		}
+	}
+	return volume.FindMatchingVolume(c, some, nil, nil, delayed, true)
+}
+
+// awaitConsumer tells what a claim of a class that binds late waits for.
+func (p *controller) awaitConsumer(c *v1.PersistentVolumeClaim) {
+	var names []string
+	for _, pod := range indexed[*v1.Pod](p.pods, podsByClaim, controllers.Key(c)) {
+		names = append(names, pod.Name)
+	}
+	switch len(names) {
+	case 0:
+		p.recorder.Event(c, v1.EventTypeNormal, "WaitForFirstConsumer", "waiting for first consumer to be created before binding")
+	case 1:
+		p.recorder.Event(c, v1.EventTypeNormal, "WaitForPodScheduled", fmt.Sprintf("waiting for pod %s to be scheduled", names[0]))
+	default:
+		p.recorder.Event(c, v1.EventTypeNormal, "WaitForPodScheduled", fmt.Sprintf("waiting for pods %s to be scheduled", strings.Join(names, ",")))
+	}
+}
+
+// assignClass gives a claim without a class the default one, which may have come
+// after the claim.
+func (p *controller) assignClass(ctx context.Context, c *v1.PersistentVolumeClaim) (bool, error) {
+	if volume.PersistentVolumeClaimHasClass(c) {
+		return false, nil
+	}
+	all, err := p.classes.List(labels.Everything())
+	if err != nil {
+		return false, err
+	}
+	class := defaultClass(all)
+	if class == nil {
+		return false, nil
+	}
+	next := c.DeepCopy()
+	next.Spec.StorageClassName = &class.Name
+	return true, p.updateClaim(ctx, next)
+}
+
+// The annotations by which a class is the default one.
+const (
+	isDefault     = "storageclass.kubernetes.io/is-default-class"
+	isDefaultBeta = "storageclass.beta.kubernetes.io/is-default-class"
+)
+
+// defaultClass gives the newest of the classes that are marked as the default
+// one; of two of the same second the first by name.
+func defaultClass(all []*storage.StorageClass) (best *storage.StorageClass) {
+	for _, s := range all {
+		if s.Annotations[isDefault] != "true" && s.Annotations[isDefaultBeta] != "true" {
+			continue
+		}
+		if best == nil || s.CreationTimestamp.After(best.CreationTimestamp.Time) ||
+			s.CreationTimestamp.Equal(&best.CreationTimestamp) && s.Name < best.Name {
+			best = s
+		}
+	}
+	return best
+}
+
+// migrated are the CSI drivers that took over the provisioners that were once in
+// the tree (https://kubernetes.io/docs/concepts/storage/volumes/#csi-migration).
+var migrated = map[string]string{
+	"kubernetes.io/aws-ebs":         "ebs.csi.aws.com",
+	"kubernetes.io/azure-disk":      "disk.csi.azure.com",
+	"kubernetes.io/azure-file":      "file.csi.azure.com",
+	"kubernetes.io/cinder":          "cinder.csi.openstack.org",
+	"kubernetes.io/gce-pd":          "pd.csi.storage.gke.io",
+	"kubernetes.io/portworx-volume": "pxd.portworx.com",
+	"kubernetes.io/vsphere-volume":  "csi.vsphere.vmware.com",
+}
+
+// provision asks the provisioner of a class for a volume, by an annotation.
+func (p *controller) provision(ctx context.Context, c *v1.PersistentVolumeClaim, class string) error {
+	s, err := p.classes.Get(class)
+	if err != nil {
+		p.recorder.Event(c, v1.EventTypeWarning, "ProvisioningFailed", err.Error())
+		return nil // it comes back with the class
+	}
+	name, ok := migrated[s.Provisioner]
+	if !ok {
+		if name = s.Provisioner; strings.HasPrefix(name, "kubernetes.io/") {
+			p.recorder.Event(c, v1.EventTypeWarning, "ProvisioningFailed", "no volume plugin matched name: "+name)
+			return nil
+		}
+	}
+	if c.Annotations[volume.AnnStorageProvisioner] != name || c.Annotations[volume.AnnBetaStorageProvisioner] != name {
+		next := c.DeepCopy()
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnBetaStorageProvisioner, name)
+		metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnStorageProvisioner, name)
+		if err := p.updateClaim(ctx, next); err != nil {
+			return err
+		}
+	}
+	p.recorder.Event(c, v1.EventTypeNormal, "ExternalProvisioning", fmt.Sprintf("Waiting for a volume to be created either by the external provisioner '%s' "+
+		"or manually by the system administrator. If volume creation is delayed, please verify that the provisioner is running and correctly registered.", name))
+	return nil
+}
+
+func (p *controller) updateClaim(ctx context.Context, next *v1.PersistentVolumeClaim) error {
+	written, err := p.client.CoreV1().PersistentVolumeClaims(next.Namespace).Update(ctx, next, metav1.UpdateOptions{})
+	if err == nil {
+		p.writtenClaims.wrote(written)
+	}
+	return err
+}
+
+// setClaimPhase writes the claim's phase, and what it has of its volume.
+func (p *controller) setClaimPhase(ctx context.Context, c *v1.PersistentVolumeClaim, phase v1.PersistentVolumeClaimPhase, v *v1.PersistentVolume) (*v1.PersistentVolumeClaim, error) {
+	next := c.DeepCopy()
+	next.Status.Phase = phase
+	if v == nil {
+		next.Status.AccessModes, next.Status.Capacity = nil, nil
+	} else {
+		next.Status.AccessModes = v.Spec.AccessModes
+		// Later the claim's capacity is that of the file system, which may be
+		// behind the volume's while that is expanded.
+		if c.Status.Phase != phase {
+			next.Status.Capacity = v.Spec.Capacity
+			next.Status.CurrentVolumeAttributesClassName = v.Spec.VolumeAttributesClassName
+		}
+	}
+	if equality.Semantic.DeepEqual(c.Status, next.Status) {
+		return c, nil
+	}
+	written, err := p.client.CoreV1().PersistentVolumeClaims(c.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	p.writtenClaims.wrote(written)
+	return written, nil
+}

@@ -1,0 +1,212 @@
+package persistentvolume
+
+import (
+	"context"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	storage "k8s.io/api/storage/v1"
+	"k8s.io/client-go/kubernetes"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/component-helpers/storage/ephemeral"
+	"k8s.io/component-helpers/storage/volume"
+
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/trace"
+)
+
+// The indexes of the informers.
+const (
+	// claimsByClass has the claims that name no volume by their class.
+	claimsByClass = "binder-unbound-class"
+	// claimsByVolume has claims by the volume that they name.
+	claimsByVolume = "binder-volume"
+	// volumesByClass has the volumes that no claim has by their class.
+	volumesByClass = "binder-available-class"
+	// volumesByClaim has volumes by the claim that they name.
+	volumesByClaim = "binder-claim"
+	// podsByClaim has pods that are not on a node yet by the claims that they use.
+	podsByClaim = "binder-unscheduled-claim"
+)
+
+// controller is the binder. All its work is done by one worker, so that no two
+// claims take the same volume at once.
+type controller struct {
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	queue    controllers.Queue
+
+	claims, volumes, pods cache.SharedIndexInformer
+	classes               storagelisters.StorageClassLister
+
+	writtenClaims  newest[*v1.PersistentVolumeClaim]
+	writtenVolumes newest[*v1.PersistentVolume]
+}
+
+// The keys of claims and volumes in the one queue.
+const (
+	claimPrefix  = "claim:"
+	volumePrefix = "volume:"
+)
+
+// New makes the binder.
+func New(c controllers.Context) (controllers.Run, error) {
+	core := c.Informers.Core().V1()
+	classes := c.Informers.Storage().V1().StorageClasses()
+	p := &controller{
+		client: c.Client(), recorder: c.Recorder(), queue: c.Queue("volumes"),
+		claims: core.PersistentVolumeClaims().Informer(), volumes: core.PersistentVolumes().Informer(), pods: core.Pods().Informer(),
+		classes: classes.Lister(),
+	}
+	for inf, indexers := range map[cache.SharedIndexInformer]cache.Indexers{
+		p.claims:  {claimsByClass: unboundClass, claimsByVolume: volumeOfClaim},
+		p.volumes: {volumesByClass: availableClass, volumesByClaim: claimOfVolume},
+		p.pods:    {podsByClaim: unscheduledClaims},
+	} {
+		if err := inf.AddIndexers(indexers); err != nil {
+			return nil, err
+		}
+	}
+	controllers.Handle(p.claims, p.claimChanged, nil, nil)
+	controllers.Handle(p.volumes, p.volumeChanged, nil, nil)
+	controllers.Handle(classes.Informer(), p.classChanged, nil, controllers.Ignore)
+	controllers.Handle(p.pods, nil, func(_, cur *v1.Pod) {
+		if name, ok := strings.CutPrefix(cur.Name, recyclerPrefix); ok && controllers.PodTerminated(cur) {
+			p.queue.Add(volumePrefix + name)
+		}
+	}, controllers.Ignore)
+	return controllers.Keys{
+		Queue: p.queue, Reads: []cache.SharedIndexInformer{p.claims, p.volumes, p.pods, classes.Informer()}, Reconcile: p.reconcile,
+	}.Run, nil
+}
+
+func unboundClass(o any) ([]string, error) {
+	if c, ok := o.(*v1.PersistentVolumeClaim); ok && c.Spec.VolumeName == "" {
+		return []string{volume.GetPersistentVolumeClaimClass(c)}, nil
+	}
+	return nil, nil
+}
+
+func volumeOfClaim(o any) ([]string, error) {
+	if c, ok := o.(*v1.PersistentVolumeClaim); ok && c.Spec.VolumeName != "" {
+		return []string{c.Spec.VolumeName}, nil
+	}
+	return nil, nil
+}
+
+func availableClass(o any) ([]string, error) {
+	if v, ok := o.(*v1.PersistentVolume); ok && v.Spec.ClaimRef == nil {
+		return []string{volume.GetPersistentVolumeClass(v)}, nil
+	}
+	return nil, nil
+}
+
+func claimOfVolume(o any) ([]string, error) {
+	if v, ok := o.(*v1.PersistentVolume); ok && v.Spec.ClaimRef != nil {
+		return []string{v.Spec.ClaimRef.Namespace + "/" + v.Spec.ClaimRef.Name}, nil
+	}
+	return nil, nil
+}
+
+func unscheduledClaims(o any) (out []string, err error) {
+	p, ok := o.(*v1.Pod)
+	if !ok || p.Spec.NodeName != "" || controllers.PodTerminated(p) {
+		return nil, nil
+	}
+	for i := range p.Spec.Volumes {
+		switch v := &p.Spec.Volumes[i]; {
+		case v.PersistentVolumeClaim != nil:
+			out = append(out, p.Namespace+"/"+v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			out = append(out, p.Namespace+"/"+ephemeral.VolumeClaimName(p, v))
+		}
+	}
+	return out, nil
+}
+
+// claimChanged queues a claim and the volumes that are, or were, its own.
+func (p *controller) claimChanged(c *v1.PersistentVolumeClaim) {
+	key := controllers.Key(c)
+	p.queue.Add(claimPrefix + key)
+	if c.Spec.VolumeName != "" {
+		p.queue.Add(volumePrefix + c.Spec.VolumeName)
+	}
+	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClaim, key) {
+		p.queue.Add(volumePrefix + v.Name)
+	}
+}
+
+// volumeChanged queues a volume and the claims that may have it.
+func (p *controller) volumeChanged(v *v1.PersistentVolume) {
+	p.queue.Add(volumePrefix + v.Name)
+	for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByVolume, v.Name) {
+		p.queue.Add(claimPrefix + controllers.Key(c))
+	}
+	if v.Spec.ClaimRef != nil {
+		p.queue.Add(claimPrefix + v.Spec.ClaimRef.Namespace + "/" + v.Spec.ClaimRef.Name)
+		return
+	}
+	for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByClass, volume.GetPersistentVolumeClass(v)) {
+		p.queue.Add(claimPrefix + controllers.Key(c))
+	}
+}
+
+// classChanged queues the claims that wait for a class: this one, or a default.
+func (p *controller) classChanged(s *storage.StorageClass) {
+	for _, class := range []string{s.Name, ""} {
+		for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByClass, class) {
+			p.queue.Add(claimPrefix + controllers.Key(c))
+		}
+	}
+}
+
+// indexed gives the objects of an informer under a value of an index.
+func indexed[T any](inf cache.SharedIndexInformer, index, value string) []T {
+	found, err := inf.GetIndexer().ByIndex(index, value)
+	if err != nil {
+		return nil // there is no such index: New has added them all
+	}
+	out := make([]T, len(found))
+	for i, o := range found {
+		out[i] = o.(T)
+	}
+	return out
+}
+
+func (p *controller) reconcile(ctx context.Context, key string) (controllers.Result, error) {
+	if key, ok := strings.CutPrefix(key, claimPrefix); ok {
+		c, ok := p.claim(key)
+		if !ok {
+			p.writtenClaims.forget(key)
+			return controllers.Result{}, nil
+		}
+		return controllers.Result{}, p.syncClaim(trace.WithCause(ctx, c), c)
+	}
+	name := strings.TrimPrefix(key, volumePrefix)
+	v, ok := p.volume(name)
+	if !ok {
+		p.writtenVolumes.forget(name)
+		return controllers.Result{}, nil
+	}
+	return controllers.Result{}, p.syncVolume(trace.WithCause(ctx, v), v)
+}
+
+// claim gives the newest that is known of a claim.
+func (p *controller) claim(key string) (*v1.PersistentVolumeClaim, bool) {
+	o, ok, err := p.claims.GetIndexer().GetByKey(key)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return p.writtenClaims.of(o.(*v1.PersistentVolumeClaim)), true
+}
+
+// volume gives the newest that is known of a volume.
+func (p *controller) volume(name string) (*v1.PersistentVolume, bool) {
+	o, ok, err := p.volumes.GetIndexer().GetByKey(name)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return p.writtenVolumes.of(o.(*v1.PersistentVolume)), true
+}
