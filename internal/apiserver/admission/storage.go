@@ -18,9 +18,10 @@ import (
 const (
 	pvcProtection = "kubernetes.io/pvc-protection"
 	pvProtection  = "kubernetes.io/pv-protection"
+	vacProtection = "kubernetes.io/vac-protection"
 )
 
-// inUseProtection keeps claims and volumes from being removed while something
+// inUseProtection keeps claims, volumes and attributes classes from being removed while something
 // uses them: their protection controllers take the finalizers away.
 type inUseProtection struct{ *admission.Handler }
 
@@ -43,6 +44,8 @@ func (*inUseProtection) Admit(_ context.Context, a admission.Attributes, _ admis
 		add(o, pvcProtection)
 	case *v1.PersistentVolume:
 		add(o, pvProtection)
+	case *storagev1.VolumeAttributesClass:
+		add(o, vacProtection)
 	}
 	return nil
 }

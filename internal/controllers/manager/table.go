@@ -18,6 +18,7 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/accounttoken"
+	"keelson.dev/keelson/internal/controllers/attachdetach"
 	"keelson.dev/keelson/internal/controllers/bootstraptoken"
 	"keelson.dev/keelson/internal/controllers/certificates"
 	"keelson.dev/keelson/internal/controllers/clusterrole"
@@ -28,6 +29,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/disruption"
 	"keelson.dev/keelson/internal/controllers/endpointslice"
 	"keelson.dev/keelson/internal/controllers/endpointslicemirroring"
+	"keelson.dev/keelson/internal/controllers/ephemeralvolume"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
 	"keelson.dev/keelson/internal/controllers/job"
 	"keelson.dev/keelson/internal/controllers/namespace"
@@ -46,6 +48,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/storageversionmigrator"
 	"keelson.dev/keelson/internal/controllers/tainteviction"
 	"keelson.dev/keelson/internal/controllers/ttlafterfinished"
+	"keelson.dev/keelson/internal/controllers/volumeexpand"
 	"keelson.dev/keelson/internal/controllers/volumeprotection"
 )
 
@@ -160,6 +163,24 @@ var table = []controllers.Row{
 	{
 		Name: "persistentvolume-binder-controller", Aliases: []string{"persistentvolume-binder"}, Identity: "persistent-volume-binder", Events: "persistentvolume-controller",
 		Watches: join(resources(coreV1, "persistentvolumeclaims", "persistentvolumes", "pods"), resources(storage.SchemeGroupVersion, "storageclasses")), New: persistentvolume.New,
+	},
+	{
+		Name: "volumeattributesclass-protection-controller", Identity: "volumeattributesclass-protection-controller",
+		Watches: join(resources(storage.SchemeGroupVersion, "volumeattributesclasses"), resources(coreV1, "persistentvolumeclaims", "persistentvolumes")),
+		New:     volumeprotection.NewAttributesClasses,
+	},
+	{
+		Name: "persistentvolume-attach-detach-controller", Aliases: []string{"attachdetach"}, Identity: "attachdetach-controller",
+		Watches: join(resources(coreV1, "nodes", "pods", "persistentvolumeclaims", "persistentvolumes"), resources(storage.SchemeGroupVersion, "volumeattachments", "csidrivers")),
+		New:     attachdetach.New,
+	},
+	{
+		Name: "persistentvolume-expander-controller", Aliases: []string{"persistentvolume-expander"}, Identity: "expand-controller", Events: "volume_expand",
+		Watches: resources(coreV1, "persistentvolumeclaims", "persistentvolumes"), New: volumeexpand.New,
+	},
+	{
+		Name: "ephemeral-volume-controller", Aliases: []string{"ephemeral-volume"}, Identity: "ephemeral-volume-controller", Events: "ephemeral_volume",
+		Watches: resources(coreV1, "pods", "persistentvolumeclaims"), New: ephemeralvolume.New,
 	},
 	{
 		Name: "clusterrole-aggregation-controller", Aliases: []string{"clusterrole-aggregation"}, Identity: "clusterrole-aggregation-controller",

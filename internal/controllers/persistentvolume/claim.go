@@ -13,7 +13,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 func (p *controller) syncClaim(ctx context.Context, c *v1.PersistentVolumeClaim) error {
@@ -68,7 +68,7 @@ func (p *controller) syncRequested(ctx context.Context, c *v1.PersistentVolumeCl
 	case volume.IsVolumeBoundToClaim(v, c):
 		return p.bind(ctx, v, c)
 	case metav1.HasAnnotation(c.ObjectMeta, volume.AnnBoundByController):
-		return fmt.Errorf("invalid binding of claim %q to volume %q: volume already claimed by %q", controllers.Key(c), v.Name,
+		return fmt.Errorf("invalid binding of claim %q to volume %q: volume already claimed by %q", reconcile.Key(c), v.Name,
 			v.Spec.ClaimRef.Namespace+"/"+v.Spec.ClaimRef.Name)
 	default:
 		p.recorder.Event(c, v1.EventTypeWarning, "FailedBinding", fmt.Sprintf("volume %q already bound to a different claim.", v.Name))
@@ -130,7 +130,7 @@ func (p *controller) syncUnbound(ctx context.Context, c *v1.PersistentVolumeClai
 // it.
 func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.PersistentVolume, error) {
 	var some []*v1.PersistentVolume
-	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClaim, controllers.Key(c)) {
+	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClaim, reconcile.Key(c)) {
 		some = append(some, p.writtenVolumes.of(v))
 	}
 	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClass, volume.GetPersistentVolumeClaimClass(c)) {
@@ -144,7 +144,7 @@ func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.Persi
 // awaitConsumer tells what a claim of a class that binds late waits for.
 func (p *controller) awaitConsumer(c *v1.PersistentVolumeClaim) {
 	var names []string
-	for _, pod := range indexed[*v1.Pod](p.pods, podsByClaim, controllers.Key(c)) {
+	for _, pod := range indexed[*v1.Pod](p.pods, podsByClaim, reconcile.Key(c)) {
 		names = append(names, pod.Name)
 	}
 	switch len(names) {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -36,7 +37,7 @@ const (
 type controller struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
-	queue    controllers.Queue
+	queue    reconcile.Queue
 
 	claims, volumes, pods cache.SharedIndexInformer
 	classes               storagelisters.StorageClassLister
@@ -52,7 +53,7 @@ const (
 )
 
 // New makes the binder.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	core := c.Informers.Core().V1()
 	classes := c.Informers.Storage().V1().StorageClasses()
 	p := &controller{
@@ -69,15 +70,15 @@ func New(c controllers.Context) (controllers.Run, error) {
 			return nil, err
 		}
 	}
-	controllers.Handle(p.claims, p.claimChanged, nil, nil)
-	controllers.Handle(p.volumes, p.volumeChanged, nil, nil)
-	controllers.Handle(classes.Informer(), p.classChanged, nil, controllers.Ignore)
-	controllers.Handle(p.pods, nil, func(_, cur *v1.Pod) {
+	reconcile.Handle(p.claims, p.claimChanged, nil, nil)
+	reconcile.Handle(p.volumes, p.volumeChanged, nil, nil)
+	reconcile.Handle(classes.Informer(), p.classChanged, nil, reconcile.Ignore)
+	reconcile.Handle(p.pods, nil, func(_, cur *v1.Pod) {
 		if name, ok := strings.CutPrefix(cur.Name, recyclerPrefix); ok && controllers.PodTerminated(cur) {
 			p.queue.Add(volumePrefix + name)
 		}
-	}, controllers.Ignore)
-	return controllers.Keys{
+	}, reconcile.Ignore)
+	return reconcile.Keys{
 		Queue: p.queue, Reads: []cache.SharedIndexInformer{p.claims, p.volumes, p.pods, classes.Informer()}, Reconcile: p.reconcile,
 	}.Run, nil
 }
@@ -128,7 +129,7 @@ func unscheduledClaims(o any) (out []string, err error) {
 
 // claimChanged queues a claim and the volumes that are, or were, its own.
 func (p *controller) claimChanged(c *v1.PersistentVolumeClaim) {
-	key := controllers.Key(c)
+	key := reconcile.Key(c)
 	p.queue.Add(claimPrefix + key)
 	if c.Spec.VolumeName != "" {
 		p.queue.Add(volumePrefix + c.Spec.VolumeName)
@@ -142,14 +143,14 @@ func (p *controller) claimChanged(c *v1.PersistentVolumeClaim) {
 func (p *controller) volumeChanged(v *v1.PersistentVolume) {
 	p.queue.Add(volumePrefix + v.Name)
 	for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByVolume, v.Name) {
-		p.queue.Add(claimPrefix + controllers.Key(c))
+		p.queue.Add(claimPrefix + reconcile.Key(c))
 	}
 	if v.Spec.ClaimRef != nil {
 		p.queue.Add(claimPrefix + v.Spec.ClaimRef.Namespace + "/" + v.Spec.ClaimRef.Name)
 		return
 	}
 	for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByClass, volume.GetPersistentVolumeClass(v)) {
-		p.queue.Add(claimPrefix + controllers.Key(c))
+		p.queue.Add(claimPrefix + reconcile.Key(c))
 	}
 }
 
@@ -157,7 +158,7 @@ func (p *controller) volumeChanged(v *v1.PersistentVolume) {
 func (p *controller) classChanged(s *storage.StorageClass) {
 	for _, class := range []string{s.Name, ""} {
 		for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByClass, class) {
-			p.queue.Add(claimPrefix + controllers.Key(c))
+			p.queue.Add(claimPrefix + reconcile.Key(c))
 		}
 	}
 }
@@ -175,22 +176,22 @@ func indexed[T any](inf cache.SharedIndexInformer, index, value string) []T {
 	return out
 }
 
-func (p *controller) reconcile(ctx context.Context, key string) (controllers.Result, error) {
+func (p *controller) reconcile(ctx context.Context, key string) (reconcile.Result, error) {
 	if key, ok := strings.CutPrefix(key, claimPrefix); ok {
 		c, ok := p.claim(key)
 		if !ok {
 			p.writtenClaims.forget(key)
-			return controllers.Result{}, nil
+			return reconcile.Result{}, nil
 		}
-		return controllers.Result{}, p.syncClaim(trace.WithCause(ctx, c), c)
+		return reconcile.Result{}, p.syncClaim(trace.WithCause(ctx, c), c)
 	}
 	name := strings.TrimPrefix(key, volumePrefix)
 	v, ok := p.volume(name)
 	if !ok {
 		p.writtenVolumes.forget(name)
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
-	return controllers.Result{}, p.syncVolume(trace.WithCause(ctx, v), v)
+	return reconcile.Result{}, p.syncVolume(trace.WithCause(ctx, v), v)
 }
 
 // claim gives the newest that is known of a claim.

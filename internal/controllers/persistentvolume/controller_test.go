@@ -16,11 +16,14 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 var ctx = context.Background()
 
-func size(s string) v1.ResourceList { return v1.ResourceList{v1.ResourceStorage: resource.MustParse(s)} }
+func size(s string) v1.ResourceList {
+	return v1.ResourceList{v1.ResourceStorage: resource.MustParse(s)}
+}
 
 func newVolume(name, capacity string, change ...func(*v1.PersistentVolume)) *v1.PersistentVolume {
 	v := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PersistentVolumeSpec{
@@ -261,7 +264,7 @@ func TestSurvives(t *testing.T) {
 			s.add(newVolume("v"+name, "1Gi"), newClaim("c"+name, "1Gi"))
 		}
 	}
-	controllertest.Survives(t, 30, []func(controllers.Context) (controllers.Run, error){New},
+	controllertest.Survives(t, 30, []func(controllers.Context) (reconcile.Run, error){New},
 		[]func(*controllertest.Cluster){step("1"), step("2"), step("3")},
 		func(t *testing.T, c *controllertest.Cluster) {
 			s := suite{c, t}

@@ -4,7 +4,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
-	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // newest holds objects as they were written, until the informer has them. It is
@@ -18,12 +18,12 @@ func (n *newest[T]) wrote(o T) {
 	if n.m == nil {
 		n.m = map[string]T{}
 	}
-	n.m[controllers.Key(o)] = o
+	n.m[reconcile.Key(o)] = o
 }
 
 // of gives what was written of o, if that is newer than o.
 func (n *newest[T]) of(o T) T {
-	key := controllers.Key(o)
+	key := reconcile.Key(o)
 	w, ok := n.m[key]
 	if !ok {
 		return o

@@ -11,7 +11,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 func (p *controller) syncVolume(ctx context.Context, v *v1.PersistentVolume) error {
@@ -38,7 +38,7 @@ func (p *controller) syncVolume(ctx context.Context, v *v1.PersistentVolume) err
 	case !ok:
 		return p.release(ctx, v)
 	case c.Spec.VolumeName == "":
-		p.queue.Add(claimPrefix + controllers.Key(c)) // it takes the next step of the binding
+		p.queue.Add(claimPrefix + reconcile.Key(c)) // it takes the next step of the binding
 		return nil
 	case c.Spec.VolumeName == v.Name:
 		_, err := p.setVolumePhase(ctx, v, v1.VolumeBound, "")

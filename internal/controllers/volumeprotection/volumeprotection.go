@@ -2,13 +2,16 @@ package volumeprotection
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
@@ -36,6 +39,7 @@ func claimsOf(p *v1.Pod) (out []string) {
 type claimProtector struct {
 	client kubernetes.Interface
 	pods   cache.SharedIndexInformer
+	clock  clock.PassiveClock
 }
 
 // NewClaims makes the protection of claims.
@@ -50,27 +54,25 @@ func NewClaims(c controllers.Context) (reconcile.Run, error) {
 	}}); err != nil {
 		return nil, err
 	}
-	p := &claimProtector{c.Client(), pods}
+	p := &claimProtector{c.Client(), pods, c.Clock}
 	queue := c.Queue("pvcprotection")
-	add := func(o *v1.PersistentVolumeClaim) {
-		if o.DeletionTimestamp != nil && slices.Contains(o.Finalizers, claimFinalizer) {
-			queue.Add(reconcile.Key(o))
-		}
-	}
-	reconcile.Handle(claims.Informer(), add, nil, reconcile.Ignore)
-	released := func(o *v1.Pod) {
+	reconcile.Handle(claims.Informer(), reconcile.Enqueue[*v1.PersistentVolumeClaim](queue), nil, reconcile.Ignore)
+	changed := func(o *v1.Pod) {
 		for _, key := range claimsOf(o) {
 			queue.Add(key)
 		}
 	}
-	reconcile.Handle(pods, nil, func(old, cur *v1.Pod) {
+	reconcile.Handle(pods, changed, func(old, cur *v1.Pod) {
 		if controllers.PodTerminated(cur) && !controllers.PodTerminated(old) {
-			released(cur)
+			changed(cur)
 		}
-	}, released)
+	}, changed)
 	return reconcile.Loop[*v1.PersistentVolumeClaim]{
 		Queue: queue, For: claims.Informer(), Reads: []cache.SharedIndexInformer{pods},
 		Reconcile: func(ctx context.Context, claim *v1.PersistentVolumeClaim) (reconcile.Result, error) {
+			if claim.DeletionTimestamp == nil {
+				return reconcile.Result{}, p.tellUse(ctx, claim)
+			}
 			return reconcile.Result{}, p.release(ctx, claim)
 		},
 	}.Run, nil
@@ -104,6 +106,39 @@ func (p *claimProtector) release(ctx context.Context, claim *v1.PersistentVolume
 	next := claim.DeepCopy()
 	next.Finalizers = without(next.Finalizers, claimFinalizer)
 	_, err = p.client.CoreV1().PersistentVolumeClaims(namespace).Update(ctx, next, metav1.UpdateOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// tellUse writes the condition Unused, which says whether a pod that has not ended
+// names the claim, and since when (KEP-5541).
+func (p *claimProtector) tellUse(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
+	users, err := p.pods.GetIndexer().ByIndex(byClaim, reconcile.Key(claim))
+	if err != nil {
+		return err
+	}
+	next := v1.PersistentVolumeClaimCondition{
+		Type: v1.PersistentVolumeClaimUnused, Status: v1.ConditionTrue, LastTransitionTime: metav1.NewTime(p.clock.Now()),
+		Reason: "NoPodsUsingPVC", Message: "No pods are currently referencing this PVC",
+	}
+	if slices.ContainsFunc(users, func(o any) bool { return !controllers.PodTerminated(o.(*v1.Pod)) }) {
+		next.Status, next.Reason, next.Message = v1.ConditionFalse, "PodUsingPVC", "One or more pods are referencing this PVC"
+	}
+	for i := range claim.Status.Conditions {
+		if old := &claim.Status.Conditions[i]; old.Type == next.Type && old.Status == next.Status {
+			return nil
+		}
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": claim.UID},
+		"status":   map[string]any{"conditions": []v1.PersistentVolumeClaimCondition{next}},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = p.client.CoreV1().PersistentVolumeClaims(claim.Namespace).Patch(ctx, claim.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

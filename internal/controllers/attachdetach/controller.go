@@ -1,0 +1,521 @@
+package attachdetach
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	storage "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	storagelisters "k8s.io/client-go/listers/storage/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/component-helpers/storage/ephemeral"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
+)
+
+const (
+	// managed is what a node's agent says when it leaves attaching to this
+	// controller.
+	managed = "volumes.kubernetes.io/controller-managed-attach-detach"
+	// maxUnmount is how long a volume of an unhealthy node is waited for.
+	maxUnmount = 6 * time.Minute
+
+	podsByNode         = "attach-node"
+	podsByClaim        = "attach-claim"
+	attachmentsByNode  = "attach-node"
+	attachmentsByClaim = "attach-volume"
+)
+
+type controller struct {
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	clock    clock.PassiveClock
+	queue    reconcile.Queue
+
+	pods, attachments cache.SharedIndexInformer
+	nodes             corelisters.NodeLister
+	claims            corelisters.PersistentVolumeClaimLister
+	volumes           corelisters.PersistentVolumeLister
+	drivers           storagelisters.CSIDriverLister
+
+	mu sync.Mutex
+	// unwanted is since when no pod needs an attachment.
+	unwanted map[string]time.Time
+}
+
+// New makes the controller. Its keys are the names of nodes.
+func New(c controllers.Context) (reconcile.Run, error) {
+	core, storageV1 := c.Informers.Core().V1(), c.Informers.Storage().V1()
+	claims, volumes, drivers := core.PersistentVolumeClaims(), core.PersistentVolumes(), storageV1.CSIDrivers()
+	a := &controller{
+		client: c.Client(), recorder: c.Recorder(), clock: c.Clock, queue: c.Queue("attach_detach"),
+		pods: core.Pods().Informer(), attachments: storageV1.VolumeAttachments().Informer(), nodes: core.Nodes().Lister(),
+		claims: claims.Lister(), volumes: volumes.Lister(), drivers: drivers.Lister(), unwanted: map[string]time.Time{},
+	}
+	if err := errors.Join(
+		a.pods.AddIndexers(cache.Indexers{podsByNode: nodeOf, podsByClaim: claimsOf}),
+		a.attachments.AddIndexers(cache.Indexers{attachmentsByNode: attachedTo, attachmentsByClaim: attached}),
+	); err != nil {
+		return nil, err
+	}
+	nodes := core.Nodes().Informer()
+	reconcile.Handle(nodes, func(n *v1.Node) { a.queue.Add(n.Name) }, func(old, cur *v1.Node) {
+		if !slices.Equal(old.Status.VolumesInUse, cur.Status.VolumesInUse) || !slices.Equal(old.Status.VolumesAttached, cur.Status.VolumesAttached) ||
+			ready(old) != ready(cur) || outOfService(old) != outOfService(cur) || old.Annotations[managed] != cur.Annotations[managed] {
+			a.queue.Add(cur.Name)
+		}
+	}, nil)
+	reconcile.Handle(a.pods, a.podChanged, func(old, cur *v1.Pod) {
+		if old.Spec.NodeName != cur.Spec.NodeName || controllers.PodTerminated(old) != controllers.PodTerminated(cur) {
+			a.podChanged(cur)
+		}
+	}, nil)
+	reconcile.Handle(a.attachments, func(va *storage.VolumeAttachment) {
+		a.queue.Add(va.Spec.NodeName)
+	}, nil, func(va *storage.VolumeAttachment) {
+		a.queue.Add(va.Spec.NodeName)
+		a.volumeFree(va)
+	})
+	reconcile.Handle(claims.Informer(), func(c *v1.PersistentVolumeClaim) {
+		for _, p := range indexed[*v1.Pod](a.pods, podsByClaim, reconcile.Key(c)) {
+			a.podChanged(p)
+		}
+	}, func(old, cur *v1.PersistentVolumeClaim) {
+		if old.Spec.VolumeName == cur.Spec.VolumeName && old.Status.Phase == cur.Status.Phase {
+			return
+		}
+		for _, p := range indexed[*v1.Pod](a.pods, podsByClaim, reconcile.Key(cur)) {
+			a.podChanged(p)
+		}
+	}, reconcile.Ignore)
+	reconcile.Handle(drivers.Informer(), func(*storage.CSIDriver) {
+		all, _ := a.nodes.List(labels.Everything())
+		for _, n := range all {
+			a.queue.Add(n.Name)
+		}
+	}, nil, nil)
+	return reconcile.Keys{
+		Queue: a.queue, Workers: 2,
+		Reads:     []cache.SharedIndexInformer{a.pods, a.attachments, nodes, claims.Informer(), volumes.Informer(), drivers.Informer()},
+		Reconcile: a.reconcile,
+	}.Run, nil
+}
+
+func usesClaims(p *v1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.Volumes, func(v v1.Volume) bool { return v.PersistentVolumeClaim != nil || v.Ephemeral != nil })
+}
+
+func nodeOf(o any) ([]string, error) {
+	if p, ok := o.(*v1.Pod); ok && p.Spec.NodeName != "" && usesClaims(p) {
+		return []string{p.Spec.NodeName}, nil
+	}
+	return nil, nil
+}
+
+func claimsOf(o any) (out []string, err error) {
+	p, ok := o.(*v1.Pod)
+	if !ok || p.Spec.NodeName == "" {
+		return nil, nil
+	}
+	for i := range p.Spec.Volumes {
+		if name := claimOf(p, &p.Spec.Volumes[i]); name != "" {
+			out = append(out, p.Namespace+"/"+name)
+		}
+	}
+	return out, nil
+}
+
+// claimOf is the name of the claim that a pod's volume is of, or "".
+func claimOf(p *v1.Pod, v *v1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return ephemeral.VolumeClaimName(p, v)
+	}
+	return ""
+}
+
+func attachedTo(o any) ([]string, error) {
+	if va, ok := o.(*storage.VolumeAttachment); ok {
+		return []string{va.Spec.NodeName}, nil
+	}
+	return nil, nil
+}
+
+func attached(o any) ([]string, error) {
+	if va, ok := o.(*storage.VolumeAttachment); ok && va.Spec.Source.PersistentVolumeName != nil {
+		return []string{*va.Spec.Source.PersistentVolumeName}, nil
+	}
+	return nil, nil
+}
+
+// indexed gives the objects of an informer under a value of an index.
+func indexed[T any](inf cache.SharedIndexInformer, index, value string) []T {
+	found, err := inf.GetIndexer().ByIndex(index, value)
+	if err != nil {
+		return nil // there is no such index: New has added them all
+	}
+	out := make([]T, len(found))
+	for i, o := range found {
+		out[i] = o.(T)
+	}
+	return out
+}
+
+func (a *controller) podChanged(p *v1.Pod) {
+	if p.Spec.NodeName != "" && usesClaims(p) {
+		a.queue.Add(p.Spec.NodeName)
+	}
+}
+
+// volumeFree queues the nodes whose pods may have waited for a volume that was
+// attached elsewhere.
+func (a *controller) volumeFree(va *storage.VolumeAttachment) {
+	if va.Spec.Source.PersistentVolumeName == nil {
+		return
+	}
+	v, err := a.volumes.Get(*va.Spec.Source.PersistentVolumeName)
+	if err != nil || v.Spec.ClaimRef == nil {
+		return
+	}
+	for _, p := range indexed[*v1.Pod](a.pods, podsByClaim, v.Spec.ClaimRef.Namespace+"/"+v.Spec.ClaimRef.Name) {
+		a.podChanged(p)
+	}
+}
+
+func ready(n *v1.Node) bool {
+	for i := range n.Status.Conditions {
+		if c := &n.Status.Conditions[i]; c.Type == v1.NodeReady {
+			return c.Status == v1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func outOfService(n *v1.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == v1.TaintNodeOutOfService })
+}
+
+// Name is the name of the attachment of a volume to a node. The node's agent
+// computes it, too.
+func Name(v *v1.CSIPersistentVolumeSource, node string) string {
+	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(v.VolumeHandle+v.Driver+node)))
+}
+
+// UniqueName is the name of a volume in a node's status.
+func UniqueName(v *v1.CSIPersistentVolumeSource) v1.UniqueVolumeName {
+	return v1.UniqueVolumeName("kubernetes.io/csi/" + v.Driver + "^" + v.VolumeHandle)
+}
+
+// wanted is a volume that pods of a node need attached.
+type wanted struct {
+	volume *v1.PersistentVolume
+	pods   []*v1.Pod
+}
+
+// want gives the volumes that pods of a node need attached, by attachment. The
+// claims of pods that have ended need none.
+func (a *controller) want(node string) (map[string]*wanted, error) {
+	out := map[string]*wanted{}
+	for _, p := range indexed[*v1.Pod](a.pods, podsByNode, node) {
+		if controllers.PodTerminated(p) {
+			continue
+		}
+		for i := range p.Spec.Volumes {
+			name := claimOf(p, &p.Spec.Volumes[i])
+			if name == "" {
+				continue
+			}
+			claim, err := a.claims.PersistentVolumeClaims(p.Namespace).Get(name)
+			if apierrors.IsNotFound(err) || err == nil && (claim.Spec.VolumeName == "" || claim.Status.Phase != v1.ClaimBound) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			if p.Spec.Volumes[i].Ephemeral != nil && ephemeral.VolumeIsForPod(p, claim) != nil {
+				continue
+			}
+			v, err := a.volumes.Get(claim.Spec.VolumeName)
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			if v.Spec.CSI == nil || v.Spec.ClaimRef == nil || v.Spec.ClaimRef.UID != claim.UID || !a.attachable(v.Spec.CSI.Driver) {
+				continue
+			}
+			key := Name(v.Spec.CSI, node)
+			if out[key] == nil {
+				out[key] = &wanted{volume: v}
+			}
+			out[key].pods = append(out[key].pods, p)
+		}
+	}
+	return out, nil
+}
+
+// attachable reports whether volumes of a driver are attached. A driver that says
+// nothing wants it.
+func (a *controller) attachable(driver string) bool {
+	d, err := a.drivers.Get(driver)
+	return err != nil || d.Spec.AttachRequired == nil || *d.Spec.AttachRequired
+}
+
+func (a *controller) reconcile(ctx context.Context, name string) (reconcile.Result, error) {
+	node, err := a.nodes.Get(name)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return reconcile.Result{}, err
+	}
+	if err != nil {
+		node = nil
+	}
+	want, err := a.want(name)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if node == nil || node.Annotations[managed] != "true" {
+		want = nil
+	}
+	have := map[string]*storage.VolumeAttachment{}
+	for _, va := range indexed[*storage.VolumeAttachment](a.attachments, attachmentsByNode, name) {
+		if a.own(va) {
+			have[va.Name] = va
+		}
+	}
+	var errs []error
+	var status []v1.AttachedVolume
+	var detach []*storage.VolumeAttachment
+	next := time.Duration(0)
+	for key, va := range have {
+		v := a.source(va)
+		if want[key] != nil {
+			a.forget(key)
+			if va.Status.Attached && va.DeletionTimestamp == nil {
+				status = append(status, a.entry(va, v))
+			}
+			continue
+		}
+		wait := a.mustWait(node, va, v)
+		if wait == 0 {
+			detach = append(detach, va)
+			continue
+		}
+		if next == 0 || wait < next {
+			next = wait
+		}
+		if va.Status.Attached {
+			status = append(status, a.entry(va, v))
+		}
+	}
+	// The agent must not use a volume that is about to go.
+	if node != nil {
+		if err := a.report(ctx, node, status, want, have); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	for _, va := range detach {
+		if va.DeletionTimestamp != nil {
+			continue
+		}
+		err := a.client.StorageV1().VolumeAttachments().Delete(ctx, va.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &va.UID}})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+			errs = append(errs, err)
+			continue
+		}
+		a.forget(va.Name)
+	}
+	for key, w := range want {
+		if have[key] == nil {
+			errs = append(errs, a.attach(ctx, name, key, w))
+		} else if e := have[key].Status.AttachError; e != nil && !have[key].Status.Attached {
+			a.tell(w.pods, fmt.Sprintf("AttachVolume.Attach failed for volume %q : %s", w.volume.Name, e.Message))
+		}
+	}
+	return reconcile.Result{RequeueAfter: next}, errors.Join(errs...)
+}
+
+// source gives the volume of an attachment, nil if it is gone.
+func (a *controller) source(va *storage.VolumeAttachment) *v1.PersistentVolume {
+	if va.Spec.Source.PersistentVolumeName == nil {
+		return nil
+	}
+	v, err := a.volumes.Get(*va.Spec.Source.PersistentVolumeName)
+	if err != nil || v.Spec.CSI == nil {
+		return nil
+	}
+	return v
+}
+
+// own reports whether an attachment is this controller's: others are their
+// authors' affair.
+func (a *controller) own(va *storage.VolumeAttachment) bool {
+	if v := a.source(va); v != nil {
+		return va.Name == Name(v.Spec.CSI, va.Spec.NodeName)
+	}
+	hash, ok := strings.CutPrefix(va.Name, "csi-")
+	return ok && len(hash) == 2*sha256.Size && va.Spec.Source.PersistentVolumeName != nil
+}
+
+func (a *controller) entry(va *storage.VolumeAttachment, v *v1.PersistentVolume) v1.AttachedVolume {
+	if v == nil {
+		return v1.AttachedVolume{Name: v1.UniqueVolumeName("kubernetes.io/csi/" + va.Spec.Attacher + "^")}
+	}
+	return v1.AttachedVolume{Name: UniqueName(v.Spec.CSI)}
+}
+
+func (a *controller) forget(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.unwanted, key)
+}
+
+// mustWait gives how long an attachment that no pod needs is kept, as the node
+// may still use it; 0 if it can go. Without force it is until the node says so,
+// which wakes the controller.
+func (a *controller) mustWait(node *v1.Node, va *storage.VolumeAttachment, v *v1.PersistentVolume) time.Duration {
+	if node == nil || v == nil || !slices.Contains(node.Status.VolumesInUse, UniqueName(v.Spec.CSI)) {
+		return 0
+	}
+	now := a.clock.Now()
+	a.mu.Lock()
+	since, ok := a.unwanted[va.Name]
+	if !ok {
+		since = now
+		a.unwanted[va.Name] = now
+	}
+	a.mu.Unlock()
+	switch left := maxUnmount - now.Sub(since); {
+	case outOfService(node), left <= 0 && !ready(node):
+		return 0
+	case left > 0:
+		return left
+	}
+	return maxUnmount
+}
+
+// report writes the node's volumesAttached, and tells the pods of volumes that
+// are new there.
+func (a *controller) report(ctx context.Context, node *v1.Node, status []v1.AttachedVolume, want map[string]*wanted, have map[string]*storage.VolumeAttachment) error {
+	slices.SortFunc(status, func(x, y v1.AttachedVolume) int { return strings.Compare(string(x.Name), string(y.Name)) })
+	// Volumes of other kinds are of others.
+	var next []v1.AttachedVolume
+	for _, v := range node.Status.VolumesAttached {
+		if !strings.HasPrefix(string(v.Name), "kubernetes.io/csi/") {
+			next = append(next, v)
+		}
+	}
+	next = append(next, status...)
+	if slices.Equal(next, node.Status.VolumesAttached) {
+		return nil
+	}
+	if next == nil {
+		next = []v1.AttachedVolume{}
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": node.UID}, "status": map[string]any{"volumesAttached": next}})
+	if err != nil {
+		return err
+	}
+	if _, err := a.client.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	for key, w := range want {
+		entry := v1.AttachedVolume{Name: UniqueName(w.volume.Spec.CSI)}
+		if have[key] != nil && slices.Contains(next, entry) && !slices.Contains(node.Status.VolumesAttached, entry) {
+			for _, p := range w.pods {
+				a.recorder.Event(p, v1.EventTypeNormal, "SuccessfulAttachVolume", fmt.Sprintf("AttachVolume.Attach succeeded for volume %q ", w.volume.Name))
+			}
+		}
+	}
+	return nil
+}
+
+// attach makes an attachment, unless the volume is for one node and has another.
+func (a *controller) attach(ctx context.Context, node, key string, w *wanted) error {
+	if exclusive(w.volume) {
+		for _, va := range indexed[*storage.VolumeAttachment](a.attachments, attachmentsByClaim, w.volume.Name) {
+			if va.Spec.NodeName != node && a.own(va) {
+				a.tellTaken(va.Spec.NodeName, w)
+				return nil // it comes back when that attachment is gone
+			}
+		}
+	}
+	_, err := a.client.StorageV1().VolumeAttachments().Create(ctx, &storage.VolumeAttachment{
+		ObjectMeta: metav1.ObjectMeta{Name: key},
+		Spec: storage.VolumeAttachmentSpec{
+			Attacher: w.volume.Spec.CSI.Driver, NodeName: node, Source: storage.VolumeAttachmentSource{PersistentVolumeName: &w.volume.Name},
+		},
+	}, metav1.CreateOptions{})
+	if err == nil || apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	a.tell(w.pods, fmt.Sprintf("AttachVolume.Attach failed for volume %q : %v", w.volume.Name, err))
+	return err
+}
+
+// exclusive reports whether a volume is for one node at a time.
+func exclusive(v *v1.PersistentVolume) bool {
+	return len(v.Spec.AccessModes) > 0 && !slices.ContainsFunc(v.Spec.AccessModes, func(m v1.PersistentVolumeAccessMode) bool {
+		return m == v1.ReadWriteMany || m == v1.ReadOnlyMany
+	})
+}
+
+func (a *controller) tell(pods []*v1.Pod, message string) {
+	for _, p := range pods {
+		a.recorder.Event(p, v1.EventTypeWarning, "FailedAttachVolume", message)
+	}
+}
+
+// tellTaken tells pods that their volume is another node's, and which pods of
+// their namespace have it there.
+func (a *controller) tellTaken(node string, w *wanted) {
+	all, err := a.want(node)
+	if err != nil {
+		return
+	}
+	users := all[Name(w.volume.Spec.CSI, node)]
+	for _, p := range w.pods {
+		var names []string
+		others := 0
+		if users != nil {
+			for _, u := range users.pods {
+				if u.Namespace == p.Namespace {
+					names = append(names, u.Name)
+				} else {
+					others++
+				}
+			}
+		}
+		detail := "Volume is already exclusively attached to one node and can't be attached to another"
+		switch {
+		case len(names) > 0 && others > 0:
+			detail = fmt.Sprintf("Volume is already used by pod(s) %s and %d pod(s) in different namespaces", strings.Join(names, ", "), others)
+		case len(names) > 0:
+			detail = "Volume is already used by pod(s) " + strings.Join(names, ", ")
+		case others > 0:
+			detail = fmt.Sprintf("Volume is already used by %d pod(s) in different namespaces", others)
+		}
+		a.recorder.Event(p, v1.EventTypeWarning, "FailedAttachVolume", fmt.Sprintf("Multi-Attach error for volume %q %s", w.volume.Name, detail))
+	}
+}

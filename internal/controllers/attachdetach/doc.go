@@ -1,0 +1,10 @@
+// Package attachdetach has the volumes of pods attached to the pods' nodes, and
+// detached when no pod needs them there
+// (https://kubernetes.io/docs/concepts/storage/volumes/#csi,
+// https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown).
+//
+// It writes VolumeAttachments, which a driver's attacher acts on, and
+// node.status.volumesAttached, which the node's agent waits for. A volume that
+// the agent says is in use is not detached, but by force: when its node has been
+// unhealthy for six minutes, or people have said that the node is out of service.
+package attachdetach
