@@ -26,7 +26,6 @@ func init() { // what it lists looks into it
 		{"", "nodes", "proxy"}:                                       (*call).nodeProxy,
 		{"", "serviceaccounts", "token"}:                             (*call).token,
 		{"", "bindings", ""}:                                         (*call).bindPod,
-		{"", "componentstatuses", ""}:                                (*call).componentStatuses,
 		{authenticationv1.GroupName, "tokenreviews", ""}:             review((*call).reviewToken, tokenGiven),
 		{authenticationv1.GroupName, "selfsubjectreviews", ""}:       review((*call).reviewSelf, nil),
 		{authorizationv1.GroupName, "subjectaccessreviews", ""}:      review((*call).reviewSubjectAccess, nil),

@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	operators "k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -27,7 +26,6 @@ import (
 
 	"keelson.dev/keelson/internal/api/authentication"
 	"keelson.dev/keelson/internal/api/row"
-	"keelson.dev/keelson/internal/store"
 )
 
 // Tokens issues service accounts' tokens.
@@ -344,49 +342,4 @@ func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) error {
 		o.Status.NonResourceRules = append(o.Status.NonResourceRules, authorizationv1.NonResourceRule{Verbs: x.GetVerbs(), NonResourceURLs: x.GetNonResourceURLs()})
 	}
 	return nil
-}
-
-// componentStatuses answers with the states of the components that upstream
-// reports.
-func (r *call) componentStatuses() error {
-	all := []runtime.Object{}
-	get := r.info.Verb == "get"
-	_, sel, err := r.listOptions()
-	if err != nil && !get {
-		return err
-	}
-	for _, name := range []string{"controller-manager", "etcd-0", "scheduler"} {
-		c := v1.ComponentCondition{Type: v1.ComponentHealthy, Status: v1.ConditionTrue, Message: "ok"}
-		if name == "etcd-0" {
-			if err := r.s.storeAlive(); err != nil {
-				c.Status, c.Message, c.Error = v1.ConditionFalse, "", err.Error()
-			}
-		}
-		cs := &v1.ComponentStatus{ObjectMeta: metav1.ObjectMeta{Name: name}, Conditions: []v1.ComponentCondition{c}}
-		switch {
-		case get && r.info.Name == name:
-			return r.writeObject(http.StatusOK, cs)
-		case !get && (sel.trivial || sel.matches(store.Unstored(cs))):
-			all = append(all, cs)
-		}
-	}
-	if get {
-		return apierrors.NewNotFound(r.groupResource(), r.info.Name)
-	}
-	a, err := r.accept(canTransform)
-	if err != nil {
-		return err
-	}
-	if a.as.Kind == "Table" {
-		t, err := r.table(all, metav1.ListMeta{})
-		if err != nil {
-			return err
-		}
-		return r.writeAs(http.StatusOK, a, t)
-	}
-	list, err := listOf(r.row, all, metav1.ListMeta{})
-	if err != nil {
-		return err
-	}
-	return r.writeAs(http.StatusOK, a, list)
 }

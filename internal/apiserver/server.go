@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -62,6 +63,9 @@ type Config struct {
 	// Reservations take what a new or changed object of a resource needs
 	// beyond itself: a Service's addresses and ports.
 	Reservations map[schema.GroupResource]Reservation
+	// Computed gives the objects of resources that are not stored; New adds the
+	// states of components.
+	Computed map[schema.GroupResource]Computed
 	// Tokens issues tokens for serviceaccounts/token.
 	Tokens Tokens
 	// TokenAuthenticator checks the tokens in TokenReviews.
@@ -214,6 +218,11 @@ func New(cfg Config) *Server {
 	case cfg.MaxReads > 0 || cfg.MaxWrites > 0:
 		s.fairness = newMaxInFlight(cfg.MaxReads, cfg.MaxWrites)
 	}
+	s.Computed = maps.Clone(s.Computed)
+	if s.Computed == nil {
+		s.Computed = map[schema.GroupResource]Computed{}
+	}
+	s.Computed[componentStatuses] = components{s}
 	s.impersonation = sync.OnceValue(s.newImpersonation)
 	s.backends = s.newBackends()
 	s.openapi.recent = lru.New(recentDocuments)

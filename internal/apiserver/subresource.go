@@ -42,11 +42,13 @@ func (r *call) serveSubresource() error {
 
 // serveComputed answers for the rows that are not stored.
 func (r *call) serveComputed() error {
-	f := handlers[endpoint{group: r.row.Group, resource: r.row.Resource}]
-	if f == nil || !r.row.HasVerb(r.info.Verb) {
+	if !r.row.HasVerb(r.info.Verb) {
 		return r.methodNotSupported()
 	}
-	return f(r)
+	if f := handlers[endpoint{group: r.row.Group, resource: r.row.Resource}]; f != nil {
+		return f(r)
+	}
+	return r.readComputed()
 }
 
 // as is r with answers and bodies of another row: a subresource's own kind.

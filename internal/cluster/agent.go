@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/apiserver/usage"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/cgroup"
@@ -104,7 +105,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		return err
 	}
 	h := &host{term: term{ctx: c.ctx, wg: &c.wg, informers: c.Informers}, fail: c.cancel, clock: c.Clock, client: c.Client(u),
-		ip: c.Advertise, dns: dnsAddress(c.ServiceCIDR), version: Version.GitVersion, clientCA: c.Certs.CAPEM,
+		measured: c.meter.Local, ip: c.Advertise, dns: dnsAddress(c.ServiceCIDR), version: Version.GitVersion, clientCA: c.Certs.CAPEM,
 		certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}
 	c.wg.Go(func() { c.publishDNS(o.Network.DNS != None) })
 	return h.start(m, o)
@@ -121,7 +122,9 @@ type host struct {
 	fail   context.CancelFunc
 	clock  clock.WithTicker
 	client kubernetes.Interface
-	ip     netip.Addr
+	// measured, if set, is told how the node is measured from within the process.
+	measured func(node string, stats usage.Stats)
+	ip       netip.Addr
 	// dns is the address of the cluster's name server; without one pods use the
 	// machine's.
 	dns     netip.Addr
@@ -154,6 +157,9 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	})
 	if err != nil {
 		return err
+	}
+	if h.measured != nil {
+		h.measured(o.Name, agent.Stats().CPUAndMemory)
 	}
 	if err := h.serve(agent, o); err != nil {
 		return err

@@ -41,6 +41,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/serviceip"
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
+	"keelson.dev/keelson/internal/apiserver/usage"
 	"keelson.dev/keelson/internal/cluster/inprocess"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/store"
@@ -138,6 +139,7 @@ type Cluster struct {
 	encryption *encryption.Codec // nil if nothing is encrypted
 	why        atomic.Value      // string: what a step that takes long waits for
 	allocator  *serviceip.Allocator
+	meter      *usage.Meter
 	// services is made by serviceResolver.
 	services webhook.ServiceResolver
 }
@@ -435,11 +437,12 @@ func (c *Cluster) startServer(listener net.Listener) error {
 		form = c.encryption.Form
 		ready["kms-providers"] = c.encryption.Check
 	}
+	c.meter = c.newMeter(live)
 	paths["/debug/keelson/trace"] = http.HandlerFunc(c.serveTrace)
 	c.addZPages(paths)
 	c.Server = apiserver.New(apiserver.Config{
-		Aggregation: others,
-		Store:       c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
+		Aggregation: others, Computed: computed(c.meter),
+		Store: c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: Version,
 		Authenticator: authenticator, TokenAuthenticator: authenticator, LegacyImpersonation: !c.Features.Enabled(ConstrainedImpersonation),
 		NoUnsafeDeletion: !c.Features.Enabled(AllowUnsafeMalformedObjectDeletion),
 		Authorizer:       modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
@@ -461,6 +464,7 @@ func (c *Cluster) startServer(listener net.Listener) error {
 	if err := c.startAggregation(); err != nil {
 		return err
 	}
+	c.yieldMetrics()
 	if err := c.startCustomResources(); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"keelson.dev/keelson/internal/api/discovery"
 	"keelson.dev/keelson/internal/api/events"
 	"keelson.dev/keelson/internal/api/flowcontrol"
+	"keelson.dev/keelson/internal/api/metrics"
 	"keelson.dev/keelson/internal/api/networking"
 	"keelson.dev/keelson/internal/api/node"
 	"keelson.dev/keelson/internal/api/policy"
@@ -55,6 +56,7 @@ var groups = []func() []*api.Resource{
 	flowcontrol.Resources,
 	resource.Resources,
 	storagemigration.Resources,
+	metrics.Resources,
 }
 
 var builtin = sync.OnceValue(func() []*api.Resource {

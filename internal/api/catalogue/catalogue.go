@@ -214,6 +214,7 @@ var priorities = map[string]int{
 	"internal.apiserver.k8s.io":    16000,
 	"resource.k8s.io":              15900,
 	"storagemigration.k8s.io":      15800,
+	"metrics.k8s.io":               100, // metrics-server's
 }
 
 // IsBuiltin reports whether the group is one of Kubernetes' own.

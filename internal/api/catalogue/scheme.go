@@ -11,6 +11,8 @@ import (
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	kubescheme "k8s.io/client-go/kubernetes/scheme"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	metricsv1 "k8s.io/metrics/pkg/apis/metrics/v1"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
 // Scheme has the Go types of all published API groups in all their versions,
@@ -23,6 +25,8 @@ func newScheme() *runtime.Scheme {
 	utilruntime.Must(kubescheme.AddToScheme(s))
 	utilruntime.Must(apiregistrationv1.AddToScheme(s))
 	utilruntime.Must(apiextensionsv1.AddToScheme(s))
+	utilruntime.Must(metricsv1.AddToScheme(s))
+	utilruntime.Must(metricsv1beta1.AddToScheme(s))
 	// The core group's options are decoded as those of group "" too.
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	// A client may ask for any object or list in one of the meta kinds.

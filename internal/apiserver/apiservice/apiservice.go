@@ -146,7 +146,7 @@ func (c *controller) keep(ctx context.Context, a *apiregistration.APIService) er
 	switch {
 	case a.DeletionTimestamp != nil:
 		return nil
-	case a.Labels[managed] != "" && want == nil:
+	case a.Labels[managed] != "" && want == nil && a.Spec.Service == nil:
 		return ignoreGone(c.Client.APIServices().Delete(ctx, a.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.UID}}))
 	case a.Labels[managed] == "true" && !equality.Semantic.DeepEqual(a.Spec, want.Spec):
 		next := a.DeepCopy()

@@ -133,6 +133,7 @@ func Bootstrap() []runtime.Object {
 			rule(read, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
 			rule(read, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
 			rule(read, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates")),
+		metricsReader(),
 		clusterRole("system:heapster", rule(read, "core", "events namespaces nodes pods"), rule(read, "apps", "deployments")),
 		clusterRole("system:node",
 			rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
@@ -195,6 +196,14 @@ func Bootstrap() []runtime.Object {
 		out = append(out, clusterRole(name, append(c.rules, eventRule)...), bind(name, sa("kube-system", c.name)))
 	}
 	return out
+}
+
+// metricsReader is metrics-server's role, with which whoever may view may see what
+// pods and nodes use.
+func metricsReader() *v1.ClusterRole {
+	r := part("system:aggregated-metrics-reader", toView, rule(read, "metrics.k8s.io", "nodes pods"))
+	r.Labels[toEdit], r.Labels[toAdmin] = "true", "true"
+	return r
 }
 
 // namespaced gives the roles that hold in one namespace, and their bindings.
