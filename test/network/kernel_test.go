@@ -19,6 +19,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
@@ -33,12 +34,35 @@ type peer struct {
 	testing.TB
 	four, six netip.Addr
 	run       chan func()
+	ns        int // a file of the namespace
 }
 
 // newHost makes a namespace of these addresses; the node has the gateways'.
 func newHost(t testing.TB, name string, four, six, gateway4, gateway6 string) *peer {
 	t.Helper()
-	h := &peer{t, netip.MustParseAddr(four), netip.MustParseAddr(six), make(chan func())}
+	h := newPort(t, "", name, four, six, gateway4, gateway6)
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cidr := range []string{gateway4 + "/24", gateway6 + "/64"} {
+		a, err := netlink.ParseAddr(cidr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(l, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// newPort makes a namespace of these addresses, with a link that is a port of the
+// node's bridge, if there is one.
+func newPort(t testing.TB, bridge, name string, four, six, gateway4, gateway6 string) *peer {
+	t.Helper()
+	h := &peer{TB: t, four: netip.MustParseAddr(four), six: netip.MustParseAddr(six), run: make(chan func())}
 	inside, ready := make(chan int), make(chan error)
 	go func() {
 		runtime.LockOSThread() // the thread ends with the goroutine, and the namespace with it
@@ -62,7 +86,8 @@ func newHost(t testing.TB, name string, four, six, gateway4, gateway6 string) *p
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	t.Cleanup(func() { ns.Close() })
+	h.ns = int(ns.Fd())
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -86,7 +111,10 @@ func newHost(t testing.TB, name string, four, six, gateway4, gateway6 string) *p
 		must(netlink.LinkSetUp(l))
 	}
 	must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
-	address(link(name), gateway4+"/24", gateway6+"/64")
+	if bridge != "" {
+		must(netlink.LinkSetMaster(link(name), link(bridge)))
+	}
+	address(link(name))
 	h.do(func() {
 		address(link("lo"))
 		eth0 := link("eth0")
@@ -96,6 +124,39 @@ func newHost(t testing.TB, name string, four, six, gateway4, gateway6 string) *p
 		}
 	})
 	return h
+}
+
+// linkLocal gives the address of the host's link.
+func (h *peer) linkLocal() (out netip.Addr) {
+	h.Helper()
+	h.do(func() {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			h.Error(err)
+			return
+		}
+		all, err := netlink.AddrList(l, netlink.FAMILY_V6)
+		if err != nil {
+			h.Error(err)
+		}
+		for _, a := range all {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.IsLinkLocalUnicast() {
+				out = ip
+			}
+		}
+	})
+	if !out.IsValid() {
+		h.Fatal("the link has no address of its own")
+	}
+	return out
+}
+
+// create makes an object.
+func create(t testing.TB, api *fake.Clientset, o kruntime.Object) {
+	t.Helper()
+	if err := api.Tracker().Add(o); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // do runs f in the host's namespace.

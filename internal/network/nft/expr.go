@@ -82,8 +82,11 @@ func ct(key, reg uint32) Expr {
 
 // Bits of a connection's state and status, as the kernel has them.
 const (
-	stateNew      = 1 << 3
-	statusDestNAT = 1 << 5
+	stateEstablished = 1 << 1
+	stateRelated     = 1 << 2
+	stateNew         = 1 << 3
+	statusDestNAT    = 1 << 5
+	directionReply   = 1
 )
 
 // Beginning matches packets that begin a connection.
@@ -91,6 +94,16 @@ func Beginning() []Expr { return []Expr{ct(unix.NFT_CT_STATE, Reg(0)), Bits(Reg(
 
 // Translated matches packets of connections whose destination was translated.
 func Translated() []Expr { return []Expr{ct(unix.NFT_CT_STATUS, Reg(0)), Bits(Reg(0), statusDestNAT)} }
+
+// Related matches packets that belong to a connection without being of it, as
+// ICMP's errors.
+func Related() []Expr { return []Expr{ct(unix.NFT_CT_STATE, Reg(0)), Bits(Reg(0), stateRelated)} }
+
+// Answers matches packets of a connection that go to the side that began it.
+func Answers() []Expr {
+	return []Expr{ct(unix.NFT_CT_STATE, Reg(0)), Bits(Reg(0), stateEstablished|stateRelated),
+		ct(unix.NFT_CT_DIRECTION, Reg(0)), compare(unix.NFT_CMP_EQ, Reg(0), []byte{directionReply})}
+}
 
 // Bits matches where the register has any of these bits.
 func Bits(reg, bits uint32) Expr {
@@ -125,6 +138,18 @@ func compare(op, reg uint32, v []byte) Expr {
 		e.data(unix.NFTA_CMP_DATA, v)
 	})
 }
+
+// Equal matches where the register has this value, in the order of the network.
+func Equal(reg uint32, v []byte) Expr { return compare(unix.NFT_CMP_EQ, reg, v) }
+
+// Between matches where the register has a value from first to last, in the
+// order of the network.
+func Between(reg uint32, first, last []byte) []Expr {
+	return []Expr{compare(unix.NFT_CMP_GTE, reg, first), compare(unix.NFT_CMP_LTE, reg, last)}
+}
+
+// ICMPType loads the type of a packet of ICMP, of either family.
+func ICMPType(reg uint32) Expr { return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, reg) }
 
 // FromLocal matches packets whose source is an address of this machine.
 func FromLocal() []Expr {

@@ -53,6 +53,9 @@ type Set struct {
 	Verdicts bool
 	// Dynamic elements are added by rules, and end after a time.
 	Dynamic bool
+	// Intervals has the elements be ranges: each begins at an element, and ends
+	// before the next one with End, or with the greatest key where there is none.
+	Intervals bool
 	// Size bounds it; 0 is no bound.
 	Size uint32
 }
@@ -63,6 +66,7 @@ type Element struct {
 	Key     []byte
 	Value   []byte
 	Verdict *Verdict      // of a map of verdicts
+	End     bool          // of a set of intervals
 	Timeout time.Duration // of a dynamic map
 	Expires time.Duration // what is left of it
 }
@@ -213,6 +217,9 @@ func (t *Tx) AddSet(s Set) {
 		if s.Dynamic {
 			flags |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
 		}
+		if s.Intervals {
+			flags |= unix.NFT_SET_INTERVAL
+		}
 		width, magic := fields(s.Key)
 		e.string(unix.NFTA_SET_TABLE, t.table)
 		e.string(unix.NFTA_SET_NAME, s.Name)
@@ -279,6 +286,9 @@ func (t *Tx) element(typ, flags uint16, what, set string, x Element) {
 	e := &t.e
 	e.nest(unix.NFTA_LIST_ELEM, func() {
 		e.data(unix.NFTA_SET_ELEM_KEY, x.Key)
+		if x.End {
+			e.uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		}
 		switch {
 		case x.Verdict != nil:
 			e.nest(unix.NFTA_SET_ELEM_DATA, func() { e.verdict(*x.Verdict) })

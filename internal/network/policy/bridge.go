@@ -1,0 +1,46 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Bridged makes sure that packets to a pod pass nftables also when they come from a
+// pod of the same bridge: it has the kernel show bridged packets, if the pod is
+// reached over a bridge. The kernel's module br_netfilter may be missing.
+func Bridged(pod netip.Addr) error {
+	routes, err := netlink.RouteGet(net.IP(pod.AsSlice()))
+	if err != nil || len(routes) == 0 {
+		return nil //nolint:nilerr // it has gone, or cannot be reached
+	}
+	l, err := netlink.LinkByIndex(routes[0].LinkIndex)
+	if err != nil || l.Type() != "bridge" {
+		return nil //nolint:nilerr // the same
+	}
+	file := "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	if pod.Is6() {
+		file = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
+	}
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if path, missing := exec.LookPath("modprobe"); missing == nil {
+			_ = exec.Command(path, "br_netfilter").Run() // the file says whether it helped
+		}
+		b, err = os.ReadFile(file)
+	}
+	if err == nil && strings.TrimSpace(string(b)) != "1" {
+		err = os.WriteFile(file, []byte("1"), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("network policies do not hold between pods of the bridge %s of this node, whose packets the kernel does not show: load its module (modprobe br_netfilter): %w", l.Attrs().Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,442 @@
+package network_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/network/policy"
+	"keelson.dev/keelson/test/harness"
+)
+
+// member is a pod of the truth table: a namespace with ports of a bridge.
+type member struct {
+	namespace, name string
+	*peer
+}
+
+func (m *member) String() string { return m.namespace + "/" + m.name }
+
+// probePorts are served by each member, of TCP and UDP.
+var probePorts = []uint16{80, 81}
+
+// probe is a question of the table.
+type probe struct {
+	from  *member
+	to    *member
+	six   bool
+	proto string
+	port  uint16
+}
+
+func (p probe) String() string {
+	return fmt.Sprintf("%s to %s, %s/%d, IPv6 %t", p.from, p.to, p.proto, p.port, p.six)
+}
+
+// ask sends a question and waits for the answer, at most so long.
+func (p probe) ask(wait time.Duration) error {
+	to := p.to.four
+	if p.six {
+		to = p.to.six
+	}
+	c, err := p.from.socket(p.proto, netip.AddrPortFrom(to, p.port), wait)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(wait)); err != nil {
+		return err
+	}
+	if _, err := c.Write([]byte("?")); err != nil {
+		return err
+	}
+	_, err = c.Read(make([]byte, 16))
+	return err
+}
+
+// socket dials in the namespace of the peer, on a thread of the call's own.
+func (h *peer) socket(proto string, to netip.AddrPort, wait time.Duration) (c net.Conn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // it ends with the goroutine, and is in no other's use
+		if err = unix.Setns(h.ns, unix.CLONE_NEWNET); err == nil {
+			c, err = net.DialTimeout(proto, to.String(), wait)
+		}
+	}()
+	<-done
+	return c, err
+}
+
+// answer answers questions on the ports.
+func (m *member) answer() {
+	for _, port := range probePorts {
+		var l net.Listener
+		var c net.PacketConn
+		var err, err2 error
+		m.do(func() {
+			l, err = net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
+			c, err2 = net.ListenPacket("udp", fmt.Sprintf("[::]:%d", port))
+		})
+		if err = errors.Join(err, err2); err != nil {
+			m.Fatal(err)
+		}
+		m.Cleanup(func() { l.Close(); c.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					b := make([]byte, 1)
+					for {
+						if _, err := c.Read(b); err != nil {
+							return
+						}
+						if _, err := c.Write(b); err != nil {
+							return
+						}
+					}
+				}()
+			}
+		}()
+		go func() {
+			b := make([]byte, 16)
+			for {
+				n, from, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteTo(b[:n], from) // the test waits for what arrives
+			}
+		}()
+	}
+}
+
+// bridged gives the node a bridge with these addresses.
+func bridged(t *testing.T, name string, cidrs ...string) {
+	t.Helper()
+	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	if err := netlink.LinkAdd(b); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netlink.LinkDel(b); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, c := range cidrs {
+		a, err := netlink.ParseAddr(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(b, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := netlink.LinkSetUp(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPolicies sends packets between pods x, y, z of each of the namespaces a, b, c
+// and from outside, over one bridge, in both families, by TCP and UDP.
+func TestPolicies(t *testing.T) {
+	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
+		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bridged(t, "pods", "10.217.0.1/24", "fd00:217::1/64")
+	api := fake.NewClientset()
+	var members []*member
+	for i, ns := range []string{"a", "b", "c"} {
+		create(t, api, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{"ns": ns}}})
+		for j, name := range []string{"x", "y", "z"} {
+			n := 10*(i+1) + j
+			m := &member{ns, name, newPort(t, "pods", ns+name, fmt.Sprintf("10.217.0.%d", n), fmt.Sprintf("fd00:217::%x", n), "10.217.0.1", "fd00:217::1")}
+			m.answer()
+			members = append(members, m)
+			create(t, api, &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{"pod": name}},
+				Spec: v1.PodSpec{NodeName: "here", Containers: []v1.Container{{Name: "c", Ports: []v1.ContainerPort{
+					{Name: "serve-80", ContainerPort: 80, Protocol: v1.ProtocolTCP}, {Name: "serve-81", ContainerPort: 81, Protocol: v1.ProtocolUDP}}}}},
+				Status: v1.PodStatus{Phase: v1.PodRunning, PodIPs: []v1.PodIP{{IP: m.four.String()}, {IP: m.six.String()}}}})
+		}
+	}
+	outside := &member{"", "outside", newHost(t, "outside", "198.51.100.2", "2001:db8:1::2", "198.51.100.1", "2001:db8:1::1")}
+	outside.answer()
+	find := func(name string) *member {
+		for _, m := range members {
+			if m.String() == name {
+				return m
+			}
+		}
+		t.Fatal(name)
+		return nil
+	}
+
+	factory := informers.NewSharedInformerFactory(api, 0)
+	c, err := policy.New(policy.Config{NodeName: "here", Pods: factory.Core().V1().Pods().Informer(), Namespaces: factory.Core().V1().Namespaces().Informer(),
+		Policies: factory.Networking().V1().NetworkPolicies().Informer(), IPv4: policy.NewNetfilter(false), IPv6: policy.NewNetfilter(true),
+		Bridged: policy.Bridged, Problem: func(err error) { t.Error(err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	factory.StartWithContext(ctx)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		factory.Shutdown()
+		if err := policy.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+
+	pods := func(labels ...string) *metav1.LabelSelector {
+		s := &metav1.LabelSelector{}
+		for i := 0; i < len(labels); i += 2 {
+			metav1.AddLabelToSelector(s, labels[i], labels[i+1])
+		}
+		return s
+	}
+	port := func(proto v1.Protocol, p intstr.IntOrString) []networkingv1.NetworkPolicyPort {
+		return []networkingv1.NetworkPolicyPort{{Protocol: &proto, Port: &p}}
+	}
+	inbound := []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+	outbound := []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	type peers = []networkingv1.NetworkPolicyPeer
+	from := func(p peers, ports ...networkingv1.NetworkPolicyPort) []networkingv1.NetworkPolicyIngressRule {
+		return []networkingv1.NetworkPolicyIngressRule{{From: p, Ports: ports}}
+	}
+	to := func(p peers, ports ...networkingv1.NetworkPolicyPort) []networkingv1.NetworkPolicyEgressRule {
+		return []networkingv1.NetworkPolicyEgressRule{{To: p, Ports: ports}}
+	}
+	ax, ay, bx, bz, cx := find("a/x"), find("a/y"), find("b/x"), find("b/z"), find("c/x")
+	for _, test := range []struct {
+		what    string
+		policy  networkingv1.NetworkPolicySpec // of namespace a
+		allowed func(p probe) bool
+	}{
+		{"no traffic to a namespace", networkingv1.NetworkPolicySpec{PolicyTypes: inbound}, func(p probe) bool { return p.to.namespace != "a" }},
+		{"no traffic from a namespace", networkingv1.NetworkPolicySpec{PolicyTypes: outbound}, func(p probe) bool { return p.from.namespace != "a" }},
+		{"from pods of the namespace", networkingv1.NetworkPolicySpec{PodSelector: *pods("pod", "x"), PolicyTypes: inbound, Ingress: from(peers{{PodSelector: pods("pod", "y")}})},
+			func(p probe) bool { return p.to != ax || p.from == ay }},
+		{"from namespaces", networkingv1.NetworkPolicySpec{PodSelector: *pods("pod", "x"), PolicyTypes: inbound, Ingress: from(peers{{NamespaceSelector: pods("ns", "b")}})},
+			func(p probe) bool { return p.to != ax || p.from.namespace == "b" }},
+		{"from pods of namespaces, on a port", networkingv1.NetworkPolicySpec{PodSelector: *pods("pod", "x"), PolicyTypes: inbound,
+			Ingress: from(peers{{NamespaceSelector: pods(), PodSelector: pods("pod", "z")}}, port(v1.ProtocolTCP, intstr.FromInt32(81))...)},
+			func(p probe) bool { return p.to != ax || p.from.name == "z" && p.proto == "tcp" && p.port == 81 }},
+		{"from anywhere, on named ports", networkingv1.NetworkPolicySpec{PolicyTypes: inbound,
+			Ingress: from(nil, append(port(v1.ProtocolTCP, intstr.FromString("serve-80")), port(v1.ProtocolUDP, intstr.FromString("serve-81"))...)...)},
+			func(p probe) bool {
+				return p.to.namespace != "a" || p.proto == "tcp" && p.port == 80 || p.proto == "udp" && p.port == 81
+			}},
+		{"to a range of ports of pods", networkingv1.NetworkPolicySpec{PolicyTypes: outbound, Egress: to(peers{{NamespaceSelector: pods("ns", "b")}, {NamespaceSelector: pods("ns", "c"), PodSelector: pods("pod", "x")}},
+			networkingv1.NetworkPolicyPort{Protocol: ptr.To(v1.ProtocolTCP), Port: ptr.To(intstr.FromInt32(81)), EndPort: ptr.To[int32](90)},
+			networkingv1.NetworkPolicyPort{Protocol: ptr.To(v1.ProtocolUDP)})},
+			func(p probe) bool {
+				return p.from.namespace != "a" || (p.to.namespace == "b" || p.to == cx) && (p.proto == "udp" || p.port == 81)
+			}},
+		{"ranges of addresses", networkingv1.NetworkPolicySpec{PolicyTypes: inbound, Ingress: from(peers{
+			{IPBlock: &networkingv1.IPBlock{CIDR: "10.217.0.0/24", Except: []string{bx.four.String() + "/32", bz.four.String() + "/32"}}},
+			{IPBlock: &networkingv1.IPBlock{CIDR: "::/0", Except: []string{bx.six.String() + "/128", outside.six.String() + "/127"}}}})},
+			func(p probe) bool {
+				return p.to.namespace != "a" || p.from != bx && p.from != outside && (p.six || p.from != bz)
+			}},
+		{"in and out", networkingv1.NetworkPolicySpec{PodSelector: *pods("pod", "x"), PolicyTypes: append(inbound, outbound...), Ingress: from(peers{{PodSelector: pods("pod", "y")}}),
+			Egress: to(peers{{IPBlock: &networkingv1.IPBlock{CIDR: outside.four.String() + "/32"}}})},
+			func(p probe) bool {
+				return (p.to != ax || p.from == ay) && (p.from != ax || p.to == outside && !p.six)
+			}},
+	} {
+		t.Run(test.what, func(t *testing.T) {
+			pol := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "policy"}, Spec: test.policy}
+			create(t, api, pol)
+			verify(t, append(members, outside), test.allowed)
+			if err := api.NetworkingV1().NetworkPolicies("a").Delete(t.Context(), "policy", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	t.Run("no policy", func(t *testing.T) { verify(t, append(members, outside), func(probe) bool { return true }) })
+
+	// The node reaches its pods, and each pod itself.
+	create(t, api, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "deny"}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: append(inbound, outbound...)}})
+	verify(t, []*member{ax, bx}, func(p probe) bool { return p.from == p.to })
+	for _, to := range []netip.Addr{ax.four, ax.six} {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, 80).String(), harness.Patience)
+		if err != nil {
+			t.Errorf("from the node: %v", err)
+			continue
+		}
+		conn.Close()
+	}
+	// Nor does the address of the link lead around a policy.
+	link := ax.linkLocal()
+	conn, err := bx.socket("tcp", netip.AddrPortFrom(link.WithZone("eth0"), 80), 300*time.Millisecond)
+	if err == nil {
+		conn.Close()
+		t.Errorf("%s is reached at %s", ax, link)
+	}
+}
+
+// verify sends all probes at once: those that are to pass until they do, and then
+// those that are not.
+func verify(t *testing.T, members []*member, allowed func(probe) bool) {
+	t.Helper()
+	var yes, no []probe
+	for _, from := range members {
+		for _, to := range members {
+			if from == to && from.name == "outside" {
+				continue
+			}
+			for _, six := range []bool{false, true} {
+				for _, proto := range []string{"tcp", "udp"} {
+					for _, port := range probePorts {
+						if p := (probe{from, to, six, proto, port}); from == to || allowed(p) {
+							yes = append(yes, p)
+						} else {
+							no = append(no, p)
+						}
+					}
+				}
+			}
+		}
+	}
+	each := func(all []probe, f func(probe) error) {
+		t.Helper()
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var wrong []string
+		for _, p := range all {
+			wg.Go(func() {
+				if err := f(p); err != nil {
+					mu.Lock()
+					wrong = append(wrong, fmt.Sprintf("%s: %v", p, err))
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if len(wrong) > 0 {
+			t.Errorf("%d of %d:\n%s", len(wrong), len(all), strings.Join(wrong[:min(len(wrong), 8)], "\n"))
+		}
+	}
+	limit := time.Now().Add(harness.Patience)
+	each(yes, func(p probe) (err error) {
+		for time.Now().Before(limit) {
+			if err = p.ask(time.Second); err == nil {
+				return nil
+			}
+		}
+		return err
+	})
+	if t.Failed() {
+		return
+	}
+	// The policy may not be written yet: what passes now must not pass later.
+	each(no, func(p probe) (err error) {
+		for time.Now().Before(limit) {
+			if err := p.ask(300 * time.Millisecond); err != nil {
+				return nil
+			}
+		}
+		return errors.New("it passes")
+	})
+}
+
+// TestPolicyOfConnections has a new policy end what it does not allow, and let go
+// on what it does.
+func TestPolicyOfConnections(t *testing.T) {
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	client := &member{"a", "client", newHost(t, "client", "10.218.0.2", "fd00:218::2", "10.218.0.1", "fd00:218::1")}
+	other := &member{"a", "other", newHost(t, "other", "10.219.0.2", "fd00:219::2", "10.219.0.1", "fd00:219::1")}
+	server := &member{"a", "server", newHost(t, "server", "10.220.0.2", "fd00:220::2", "10.220.0.1", "fd00:220::1")}
+	server.answer()
+	api := fake.NewClientset()
+	create(t, api, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a"}})
+	for _, m := range []*member{client, other, server} {
+		create(t, api, &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: m.name, Labels: map[string]string{"pod": m.name}}, Spec: v1.PodSpec{NodeName: "here"},
+			Status: v1.PodStatus{Phase: v1.PodRunning, PodIPs: []v1.PodIP{{IP: m.four.String()}}}})
+	}
+	factory := informers.NewSharedInformerFactory(api, 0)
+	c, err := policy.New(policy.Config{NodeName: "here", Pods: factory.Core().V1().Pods().Informer(), Namespaces: factory.Core().V1().Namespaces().Informer(),
+		Policies: factory.Networking().V1().NetworkPolicies().Informer(), IPv4: policy.NewNetfilter(false)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory.StartWithContext(t.Context())
+	t.Cleanup(func() {
+		if err := policy.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	ends := func(m *member) net.Conn {
+		t.Helper()
+		conn, err := m.socket("tcp", netip.AddrPortFrom(server.four, 80), harness.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	exchange := func(conn net.Conn, wait time.Duration) error {
+		if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
+			return err
+		}
+		if _, err := conn.Write([]byte("?")); err != nil {
+			return err
+		}
+		_, err := conn.Read(make([]byte, 1))
+		return err
+	}
+	kept, cut := ends(client), ends(other)
+	for _, conn := range []net.Conn{kept, cut} {
+		if err := exchange(conn, harness.Patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create(t, api, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "policy"}, Spec: networkingv1.NetworkPolicySpec{
+		PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"pod": "server"}}, PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
+		Ingress: []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"pod": "client"}}}}}}}})
+	harness.Succeeds(t, "the policy", func() error {
+		if err := c.Admit(t.Context(), &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "another"}}, nil); err != nil {
+			return err
+		}
+		if exchange(cut, 300*time.Millisecond) == nil {
+			return errors.New("the connection that it does not allow goes on")
+		}
+		return nil
+	})
+	if err := exchange(kept, harness.Patience); err != nil {
+		t.Errorf("the connection that it allows: %v", err)
+	}
+}
