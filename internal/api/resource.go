@@ -193,9 +193,6 @@ type Scale struct {
 	Set func(obj runtime.Object, replicas int32) error
 }
 
-// ReplicasPath is Scale.Path of the kinds that are built in.
-var ReplicasPath = []string{"spec", "replicas"}
-
 // ListGVK is the kind of the row's lists.
 func (r *Resource) ListGVK() schema.GroupVersionKind {
 	if r.ListKind != "" {

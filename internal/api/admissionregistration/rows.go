@@ -8,7 +8,6 @@ import (
 	v1 "k8s.io/api/admissionregistration/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -23,17 +22,9 @@ func Resources() []*api.Resource {
 	}
 }
 
-func base(resource, kind, singular string, one, list func() runtime.Object, columns ...metav1.TableColumnDefinition) api.Resource {
-	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
-		Kind:                 kind,
-		Singular:             singular,
-		Categories:           []string{"api-extensions"},
-		New:                  one,
-		NewList:              list,
-		StoragePrefix:        resource,
-		Columns:              columns,
-	}
+// common is what the rows have in common.
+func common(columns ...metav1.TableColumnDefinition) api.Resource {
+	r := api.Resource{Categories: []string{"api-extensions"}, Columns: columns}
 	r.RequireResourceVersion = true
 	r.ValidateName = validateName
 	return r
@@ -62,11 +53,8 @@ var (
 )
 
 func validatingWebhooks() *api.Resource {
-	r := base("validatingwebhookconfigurations", "ValidatingWebhookConfiguration", "validatingwebhookconfiguration",
-		func() runtime.Object { return &v1.ValidatingWebhookConfiguration{} },
-		func() runtime.Object { return &v1.ValidatingWebhookConfigurationList{} },
-		row.Name(), webhooksColumn, row.Age())
-	return row.New(r, row.Kind[*v1.ValidatingWebhookConfiguration]{
+	r := common(row.Name(), webhooksColumn, row.Age())
+	return row.New[v1.ValidatingWebhookConfigurationList](v1.SchemeGroupVersion, r, row.Kind[*v1.ValidatingWebhookConfiguration]{
 		Generation: true,
 		Spec:       func(c *v1.ValidatingWebhookConfiguration) any { return &c.Webhooks },
 		Default: func(c *v1.ValidatingWebhookConfiguration) {
@@ -88,11 +76,8 @@ func validatingWebhooks() *api.Resource {
 }
 
 func mutatingWebhooks() *api.Resource {
-	r := base("mutatingwebhookconfigurations", "MutatingWebhookConfiguration", "mutatingwebhookconfiguration",
-		func() runtime.Object { return &v1.MutatingWebhookConfiguration{} },
-		func() runtime.Object { return &v1.MutatingWebhookConfigurationList{} },
-		row.Name(), webhooksColumn, row.Age())
-	return row.New(r, row.Kind[*v1.MutatingWebhookConfiguration]{
+	r := common(row.Name(), webhooksColumn, row.Age())
+	return row.New[v1.MutatingWebhookConfigurationList](v1.SchemeGroupVersion, r, row.Kind[*v1.MutatingWebhookConfiguration]{
 		Generation: true,
 		Spec:       func(c *v1.MutatingWebhookConfiguration) any { return &c.Webhooks },
 		Default: func(c *v1.MutatingWebhookConfiguration) {
@@ -136,11 +121,8 @@ func paramRef(r *v1.ParamRef) string {
 }
 
 func validatingPolicies() *api.Resource {
-	r := base("validatingadmissionpolicies", "ValidatingAdmissionPolicy", "validatingadmissionpolicy",
-		func() runtime.Object { return &v1.ValidatingAdmissionPolicy{} },
-		func() runtime.Object { return &v1.ValidatingAdmissionPolicyList{} },
-		row.Name(), row.Integer("Validations", "Validations indicates the number of validation rules defined in this configuration"), paramKindColumn, row.Age())
-	return row.New(r, row.Kind[*v1.ValidatingAdmissionPolicy]{
+	r := common(row.Name(), row.Integer("Validations", "Validations indicates the number of validation rules defined in this configuration"), paramKindColumn, row.Age())
+	return row.New[v1.ValidatingAdmissionPolicyList](v1.SchemeGroupVersion, r, row.Kind[*v1.ValidatingAdmissionPolicy]{
 		Generation: true,
 		Spec:       func(p *v1.ValidatingAdmissionPolicy) any { return &p.Spec },
 		Status:     func(p *v1.ValidatingAdmissionPolicy) any { return &p.Status },
@@ -161,10 +143,8 @@ func validatingPolicies() *api.Resource {
 }
 
 func validatingPolicyBindings() *api.Resource {
-	r := base("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybinding",
-		func() runtime.Object { return &v1.ValidatingAdmissionPolicyBinding{} },
-		func() runtime.Object { return &v1.ValidatingAdmissionPolicyBindingList{} }, bindingColumns...)
-	return row.New(r, row.Kind[*v1.ValidatingAdmissionPolicyBinding]{
+	r := common(bindingColumns...)
+	return row.New[v1.ValidatingAdmissionPolicyBindingList](v1.SchemeGroupVersion, r, row.Kind[*v1.ValidatingAdmissionPolicyBinding]{
 		Generation: true,
 		Spec:       func(b *v1.ValidatingAdmissionPolicyBinding) any { return &b.Spec },
 		Default:    func(b *v1.ValidatingAdmissionPolicyBinding) { setMatchDefaults(b.Spec.MatchResources) },
@@ -179,11 +159,8 @@ func validatingPolicyBindings() *api.Resource {
 }
 
 func mutatingPolicies() *api.Resource {
-	r := base("mutatingadmissionpolicies", "MutatingAdmissionPolicy", "mutatingadmissionpolicy",
-		func() runtime.Object { return &v1.MutatingAdmissionPolicy{} },
-		func() runtime.Object { return &v1.MutatingAdmissionPolicyList{} },
-		row.Name(), row.Integer("Mutations", "Mutation indicates the number of mutations rules defined in this configuration"), paramKindColumn, row.Age())
-	return row.New(r, row.Kind[*v1.MutatingAdmissionPolicy]{
+	r := common(row.Name(), row.Integer("Mutations", "Mutation indicates the number of mutations rules defined in this configuration"), paramKindColumn, row.Age())
+	return row.New[v1.MutatingAdmissionPolicyList](v1.SchemeGroupVersion, r, row.Kind[*v1.MutatingAdmissionPolicy]{
 		Generation: true,
 		Spec:       func(p *v1.MutatingAdmissionPolicy) any { return &p.Spec },
 		Default: func(p *v1.MutatingAdmissionPolicy) {
@@ -202,13 +179,11 @@ func mutatingPolicies() *api.Resource {
 }
 
 func mutatingPolicyBindings() *api.Resource {
-	r := base("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybinding",
-		func() runtime.Object { return &v1.MutatingAdmissionPolicyBinding{} },
-		func() runtime.Object { return &v1.MutatingAdmissionPolicyBindingList{} }, bindingColumns...)
+	r := common(bindingColumns...)
 	check := func(b *v1.MutatingAdmissionPolicyBinding) field.ErrorList {
 		return validateBinding(b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, field.NewPath("spec"))
 	}
-	return row.New(r, row.Kind[*v1.MutatingAdmissionPolicyBinding]{
+	return row.New[v1.MutatingAdmissionPolicyBindingList](v1.SchemeGroupVersion, r, row.Kind[*v1.MutatingAdmissionPolicyBinding]{
 		Generation:     true,
 		Spec:           func(b *v1.MutatingAdmissionPolicyBinding) any { return &b.Spec },
 		Default:        func(b *v1.MutatingAdmissionPolicyBinding) { setMatchDefaults(b.Spec.MatchResources) },

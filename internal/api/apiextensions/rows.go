@@ -11,7 +11,6 @@ import (
 	v1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -21,24 +20,19 @@ import (
 // Resources gives the rows of apiextensions.k8s.io/v1.
 func Resources() []*api.Resource {
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("customresourcedefinitions"),
-		Kind:                 "CustomResourceDefinition",
-		Singular:             "customresourcedefinition",
-		ShortNames:           []string{"crd", "crds"},
-		Categories:           []string{"api-extensions"},
-		New:                  func() runtime.Object { return &v1.CustomResourceDefinition{} },
-		NewList:              func() runtime.Object { return &v1.CustomResourceDefinitionList{} },
-		StoragePrefix:        "apiextensions.k8s.io/customresourcedefinitions",
-		Columns:              []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()},
+		ShortNames:    []string{"crd", "crds"},
+		Categories:    []string{"api-extensions"},
+		StoragePrefix: "apiextensions.k8s.io/customresourcedefinitions",
+		Columns:       []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()},
 	}
 	r.RequireResourceVersion = true
 	r.AnyFinalizer = true
-	r.BeforeDelete = func(obj runtime.Object) { terminate(obj.(*v1.CustomResourceDefinition)) }
-	return []*api.Resource{row.New(r, row.Kind[*v1.CustomResourceDefinition]{
-		Spec:       func(c *v1.CustomResourceDefinition) any { return &c.Spec },
-		Status:     func(c *v1.CustomResourceDefinition) any { return &c.Status },
-		Generation: true,
-		Default:    v1.SetObjectDefaults_CustomResourceDefinition,
+	return []*api.Resource{row.New[v1.CustomResourceDefinitionList](v1.SchemeGroupVersion, r, row.Kind[*v1.CustomResourceDefinition]{
+		Spec:         func(c *v1.CustomResourceDefinition) any { return &c.Spec },
+		Status:       func(c *v1.CustomResourceDefinition) any { return &c.Status },
+		Generation:   true,
+		BeforeDelete: terminate,
+		Default:      v1.SetObjectDefaults_CustomResourceDefinition,
 		PrepareForCreate: func(c *v1.CustomResourceDefinition) {
 			stored(c)
 		},

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration"
 	v1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
@@ -22,13 +20,8 @@ import (
 // Resources gives the rows of apiregistration.k8s.io/v1.
 func Resources() []*api.Resource {
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("apiservices"),
-		Kind:                 "APIService",
-		Singular:             "apiservice",
-		Categories:           []string{"api-extensions"},
-		New:                  func() runtime.Object { return &v1.APIService{} },
-		NewList:              func() runtime.Object { return &v1.APIServiceList{} },
-		StoragePrefix:        "apiregistration.k8s.io/apiservices",
+		Categories:    []string{"api-extensions"},
+		StoragePrefix: "apiregistration.k8s.io/apiservices",
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Service", "The reference to the service that hosts this API endpoint."),
@@ -38,13 +31,8 @@ func Resources() []*api.Resource {
 	}
 	r.RequireResourceVersion = true
 	r.AnyFinalizer = true
-	r.ValidateName = func(name string, prefix bool) []string {
-		if prefix {
-			return path.IsValidPathSegmentPrefix(name)
-		}
-		return path.IsValidPathSegmentName(name)
-	}
-	return []*api.Resource{row.New(r, row.Kind[*v1.APIService]{
+	r.ValidateName = row.ValidatePathSegment
+	return []*api.Resource{row.New[v1.APIServiceList](v1.SchemeGroupVersion, r, row.Kind[*v1.APIService]{
 		Spec:    func(a *v1.APIService) any { return &a.Spec },
 		Status:  func(a *v1.APIService) any { return &a.Status },
 		Default: v1.SetObjectDefaults_APIService,

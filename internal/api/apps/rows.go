@@ -14,7 +14,6 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -28,19 +27,12 @@ func Resources() []*api.Resource {
 	return []*api.Resource{controllerRevisions(), daemonSets(), deployments(), replicaSets(), statefulSets()}
 }
 
-func named(resource, kind, singular string, short []string, one, list func() runtime.Object) api.Resource {
-	return api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource), Kind: kind, Singular: singular, ShortNames: short,
-		Categories: []string{"all"}, Namespaced: true, New: one, NewList: list, StoragePrefix: resource,
+func scaleOf(replicas **int32, current int32, s *metav1.LabelSelector) row.Scale {
+	text := "<error>"
+	if sel, err := metav1.LabelSelectorAsSelector(s); err == nil {
+		text = sel.String()
 	}
-}
-
-func selectorText(s *metav1.LabelSelector) string {
-	sel, err := metav1.LabelSelectorAsSelector(s)
-	if err != nil {
-		return "<error>"
-	}
-	return sel.String()
+	return row.Scale{Replicas: replicas, Current: current, Selector: text}
 }
 
 func wideSelector(doc string) []metav1.TableColumnDefinition {
@@ -48,27 +40,16 @@ func wideSelector(doc string) []metav1.TableColumnDefinition {
 }
 
 func deployments() *api.Resource {
-	r := named("deployments", "Deployment", "deployment", []string{"deploy"},
-		func() runtime.Object { return &v1.Deployment{} }, func() runtime.Object { return &v1.DeploymentList{} })
+	r := api.Resource{ShortNames: []string{"deploy"}, Categories: []string{"all"}, Namespaced: true}
 	status := v1.DeploymentStatus{}.SwaggerDoc()
 	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.String("Ready", "Number of the pod with ready state"),
 		row.String("Up-to-date", status["updatedReplicas"]), row.String("Available", status["availableReplicas"]), row.Age()},
 		wideSelector(v1.DeploymentSpec{}.SwaggerDoc()["selector"])...)
-	r.Scale = &api.Scale{
-		Path: api.ReplicasPath,
-		Get: func(o runtime.Object) (*int32, int32, string, error) {
-			d := o.(*v1.Deployment)
-			return d.Spec.Replicas, d.Status.Replicas, selectorText(d.Spec.Selector), nil
-		},
-		Set: func(o runtime.Object, n int32) error {
-			o.(*v1.Deployment).Spec.Replicas = &n
-			return nil
-		},
-	}
-	return row.New(r, row.Kind[*v1.Deployment]{
+	return row.New[v1.DeploymentList](v1.SchemeGroupVersion, r, row.Kind[*v1.Deployment]{
 		Generation: true,
 		Spec:       func(d *v1.Deployment) any { return &d.Spec },
 		Status:     func(d *v1.Deployment) any { return &d.Status },
+		Scale:      func(d *v1.Deployment) row.Scale { return scaleOf(&d.Spec.Replicas, d.Status.Replicas, d.Spec.Selector) },
 		Default:    setDefaultsDeployment,
 		Validate:   validateDeployment,
 		ValidateUpdate: func(d, old *v1.Deployment) field.ErrorList {
@@ -89,28 +70,17 @@ func deployments() *api.Resource {
 }
 
 func replicaSets() *api.Resource {
-	r := named("replicasets", "ReplicaSet", "replicaset", []string{"rs"},
-		func() runtime.Object { return &v1.ReplicaSet{} }, func() runtime.Object { return &v1.ReplicaSetList{} })
+	r := api.Resource{ShortNames: []string{"rs"}, Categories: []string{"all"}, Namespaced: true}
 	status := v1.ReplicaSetStatus{}.SwaggerDoc()
 	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.Integer("Desired", v1.ReplicaSetSpec{}.SwaggerDoc()["replicas"]),
 		row.Integer("Current", status["replicas"]), row.Integer("Ready", status["readyReplicas"]), row.Age()},
 		wideSelector(v1.ReplicaSetSpec{}.SwaggerDoc()["selector"])...)
 	r.FieldLabels = []string{"status.replicas"}
-	r.Scale = &api.Scale{
-		Path: api.ReplicasPath,
-		Get: func(o runtime.Object) (*int32, int32, string, error) {
-			s := o.(*v1.ReplicaSet)
-			return s.Spec.Replicas, s.Status.Replicas, selectorText(s.Spec.Selector), nil
-		},
-		Set: func(o runtime.Object, n int32) error {
-			o.(*v1.ReplicaSet).Spec.Replicas = &n
-			return nil
-		},
-	}
-	return row.New(r, row.Kind[*v1.ReplicaSet]{
+	return row.New[v1.ReplicaSetList](v1.SchemeGroupVersion, r, row.Kind[*v1.ReplicaSet]{
 		Generation: true,
 		Spec:       func(s *v1.ReplicaSet) any { return &s.Spec },
 		Status:     func(s *v1.ReplicaSet) any { return &s.Status },
+		Scale:      func(s *v1.ReplicaSet) row.Scale { return scaleOf(&s.Spec.Replicas, s.Status.Replicas, s.Spec.Selector) },
 		Default: func(s *v1.ReplicaSet) {
 			if s.Spec.Replicas == nil {
 				s.Spec.Replicas = ptr.To[int32](1)
@@ -136,25 +106,16 @@ func replicaSets() *api.Resource {
 }
 
 func statefulSets() *api.Resource {
-	r := named("statefulsets", "StatefulSet", "statefulset", []string{"sts"},
-		func() runtime.Object { return &v1.StatefulSet{} }, func() runtime.Object { return &v1.StatefulSetList{} })
+	r := api.Resource{ShortNames: []string{"sts"}, Categories: []string{"all"}, Namespaced: true}
 	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.String("Ready", "Number of the pod with ready state"), row.Age()}, row.TemplateColumns()...)
-	r.Scale = &api.Scale{
-		Path: api.ReplicasPath,
-		Get: func(o runtime.Object) (*int32, int32, string, error) {
-			s := o.(*v1.StatefulSet)
-			return s.Spec.Replicas, s.Status.Replicas, selectorText(s.Spec.Selector), nil
-		},
-		Set: func(o runtime.Object, n int32) error {
-			o.(*v1.StatefulSet).Spec.Replicas = &n
-			return nil
-		},
-	}
 	r.ValidateName = apivalidation.NameIsDNSLabel
-	return row.New(r, row.Kind[*v1.StatefulSet]{
+	return row.New[v1.StatefulSetList](v1.SchemeGroupVersion, r, row.Kind[*v1.StatefulSet]{
 		Generation: true,
 		Spec:       func(s *v1.StatefulSet) any { return &s.Spec },
 		Status:     func(s *v1.StatefulSet) any { return &s.Status },
+		Scale: func(s *v1.StatefulSet) row.Scale {
+			return scaleOf(&s.Spec.Replicas, s.Status.Replicas, s.Spec.Selector)
+		},
 		Default: func(s *v1.StatefulSet) {
 			if s.Spec.PodManagementPolicy == "" {
 				s.Spec.PodManagementPolicy = v1.OrderedReadyPodManagement
@@ -215,13 +176,12 @@ func statefulSets() *api.Resource {
 }
 
 func daemonSets() *api.Resource {
-	r := named("daemonsets", "DaemonSet", "daemonset", []string{"ds"},
-		func() runtime.Object { return &v1.DaemonSet{} }, func() runtime.Object { return &v1.DaemonSetList{} })
+	r := api.Resource{ShortNames: []string{"ds"}, Categories: []string{"all"}, Namespaced: true}
 	st := v1.DaemonSetStatus{}.SwaggerDoc()
 	r.Columns = append([]metav1.TableColumnDefinition{row.Name(), row.Integer("Desired", st["desiredNumberScheduled"]), row.Integer("Current", st["currentNumberScheduled"]),
 		row.Integer("Ready", st["numberReady"]), row.Integer("Up-to-date", st["updatedNumberScheduled"]), row.Integer("Available", st["numberAvailable"]),
 		row.String("Node Selector", corev1.PodSpec{}.SwaggerDoc()["nodeSelector"]), row.Age()}, wideSelector(v1.DaemonSetSpec{}.SwaggerDoc()["selector"])...)
-	return row.New(r, row.Kind[*v1.DaemonSet]{
+	return row.New[v1.DaemonSetList](v1.SchemeGroupVersion, r, row.Kind[*v1.DaemonSet]{
 		Generation: true,
 		Spec:       func(s *v1.DaemonSet) any { return &s.Spec },
 		Status:     func(s *v1.DaemonSet) any { return &s.Status },
@@ -293,12 +253,11 @@ func setTemplateGeneration(s *v1.DaemonSet, n int64) {
 }
 
 func controllerRevisions() *api.Resource {
-	r := named("controllerrevisions", "ControllerRevision", "controllerrevision", nil,
-		func() runtime.Object { return &v1.ControllerRevision{} }, func() runtime.Object { return &v1.ControllerRevisionList{} })
+	r := api.Resource{Categories: []string{"all"}, Namespaced: true}
 	r.Categories = nil
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Controller", "Controller of the object"),
 		row.String("Revision", v1.ControllerRevision{}.SwaggerDoc()["revision"]), row.Age()}
-	return row.New(r, row.Kind[*v1.ControllerRevision]{
+	return row.New[v1.ControllerRevisionList](v1.SchemeGroupVersion, r, row.Kind[*v1.ControllerRevision]{
 		Validate: validateRevision,
 		ValidateUpdate: func(c, old *v1.ControllerRevision) field.ErrorList {
 			return append(validateRevision(c), apivalidation.ValidateImmutableField(c.Data, old.Data, field.NewPath("data"))...)

@@ -2,33 +2,17 @@ package authorization
 
 import (
 	v1 "k8s.io/api/authorization/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/row"
 )
 
 // Resources gives the rows of authorization.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{
-		review("localsubjectaccessreviews", "LocalSubjectAccessReview", "localsubjectaccessreview", true, func() runtime.Object { return &v1.LocalSubjectAccessReview{} }, validateLocalReview),
-		review("selfsubjectaccessreviews", "SelfSubjectAccessReview", "selfsubjectaccessreview", false, func() runtime.Object { return &v1.SelfSubjectAccessReview{} }, validateSelfReview),
-		review("selfsubjectrulesreviews", "SelfSubjectRulesReview", "selfsubjectrulesreview", false, func() runtime.Object { return &v1.SelfSubjectRulesReview{} }, nil),
-		review("subjectaccessreviews", "SubjectAccessReview", "subjectaccessreview", false, func() runtime.Object { return &v1.SubjectAccessReview{} }, validateReview),
+		row.NewComputed(v1.SchemeGroupVersion, api.Resource{Namespaced: true}, row.Kind[*v1.LocalSubjectAccessReview]{Validate: validateLocalReview}),
+		row.NewComputed(v1.SchemeGroupVersion, api.Resource{}, row.Kind[*v1.SelfSubjectAccessReview]{Validate: validateSelfReview}),
+		row.NewComputed(v1.SchemeGroupVersion, api.Resource{}, row.Kind[*v1.SelfSubjectRulesReview]{}),
+		row.NewComputed(v1.SchemeGroupVersion, api.Resource{}, row.Kind[*v1.SubjectAccessReview]{Validate: validateReview}),
 	}
-}
-
-// review is a row that is only ever created: the answer is in its status.
-func review(resource, kind, singular string, namespaced bool, make func() runtime.Object, validate func(runtime.Object) field.ErrorList) *api.Resource {
-	r := &api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
-		Kind:                 kind,
-		Singular:             singular,
-		Namespaced:           namespaced,
-		Verbs:                []string{"create"},
-		NotStored:            true,
-		New:                  make,
-	}
-	r.Validate = validate
-	return r
 }

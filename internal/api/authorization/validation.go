@@ -7,24 +7,20 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-func validateReview(obj runtime.Object) field.ErrorList {
-	r := obj.(*v1.SubjectAccessReview)
+func validateReview(r *v1.SubjectAccessReview) field.ErrorList {
 	return append(validateSpec(&r.Spec), validateMetadata(r.ObjectMeta, r.ObjectMeta, "must be empty")...)
 }
 
-func validateSelfReview(obj runtime.Object) field.ErrorList {
-	r := obj.(*v1.SelfSubjectAccessReview)
+func validateSelfReview(r *v1.SelfSubjectAccessReview) field.ErrorList {
 	errs := validateAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
 	return append(errs, validateMetadata(r.ObjectMeta, r.ObjectMeta, "must be empty")...)
 }
 
 // validateLocalReview: it is about what is in its own namespace.
-func validateLocalReview(obj runtime.Object) field.ErrorList {
-	r := obj.(*v1.LocalSubjectAccessReview)
+func validateLocalReview(r *v1.LocalSubjectAccessReview) field.ErrorList {
 	errs := validateSpec(&r.Spec)
 	rest := r.ObjectMeta
 	rest.Namespace = ""

@@ -9,8 +9,6 @@ import (
 	v2 "k8s.io/api/autoscaling/v2"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -24,18 +22,13 @@ const metricsShown = 2
 // storage, of autoscaling/v1.
 func Resources() []*api.Resource { return []*api.Resource{autoscalers(), autoscalersV1()} }
 
-func base(version schema.GroupVersion, one, list func() runtime.Object) api.Resource {
+// common is what the rows of the two versions have in common.
+func common() api.Resource {
 	spec, status := v2.HorizontalPodAutoscalerSpec{}.SwaggerDoc(), v2.HorizontalPodAutoscalerStatus{}.SwaggerDoc()
 	return api.Resource{
-		GroupVersionResource: version.WithResource("horizontalpodautoscalers"),
-		Kind:                 "HorizontalPodAutoscaler",
-		Singular:             "horizontalpodautoscaler",
-		ShortNames:           []string{"hpa"},
-		Categories:           []string{"all"},
-		Namespaced:           true,
-		New:                  one,
-		NewList:              list,
-		StoragePrefix:        "horizontalpodautoscalers",
+		ShortNames: []string{"hpa"},
+		Categories: []string{"all"},
+		Namespaced: true,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Reference", spec["scaleTargetRef"]),
@@ -49,10 +42,8 @@ func base(version schema.GroupVersion, one, list func() runtime.Object) api.Reso
 }
 
 func autoscalers() *api.Resource {
-	r := base(v2.SchemeGroupVersion,
-		func() runtime.Object { return &v2.HorizontalPodAutoscaler{} },
-		func() runtime.Object { return &v2.HorizontalPodAutoscalerList{} })
-	return row.New(r, row.Kind[*v2.HorizontalPodAutoscaler]{
+	r := common()
+	return row.New[v2.HorizontalPodAutoscalerList](v2.SchemeGroupVersion, r, row.Kind[*v2.HorizontalPodAutoscaler]{
 		Generation:           true,
 		Spec:                 func(a *v2.HorizontalPodAutoscaler) any { return &a.Spec },
 		Status:               func(a *v2.HorizontalPodAutoscaler) any { return &a.Status },
@@ -65,9 +56,7 @@ func autoscalers() *api.Resource {
 }
 
 func autoscalersV1() *api.Resource {
-	r := base(v1.SchemeGroupVersion,
-		func() runtime.Object { return &v1.HorizontalPodAutoscaler{} },
-		func() runtime.Object { return &v1.HorizontalPodAutoscalerList{} })
+	r := common()
 	r.Hub = &api.Hub{Resource: v2.SchemeGroupVersion.WithResource("horizontalpodautoscalers"), ToHub: toHub, FromHub: fromHub}
 	check := func(a, old *v1.HorizontalPodAutoscaler) field.ErrorList {
 		hub, err := toV2(a)
@@ -82,7 +71,7 @@ func autoscalersV1() *api.Resource {
 		}
 		return validate(hub, oldHub)
 	}
-	return row.New(r, row.Kind[*v1.HorizontalPodAutoscaler]{
+	return row.New[v1.HorizontalPodAutoscalerList](v1.SchemeGroupVersion, r, row.Kind[*v1.HorizontalPodAutoscaler]{
 		Generation: true,
 		Spec:       func(a *v1.HorizontalPodAutoscaler) any { return &a.Spec },
 		Status:     func(a *v1.HorizontalPodAutoscaler) any { return &a.Status },

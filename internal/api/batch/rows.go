@@ -9,7 +9,6 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -23,14 +22,8 @@ func Resources() []*api.Resource { return []*api.Resource{jobs(), cronJobs()} }
 func jobs() *api.Resource {
 	spec, status := v1.JobSpec{}.SwaggerDoc(), v1.JobStatus{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("jobs"),
-		Kind:                 "Job",
-		Singular:             "job",
-		Categories:           []string{"all"},
-		Namespaced:           true,
-		New:                  func() runtime.Object { return &v1.Job{} },
-		NewList:              func() runtime.Object { return &v1.JobList{} },
-		StoragePrefix:        "jobs",
+		Categories: []string{"all"},
+		Namespaced: true,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Status", "Status of the job."),
@@ -48,7 +41,7 @@ func jobs() *api.Resource {
 		"set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"
 	r.FieldLabels = []string{"status.successful"}
 	r.BadFieldLabel = "field label %q not supported for batchv1.Job"
-	return row.New(r, row.Kind[*v1.Job]{
+	return row.New[v1.JobList](v1.SchemeGroupVersion, r, row.Kind[*v1.Job]{
 		Generation: true,
 		Spec:       func(j *v1.Job) any { return &j.Spec },
 		Status:     func(j *v1.Job) any { return &j.Status },
@@ -126,15 +119,9 @@ func jobStatus(j *v1.Job) string {
 func cronJobs() *api.Resource {
 	spec, status := v1.CronJobSpec{}.SwaggerDoc(), v1.CronJobStatus{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("cronjobs"),
-		Kind:                 "CronJob",
-		Singular:             "cronjob",
-		ShortNames:           []string{"cj"},
-		Categories:           []string{"all"},
-		Namespaced:           true,
-		New:                  func() runtime.Object { return &v1.CronJob{} },
-		NewList:              func() runtime.Object { return &v1.CronJobList{} },
-		StoragePrefix:        "cronjobs",
+		ShortNames: []string{"cj"},
+		Categories: []string{"all"},
+		Namespaced: true,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Schedule", spec["schedule"]),
@@ -149,7 +136,7 @@ func cronJobs() *api.Resource {
 		},
 	}
 	r.ValidateName = apivalidation.NameIsDNSSubdomain
-	return row.New(r, row.Kind[*v1.CronJob]{
+	return row.New[v1.CronJobList](v1.SchemeGroupVersion, r, row.Kind[*v1.CronJob]{
 		Generation:       true,
 		Spec:             func(c *v1.CronJob) any { return &c.Spec },
 		Status:           func(c *v1.CronJob) any { return &c.Status },

@@ -10,10 +10,8 @@ import (
 
 	v1 "k8s.io/api/certificates/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -26,26 +24,15 @@ const maxBundle = 1 << 20
 
 func trustBundles() *api.Resource {
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("clustertrustbundles"),
-		Kind:                 "ClusterTrustBundle",
-		Singular:             "clustertrustbundle",
-		New:                  func() runtime.Object { return &v1.ClusterTrustBundle{} },
-		NewList:              func() runtime.Object { return &v1.ClusterTrustBundleList{} },
-		StoragePrefix:        "clustertrustbundles",
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(), row.String("SignerName", v1.ClusterTrustBundleSpec{}.SwaggerDoc()["signerName"]),
 		},
 	}
 	// What a name has to be depends on the signer: validateBundle checks it.
-	r.ValidateName = func(name string, prefix bool) []string {
-		if prefix {
-			return path.IsValidPathSegmentPrefix(name)
-		}
-		return path.IsValidPathSegmentName(name)
-	}
+	r.ValidateName = row.ValidatePathSegment
 	r.RequireResourceVersion = true
 	r.FieldLabels = []string{"spec.signerName"}
-	return row.New(r, row.Kind[*v1.ClusterTrustBundle]{
+	return row.New[v1.ClusterTrustBundleList](v1.SchemeGroupVersion, r, row.Kind[*v1.ClusterTrustBundle]{
 		Spec:     func(b *v1.ClusterTrustBundle) any { return &b.Spec },
 		Validate: func(b *v1.ClusterTrustBundle) field.ErrorList { return validateBundle(b, nil) },
 		ValidateUpdate: func(b, old *v1.ClusterTrustBundle) field.ErrorList {

@@ -20,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -46,13 +45,7 @@ const (
 func podRequests() *api.Resource {
 	spec := v1.PodCertificateRequestSpec{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("podcertificaterequests"),
-		Kind:                 "PodCertificateRequest",
-		Singular:             "podcertificaterequest",
-		Namespaced:           true,
-		New:                  func() runtime.Object { return &v1.PodCertificateRequest{} },
-		NewList:              func() runtime.Object { return &v1.PodCertificateRequestList{} },
-		StoragePrefix:        "podcertificaterequests",
+		Namespaced: true,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("PodName", spec["podName"]),
@@ -64,7 +57,7 @@ func podRequests() *api.Resource {
 	}
 	r.RequireResourceVersion = true
 	r.FieldLabels = []string{"spec.signerName", "spec.podName", "spec.nodeName"}
-	return row.New(r, row.Kind[*v1.PodCertificateRequest]{
+	return row.New[v1.PodCertificateRequestList](v1.SchemeGroupVersion, r, row.Kind[*v1.PodCertificateRequest]{
 		Spec:   func(p *v1.PodCertificateRequest) any { return &p.Spec },
 		Status: func(p *v1.PodCertificateRequest) any { return &p.Status },
 		Default: func(p *v1.PodCertificateRequest) {

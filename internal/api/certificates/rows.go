@@ -4,10 +4,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/certificates/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -20,13 +18,7 @@ import (
 func Resources() []*api.Resource {
 	spec, status := v1.CertificateSigningRequestSpec{}.SwaggerDoc(), v1.CertificateSigningRequestStatus{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("certificatesigningrequests"),
-		Kind:                 "CertificateSigningRequest",
-		Singular:             "certificatesigningrequest",
-		ShortNames:           []string{"csr"},
-		New:                  func() runtime.Object { return &v1.CertificateSigningRequest{} },
-		NewList:              func() runtime.Object { return &v1.CertificateSigningRequestList{} },
-		StoragePrefix:        "certificatesigningrequests",
+		ShortNames: []string{"csr"},
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.Age(),
@@ -35,27 +27,18 @@ func Resources() []*api.Resource {
 			row.String("RequestedDuration", spec["expirationSeconds"]),
 			row.String("Condition", status["conditions"]),
 		},
-		Updates: map[string]*api.UpdateStrategy{
-			"approval": {
-				PrepareForUpdate: func(obj, old runtime.Object) {
-					prepareApproval(obj.(*v1.CertificateSigningRequest), old.(*v1.CertificateSigningRequest))
-				},
-				ValidateUpdate: func(obj, old runtime.Object) field.ErrorList {
-					return validateUpdate(obj.(*v1.CertificateSigningRequest), old.(*v1.CertificateSigningRequest), approvalRules)
-				},
-			},
-		},
 	}
-	r.ValidateName = func(name string, prefix bool) []string {
-		if prefix {
-			return path.IsValidPathSegmentPrefix(name)
-		}
-		return path.IsValidPathSegmentName(name)
-	}
+	r.ValidateName = row.ValidatePathSegment
 	r.FieldLabels = []string{"spec.signerName"}
-	return []*api.Resource{trustBundles(), podRequests(), row.New(r, row.Kind[*v1.CertificateSigningRequest]{
-		Spec:              func(c *v1.CertificateSigningRequest) any { return &c.Spec },
-		Status:            func(c *v1.CertificateSigningRequest) any { return &c.Status },
+	return []*api.Resource{trustBundles(), podRequests(), row.New[v1.CertificateSigningRequestList](v1.SchemeGroupVersion, r, row.Kind[*v1.CertificateSigningRequest]{
+		Spec:   func(c *v1.CertificateSigningRequest) any { return &c.Spec },
+		Status: func(c *v1.CertificateSigningRequest) any { return &c.Status },
+		Updates: map[string]row.Update[*v1.CertificateSigningRequest]{"approval": {
+			Prepare: prepareApproval,
+			Validate: func(c, old *v1.CertificateSigningRequest) field.ErrorList {
+				return validateUpdate(c, old, approvalRules)
+			},
+		}},
 		PrepareForRequest: func(req api.Request, c *v1.CertificateSigningRequest) { setRequester(c, req.User()) },
 		// What was asked for never changes: an update is one of the metadata.
 		PrepareForUpdate:    func(c, old *v1.CertificateSigningRequest) { c.Spec = old.Spec },

@@ -6,7 +6,6 @@ import (
 
 	v1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -17,13 +16,7 @@ import (
 // Resources gives the rows of coordination.k8s.io/v1.
 func Resources() []*api.Resource {
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("leases"),
-		Kind:                 "Lease",
-		Singular:             "lease",
-		Namespaced:           true,
-		New:                  func() runtime.Object { return &v1.Lease{} },
-		NewList:              func() runtime.Object { return &v1.LeaseList{} },
-		StoragePrefix:        "leases",
+		Namespaced: true,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Holder", v1.LeaseSpec{}.SwaggerDoc()["holderIdentity"]),
@@ -31,7 +24,7 @@ func Resources() []*api.Resource {
 		},
 	}
 	r.AllowCreateOnUpdate, r.RequireResourceVersion = true, true
-	return []*api.Resource{row.New(r, row.Kind[*v1.Lease]{
+	return []*api.Resource{row.New[v1.LeaseList](v1.SchemeGroupVersion, r, row.Kind[*v1.Lease]{
 		PrepareForCreate: func(l *v1.Lease) { dropElection(&l.Spec, &v1.LeaseSpec{}) },
 		PrepareForUpdate: func(l, old *v1.Lease) { dropElection(&l.Spec, &old.Spec) },
 		Validate:         func(l *v1.Lease) field.ErrorList { return validateSpec(&l.Spec, field.NewPath("spec")) },

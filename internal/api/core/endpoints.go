@@ -8,7 +8,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -17,11 +16,10 @@ import (
 )
 
 func endpoints() *api.Resource {
-	r := named("endpoints", "Endpoints", "endpoints", "services/endpoints", true, []string{"ep"},
-		func() runtime.Object { return &v1.Endpoints{} }, func() runtime.Object { return &v1.EndpointsList{} })
+	r := api.Resource{ShortNames: []string{"ep"}, Namespaced: true, StoragePrefix: "services/endpoints"}
 	r.AllowCreateOnUpdate = true
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Endpoints", v1.Endpoints{}.SwaggerDoc()["subsets"]), row.Age()}
-	return row.New(r, row.Kind[*v1.Endpoints]{
+	return row.New[v1.EndpointsList](v1.SchemeGroupVersion, r, row.Kind[*v1.Endpoints]{
 		Default: func(e *v1.Endpoints) {
 			for i := range e.Subsets {
 				for j := range e.Subsets[i].Ports {

@@ -11,7 +11,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -21,10 +20,8 @@ import (
 )
 
 func limitRanges() *api.Resource {
-	r := named("limitranges", "LimitRange", "limitrange", "limitranges", true, []string{"limits"},
-		func() runtime.Object { return &v1.LimitRange{} }, func() runtime.Object { return &v1.LimitRangeList{} })
-	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()}
-	return row.New(r, row.Kind[*v1.LimitRange]{
+	r := api.Resource{ShortNames: []string{"limits"}, Namespaced: true, Columns: []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()}}
+	return row.New[v1.LimitRangeList](v1.SchemeGroupVersion, r, row.Kind[*v1.LimitRange]{
 		Default:  setDefaultsLimitRange,
 		Validate: validateLimitRange,
 		Cells: func(l *v1.LimitRange, _ time.Time) []any {
@@ -151,12 +148,11 @@ func validateLimit(it *v1.LimitRangeItem, k v1.ResourceName, at *field.Path) (er
 }
 
 func resourceQuotas() *api.Resource {
-	r := named("resourcequotas", "ResourceQuota", "resourcequota", "resourcequotas", true, []string{"quota"},
-		func() runtime.Object { return &v1.ResourceQuota{} }, func() runtime.Object { return &v1.ResourceQuotaList{} })
+	r := api.Resource{ShortNames: []string{"quota"}, Namespaced: true}
 	r.DeleteReturnsObject = true
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Request", "Request represents a minimum amount of cpu/memory that a container may consume."),
 		row.String("Limit", "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node."), row.Age()}
-	return row.New(r, row.Kind[*v1.ResourceQuota]{
+	return row.New[v1.ResourceQuotaList](v1.SchemeGroupVersion, r, row.Kind[*v1.ResourceQuota]{
 		Spec:     func(q *v1.ResourceQuota) any { return &q.Spec },
 		Status:   func(q *v1.ResourceQuota) any { return &q.Status },
 		Validate: func(q *v1.ResourceQuota) field.ErrorList { return validateQuota(&q.Spec) },

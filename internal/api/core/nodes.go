@@ -12,7 +12,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -28,8 +27,7 @@ import (
 var schemaTokenRequest = schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}
 
 func nodes() *api.Resource {
-	r := named("nodes", "Node", "node", "minions", false, []string{"no"},
-		func() runtime.Object { return &v1.Node{} }, func() runtime.Object { return &v1.NodeList{} })
+	r := api.Resource{ShortNames: []string{"no"}, StoragePrefix: "minions"}
 	r.FieldLabels = []string{"spec.unschedulable"}
 	r.Subresources = []api.Subresource{proxyOf("NodeProxyOptions")}
 	info := v1.NodeSystemInfo{}.SwaggerDoc()
@@ -37,7 +35,7 @@ func nodes() *api.Resource {
 		row.Age(), row.String("Version", info["kubeletVersion"]), row.Wide("Internal-IP", v1.NodeStatus{}.SwaggerDoc()["addresses"]),
 		row.Wide("External-IP", v1.NodeStatus{}.SwaggerDoc()["addresses"]), row.Wide("OS-Image", info["osImage"]),
 		row.Wide("Kernel-Version", info["kernelVersion"]), row.Wide("Container-Runtime", info["containerRuntimeVersion"])}
-	out := row.New(r, row.Kind[*v1.Node]{
+	out := row.New[v1.NodeList](v1.SchemeGroupVersion, r, row.Kind[*v1.Node]{
 		Spec:   func(n *v1.Node) any { return &n.Spec },
 		Status: func(n *v1.Node) any { return &n.Status },
 		Default: func(n *v1.Node) {
@@ -293,8 +291,7 @@ func Simulated(node *v1.Node) bool {
 }
 
 func events() *api.Resource {
-	r := named("events", "Event", "event", "events", true, []string{"ev"},
-		func() runtime.Object { return &v1.Event{} }, func() runtime.Object { return &v1.EventList{} })
+	r := api.Resource{ShortNames: []string{"ev"}, Namespaced: true}
 	r.AllowCreateOnUpdate = true
 	r.FieldLabels = []string{"involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion",
 		"involvedObject.resourceVersion", "involvedObject.fieldPath", "reason", "reportingComponent", "source", "type"}
@@ -303,7 +300,7 @@ func events() *api.Resource {
 		row.String("Object", doc["involvedObject"]), row.Wide("Subobject", v1.ObjectReference{}.SwaggerDoc()["fieldPath"]), row.Wide("Source", doc["source"]),
 		row.String("Message", doc["message"]), row.Wide("First Seen", doc["firstTimestamp"]), row.Wide("Count", doc["count"]), row.Wide("Name", metav1.ObjectMeta{}.SwaggerDoc()["name"])}
 	r.Columns[9].Format = "name"
-	return row.New(r, row.Kind[*v1.Event]{
+	return row.New[v1.EventList](v1.SchemeGroupVersion, r, row.Kind[*v1.Event]{
 		TTL:      func(*v1.Event) time.Duration { return time.Hour },
 		Validate: coreevents.ValidateCore,
 		Fields: func(e *v1.Event) fields.Set {

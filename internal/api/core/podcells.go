@@ -7,7 +7,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"keelson.dev/keelson/internal/api/row"
 )
@@ -29,9 +28,9 @@ func podColumns() []metav1.TableColumnDefinition {
 
 // podRowConditions say of a pod that it has come to its end: clients may show it in
 // grey, or not at all.
-func podRowConditions(obj runtime.Object) []metav1.TableRowCondition {
+func podRowConditions(p *v1.Pod) []metav1.TableRowCondition {
 	completed := metav1.TableRowCondition{Type: metav1.RowCompleted, Status: metav1.ConditionTrue}
-	switch phase := obj.(*v1.Pod).Status.Phase; phase {
+	switch phase := p.Status.Phase; phase {
 	case v1.PodSucceeded:
 		completed.Reason, completed.Message = string(phase), "The pod has completed successfully."
 	case v1.PodFailed:

@@ -7,9 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/podspec"
@@ -17,31 +15,14 @@ import (
 )
 
 func pods() *api.Resource {
-	r := named("pods", "Pod", "pod", "pods", true, []string{"po"},
-		func() runtime.Object { return &v1.Pod{} }, func() runtime.Object { return &v1.PodList{} })
+	r := api.Resource{ShortNames: []string{"po"}, Namespaced: true}
 	r.Categories = []string{"all"}
 	r.ValidateName = apivalidation.NameIsDNSSubdomain
 	r.DeleteReturnsObject = true
 	r.Columns = podColumns()
-	r.RowConditions = podRowConditions
-	r.GracePeriod = func(obj runtime.Object, wanted *int64) int64 { return podGracePeriod(obj.(*v1.Pod), wanted) }
 	r.FieldLabels = []string{"spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
 		"spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"}
 	r.IndexedField = "spec.nodeName"
-	r.Updates = map[string]*api.UpdateStrategy{
-		"ephemeralcontainers": {
-			PrepareForUpdate: func(obj, old runtime.Object) { prepareEphemeral(obj.(*v1.Pod), old.(*v1.Pod)) },
-			ValidateUpdate: func(obj, old runtime.Object) field.ErrorList {
-				return podspec.ValidateEphemeralContainersUpdate(obj.(*v1.Pod), old.(*v1.Pod))
-			},
-		},
-		"resize": {
-			PrepareForUpdate: func(obj, old runtime.Object) { prepareResize(obj.(*v1.Pod), old.(*v1.Pod)) },
-			ValidateUpdate: func(obj, old runtime.Object) field.ErrorList {
-				return podspec.ValidateResize(obj.(*v1.Pod), old.(*v1.Pod))
-			},
-		},
-	}
 	podKind := v1.SchemeGroupVersion.WithKind
 	r.Subresources = []api.Subresource{
 		streamOf("attach", "PodAttachOptions"),
@@ -52,11 +33,16 @@ func pods() *api.Resource {
 		streamOf("portforward", "PodPortForwardOptions"),
 		proxyOf("PodProxyOptions"),
 	}
-	return row.New(r, row.Kind[*v1.Pod]{
+	return row.New[v1.PodList](v1.SchemeGroupVersion, r, row.Kind[*v1.Pod]{
 		Generation: true,
 		Spec:       func(p *v1.Pod) any { return &p.Spec },
 		Status:     func(p *v1.Pod) any { return &p.Status },
-		Default:    podspec.SetDefaultsPod,
+		Updates: map[string]row.Update[*v1.Pod]{
+			"ephemeralcontainers": {Prepare: prepareEphemeral, Validate: podspec.ValidateEphemeralContainersUpdate},
+			"resize":              {Prepare: prepareResize, Validate: podspec.ValidateResize},
+		},
+		GracePeriod: podGracePeriod,
+		Default:     podspec.SetDefaultsPod,
 		PrepareForCreate: func(p *v1.Pod) {
 			p.Status = v1.PodStatus{Phase: v1.PodPending, QOSClass: podspec.QOSClass(&p.Spec)}
 			podspec.SelectOwnLabels(p)
@@ -77,6 +63,7 @@ func pods() *api.Resource {
 		UpdateWarnings: func(_, _ *v1.Pod) []string { return nil },
 		Fields:         podFields,
 		Cells:          podCells,
+		RowConditions:  podRowConditions,
 	})
 }
 

@@ -2,7 +2,6 @@ package core
 
 import (
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"keelson.dev/keelson/internal/api"
@@ -14,20 +13,6 @@ func Resources() []*api.Resource {
 		pods(), podTemplates(), replicationControllers(), services(), endpoints(), nodes(), namespaces(), events(),
 		configMaps(), secrets(), serviceAccounts(), limitRanges(), resourceQuotas(), persistentVolumes(),
 		persistentVolumeClaims(), bindings(), componentStatuses(),
-	}
-}
-
-// named gives the part of a row that its names make.
-func named(resource, kind, singular, prefix string, namespaced bool, short []string, one, list func() runtime.Object) api.Resource {
-	return api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
-		Kind:                 kind,
-		Singular:             singular,
-		ShortNames:           short,
-		Namespaced:           namespaced,
-		New:                  one,
-		NewList:              list,
-		StoragePrefix:        prefix,
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -20,8 +19,7 @@ import (
 )
 
 func services() *api.Resource {
-	r := named("services", "Service", "service", "services/specs", true, []string{"svc"},
-		func() runtime.Object { return &v1.Service{} }, func() runtime.Object { return &v1.ServiceList{} })
+	r := api.Resource{ShortNames: []string{"svc"}, Namespaced: true, StoragePrefix: "services/specs"}
 	r.Categories = []string{"all"}
 	r.ValidateName = apivalidation.NameIsDNSLabel // RelaxedServiceNameValidation
 	r.DeleteReturnsObject = true
@@ -30,7 +28,7 @@ func services() *api.Resource {
 	doc := v1.ServiceSpec{}.SwaggerDoc()
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Type", doc["type"]), row.String("Cluster-IP", doc["clusterIP"]),
 		row.String("External-IP", doc["externalIPs"]), row.String("Port(s)", doc["ports"]), row.Age(), row.Wide("Selector", doc["selector"])}
-	return row.New(r, row.Kind[*v1.Service]{
+	return row.New[v1.ServiceList](v1.SchemeGroupVersion, r, row.Kind[*v1.Service]{
 		Spec:                 func(s *v1.Service) any { return &s.Spec },
 		Status:               func(s *v1.Service) any { return &s.Status },
 		Default:              setDefaultsService,

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -24,11 +23,10 @@ import (
 const maxDataSize = 1024 * 1024
 
 func podTemplates() *api.Resource {
-	r := named("podtemplates", "PodTemplate", "podtemplate", "podtemplates", true, nil,
-		func() runtime.Object { return &v1.PodTemplate{} }, func() runtime.Object { return &v1.PodTemplateList{} })
+	r := api.Resource{Namespaced: true}
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Containers", "Names of each container in the template."),
 		row.String("Images", "Images referenced by each container in the template."), row.String("Pod Labels", "The labels for the pod template.")}
-	return row.New(r, row.Kind[*v1.PodTemplate]{
+	return row.New[v1.PodTemplateList](v1.SchemeGroupVersion, r, row.Kind[*v1.PodTemplate]{
 		Generation: true,
 		Spec:       func(t *v1.PodTemplate) any { return &t.Template },
 		Default:    func(t *v1.PodTemplate) { podspec.SetDefaultsPodTemplate(&t.Template) },
@@ -43,8 +41,7 @@ func podTemplates() *api.Resource {
 }
 
 func replicationControllers() *api.Resource {
-	r := named("replicationcontrollers", "ReplicationController", "replicationcontroller", "controllers", true, []string{"rc"},
-		func() runtime.Object { return &v1.ReplicationController{} }, func() runtime.Object { return &v1.ReplicationControllerList{} })
+	r := api.Resource{ShortNames: []string{"rc"}, Namespaced: true, StoragePrefix: "controllers"}
 	r.Categories = []string{"all"}
 	r.OrphanByDefault = true
 	doc := v1.ReplicationControllerSpec{}.SwaggerDoc()
@@ -53,17 +50,6 @@ func replicationControllers() *api.Resource {
 		row.Integer("Ready", v1.ReplicationControllerStatus{}.SwaggerDoc()["readyReplicas"]), row.Age()},
 		append(row.TemplateColumns(), row.Wide("Selector", doc["selector"]))...)
 	r.FieldLabels = []string{"status.replicas"}
-	r.Scale = &api.Scale{
-		Path: api.ReplicasPath,
-		Get: func(o runtime.Object) (*int32, int32, string, error) {
-			rc := o.(*v1.ReplicationController)
-			return rc.Spec.Replicas, rc.Status.Replicas, labels.SelectorFromSet(rc.Spec.Selector).String(), nil
-		},
-		Set: func(o runtime.Object, n int32) error {
-			o.(*v1.ReplicationController).Spec.Replicas = &n
-			return nil
-		},
-	}
 	validate := func(rc *v1.ReplicationController) field.ErrorList {
 		at := field.NewPath("spec")
 		var errs field.ErrorList
@@ -81,10 +67,13 @@ func replicationControllers() *api.Resource {
 		errs = append(errs, podspec.ValidatePodTemplateSpec(rc.Spec.Template, at.Child("template"))...)
 		return append(errs, podspec.ValidateAlwaysRestart(&rc.Spec.Template.Spec, "ReplicationController", at.Child("template", "spec"))...)
 	}
-	return row.New(r, row.Kind[*v1.ReplicationController]{
+	return row.New[v1.ReplicationControllerList](v1.SchemeGroupVersion, r, row.Kind[*v1.ReplicationController]{
 		Generation: true,
 		Spec:       func(rc *v1.ReplicationController) any { return &rc.Spec },
 		Status:     func(rc *v1.ReplicationController) any { return &rc.Status },
+		Scale: func(rc *v1.ReplicationController) row.Scale {
+			return row.Scale{Replicas: &rc.Spec.Replicas, Current: rc.Status.Replicas, Selector: labels.SelectorFromSet(rc.Spec.Selector).String()}
+		},
 		Default: func(rc *v1.ReplicationController) {
 			if rc.Spec.Replicas == nil {
 				rc.Spec.Replicas = ptr.To[int32](1)
@@ -136,9 +125,7 @@ func validateControllerStatus(s *v1.ReplicationControllerStatus) (errs field.Err
 }
 
 func configMaps() *api.Resource {
-	r := named("configmaps", "ConfigMap", "configmap", "configmaps", true, []string{"cm"},
-		func() runtime.Object { return &v1.ConfigMap{} }, func() runtime.Object { return &v1.ConfigMapList{} })
-	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Data", v1.ConfigMap{}.SwaggerDoc()["data"]), row.Age()}
+	r := api.Resource{ShortNames: []string{"cm"}, Namespaced: true, Columns: []metav1.TableColumnDefinition{row.Name(), row.String("Data", v1.ConfigMap{}.SwaggerDoc()["data"]), row.Age()}}
 	validate := func(c *v1.ConfigMap) (errs field.ErrorList) {
 		size := 0
 		for k, v := range c.Data {
@@ -157,7 +144,7 @@ func configMaps() *api.Resource {
 		}
 		return errs
 	}
-	return row.New(r, row.Kind[*v1.ConfigMap]{
+	return row.New[v1.ConfigMapList](v1.SchemeGroupVersion, r, row.Kind[*v1.ConfigMap]{
 		Validate: validate,
 		ValidateUpdate: func(c, old *v1.ConfigMap) field.ErrorList {
 			var errs field.ErrorList
@@ -212,8 +199,7 @@ func sameBytes(a, b map[string][]byte) bool {
 }
 
 func secrets() *api.Resource {
-	r := named("secrets", "Secret", "secret", "secrets", true, nil,
-		func() runtime.Object { return &v1.Secret{} }, func() runtime.Object { return &v1.SecretList{} })
+	r := api.Resource{Namespaced: true}
 	doc := v1.Secret{}.SwaggerDoc()
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Type", doc["type"]), row.String("Data", doc["data"]), row.Age()}
 	r.FieldLabels = []string{"type"}
@@ -260,7 +246,7 @@ func secrets() *api.Resource {
 		}
 		return errs
 	}
-	return row.New(r, row.Kind[*v1.Secret]{
+	return row.New[v1.SecretList](v1.SchemeGroupVersion, r, row.Kind[*v1.Secret]{
 		Default: func(s *v1.Secret) {
 			if s.Type == "" {
 				s.Type = v1.SecretTypeOpaque
@@ -305,12 +291,11 @@ func jsonObject(b []byte, at *field.Path) field.ErrorList {
 }
 
 func serviceAccounts() *api.Resource {
-	r := named("serviceaccounts", "ServiceAccount", "serviceaccount", "serviceaccounts", true, []string{"sa"},
-		func() runtime.Object { return &v1.ServiceAccount{} }, func() runtime.Object { return &v1.ServiceAccountList{} })
+	r := api.Resource{ShortNames: []string{"sa"}, Namespaced: true}
 	r.DeleteReturnsObject = true
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Secrets", v1.ServiceAccount{}.SwaggerDoc()["secrets"]), row.Age()}
 	r.Subresources = []api.Subresource{created("token", schemaTokenRequest)}
-	return row.New(r, row.Kind[*v1.ServiceAccount]{
+	return row.New[v1.ServiceAccountList](v1.SchemeGroupVersion, r, row.Kind[*v1.ServiceAccount]{
 		Warnings:       func(s *v1.ServiceAccount) []string { return mountableSecretsWarnings(s, &v1.ServiceAccount{}) },
 		UpdateWarnings: mountableSecretsWarnings,
 		Cells: func(s *v1.ServiceAccount, now time.Time) []any {
@@ -331,19 +316,15 @@ func mountableSecretsWarnings(s, old *v1.ServiceAccount) []string {
 }
 
 func bindings() *api.Resource {
-	r := named("bindings", "Binding", "binding", "", true, nil, func() runtime.Object { return &v1.Binding{} }, nil)
-	r.Verbs, r.NotStored = []string{"create"}, true
-	return &r
+	return row.NewComputed(v1.SchemeGroupVersion, api.Resource{Namespaced: true}, row.Kind[*v1.Binding]{})
 }
 
 func componentStatuses() *api.Resource {
-	r := named("componentstatuses", "ComponentStatus", "componentstatus", "", false, []string{"cs"},
-		func() runtime.Object { return &v1.ComponentStatus{} }, func() runtime.Object { return &v1.ComponentStatusList{} })
-	r.Verbs, r.NotStored = []string{"get", "list"}, true
-	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Status", "Status of the component conditions"),
-		row.String("Message", "Message of the component conditions"), row.String("Error", "Error of the component conditions")}
-	r.Cells = func(o runtime.Object, _ time.Time) []any {
-		cs := o.(*v1.ComponentStatus)
+	return row.New[v1.ComponentStatusList](v1.SchemeGroupVersion, api.Resource{
+		ShortNames: []string{"cs"}, Verbs: []string{"get", "list"}, NotStored: true,
+		Columns: []metav1.TableColumnDefinition{row.Name(), row.String("Status", "Status of the component conditions"),
+			row.String("Message", "Message of the component conditions"), row.String("Error", "Error of the component conditions")},
+	}, row.Kind[*v1.ComponentStatus]{Cells: func(cs *v1.ComponentStatus, _ time.Time) []any {
 		status, message, err := "Unknown", "", ""
 		for _, c := range cs.Conditions {
 			if c.Type == v1.ComponentHealthy {
@@ -354,8 +335,7 @@ func componentStatuses() *api.Resource {
 			}
 		}
 		return []any{cs.Name, status, message, err}
-	}
-	return &r
+	}})
 }
 
 // validateFinalizer wants a finalizer's name; without a domain, one of
@@ -365,31 +345,30 @@ func validateFinalizer(f v1.FinalizerName, at *field.Path) field.ErrorList {
 }
 
 func namespaces() *api.Resource {
-	r := named("namespaces", "Namespace", "namespace", "namespaces", false, []string{"ns"},
-		func() runtime.Object { return &v1.Namespace{} }, func() runtime.Object { return &v1.NamespaceList{} })
+	r := api.Resource{ShortNames: []string{"ns"}}
 	r.Verbs = []string{"create", "delete", "get", "list", "patch", "update", "watch"}
 	r.IsNamespace = true
 	r.ValidateName = apivalidation.ValidateNamespaceName
 	r.FieldLabels = []string{"status.phase"}
-	r.BeforeDelete = func(obj runtime.Object) { obj.(*v1.Namespace).Status.Phase = v1.NamespaceTerminating }
-	r.Finalizing = func(obj runtime.Object) bool { return len(obj.(*v1.Namespace).Spec.Finalizers) > 0 }
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Status", "The status of the namespace"), row.Age()}
-	r.Updates = map[string]*api.UpdateStrategy{"finalize": {PrepareForUpdate: func(obj, old runtime.Object) {
-		n, o := obj.(*v1.Namespace), old.(*v1.Namespace)
-		finalizers := n.Spec.Finalizers
-		version := n.ResourceVersion
-		o.DeepCopyInto(n)
-		n.ResourceVersion = version
-		n.Spec.Finalizers = finalizers
-	}, ValidateUpdate: func(obj, _ runtime.Object) (errs field.ErrorList) {
-		for i, f := range obj.(*v1.Namespace).Spec.Finalizers {
-			errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers").Index(i))...)
-		}
-		return errs
-	}}}
-	return row.New(r, row.Kind[*v1.Namespace]{
+	return row.New[v1.NamespaceList](v1.SchemeGroupVersion, r, row.Kind[*v1.Namespace]{
 		Spec:   func(n *v1.Namespace) any { return &n.Spec },
 		Status: func(n *v1.Namespace) any { return &n.Status },
+		Updates: map[string]row.Update[*v1.Namespace]{"finalize": {
+			Prepare: func(n, old *v1.Namespace) {
+				finalizers, version := n.Spec.Finalizers, n.ResourceVersion
+				old.DeepCopyInto(n)
+				n.ResourceVersion, n.Spec.Finalizers = version, finalizers
+			},
+			Validate: func(n, _ *v1.Namespace) (errs field.ErrorList) {
+				for i, f := range n.Spec.Finalizers {
+					errs = append(errs, validateFinalizer(f, field.NewPath("spec", "finalizers").Index(i))...)
+				}
+				return errs
+			},
+		}},
+		BeforeDelete: func(n *v1.Namespace) { n.Status.Phase = v1.NamespaceTerminating },
+		Finalizing:   func(n *v1.Namespace) bool { return len(n.Spec.Finalizers) > 0 },
 		Default: func(n *v1.Namespace) {
 			if n.Name == "" {
 				return

@@ -7,7 +7,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -31,15 +30,14 @@ func accessModes(modes []v1.PersistentVolumeAccessMode) string {
 }
 
 func persistentVolumes() *api.Resource {
-	r := named("persistentvolumes", "PersistentVolume", "persistentvolume", "persistentvolumes", false, []string{"pv"},
-		func() runtime.Object { return &v1.PersistentVolume{} }, func() runtime.Object { return &v1.PersistentVolumeList{} })
+	r := api.Resource{ShortNames: []string{"pv"}}
 	r.DeleteReturnsObject = true
 	doc, status := v1.PersistentVolumeSpec{}.SwaggerDoc(), v1.PersistentVolumeStatus{}.SwaggerDoc()
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Capacity", doc["capacity"]), row.String("Access Modes", doc["accessModes"]),
 		row.String("Reclaim Policy", doc["persistentVolumeReclaimPolicy"]), row.String("Status", status["phase"]), row.String("Claim", doc["claimRef"]),
 		row.String("StorageClass", doc["storageClassName"]), row.String("VolumeAttributesClass", doc["volumeAttributesClassName"]),
 		row.String("Reason", status["reason"]), row.Age(), row.Wide("VolumeMode", doc["volumeMode"])}
-	return row.New(r, row.Kind[*v1.PersistentVolume]{
+	return row.New[v1.PersistentVolumeList](v1.SchemeGroupVersion, r, row.Kind[*v1.PersistentVolume]{
 		Spec:   func(p *v1.PersistentVolume) any { return &p.Spec },
 		Status: func(p *v1.PersistentVolume) any { return &p.Status },
 		Default: func(p *v1.PersistentVolume) {
@@ -93,14 +91,13 @@ func unset(s string) string {
 }
 
 func persistentVolumeClaims() *api.Resource {
-	r := named("persistentvolumeclaims", "PersistentVolumeClaim", "persistentvolumeclaim", "persistentvolumeclaims", true, []string{"pvc"},
-		func() runtime.Object { return &v1.PersistentVolumeClaim{} }, func() runtime.Object { return &v1.PersistentVolumeClaimList{} })
+	r := api.Resource{ShortNames: []string{"pvc"}, Namespaced: true}
 	r.DeleteReturnsObject = true
 	doc, status := v1.PersistentVolumeClaimSpec{}.SwaggerDoc(), v1.PersistentVolumeClaimStatus{}.SwaggerDoc()
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("Status", status["phase"]), row.String("Volume", doc["volumeName"]),
 		row.String("Capacity", status["capacity"]), row.String("Access Modes", status["accessModes"]), row.String("StorageClass", doc["storageClassName"]),
 		row.String("VolumeAttributesClass", doc["volumeAttributesClassName"]), row.Age(), row.Wide("VolumeMode", doc["volumeMode"])}
-	return row.New(r, row.Kind[*v1.PersistentVolumeClaim]{
+	return row.New[v1.PersistentVolumeClaimList](v1.SchemeGroupVersion, r, row.Kind[*v1.PersistentVolumeClaim]{
 		Spec:   func(p *v1.PersistentVolumeClaim) any { return &p.Spec },
 		Status: func(p *v1.PersistentVolumeClaim) any { return &p.Status },
 		Default: func(p *v1.PersistentVolumeClaim) {

@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/row"
@@ -19,13 +18,7 @@ import (
 func Resources() []*api.Resource {
 	doc := v1.EndpointSlice{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("endpointslices"),
-		Kind:                 "EndpointSlice",
-		Singular:             "endpointslice",
-		Namespaced:           true,
-		New:                  func() runtime.Object { return &v1.EndpointSlice{} },
-		NewList:              func() runtime.Object { return &v1.EndpointSliceList{} },
-		StoragePrefix:        "endpointslices",
+		Namespaced: true,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("AddressType", doc["addressType"]),
@@ -34,7 +27,7 @@ func Resources() []*api.Resource {
 			row.Age(),
 		},
 	}
-	return []*api.Resource{row.New(r, row.Kind[*v1.EndpointSlice]{
+	return []*api.Resource{row.New[v1.EndpointSliceList](v1.SchemeGroupVersion, r, row.Kind[*v1.EndpointSlice]{
 		Generation: true,
 		Spec: func(s *v1.EndpointSlice) any {
 			return []any{s.AddressType, s.Endpoints, s.Ports, s.Labels}

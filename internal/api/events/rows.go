@@ -9,7 +9,6 @@ import (
 	v1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/row"
@@ -22,14 +21,8 @@ const timeToLive = time.Hour
 func Resources() []*api.Resource {
 	doc := corev1.Event{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("events"),
-		Kind:                 "Event",
-		Singular:             "event",
-		ShortNames:           []string{"ev"},
-		Namespaced:           true,
-		New:                  func() runtime.Object { return &v1.Event{} },
-		NewList:              func() runtime.Object { return &v1.EventList{} },
-		StoragePrefix:        "events",
+		ShortNames: []string{"ev"},
+		Namespaced: true,
 		Hub: &api.Hub{
 			Resource: corev1.SchemeGroupVersion.WithResource("events"),
 			ToHub:    toCore,
@@ -53,7 +46,7 @@ func Resources() []*api.Resource {
 		"reason", "regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid",
 		"regarding.apiVersion", "regarding.resourceVersion", "regarding.fieldPath", "reportingController", "type",
 	}
-	return []*api.Resource{row.New(r, row.Kind[*v1.Event]{
+	return []*api.Resource{row.New[v1.EventList](v1.SchemeGroupVersion, r, row.Kind[*v1.Event]{
 		TTL:            func(*v1.Event) time.Duration { return timeToLive },
 		Validate:       validate,
 		ValidateUpdate: validateUpdate,

@@ -5,7 +5,6 @@ import (
 
 	v1 "k8s.io/api/flowcontrol/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -20,12 +19,6 @@ func Resources() []*api.Resource { return []*api.Resource{flowSchemas(), priorit
 func flowSchemas() *api.Resource {
 	spec := v1.FlowSchemaSpec{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("flowschemas"),
-		Kind:                 "FlowSchema",
-		Singular:             "flowschema",
-		New:                  func() runtime.Object { return &v1.FlowSchema{} },
-		NewList:              func() runtime.Object { return &v1.FlowSchemaList{} },
-		StoragePrefix:        "flowschemas",
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("PriorityLevel", v1.PriorityLevelConfigurationReference{}.SwaggerDoc()["name"]),
@@ -35,7 +28,7 @@ func flowSchemas() *api.Resource {
 			row.String("MissingPL", "references a broken or non-existent PriorityLevelConfiguration"),
 		},
 	}
-	return row.New(r, row.Kind[*v1.FlowSchema]{
+	return row.New[v1.FlowSchemaList](v1.SchemeGroupVersion, r, row.Kind[*v1.FlowSchema]{
 		Generation: true,
 		Spec:       func(s *v1.FlowSchema) any { return &s.Spec },
 		Status:     func(s *v1.FlowSchema) any { return &s.Status },
@@ -67,12 +60,6 @@ func flowSchemas() *api.Resource {
 func priorityLevels() *api.Resource {
 	queuing := v1.QueuingConfiguration{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("prioritylevelconfigurations"),
-		Kind:                 "PriorityLevelConfiguration",
-		Singular:             "prioritylevelconfiguration",
-		New:                  func() runtime.Object { return &v1.PriorityLevelConfiguration{} },
-		NewList:              func() runtime.Object { return &v1.PriorityLevelConfigurationList{} },
-		StoragePrefix:        "prioritylevelconfigurations",
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Type", v1.PriorityLevelConfigurationSpec{}.SwaggerDoc()["type"]),
@@ -83,7 +70,7 @@ func priorityLevels() *api.Resource {
 			row.Age(),
 		},
 	}
-	return row.New(r, row.Kind[*v1.PriorityLevelConfiguration]{
+	return row.New[v1.PriorityLevelConfigurationList](v1.SchemeGroupVersion, r, row.Kind[*v1.PriorityLevelConfiguration]{
 		Generation:     true,
 		Spec:           func(p *v1.PriorityLevelConfiguration) any { return &p.Spec },
 		Status:         func(p *v1.PriorityLevelConfiguration) any { return &p.Status },

@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -26,22 +25,9 @@ func Resources() []*api.Resource {
 	return []*api.Resource{ingressClasses(), ingresses(), ipAddresses(), networkPolicies(), serviceCIDRs()}
 }
 
-func base(resource, kind, singular string, namespaced bool, short ...string) api.Resource {
-	return api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
-		Kind:                 kind,
-		Singular:             singular,
-		ShortNames:           short,
-		Namespaced:           namespaced,
-		StoragePrefix:        resource,
-	}
-}
-
 func ingresses() *api.Resource {
-	r := base("ingresses", "Ingress", "ingress", true, "ing")
+	r := api.Resource{ShortNames: []string{"ing"}, Namespaced: true}
 	r.StoragePrefix = "ingress"
-	r.New = func() runtime.Object { return &v1.Ingress{} }
-	r.NewList = func() runtime.Object { return &v1.IngressList{} }
 	r.Columns = []metav1.TableColumnDefinition{
 		row.Name(),
 		row.String("Class", "The name of the IngressClass resource that should be used for additional configuration"),
@@ -50,7 +36,7 @@ func ingresses() *api.Resource {
 		row.String("Ports", "Ports of TLS configurations that open"),
 		row.Age(),
 	}
-	return row.New(r, row.Kind[*v1.Ingress]{
+	return row.New[v1.IngressList](v1.SchemeGroupVersion, r, row.Kind[*v1.Ingress]{
 		Generation:           true,
 		Spec:                 func(i *v1.Ingress) any { return &i.Spec },
 		Status:               func(i *v1.Ingress) any { return &i.Status },
@@ -104,16 +90,13 @@ func addresses(i *v1.Ingress) string {
 }
 
 func ingressClasses() *api.Resource {
-	r := base("ingressclasses", "IngressClass", "ingressclass", false)
-	r.New = func() runtime.Object { return &v1.IngressClass{} }
-	r.NewList = func() runtime.Object { return &v1.IngressClassList{} }
-	r.Columns = []metav1.TableColumnDefinition{
+	r := api.Resource{Columns: []metav1.TableColumnDefinition{
 		row.Name(),
 		row.String("Controller", "Controller that is responsible for handling corresponding Ingress resources"),
 		row.String("Parameters", "A reference to a resource with additional parameters"),
 		row.Age(),
-	}
-	return row.New(r, row.Kind[*v1.IngressClass]{
+	}}
+	return row.New[v1.IngressClassList](v1.SchemeGroupVersion, r, row.Kind[*v1.IngressClass]{
 		Generation: true,
 		Spec:       func(c *v1.IngressClass) any { return &c.Spec },
 		Default: func(c *v1.IngressClass) {
@@ -138,13 +121,10 @@ func ingressClasses() *api.Resource {
 }
 
 func networkPolicies() *api.Resource {
-	r := base("networkpolicies", "NetworkPolicy", "networkpolicy", true, "netpol")
-	r.New = func() runtime.Object { return &v1.NetworkPolicy{} }
-	r.NewList = func() runtime.Object { return &v1.NetworkPolicyList{} }
-	r.Columns = []metav1.TableColumnDefinition{
+	r := api.Resource{ShortNames: []string{"netpol"}, Namespaced: true, Columns: []metav1.TableColumnDefinition{
 		row.Name(), row.String("Pod-Selector", v1.NetworkPolicySpec{}.SwaggerDoc()["podSelector"]), row.Age(),
-	}
-	return row.New(r, row.Kind[*v1.NetworkPolicy]{
+	}}
+	return row.New[v1.NetworkPolicyList](v1.SchemeGroupVersion, r, row.Kind[*v1.NetworkPolicy]{
 		Generation:     true,
 		Spec:           func(p *v1.NetworkPolicy) any { return &p.Spec },
 		Default:        setNetworkPolicyDefaults,
@@ -182,14 +162,12 @@ func setNetworkPolicyDefaults(p *v1.NetworkPolicy) {
 }
 
 func ipAddresses() *api.Resource {
-	r := base("ipaddresses", "IPAddress", "ipaddress", false, "ip")
-	r.New = func() runtime.Object { return &v1.IPAddress{} }
-	r.NewList = func() runtime.Object { return &v1.IPAddressList{} }
+	r := api.Resource{ShortNames: []string{"ip"}}
 	r.ValidateName = validateIPAddressName
 	r.Columns = []metav1.TableColumnDefinition{
 		row.Name(), row.String("ParentRef", v1.IPAddressSpec{}.SwaggerDoc()["parentRef"]),
 	}
-	return row.New(r, row.Kind[*v1.IPAddress]{
+	return row.New[v1.IPAddressList](v1.SchemeGroupVersion, r, row.Kind[*v1.IPAddress]{
 		Validate:       validateIPAddress,
 		ValidateUpdate: validateIPAddressUpdate,
 		Cells: func(a *v1.IPAddress, _ time.Time) []any {
@@ -207,13 +185,10 @@ func ipAddresses() *api.Resource {
 }
 
 func serviceCIDRs() *api.Resource {
-	r := base("servicecidrs", "ServiceCIDR", "servicecidr", false)
-	r.New = func() runtime.Object { return &v1.ServiceCIDR{} }
-	r.NewList = func() runtime.Object { return &v1.ServiceCIDRList{} }
-	r.Columns = []metav1.TableColumnDefinition{
+	r := api.Resource{Columns: []metav1.TableColumnDefinition{
 		row.Name(), row.String("CIDRs", v1.ServiceCIDRSpec{}.SwaggerDoc()["cidrs"]), row.Age(),
-	}
-	return row.New(r, row.Kind[*v1.ServiceCIDR]{
+	}}
+	return row.New[v1.ServiceCIDRList](v1.SchemeGroupVersion, r, row.Kind[*v1.ServiceCIDR]{
 		Spec:           func(c *v1.ServiceCIDR) any { return &c.Spec },
 		Status:         func(c *v1.ServiceCIDR) any { return &c.Status },
 		Validate:       validateServiceCIDR,

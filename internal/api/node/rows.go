@@ -11,7 +11,6 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -22,14 +21,8 @@ import (
 
 // Resources gives the rows of node.k8s.io/v1.
 func Resources() []*api.Resource {
-	return []*api.Resource{row.New(api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("runtimeclasses"),
-		Kind:                 "RuntimeClass",
-		Singular:             "runtimeclass",
-		New:                  func() runtime.Object { return &v1.RuntimeClass{} },
-		NewList:              func() runtime.Object { return &v1.RuntimeClassList{} },
-		StoragePrefix:        "runtimeclasses",
-		Strategy:             api.Strategy{RequireResourceVersion: true},
+	return []*api.Resource{row.New[v1.RuntimeClassList](v1.SchemeGroupVersion, api.Resource{
+		Strategy: api.Strategy{RequireResourceVersion: true},
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Handler", v1.RuntimeClass{}.SwaggerDoc()["handler"]),

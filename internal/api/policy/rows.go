@@ -8,7 +8,6 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -21,14 +20,8 @@ import (
 func Resources() []*api.Resource {
 	spec, status := v1.PodDisruptionBudgetSpec{}.SwaggerDoc(), v1.PodDisruptionBudgetStatus{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("poddisruptionbudgets"),
-		Kind:                 "PodDisruptionBudget",
-		Singular:             "poddisruptionbudget",
-		ShortNames:           []string{"pdb"},
-		Namespaced:           true,
-		New:                  func() runtime.Object { return &v1.PodDisruptionBudget{} },
-		NewList:              func() runtime.Object { return &v1.PodDisruptionBudgetList{} },
-		StoragePrefix:        "poddisruptionbudgets",
+		ShortNames: []string{"pdb"},
+		Namespaced: true,
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Min Available", spec["minAvailable"]),
@@ -38,7 +31,7 @@ func Resources() []*api.Resource {
 		},
 	}
 	r.RequireResourceVersion = true
-	return []*api.Resource{row.New(r, row.Kind[*v1.PodDisruptionBudget]{
+	return []*api.Resource{row.New[v1.PodDisruptionBudgetList](v1.SchemeGroupVersion, r, row.Kind[*v1.PodDisruptionBudget]{
 		Generation: true,
 		Spec:       func(b *v1.PodDisruptionBudget) any { return &b.Spec },
 		Status:     func(b *v1.PodDisruptionBudget) any { return &b.Status },

@@ -6,9 +6,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -20,32 +18,19 @@ func Resources() []*api.Resource {
 	return []*api.Resource{roles(), roleBindings(), clusterRoles(), clusterRoleBindings()}
 }
 
-func base(resource, kind, singular string, namespaced bool) api.Resource {
-	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
-		Kind:                 kind,
-		Singular:             singular,
-		Namespaced:           namespaced,
-		StoragePrefix:        resource,
-	}
-	// The names of roles may hold colons ("system:node"), so all that a URL
-	// path segment can hold is good.
-	r.ValidateName = func(name string, prefix bool) []string {
-		if prefix {
-			return path.IsValidPathSegmentPrefix(name)
-		}
-		return path.IsValidPathSegmentName(name)
-	}
+// common is what the rows have in common. The names of roles may hold colons
+// ("system:node"), so all that a URL path segment can hold is good.
+func common(namespaced bool) api.Resource {
+	r := api.Resource{Namespaced: namespaced}
+	r.ValidateName = row.ValidatePathSegment
 	r.AllowCreateOnUpdate = true
 	return r
 }
 
 func roles() *api.Resource {
-	r := base("roles", "Role", "role", true)
-	r.New = func() runtime.Object { return &v1.Role{} }
-	r.NewList = func() runtime.Object { return &v1.RoleList{} }
+	r := common(true)
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()}
-	return row.New(r, row.Kind[*v1.Role]{
+	return row.New[v1.RoleList](v1.SchemeGroupVersion, r, row.Kind[*v1.Role]{
 		Validate:       validateRole,
 		ValidateUpdate: func(obj, _ *v1.Role) field.ErrorList { return validateRole(obj) },
 		Cells: func(o *v1.Role, _ time.Time) []any {
@@ -55,11 +40,9 @@ func roles() *api.Resource {
 }
 
 func clusterRoles() *api.Resource {
-	r := base("clusterroles", "ClusterRole", "clusterrole", false)
-	r.New = func() runtime.Object { return &v1.ClusterRole{} }
-	r.NewList = func() runtime.Object { return &v1.ClusterRoleList{} }
+	r := common(false)
 	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.CreatedAt()}
-	return row.New(r, row.Kind[*v1.ClusterRole]{
+	return row.New[v1.ClusterRoleList](v1.SchemeGroupVersion, r, row.Kind[*v1.ClusterRole]{
 		Validate:       validateClusterRole,
 		ValidateUpdate: validateClusterRoleUpdate,
 		Cells: func(o *v1.ClusterRole, _ time.Time) []any {
@@ -78,11 +61,9 @@ var bindingColumns = []metav1.TableColumnDefinition{
 }
 
 func roleBindings() *api.Resource {
-	r := base("rolebindings", "RoleBinding", "rolebinding", true)
-	r.New = func() runtime.Object { return &v1.RoleBinding{} }
-	r.NewList = func() runtime.Object { return &v1.RoleBindingList{} }
+	r := common(true)
 	r.Columns = bindingColumns
-	return row.New(r, row.Kind[*v1.RoleBinding]{
+	return row.New[v1.RoleBindingList](v1.SchemeGroupVersion, r, row.Kind[*v1.RoleBinding]{
 		Default: func(o *v1.RoleBinding) { setBindingDefaults(&o.RoleRef, o.Subjects) },
 		Validate: func(o *v1.RoleBinding) field.ErrorList {
 			return validateBinding(o.RoleRef, o.Subjects, true)
@@ -97,11 +78,9 @@ func roleBindings() *api.Resource {
 }
 
 func clusterRoleBindings() *api.Resource {
-	r := base("clusterrolebindings", "ClusterRoleBinding", "clusterrolebinding", false)
-	r.New = func() runtime.Object { return &v1.ClusterRoleBinding{} }
-	r.NewList = func() runtime.Object { return &v1.ClusterRoleBindingList{} }
+	r := common(false)
 	r.Columns = bindingColumns
-	return row.New(r, row.Kind[*v1.ClusterRoleBinding]{
+	return row.New[v1.ClusterRoleBindingList](v1.SchemeGroupVersion, r, row.Kind[*v1.ClusterRoleBinding]{
 		Default: func(o *v1.ClusterRoleBinding) { setBindingDefaults(&o.RoleRef, o.Subjects) },
 		Validate: func(o *v1.ClusterRoleBinding) field.ErrorList {
 			return validateBinding(o.RoleRef, o.Subjects, false)

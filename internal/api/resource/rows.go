@@ -7,7 +7,6 @@ import (
 	v1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -20,24 +19,9 @@ func Resources() []*api.Resource {
 	return []*api.Resource{deviceClasses(), taintRules(), claims(), claimTemplates(), resourceSlices()}
 }
 
-func base(resource, kind, singular string, namespaced bool, one, list func() runtime.Object, columns ...metav1.TableColumnDefinition) api.Resource {
-	return api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
-		Kind:                 kind,
-		Singular:             singular,
-		Namespaced:           namespaced,
-		New:                  one,
-		NewList:              list,
-		StoragePrefix:        resource,
-		Columns:              columns,
-	}
-}
-
 func deviceClasses() *api.Resource {
-	r := base("deviceclasses", "DeviceClass", "deviceclass", false,
-		func() runtime.Object { return &v1.DeviceClass{} }, func() runtime.Object { return &v1.DeviceClassList{} },
-		row.Name(), row.Age())
-	return row.New(r, row.Kind[*v1.DeviceClass]{
+	r := api.Resource{Columns: []metav1.TableColumnDefinition{row.Name(), row.Age()}}
+	return row.New[v1.DeviceClassList](v1.SchemeGroupVersion, r, row.Kind[*v1.DeviceClass]{
 		Generation:     true,
 		Spec:           func(c *v1.DeviceClass) any { return &c.Spec },
 		Validate:       validateClass,
@@ -47,10 +31,8 @@ func deviceClasses() *api.Resource {
 }
 
 func claims() *api.Resource {
-	r := base("resourceclaims", "ResourceClaim", "resourceclaim", true,
-		func() runtime.Object { return &v1.ResourceClaim{} }, func() runtime.Object { return &v1.ResourceClaimList{} },
-		row.Name(), row.String("State", "A summary of the current state (allocated, pending, reserved, etc.)."), row.Age())
-	return row.New(r, row.Kind[*v1.ResourceClaim]{
+	r := api.Resource{Namespaced: true, Columns: []metav1.TableColumnDefinition{row.Name(), row.String("State", "A summary of the current state (allocated, pending, reserved, etc.)."), row.Age()}}
+	return row.New[v1.ResourceClaimList](v1.SchemeGroupVersion, r, row.Kind[*v1.ResourceClaim]{
 		Spec:   func(c *v1.ResourceClaim) any { return &c.Spec },
 		Status: func(c *v1.ResourceClaim) any { return &c.Status },
 		Default: func(c *v1.ResourceClaim) {
@@ -99,10 +81,8 @@ func state(c *v1.ResourceClaim) string {
 }
 
 func claimTemplates() *api.Resource {
-	r := base("resourceclaimtemplates", "ResourceClaimTemplate", "resourceclaimtemplate", true,
-		func() runtime.Object { return &v1.ResourceClaimTemplate{} }, func() runtime.Object { return &v1.ResourceClaimTemplateList{} },
-		row.Name(), row.Age())
-	return row.New(r, row.Kind[*v1.ResourceClaimTemplate]{
+	r := api.Resource{Namespaced: true, Columns: []metav1.TableColumnDefinition{row.Name(), row.Age()}}
+	return row.New[v1.ResourceClaimTemplateList](v1.SchemeGroupVersion, r, row.Kind[*v1.ResourceClaimTemplate]{
 		Default:          func(t *v1.ResourceClaimTemplate) { setDefaults(&t.Spec.Spec) },
 		PrepareForCreate: func(t *v1.ResourceClaimTemplate) { dropSpec(&t.Spec.Spec, nil) },
 		PrepareForUpdate: func(t, old *v1.ResourceClaimTemplate) { dropSpec(&t.Spec.Spec, &old.Spec.Spec) },
@@ -122,12 +102,10 @@ func claimTemplates() *api.Resource {
 
 func resourceSlices() *api.Resource {
 	spec := v1.ResourceSliceSpec{}.SwaggerDoc()
-	r := base("resourceslices", "ResourceSlice", "resourceslice", false,
-		func() runtime.Object { return &v1.ResourceSlice{} }, func() runtime.Object { return &v1.ResourceSliceList{} },
-		row.Name(), row.String("Node", spec["nodeName"]), row.String("Driver", spec["driver"]),
-		row.String("Pool", v1.ResourcePool{}.SwaggerDoc()["name"]), row.Age())
+	r := api.Resource{Columns: []metav1.TableColumnDefinition{row.Name(), row.String("Node", spec["nodeName"]), row.String("Driver", spec["driver"]),
+		row.String("Pool", v1.ResourcePool{}.SwaggerDoc()["name"]), row.Age()}}
 	r.FieldLabels = []string{v1.ResourceSliceSelectorNodeName, v1.ResourceSliceSelectorDriver, v1.ResourceSliceSelectorPoolName}
-	return row.New(r, row.Kind[*v1.ResourceSlice]{
+	return row.New[v1.ResourceSliceList](v1.SchemeGroupVersion, r, row.Kind[*v1.ResourceSlice]{
 		Generation: true,
 		Spec:       func(s *v1.ResourceSlice) any { return &s.Spec },
 		Default: func(s *v1.ResourceSlice) {

@@ -6,7 +6,6 @@ import (
 	v1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -14,10 +13,8 @@ import (
 )
 
 func taintRules() *api.Resource {
-	r := base("devicetaintrules", "DeviceTaintRule", "devicetaintrule", false,
-		func() runtime.Object { return &v1.DeviceTaintRule{} }, func() runtime.Object { return &v1.DeviceTaintRuleList{} },
-		row.Name(), row.Age())
-	return row.New(r, row.Kind[*v1.DeviceTaintRule]{
+	r := api.Resource{Columns: []metav1.TableColumnDefinition{row.Name(), row.Age()}}
+	return row.New[v1.DeviceTaintRuleList](v1.SchemeGroupVersion, r, row.Kind[*v1.DeviceTaintRule]{
 		Generation:           true,
 		Spec:                 func(t *v1.DeviceTaintRule) any { return &t.Spec },
 		Status:               func(t *v1.DeviceTaintRule) any { return &t.Status },

@@ -5,9 +5,11 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -19,7 +21,8 @@ type Object interface {
 	metav1.Object
 }
 
-// Kind holds the functions particular to objects of type T; each may be nil.
+// Kind holds what is particular to objects of type T, in functions over that type;
+// each may be nil. api.Resource says what they do.
 type Kind[T Object] struct {
 	// Spec gives a pointer to what the user wishes of the object: a change of
 	// it advances the generation (if Generation is set), and a status update
@@ -51,49 +54,140 @@ type Kind[T Object] struct {
 	// UpdateWarnings is set.
 	Warnings       func(T) []string
 	UpdateWarnings func(obj, old T) []string
-	TTL            func(T) time.Duration
-	Fields         func(T) fields.Set
-	Cells          func(T, time.Time) []any
+	// Updates are further subresources that update the whole object, by name.
+	Updates map[string]Update[T]
+	// Scale gives what the scale subresource shows and changes. It makes it.
+	Scale func(T) Scale
+
+	GracePeriod   func(obj T, wanted *int64) int64
+	BeforeDelete  func(T)
+	Finalizing    func(T) bool
+	TTL           func(T) time.Duration
+	Fields        func(T) fields.Set
+	Cells         func(T, time.Time) []any
+	RowConditions func(T) []metav1.TableRowCondition
 }
 
-// New completes r with the functions of k.
-func New[T Object](r api.Resource, k Kind[T]) *api.Resource {
-	if k.Default != nil {
-		r.Default = func(obj runtime.Object) { k.Default(obj.(T)) }
+// Update holds the rules for updates through a subresource.
+type Update[T Object] struct {
+	Prepare  func(obj, old T)
+	Validate func(obj, old T) field.ErrorList
+}
+
+// Scale is the scale of an object.
+type Scale struct {
+	// Replicas is the field of the wanted replicas.
+	Replicas **int32
+	Current  int32
+	Selector string
+}
+
+// pointer is the type of pointers to T, which are objects.
+type pointer[T any] interface {
+	*T
+	Object
+}
+
+// list is the type of pointers to L, which are lists of objects.
+type list[L any] interface {
+	*L
+	runtime.Object
+}
+
+// New makes the row of the objects of type T, with lists of type L, in a version of
+// their group: r with the names, which follow from T's, and the functions of k.
+func New[L, T any, P pointer[T], PL list[L]](gv schema.GroupVersion, r api.Resource, k Kind[P]) *api.Resource {
+	r.NewList = func() runtime.Object { return PL(new(L)) }
+	return complete[T](gv, r, k)
+}
+
+// NewComputed makes the row of objects that are not stored and have no lists: the
+// answer to their creation, unless r has other verbs, is computed.
+func NewComputed[T any, P pointer[T]](gv schema.GroupVersion, r api.Resource, k Kind[P]) *api.Resource {
+	r.NotStored = true
+	if r.Verbs == nil {
+		r.Verbs = []string{"create"}
 	}
+	return complete[T](gv, r, k)
+}
+
+func complete[T any, P pointer[T]](gv schema.GroupVersion, r api.Resource, k Kind[P]) *api.Resource {
+	r.Kind = reflect.TypeFor[T]().Name()
+	plural, singular := meta.UnsafeGuessKindToResource(gv.WithKind(r.Kind))
+	r.GroupVersionResource, r.Singular = plural, singular.Resource
+	if r.StoragePrefix == "" && !r.NotStored {
+		r.StoragePrefix = r.Resource
+	}
+	r.New = func() runtime.Object { return P(new(T)) }
+	k.fill(&r)
+	return &r
+}
+
+// fill puts the functions of k into r.
+func (k Kind[T]) fill(r *api.Resource) {
+	r.Default = one(k.Default)
 	r.PrepareForCreate = func(obj runtime.Object) { k.prepareForCreate(obj.(T)) }
-	r.PrepareForUpdate = func(obj, old runtime.Object) { k.prepareForUpdate(obj.(T), old.(T)) }
 	if k.PrepareForRequest != nil {
 		r.PrepareForRequest = func(req api.Request, obj runtime.Object) { k.PrepareForRequest(req, obj.(T)) }
 	}
-	if k.Validate != nil {
-		r.Validate = func(obj runtime.Object) field.ErrorList { return k.Validate(obj.(T)) }
-	}
-	r.ValidateUpdate = untyped(k.ValidateUpdate)
-	r.ValidateRequest = ofRequest(k.ValidateRequest)
-	if k.Warnings != nil || k.UpdateWarnings != nil {
-		r.Warnings = k.warnings
-	}
-	if k.TTL != nil {
-		r.TTL = func(obj runtime.Object) time.Duration { return k.TTL(obj.(T)) }
-	}
-	if k.Fields != nil {
-		r.Fields = func(obj runtime.Object) fields.Set { return k.Fields(obj.(T)) }
-	}
-	if k.Cells != nil {
-		r.Cells = func(obj runtime.Object, now time.Time) []any { return k.Cells(obj.(T), now) }
+	r.Validate = gives(k.Validate)
+	r.UpdateStrategy = api.UpdateStrategy{
+		PrepareForUpdate: func(obj, old runtime.Object) { k.prepareForUpdate(obj.(T), old.(T)) },
+		ValidateUpdate:   compares(k.ValidateUpdate),
+		ValidateRequest:  ofRequest(k.ValidateRequest),
 	}
 	if k.Status != nil {
 		r.Status = &api.UpdateStrategy{
 			PrepareForUpdate: func(obj, old runtime.Object) { k.prepareForStatusUpdate(obj.(T), old.(T)) },
-			ValidateUpdate:   untyped(k.ValidateStatusUpdate),
+			ValidateUpdate:   compares(k.ValidateStatusUpdate),
 			ValidateRequest:  ofRequest(k.ValidateStatusRequest),
 		}
 	}
-	return &r
+	for name, u := range k.Updates {
+		if r.Updates == nil {
+			r.Updates = map[string]*api.UpdateStrategy{}
+		}
+		r.Updates[name] = &api.UpdateStrategy{
+			PrepareForUpdate: func(obj, old runtime.Object) { u.Prepare(obj.(T), old.(T)) },
+			ValidateUpdate:   compares(u.Validate),
+		}
+	}
+	if k.Scale != nil {
+		r.Scale = k.scale()
+	}
+	if k.Warnings != nil || k.UpdateWarnings != nil {
+		r.Warnings = k.warnings
+	}
+	if k.GracePeriod != nil {
+		r.GracePeriod = func(obj runtime.Object, wanted *int64) int64 { return k.GracePeriod(obj.(T), wanted) }
+	}
+	r.BeforeDelete = one(k.BeforeDelete)
+	r.Finalizing = gives(k.Finalizing)
+	r.TTL = gives(k.TTL)
+	r.Fields = gives(k.Fields)
+	if k.Cells != nil {
+		r.Cells = func(obj runtime.Object, now time.Time) []any { return k.Cells(obj.(T), now) }
+	}
+	r.RowConditions = gives(k.RowConditions)
 }
 
-func untyped[T Object](f func(obj, old T) field.ErrorList) func(obj, old runtime.Object) field.ErrorList {
+// one, gives, compares and ofRequest take functions over T for functions over
+// objects; nil stays nil.
+func one[T Object](f func(T)) func(runtime.Object) {
+	if f == nil {
+		return nil
+	}
+	return func(obj runtime.Object) { f(obj.(T)) }
+}
+
+func gives[T Object, R any](f func(T) R) func(runtime.Object) R {
+	if f == nil {
+		return nil
+	}
+	return func(obj runtime.Object) R { return f(obj.(T)) }
+}
+
+func compares[T Object](f func(obj, old T) field.ErrorList) func(obj, old runtime.Object) field.ErrorList {
 	if f == nil {
 		return nil
 	}
@@ -110,7 +204,24 @@ func ofRequest[T Object](f func(req api.Request, obj, old T) field.ErrorList) fu
 	}
 }
 
-func (k *Kind[T]) warnings(obj, old runtime.Object) []string {
+// replicasPath is the field of the replicas of the kinds that are built in.
+var replicasPath = []string{"spec", "replicas"}
+
+func (k Kind[T]) scale() *api.Scale {
+	return &api.Scale{
+		Path: replicasPath,
+		Get: func(obj runtime.Object) (*int32, int32, string, error) {
+			s := k.Scale(obj.(T))
+			return *s.Replicas, s.Current, s.Selector, nil
+		},
+		Set: func(obj runtime.Object, replicas int32) error {
+			*k.Scale(obj.(T)).Replicas = &replicas
+			return nil
+		},
+	}
+}
+
+func (k Kind[T]) warnings(obj, old runtime.Object) []string {
 	switch {
 	case old != nil && k.UpdateWarnings != nil:
 		return k.UpdateWarnings(obj.(T), old.(T))
@@ -120,7 +231,7 @@ func (k *Kind[T]) warnings(obj, old runtime.Object) []string {
 	return nil
 }
 
-func (k *Kind[T]) prepareForCreate(obj T) {
+func (k Kind[T]) prepareForCreate(obj T) {
 	if k.Status != nil {
 		reflect.ValueOf(k.Status(obj)).Elem().SetZero()
 	}
@@ -132,7 +243,7 @@ func (k *Kind[T]) prepareForCreate(obj T) {
 	}
 }
 
-func (k *Kind[T]) prepareForUpdate(obj, old T) {
+func (k Kind[T]) prepareForUpdate(obj, old T) {
 	if k.Status != nil {
 		assign(k.Status(obj), k.Status(old))
 	}
@@ -148,7 +259,7 @@ func (k *Kind[T]) prepareForUpdate(obj, old T) {
 	}
 }
 
-func (k *Kind[T]) prepareForStatusUpdate(obj, old T) {
+func (k Kind[T]) prepareForStatusUpdate(obj, old T) {
 	if k.Spec != nil {
 		assign(k.Spec(obj), k.Spec(old))
 	}

@@ -9,7 +9,6 @@ import (
 	v1 "k8s.io/api/scheduling/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -45,13 +44,7 @@ func SystemPriorityClasses() []*v1.PriorityClass {
 func Resources() []*api.Resource {
 	doc := v1.PriorityClass{}.SwaggerDoc()
 	r := api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource("priorityclasses"),
-		Kind:                 "PriorityClass",
-		Singular:             "priorityclass",
-		ShortNames:           []string{"pc"},
-		New:                  func() runtime.Object { return &v1.PriorityClass{} },
-		NewList:              func() runtime.Object { return &v1.PriorityClassList{} },
-		StoragePrefix:        "priorityclasses",
+		ShortNames: []string{"pc"},
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.Integer("Value", doc["value"]),
@@ -60,7 +53,7 @@ func Resources() []*api.Resource {
 			row.String("PreemptionPolicy", doc["preemptionPolicy"]),
 		},
 	}
-	return []*api.Resource{row.New(r, row.Kind[*v1.PriorityClass]{
+	return []*api.Resource{row.New[v1.PriorityClassList](v1.SchemeGroupVersion, r, row.Kind[*v1.PriorityClass]{
 		Generation: true,
 		Default: func(c *v1.PriorityClass) {
 			if c.PreemptionPolicy == nil {

@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -29,31 +28,17 @@ func Resources() []*api.Resource {
 	}
 }
 
-func base(resource, kind, singular string, namespaced bool, short ...string) api.Resource {
-	return api.Resource{
-		GroupVersionResource: v1.SchemeGroupVersion.WithResource(resource),
-		Kind:                 kind,
-		Singular:             singular,
-		ShortNames:           short,
-		Namespaced:           namespaced,
-		StoragePrefix:        resource,
-	}
-}
-
 func storageClasses() *api.Resource {
 	doc := v1.StorageClass{}.SwaggerDoc()
-	r := base("storageclasses", "StorageClass", "storageclass", false, "sc")
-	r.New = func() runtime.Object { return &v1.StorageClass{} }
-	r.NewList = func() runtime.Object { return &v1.StorageClassList{} }
-	r.Columns = []metav1.TableColumnDefinition{
+	r := api.Resource{ShortNames: []string{"sc"}, Columns: []metav1.TableColumnDefinition{
 		row.Name(),
 		row.String("Provisioner", doc["provisioner"]),
 		row.String("ReclaimPolicy", doc["reclaimPolicy"]),
 		row.String("VolumeBindingMode", doc["volumeBindingMode"]),
 		row.String("AllowVolumeExpansion", doc["allowVolumeExpansion"]),
 		row.Age(),
-	}
-	return row.New(r, row.Kind[*v1.StorageClass]{
+	}}
+	return row.New[v1.StorageClassList](v1.SchemeGroupVersion, r, row.Kind[*v1.StorageClass]{
 		Default: func(c *v1.StorageClass) {
 			setDefault(&c.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete)
 			setDefault(&c.VolumeBindingMode, v1.VolumeBindingImmediate)
@@ -80,9 +65,7 @@ func volumeAttachments() *api.Resource {
 	spec := v1.VolumeAttachmentSpec{}.SwaggerDoc()
 	attacher := row.String("Attacher", spec["attacher"])
 	attacher.Format = "name"
-	r := base("volumeattachments", "VolumeAttachment", "volumeattachment", false)
-	r.New = func() runtime.Object { return &v1.VolumeAttachment{} }
-	r.NewList = func() runtime.Object { return &v1.VolumeAttachmentList{} }
+	r := api.Resource{}
 	r.RequireResourceVersion = true
 	r.Columns = []metav1.TableColumnDefinition{
 		row.Name(),
@@ -92,7 +75,7 @@ func volumeAttachments() *api.Resource {
 		row.Boolean("Attached", v1.VolumeAttachmentStatus{}.SwaggerDoc()["attached"]),
 		row.Age(),
 	}
-	return row.New(r, row.Kind[*v1.VolumeAttachment]{
+	return row.New[v1.VolumeAttachmentList](v1.SchemeGroupVersion, r, row.Kind[*v1.VolumeAttachment]{
 		Spec:           func(a *v1.VolumeAttachment) any { return &a.Spec },
 		Status:         func(a *v1.VolumeAttachment) any { return &a.Status },
 		Validate:       validateVolumeAttachment,
@@ -112,9 +95,7 @@ func volumeAttachments() *api.Resource {
 
 func csiDrivers() *api.Resource {
 	spec := v1.CSIDriverSpec{}.SwaggerDoc()
-	r := base("csidrivers", "CSIDriver", "csidriver", false)
-	r.New = func() runtime.Object { return &v1.CSIDriver{} }
-	r.NewList = func() runtime.Object { return &v1.CSIDriverList{} }
+	r := api.Resource{}
 	r.RequireResourceVersion = true
 	r.Columns = []metav1.TableColumnDefinition{
 		row.Name(),
@@ -126,7 +107,7 @@ func csiDrivers() *api.Resource {
 		row.String("Modes", spec["volumeLifecycleModes"]),
 		row.Age(),
 	}
-	return row.New(r, row.Kind[*v1.CSIDriver]{
+	return row.New[v1.CSIDriverList](v1.SchemeGroupVersion, r, row.Kind[*v1.CSIDriver]{
 		Generation:     true,
 		Spec:           func(d *v1.CSIDriver) any { return &d.Spec },
 		Default:        setCSIDriverDefaults,
@@ -180,16 +161,14 @@ func setCSIDriverDefaults(d *v1.CSIDriver) {
 }
 
 func csiNodes() *api.Resource {
-	r := base("csinodes", "CSINode", "csinode", false)
-	r.New = func() runtime.Object { return &v1.CSINode{} }
-	r.NewList = func() runtime.Object { return &v1.CSINodeList{} }
+	r := api.Resource{}
 	r.RequireResourceVersion = true
 	r.Columns = []metav1.TableColumnDefinition{
 		row.Name(),
 		row.Integer("Drivers", "Drivers indicates the number of CSI drivers registered on the node"),
 		row.Age(),
 	}
-	return row.New(r, row.Kind[*v1.CSINode]{
+	return row.New[v1.CSINodeList](v1.SchemeGroupVersion, r, row.Kind[*v1.CSINode]{
 		// The health in the status is behind a feature that is off, and has
 		// no subresource: nothing of it is stored.
 		PrepareForCreate: func(n *v1.CSINode) { n.Status = v1.CSINodeStatus{} },
@@ -204,16 +183,14 @@ func csiNodes() *api.Resource {
 
 func csiStorageCapacities() *api.Resource {
 	doc := v1.CSIStorageCapacity{}.SwaggerDoc()
-	r := base("csistoragecapacities", "CSIStorageCapacity", "csistoragecapacity", true)
-	r.New = func() runtime.Object { return &v1.CSIStorageCapacity{} }
-	r.NewList = func() runtime.Object { return &v1.CSIStorageCapacityList{} }
+	r := api.Resource{Namespaced: true}
 	r.RequireResourceVersion = true
 	r.Columns = []metav1.TableColumnDefinition{
 		row.Name(),
 		row.String("StorageClassName", doc["storageClassName"]),
 		row.String("Capacity", doc["capacity"]),
 	}
-	return row.New(r, row.Kind[*v1.CSIStorageCapacity]{
+	return row.New[v1.CSIStorageCapacityList](v1.SchemeGroupVersion, r, row.Kind[*v1.CSIStorageCapacity]{
 		Validate:       func(c *v1.CSIStorageCapacity) field.ErrorList { return validateCSIStorageCapacity(c, false) },
 		ValidateUpdate: validateCSIStorageCapacityUpdate,
 		Cells: func(c *v1.CSIStorageCapacity, _ time.Time) []any {
@@ -228,11 +205,8 @@ func csiStorageCapacities() *api.Resource {
 
 func volumeAttributesClasses() *api.Resource {
 	doc := v1.VolumeAttributesClass{}.SwaggerDoc()
-	r := base("volumeattributesclasses", "VolumeAttributesClass", "volumeattributesclass", false, "vac")
-	r.New = func() runtime.Object { return &v1.VolumeAttributesClass{} }
-	r.NewList = func() runtime.Object { return &v1.VolumeAttributesClassList{} }
-	r.Columns = []metav1.TableColumnDefinition{row.Name(), row.String("DriverName", doc["driverName"]), row.Age()}
-	return row.New(r, row.Kind[*v1.VolumeAttributesClass]{
+	r := api.Resource{ShortNames: []string{"vac"}, Columns: []metav1.TableColumnDefinition{row.Name(), row.String("DriverName", doc["driverName"]), row.Age()}}
+	return row.New[v1.VolumeAttributesClassList](v1.SchemeGroupVersion, r, row.Kind[*v1.VolumeAttributesClass]{
 		Validate:       validateVolumeAttributesClass,
 		ValidateUpdate: validateVolumeAttributesClassUpdate,
 		Cells: func(c *v1.VolumeAttributesClass, now time.Time) []any {

@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -18,11 +17,10 @@ import (
 // Resources gives the rows of storagemigration.k8s.io. Migrations are stored as
 // v1beta1, which the last release knows too, as upstream's are.
 func Resources() []*api.Resource {
-	stable := base(v1.SchemeGroupVersion, func() runtime.Object { return &v1.StorageVersionMigration{} }, func() runtime.Object { return &v1.StorageVersionMigrationList{} })
+	stable := common()
 	stable.Hub = &api.Hub{Resource: v1beta1.SchemeGroupVersion.WithResource("storageversionmigrations"), ToHub: toHub, FromHub: fromHub}
-	beta := base(v1beta1.SchemeGroupVersion, func() runtime.Object { return &v1beta1.StorageVersionMigration{} }, func() runtime.Object { return &v1beta1.StorageVersionMigrationList{} })
 	return []*api.Resource{
-		row.New(stable, row.Kind[*v1.StorageVersionMigration]{
+		row.New[v1.StorageVersionMigrationList](v1.SchemeGroupVersion, stable, row.Kind[*v1.StorageVersionMigration]{
 			Spec:       func(m *v1.StorageVersionMigration) any { return &m.Spec },
 			Status:     func(m *v1.StorageVersionMigration) any { return &m.Status },
 			Generation: true,
@@ -35,7 +33,7 @@ func Resources() []*api.Resource {
 			},
 			Cells: func(m *v1.StorageVersionMigration, _ time.Time) []any { return []any{m.Name, m.Spec.Resource.String()} },
 		}),
-		row.New(beta, row.Kind[*v1beta1.StorageVersionMigration]{
+		row.New[v1beta1.StorageVersionMigrationList](v1beta1.SchemeGroupVersion, common(), row.Kind[*v1beta1.StorageVersionMigration]{
 			Spec:                 func(m *v1beta1.StorageVersionMigration) any { return &m.Spec },
 			Status:               func(m *v1beta1.StorageVersionMigration) any { return &m.Status },
 			Generation:           true,
@@ -49,15 +47,10 @@ func Resources() []*api.Resource {
 	}
 }
 
-func base(gv schema.GroupVersion, one, list func() runtime.Object) api.Resource {
+// common is what the rows of the two versions have in common.
+func common() api.Resource {
 	return api.Resource{
-		GroupVersionResource: gv.WithResource("storageversionmigrations"),
-		Kind:                 "StorageVersionMigration",
-		Singular:             "storageversionmigration",
-		New:                  one,
-		NewList:              list,
-		StoragePrefix:        "storageversionmigrations",
-		Strategy:             api.Strategy{RequireResourceVersion: true},
+		Strategy: api.Strategy{RequireResourceVersion: true},
 		Columns: []metav1.TableColumnDefinition{
 			row.Name(),
 			row.String("Resource", "Fully qualified resource to migrate"),
