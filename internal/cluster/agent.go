@@ -17,15 +17,19 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/apiserver/usage"
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/images"
+	"keelson.dev/keelson/internal/node/pod"
 	"keelson.dev/keelson/internal/node/server"
 	"keelson.dev/keelson/internal/node/source"
 	"keelson.dev/keelson/internal/node/volume"
@@ -125,6 +129,9 @@ type host struct {
 	// measured, if set, is told how the node is measured from within the process.
 	measured func(node string, stats usage.Stats)
 	ip       netip.Addr
+	// allPods is an informer of the pods of all nodes, where informers has those of
+	// this node only.
+	allPods cache.SharedIndexInformer
 	// dns is the address of the cluster's name server; without one pods use the
 	// machine's.
 	dns     netip.Addr
@@ -145,14 +152,17 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	if h.dns.IsValid() {
 		servers = []string{h.dns.String()}
 	}
-	var err error
+	policies, err := h.policies(o)
+	if err != nil {
+		return err
+	}
 	agent, err = node.New(node.Config{
 		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, StaticPods: o.StaticPods,
 		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
-		HostPorts: m.HostPorts(), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
+		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
 		Recorder: h.recorder(h.client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
 	})
 	if err != nil {
@@ -168,6 +178,16 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 		return err
 	}
 	h.informers.StartWithContext(h.ctx)
+	if policies != nil {
+		if h.allPods != nil {
+			h.wg.Go(func() { h.allPods.RunWithContext(h.ctx) })
+		}
+		h.wg.Go(func() {
+			if err := policies.Run(h.ctx); err != nil {
+				klog.FromContext(h.ctx).Error(err, "Network policies are not enforced anymore")
+			}
+		})
+	}
 	h.wg.Go(func() {
 		if err := sources.Run(h.ctx, plugins.OnChange(h.ctx, volumes)); err != nil {
 			fmt.Fprintln(os.Stderr, "keelson: watching the objects of volumes: "+err.Error())
@@ -181,6 +201,14 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 		}
 	})
 	return nil
+}
+
+// enforced is a nil interface for a nil controller.
+func enforced(c *policy.Controller) pod.Policies {
+	if c == nil {
+		return nil
+	}
+	return c
 }
 
 // serve serves the node's HTTP API; the API server is asked about its callers.

@@ -26,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/informers"
 	coreinformers "k8s.io/client-go/informers/core/v1"
@@ -121,6 +122,12 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 	defer cancel()
 	h := &host{term: term{ctx: ctx, wg: &wg, informers: o.informers(client)}, fail: cancel, clock: clock.RealClock{}, client: client,
 		ip: o.NodeIP, version: strings.TrimSuffix(Version.GitVersion, agentBuild)}
+	if o.Network.Policies != None {
+		h.allPods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(allPods(client), client), &v1.Pod{}, 0, cache.Indexers{})
+		if err := h.allPods.SetTransform(peerOnly); err != nil {
+			return err
+		}
+	}
 	if !h.ip.IsValid() {
 		h.ip = advertised()
 	}
@@ -228,6 +235,43 @@ func (o *AgentProcess) nameServer(ctx context.Context, client kubernetes.Interfa
 	return a, nil
 }
 
+// allPods lists and watches the pods of all nodes.
+func allPods(client kubernetes.Interface) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, o)
+		},
+	}
+}
+
+// peerOnly leaves of a pod what network policies look at.
+func peerOnly(obj any) (any, error) {
+	p, ok := obj.(*v1.Pod)
+	if !ok {
+		return obj, nil
+	}
+	out := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion, Labels: p.Labels,
+		CreationTimestamp: p.CreationTimestamp, DeletionTimestamp: p.DeletionTimestamp},
+		Spec: v1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork}, Status: v1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}}
+	if mirror := p.Annotations[v1.MirrorPodAnnotationKey]; mirror != "" {
+		out.Annotations = map[string]string{v1.MirrorPodAnnotationKey: mirror}
+	}
+	for _, c := range p.Spec.Containers {
+		if len(c.Ports) > 0 {
+			out.Spec.Containers = append(out.Spec.Containers, v1.Container{Ports: c.Ports})
+		}
+	}
+	for _, c := range p.Spec.InitContainers {
+		if len(c.Ports) > 0 {
+			out.Spec.InitContainers = append(out.Spec.InitContainers, v1.Container{Ports: c.Ports, RestartPolicy: c.RestartPolicy})
+		}
+	}
+	return out, nil
+}
+
 func (o *AgentProcess) clientCA(cfg *rest.Config) ([]byte, error) {
 	file := cmp.Or(o.ClientCAFile, cfg.CAFile)
 	if file == "" {
@@ -250,7 +294,11 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 	if o.Network.Proxy != None || o.Network.DNS != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "discovery.k8s.io", Resource: "endpointslices"})
 	}
-	if o.Network.DNS != None {
+	if o.Network.Policies != None {
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "networking.k8s.io", Resource: "networkpolicies"},
+			authorizationv1.ResourceAttributes{Verb: "watch", Resource: "pods"})
+	}
+	if o.Network.DNS != None || o.Network.Policies != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "namespaces"})
 	}
 	for _, a := range needed {
@@ -260,7 +308,7 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 			return fmt.Errorf("asking what the node may do: %w", err)
 		}
 		if !r.Status.Allowed {
-			return fmt.Errorf("nodes may not watch %s, which the built-in service proxy and name server are made of: run keelson agent prepare once, which allows it, or give --proxy none and --dns none", a.Resource)
+			return fmt.Errorf("nodes may not watch %s, which the built-in service proxy, name server and network policies are made of: run keelson agent prepare once, which allows it, or give --proxy none, --dns none and --network-policy none", a.Resource)
 		}
 	}
 	return nil

@@ -159,6 +159,7 @@ func (r *reservation) Type() string { return "stringToString" }
 func (n *Network) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&n.Proxy, "proxy", Builtin, "what has Services' addresses lead to their endpoints: builtin, or none where something else does (kube-proxy, Cilium)")
 	fs.StringVar(&n.DNS, "dns", Builtin, "what resolves names for pods, at the tenth address of the services' range: builtin, or none where CoreDNS is installed there")
+	fs.StringVar(&n.Policies, "network-policy", Builtin, "what enforces network policies: builtin, or none where something else does (Calico, Cilium)")
 	fs.StringSliceVar(&n.NodePortAddresses, "nodeport-addresses", nil, "ranges of the machine's addresses on which node ports are served (default: the node's primary addresses)")
 }
 

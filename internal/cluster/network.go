@@ -17,6 +17,7 @@ import (
 
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/dns"
+	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/network/proxy"
 )
 
@@ -34,6 +35,8 @@ type Network struct {
 	// DNS is Builtin (also where empty) or None. Pods ask the address of the
 	// Service kube-dns either way.
 	DNS string
+	// Policies, of NetworkPolicy objects, are Builtin (also where empty) or None.
+	Policies string
 	// NodePortAddresses are ranges of the machine's addresses on which node ports
 	// are served, or "primary"; none is the node's primary addresses.
 	NodePortAddresses []string
@@ -41,7 +44,7 @@ type Network struct {
 
 // Validate returns an error for invalid settings.
 func (n *Network) Validate() error {
-	for _, x := range [][2]string{{"proxy", n.Proxy}, {"dns", n.DNS}} {
+	for _, x := range [][2]string{{"proxy", n.Proxy}, {"dns", n.DNS}, {"network-policy", n.Policies}} {
 		if x[1] != "" && x[1] != Builtin && x[1] != None {
 			return fmt.Errorf("--%s %q: give %s or %s", x[0], x[1], Builtin, None)
 		}
@@ -76,6 +79,30 @@ func (h *host) startNetwork(m *machine.Machine, o AgentOptions) error {
 		return nil
 	}
 	return h.startProxy(m, o)
+}
+
+// policies gives what enforces network policies, nil if that is left to others.
+func (h *host) policies(o AgentOptions) (*policy.Controller, error) {
+	if o.Network.Policies == None {
+		return nil, nil
+	}
+	pods := h.informers.Core().V1().Pods().Informer()
+	if h.allPods != nil {
+		pods = h.allPods
+	}
+	cfg := policy.Config{
+		NodeName: o.Name, Pods: pods, Namespaces: h.informers.Core().V1().Namespaces().Informer(), Policies: h.informers.Networking().V1().NetworkPolicies().Informer(),
+		IPv4: policy.NewNetfilter(false), Bridged: policy.Bridged, Clock: h.clock,
+		Problem: h.problem("keelson-policy", o, "FailedToEnforcePolicies", "Network policies are not enforced as they should be"),
+	}
+	if _, err := os.Stat("/proc/net/if_inet6"); err == nil { // else IPv6 is switched off
+		cfg.IPv6 = policy.NewNetfilter(true)
+	}
+	c, err := policy.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("network policies: %w", err)
+	}
+	return c, nil
 }
 
 // problem gives a function that records an event of the node.

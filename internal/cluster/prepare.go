@@ -16,8 +16,8 @@ import (
 	"keelson.dev/keelson/internal/network/dns"
 )
 
-// nodeNetworkRole lets nodes read what the service proxy and the name server of
-// theirs are made of. On other clusters the accounts of kube-proxy and CoreDNS have
+// nodeNetworkRole lets nodes read what the service proxy, the name server and the
+// network policies of theirs are made of. On other clusters the accounts of kube-proxy and CoreDNS have
 // these rights, by tokens that are on every node.
 const nodeNetworkRole = "keelson:node-network"
 
@@ -28,7 +28,8 @@ func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 	read := []string{"list", "watch"}
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: nodeNetworkRole}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
-		{APIGroups: []string{""}, Resources: []string{"services", "namespaces"}, Verbs: read},
+		{APIGroups: []string{""}, Resources: []string{"services", "namespaces", "pods"}, Verbs: read},
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{dns.ConfigMap}, Verbs: read},
 	}}
 	if _, err := admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {

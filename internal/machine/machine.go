@@ -18,6 +18,7 @@ import (
 	"keelson.dev/keelson/internal/machine/cni"
 	"keelson.dev/keelson/internal/machine/containerd"
 	"keelson.dev/keelson/internal/network/dns"
+	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/network/proxy"
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/cri"
@@ -151,6 +152,7 @@ func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
 		containerd.Existing(m.containerd).Stop(ctx, o),
 		cni.Cleanup(m.cni),
 		proxy.Remove(),
+		policy.Remove(),
 		dns.RemoveLink(),
 		unmountBelow(m.dir, m.containerd.State),
 		os.RemoveAll(m.containerd.State),

@@ -102,7 +102,7 @@ func assemble(cfg Config) (*Agent, error) {
 	})
 	a.shares = &shares.Shares{Cgroups: a.Cgroups, Root: cfg.CgroupRoot, Memory: cfg.MemoryQoS, PidsLimit: cfg.PodPidsLimit, All: a.reporter.ForPods(), Pods: a.Pods}
 	a.pods = pod.New(pod.Config{
-		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, Shares: a.shares, HostPorts: cfg.HostPorts,
+		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
 		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() },
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,

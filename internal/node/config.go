@@ -78,6 +78,7 @@ type Config struct {
 	// StaticPods is the folder of the static pods' manifests; empty is none.
 	StaticPods string
 	HostPorts  hostport.Mapper // nil where the network maps them itself
+	Policies   pod.Policies    // of the network; nil where they are not enforced
 
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder

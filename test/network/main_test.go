@@ -53,6 +53,7 @@ func TestNetwork(t *testing.T) {
 		{"udp", (*env).udp},
 		{"names", (*env).names},
 		{"flushed", (*env).flushed},
+		{"policies", (*env).policies},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ns, err := client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: test.name + "-"}}, metav1.CreateOptions{})

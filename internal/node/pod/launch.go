@@ -89,6 +89,12 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 		w.Recorder.Event(pod, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
 		return retryPeriod
 	}
+	if err := w.sandbox.admit(w.running, pod, obs); err != nil {
+		if w.running.Err() == nil {
+			w.Recorder.Event(pod, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
+		}
+		return retryPeriod
+	}
 	return w.startContainers(ctx, pod, obs)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -37,6 +38,15 @@ type Volumes interface {
 	Pods() []types.UID
 }
 
+// Policies enforces the network policies that select a pod of this node.
+type Policies interface {
+	// Admit returns when those are enforced that there are for the pod, which has
+	// these addresses.
+	Admit(ctx context.Context, pod *v1.Pod, addresses []netip.Addr) error
+	// Forget says that the pod has them no more.
+	Forget(pod *v1.Pod)
+}
+
 // Config configures a Manager.
 type Config struct {
 	NodeIPs   []net.IP
@@ -49,6 +59,7 @@ type Config struct {
 	Volumes   Volumes
 	Shares    *shares.Shares
 	HostPorts hostport.Mapper // nil where the network maps them itself
+	Policies  Policies        // nil where they are not enforced
 	Metrics   *nodemetrics.Metrics
 	Recorder  record.EventRecorder
 	Clock     clock.WithTicker

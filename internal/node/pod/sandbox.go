@@ -15,6 +15,7 @@ type sandbox struct {
 	retryAt  time.Time // when to try to make it again
 	attempts uint32
 	mapped   string // the one that the host ports lead to
+	admitted string // the one that network policies are enforced for
 }
 
 // create makes a sandbox, after those that the pod has had.

@@ -79,6 +79,7 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 			klog.FromContext(ctx).Error(err, "Removing the pod's host ports failed")
 			return shortRetry, false
 		}
+		w.sandbox.dismiss(pod)
 		if err := w.Volumes.Unmount(ctx, w.uid); err != nil {
 			klog.FromContext(ctx).Error(err, "Unmounting the pod's volumes failed")
 			return shortRetry, false
