@@ -138,9 +138,9 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
 	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./internal/network/proxy
-	$(GO) test -run '^$$' -bench Create ./internal/cluster
+	$(GO) test -run '^$$' -bench Create ./internal/apiserver/controlplane
 	$(GO) test -run '^$$' -bench OpenAPIV2 ./internal/apiserver
-	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/cluster
+	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/apiserver/controlplane
 
 # What of upstream's conformance tests passes, by SIG, and the list of what does not: in clusters of the tests' own, or in
 # that of KUBECONFIG=… (add CONTAINERS=-containers where its nodes run containers).
@@ -151,7 +151,7 @@ conformance: test-packages images
 
 # Feeds what nobody would to everything that takes bytes from outside, for FUZZTIME each.
 FUZZTIME ?= 1m
-FUZZ := FuzzRequest:cluster FuzzSelectors:cluster FuzzWebhook:cluster FuzzContinue:apiserver FuzzReview:apiserver/token \
+FUZZ := FuzzRequest:apiserver/controlplane FuzzSelectors:apiserver/controlplane FuzzWebhook:apiserver/controlplane FuzzContinue:apiserver FuzzReview:apiserver/token \
 	FuzzConfiguration:apiserver/authn FuzzPolicy:apiserver/auditing FuzzMerge:apiserver/certs FuzzKinds:api/catalogue \
 	FuzzDecode:objectjson FuzzRecord:store/embedded FuzzDamaged:store/embedded FuzzRead:node/logs
 fuzz: images

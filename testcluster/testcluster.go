@@ -17,6 +17,8 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"keelson.dev/keelson/internal/apiserver/controlplane"
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/cluster"
 )
 
@@ -46,7 +48,7 @@ func WithoutControllers() Option {
 // cannot.
 func Start(t testing.TB, options ...Option) *Cluster {
 	t.Helper()
-	o := cluster.Options{Listen: "127.0.0.1:0", NoDrain: true}
+	o := cluster.Options{Options: controlplane.Options{Listen: "127.0.0.1:0", NoDrain: true}}
 	for _, f := range options {
 		f(&o)
 	}
@@ -63,5 +65,5 @@ func Start(t testing.TB, options ...Option) *Cluster {
 	if err != nil {
 		t.Fatalf("testcluster: %v", err)
 	}
-	return &Cluster{Config: cfg, InProcess: c.Config(cluster.Admin), c: c}
+	return &Cluster{Config: cfg, InProcess: c.Config(inprocess.Admin), c: c}
 }

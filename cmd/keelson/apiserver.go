@@ -10,6 +10,7 @@ import (
 
 	cliflag "k8s.io/component-base/cli/flag"
 
+	"keelson.dev/keelson/internal/apiserver/features"
 	"keelson.dev/keelson/internal/cluster"
 )
 
@@ -31,7 +32,7 @@ type apiServerFlags struct {
 
 func (f *apiServerFlags) addFlags(sets *cliflag.NamedFlagSets) {
 	fs := sets.FlagSet(apiServer)
-	fs.Var(&f.gates, "feature-gates", "feature gates, name=bool, comma separated: "+strings.Join(cluster.Switchable(), ", ")+" can be switched, all others are taken at their default only")
+	fs.Var(&f.gates, "feature-gates", "feature gates, name=bool, comma separated: "+strings.Join(features.Switchable(), ", ")+" can be switched, all others are taken at their default only")
 	fs.StringVar(&f.serviceRange, "service-cluster-ip-range", "", "range of the services' addresses; upstream's name of --service-cidr")
 	fs.BoolVar(&f.contention, "contention-profiling", false, "with --profiling: also how long goroutines wait for locks")
 	fs = sets.FlagSet(secureServing)

@@ -4,19 +4,21 @@ import (
 	"github.com/spf13/cobra"
 	cliflag "k8s.io/component-base/cli/flag"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/component"
+	"keelson.dev/keelson/internal/controllers/manager"
+	"keelson.dev/keelson/internal/scheduler"
 )
 
 // addComponent adds the flags that the components with a process of their own
 // share.
-func addComponent(sets *cliflag.NamedFlagSets, o *cluster.Component, level *logLevel) {
+func addComponent(sets *cliflag.NamedFlagSets, o *component.Options, level *logLevel) {
 	o.AddFlags(sets.FlagSet("API client"))
 	o.Election.AddFlags(sets.FlagSet("leader election"))
 	level.add(sets.FlagSet("logging"))
 }
 
 func schedulerCommand() *cobra.Command {
-	var o cluster.Component
+	var o component.Options
 	var level logLevel
 	c := &cobra.Command{
 		Use:   "scheduler",
@@ -26,7 +28,7 @@ func schedulerCommand() *cobra.Command {
 			if err := level.set(); err != nil {
 				return err
 			}
-			return cluster.RunScheduler(c.Context(), o)
+			return scheduler.RunProcess(c.Context(), o)
 		},
 	}
 	var sets cliflag.NamedFlagSets
@@ -36,7 +38,7 @@ func schedulerCommand() *cobra.Command {
 }
 
 func controllersCommand() *cobra.Command {
-	var o cluster.ControllerManager
+	var o manager.Options
 	var level logLevel
 	c := &cobra.Command{
 		Use:   "controllers",
@@ -46,12 +48,12 @@ func controllersCommand() *cobra.Command {
 			if err := level.set(); err != nil {
 				return err
 			}
-			return cluster.RunControllers(c.Context(), o)
+			return o.Run(c.Context())
 		},
 	}
 	var sets cliflag.NamedFlagSets
 	o.AddFlags(sets.FlagSet("controllers"))
-	addComponent(&sets, &o.Component, &level)
+	addComponent(&sets, &o.Options, &level)
 	group(c, sets)
 	return c
 }

@@ -9,7 +9,7 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/component-base/featuregate"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/apiserver/features"
 )
 
 // alwaysOn are v1.37's gates that Keelson has on and cannot switch off, besides those
@@ -28,7 +28,7 @@ var (
 
 // featureGates is --feature-gates: Keelson does what v1.37 does with every gate at its
 // default; a few can be switched.
-type featureGates struct{ given cluster.Features }
+type featureGates struct{ given features.Gates }
 
 // Set implements pflag.Value.
 func (g *featureGates) Set(v string) error {
@@ -49,7 +49,7 @@ func (g *featureGates) Set(v string) error {
 			return err
 		}
 		if g.given == nil {
-			g.given = cluster.Features{}
+			g.given = features.Gates{}
 		}
 		g.given[name] = on
 	}
@@ -60,7 +60,7 @@ func (g *featureGates) Set(v string) error {
 func allowGate(name string, on bool) error {
 	standard := true
 	switch spec, known := utilfeature.DefaultMutableFeatureGate.GetAll()[featuregate.Feature(name)]; {
-	case slices.Contains(cluster.Switchable(), name):
+	case slices.Contains(features.Switchable(), name):
 		return nil
 	case slices.Contains(alwaysOff, name):
 		standard = false
@@ -68,7 +68,7 @@ func allowGate(name string, on bool) error {
 	case known:
 		standard = spec.Default
 	default:
-		return fmt.Errorf("unrecognized feature gate: %s: Keelson switches %s, and takes the others of v1.37 that it knows at their defaults", name, strings.Join(cluster.Switchable(), ", "))
+		return fmt.Errorf("unrecognized feature gate: %s: Keelson switches %s, and takes the others of v1.37 that it knows at their defaults", name, strings.Join(features.Switchable(), ", "))
 	}
 	switch {
 	case on == standard:

@@ -19,6 +19,7 @@ import (
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/store/etcd"
+	"keelson.dev/keelson/internal/version"
 )
 
 const defaultDataDir = "/var/lib/keelson"
@@ -88,7 +89,7 @@ func serverCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if f.version {
-				fmt.Println("Kubernetes " + cluster.Version.GitVersion)
+				fmt.Println("Kubernetes " + version.Info.GitVersion)
 				return nil
 			}
 			for _, line := range withoutEffect(c.Flags()) {
@@ -211,7 +212,7 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 		Run: func(*cobra.Command, []string) {
-			fmt.Fprintln(os.Stdout, "Keelson, Kubernetes "+cluster.Version.GitVersion)
+			fmt.Fprintln(os.Stdout, "Keelson, Kubernetes "+version.Info.GitVersion)
 		},
 	}
 }

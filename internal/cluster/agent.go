@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,12 +18,14 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/apiserver/usage"
+	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/node"
@@ -35,6 +39,7 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/node/volume/plugins"
 	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/version"
 )
 
 // AgentOptions configures the node in this process.
@@ -70,7 +75,7 @@ type AgentOptions struct {
 // NodeName is the name that the node has.
 func (o *AgentOptions) NodeName() string {
 	if o.Name == "" {
-		return strings.ToLower(hostname())
+		return strings.ToLower(component.Hostname())
 	}
 	return o.Name
 }
@@ -89,10 +94,10 @@ func (o *AgentOptions) complete(m *machine.Machine) {
 // the node is Ready or ctx ends.
 func (c *Cluster) StartAgent(ctx context.Context, m *machine.Machine, o AgentOptions) error {
 	o.complete(m)
-	if err := m.Start(c.ctx, c.step); err != nil {
+	if err := m.Start(c.Process.Ctx, c.Step); err != nil {
 		return err
 	}
-	if err := c.step("node agent", func() error { return c.startAgent(m, o) }); err != nil {
+	if err := c.Step("node agent", func() error { return c.startAgent(m, o) }); err != nil {
 		return err
 	}
 	return c.waitNode(ctx, o.Name)
@@ -108,10 +113,10 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 	if err != nil {
 		return err
 	}
-	h := &host{term: term{ctx: c.ctx, wg: &c.wg, informers: c.Informers}, fail: c.cancel, clock: c.Clock, client: c.Client(u),
-		measured: c.meter.Local, ip: c.Advertise, dns: dnsAddress(c.ServiceCIDR), version: Version.GitVersion, clientCA: c.Certs.CAPEM,
+	h := &host{Process: c.Process, informers: c.Informers, clock: c.Clock, client: c.Client(u),
+		measured: c.Meter.Local, ip: c.Advertise, dns: dnsAddress(c.ServiceCIDR), version: version.Info.GitVersion, clientCA: c.Certs.CAPEM,
 		certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}
-	c.wg.Go(func() { c.publishDNS(o.Network.DNS != None) })
+	c.Process.Go(func() { c.publishDNS(o.Network.DNS != None) })
 	return h.start(m, o)
 }
 
@@ -121,11 +126,11 @@ const nodeUser = "system:node:"
 // host is what a node has in the process that it runs in, and how it reaches the
 // API server: with the rights of its node, and no others.
 type host struct {
-	term
-	// fail ends the process's cluster, or agent, which cannot go on.
-	fail   context.CancelFunc
-	clock  clock.WithTicker
-	client kubernetes.Interface
+	// Process ends where the agent cannot go on.
+	*component.Process
+	informers informers.SharedInformerFactory
+	clock     clock.WithTicker
+	client    kubernetes.Interface
 	// measured, if set, is told how the node is measured from within the process.
 	measured func(node string, stats usage.Stats)
 	ip       netip.Addr
@@ -163,7 +168,7 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
-		Recorder: h.recorder(h.client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
+		Recorder: h.Recorder(h.client, "kubelet", o.Name), Volumes: volumes, Sources: sources,
 	})
 	if err != nil {
 		return err
@@ -177,27 +182,27 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	if err := h.startNetwork(m, o); err != nil {
 		return err
 	}
-	h.informers.StartWithContext(h.ctx)
+	h.informers.StartWithContext(h.Ctx)
 	if policies != nil {
 		if h.allPods != nil {
-			h.wg.Go(func() { h.allPods.RunWithContext(h.ctx) })
+			h.Go(func() { h.allPods.RunWithContext(h.Ctx) })
 		}
-		h.wg.Go(func() {
-			if err := policies.Run(h.ctx); err != nil {
-				klog.FromContext(h.ctx).Error(err, "Network policies are not enforced anymore")
+		h.Go(func() {
+			if err := policies.Run(h.Ctx); err != nil {
+				klog.FromContext(h.Ctx).Error(err, "Network policies are not enforced anymore")
 			}
 		})
 	}
-	h.wg.Go(func() {
-		if err := sources.Run(h.ctx, plugins.OnChange(h.ctx, volumes)); err != nil {
+	h.Go(func() {
+		if err := sources.Run(h.Ctx, plugins.OnChange(h.Ctx, volumes)); err != nil {
 			fmt.Fprintln(os.Stderr, "keelson: watching the objects of volumes: "+err.Error())
-			h.fail()
+			h.End()
 		}
 	})
-	h.wg.Go(func() {
-		if err := agent.Run(h.ctx); err != nil {
+	h.Go(func() {
+		if err := agent.Run(h.Ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "keelson: "+err.Error())
-			h.fail()
+			h.End()
 		}
 	})
 	return nil
@@ -227,26 +232,26 @@ func (h *host) serve(agent *node.Agent, o AgentOptions) error {
 		Handler:           server.New(agent, access),
 		TLSConfig:         &tls.Config{GetCertificate: h.certificate, ClientAuth: tls.RequestClientCert, ClientCAs: authorities, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 32 * time.Second,
-		ErrorLog:          quiet,
+		ErrorLog:          log.New(io.Discard, "", 0),
 		// Streams are taken over from HTTP/1.1 connections only.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
-	h.wg.Go(func() { _ = s.ServeTLS(l, "", "") })
-	context.AfterFunc(h.ctx, func() { s.Close() })
+	h.Go(func() { _ = s.ServeTLS(l, "", "") })
+	context.AfterFunc(h.Ctx, func() { s.Close() })
 	return nil
 }
 
 // waitNode returns when the node is Ready.
 func (c *Cluster) waitNode(ctx context.Context, name string) error {
-	return c.step("node ready", func() error {
-		defer c.why.Store("")
-		w, err := c.Store.Watch(c.row("", "v1", "nodes").Key("", name), store.WatchOptions{})
+	return c.Step("node ready", func() error {
+		defer c.Why.Store("")
+		w, err := c.Store.Watch(c.Catalogue.Must("", "v1", "nodes").Key("", name), store.WatchOptions{})
 		if err != nil {
 			return err
 		}
 		defer w.Stop()
 		for {
-			e, err := c.Store.Get(ctx, c.row("", "v1", "nodes").Key("", name))
+			e, err := c.Store.Get(ctx, c.Catalogue.Must("", "v1", "nodes").Key("", name))
 			if err != nil {
 				return err
 			}
@@ -261,7 +266,7 @@ func (c *Cluster) waitNode(ctx context.Context, name string) error {
 					}
 				}
 			}
-			c.why.Store(": " + why)
+			c.Why.Store(": " + why)
 			if _, err := w.Next(ctx); err != nil {
 				return fmt.Errorf("node %s is not ready: %s", name, why)
 			}

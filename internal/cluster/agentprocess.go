@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -38,8 +37,10 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/dns"
+	"keelson.dev/keelson/internal/version"
 )
 
 // AgentProcess configures a node's agent that runs in a process of its own,
@@ -105,7 +106,7 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 		return err
 	}
 	o.complete(m)
-	cfg, err := (&Component{Kubeconfig: o.Kubeconfig, QPS: o.QPS, Burst: o.Burst}).config("kubelet")
+	cfg, err := (&component.Options{Kubeconfig: o.Kubeconfig, QPS: o.QPS, Burst: o.Burst}).Config("kubelet")
 	if err != nil {
 		return err
 	}
@@ -116,12 +117,11 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 	if err := o.identify(ctx, cfg, client); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer cancel()
-	h := &host{term: term{ctx: ctx, wg: &wg, informers: o.informers(client)}, fail: cancel, clock: clock.RealClock{}, client: client,
-		ip: o.NodeIP, version: strings.TrimSuffix(Version.GitVersion, agentBuild)}
+	process := component.NewProcess(ctx)
+	defer process.Stop()
+	ctx = process.Ctx
+	h := &host{Process: process, informers: o.informers(client), clock: clock.RealClock{}, client: client,
+		ip: o.NodeIP, version: strings.TrimSuffix(version.Info.GitVersion, version.Build)}
 	if o.Network.Policies != None {
 		h.allPods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(allPods(client), client), &v1.Pod{}, 0, cache.Indexers{})
 		if err := h.allPods.SetTransform(peerOnly); err != nil {
@@ -129,7 +129,7 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 		}
 	}
 	if !h.ip.IsValid() {
-		h.ip = advertised()
+		h.ip = component.Address()
 	}
 	if h.dns, err = o.nameServer(ctx, client); err != nil {
 		return err
@@ -159,7 +159,7 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 	if err := step("node agent", func() error { return h.start(m, o.AgentOptions) }); err != nil {
 		return err
 	}
-	wg.Go(func() {
+	process.Go(func() {
 		if h.untilReady(o.Name) && o.Ready != nil {
 			o.Ready()
 		}
@@ -183,7 +183,7 @@ func (o *AgentProcess) identify(ctx context.Context, cfg *rest.Config, client ku
 // informers gives those of the node: of pods it sees its own, of nodes itself, of
 // config maps only the one with the name server's settings.
 func (o *AgentProcess) informers(client kubernetes.Interface) informers.SharedInformerFactory {
-	f := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(unmanaged))
+	f := component.Informers(client)
 	byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
 	only := func(field, value string) func(*metav1.ListOptions) {
 		return func(l *metav1.ListOptions) { l.FieldSelector = fields.OneTermEqualSelector(field, value).String() }
@@ -318,7 +318,7 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 // API server of Keelson which is signed by the cluster.
 func (h *host) ownCertificate(m *machine.Machine, o *AgentProcess) error {
 	if o.RotateServerCertificates {
-		h.version = Version.GitVersion
+		h.version = version.Info.GitVersion
 		return h.rotate(m, o)
 	}
 	var cert tls.Certificate
@@ -365,7 +365,7 @@ func (h *host) rotate(m *machine.Machine, o *AgentProcess) error {
 		return fmt.Errorf("the certificate of the node's server: %w", err)
 	}
 	certificates.Start()
-	context.AfterFunc(h.ctx, certificates.Stop)
+	context.AfterFunc(h.Ctx, certificates.Stop)
 	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if c := certificates.Current(); c != nil {
 			return c, nil
@@ -377,7 +377,7 @@ func (h *host) rotate(m *machine.Machine, o *AgentProcess) error {
 
 // untilReady waits for the node to be Ready, and reports whether it is.
 func (h *host) untilReady(name string) bool {
-	err := wait.PollUntilContextCancel(h.ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextCancel(h.Ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		n, err := h.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			klog.FromContext(ctx).V(2).Info("The node is not there yet", "node", name, "err", err)

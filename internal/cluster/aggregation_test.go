@@ -30,6 +30,7 @@ import (
 	aggregator "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -180,7 +181,7 @@ func TestAnotherServerServesAGroup(t *testing.T) {
 	// Its documents are among ours. That it did not have one at once has not kept
 	// it from being available.
 	var v2 string
-	err = wait.PollUntilContextCancel(ctx, 5*time.Millisecond, true, func(context.Context) (bool, error) {
+	err = wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, harness.Patience, true, func(context.Context) (bool, error) {
 		v2, err = raw(c.Config, "/openapi/v2")
 		return err != nil || strings.Contains(v2, `"com.example.fish.Trout"`), err
 	})
@@ -207,7 +208,7 @@ func TestAnotherServerServesAGroup(t *testing.T) {
 	if err := agg.Delete(ctx, "v1.fish.example.com", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := wait.PollUntilContextCancel(ctx, 5*time.Millisecond, true, func(context.Context) (bool, error) {
+	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, harness.Patience, true, func(context.Context) (bool, error) {
 		_, err := raw(c.Config, "/apis/fish.example.com/v1")
 		return apierrors.IsNotFound(err), nil
 	}); err != nil {

@@ -1,12 +1,18 @@
 package cluster
 
 import (
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/internal/apiserver"
+	"keelson.dev/keelson/internal/apiserver/controlplane"
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
 func boot(t testing.TB, o Options) *Cluster {
@@ -25,7 +31,7 @@ func boot(t testing.TB, o Options) *Cluster {
 }
 
 func TestStart(t *testing.T) {
-	c := boot(t, Options{DataDir: t.TempDir(), Listen: "127.0.0.1:0"})
+	c := boot(t, Options{Options: controlplane.Options{DataDir: t.TempDir(), Listen: "127.0.0.1:0"}})
 	cfg, err := c.RESTConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -58,4 +64,14 @@ func TestStart(t *testing.T) {
 	if err != nil || len(l.Items) == 0 {
 		t.Fatalf("list: %v, %v", l, err)
 	}
+}
+
+// ask has the API server answer a request, without a network between.
+func ask(c *Cluster, method, path, body string) *httptest.ResponseRecorder {
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("User-Agent", "bench/1")
+	w := httptest.NewRecorder()
+	c.Server.ServeHTTP(w, req.WithContext(apiserver.WithUser(req.Context(), inprocess.Admin)))
+	return w
 }

@@ -17,19 +17,24 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/controlplane"
+	"keelson.dev/keelson/internal/apiserver/inprocess"
+	"keelson.dev/keelson/internal/component"
+	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
+	"keelson.dev/keelson/internal/scheduler"
 	"keelson.dev/keelson/internal/trace"
 )
 
 // identity writes a kubeconfig of the user called name and gives its path.
-func (c *Cluster) identity(t *testing.T, name string) string {
+func identity(t *testing.T, c *Cluster, name string) string {
 	t.Helper()
 	pair, err := c.Certs.ClientCert(name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*certs.Kubeconfig("test", c.url(), c.Certs.CAPEM, pair), file); err != nil {
+	if err := clientcmd.WriteToFile(*certs.Kubeconfig("test", c.URL(), c.Certs.CAPEM, pair), file); err != nil {
 		t.Fatal(err)
 	}
 	return file
@@ -38,16 +43,16 @@ func (c *Cluster) identity(t *testing.T, name string) string {
 // TestSchedulerAlone runs two schedulers against the API server by HTTPS: one
 // works, and the other takes over; what they write has its cause.
 func TestSchedulerAlone(t *testing.T) {
-	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, SimNodes: 1, NoDrain: true})
-	o := Component{Kubeconfig: c.identity(t, user.KubeScheduler),
-		Election: Election{LeaderElect: true, LeaseDuration: 3 * time.Second, RenewDeadline: 2 * time.Second, RetryPeriod: 200 * time.Millisecond}}
-	client := c.Client(Admin)
+	c := boot(t, Options{Options: controlplane.Options{Listen: "127.0.0.1:0", NoDrain: true}, NoScheduler: true, SimNodes: 1})
+	o := component.Options{Kubeconfig: identity(t, c, user.KubeScheduler),
+		Election: component.Election{LeaderElect: true, LeaseDuration: 3 * time.Second, RenewDeadline: 2 * time.Second, RetryPeriod: 200 * time.Millisecond}}
+	client := c.Client(inprocess.Admin)
 	var stop []context.CancelFunc
 	var done []chan error
 	for range 2 {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- RunScheduler(ctx, o) }()
+		go func() { ended <- scheduler.RunProcess(ctx, o) }()
 		stop, done = append(stop, cancel), append(done, ended)
 	}
 	running := func(name string) *v1.Pod {
@@ -70,7 +75,7 @@ func TestSchedulerAlone(t *testing.T) {
 		t.Errorf("no binding with a cause among %+v", c.Trace.Way(first.UID))
 	}
 	lease, err := client.CoordinationV1().Leases("kube-system").Get(t.Context(), "kube-scheduler", metav1.GetOptions{})
-	if err != nil || !strings.HasPrefix(*lease.Spec.HolderIdentity, hostname()+"_") {
+	if err != nil || !strings.HasPrefix(*lease.Spec.HolderIdentity, component.Hostname()+"_") {
 		t.Errorf("lease %+v, %v", lease, err)
 	}
 	// One of them is the leader: whichever it is, the other goes on.
@@ -85,43 +90,20 @@ func TestSchedulerAlone(t *testing.T) {
 	}
 }
 
-func TestComponentWithoutServer(t *testing.T) {
-	for _, o := range []Component{{Kubeconfig: filepath.Join(t.TempDir(), "none")}, {Master: "https://127.0.0.1:1"}} {
-		if err := RunScheduler(t.Context(), o); err == nil || !strings.Contains(err.Error(), "API server") {
-			t.Errorf("%+v: %v", o, err)
-		}
-	}
-}
-
-func TestElectionValidate(t *testing.T) {
-	for _, c := range []struct {
-		e    Election
-		want string
-	}{
-		{Election{}, ""},
-		{Election{LeaseDuration: 10 * time.Second}, "--leader-elect-lease-duration"},
-		{Election{RetryPeriod: 9 * time.Second}, "--leader-elect-retry-period"},
-	} {
-		err := c.e.Validate()
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%+v: %v, want %q", c.e, err, c.want)
-		}
-	}
-}
-
 // TestControllersAlone runs the controllers against the API server by HTTPS,
 // each as its own account: a Deployment becomes Pods, whose cause and author are
 // known, and its deletion takes all of it away.
 func TestControllersAlone(t *testing.T) {
-	c := boot(t, Options{Listen: "127.0.0.1:0", NoControllers: true, SimNodes: 1, NoDrain: true})
+	c := boot(t, Options{Options: controlplane.Options{Listen: "127.0.0.1:0", NoDrain: true}, NoControllers: true, SimNodes: 1})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- RunControllers(ctx, ControllerManager{Component: Component{Kubeconfig: c.identity(t, user.KubeControllerManager)}, UseServiceAccountCredentials: true,
-			NodeIPAM: nodeipam.Selection{NoAllocation: true}})
+		o := manager.Options{Options: component.Options{Kubeconfig: identity(t, c, user.KubeControllerManager)}, UseServiceAccountCredentials: true,
+			NodeIPAM: nodeipam.Selection{NoAllocation: true}}
+		ended <- o.Run(ctx)
 	}()
-	client := c.Client(Admin)
+	client := c.Client(inprocess.Admin)
 	until := func(what string, done func(ctx context.Context) (bool, error)) {
 		t.Helper()
 		if err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, done); err != nil {

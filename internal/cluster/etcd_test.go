@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	apps "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -24,7 +22,9 @@ import (
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/store/etcd"
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
@@ -43,8 +43,7 @@ func pair(t *testing.T) (*etcdtest.Server, [2]*Cluster, [2]kubernetes.Interface)
 			}
 		}
 		pki = filepath.Join(dir, "pki")
-		o := Options{DataDir: dir, Listen: "127.0.0.1:0", NoDrain: true, Advertise: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
-			Etcd: &etcd.Options{Servers: []string{server.URL}}}
+		o := Options{Options: controlplane.Options{DataDir: dir, Listen: "127.0.0.1:0", NoDrain: true, Advertise: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), Etcd: &etcd.Options{Servers: []string{server.URL}}}}
 		if i == 0 {
 			o.SimNodes = 2
 		}
@@ -57,14 +56,6 @@ func pair(t *testing.T) (*etcdtest.Server, [2]*Cluster, [2]kubernetes.Interface)
 		clients[i] = kubernetes.NewForConfigOrDie(cfg)
 	}
 	return server, servers, clients
-}
-
-func eventually(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 40*time.Second, true, func(context.Context) (bool, error) { return f(), nil })
-	if err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
 }
 
 func holder(t *testing.T, client kubernetes.Interface, name string) string {
@@ -185,7 +176,7 @@ func TestTwoServers(t *testing.T) {
 	})
 
 	t.Run("Tokens", func(t *testing.T) {
-		eventually(t, "the default account", func() bool {
+		harness.Eventually(t, "the default account", func() bool {
 			_, err := clients[1].CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 			return err == nil
 		})
@@ -248,13 +239,13 @@ func TestTwoServers(t *testing.T) {
 
 	t.Run("Leaders", func(t *testing.T) {
 		for _, name := range []string{"kube-controller-manager", "kube-scheduler"} {
-			eventually(t, name+" has a leader", func() bool { return holder(t, clients[1], name) != "" })
+			harness.Eventually(t, name+" has a leader", func() bool { return holder(t, clients[1], name) != "" })
 		}
 		_, err := clients[1].AppsV1().Deployments("default").Create(ctx, deployment("web", 3), metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the deployment runs", func() bool {
+		harness.Eventually(t, "the deployment runs", func() bool {
 			d, err := clients[0].AppsV1().Deployments("default").Get(ctx, "web", metav1.GetOptions{})
 			return err == nil && d.Status.ReadyReplicas == 3
 		})
@@ -295,18 +286,18 @@ func TestLeaderStops(t *testing.T) {
 	ctx := t.Context()
 	before := map[string]string{}
 	for _, name := range []string{"kube-controller-manager", "kube-scheduler"} {
-		eventually(t, name+" has a leader", func() bool { before[name] = holder(t, clients[1], name); return before[name] != "" })
+		harness.Eventually(t, name+" has a leader", func() bool { before[name] = holder(t, clients[1], name); return before[name] != "" })
 	}
 	if err := servers[0].Stop(); err != nil {
 		t.Fatal(err)
 	}
 	for name, old := range before {
-		eventually(t, name+" has a new leader", func() bool { h := holder(t, clients[1], name); return h != "" && h != old })
+		harness.Eventually(t, name+" has a new leader", func() bool { h := holder(t, clients[1], name); return h != "" && h != old })
 	}
 	if _, err := clients[1].AppsV1().Deployments("default").Create(ctx, deployment("web", 2), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "pods are made and placed", func() bool {
+	harness.Eventually(t, "pods are made and placed", func() bool {
 		pods, err := clients[1].CoreV1().Pods("default").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName!="})
 		return err == nil && len(pods.Items) == 2
 	})

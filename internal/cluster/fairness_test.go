@@ -20,13 +20,15 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/apiserver/priority"
+	"keelson.dev/keelson/test/harness"
 )
 
 // TestFirstRequest: the first request after the start is already matched to its flow
 // schema.
 func TestFirstRequest(t *testing.T) {
-	c := boot(t, Options{NoScheduler: true, NoControllers: true, NoDrain: true})
+	c := boot(t, Options{Options: controlplane.Options{NoDrain: true}, NoScheduler: true, NoControllers: true})
 	begin := time.Now()
 	w := httptest.NewRecorder()
 	c.Server.ServeHTTP(w, httptest.NewRequest("GET", "/version", nil))
@@ -45,7 +47,7 @@ func TestFirstRequest(t *testing.T) {
 // TestFairness has one user fill the priority level that is its own: its next
 // request is refused, and others do not notice.
 func TestFairness(t *testing.T) {
-	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, NoDrain: true})
+	c := boot(t, Options{Options: controlplane.Options{Listen: "127.0.0.1:0", NoDrain: true}, NoScheduler: true})
 	cfg, err := c.RESTConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +79,7 @@ func TestFairness(t *testing.T) {
 		Rules: []flowcontrolv1.PolicyRulesWithSubjects{{Subjects: []flowcontrolv1.Subject{{Kind: "User", User: &flowcontrolv1.UserSubject{Name: "greedy"}}},
 			ResourceRules: []flowcontrolv1.ResourcePolicyRule{{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}, Namespaces: []string{"*"}}}}}}}, metav1.CreateOptions{})
 	must(err)
-	eventually(t, "the schema's turn", func() bool {
+	harness.Eventually(t, "the schema's turn", func() bool {
 		fs, err := admin.FlowcontrolV1().FlowSchemas().Get(ctx, "greedy", metav1.GetOptions{})
 		must(err)
 		return len(fs.Status.Conditions) > 0 && fs.Status.Conditions[0].Type == flowcontrolv1.FlowSchemaConditionDangling && fs.Status.Conditions[0].Status == flowcontrolv1.ConditionFalse
@@ -131,7 +133,7 @@ func TestFairness(t *testing.T) {
 			return true
 		}
 	}
-	eventually(t, "a refusal", refused)
+	harness.Eventually(t, "a refusal", refused)
 	if started < 1 || started > 10 {
 		t.Errorf("%d requests of greedy are held", started)
 	}
@@ -169,7 +171,7 @@ func TestFairness(t *testing.T) {
 	})
 	t.Run("Mandatory", func(t *testing.T) {
 		must(admin.FlowcontrolV1().FlowSchemas().Delete(ctx, "catch-all", metav1.DeleteOptions{}))
-		eventually(t, "its return", func() bool {
+		harness.Eventually(t, "its return", func() bool {
 			_, err := admin.FlowcontrolV1().FlowSchemas().Get(ctx, "catch-all", metav1.GetOptions{})
 			return err == nil
 		})

@@ -9,13 +9,16 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"keelson.dev/keelson/internal/apiserver/controlplane"
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
 // TestGarbageEvent: the garbage collector may write its event, with the object that it is
 // about.
 func TestGarbageEvent(t *testing.T) {
-	c := boot(t, Options{NoScheduler: true, NoDrain: true})
-	ctx, client := t.Context(), c.Client(Admin).CoreV1()
+	c := boot(t, Options{Options: controlplane.Options{NoDrain: true}, NoScheduler: true})
+	ctx, client := t.Context(), c.Client(inprocess.Admin).CoreV1()
 	if _, err := client.Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,8 @@ import (
 	"k8s.io/cluster-bootstrap/token/jws"
 
 	"keelson.dev/keelson/internal/apiserver/authn"
+	"keelson.dev/keelson/internal/apiserver/controlplane"
+	"keelson.dev/keelson/test/harness"
 )
 
 // signingRequest makes a key and a CertificateSigningRequest for it.
@@ -60,7 +62,7 @@ func me(t *testing.T, cfg *rest.Config) (string, error) {
 }
 
 func TestJoin(t *testing.T) {
-	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, NoDrain: true, Authentication: authn.Selection{Bootstrap: true}})
+	c := boot(t, Options{Options: controlplane.Options{Listen: "127.0.0.1:0", NoDrain: true, Authentication: authn.Selection{Bootstrap: true}}, NoScheduler: true})
 	cfg, err := c.RESTConfig()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +84,7 @@ func TestJoin(t *testing.T) {
 	certificate := func(name string) *certificatesv1.CertificateSigningRequest {
 		t.Helper()
 		var got *certificatesv1.CertificateSigningRequest
-		eventually(t, "an answer to "+name, func() bool {
+		harness.Eventually(t, "an answer to "+name, func() bool {
 			var err error
 			got, err = admin.CertificatesV1().CertificateSigningRequests().Get(ctx, name, metav1.GetOptions{})
 			created(err)
@@ -172,16 +174,16 @@ func TestJoin(t *testing.T) {
 			created(err)
 			return cm.Data["jws-kubeconfig-abcdef"]
 		}
-		eventually(t, "the signature", func() bool {
+		harness.Eventually(t, "the signature", func() bool {
 			return jws.DetachedTokenIsValid(signature(), "kind: Config", "abcdef", "0123456789abcdef")
 		})
 		_, err = admin.CoreV1().Secrets("kube-system").Patch(ctx, token.Name, "application/merge-patch+json", []byte(`{"stringData":{"expiration":"`+time.Now().Add(time.Second).UTC().Format(time.RFC3339)+`"}}`), metav1.PatchOptions{})
 		created(err)
-		eventually(t, "the token's end", func() bool {
+		harness.Eventually(t, "the token's end", func() bool {
 			_, err := admin.CoreV1().Secrets("kube-system").Get(ctx, token.Name, metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
 		})
-		eventually(t, "the signature's end", func() bool { return signature() == "" })
+		harness.Eventually(t, "the signature's end", func() bool { return signature() == "" })
 	})
 
 	t.Run("AccountTokens", func(t *testing.T) {
@@ -191,7 +193,7 @@ func TestJoin(t *testing.T) {
 			Type: v1.SecretTypeServiceAccountToken}, metav1.CreateOptions{})
 		created(err)
 		var s *v1.Secret
-		eventually(t, "the token", func() bool {
+		harness.Eventually(t, "the token", func() bool {
 			s, err = admin.CoreV1().Secrets("default").Get(ctx, "robot", metav1.GetOptions{})
 			return err == nil && len(s.Data["token"]) > 0
 		})
@@ -204,7 +206,7 @@ func TestJoin(t *testing.T) {
 			t.Errorf("%s %v", name, err)
 		}
 		created(admin.CoreV1().ServiceAccounts("default").Delete(ctx, "robot", metav1.DeleteOptions{}))
-		eventually(t, "the secret's end", func() bool {
+		harness.Eventually(t, "the secret's end", func() bool {
 			_, err := admin.CoreV1().Secrets("default").Get(ctx, "robot", metav1.GetOptions{})
 			return apierrors.IsNotFound(err)
 		})
@@ -219,7 +221,7 @@ func TestJoin(t *testing.T) {
 			Rules: []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{"example.com"}, Resources: []string{"fish"}}}}, metav1.CreateOptions{})
 		created(err)
 		for _, name := range []string{"view", "edit", "admin"} {
-			eventually(t, "fish in "+name, func() bool {
+			harness.Eventually(t, "fish in "+name, func() bool {
 				r, err := admin.RbacV1().ClusterRoles().Get(ctx, name, metav1.GetOptions{})
 				created(err)
 				for _, rule := range r.Rules {

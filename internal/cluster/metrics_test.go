@@ -8,11 +8,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/internal/apiserver/controlplane"
 )
 
 // TestMetrics asks for what upstream's dashboards and alerts are made of.
 func TestMetrics(t *testing.T) {
-	c := boot(t, Options{Listen: "127.0.0.1:0", NoScheduler: true, NoDrain: true})
+	c := boot(t, Options{Options: controlplane.Options{Listen: "127.0.0.1:0", NoDrain: true}, NoScheduler: true})
 	// A user that is not exempt has the priority levels read.
 	cfg, err := c.RESTConfig()
 	if err != nil {

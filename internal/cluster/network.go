@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/network/policy"
@@ -107,7 +108,7 @@ func (h *host) policies(o AgentOptions) (*policy.Controller, error) {
 
 // problem gives a function that records an event of the node.
 func (h *host) problem(component string, o AgentOptions, reason, note string) func(error) {
-	recorder := h.recorder(h.client, component, o.Name)
+	recorder := h.Recorder(h.client, component, o.Name)
 	return func(err error) {
 		recorder.Eventf(&v1.ObjectReference{Kind: "Node", Name: o.Name, APIVersion: "v1"}, v1.EventTypeWarning, reason, "%s: %v", note, err)
 	}
@@ -134,9 +135,9 @@ func (h *host) startProxy(m *machine.Machine, o AgentOptions) error {
 	if err != nil {
 		return fmt.Errorf("service proxy: %w", err)
 	}
-	h.wg.Go(func() {
-		if err := p.Run(h.ctx); err != nil {
-			klog.FromContext(h.ctx).Error(err, "The service proxy has ended")
+	h.Go(func() {
+		if err := p.Run(h.Ctx); err != nil {
+			klog.FromContext(h.Ctx).Error(err, "The service proxy has ended")
 		}
 	})
 	return nil
@@ -151,9 +152,9 @@ func (h *host) startDNS(o AgentOptions) error {
 	if err != nil {
 		return fmt.Errorf("dns: %w", err)
 	}
-	h.wg.Go(func() {
-		if err := s.Run(h.ctx); err != nil {
-			klog.FromContext(h.ctx).Error(err, "The name server has ended")
+	h.Go(func() {
+		if err := s.Run(h.Ctx); err != nil {
+			klog.FromContext(h.Ctx).Error(err, "The name server has ended")
 		}
 	})
 	return nil
@@ -163,10 +164,10 @@ func (h *host) startDNS(o AgentOptions) error {
 // name server, until it has worked. Where names are left to another
 // implementation it takes its own away, so that there is a place for another.
 func (c *Cluster) publishDNS(builtin bool) {
-	services := c.Client(apiServer).CoreV1().Services(metav1.NamespaceSystem)
+	services := c.Client(inprocess.APIServer).CoreV1().Services(metav1.NamespaceSystem)
 	want := dnsService(dnsAddress(c.ServiceCIDR))
 	// Only the end of the cluster ends it in another way.
-	_ = wait.PollUntilContextCancel(c.ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextCancel(c.Process.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		old, err := services.Get(ctx, want.Name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err) && builtin:

@@ -18,6 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
 // TestNodeIdentity: a node reads and changes what is its own or its pods', and
@@ -29,7 +31,7 @@ func TestNodeIdentity(t *testing.T) {
 	}
 	defer c.Stop()
 	ctx := t.Context()
-	admin := c.Client(Admin)
+	admin := c.Client(inprocess.Admin)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	metricsclient "k8s.io/metrics/pkg/client/clientset/versioned"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/apiserver/usage"
 )
 
@@ -26,7 +27,7 @@ func TestResourceMetrics(t *testing.T) {
 	c := boot(t, Options{SimNodes: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	config := c.Config(Admin)
+	config := c.Config(inprocess.Admin)
 	core, metrics := kubernetes.NewForConfigOrDie(config), metricsclient.NewForConfigOrDie(config)
 	_, err := core.CoreV1().Pods("default").Create(ctx, &v1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "web", Labels: map[string]string{"app": "web"}, Annotations: map[string]string{usage.AnnotationCPU: "300m", usage.AnnotationMemory: "1Gi"}},

@@ -13,12 +13,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+
+	"keelson.dev/keelson/internal/apiserver/controlplane"
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
 // TestShutdown stops a server under load: it says before that it will, ends
 // watches and finishes requests, and what it has acknowledged is there afterwards.
 func TestShutdown(t *testing.T) {
-	o := Options{DataDir: t.TempDir(), Listen: "127.0.0.1:0", NoScheduler: true, ShutdownDelay: 500 * time.Millisecond}
+	o := Options{Options: controlplane.Options{DataDir: t.TempDir(), Listen: "127.0.0.1:0", ShutdownDelay: 500 * time.Millisecond}, NoScheduler: true}
 	c, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +99,7 @@ func TestShutdown(t *testing.T) {
 	writers.Wait()
 	o.Listen = ""
 	c = boot(t, o)
-	l, err := c.Client(Admin).CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{})
+	l, err := c.Client(inprocess.Admin).CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

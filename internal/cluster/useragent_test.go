@@ -3,45 +3,21 @@ package cluster
 import (
 	"encoding/json"
 	"net/http"
-	"runtime"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/version"
-	"k8s.io/apiserver/pkg/authentication/user"
-)
 
-func TestUserAgent(t *testing.T) {
-	for _, c := range []struct {
-		u            user.Info
-		first, after string
-	}{
-		{controller("deployment-controller"), "kube-controller-manager", "/system:serviceaccount:kube-system:deployment-controller"},
-		{controllerManagerUser, "kube-controller-manager", ""},
-		{schedulerUser, "kube-scheduler", ""},
-		{nodesUser, "kubelet", ""},
-		{&user.DefaultInfo{Name: "system:node:n"}, "kubelet", ""},
-		{apiServer, "kube-apiserver", ""},
-	} {
-		got := userAgent(c.u)
-		if !strings.HasPrefix(got, c.first+"/v1.37.2 ("+runtime.GOOS+"/"+runtime.GOARCH+") kubernetes/") || !strings.HasSuffix(got, c.after) {
-			t.Errorf("%s is %q, want %s…%s", c.u.GetName(), got, c.first, c.after)
-		}
-	}
-	if got := userAgent(Admin); got != Admin.Name {
-		t.Errorf("an administrator is %q", got)
-	}
-}
+	"keelson.dev/keelson/internal/apiserver/controlplane"
+	"keelson.dev/keelson/test/harness"
+)
 
 // TestManagersOfComponents checks the managers of the fields of a deployment, its
 // pods and its node, once all of them run.
 func TestManagersOfComponents(t *testing.T) {
-	c := boot(t, Options{SimNodes: 1, NoDrain: true})
+	c := boot(t, Options{Options: controlplane.Options{NoDrain: true}, SimNodes: 1})
 	w := ask(c, "POST", "/apis/apps/v1/namespaces/default/deployments", `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"d"},"spec":{"selector":{"matchLabels":{"a":"d"}},
 		"template":{"metadata":{"labels":{"a":"d"}},"spec":{"containers":[{"name":"c","image":"x"}]}}}}`)
 	if w.Code != http.StatusCreated {
@@ -54,13 +30,10 @@ func TestManagersOfComponents(t *testing.T) {
 		}
 	}
 	var d apps.Deployment
-	for end := time.Now().Add(time.Minute); d.Status.AvailableReplicas != 1; {
-		if time.Now().After(end) {
-			t.Fatalf("the deployment is %+v", d.Status)
-		}
-		time.Sleep(10 * time.Millisecond)
+	harness.Eventually(t, "an available replica", func() bool {
 		get("/apis/apps/v1/namespaces/default/deployments/d", &d)
-	}
+		return d.Status.AvailableReplicas == 1
+	})
 	expect := func(what string, o metav1.Object, want map[string]string) {
 		t.Helper()
 		// Several may own parts of one: the node's labels are its kubelet's, and its
@@ -85,26 +58,9 @@ func TestManagersOfComponents(t *testing.T) {
 	expect("pod", &pods.Items[0], map[string]string{"": "kube-controller-manager", "status": "kubelet"})
 	expect("node", &nodes.Items[0], map[string]string{"": "kubelet"})
 	var events v1.EventList
-	for end := time.Now().Add(time.Minute); len(events.Items) == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("no event of the scheduler")
-		}
+	harness.Eventually(t, "an event of the scheduler", func() bool {
 		get("/api/v1/namespaces/default/events?fieldSelector=reason%3DScheduled", &events)
-	}
+		return len(events.Items) > 0
+	})
 	expect("event", &events.Items[0], map[string]string{"": "kube-scheduler"})
-}
-
-// TestVersion: the running server reports the version of its build.
-func TestVersion(t *testing.T) {
-	c := boot(t, Options{NoControllers: true, NoScheduler: true, NoDrain: true})
-	var got version.Info
-	if err := json.Unmarshal(ask(c, "GET", "/version", "").Body.Bytes(), &got); err != nil {
-		t.Fatal(err)
-	}
-	want := version.Info{Major: "1", Minor: "37", EmulationMajor: "1", EmulationMinor: "37", MinCompatibilityMajor: "1", MinCompatibilityMinor: "36",
-		GitVersion: "v1.37.2+keelson", GitCommit: got.GitCommit, GitTreeState: got.GitTreeState, BuildDate: got.BuildDate,
-		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	if got != want {
-		t.Errorf("the version is\n%+v, want\n%+v", got, want)
-	}
 }

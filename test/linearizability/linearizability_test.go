@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/store/etcd"
 	"keelson.dev/keelson/test/harness"
@@ -52,7 +53,7 @@ const (
 )
 
 func serve(dir, address, servers string, forgetful bool) {
-	o := cluster.Options{DataDir: dir, Listen: address, NoControllers: true, NoScheduler: true}
+	o := cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: address}, NoControllers: true, NoScheduler: true}
 	if servers != "" {
 		o.Etcd = &etcd.Options{Servers: []string{servers}}
 	}

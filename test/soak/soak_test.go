@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/test/harness"
 )
@@ -57,7 +58,7 @@ func TestMain(m *testing.M) {
 }
 
 func serve(dir, address string) {
-	c, err := cluster.Start(context.Background(), cluster.Options{DataDir: dir, Listen: address})
+	c, err := cluster.Start(context.Background(), cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: address}})
 	if err == nil {
 		var cfg []byte
 		k, kerr := c.Kubeconfig("soak")

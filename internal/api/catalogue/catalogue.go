@@ -2,6 +2,7 @@ package catalogue
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -75,6 +76,15 @@ func (c *Catalogue) Lookup(group, version, resource string) *api.Resource {
 		return g.resources[versioned{version, resource}]
 	}
 	return nil
+}
+
+// Must is Lookup of a built-in resource that is known to be there.
+func (c *Catalogue) Must(group, version, resource string) *api.Resource {
+	r := c.Lookup(group, version, resource)
+	if r == nil {
+		panic(fmt.Sprintf("the catalogue has no %s/%s %s", group, version, resource))
+	}
+	return r
 }
 
 // ForKind gives the row whose objects are of kind gvk, nil if there is none.

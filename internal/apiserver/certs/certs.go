@@ -263,3 +263,12 @@ func (b *authority) issue(t *x509.Certificate) (Pair, error) {
 	}
 	return Pair{Cert: cert, Key: kp}, nil
 }
+
+// ReadPair reads a certificate and its key, both in PEM.
+func ReadPair(certFile, keyFile string) (p Pair, err error) {
+	if p.Cert, err = os.ReadFile(certFile); err != nil {
+		return p, err
+	}
+	p.Key, err = os.ReadFile(keyFile)
+	return p, err
+}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/machine/containerd"
@@ -112,7 +113,7 @@ func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, co
 		t.Fatal(err)
 	}
 	m := machine.New(dir, machine.Options{PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), CgroupRoot: filepath.Base(dir)})
-	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{DataDir: dir, Listen: "0.0.0.0:0"})
+	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: "0.0.0.0:0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,105 @@
+package controlplane
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/apiserver/certs"
+	"keelson.dev/keelson/internal/apiserver/live"
+	"keelson.dev/keelson/internal/component"
+	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/store/embedded"
+	"keelson.dev/keelson/internal/store/encryption"
+	"keelson.dev/keelson/internal/store/etcd"
+)
+
+func (c *Instance) openStore() error {
+	indexers := live.Indexers()
+	codec := store.NewCodec(catalogue.Scheme)
+	if o := c.Encryption; o.File != "" {
+		o.Resource, o.Server = c.resourceAt, component.Hostname()
+		var err error
+		if c.encryption, err = encryption.New(c.Process.Ctx, codec, o); err != nil {
+			return err
+		}
+		codec = c.encryption
+	}
+	if c.Etcd != nil {
+		o := *c.Etcd
+		o.Codec, o.Clock, o.Indexers = codec, c.Clock, indexers
+		s, err := etcd.Open(o)
+		if err != nil {
+			return err
+		}
+		c.Store = s
+		return nil
+	}
+	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers, NoSync: c.NoSync}
+	if c.DataDir != "" {
+		o.Dir = filepath.Join(c.DataDir, "store")
+	}
+	s, err := embedded.Open(o)
+	if err != nil {
+		return err
+	}
+	c.Store = s
+	c.Process.Go(func() {
+		select {
+		case <-s.Failed():
+			klog.FromContext(c.Process.Ctx).Error(s.Err(), "The store has failed; stopping")
+			c.Process.End()
+		case <-c.Process.Ctx.Done():
+		}
+	})
+	return nil
+}
+
+// resourceAt gives the resource of the object at a key of the store.
+func (c *Instance) resourceAt(key string) schema.GroupResource {
+	path, _ := strings.CutPrefix(key, "/registry/")
+	first, rest, _ := strings.Cut(path, "/")
+	second, _, _ := strings.Cut(rest, "/")
+	builtin := storagePrefixes()
+	if gr, ok := builtin[first+"/"+second]; ok {
+		return gr
+	}
+	if gr, ok := builtin[first]; ok {
+		return gr
+	}
+	return schema.GroupResource{Group: first, Resource: second} // a custom resource
+}
+
+// storagePrefixes are the built-in resources by where they are stored.
+var storagePrefixes = sync.OnceValue(func() map[string]schema.GroupResource {
+	out := map[string]schema.GroupResource{}
+	for _, row := range catalogue.Builtin() {
+		if !row.NotStored && row.Hub == nil {
+			out[row.StoragePrefix] = row.GroupVersionResource.GroupResource()
+		}
+	}
+	return out
+})
+
+func (c *Instance) ensureCerts() (err error) {
+	dir := ""
+	if c.DataDir != "" {
+		dir = filepath.Join(c.DataDir, "pki")
+	}
+	first := c.ServiceCIDR.Masked().Addr().Next()
+	sans := []string{"localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", first.String()}
+	if c.Advertise.IsValid() {
+		sans = append(sans, c.Advertise.String())
+	}
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && host != "" && host != "0.0.0.0" && host != "::" {
+		sans = append(sans, host)
+	}
+	sans = append(sans, component.Hostname())
+	c.Certs, err = certs.Ensure(dir, certs.Options{SANs: sans, Clock: c.Clock})
+	return err
+}

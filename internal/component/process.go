@@ -1,0 +1,66 @@
+package component
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	v1core "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/record"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+)
+
+// Process is what ends together: what it runs by Go is to end with Ctx.
+type Process struct {
+	Ctx context.Context
+	// End ends Ctx, and so all that the process runs.
+	End context.CancelFunc
+	sync.WaitGroup
+}
+
+// NewProcess makes a process that ends with ctx.
+func NewProcess(ctx context.Context) *Process {
+	p := &Process{}
+	p.Ctx, p.End = context.WithCancel(ctx)
+	return p
+}
+
+// Stop ends the process and waits for all that it runs.
+func (p *Process) Stop() {
+	p.End()
+	p.Wait()
+}
+
+// Recorder records events as component on host, through a client of its identity.
+func (p *Process) Recorder(client kubernetes.Interface, component, host string) record.EventRecorder {
+	b := record.NewBroadcaster(record.WithContext(p.Ctx))
+	b.StartRecordingToSink(&v1core.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	p.Go(func() {
+		<-p.Ctx.Done()
+		b.Shutdown()
+	})
+	return b.NewRecorder(catalogue.Scheme, v1.EventSource{Component: component, Host: host})
+}
+
+// Hostname is the machine's name, empty where it has none.
+func Hostname() string {
+	h, _ := os.Hostname()
+	return h
+}
+
+// Address is the machine's address towards its default route, else loopback.
+// Nothing is sent.
+func Address() netip.Addr {
+	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
+		defer conn.Close()
+		if a, ok := conn.LocalAddr().(*net.UDPAddr); ok {
+			return a.AddrPort().Addr().Unmap()
+		}
+	}
+	return netip.MustParseAddr("127.0.0.1")
+}
