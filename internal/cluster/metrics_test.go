@@ -50,6 +50,8 @@ func TestMetrics(t *testing.T) {
 		`apiserver_request_duration_seconds_count{component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="LIST",version="v1"} `,
 		`apiserver_current_inflight_requests{request_kind="mutating"} `, `apiserver_resource_objects{group="",resource="configmaps"} `,
 		`authorization_attempts_total{result="allowed"} `, `apiserver_flowcontrol_nominal_limit_seats{priority_level="workload-low"} `,
+		`apiserver_admission_controller_admission_duration_seconds_count{name="NamespaceLifecycle",operation="CREATE",rejected="false",type="admit"} `,
+		`apiserver_admission_step_admission_duration_seconds_count{operation="CREATE",rejected="false",type="validate"} `,
 		`workqueue_depth{name="deployment"} `, "process_cpu_seconds_total ", "go_goroutines ", "kubernetes_build_info{",
 	} {
 		if !strings.Contains(text, want) {

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api"
@@ -65,9 +66,10 @@ func podRequests() *api.Resource {
 				p.Spec.MaxExpirationSeconds = ptr.To[int32](defaultLife)
 			}
 		},
-		StatusOnly:          true,
-		PrepareStatusUpdate: preparePodStatus,
-		Validate:            validatePodRequest,
+		StatusOnly:            true,
+		PrepareStatusUpdate:   preparePodStatus,
+		ValidateStatusRequest: validateSigner,
+		Validate:              validatePodRequest,
 		ValidateUpdate: func(p, old *v1.PodCertificateRequest) field.ErrorList {
 			return apivalidation.ValidateImmutableField(p.Spec, old.Spec, field.NewPath("spec"))
 		},
@@ -335,4 +337,15 @@ func validateIssued(p, old *v1.PodCertificateRequest, now time.Time) (errs field
 			return one(chain, s.CertificateChain, "intermediate certificate does not parse as valid X.509")
 		}
 	}
+}
+
+// validateSigner lets only users with the verb "sign" on the signer answer a request.
+func validateSigner(req api.Request, p, old *v1.PodCertificateRequest) field.ErrorList {
+	if equality.Semantic.DeepEqual(old.Status, p.Status) || slices.ContainsFunc(signername.Granted(old.Spec.SignerName), func(name string) bool {
+		return req.Allowed(authorizer.AttributesRecord{User: req.User(), Verb: "sign", Name: name, APIGroup: v1.GroupName, APIVersion: "*", Resource: "signers", ResourceRequest: true}) == nil
+	}) {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(field.NewPath("spec", "signerName"),
+		fmt.Sprintf("User %q is not permitted to \"sign\" for signer %q", req.User().GetName(), old.Spec.SignerName))}
 }

@@ -14,6 +14,8 @@ import (
 
 	v1 "k8s.io/api/certificates/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api/rowtest"
@@ -136,6 +138,32 @@ func TestPodRequestStatus(t *testing.T) {
 			case c.want == "" && len(errs) > 0, c.want != "" && !strings.Contains(errs.ToAggregate().Error(), c.want):
 				t.Errorf("errors are %v, want %q", errs, c.want)
 			}
+		})
+	}
+}
+
+func TestOnlySignersAnswer(t *testing.T) {
+	r := rowtest.Find(t, Resources(), "podcertificaterequests")
+	of := func(signer, chain string) *v1.PodCertificateRequest {
+		return &v1.PodCertificateRequest{Spec: v1.PodCertificateRequestSpec{SignerName: signer}, Status: v1.PodCertificateRequestStatus{CertificateChain: chain}}
+	}
+	const refused = `spec.signerName: Forbidden: User "u" is not permitted to "sign" for signer "example.com/t"`
+	for name, c := range map[string]struct {
+		granted  string
+		obj, old *v1.PodCertificateRequest
+		want     []string
+	}{
+		"own":         {"example.com/s", of("example.com/s", "x"), of("example.com/s", ""), nil},
+		"the domain":  {"example.com/*", of("example.com/t", "x"), of("example.com/t", ""), nil},
+		"no change":   {"", of("example.com/t", "x"), of("example.com/t", "x"), nil},
+		"another's":   {"example.com/s", of("example.com/t", "x"), of("example.com/t", ""), []string{refused}},
+		"by old spec": {"example.com/s", of("example.com/s", "x"), of("example.com/t", ""), []string{refused}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req := rowtest.Request{As: &user.DefaultInfo{Name: "u"}, May: func(a authorizer.AttributesRecord) bool {
+				return a.Verb == "sign" && a.Resource == "signers" && a.APIGroup == v1.GroupName && a.Name == c.granted
+			}}
+			rowtest.Expect(t, r.Status.ValidateRequest(req, c.obj, c.old), c.want...)
 		})
 	}
 }

@@ -67,3 +67,10 @@ func IsKubernetes(name string) bool {
 	domain, _, _ := strings.Cut(name, "/")
 	return domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io")
 }
+
+// Granted are the names of the resource "signers" by which rights over a signer are
+// granted: its own, and that of all of its domain's.
+func Granted(signer string) []string {
+	domain, _, _ := strings.Cut(signer, "/")
+	return []string{signer, domain + "/*"}
+}

@@ -53,9 +53,14 @@ func (e *Environment) newCallout(name string, handles *admission.Handler, config
 	return c, err
 }
 
+// concerns reports whether anything is configured.
+func (c *callout) concerns(admission.Attributes) bool {
+	return c.configured.Load() || !c.told.HasSynced() && len(c.all.ListKeys()) > 0
+}
+
 // plugin is nil as long as nothing is configured.
 func (c *callout) plugin(a admission.Attributes) (admission.Interface, error) {
-	if !c.configured.Load() && (c.told.HasSynced() || len(c.all.ListKeys()) == 0) {
+	if !c.concerns(a) {
 		return nil, nil
 	}
 	p, err := c.make()

@@ -30,8 +30,8 @@ func TestTrustBundleAttest(t *testing.T) {
 	bundle := func(signer, text string) *certificatesv1.ClusterTrustBundle {
 		return &certificatesv1.ClusterTrustBundle{Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: text}}
 	}
-	p := newTrustBundleAttest(&Environment{Authorizer: allowed("attest", "example.com/s")})
-	all := newTrustBundleAttest(&Environment{Authorizer: allowed("attest", "example.com/*")})
+	p := made(t, &Environment{Authorizer: allowed("attest", "example.com/s")}, "ClusterTrustBundleAttest")
+	all := made(t, &Environment{Authorizer: allowed("attest", "example.com/*")}, "ClusterTrustBundleAttest")
 	for name, c := range map[string]struct {
 		plugin   admission.Interface
 		obj, old runtime.Object
@@ -49,27 +49,6 @@ func TestTrustBundleAttest(t *testing.T) {
 			op = admission.Update
 		}
 		if got := text(admit(c.plugin, request(gvr, "", op, c.obj, c.old))); !strings.HasSuffix(got, c.want) || (got == "") != (c.want == "") {
-			t.Errorf("%s: %q, want %q", name, got, c.want)
-		}
-	}
-}
-
-func TestPodCertificateSigning(t *testing.T) {
-	gvr := certificatesv1.SchemeGroupVersion.WithResource("podcertificaterequests")
-	of := func(signer, chain string) *certificatesv1.PodCertificateRequest {
-		return &certificatesv1.PodCertificateRequest{Spec: certificatesv1.PodCertificateRequestSpec{SignerName: signer}, Status: certificatesv1.PodCertificateRequestStatus{CertificateChain: chain}}
-	}
-	p := NewPodCertificateSigning(allowed("sign", "example.com/s"))
-	for name, c := range map[string]struct {
-		obj, old runtime.Object
-		want     string
-	}{
-		"own":       {of("example.com/s", "x"), of("example.com/s", ""), ""},
-		"no change": {of("example.com/t", "x"), of("example.com/t", "x"), ""},
-		"another's": {of("example.com/t", "x"), of("example.com/t", ""), `User "u" is not permitted to "sign" for signer "example.com/t"`},
-	} {
-		err := admit(p, request(gvr, "status", admission.Update, c.obj, c.old))
-		if got := text(err); !strings.Contains(got, c.want) || (got == "") != (c.want == "") || err != nil && !apierrors.IsInvalid(err) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

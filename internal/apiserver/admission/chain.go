@@ -2,65 +2,100 @@ package admission
 
 import (
 	"context"
+	"time"
 
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/metrics"
 )
 
-// Chain calls plug-ins in their order: first all that change an object, once
-// more where one that calls others asks for it, and later all that check it.
-type Chain struct {
-	mutating   []admission.MutationInterface
-	validating []admission.ValidationInterface
+// The phases, as upstream's metrics name them.
+const (
+	phaseAdmit    = "admit"
+	phaseValidate = "validate"
+)
+
+// named is a plug-in. One without a name is not measured by itself.
+type named struct {
+	name string
+	admission.Interface
 }
 
-// NewChain makes a chain of plug-ins.
-func NewChain(plugins ...admission.Interface) *Chain {
-	c := &Chain{}
+// step is a plug-in's part in a phase.
+type step struct {
+	named
+	concerns func(a admission.Attributes) bool
+	run      func(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error
+}
+
+// chain calls plug-ins in their order: first all that change an object, once more
+// where one that calls others asks for it, and later all that check it. The time that
+// each takes for the requests that concern it, and that of the phases, are upstream's
+// metrics.
+type chain struct {
+	admitting, validating []step
+}
+
+func newChain(plugins ...named) *chain {
+	c := &chain{}
 	for _, p := range plugins {
-		if m, ok := p.(admission.MutationInterface); ok {
-			c.mutating = append(c.mutating, m)
+		concerns := func(admission.Attributes) bool { return true }
+		if own, ok := p.Interface.(interface {
+			concerns(admission.Attributes) bool
+		}); ok {
+			concerns = own.concerns
 		}
-		if v, ok := p.(admission.ValidationInterface); ok {
-			c.validating = append(c.validating, v)
+		own, isPlain := p.Interface.(*plain)
+		if m, ok := p.Interface.(admission.MutationInterface); ok && !isPlain {
+			c.admitting = append(c.admitting, step{p, concerns, m.Admit})
+		} else if isPlain && own.admits != nil {
+			c.admitting = append(c.admitting, step{p, own.admits.concerns, own.admits.step})
+		}
+		if v, ok := p.Interface.(admission.ValidationInterface); ok && !isPlain {
+			c.validating = append(c.validating, step{p, concerns, v.Validate})
+		} else if isPlain && own.validates != nil {
+			c.validating = append(c.validating, step{p, own.validates.concerns, own.validates.step})
 		}
 	}
 	return c
 }
 
 // Handles implements admission.Interface.
-func (*Chain) Handles(admission.Operation) bool { return true }
+func (*chain) Handles(admission.Operation) bool { return true }
 
 // Admit implements admission.MutationInterface.
-func (c *Chain) Admit(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
-	if err := c.admit(ctx, a, o); err != nil {
-		return err
+func (c *chain) Admit(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
+	start := time.Now()
+	err := pass(ctx, c.admitting, a, o, phaseAdmit)
+	if again := a.GetReinvocationContext(); err == nil && again.ShouldReinvoke() {
+		again.SetIsReinvoke()
+		err = pass(ctx, c.admitting, a, o, phaseAdmit)
 	}
-	again := a.GetReinvocationContext()
-	if !again.ShouldReinvoke() {
-		return nil
-	}
-	again.SetIsReinvoke()
-	return c.admit(ctx, a, o)
-}
-
-func (c *Chain) admit(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
-	for _, m := range c.mutating {
-		if m.Handles(a.GetOperation()) {
-			if err := m.Admit(ctx, a, o); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	metrics.Metrics.ObserveAdmissionStep(ctx, time.Since(start), err != nil, a, phaseAdmit)
+	return err
 }
 
 // Validate implements admission.ValidationInterface.
-func (c *Chain) Validate(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
-	for _, v := range c.validating {
-		if v.Handles(a.GetOperation()) {
-			if err := v.Validate(ctx, a, o); err != nil {
-				return err
-			}
+func (c *chain) Validate(ctx context.Context, a admission.Attributes, o admission.ObjectInterfaces) error {
+	start := time.Now()
+	err := pass(ctx, c.validating, a, o, phaseValidate)
+	metrics.Metrics.ObserveAdmissionStep(ctx, time.Since(start), err != nil, a, phaseValidate)
+	return err
+}
+
+// pass takes a through the steps of a phase, up to the first that refuses it.
+func pass(ctx context.Context, steps []step, a admission.Attributes, o admission.ObjectInterfaces, phase string) error {
+	for i := range steps {
+		s := &steps[i]
+		if !s.Handles(a.GetOperation()) || !s.concerns(a) {
+			continue
+		}
+		start := time.Now()
+		err := s.run(ctx, a, o)
+		if s.name != "" {
+			metrics.Metrics.ObserveAdmissionController(ctx, time.Since(start), err != nil, a, phase, s.name)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

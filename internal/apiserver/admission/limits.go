@@ -11,36 +11,30 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/admission"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 var everything = labels.Everything()
 
-func (l *LimitRanger) ranges(a admission.Attributes) ([]*v1.LimitRange, error) {
+// limitRanger fills in and enforces the limits of a namespace.
+type limitRanger struct{ all corelisters.LimitRangeLister }
+
+func newLimitRanger(e *Environment) *plain {
+	l := limitRanger{e.Informers.Core().V1().LimitRanges().Lister()}
+	return both(onObject(l.admit), either(onObject(l.validatePod, "", "resize"), onObject(l.validateClaim)), admission.Create, admission.Update)
+}
+
+func (l limitRanger) ranges(a admission.Attributes) ([]*v1.LimitRange, error) {
 	if a.GetNamespace() == "" {
 		return nil, nil
 	}
-	switch o := a.GetObject().(type) {
-	case *v1.Pod:
-		// An update changes a pod's resources only by a resize.
-		if a.GetOperation() == admission.Update && a.GetSubresource() == "resize" && o.DeletionTimestamp == nil ||
-			a.GetOperation() == admission.Create && a.GetSubresource() == "" {
-			return l.Ranges.LimitRanges(a.GetNamespace()).List(everything)
-		}
-	case *v1.PersistentVolumeClaim:
-		if a.GetSubresource() != "" || a.GetOperation() == admission.Update && o.DeletionTimestamp != nil {
-			return nil, nil
-		}
-		return l.Ranges.LimitRanges(a.GetNamespace()).List(everything)
-	}
-	return nil, nil
+	return l.all.LimitRanges(a.GetNamespace()).List(everything)
 }
 
-// Admit implements admission.MutationInterface: it fills in what containers
-// do not say.
-func (l *LimitRanger) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod, ok := a.GetObject().(*v1.Pod)
-	if !ok || a.GetOperation() != admission.Create {
+// admit fills in what the containers of a new pod do not say.
+func (l limitRanger) admit(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
+	if a.GetOperation() != admission.Create {
 		return nil
 	}
 	ranges, err := l.ranges(a)
@@ -104,8 +98,30 @@ func (l *LimitRanger) Admit(_ context.Context, a admission.Attributes, _ admissi
 	return nil
 }
 
-// Validate implements admission.ValidationInterface: it enforces the limits.
-func (l *LimitRanger) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+// validatePod enforces the limits of pods. An update changes a pod's resources only by
+// a resize.
+func (l limitRanger) validatePod(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
+	create := a.GetOperation() == admission.Create
+	if create != (a.GetSubresource() == "") || !create && pod.DeletionTimestamp != nil {
+		return nil
+	}
+	return l.validate(a, func(it *v1.LimitRangeItem) []error { return limitPod(it, pod) })
+}
+
+// validateClaim enforces the limits of claims.
+func (l limitRanger) validateClaim(_ context.Context, a admission.Attributes, c *v1.PersistentVolumeClaim) error {
+	if a.GetOperation() == admission.Update && c.DeletionTimestamp != nil {
+		return nil
+	}
+	return l.validate(a, func(it *v1.LimitRangeItem) []error {
+		if it.Type != v1.LimitTypePersistentVolumeClaim {
+			return nil
+		}
+		return append(least(it, c.Spec.Resources.Requests, nil), mostRequest(it, c.Spec.Resources.Requests)...)
+	})
+}
+
+func (l limitRanger) validate(a admission.Attributes, check func(*v1.LimitRangeItem) []error) error {
 	ranges, err := l.ranges(a)
 	if err != nil {
 		return err
@@ -113,16 +129,7 @@ func (l *LimitRanger) Validate(_ context.Context, a admission.Attributes, _ admi
 	var errs []error
 	for _, r := range ranges {
 		for i := range r.Spec.Limits {
-			it := &r.Spec.Limits[i]
-			switch o := a.GetObject().(type) {
-			case *v1.Pod:
-				errs = append(errs, limitPod(it, o)...)
-			case *v1.PersistentVolumeClaim:
-				if it.Type == v1.LimitTypePersistentVolumeClaim {
-					errs = append(errs, least(it, o.Spec.Resources.Requests, nil)...)
-					errs = append(errs, mostRequest(it, o.Spec.Resources.Requests)...)
-				}
-			}
+			errs = append(errs, check(&r.Spec.Limits[i])...)
 		}
 	}
 	if len(errs) > 0 {

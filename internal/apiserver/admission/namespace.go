@@ -13,22 +13,11 @@ import (
 // Namespaces reads a namespace as it is now.
 type Namespaces func(ctx context.Context, name string) (*v1.Namespace, error)
 
-// NamespaceLifecycle keeps objects out of namespaces that are absent or go
-// away, and the system's namespaces from being deleted.
-type NamespaceLifecycle struct {
-	*admission.Handler
-	Get Namespaces
-}
-
-// NewNamespaceLifecycle makes the plug-in.
-func NewNamespaceLifecycle(get Namespaces) *NamespaceLifecycle {
-	return &NamespaceLifecycle{admission.NewHandler(admission.Create, admission.Update, admission.Delete), get}
-}
-
 var immortal = map[string]bool{metav1.NamespaceDefault: true, metav1.NamespaceSystem: true, metav1.NamespacePublic: true}
 
-// Admit implements admission.MutationInterface.
-func (n *NamespaceLifecycle) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+// namespaceLifecycle keeps objects out of namespaces that are absent or go away, and
+// the system's namespaces from being deleted.
+func (e *Environment) namespaceLifecycle(ctx context.Context, a admission.Attributes) error {
 	ns := v1.SchemeGroupVersion.WithResource("namespaces").GroupResource()
 	if a.GetOperation() == admission.Delete && a.GetResource().GroupResource() == ns && immortal[a.GetName()] {
 		return apierrors.NewForbidden(ns, a.GetName(), fmt.Errorf("this namespace may not be deleted"))
@@ -39,7 +28,7 @@ func (n *NamespaceLifecycle) Admit(ctx context.Context, a admission.Attributes, 
 	if a.GetOperation() != admission.Create || a.GetResource().Group == "authorization.k8s.io" {
 		return nil
 	}
-	namespace, err := n.Get(ctx, a.GetNamespace())
+	namespace, err := e.Namespaces(ctx, a.GetNamespace())
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,6 @@ type Pods interface {
 // nodeRestriction keeps a node to its own object, its pods and what these need
 // (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction).
 type nodeRestriction struct {
-	*admission.Handler
 	pods     Pods
 	nodes    corelisters.NodeLister
 	claims   corelisters.PersistentVolumeClaimLister
@@ -46,19 +45,23 @@ type nodeRestriction struct {
 	accounts ServiceAccounts
 }
 
-func newNodeRestriction(e *Environment) *nodeRestriction {
+// newNodeRestriction makes the plug-in. It changes nothing, but looks at what nodes ask
+// for before the defaults of the server and the webhooks come to it.
+func newNodeRestriction(e *Environment) *plain {
 	core := e.Informers.Core().V1()
-	return &nodeRestriction{admission.NewHandler(admission.Create, admission.Update, admission.Delete), e.Pods, core.Nodes().Lister(),
+	n := &nodeRestriction{e.Pods, core.Nodes().Lister(),
 		core.PersistentVolumeClaims().Lister(), core.PersistentVolumes().Lister(), e.Informers.Storage().V1().CSIDrivers().Lister(), e.Accounts}
+	return admits(&function{concerns: byNode, run: n.admit}, admission.Create, admission.Update, admission.Delete)
 }
 
-// Admit implements admission.MutationInterface: it changes nothing, but looks at what
-// nodes ask for, before the defaults of the server and the webhooks come to it.
-func (n *nodeRestriction) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	node, is := authz.NodeName(a.GetUserInfo())
-	if !is {
-		return nil
-	}
+// byNode reports whether the request is a node's.
+func byNode(a admission.Attributes) bool {
+	_, is := authz.NodeName(a.GetUserInfo())
+	return is
+}
+
+func (n *nodeRestriction) admit(ctx context.Context, a admission.Attributes) error {
+	node, _ := authz.NodeName(a.GetUserInfo())
 	if node == "" {
 		return admission.NewForbidden(a, fmt.Errorf("could not determine node from user %q", a.GetUserInfo().GetName()))
 	}

@@ -10,54 +10,38 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 )
 
-// taintNodes keeps pods off a new node until it is known to be ready.
-type taintNodes struct{ *admission.Handler }
-
-func newTaintNodes() *taintNodes { return &taintNodes{admission.NewHandler(admission.Create)} }
-
-// Admit implements admission.MutationInterface.
-func (*taintNodes) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	node, ok := a.GetObject().(*v1.Node)
-	if !ok || a.GetSubresource() != "" {
-		return nil
-	}
+// taintNewNode keeps pods off a new node until it is known to be ready.
+func taintNewNode(_ context.Context, _ admission.Attributes, node *v1.Node) error {
 	if !slices.ContainsFunc(node.Spec.Taints, func(t v1.Taint) bool { return t.Key == v1.TaintNodeNotReady && t.Effect == v1.TaintEffectNoSchedule }) {
 		node.Spec.Taints = append(node.Spec.Taints, v1.Taint{Key: v1.TaintNodeNotReady, Effect: v1.TaintEffectNoSchedule})
 	}
 	return nil
 }
 
-// podTopologyLabels tells a pod by its labels in which zone and region its
-// node is.
-type podTopologyLabels struct {
-	*admission.Handler
-	nodes corelisters.NodeLister
+// topologyLabels tells a pod by its labels in which zone and region its node is.
+type topologyLabels struct{ nodes corelisters.NodeLister }
+
+func newTopologyLabels(e *Environment) *plain {
+	l := topologyLabels{e.Informers.Core().V1().Nodes().Lister()}
+	return admits(either(onObject(l.pod), onObject(l.binding, "binding")), admission.Create)
 }
 
-func newPodTopologyLabels(e *Environment) *podTopologyLabels {
-	return &podTopologyLabels{admission.NewHandler(admission.Create), e.Informers.Core().V1().Nodes().Lister()}
+func (l topologyLabels) pod(_ context.Context, _ admission.Attributes, pod *v1.Pod) error {
+	return l.label(&pod.Labels, pod.Spec.NodeName)
 }
 
-// Admit implements admission.MutationInterface.
-func (p *podTopologyLabels) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetResource().GroupResource() != podResource {
+func (l topologyLabels) binding(_ context.Context, _ admission.Attributes, b *v1.Binding) error {
+	if b.Target.Kind != "Node" {
 		return nil
 	}
-	node, labels := "", (*map[string]string)(nil)
-	switch o := a.GetObject().(type) {
-	case *v1.Pod:
-		if a.GetSubresource() == "" {
-			node, labels = o.Spec.NodeName, &o.Labels
-		}
-	case *v1.Binding:
-		if a.GetSubresource() == "binding" && o.Target.Kind == "Node" {
-			node, labels = o.Target.Name, &o.Labels
-		}
-	}
+	return l.label(&b.Labels, b.Target.Name)
+}
+
+func (l topologyLabels) label(labels *map[string]string, node string) error {
 	if node == "" {
 		return nil
 	}
-	n, err := p.nodes.Get(node)
+	n, err := l.nodes.Get(node)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -20,31 +20,10 @@ import (
 
 var everyOperation = []admission.Operation{admission.Create, admission.Update, admission.Delete, admission.Connect}
 
-type alwaysAdmit struct{ *admission.Handler }
+func alwaysAdmit(context.Context, admission.Attributes) error { return nil }
 
-func newAlwaysAdmit() *alwaysAdmit { return &alwaysAdmit{admission.NewHandler(everyOperation...)} }
-
-// Validate implements admission.ValidationInterface.
-func (*alwaysAdmit) Validate(context.Context, admission.Attributes, admission.ObjectInterfaces) error {
-	return nil
-}
-
-type alwaysDeny struct{ *admission.Handler }
-
-func newAlwaysDeny() *alwaysDeny { return &alwaysDeny{admission.NewHandler(everyOperation...)} }
-
-func (*alwaysDeny) deny(a admission.Attributes) error {
+func alwaysDeny(_ context.Context, a admission.Attributes) error {
 	return admission.NewForbidden(a, errors.New("admission control is denying all modifications"))
-}
-
-// Admit implements admission.MutationInterface.
-func (d *alwaysDeny) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	return d.deny(a)
-}
-
-// Validate implements admission.ValidationInterface.
-func (d *alwaysDeny) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	return d.deny(a)
 }
 
 func inNamespace(a admission.Attributes) bool {
@@ -52,61 +31,33 @@ func inNamespace(a admission.Attributes) bool {
 }
 
 // namespaceExists refuses what goes to a namespace that is not there.
-type namespaceExists struct {
-	*admission.Handler
-	get Namespaces
-}
-
-func newNamespaceExists(e *Environment) *namespaceExists {
-	return &namespaceExists{admission.NewHandler(admission.Create, admission.Update, admission.Delete), e.Namespaces}
-}
-
-// Validate implements admission.ValidationInterface.
-func (n *namespaceExists) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+func (e *Environment) namespaceExists(ctx context.Context, a admission.Attributes) error {
 	if !inNamespace(a) {
 		return nil
 	}
-	_, err := n.get(ctx, a.GetNamespace())
+	_, err := e.Namespaces(ctx, a.GetNamespace())
 	return err
 }
 
-// namespaceAutoProvision makes the namespace that an object is created in.
-type namespaceAutoProvision struct {
-	*admission.Handler
-	e *Environment
-}
-
-func newNamespaceAutoProvision(e *Environment) *namespaceAutoProvision {
-	return &namespaceAutoProvision{admission.NewHandler(admission.Create), e}
-}
-
-// Admit implements admission.MutationInterface.
-func (n *namespaceAutoProvision) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+// provisionNamespace makes the namespace that an object is created in.
+func (e *Environment) provisionNamespace(ctx context.Context, a admission.Attributes) error {
 	if a.IsDryRun() || !inNamespace(a) {
 		return nil
 	}
-	_, err := n.e.Namespaces(ctx, a.GetNamespace())
+	_, err := e.Namespaces(ctx, a.GetNamespace())
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
-	_, err = n.e.Client().CoreV1().Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: a.GetNamespace()}}, metav1.CreateOptions{})
+	_, err = e.Client().CoreV1().Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: a.GetNamespace()}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
 	return err
 }
 
-// antiAffinity lets pods keep others off their node, but not off more.
-type antiAffinity struct{ *admission.Handler }
-
-func newAntiAffinity() *antiAffinity {
-	return &antiAffinity{admission.NewHandler(admission.Create, admission.Update)}
-}
-
-// Validate implements admission.ValidationInterface.
-func (*antiAffinity) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod, ok := a.GetObject().(*v1.Pod)
-	if !ok || a.GetSubresource() != "" || pod.Spec.Affinity == nil || pod.Spec.Affinity.PodAntiAffinity == nil {
+// limitAntiAffinity lets pods keep others off their node, but not off more.
+func limitAntiAffinity(_ context.Context, _ admission.Attributes, pod *v1.Pod) error {
+	if pod.Spec.Affinity == nil || pod.Spec.Affinity.PodAntiAffinity == nil {
 		return nil
 	}
 	for _, t := range pod.Spec.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution {
@@ -131,24 +82,14 @@ func containersOf(pod *v1.Pod) (out []*v1.Container) {
 	return out
 }
 
-// alwaysPull has every image pulled with the pod's own credentials.
-type alwaysPull struct{ *admission.Handler }
-
-func newAlwaysPull() *alwaysPull {
-	return &alwaysPull{admission.NewHandler(admission.Create, admission.Update)}
-}
-
-func pulls(a admission.Attributes) []*v1.Container {
-	pod, ok := a.GetObject().(*v1.Pod)
-	if !ok || a.GetSubresource() != "" && a.GetSubresource() != "ephemeralcontainers" {
-		return nil
-	}
+// pulled are the containers whose images have to be pulled with the pod's own
+// credentials: all of them, unless an update brings no new image.
+func pulled(a admission.Attributes, pod *v1.Pod) []*v1.Container {
 	all := containersOf(pod)
 	old, ok := a.GetOldObject().(*v1.Pod)
 	if !ok {
 		return all
 	}
-	// An update that brings no new image changes nothing.
 	images := map[string]bool{}
 	for _, c := range containersOf(old) {
 		images[c.Image] = true
@@ -159,17 +100,15 @@ func pulls(a admission.Attributes) []*v1.Container {
 	return all
 }
 
-// Admit implements admission.MutationInterface.
-func (*alwaysPull) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	for _, c := range pulls(a) {
+func alwaysPull(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
+	for _, c := range pulled(a, pod) {
 		c.ImagePullPolicy = v1.PullAlways
 	}
 	return nil
 }
 
-// Validate implements admission.ValidationInterface.
-func (*alwaysPull) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	for _, c := range pulls(a) {
+func validatePull(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
+	for _, c := range pulled(a, pod) {
 		if c.ImagePullPolicy != v1.PullAlways {
 			return admission.NewForbidden(a, fmt.Errorf("container %s: imagePullPolicy: Unsupported value: %q: supported values: %q", c.Name, c.ImagePullPolicy, v1.PullAlways))
 		}
@@ -177,20 +116,9 @@ func (*alwaysPull) Validate(_ context.Context, a admission.Attributes, _ admissi
 	return nil
 }
 
-// extendedToleration lets pods that ask for an extended resource onto the
-// nodes that are kept for it.
-type extendedToleration struct{ *admission.Handler }
-
-func newExtendedToleration() *extendedToleration {
-	return &extendedToleration{admission.NewHandler(admission.Create, admission.Update)}
-}
-
-// Admit implements admission.MutationInterface.
-func (*extendedToleration) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod, ok := a.GetObject().(*v1.Pod)
-	if !ok || a.GetSubresource() != "" {
-		return nil
-	}
+// tolerateExtended lets pods that ask for an extended resource onto the nodes that are
+// kept for it.
+func tolerateExtended(_ context.Context, _ admission.Attributes, pod *v1.Pod) error {
 	var names []string
 	for _, c := range containersOf(pod) {
 		for name := range c.Resources.Requests {
@@ -210,18 +138,7 @@ func (*extendedToleration) Admit(_ context.Context, a admission.Attributes, _ ad
 }
 
 // denyExternalIPs lets no Service take external addresses that it has not had.
-type denyExternalIPs struct{ *admission.Handler }
-
-func newDenyExternalIPs() *denyExternalIPs {
-	return &denyExternalIPs{admission.NewHandler(admission.Create, admission.Update)}
-}
-
-// Validate implements admission.ValidationInterface.
-func (*denyExternalIPs) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	svc, ok := a.GetObject().(*v1.Service)
-	if !ok || a.GetSubresource() != "" {
-		return nil
-	}
+func denyExternalIPs(_ context.Context, a admission.Attributes, svc *v1.Service) error {
 	var had []string
 	if old, ok := a.GetOldObject().(*v1.Service); ok {
 		had = old.Spec.ExternalIPs
@@ -238,16 +155,16 @@ const nodeSelectorAnnotation = "scheduler.alpha.kubernetes.io/node-selector"
 
 // podNodeSelector keeps the pods of a namespace on its nodes.
 type podNodeSelector struct {
-	*admission.Handler
 	get     Namespaces
 	cluster map[string]string // by namespace, and "clusterDefaultNodeSelector"
 }
 
 func newPodNodeSelector(e *Environment) (admission.Interface, error) {
-	p := &podNodeSelector{Handler: admission.NewHandler(admission.Create), get: e.Namespaces}
+	p := &podNodeSelector{get: e.Namespaces}
+	plugin := both(onObject(p.admit), onObject(p.validate), admission.Create)
 	r, err := e.Configuration.ConfigFor("PodNodeSelector")
 	if err != nil || r == nil {
-		return p, err
+		return plugin, err
 	}
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -260,7 +177,7 @@ func newPodNodeSelector(e *Environment) (admission.Interface, error) {
 		return nil, fmt.Errorf("the configuration is not a podNodeSelectorPluginConfig: %w", err)
 	}
 	p.cluster = config.Selectors
-	return p, nil
+	return plugin, nil
 }
 
 // selector gives the node selector that the pods of a namespace must have.
@@ -276,12 +193,7 @@ func (p *podNodeSelector) selector(ctx context.Context, a admission.Attributes) 
 	return labels.ConvertSelectorToLabelsMap(text)
 }
 
-// Admit implements admission.MutationInterface.
-func (p *podNodeSelector) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod := newPod(a)
-	if pod == nil {
-		return nil
-	}
+func (p *podNodeSelector) admit(ctx context.Context, a admission.Attributes, pod *v1.Pod) error {
 	want, err := p.selector(ctx, a)
 	if err != nil {
 		return err
@@ -292,15 +204,10 @@ func (p *podNodeSelector) Admit(ctx context.Context, a admission.Attributes, _ a
 	if len(want) > 0 {
 		pod.Spec.NodeSelector = labels.Merge(want, pod.Spec.NodeSelector)
 	}
-	return p.Validate(ctx, a, nil)
+	return p.validate(ctx, a, pod)
 }
 
-// Validate implements admission.ValidationInterface.
-func (p *podNodeSelector) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod := newPod(a)
-	if pod == nil {
-		return nil
-	}
+func (p *podNodeSelector) validate(ctx context.Context, a admission.Attributes, pod *v1.Pod) error {
 	want, err := p.selector(ctx, a)
 	if err != nil {
 		return err

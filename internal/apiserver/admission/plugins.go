@@ -34,6 +34,7 @@ type Environment struct {
 	Namespaces Namespaces
 	Accounts   ServiceAccounts
 	Pods       Pods
+	Grants     Grants
 	// Types are the schemas that policies merge objects by.
 	Types Types
 	// Configuration is the content of --admission-control-config-file.
@@ -43,58 +44,64 @@ type Environment struct {
 	Selection Selection
 }
 
-// plugin is a row of the registry.
+// plugin is a row of the table.
 type plugin struct {
 	name string
 	on   bool // by default
 	make func(*Environment) (admission.Interface, error)
 }
 
-// plain makes a plug-in that cannot fail to be made.
-func plain[P admission.Interface](f func(*Environment) P) func(*Environment) (admission.Interface, error) {
+// with makes a plug-in that cannot fail to be made.
+func with[P admission.Interface](f func(*Environment) P) func(*Environment) (admission.Interface, error) {
 	return func(e *Environment) (admission.Interface, error) { return f(e), nil }
 }
 
-// registry has every plug-in under upstream's name, in upstream's order.
-var registry = []plugin{
-	{"AlwaysAdmit", false, plain(func(*Environment) *alwaysAdmit { return newAlwaysAdmit() })},
-	{"NamespaceAutoProvision", false, plain(newNamespaceAutoProvision)},
-	{"NamespaceLifecycle", true, plain(func(e *Environment) *NamespaceLifecycle { return NewNamespaceLifecycle(e.Namespaces) })},
-	{"NamespaceExists", false, plain(newNamespaceExists)},
-	{"LimitPodHardAntiAffinityTopology", false, plain(func(*Environment) *antiAffinity { return newAntiAffinity() })},
-	{"LimitRanger", true, plain(func(e *Environment) *LimitRanger {
-		return NewLimitRanger(e.Informers.Core().V1().LimitRanges().Lister())
-	})},
-	{"ServiceAccount", true, plain(func(e *Environment) *ServiceAccount { return NewServiceAccount(e.Accounts) })},
-	{"NodeRestriction", true, plain(newNodeRestriction)},
-	{"TaintNodesByCondition", true, plain(func(*Environment) *taintNodes { return newTaintNodes() })},
-	{"AlwaysPullImages", false, plain(func(*Environment) *alwaysPull { return newAlwaysPull() })},
+// fixed is a plug-in that needs nothing.
+func fixed(p *plain) func(*Environment) (admission.Interface, error) {
+	return func(*Environment) (admission.Interface, error) { return p, nil }
+}
+
+// Operations that plug-ins are for.
+const (
+	create, update, remove, connect = admission.Create, admission.Update, admission.Delete, admission.Connect
+)
+
+// table has every plug-in under upstream's name, in upstream's order.
+var table = []plugin{
+	{"AlwaysAdmit", false, fixed(validates(onRequest(alwaysAdmit), create, update, remove, connect))},
+	{"NamespaceAutoProvision", false, with(func(e *Environment) *plain { return admits(onRequest(e.provisionNamespace), create) })},
+	{"NamespaceLifecycle", true, with(func(e *Environment) *plain { return admits(onRequest(e.namespaceLifecycle), create, update, remove) })},
+	{"NamespaceExists", false, with(func(e *Environment) *plain { return validates(onRequest(e.namespaceExists), create, update, remove) })},
+	{"LimitPodHardAntiAffinityTopology", false, fixed(validates(onObject(limitAntiAffinity), create, update))},
+	{"LimitRanger", true, with(newLimitRanger)},
+	{"ServiceAccount", true, with(newServiceAccount)},
+	{"NodeRestriction", true, with(newNodeRestriction)},
+	{"TaintNodesByCondition", true, fixed(admits(onObject(taintNewNode), create))},
+	{"AlwaysPullImages", false, fixed(both(onObject(alwaysPull, "", "ephemeralcontainers"), onObject(validatePull, "", "ephemeralcontainers"), create, update))},
 	{"PodSecurity", true, newPodSecurity},
 	{"PodNodeSelector", false, newPodNodeSelector},
-	{"Priority", true, plain(func(e *Environment) *Priority {
-		return NewPriority(e.Informers.Scheduling().V1().PriorityClasses().Lister())
+	{"Priority", true, with(newPriority)},
+	{"DefaultTolerationSeconds", true, with(newTolerationSeconds)},
+	{"ExtendedResourceToleration", false, fixed(admits(onObject(tolerateExtended), create, update))},
+	{"DefaultStorageClass", true, with(defaultStorageClass)},
+	{"StorageObjectInUseProtection", true, fixed(admits(either(onObject(protectClaim), onObject(protectVolume)), create))},
+	{"PersistentVolumeClaimResize", true, with(claimResize)},
+	{"RuntimeClass", true, with(newRuntimeClass)},
+	{"CertificateApproval", true, with(func(e *Environment) *plain {
+		return validates(onObject(signers{e.Authorizer}.approve, "approval"), update)
 	})},
-	{"DefaultTolerationSeconds", true, plain(func(e *Environment) DefaultTolerationSeconds {
-		return NewDefaultTolerationSeconds(e.Selection.NotReadySeconds, e.Selection.UnreachableSeconds)
-	})},
-	{"ExtendedResourceToleration", false, plain(func(*Environment) *extendedToleration { return newExtendedToleration() })},
-	{"DefaultStorageClass", true, plain(newDefaultStorageClass)},
-	{"StorageObjectInUseProtection", true, plain(func(*Environment) *inUseProtection { return newInUseProtection() })},
-	{"PersistentVolumeClaimResize", true, plain(newClaimResize)},
-	{"RuntimeClass", true, plain(newRuntimeClass)},
-	{"CertificateApproval", true, plain(newCertificateApproval)},
-	{"CertificateSigning", true, plain(newCertificateSigning)},
-	{"ClusterTrustBundleAttest", true, plain(newTrustBundleAttest)},
-	{"CertificateSubjectRestriction", true, plain(func(*Environment) *subjectRestriction { return newSubjectRestriction() })},
-	{"DefaultIngressClass", true, plain(newDefaultIngressClass)},
-	{"PodTopologyLabels", true, plain(newPodTopologyLabels)},
-	{"DenyServiceExternalIPs", false, plain(func(*Environment) *denyExternalIPs { return newDenyExternalIPs() })},
+	{"CertificateSigning", true, with(func(e *Environment) *plain { return validates(onObject(signers{e.Authorizer}.sign, "status"), update) })},
+	{"ClusterTrustBundleAttest", true, with(func(e *Environment) *plain { return validates(onObject(signers{e.Authorizer}.attest), create, update) })},
+	{"CertificateSubjectRestriction", true, fixed(validates(onObject(restrictSubject), create))},
+	{"DefaultIngressClass", true, with(defaultIngressClass)},
+	{"PodTopologyLabels", true, with(newTopologyLabels)},
+	{"DenyServiceExternalIPs", false, fixed(validates(onObject(denyExternalIPs), create, update))},
 	{"MutatingAdmissionPolicy", true, newMutatingPolicy},
 	{"MutatingAdmissionWebhook", true, newMutatingWebhook},
 	{"ValidatingAdmissionPolicy", true, newValidatingPolicy},
 	{"ValidatingAdmissionWebhook", true, newValidatingWebhook},
 	{"ResourceQuota", true, newResourceQuota},
-	{"AlwaysDeny", false, plain(func(*Environment) *alwaysDeny { return newAlwaysDeny() })},
+	{"AlwaysDeny", false, fixed(both(onRequest(alwaysDeny), onRequest(alwaysDeny), create, update, remove, connect))},
 }
 
 // Selection names the plug-ins that are on beside the default ones, and the
@@ -111,8 +118,8 @@ type Selection struct {
 
 // Names gives the names of all plug-ins, in the order in which they are called.
 func Names() []string {
-	out := make([]string, len(registry))
-	for i, p := range registry {
+	out := make([]string, len(table))
+	for i, p := range table {
 		out[i] = p.name
 	}
 	return out
@@ -120,7 +127,7 @@ func Names() []string {
 
 // DefaultNames gives the names of the plug-ins that are on by default.
 func DefaultNames() (out []string) {
-	for _, p := range registry {
+	for _, p := range table {
 		if p.on {
 			out = append(out, p.name)
 		}
@@ -165,8 +172,9 @@ func (s *Selection) has(p plugin) bool {
 	return (p.on || slices.Contains(s.Enable, p.name)) && !slices.Contains(s.Disable, p.name)
 }
 
-// New makes the selected plug-ins, in their order.
-func New(e Environment, s Selection) ([]admission.Interface, error) {
+// New makes the chain of the selected plug-ins, in their order. The check against
+// granting rights that the user does not hold comes last and cannot be switched off.
+func New(e Environment, s Selection) (admission.Interface, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -179,21 +187,20 @@ func New(e Environment, s Selection) ([]admission.Interface, error) {
 	if e.Configuration, err = admission.ReadAdmissionConfiguration(Names(), s.ConfigFile, scheme); err != nil {
 		return nil, fmt.Errorf("failed to read plugin config: %w", err)
 	}
-	var out []admission.Interface
-	for _, p := range registry {
+	var plugins []named
+	for _, p := range table {
 		if !s.has(p) {
 			continue
 		}
 		made, err := p.make(&e)
+		if s, ok := made.(starter); ok && err == nil {
+			err = s.begin()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("couldn't init admission plugin %q: %w", p.name, err)
 		}
-		out = append(out, made)
-		if s, ok := made.(starter); ok {
-			if err := s.begin(); err != nil {
-				return nil, fmt.Errorf("couldn't init admission plugin %q: %w", p.name, err)
-			}
-		}
+		plugins = append(plugins, named{p.name, made})
 	}
-	return out, nil
+	plugins = append(plugins, named{"", newRoleEscalation(&e)})
+	return admission.WithAudit(newChain(plugins...)), nil
 }

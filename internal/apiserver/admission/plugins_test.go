@@ -28,7 +28,7 @@ func TestSelection(t *testing.T) {
 	}
 	s := Selection{Enable: []string{"AlwaysPullImages"}, Disable: []string{"PodSecurity"}}
 	var on []string
-	for _, p := range registry {
+	for _, p := range table {
 		if s.has(p) {
 			on = append(on, p.name)
 		}

@@ -9,50 +9,28 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/admission"
-	corelisters "k8s.io/client-go/listers/core/v1"
 	schedulinglisters "k8s.io/client-go/listers/scheduling/v1"
 	"k8s.io/utils/ptr"
 )
 
 var podResource = v1.Resource("pods")
 
-// newPod gives the pod that is being created, or nil.
-func newPod(a admission.Attributes) *v1.Pod {
-	if a.GetResource().GroupResource() != podResource || a.GetSubresource() != "" || a.GetOperation() != admission.Create {
-		return nil
-	}
-	pod, _ := a.GetObject().(*v1.Pod)
-	return pod
-}
+// tolerationSeconds lets pods stay for a while, by default five minutes, on a node
+// that is not ready or not reachable.
+type tolerationSeconds struct{ stay []v1.Toleration }
 
-// DefaultTolerationSeconds lets pods stay for a while, by default five minutes, on
-// a node that is not ready or not reachable.
-type DefaultTolerationSeconds struct {
-	*admission.Handler
-	stay []v1.Toleration
-}
-
-// NewDefaultTolerationSeconds makes the plug-in; nil stands for five minutes.
-func NewDefaultTolerationSeconds(notReady, unreachable *int64) DefaultTolerationSeconds {
-	d := DefaultTolerationSeconds{Handler: admission.NewHandler(admission.Create, admission.Update)}
+func newTolerationSeconds(e *Environment) *plain {
+	d := tolerationSeconds{}
 	for _, t := range []struct {
 		key     string
 		seconds *int64
-	}{{v1.TaintNodeNotReady, notReady}, {v1.TaintNodeUnreachable, unreachable}} {
+	}{{v1.TaintNodeNotReady, e.Selection.NotReadySeconds}, {v1.TaintNodeUnreachable, e.Selection.UnreachableSeconds}} {
 		d.stay = append(d.stay, v1.Toleration{Key: t.key, Operator: v1.TolerationOpExists, Effect: v1.TaintEffectNoExecute, TolerationSeconds: ptr.To(ptr.Deref(t.seconds, 300))})
 	}
-	return d
+	return admits(onObject(d.admit), admission.Create, admission.Update)
 }
 
-// Admit implements admission.MutationInterface.
-func (d DefaultTolerationSeconds) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetResource().GroupResource() != podResource || a.GetSubresource() != "" {
-		return nil
-	}
-	pod, ok := a.GetObject().(*v1.Pod)
-	if !ok {
-		return nil
-	}
+func (d tolerationSeconds) admit(_ context.Context, _ admission.Attributes, pod *v1.Pod) error {
 	for _, stay := range d.stay {
 		tolerated := slices.ContainsFunc(pod.Spec.Tolerations, func(t v1.Toleration) bool {
 			return (t.Key == stay.Key || t.Key == "") && (t.Effect == v1.TaintEffectNoExecute || t.Effect == "")
@@ -64,26 +42,17 @@ func (d DefaultTolerationSeconds) Admit(_ context.Context, a admission.Attribute
 	return nil
 }
 
-// Priority gives pods the priority of their class.
-type Priority struct {
-	*admission.Handler
-	Classes schedulinglisters.PriorityClassLister
+// priority gives pods the priority of their class.
+type priority struct {
+	classes schedulinglisters.PriorityClassLister
 }
 
-// NewPriority makes the plug-in.
-func NewPriority(classes schedulinglisters.PriorityClassLister) *Priority {
-	return &Priority{admission.NewHandler(admission.Create, admission.Update), classes}
+func newPriority(e *Environment) *plain {
+	p := priority{e.Informers.Scheduling().V1().PriorityClasses().Lister()}
+	return admits(onObject(p.admit), admission.Create, admission.Update)
 }
 
-// Admit implements admission.MutationInterface.
-func (p *Priority) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetResource().GroupResource() != podResource || a.GetSubresource() != "" {
-		return nil
-	}
-	pod, ok := a.GetObject().(*v1.Pod)
-	if !ok {
-		return nil
-	}
+func (p priority) admit(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
 	if a.GetOperation() == admission.Update {
 		if old, ok := a.GetOldObject().(*v1.Pod); ok && pod.Spec.Priority == nil {
 			pod.Spec.Priority, pod.Spec.PreemptionPolicy = old.Spec.Priority, old.Spec.PreemptionPolicy
@@ -103,7 +72,7 @@ func (p *Priority) Admit(_ context.Context, a admission.Attributes, _ admission.
 			}
 		}
 	} else {
-		class, err := p.Classes.Get(name)
+		class, err := p.classes.Get(name)
 		if apierrors.IsNotFound(err) {
 			return admission.NewForbidden(a, fmt.Errorf("no PriorityClass with name %v was found", name))
 		}
@@ -126,8 +95,8 @@ func (p *Priority) Admit(_ context.Context, a admission.Attributes, _ admission.
 }
 
 // global is the default class of the lowest value.
-func (p *Priority) global() (*schedulingv1.PriorityClass, error) {
-	all, err := p.Classes.List(everything)
+func (p priority) global() (*schedulingv1.PriorityClass, error) {
+	all, err := p.classes.List(everything)
 	if err != nil {
 		return nil, err
 	}
@@ -138,15 +107,4 @@ func (p *Priority) global() (*schedulingv1.PriorityClass, error) {
 		}
 	}
 	return out, nil
-}
-
-// LimitRanger fills in and enforces the limits of a namespace.
-type LimitRanger struct {
-	*admission.Handler
-	Ranges corelisters.LimitRangeLister
-}
-
-// NewLimitRanger makes the plug-in.
-func NewLimitRanger(l corelisters.LimitRangeLister) *LimitRanger {
-	return &LimitRanger{admission.NewHandler(admission.Create, admission.Update), l}
 }

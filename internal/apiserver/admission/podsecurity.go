@@ -23,7 +23,6 @@ import (
 // podSecurity enforces the pod security standards that a namespace's labels
 // name, with upstream's own library.
 type podSecurity struct {
-	*admission.Handler
 	admission func() (*podsecurity.Admission, error)
 	extractor podsecurity.DefaultPodSpecExtractor
 }
@@ -37,7 +36,7 @@ func newPodSecurity(e *Environment) (admission.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &podSecurity{Handler: admission.NewHandler(admission.Create, admission.Update)}
+	p := &podSecurity{}
 	pods := e.Informers.Core().V1().Pods().Lister()
 	// The checks of every version are made when the first pod asks for them.
 	p.admission = sync.OnceValues(func() (*podsecurity.Admission, error) {
@@ -54,7 +53,7 @@ func newPodSecurity(e *Environment) (admission.Interface, error) {
 		}
 		return a, a.ValidateConfiguration()
 	})
-	return p, nil
+	return validates(&function{concerns: p.concerns, run: p.validate}, admission.Create, admission.Update), nil
 }
 
 type namespaceGetter Namespaces
@@ -73,17 +72,17 @@ func (p podsOf) ListPods(_ context.Context, namespace string) ([]*v1.Pod, error)
 
 var namespaceResource = v1.Resource("namespaces")
 
-// Validate implements admission.ValidationInterface.
-func (p *podSecurity) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	gr := a.GetResource().GroupResource()
-	if gr != namespaceResource && gr != podResource && !p.extractor.HasPodSpec(gr) {
-		return nil
-	}
+// concerns reports whether the request is for a namespace, or for what has a pod's spec.
+func (p *podSecurity) concerns(a admission.Attributes) bool {
 	switch a.GetSubresource() {
 	case "", "ephemeralcontainers", "resize":
-	default:
-		return nil
+		gr := a.GetResource().GroupResource()
+		return gr == namespaceResource || gr == podResource || p.extractor.HasPodSpec(gr)
 	}
+	return false
+}
+
+func (p *podSecurity) validate(ctx context.Context, a admission.Attributes) error {
 	check, err := p.admission()
 	if err != nil {
 		return apierrors.NewInternalError(err)

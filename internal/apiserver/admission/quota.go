@@ -26,7 +26,6 @@ import (
 // changed: of any number of concurrent requests, to any number of servers, no
 // more are admitted than fit.
 type resourceQuota struct {
-	*admission.Handler
 	store      store.Store
 	row        *api.Resource
 	limited    []quotaapi.LimitedResource
@@ -37,7 +36,7 @@ type resourceQuota struct {
 }
 
 func newResourceQuota(e *Environment) (admission.Interface, error) {
-	q := &resourceQuota{Handler: admission.NewHandler(admission.Create, admission.Update), store: e.Store, seed: maphash.MakeSeed(),
+	q := &resourceQuota{store: e.Store, seed: maphash.MakeSeed(),
 		row: e.Catalogue.Lookup("", "v1", "resourcequotas"), evaluators: map[schema.GroupResource]quotav1.Evaluator{}}
 	for _, ev := range quota.Evaluators(nil, clock.RealClock{}) {
 		q.evaluators[ev.GroupResource()] = ev
@@ -51,7 +50,7 @@ func newResourceQuota(e *Environment) (admission.Interface, error) {
 		return nil, err
 	}
 	q.limited = config.LimitedResources
-	return q, nil
+	return validates(&function{concerns: q.concerns, run: q.validate}, admission.Create, admission.Update), nil
 }
 
 // uncounted holds the resources that no quota counts: they are not kept, or not
@@ -81,19 +80,19 @@ func ofQuotas(a admission.Attributes) bool {
 	return false
 }
 
-// Validate implements admission.ValidationInterface.
-func (q *resourceQuota) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
+// concerns reports whether the request may change what is used of a quota.
+func (q *resourceQuota) concerns(a admission.Attributes) bool {
 	if a.GetNamespace() == "" || !ofQuotas(a) || uncounted[a.GetResource().GroupResource()] {
-		return nil
+		return false
 	}
+	if ev := q.evaluators[a.GetResource().GroupResource()]; ev != nil {
+		return ev.Handles(a)
+	}
+	return a.GetOperation() == admission.Create
+}
+
+func (q *resourceQuota) validate(ctx context.Context, a admission.Attributes) error {
 	ev := q.evaluators[a.GetResource().GroupResource()]
-	if ev == nil {
-		if a.GetOperation() != admission.Create {
-			return nil
-		}
-	} else if !ev.Handles(a) {
-		return nil
-	}
 	entries, err := q.quotas(ctx, a.GetNamespace())
 	if err != nil {
 		return err

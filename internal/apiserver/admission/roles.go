@@ -21,23 +21,23 @@ type Grants interface {
 	Rules(ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, error)
 }
 
-// RoleEscalation refuses to grant rights that the user does not hold, unless
-// the user may "escalate" the role or "bind" it. Upstream checks it in the
-// roles' storage.
-type RoleEscalation struct {
-	*admission.Handler
-	Grants     Grants
-	Authorizer authorizer.Authorizer
+// roleEscalation refuses to grant rights that the user does not hold, unless the user
+// may "escalate" the role or "bind" it. Upstream checks it in the roles' storage.
+type roleEscalation struct {
+	grants     Grants
+	authorizer authorizer.Authorizer
 }
 
-// NewRoleEscalation makes the plug-in.
-func NewRoleEscalation(g Grants, a authorizer.Authorizer) *RoleEscalation {
-	return &RoleEscalation{admission.NewHandler(admission.Create, admission.Update), g, a}
+func newRoleEscalation(e *Environment) *plain {
+	r := roleEscalation{e.Grants, e.Authorizer}
+	f := onRequest(r.validate)
+	f.concerns = func(a admission.Attributes) bool { return a.GetResource().Group == rbacv1.GroupName }
+	return validates(f, admission.Create, admission.Update)
 }
 
 // may asks whether the request's user may verb the named role.
-func (r *RoleEscalation) may(ctx context.Context, a admission.Attributes, verb, resource, namespace, name string) bool {
-	d, _, _ := r.Authorizer.Authorize(ctx, authorizer.AttributesRecord{
+func (r roleEscalation) may(ctx context.Context, a admission.Attributes, verb, resource, namespace, name string) bool {
+	d, _, _ := r.authorizer.Authorize(ctx, authorizer.AttributesRecord{
 		User: a.GetUserInfo(), Verb: verb, Namespace: namespace, APIGroup: rbacv1.GroupName, APIVersion: "*", Resource: resource, Name: name, ResourceRequest: true})
 	return d == authorizer.DecisionAllow
 }
@@ -48,11 +48,10 @@ var fullAuthority = []rbacv1.PolicyRule{
 	{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
 }
 
-// Validate implements admission.ValidationInterface. All rules of a role are checked by
-// every change of it, and not those that the change adds: a label is enough to have a
+// validate checks all rules of a role with every change of it, and not those that the change adds: a label is enough to have a
 // role aggregated into another.
-func (r *RoleEscalation) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetResource().Group != rbacv1.GroupName || onlyCollection(a.GetObject(), a.GetOldObject()) {
+func (r roleEscalation) validate(ctx context.Context, a admission.Attributes) error {
+	if onlyCollection(a.GetObject(), a.GetOldObject()) {
 		return nil
 	}
 	if a.GetUserInfo() == nil {
@@ -69,16 +68,16 @@ func (r *RoleEscalation) Validate(ctx context.Context, a admission.Attributes, _
 		if r.may(ctx, a, "escalate", "roles", o.Namespace, name) {
 			return nil
 		}
-		err = r.Grants.Covers(a.GetUserInfo(), o.Namespace, o.Rules)
+		err = r.grants.Covers(a.GetUserInfo(), o.Namespace, o.Rules)
 	case *rbacv1.ClusterRole:
 		if r.may(ctx, a, "escalate", "clusterroles", "", name) {
 			return nil
 		}
 		old, _ := a.GetOldObject().(*rbacv1.ClusterRole)
-		err = r.Grants.Covers(a.GetUserInfo(), "", o.Rules)
+		err = r.grants.Covers(a.GetUserInfo(), "", o.Rules)
 		// An aggregation rule gathers any role, and restores rules that a user
 		// removes.
-		if err == nil && (aggregates(o) || aggregates(old)) && r.Grants.Covers(a.GetUserInfo(), "", fullAuthority) != nil {
+		if err == nil && (aggregates(o) || aggregates(old)) && r.grants.Covers(a.GetUserInfo(), "", fullAuthority) != nil {
 			err = errors.New("must have cluster-admin privileges to use the aggregationRule")
 		}
 	case *rbacv1.RoleBinding:
@@ -120,7 +119,7 @@ func onlyCollection(obj, old runtime.Object) bool {
 
 // binding checks that the user holds the rules of the role that is bound, or
 // may bind it.
-func (r *RoleEscalation) binding(ctx context.Context, a admission.Attributes, ref rbacv1.RoleRef, namespace string) error {
+func (r roleEscalation) binding(ctx context.Context, a admission.Attributes, ref rbacv1.RoleRef, namespace string) error {
 	resource := "clusterroles"
 	if ref.Kind == "Role" {
 		resource = "roles"
@@ -128,9 +127,9 @@ func (r *RoleEscalation) binding(ctx context.Context, a admission.Attributes, re
 	if r.may(ctx, a, "bind", resource, namespace, ref.Name) {
 		return nil
 	}
-	rules, err := r.Grants.Rules(ref, namespace)
+	rules, err := r.grants.Rules(ref, namespace)
 	if err != nil {
 		return err
 	}
-	return r.Grants.Covers(a.GetUserInfo(), namespace, rules)
+	return r.grants.Covers(a.GetUserInfo(), namespace, rules)
 }

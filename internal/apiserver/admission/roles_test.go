@@ -113,12 +113,12 @@ func TestRoleEscalation(t *testing.T) {
 		{name: "allowed to bind in the cluster", own: pods, obj: clusterBinding(meta, subject...), may: "bind clusterroles /r"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := NewRoleEscalation(holds{c.own, secrets}, authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+			r := newRoleEscalation(&Environment{Grants: holds{c.own, secrets}, Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 				if a.GetVerb()+" "+a.GetResource()+" "+a.GetNamespace()+"/"+a.GetName() == c.may && a.GetAPIGroup() == rbacv1.GroupName {
 					return authorizer.DecisionAllow, "", nil
 				}
 				return authorizer.DecisionNoOpinion, "", nil
-			}))
+			})})
 			op, info := admission.Update, &genericrequest.RequestInfo{Name: "r"}
 			if c.old == nil {
 				op = admission.Create

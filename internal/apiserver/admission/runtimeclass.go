@@ -16,15 +16,15 @@ import (
 // runtimeClass gives pods the overhead and the place that their runtime class
 // asks for.
 type runtimeClass struct {
-	*admission.Handler
 	classes nodelisters.RuntimeClassLister
 }
 
-func newRuntimeClass(e *Environment) *runtimeClass {
-	return &runtimeClass{admission.NewHandler(admission.Create), e.Informers.Node().V1().RuntimeClasses().Lister()}
+func newRuntimeClass(e *Environment) *plain {
+	r := runtimeClass{e.Informers.Node().V1().RuntimeClasses().Lister()}
+	return both(onObject(r.admit), onObject(r.validate), admission.Create)
 }
 
-func (r *runtimeClass) class(a admission.Attributes, pod *v1.Pod) (*nodev1.RuntimeClass, error) {
+func (r runtimeClass) class(a admission.Attributes, pod *v1.Pod) (*nodev1.RuntimeClass, error) {
 	if pod.Spec.RuntimeClassName == nil {
 		return nil, nil
 	}
@@ -42,12 +42,7 @@ func overheadOf(class *nodev1.RuntimeClass) v1.ResourceList {
 	return class.Overhead.PodFixed
 }
 
-// Admit implements admission.MutationInterface.
-func (r *runtimeClass) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod := newPod(a)
-	if pod == nil {
-		return nil
-	}
+func (r runtimeClass) admit(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
 	class, err := r.class(a, pod)
 	if class == nil || err != nil {
 		return err
@@ -79,12 +74,7 @@ func (r *runtimeClass) Admit(_ context.Context, a admission.Attributes, _ admiss
 	return nil
 }
 
-// Validate implements admission.ValidationInterface.
-func (r *runtimeClass) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod := newPod(a)
-	if pod == nil {
-		return nil
-	}
+func (r runtimeClass) validate(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
 	class, err := r.class(a, pod)
 	if err != nil {
 		return err

@@ -20,15 +20,12 @@ type ServiceAccounts interface {
 	ServiceAccount(ctx context.Context, namespace, name string) (*v1.ServiceAccount, error)
 }
 
-// ServiceAccount gives pods an account, its pull secrets and its token.
-type ServiceAccount struct {
-	*admission.Handler
-	Accounts ServiceAccounts
-}
+// serviceAccount gives pods an account, its pull secrets and its token.
+type serviceAccount struct{ accounts ServiceAccounts }
 
-// NewServiceAccount makes the plug-in.
-func NewServiceAccount(accounts ServiceAccounts) *ServiceAccount {
-	return &ServiceAccount{admission.NewHandler(admission.Create, admission.Update), accounts}
+func newServiceAccount(e *Environment) *plain {
+	s := serviceAccount{e.Accounts}
+	return both(onObject(s.admit), onObject(s.validate, "", "ephemeralcontainers"), admission.Create, admission.Update)
 }
 
 const (
@@ -40,10 +37,8 @@ const (
 	onlyMountable = "kubernetes.io/enforce-mountable-secrets"
 )
 
-// Admit implements admission.MutationInterface.
-func (s *ServiceAccount) Admit(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod := newPod(a)
-	if pod == nil {
+func (s serviceAccount) admit(ctx context.Context, a admission.Attributes, pod *v1.Pod) error {
+	if a.GetOperation() != admission.Create {
 		return nil
 	}
 	if _, mirror := pod.Annotations[mirrorAnnotation]; mirror {
@@ -52,7 +47,7 @@ func (s *ServiceAccount) Admit(ctx context.Context, a admission.Attributes, _ ad
 	if pod.Spec.ServiceAccountName == "" {
 		pod.Spec.ServiceAccountName = "default"
 	}
-	sa, err := s.Accounts.ServiceAccount(ctx, a.GetNamespace(), pod.Spec.ServiceAccountName)
+	sa, err := s.accounts.ServiceAccount(ctx, a.GetNamespace(), pod.Spec.ServiceAccountName)
 	if err != nil {
 		return admission.NewForbidden(a, fmt.Errorf("error looking up service account %s/%s: %w", a.GetNamespace(), pod.Spec.ServiceAccountName, err))
 	}
@@ -75,14 +70,10 @@ func (s *ServiceAccount) Admit(ctx context.Context, a admission.Attributes, _ ad
 	return nil
 }
 
-// Validate implements admission.ValidationInterface: others may have changed the pod.
-func (s *ServiceAccount) Validate(ctx context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	pod := newPod(a)
-	added := a.GetResource().GroupResource() == podResource && a.GetOperation() == admission.Update && a.GetSubresource() == "ephemeralcontainers"
-	if added {
-		pod, _ = a.GetObject().(*v1.Pod)
-	}
-	if pod == nil {
+// validate checks what others may have made of the pod.
+func (s serviceAccount) validate(ctx context.Context, a admission.Attributes, pod *v1.Pod) error {
+	added := a.GetOperation() == admission.Update
+	if added != (a.GetSubresource() == "ephemeralcontainers") {
 		return nil
 	}
 	refused := func(err error) error { return admission.NewForbidden(a, err) }
@@ -104,7 +95,7 @@ func (s *ServiceAccount) Validate(ctx context.Context, a admission.Attributes, _
 	if name == "" {
 		return nil
 	}
-	sa, err := s.Accounts.ServiceAccount(ctx, a.GetNamespace(), name)
+	sa, err := s.accounts.ServiceAccount(ctx, a.GetNamespace(), name)
 	if err != nil {
 		return refused(fmt.Errorf("error looking up service account %s/%s: %w", a.GetNamespace(), name, err))
 	}

@@ -26,7 +26,7 @@ func (a accounts) ServiceAccount(_ context.Context, _, name string) (*v1.Service
 func TestServiceAccountValidation(t *testing.T) {
 	strict := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "strict", Annotations: map[string]string{onlyMountable: "true"}},
 		Secrets: []v1.ObjectReference{{Name: "mine"}}, ImagePullSecrets: []v1.LocalObjectReference{{Name: "pull"}}}
-	p := NewServiceAccount(accounts{"default": {ObjectMeta: metav1.ObjectMeta{Name: "default"}}, "strict": strict})
+	p := made(t, &Environment{Accounts: accounts{"default": {ObjectMeta: metav1.ObjectMeta{Name: "default"}}, "strict": strict}}, "ServiceAccount")
 	env := func(secret string) []v1.EnvVar {
 		return []v1.EnvVar{{Name: "E", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: secret}}}}}
 	}
@@ -72,7 +72,7 @@ func TestServiceAccountValidation(t *testing.T) {
 		if c.added {
 			op, sub = admission.Update, "ephemeralcontainers"
 		}
-		err := p.Validate(t.Context(), request(v1.SchemeGroupVersion.WithResource("pods"), sub, op, pod, nil), nil)
+		err := p.(admission.ValidationInterface).Validate(t.Context(), request(v1.SchemeGroupVersion.WithResource("pods"), sub, op, pod, nil), nil)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -49,6 +50,20 @@ func request(gvr schema.GroupVersionResource, sub string, op admission.Operation
 	return admission.NewAttributesRecord(obj, old, schema.GroupVersionKind{}, "ns", "o", gvr, sub, op, nil, false, &user.DefaultInfo{Name: "u"})
 }
 
+// made is the plug-in of that name.
+func made(t *testing.T, e *Environment, name string) admission.Interface {
+	t.Helper()
+	i := slices.IndexFunc(table, func(p plugin) bool { return p.name == name })
+	if i < 0 {
+		t.Fatalf("there is no plug-in %s", name)
+	}
+	p, err := table[i].make(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // admit runs both phases of a plug-in.
 func admit(p admission.Interface, a admission.Attributes) error {
 	if !p.Handles(a.GetOperation()) {
@@ -88,7 +103,7 @@ func TestDefaultStorageClass(t *testing.T) {
 	e := environment(t, class("old", time.Hour, true, false), class("b", time.Minute, true, false), class("a", time.Minute, true, false), class("newest", 0, false, false))
 	for given, want := range map[*string]string{nil: "a", ptr.To(""): "", ptr.To("mine"): "mine"} {
 		c := &v1.PersistentVolumeClaim{Spec: v1.PersistentVolumeClaimSpec{StorageClassName: given}}
-		if err := admit(newDefaultStorageClass(e), request(core("persistentvolumeclaims"), "", admission.Create, c, nil)); err != nil || c.Spec.StorageClassName == nil || *c.Spec.StorageClassName != want {
+		if err := admit(made(t, e, "DefaultStorageClass"), request(core("persistentvolumeclaims"), "", admission.Create, c, nil)); err != nil || c.Spec.StorageClassName == nil || *c.Spec.StorageClassName != want {
 			t.Errorf("given %v: class %v, %v; want %q", given, c.Spec.StorageClassName, err, want)
 		}
 	}
@@ -110,7 +125,7 @@ func TestClaimResize(t *testing.T) {
 		{"grows", "2Gi", v1.ClaimPending, `persistentvolumeclaims "o" is forbidden: Only bound persistent volume claims can be expanded`},
 	} {
 		a := request(core("persistentvolumeclaims"), "", admission.Update, claim(c.class, c.size, c.phase), claim(c.class, "1Gi", c.phase))
-		if got := text(admit(newClaimResize(e), a)); got != c.want {
+		if got := text(admit(made(t, e, "PersistentVolumeClaimResize"), a)); got != c.want {
 			t.Errorf("%+v: got %q", c, got)
 		}
 	}
@@ -121,7 +136,7 @@ func TestDefaultIngressClass(t *testing.T) {
 		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "other"}})
 	plain, annotated := &networkingv1.Ingress{}, &networkingv1.Ingress{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{"kubernetes.io/ingress.class": "x"}}}
 	for _, i := range []*networkingv1.Ingress{plain, annotated} {
-		if err := admit(newDefaultIngressClass(e), request(networkingv1.SchemeGroupVersion.WithResource("ingresses"), "", admission.Create, i, nil)); err != nil {
+		if err := admit(made(t, e, "DefaultIngressClass"), request(networkingv1.SchemeGroupVersion.WithResource("ingresses"), "", admission.Create, i, nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +162,7 @@ func TestRuntimeClass(t *testing.T) {
 			`pods "o" is forbidden: conflict: runtimeClass.scheduling.nodeSelector[vm] = yes; pod.spec.nodeSelector[vm] = no`},
 	} {
 		pod := &v1.Pod{Spec: c.spec}
-		if got := text(admit(newRuntimeClass(e), request(core("pods"), "", admission.Create, pod, nil))); got != c.want {
+		if got := text(admit(made(t, e, "RuntimeClass"), request(core("pods"), "", admission.Create, pod, nil))); got != c.want {
 			t.Errorf("%s: got %q", c.name, got)
 		}
 		if c.name == "vm" && (pod.Spec.Overhead.Cpu().String() != "250m" || pod.Spec.NodeSelector["vm"] != "yes" || len(pod.Spec.Tolerations) != 1) {
@@ -159,7 +174,7 @@ func TestRuntimeClass(t *testing.T) {
 func TestNodesAndTheirLabels(t *testing.T) {
 	n := &v1.Node{}
 	for range 2 { // the taint comes once
-		if err := admit(newTaintNodes(), request(core("nodes"), "", admission.Create, n, nil)); err != nil {
+		if err := admit(made(t, nil, "TaintNodesByCondition"), request(core("nodes"), "", admission.Create, n, nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,7 +183,7 @@ func TestNodesAndTheirLabels(t *testing.T) {
 	}
 	e := environment(t, &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{v1.LabelTopologyZone: "z", "other": "x"}}})
 	b := &v1.Binding{Target: v1.ObjectReference{Kind: "Node", Name: "n"}}
-	if err := admit(newPodTopologyLabels(e), request(core("pods"), "binding", admission.Create, b, nil)); err != nil || len(b.Labels) != 1 || b.Labels[v1.LabelTopologyZone] != "z" {
+	if err := admit(made(t, e, "PodTopologyLabels"), request(core("pods"), "binding", admission.Create, b, nil)); err != nil || len(b.Labels) != 1 || b.Labels[v1.LabelTopologyZone] != "z" {
 		t.Errorf("labels %v, %v", b.Labels, err)
 	}
 }
@@ -181,26 +196,26 @@ func TestOptional(t *testing.T) {
 	external := func(ips ...string) *v1.Service { return &v1.Service{Spec: v1.ServiceSpec{ExternalIPs: ips}} }
 	for _, c := range []struct {
 		name string
-		p    admission.Interface
+		p    string
 		a    admission.Attributes
 		want string
 	}{
-		{"AlwaysAdmit", newAlwaysAdmit(), request(core("pods"), "", admission.Delete, nil, nil), ""},
-		{"AlwaysDeny", newAlwaysDeny(), request(core("pods"), "", admission.Delete, nil, nil), `pods "o" is forbidden: admission control is denying all modifications`},
-		{"apart on a node", newAntiAffinity(), request(core("pods"), "", admission.Create, apart(hostname), nil), ""},
-		{"apart in a zone", newAntiAffinity(), request(core("pods"), "", admission.Create, apart(zone), nil),
+		{"AlwaysAdmit", "AlwaysAdmit", request(core("pods"), "", admission.Delete, nil, nil), ""},
+		{"AlwaysDeny", "AlwaysDeny", request(core("pods"), "", admission.Delete, nil, nil), `pods "o" is forbidden: admission control is denying all modifications`},
+		{"apart on a node", "LimitPodHardAntiAffinityTopology", request(core("pods"), "", admission.Create, apart(hostname), nil), ""},
+		{"apart in a zone", "LimitPodHardAntiAffinityTopology", request(core("pods"), "", admission.Create, apart(zone), nil),
 			`pods is forbidden: affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey zone but only key kubernetes.io/hostname is allowed`},
-		{"new external address", newDenyExternalIPs(), request(core("services"), "", admission.Create, external("1.1.1.1"), nil), `services "o" is forbidden: Use of external IPs is denied by admission control.`},
-		{"old external address", newDenyExternalIPs(), request(core("services"), "", admission.Update, external("1.1.1.1"), external("1.1.1.1", "2.2.2.2")), ""},
+		{"new external address", "DenyServiceExternalIPs", request(core("services"), "", admission.Create, external("1.1.1.1"), nil), `services "o" is forbidden: Use of external IPs is denied by admission control.`},
+		{"old external address", "DenyServiceExternalIPs", request(core("services"), "", admission.Update, external("1.1.1.1"), external("1.1.1.1", "2.2.2.2")), ""},
 	} {
-		if got := text(admit(c.p, c.a)); got != c.want {
+		if got := text(admit(made(t, nil, c.p), c.a)); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
 	pod := &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "i", ImagePullPolicy: v1.PullNever,
 		Resources: v1.ResourceRequirements{Requests: v1.ResourceList{"example.com/gpu": resource.MustParse("1"), v1.ResourceCPU: resource.MustParse("1")}}}}}}
-	for _, p := range []admission.Interface{newAlwaysPull(), newExtendedToleration()} {
-		if err := admit(p, request(core("pods"), "", admission.Create, pod, nil)); err != nil {
+	for _, p := range []string{"AlwaysPullImages", "ExtendedResourceToleration"} {
+		if err := admit(made(t, nil, p), request(core("pods"), "", admission.Create, pod, nil)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,32 +21,21 @@ const (
 	vacProtection = "kubernetes.io/vac-protection"
 )
 
-// inUseProtection keeps claims, volumes and attributes classes from being removed while something
+// protectInUse keeps claims, volumes and attributes classes from being removed while something
 // uses them: their protection controllers take the finalizers away.
-type inUseProtection struct{ *admission.Handler }
-
-func newInUseProtection() *inUseProtection {
-	return &inUseProtection{admission.NewHandler(admission.Create)}
+func protectInUse(o metav1.Object, finalizer string) {
+	if !slices.Contains(o.GetFinalizers(), finalizer) {
+		o.SetFinalizers(append(o.GetFinalizers(), finalizer))
+	}
 }
 
-// Admit implements admission.MutationInterface.
-func (*inUseProtection) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	if a.GetSubresource() != "" {
-		return nil
-	}
-	add := func(o metav1.Object, f string) {
-		if !slices.Contains(o.GetFinalizers(), f) {
-			o.SetFinalizers(append(o.GetFinalizers(), f))
-		}
-	}
-	switch o := a.GetObject().(type) {
-	case *v1.PersistentVolumeClaim:
-		add(o, pvcProtection)
-	case *v1.PersistentVolume:
-		add(o, pvProtection)
-	case *storagev1.VolumeAttributesClass:
-		add(o, vacProtection)
-	}
+func protectClaim(_ context.Context, _ admission.Attributes, c *v1.PersistentVolumeClaim) error {
+	protectInUse(c, pvcProtection)
+	return nil
+}
+
+func protectVolume(_ context.Context, _ admission.Attributes, v *v1.PersistentVolume) error {
+	protectInUse(v, pvProtection)
 	return nil
 }
 
@@ -60,25 +49,21 @@ func newest[T metav1.Object](classes []T) T {
 }
 
 // defaultStorageClass gives claims that name no class the default one.
-type defaultStorageClass struct {
-	*admission.Handler
-	classes storagelisters.StorageClassLister
+func defaultStorageClass(e *Environment) *plain {
+	classes := e.Informers.Storage().V1().StorageClasses().Lister()
+	return admits(onObject(func(_ context.Context, a admission.Attributes, claim *v1.PersistentVolumeClaim) error {
+		return setStorageClass(classes, a, claim)
+	}), admission.Create)
 }
 
-func newDefaultStorageClass(e *Environment) *defaultStorageClass {
-	return &defaultStorageClass{admission.NewHandler(admission.Create), e.Informers.Storage().V1().StorageClasses().Lister()}
-}
-
-// Admit implements admission.MutationInterface.
-func (d *defaultStorageClass) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	claim, ok := a.GetObject().(*v1.PersistentVolumeClaim)
-	if !ok || a.GetSubresource() != "" || claim.Spec.StorageClassName != nil {
+func setStorageClass(classes storagelisters.StorageClassLister, a admission.Attributes, claim *v1.PersistentVolumeClaim) error {
+	if claim.Spec.StorageClassName != nil {
 		return nil
 	}
 	if _, named := claim.Annotations[v1.BetaStorageClassAnnotation]; named {
 		return nil
 	}
-	all, err := d.classes.List(everything)
+	all, err := classes.List(everything)
 	if err != nil {
 		return admission.NewForbidden(a, err)
 	}
@@ -93,20 +78,16 @@ func (d *defaultStorageClass) Admit(_ context.Context, a admission.Attributes, _
 }
 
 // claimResize lets a claim grow only if its class allows it.
-type claimResize struct {
-	*admission.Handler
-	classes storagelisters.StorageClassLister
+func claimResize(e *Environment) *plain {
+	classes := e.Informers.Storage().V1().StorageClasses().Lister()
+	return validates(onObject(func(_ context.Context, a admission.Attributes, claim *v1.PersistentVolumeClaim) error {
+		return validateResize(classes, a, claim)
+	}), admission.Update)
 }
 
-func newClaimResize(e *Environment) *claimResize {
-	return &claimResize{admission.NewHandler(admission.Update), e.Informers.Storage().V1().StorageClasses().Lister()}
-}
-
-// Validate implements admission.ValidationInterface.
-func (r *claimResize) Validate(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	claim, ok := a.GetObject().(*v1.PersistentVolumeClaim)
+func validateResize(classes storagelisters.StorageClassLister, a admission.Attributes, claim *v1.PersistentVolumeClaim) error {
 	old, had := a.GetOldObject().(*v1.PersistentVolumeClaim)
-	if !ok || !had || a.GetSubresource() != "" {
+	if !had {
 		return nil
 	}
 	was, is := old.Spec.Resources.Requests[v1.ResourceStorage], claim.Spec.Resources.Requests[v1.ResourceStorage]
@@ -121,7 +102,7 @@ func (r *claimResize) Validate(_ context.Context, a admission.Attributes, _ admi
 		name = *claim.Spec.StorageClassName
 	}
 	if name != "" {
-		if class, err := r.classes.Get(name); err == nil && class.AllowVolumeExpansion != nil && *class.AllowVolumeExpansion {
+		if class, err := classes.Get(name); err == nil && class.AllowVolumeExpansion != nil && *class.AllowVolumeExpansion {
 			return nil
 		}
 	}
@@ -129,25 +110,21 @@ func (r *claimResize) Validate(_ context.Context, a admission.Attributes, _ admi
 }
 
 // defaultIngressClass gives Ingresses that name no class the default one.
-type defaultIngressClass struct {
-	*admission.Handler
-	classes networkinglisters.IngressClassLister
+func defaultIngressClass(e *Environment) *plain {
+	classes := e.Informers.Networking().V1().IngressClasses().Lister()
+	return admits(onObject(func(_ context.Context, a admission.Attributes, ingress *networkingv1.Ingress) error {
+		return setIngressClass(classes, a, ingress)
+	}), admission.Create)
 }
 
-func newDefaultIngressClass(e *Environment) *defaultIngressClass {
-	return &defaultIngressClass{admission.NewHandler(admission.Create), e.Informers.Networking().V1().IngressClasses().Lister()}
-}
-
-// Admit implements admission.MutationInterface.
-func (d *defaultIngressClass) Admit(_ context.Context, a admission.Attributes, _ admission.ObjectInterfaces) error {
-	ingress, ok := a.GetObject().(*networkingv1.Ingress)
-	if !ok || a.GetSubresource() != "" || ingress.Spec.IngressClassName != nil {
+func setIngressClass(classes networkinglisters.IngressClassLister, a admission.Attributes, ingress *networkingv1.Ingress) error {
+	if ingress.Spec.IngressClassName != nil {
 		return nil
 	}
 	if _, named := ingress.Annotations["kubernetes.io/ingress.class"]; named {
 		return nil
 	}
-	all, err := d.classes.List(everything)
+	all, err := classes.List(everything)
 	if err != nil {
 		return admission.NewForbidden(a, err)
 	}

@@ -1,8 +1,6 @@
 package controlplane
 
 import (
-	"slices"
-
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/admission"
@@ -17,27 +15,24 @@ import (
 	"keelson.dev/keelson/internal/apiserver/live"
 )
 
-// admission makes the chain of the selected plug-ins. The checks against granting
-// rights that the user does not hold, and that only signers sign for pods, come
-// last and cannot be switched off.
+// admission makes the chain of the selected plug-ins.
 func (c *Instance) admission(rbac *authz.RBAC, modes authorizer.Authorizer, reader *live.Reader) (admission.Interface, admission.ObjectInterfaces, error) {
 	services, err := c.serviceResolver()
 	if err != nil {
 		return nil, nil, err
 	}
-	plugins, err := kadmission.New(kadmission.Environment{
+	chain, err := kadmission.New(kadmission.Environment{
 		Store: c.Store, Catalogue: c.Catalogue, Informers: c.Informers,
 		Client: func() kubernetes.Interface { return c.Client(inprocess.APIServer) },
 		Dynamic: func() dynamic.Interface {
 			return dynamic.NewForConfigOrDie(dynamic.ConfigFor(c.Config(inprocess.APIServer)))
 		},
 		RESTMapper: kadmission.NewRESTMapper(c.Catalogue),
-		Authorizer: modes, Services: services, Namespaces: reader.Namespace, Accounts: reader, Pods: reader, Done: c.Process.Ctx.Done(),
+		Authorizer: modes, Services: services, Namespaces: reader.Namespace, Accounts: reader, Pods: reader, Grants: rbac, Done: c.Process.Ctx.Done(),
 		Types: func(gvk schema.GroupVersionKind) managedfields.TypeConverter { return c.Server.TypesOf(gvk) },
 	}, c.Admission)
 	if err != nil {
 		return nil, nil, err
 	}
-	plugins = slices.Concat(plugins, []admission.Interface{kadmission.NewRoleEscalation(rbac, modes), kadmission.NewPodCertificateSigning(modes)})
-	return admission.WithAudit(kadmission.NewChain(plugins...)), kadmission.NewObjects(catalogue.Scheme, c.Catalogue), nil
+	return chain, kadmission.NewObjects(catalogue.Scheme, c.Catalogue), nil
 }
