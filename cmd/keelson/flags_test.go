@@ -184,7 +184,7 @@ func TestNodeFlags(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o.KubeReserved.Cpu().String() != "200m" || o.KubeReserved.Memory().String() != "1Gi" || o.LogMaxSize != 20<<20 || o.StaticPods != "/d/manifests" || o.MaxPods != 110 ||
-		len(o.Eviction.Hard) != 1 || f.node.runtime.PodCIDR.String() != "10.9.0.0/24" {
+		len(o.Eviction.Hard) != 1 || f.node.runtime.PodCIDRs[0].String() != "10.9.0.0/24" {
 		t.Errorf("options %+v, runtime %+v", o, f.node.runtime)
 	}
 }

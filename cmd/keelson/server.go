@@ -110,6 +110,9 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 		return cluster.Options{}, fmt.Errorf("--controllers: %w", err)
 	}
 	o := f.Options
+	if len(f.node.runtime.PodCIDRs) > 0 && len(o.NodeIPAM.ClusterCIDRs) == 0 {
+		o.NodeIPAM.NoAllocation = true // the machine's range is none of the cluster's
+	}
 	o.NodeIPAM.Complete(o.SimNodes)
 	if _, err := o.NodeIPAM.Ranges(); err != nil {
 		return o, err

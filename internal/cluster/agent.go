@@ -134,6 +134,8 @@ type host struct {
 	// measured, if set, is told how the node is measured from within the process.
 	measured func(node string, stats usage.Stats)
 	ip       netip.Addr
+	// nodes is an informer of all nodes, where informers has this one only.
+	nodes cache.SharedIndexInformer
 	// allPods is an informer of the pods of all nodes, where informers has those of
 	// this node only.
 	allPods cache.SharedIndexInformer
@@ -179,7 +181,7 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	if err := h.serve(agent, o); err != nil {
 		return err
 	}
-	if err := h.startNetwork(m, o); err != nil {
+	if err := h.startNetwork(m, agent, o); err != nil {
 		return err
 	}
 	h.informers.StartWithContext(h.Ctx)

@@ -122,6 +122,9 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 	ctx = process.Ctx
 	h := &host{Process: process, informers: o.informers(client), clock: clock.RealClock{}, client: client,
 		ip: o.NodeIP, version: strings.TrimSuffix(version.Info.GitVersion, version.Build)}
+	if h.nodes, err = peers(client); err != nil {
+		return err
+	}
 	if o.Network.Policies != None {
 		h.allPods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(allPods(client), client), &v1.Pod{}, 0, cache.Indexers{})
 		if err := h.allPods.SetTransform(peerOnly); err != nil {
@@ -137,7 +140,7 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 	if h.clientCA, err = o.clientCA(cfg); err != nil {
 		return err
 	}
-	if err := o.mayServe(ctx, client); err != nil {
+	if err := o.mayServe(ctx, client, m.OwnNetwork()); err != nil {
 		return err
 	}
 	if err := h.ownCertificate(m, &o); err != nil {
@@ -289,7 +292,7 @@ func (o *AgentProcess) clientCA(cfg *rest.Config) ([]byte, error) {
 
 // mayServe asks whether the node may read what its part of the network is made of,
 // which the Node authorizer does not allow.
-func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface) error {
+func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface, podNetwork bool) error {
 	var needed []authorizationv1.ResourceAttributes
 	if o.Network.Proxy != None || o.Network.DNS != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "discovery.k8s.io", Resource: "endpointslices"})
@@ -301,6 +304,9 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 	if o.Network.DNS != None || o.Network.Policies != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "namespaces"})
 	}
+	if podNetwork {
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "nodes"})
+	}
 	for _, a := range needed {
 		r, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}, metav1.CreateOptions{})
@@ -308,7 +314,7 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 			return fmt.Errorf("asking what the node may do: %w", err)
 		}
 		if !r.Status.Allowed {
-			return fmt.Errorf("nodes may not watch %s, which the built-in service proxy, name server and network policies are made of: run keelson agent prepare once, which allows it, or give --proxy none, --dns none and --network-policy none", a.Resource)
+			return fmt.Errorf("nodes may not watch %s, which the built-in network of pods, service proxy, name server and network policies are made of: run keelson agent prepare once, which allows it, or give --pod-network none, --proxy none, --dns none and --network-policy none", a.Resource)
 		}
 	}
 	return nil

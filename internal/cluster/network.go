@@ -20,6 +20,7 @@ import (
 	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/network/proxy"
+	"keelson.dev/keelson/internal/node"
 )
 
 // Builtin and None say whether a part of the network is Keelson's own, or left to
@@ -70,16 +71,13 @@ func (n *Network) nodePortRanges() ([]netip.Prefix, error) {
 }
 
 // startNetwork starts what serves Services and their names on the machine.
-func (h *host) startNetwork(m *machine.Machine, o AgentOptions) error {
+func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o AgentOptions) error {
 	if o.Network.DNS != None {
 		if err := h.startDNS(o); err != nil {
 			return err
 		}
 	}
-	if o.Network.Proxy == None {
-		return nil
-	}
-	return h.startProxy(m, o)
+	return h.startPods(m, agent, o)
 }
 
 // policies gives what enforces network policies, nil if that is left to others.
@@ -114,8 +112,8 @@ func (h *host) problem(component string, o AgentOptions, reason, note string) fu
 	}
 }
 
-func (h *host) startProxy(m *machine.Machine, o AgentOptions) error {
-	pods := []netip.Prefix{m.PodCIDR()}
+// startProxy serves Services until ctx is done; pods are the ranges of the machine's.
+func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o AgentOptions) error {
 	cfg := proxy.Config{
 		NodeName: o.Name, NodeIPs: []netip.Addr{h.ip}, Informers: h.informers, Clock: h.clock,
 		IPv4: proxy.NewNetfilter(false, pods), Flows: proxy.Conntrack(),
@@ -136,8 +134,8 @@ func (h *host) startProxy(m *machine.Machine, o AgentOptions) error {
 		return fmt.Errorf("service proxy: %w", err)
 	}
 	h.Go(func() {
-		if err := p.Run(h.Ctx); err != nil {
-			klog.FromContext(h.Ctx).Error(err, "The service proxy has ended")
+		if err := p.Run(ctx); err != nil {
+			klog.FromContext(ctx).Error(err, "The service proxy has ended")
 		}
 	})
 	return nil

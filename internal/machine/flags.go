@@ -1,37 +1,69 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/spf13/pflag"
 )
 
-// defaultPodCIDR is that of Options.PodCIDR.
-var defaultPodCIDR = netip.MustParsePrefix("10.244.0.0/24")
-
 // AddFlags adds the flags of what pods run on.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	o.PodCIDR = defaultPodCIDR
-	fs.Var((*prefix)(&o.PodCIDR), "pod-cidr", "range of the addresses of this machine's pods")
+	fs.Var((*prefixes)(&o.PodCIDRs), "pod-cidr", "ranges of the addresses of this machine's pods, one of a family, comma separated (default: those of the Node, spec.podCIDRs)")
+	fs.Var((*left)(&o.NoPodNetwork), "pod-network", "what connects pods where no CNI configuration is in /etc/cni/net.d: builtin, or none where one will be put there (by Calico, Cilium, Flannel)")
 	fs.StringVar(&o.Runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
 }
 
-// prefix is a flag of a range of addresses.
-type prefix netip.Prefix
+// prefixes is a flag of ranges of addresses.
+type prefixes []netip.Prefix
 
 // Set implements pflag.Value.
-func (p *prefix) Set(s string) error {
-	v, err := netip.ParsePrefix(s)
-	if err != nil {
-		return fmt.Errorf("%w: give a range like %s", err, defaultPodCIDR)
+func (p *prefixes) Set(s string) error {
+	var out prefixes
+	for r := range strings.SplitSeq(s, ",") {
+		v, err := netip.ParsePrefix(r)
+		if err != nil {
+			return fmt.Errorf("%w: give a range like 10.244.0.0/24", err)
+		}
+		out = append(out, v.Masked())
 	}
-	*p = prefix(v)
+	*p = out
 	return nil
 }
 
 // String implements pflag.Value.
-func (p *prefix) String() string { return netip.Prefix(*p).String() }
+func (p *prefixes) String() string {
+	var out []string
+	for _, r := range *p {
+		out = append(out, r.String())
+	}
+	return strings.Join(out, ",")
+}
 
 // Type implements pflag.Value.
-func (p *prefix) Type() string { return "string" }
+func (p *prefixes) Type() string { return "strings" }
+
+// left is a flag of what is left to others: builtin or none.
+type left bool
+
+// Set implements pflag.Value.
+func (l *left) Set(s string) error {
+	if s != "builtin" && s != "none" {
+		return errors.New("give builtin or none")
+	}
+	*l = s == "none"
+	return nil
+}
+
+// String implements pflag.Value.
+func (l *left) String() string {
+	if *l {
+		return "none"
+	}
+	return "builtin"
+}
+
+// Type implements pflag.Value.
+func (l *left) Type() string { return "string" }

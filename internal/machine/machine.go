@@ -18,6 +18,7 @@ import (
 	"keelson.dev/keelson/internal/machine/cni"
 	"keelson.dev/keelson/internal/machine/containerd"
 	"keelson.dev/keelson/internal/network/dns"
+	"keelson.dev/keelson/internal/network/podnet"
 	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/network/proxy"
 	"keelson.dev/keelson/internal/node/cgroup"
@@ -28,8 +29,12 @@ import (
 
 // Options of a Machine.
 type Options struct {
-	// PodCIDR is the range of the pods' addresses (default 10.244.0.0/24).
-	PodCIDR netip.Prefix
+	// PodCIDRs are the ranges of the pods' addresses, in place of those that the
+	// cluster gives to the Node.
+	PodCIDRs []netip.Prefix
+	// NoPodNetwork leaves the pods' network to others, who put a CNI configuration
+	// into cni.SystemConf.
+	NoPodNetwork bool
 	// Runtime is the CRI socket of a running runtime; empty runs a private
 	// containerd.
 	Runtime string
@@ -45,6 +50,7 @@ type Machine struct {
 	dir        string
 	containerd containerd.Options
 	cni        cni.Options
+	pods       cni.Default
 	hostPorts  hostport.Mapper
 	// supervision of the runtime, which must not start again what Clean stops.
 	supervision sync.WaitGroup
@@ -55,11 +61,8 @@ const defaultDataDir = "/var/lib/keelson"
 
 // New describes a node's place below dataDir; it changes nothing.
 func New(dataDir string, o Options) *Machine {
-	if !o.PodCIDR.IsValid() {
-		o.PodCIDR = defaultPodCIDR
-	}
 	dir := filepath.Join(dataDir, "node")
-	m := &Machine{o: o, dir: dir, cni: cni.Options{Dir: filepath.Join(dir, "cni"), PodCIDR: o.PodCIDR}}
+	m := &Machine{o: o, dir: dir, cni: cni.Options{Dir: filepath.Join(dir, "cni"), None: o.NoPodNetwork}}
 	m.containerd = containerd.Options{
 		Dir: filepath.Join(dir, "containerd"), State: filepath.Join("/run", "keelson-"+runName(dataDir)),
 		CNIConf: filepath.Join(m.cni.Dir, "net.d"), CNIBin: cni.Bins, Hosts: filepath.Join(dir, "hosts"), PauseImage: images.Pause,
@@ -81,8 +84,21 @@ func runName(dataDir string) string {
 // Dir is the folder of the node's state.
 func (m *Machine) Dir() string { return m.dir }
 
-// PodCIDR is the range of the pods' addresses.
-func (m *Machine) PodCIDR() netip.Prefix { return m.o.PodCIDR }
+// PodCIDRs are the ranges of the pods' addresses that are not the Node's; none if they
+// are the Node's.
+func (m *Machine) PodCIDRs() []netip.Prefix { return m.o.PodCIDRs }
+
+// OwnNetwork reports whether the pods' network is the built-in one, which Connect sets
+// up.
+func (m *Machine) OwnNetwork() bool { return m.o.Runtime == "" && cni.Own(m.cni) }
+
+// PodLink is the link that the pods of the built-in network are on.
+const PodLink = cni.Bridge
+
+// Connect makes the built-in network of the pods that of the plan.
+func (m *Machine) Connect(p podnet.Plan) error {
+	return m.pods.Apply(m.cni, cni.Network{Own: p.Own, All: p.All, MTU: p.MTU})
+}
 
 // CgroupRoot is the cgroup that the pods' cgroups are below; empty is the root.
 func (m *Machine) CgroupRoot() string { return m.o.CgroupRoot }
@@ -117,10 +133,22 @@ func (m *Machine) Start(ctx context.Context, step func(name string, f func() err
 	}
 	if err := step("network", func() error {
 		dir, own, err := cni.Conf(m.cni)
-		if m.containerd.CNIConf = dir; own {
-			m.hostPorts = &cni.HostPorts{}
+		if m.containerd.CNIConf = dir; err != nil {
+			return err
 		}
-		return err
+		if !own {
+			return podnet.Remove(PodLink) // what there is of an earlier network
+		}
+		m.hostPorts = &m.pods
+		last := cni.Last(m.cni)
+		if given := m.o.PodCIDRs; len(given) > 0 && !slices.Equal(given, last.Own) {
+			last = cni.Network{Own: given, All: given}
+		}
+		if len(last.Own) == 0 {
+			return nil // the Node gets its own
+		}
+		// Pods go on where they were, before the API server has been asked.
+		return m.pods.Apply(m.cni, last)
 	}); err != nil {
 		return err
 	}
@@ -151,6 +179,7 @@ func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
 	errs := []error{
 		containerd.Existing(m.containerd).Stop(ctx, o),
 		cni.Cleanup(m.cni),
+		podnet.Remove(PodLink),
 		proxy.Remove(),
 		policy.Remove(),
 		dns.RemoveLink(),

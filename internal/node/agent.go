@@ -238,6 +238,10 @@ func (a *Agent) ContainerStatus(ctx context.Context, id string) (*runtimeapi.Con
 	return r.Status, nil
 }
 
+// NetworkChanged has the node's status be written soon, because the runtime's network
+// is ready.
+func (a *Agent) NetworkChanged() { a.reporter.Changed() }
+
 // Stats measures the node and its pods.
 func (a *Agent) Stats() *stats.Provider { return a.stats }
 

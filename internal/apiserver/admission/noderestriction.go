@@ -322,6 +322,11 @@ func ownNode(node string, a admission.Attributes) error {
 		if is.Spec.ConfigSource != nil {
 			return fmt.Errorf("node %q is not allowed to create pods with a non-nil configSource", node)
 		}
+		// Upstream lets it. But every node has its packets go by the others' ranges, so
+		// that one which chooses its own could draw any traffic of the cluster to itself.
+		if len(is.Spec.PodCIDRs) > 0 {
+			return fmt.Errorf("node %q is not allowed to set spec.podCIDRs", node)
+		}
 		if bad := forbiddenLabels(is.Labels, nil); len(bad) > 0 {
 			return fmt.Errorf("node %q is not allowed to set the following labels: %s", node, strings.Join(bad, ", "))
 		}
@@ -336,6 +341,9 @@ func ownNode(node string, a admission.Attributes) error {
 	}
 	if !equality.Semantic.DeepEqual(is.Spec.Taints, old.Spec.Taints) {
 		return fmt.Errorf("node %q is not allowed to modify taints", node)
+	}
+	if !slices.Equal(is.Spec.PodCIDRs, old.Spec.PodCIDRs) {
+		return fmt.Errorf("node %q is not allowed to modify spec.podCIDRs", node)
 	}
 	if bad := forbiddenLabels(is.Labels, old.Labels); len(bad) > 0 {
 		return fmt.Errorf("is not allowed to modify labels: %s", strings.Join(bad, ", "))

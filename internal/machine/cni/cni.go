@@ -2,16 +2,25 @@ package cni
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/renameio/v2"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+
+	nftables "keelson.dev/keelson/internal/network/nft"
+	"keelson.dev/keelson/internal/node/hostport"
 )
 
 // Bins are the folders in which plug-ins are looked for.
@@ -25,19 +34,36 @@ const (
 	table  = "keelson"
 )
 
+// Bridge is the link of the default network that the machine's pods are on.
+const Bridge = bridge
+
 // Options of the default network.
 type Options struct {
 	// Dir is where the configuration and the addresses in use are kept.
 	Dir string
-	// PodCIDR is the range of the node's pods.
-	PodCIDR netip.Prefix
+	// None leaves the network to others, who put its configuration into SystemConf.
+	None bool
 }
 
-// Conf makes sure that there is a network, and gives the folder of its
-// configuration: the system's if that has one, else one of our own.
-func Conf(o Options) (dir string, own bool, err error) {
+// Network is what the pods of the machine get.
+type Network struct {
+	// Own are the ranges of their addresses, All those of the whole cluster's pods,
+	// which see one another's addresses.
+	Own, All []netip.Prefix
+	// MTU is the size of their packets.
+	MTU int
+}
+
+// Own reports whether the network is the default one: the system has none.
+func Own(o Options) bool {
 	files, _ := filepath.Glob(filepath.Join(SystemConf, "*.conf*"))
-	if len(files) > 0 {
+	return len(files) == 0 && !o.None
+}
+
+// Conf gives the folder of the network's configuration: the system's if that has
+// one, else one of our own, which Apply fills.
+func Conf(o Options) (dir string, own bool, err error) {
+	if !Own(o) {
 		return SystemConf, false, nil
 	}
 	for _, p := range []string{"bridge", "host-local", "loopback"} {
@@ -46,24 +72,158 @@ func Conf(o Options) (dir string, own bool, err error) {
 		}
 	}
 	dir = filepath.Join(o.Dir, "net.d")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", false, err
-	}
-	conf := fmt.Sprintf(`{
-  "cniVersion": "0.4.0",
-  "name": "keelson",
-  "plugins": [
-    {
-      "type": "bridge", "bridge": %q, "isGateway": true, "hairpinMode": true,
-      "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}
-    }
-  ]
+	return dir, true, os.MkdirAll(dir, 0o755)
 }
-`, bridge, filepath.Join(o.Dir, "addresses"), o.PodCIDR)
-	if err := renameio.WriteFile(filepath.Join(dir, "10-keelson.conflist"), []byte(conf), 0o644); err != nil {
-		return "", false, err
+
+func (o *Options) file() string { return filepath.Join(o.Dir, "net.d", "10-keelson.conflist") }
+
+// plugin is the bridge plug-in's part of the configuration.
+type plugin struct {
+	Type      string `json:"type"`
+	Bridge    string `json:"bridge"`
+	IsGateway bool   `json:"isGateway"`
+	Hairpin   bool   `json:"hairpinMode"`
+	MTU       int    `json:"mtu,omitempty"`
+	IPAM      ipam   `json:"ipam"`
+}
+
+type ipam struct {
+	Type    string     `json:"type"`
+	DataDir string     `json:"dataDir"`
+	Ranges  [][]subnet `json:"ranges"`
+	Routes  []route    `json:"routes"`
+}
+
+type subnet struct {
+	Subnet netip.Prefix `json:"subnet"`
+}
+
+type route struct {
+	To netip.Prefix `json:"dst"`
+}
+
+type conflist struct {
+	Version string   `json:"cniVersion"`
+	Name    string   `json:"name"`
+	Plugins []plugin `json:"plugins"`
+}
+
+// Last is what Apply made last, in whichever process; the zero value at first.
+func Last(o Options) (n Network) {
+	if b, err := os.ReadFile(o.state()); err != nil || json.Unmarshal(b, &n) != nil {
+		return Network{}
 	}
-	return dir, true, masquerade(o.PodCIDR)
+	return n
+}
+
+// state is the file of Last.
+func (o *Options) state() string { return filepath.Join(o.Dir, "network.json") }
+
+// configuration is the content of the file.
+func (o *Options) configuration(n Network) ([]byte, error) {
+	p := plugin{Type: "bridge", Bridge: bridge, IsGateway: true, Hairpin: true, MTU: n.MTU, IPAM: ipam{Type: "host-local", DataDir: filepath.Join(o.Dir, "addresses")}}
+	for _, r := range n.Own {
+		p.IPAM.Ranges = append(p.IPAM.Ranges, []subnet{{r.Masked()}})
+		any := netip.IPv4Unspecified()
+		if r.Addr().Is6() {
+			any = netip.IPv6Unspecified()
+		}
+		p.IPAM.Routes = append(p.IPAM.Routes, route{netip.PrefixFrom(any, 0)})
+	}
+	return json.MarshalIndent(conflist{"0.4.0", "keelson", []plugin{p}}, "", "  ")
+}
+
+// Default is the default network as it was written last.
+type Default struct {
+	mu   sync.Mutex
+	last Network
+	done bool
+	// generation is that of nftables when the tables were seen to be there.
+	generation uint32
+	// ports are the host ports of each pod.
+	ports map[types.UID][]hostport.Port
+}
+
+// Apply makes the network that of the machine's pods. Pods that there are keep what
+// they have. It is written once for a process, and when it has changed or somebody has
+// taken its tables away.
+func (d *Default) Apply(o Options, n Network) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	whole := d.done && d.whole()
+	if whole && reflect.DeepEqual(n, d.last) {
+		return nil
+	}
+	if err := forward(n.Own); err != nil {
+		return err
+	}
+	fresh := !whole || !slices.Equal(n.Own, d.last.Own)
+	text := ""
+	for _, four := range []bool{true, false} {
+		text += masquerade(four, n, fresh)
+	}
+	d.last, d.done = n, true
+	if fresh {
+		text += d.script(d.ports)
+	}
+	if err := nft(text); err != nil {
+		d.done = false
+		return err
+	}
+	if err := readdress(n); err != nil {
+		return err
+	}
+	b, err := o.configuration(n)
+	if err != nil {
+		return err
+	}
+	state, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(o.state(), state), write(o.file(), b))
+}
+
+// write writes a file unless it has that content: the runtime reads the configuration
+// again when it is written. The temporary file is in the same folder, because
+// containerd passes over files that appear, and notices those that are renamed.
+func write(file string, content []byte) error {
+	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	return renameio.WriteFile(file, content, 0o644, renameio.WithTempDir(filepath.Dir(file)))
+}
+
+// readdress takes away what the bridge has of other ranges, of which the plug-in would
+// refuse to add another address, and sets the size of its packets.
+func readdress(n Network) error {
+	l, err := netlink.LinkByName(bridge)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("link %s: %w", bridge, err)
+	}
+	if n.MTU > 0 && l.Attrs().MTU != n.MTU {
+		if err := netlink.LinkSetMTU(l, n.MTU); err != nil {
+			return fmt.Errorf("link %s: an MTU of %d: %w", bridge, n.MTU, err)
+		}
+	}
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("addresses of link %s: %w", bridge, err)
+	}
+	for _, a := range addrs {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		ip = ip.Unmap()
+		if ip.IsLinkLocalUnicast() || slices.ContainsFunc(n.Own, func(r netip.Prefix) bool { return r.Contains(ip) }) {
+			continue
+		}
+		if err := netlink.AddrDel(l, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("address %s of link %s: %w", ip, bridge, err)
+		}
+	}
+	return nil
 }
 
 func find(plugin string) string {
@@ -89,31 +249,96 @@ func nft(script string) error {
 	return nil
 }
 
-// masquerade lets pods out under the machine's address, and host ports in. What
-// a pod or the machine itself sends to a host port comes back the same way
-// only under the machine's address.
-func masquerade(cidr netip.Prefix) error {
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
-		return fmt.Errorf("pods need forwarding of packets: %w", err)
+// forward has the machine pass packets on.
+func forward(ranges []netip.Prefix) error {
+	const dir = "/proc/sys/net/ipv6/conf"
+	for _, r := range ranges {
+		file := "/proc/sys/net/ipv4/ip_forward"
+		if r.Addr().Is6() {
+			file = dir + "/all/forwarding"
+			// A machine that forwards takes no routers' advertisements, unless it is told to
+			// all the same: it would lose its default route.
+			links, _ := filepath.Glob(dir + "/*/accept_ra")
+			for _, l := range links {
+				if b, err := os.ReadFile(l); err == nil && strings.TrimSpace(string(b)) == "1" {
+					_ = os.WriteFile(l, []byte("2"), 0o644) // the link may have gone
+				}
+			}
+		}
+		if err := os.WriteFile(file, []byte("1"), 0o644); err != nil {
+			return fmt.Errorf("pods need forwarding of packets: %w", err)
+		}
 	}
+	return nil
+}
+
+// whole reports whether nobody has taken the tables away.
+func (d *Default) whole() bool {
+	g, err := nftables.Generation()
+	if err == nil && g == d.generation {
+		return true
+	}
+	for _, r := range d.last.Own {
+		f := nftables.IPv4
+		if r.Addr().Is6() {
+			f = nftables.IPv6
+		}
+		if n, err := nftables.Rules(f, table, "postrouting"); err != nil || n == 0 {
+			return false
+		}
+	}
+	d.generation = g
+	return true
+}
+
+// masquerade is the script of the table of a family: it lets pods out under the
+// machine's address, and host ports in. What a pod or the machine itself sends to a
+// host port comes back the same way only under the machine's address. fresh makes the
+// table anew; else only the ranges of all pods are.
+func masquerade(four bool, n Network, fresh bool) string {
+	of := func(ranges []netip.Prefix) (out []string) {
+		for _, r := range ranges {
+			if r.Addr().Is4() == four {
+				out = append(out, r.Masked().String())
+			}
+		}
+		return out
+	}
+	own, all := of(n.Own), of(n.All)
+	family, address, multicast, loopback := "ip", "ipv4_addr", "224.0.0.0/4", "127.0.0.0/8"
+	if !four {
+		family, address, multicast, loopback = "ip6", "ipv6_addr", "ff00::/8", "::1"
+	}
+	if len(own) == 0 {
+		if !fresh {
+			return ""
+		}
+		return fmt.Sprintf("table %[1]s %[2]s {}\ndelete table %[1]s %[2]s\n", family, table)
+	}
+	elements := "elements = { " + strings.Join(all, ", ") + " };"
+	if !fresh {
+		return fmt.Sprintf("flush set %[1]s %[2]s pods\nadd element %[1]s %[2]s pods { %[3]s }\n", family, table, strings.Join(all, ", "))
+	}
+	mine := "{ " + strings.Join(own, ", ") + " }"
 	// What came over a Service or a host port to a pod of the same bridge must go
 	// back the way it came. The kernel sees to that where it shows bridged packets
 	// to nftables. Where it does not, the pod sees the machine's address in place
 	// of the sender's.
-	same := `ip daddr %[2]s ip saddr 127.0.0.0/8 ct status dnat masquerade
-		ct status dnat ip saddr . ip daddr @hairpin masquerade`
+	same := `%[1]s daddr %[3]s %[1]s saddr %[6]s ct status dnat masquerade
+		ct status dnat %[1]s saddr . %[1]s daddr @hairpin masquerade`
 	if !bridgedPacketsAreSeen() {
-		same = `ip daddr %[2]s ip saddr { 127.0.0.0/8, %[2]s } ct status dnat masquerade`
+		same = `%[1]s daddr %[3]s %[1]s saddr { %[6]s, ` + strings.Join(own, ", ") + ` } ct status dnat masquerade`
 	}
-	return nft(fmt.Sprintf(`table ip %[1]s {}
-delete table ip %[1]s
-table ip %[1]s {
-	map hostports { type inet_proto . inet_service : ipv4_addr . inet_service; }
-	set hairpin { type ipv4_addr . ipv4_addr; }
-	map hostipports { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+	return fmt.Sprintf(`table %[1]s %[2]s {}
+delete table %[1]s %[2]s
+table %[1]s %[2]s {
+	set pods { type %[7]s; flags interval; auto-merge; %[4]s }
+	map hostports { type inet_proto . inet_service : %[7]s . inet_service; }
+	set hairpin { type %[7]s . %[7]s; }
+	map hostipports { type %[7]s . inet_proto . inet_service : %[7]s . inet_service; }
 	chain hostports {
-		dnat ip to ip daddr . meta l4proto . th dport map @hostipports
-		dnat ip to meta l4proto . th dport map @hostports
+		dnat %[1]s to %[1]s daddr . meta l4proto . th dport map @hostipports
+		dnat %[1]s to meta l4proto . th dport map @hostports
 	}
 	chain prerouting {
 		type nat hook prerouting priority -100; policy accept;
@@ -125,11 +350,11 @@ table ip %[1]s {
 	}
 	chain postrouting {
 		type nat hook postrouting priority 100; policy accept;
-		ip saddr %[2]s ip daddr != %[2]s ip daddr != 224.0.0.0/4 masquerade
+		%[1]s saddr %[3]s %[1]s daddr != @pods %[1]s daddr != %[5]s masquerade
 		`+same+`
 	}
 }
-`, table, cidr))
+`, family, table, mine, elements, multicast, loopback, address)
 }
 
 // bridgedPacketsAreSeen has the kernel show nftables what goes from one port of
@@ -154,8 +379,8 @@ func Cleanup(o Options) error {
 		errs = append(errs, netlink.LinkDel(l))
 	}
 	if _, err := exec.LookPath("nft"); err == nil {
-		errs = append(errs, nft(fmt.Sprintf("table ip %[1]s {}\ndelete table ip %[1]s\n", table)))
+		errs = append(errs, nft(fmt.Sprintf("table ip %[1]s {}\ndelete table ip %[1]s\ntable ip6 %[1]s {}\ndelete table ip6 %[1]s\n", table)))
 	}
-	errs = append(errs, os.RemoveAll(filepath.Join(o.Dir, "addresses")))
+	errs = append(errs, os.RemoveAll(filepath.Join(o.Dir, "addresses")), os.RemoveAll(o.state()), os.RemoveAll(o.file()))
 	return errors.Join(errs...)
 }

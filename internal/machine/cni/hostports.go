@@ -3,10 +3,10 @@ package cni
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,23 +16,17 @@ import (
 	"keelson.dev/keelson/internal/node/hostport"
 )
 
-// HostPorts maps host ports to pods of the default network by maps of nftables:
-// a packet is looked up once, however many ports there are. Each change writes
+// Set implements hostport.Mapper: host ports are mapped to pods by maps of nftables,
+// so that a packet is looked up once, however many ports there are. Each change writes
 // the whole maps in one transaction.
-type HostPorts struct {
-	mu   sync.Mutex
-	pods map[types.UID][]hostport.Port
-}
-
-// Set implements hostport.Mapper.
-func (h *HostPorts) Set(pod types.UID, ports []hostport.Port) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	was := h.pods[pod]
+func (d *Default) Set(pod types.UID, ports []hostport.Port) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.ports[pod]
 	if len(ports)+len(was) == 0 {
 		return nil
 	}
-	next := maps.Clone(h.pods)
+	next := maps.Clone(d.ports)
 	if next == nil {
 		next = map[types.UID][]hostport.Port{}
 	}
@@ -43,17 +37,44 @@ func (h *HostPorts) Set(pod types.UID, ports []hostport.Port) error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+bridge+"/route_localnet", []byte("1"), 0o644); err != nil && len(ports) > 0 {
 		return fmt.Errorf("host ports: %w", err)
 	}
-	if err := nft(script(next)); err != nil {
+	if err := nft(d.script(next)); err != nil {
 		return fmt.Errorf("host ports: %w", err)
 	}
-	h.pods = next
+	d.ports = next
 	return forget(slices.Concat(was, ports))
 }
 
-// script fills the maps and the set. Where two pods want a port, the one with the lesser
-// UID has it, until it goes.
-func script(pods map[types.UID][]hostport.Port) string {
-	var all, one, itself []string
+// script fills the maps and the sets of the families that the pods have. Where two pods
+// want a port, the one with the lesser UID has it, until it goes.
+func (d *Default) script(pods map[types.UID][]hostport.Port) string {
+	var b strings.Builder
+	for _, four := range []bool{true, false} {
+		if !slices.ContainsFunc(d.last.Own, func(r netip.Prefix) bool { return r.Addr().Is4() == four }) {
+			continue
+		}
+		family := "ip"
+		if !four {
+			family = "ip6"
+		}
+		for _, m := range elements(four, pods) {
+			fmt.Fprintf(&b, "flush %s %s %s %s\n", m.kind, family, table, m.name)
+			if len(m.elements) > 0 {
+				fmt.Fprintf(&b, "add element %s %s %s { %s }\n", family, table, m.name, strings.Join(m.elements, ", "))
+			}
+		}
+	}
+	return b.String()
+}
+
+// content is that of a map or set of nftables.
+type content struct {
+	kind, name string
+	elements   []string
+}
+
+// elements are those of the maps of a family.
+func elements(four bool, pods map[types.UID][]hostport.Port) []content {
+	all, one, itself := content{kind: "map", name: "hostports"}, content{kind: "map", name: "hostipports"}, content{kind: "set", name: "hairpin"}
 	taken := map[string]bool{}
 	for _, uid := range slices.Sorted(maps.Keys(pods)) {
 		for _, p := range pods[uid] {
@@ -62,25 +83,18 @@ func script(pods map[types.UID][]hostport.Port) string {
 			if p.HostIP.IsValid() {
 				key, list = p.HostIP.String()+" . "+key, &one
 			}
-			if !p.Pod.Addr().Is4() || taken[key] {
+			if p.Pod.Addr().Is4() != four || p.HostIP.IsValid() && p.HostIP.Is4() != four || taken[key] {
 				continue
 			}
 			taken[key] = true
-			*list = append(*list, key+" : "+to)
+			list.elements = append(list.elements, key+" : "+to)
 			// A pod that sends to its own host port.
-			if pair := fmt.Sprintf("%[1]s . %[1]s", p.Pod.Addr()); !slices.Contains(itself, pair) {
-				itself = append(itself, pair)
+			if pair := fmt.Sprintf("%[1]s . %[1]s", p.Pod.Addr()); !slices.Contains(itself.elements, pair) {
+				itself.elements = append(itself.elements, pair)
 			}
 		}
 	}
-	var b strings.Builder
-	for name, elements := range map[string][]string{"map hostports": all, "map hostipports": one, "set hairpin": itself} {
-		fmt.Fprintf(&b, "flush %s ip %s %s\n", name[:3], table, name[4:])
-		if len(elements) > 0 {
-			fmt.Fprintf(&b, "add element ip %s %s { %s }\n", table, name[4:], strings.Join(elements, ", "))
-		}
-	}
-	return b.String()
+	return []content{all, one, itself}
 }
 
 // forget has the kernel look up these ports anew: a flow of UDP has no end at
@@ -97,7 +111,11 @@ func forget(ports []hostport.Port) error {
 		if err := f.AddPort(netlink.ConntrackOrigDstPort, uint16(p.Port)); err != nil {
 			return err
 		}
-		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, f); err != nil {
+		family := netlink.InetFamily(netlink.FAMILY_V4)
+		if p.Pod.Addr().Is6() {
+			family = netlink.FAMILY_V6
+		}
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, f); err != nil {
 			return fmt.Errorf("host ports: forgetting flows to port %d: %w", p.Port, err)
 		}
 	}

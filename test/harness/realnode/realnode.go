@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/machine/containerd"
 	"keelson.dev/keelson/test/harness"
@@ -112,8 +112,9 @@ func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, co
 	if err := os.Mkdir(o.StaticPods, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m := machine.New(dir, machine.Options{PodCIDR: netip.MustParsePrefix("10.213.0.0/24"), CgroupRoot: filepath.Base(dir)})
-	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: "0.0.0.0:0"}})
+	m := machine.New(dir, machine.Options{CgroupRoot: filepath.Base(dir)})
+	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: "0.0.0.0:0"},
+		NodeIPAM: nodeipam.Selection{ClusterCIDRs: []string{"10.213.0.0/16"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

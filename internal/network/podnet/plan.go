@@ -1,0 +1,274 @@
+package podnet
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// Node is what is needed of a Node.
+type Node struct {
+	Name    string
+	Created time.Time
+	// Ranges are of its pods' addresses, Addresses its InternalIPs.
+	Ranges    []netip.Prefix
+	Addresses []netip.Addr
+}
+
+// nodeOf reads a Node. What is no range, or no address, is left out.
+func nodeOf(o *v1.Node) Node {
+	n := Node{Name: o.Name, Created: o.CreationTimestamp.Time, Ranges: Ranges(o)}
+	for _, a := range o.Status.Addresses {
+		if a.Type != v1.NodeInternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(a.Address); err == nil {
+			n.Addresses = append(n.Addresses, ip.Unmap())
+		}
+	}
+	return n
+}
+
+// Ranges are a Node's ranges of pods' addresses.
+func Ranges(o *v1.Node) (out []netip.Prefix) {
+	for _, s := range o.Spec.PodCIDRs {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// address is the first address of a family.
+func (n *Node) address(four bool) (netip.Addr, bool) {
+	i := slices.IndexFunc(n.Addresses, func(a netip.Addr) bool { return a.Is4() == four })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return n.Addresses[i], true
+}
+
+// Way is how the machine reaches an address.
+type Way struct {
+	// Link is the index of the link that packets leave by, MTU its largest packet.
+	Link, MTU int
+	// Direct is that of an address on the link's own segment, whose frames carry
+	// whatever is sent to it.
+	Direct bool
+	// Local is that of an address of the machine itself.
+	Local bool
+}
+
+// State is what the machine is to have so that its pods reach the others.
+type State struct {
+	// Routes lead to the ranges of nodes on the same segment.
+	Routes []Route
+	// Tunnel leads to the ranges of other nodes; nil without such.
+	Tunnel *Tunnel
+}
+
+// Route leads to a range over a neighbour.
+type Route struct {
+	To   netip.Prefix
+	Via  netip.Addr
+	Link int
+}
+
+// Tunnel is the machine's end of the VXLAN.
+type Tunnel struct {
+	// Local is the machine's address that packets are sent from, over Link.
+	Local netip.Addr
+	Link  int
+	MAC   [6]byte
+	MTU   int
+	// Addresses of the link itself, which the machine sends to pods from.
+	Addresses []netip.Addr
+	Ends      []End
+}
+
+// End is a node at the other side.
+type End struct {
+	Node   netip.Addr
+	MAC    [6]byte
+	Ranges []netip.Prefix
+}
+
+// Trouble is a node that cannot be reached as it should be.
+type Trouble struct {
+	Reason string
+	Err    error
+}
+
+// Reasons of events.
+const (
+	Overlap     = "PodCIDROverlap"
+	Unreachable = "PodCIDRUnreachable"
+	NoIPv6      = "IPv6NotAvailable"
+	Failed      = "FailedToConnectPods"
+	Forwarding  = "ForwardingIsDropped"
+)
+
+// Overhead is what VXLAN adds to a packet: the outer IP and UDP headers, its own,
+// and the inner Ethernet header.
+func overhead(outer netip.Addr) int {
+	if outer.Is4() {
+		return 50
+	}
+	return 70
+}
+
+// fallbackMTU is that of Ethernet, where links do not say.
+const fallbackMTU = 1500
+
+// Plan is what a machine does for its pods' network.
+type Plan struct {
+	State
+	// Own are this node's ranges, All those of the whole cluster.
+	Own, All []netip.Prefix
+	// MTU is the largest packet that reaches every pod.
+	MTU int
+	// Troubles are in order.
+	Troubles []Trouble
+}
+
+// MAC is the hardware address of a node's end of the tunnel: a locally
+// administered one.
+func MAC(node string) (mac [6]byte) {
+	sum := sha256.Sum256([]byte("keelson vxlan " + node))
+	copy(mac[:], sum[:])
+	mac[0] = mac[0]&^1 | 2
+	return mac
+}
+
+// plan says how the machine of the node self reaches the pods of all nodes. way tells
+// how it reaches an address. occupied are the ranges that the machine has routes to
+// for other ends. Of ranges that overlap, the one of the older Node stays.
+func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(netip.Addr) (Way, error)) Plan {
+	var p Plan
+	trouble := func(reason, format string, args ...any) {
+		p.Troubles = append(p.Troubles, Trouble{reason, fmt.Errorf(format, args...)})
+	}
+	for _, r := range self.Ranges {
+		if r.Addr().Is6() && !ipv6 {
+			trouble(NoIPv6, "IPv6 is switched off on this machine, so that pods get no address of %s: set the sysctls net.ipv6.conf.all.disable_ipv6 and net.ipv6.conf.default.disable_ipv6 to 0", r)
+			continue
+		}
+		if i := slices.IndexFunc(occupied, within(r)); i >= 0 {
+			trouble(Overlap, "the machine has a route to %s, which is not its pods' and overlaps their range %s: give the cluster another --cluster-cidr, or the machine another network", occupied[i], r)
+		}
+		p.Own = append(p.Own, r)
+	}
+	p.All = slices.Clone(p.Own)
+	var local Way
+	mtu := 0
+	smaller := func(n int) {
+		if mtu == 0 || n < mtu {
+			mtu = n
+		}
+	}
+	for _, a := range self.Addresses {
+		if w, err := way(a); err == nil && w.Link != 0 {
+			if local.Link == 0 {
+				local = w
+			}
+			smaller(w.MTU)
+		}
+	}
+	nodes = slices.Clone(nodes)
+	slices.SortFunc(nodes, func(a, b Node) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name)) })
+	older := func(n *Node) bool {
+		return cmp.Or(n.Created.Compare(self.Created), cmp.Compare(n.Name, self.Name)) < 0
+	}
+	var outer netip.Addr // the machine's end of the tunnel
+	if len(self.Addresses) > 0 {
+		outer = self.Addresses[0]
+	}
+	taken := slices.Clone(p.Own)
+	for i := range nodes {
+		n := &nodes[i]
+		if n.Name == self.Name {
+			continue
+		}
+		var far []netip.Prefix
+		for _, r := range n.Ranges {
+			if j := slices.IndexFunc(taken, r.Overlaps); j >= 0 {
+				keeps := "not reached"
+				if j < len(p.Own) && older(n) {
+					keeps = "that of the older Node, and not reached from here"
+				}
+				trouble(Overlap, "the range %s of node %s overlaps %s, which another node has: it is %s; delete one of the Nodes, so that it gets another range", r, n.Name, taken[j], keeps)
+				continue
+			}
+			if j := slices.IndexFunc(append(slices.Clone(self.Addresses), n.Addresses...), r.Contains); j >= 0 {
+				trouble(Overlap, "the range %s of node %s has addresses of nodes in it, and is not reached: give another --cluster-cidr", r, n.Name)
+				continue
+			}
+			if j := slices.IndexFunc(occupied, within(r)); j >= 0 {
+				trouble(Overlap, "the machine has a route to %s, which is not that of node %s and overlaps its range %s, which is not reached: give the cluster another --cluster-cidr, or the machine another network", occupied[j], n.Name, r)
+				continue
+			}
+			taken = append(taken, r)
+			if r.Addr().Is6() && !ipv6 {
+				continue
+			}
+			p.All = append(p.All, r)
+			if via, ok := n.address(r.Addr().Is4()); ok {
+				w, err := way(via)
+				if err == nil && w.Direct {
+					p.Routes = append(p.Routes, Route{r, via, w.Link})
+					smaller(w.MTU)
+					continue
+				}
+			}
+			far = append(far, r)
+		}
+		if len(far) == 0 {
+			continue
+		}
+		to, ok := n.address(outer.Is4())
+		if !ok || !outer.IsValid() {
+			trouble(Unreachable, "node %s has no InternalIP of the family of this node's, %s: its pods are not reached", n.Name, outer)
+			continue
+		}
+		w, err := way(to)
+		switch {
+		case err == nil && w.Local:
+			err = errors.New("it is an address of this machine")
+		case err == nil && w.Link == 0:
+			err = errors.New("there is no route to it")
+		}
+		if err != nil {
+			trouble(Unreachable, "node %s at %s: %w: its pods are not reached until there is a route", n.Name, to, err)
+			continue
+		}
+		if p.Tunnel == nil {
+			p.Tunnel = &Tunnel{Local: outer, Link: w.Link, MAC: MAC(self.Name)}
+			for _, r := range p.Own {
+				p.Tunnel.Addresses = append(p.Tunnel.Addresses, r.Addr())
+			}
+		}
+		p.Tunnel.Ends = append(p.Tunnel.Ends, End{to, MAC(n.Name), far})
+		p.Tunnel.MTU = min(cmp.Or(p.Tunnel.MTU, w.MTU), w.MTU)
+	}
+	if mtu == 0 {
+		mtu = fallbackMTU
+	}
+	if p.Tunnel != nil {
+		p.Tunnel.MTU -= overhead(outer)
+		smaller(p.Tunnel.MTU)
+	}
+	p.MTU = mtu
+	return p
+}
+
+// within reports of a route's range whether it takes packets from r: a wider one does
+// not, because the kernel takes the narrowest.
+func within(r netip.Prefix) func(netip.Prefix) bool {
+	return func(o netip.Prefix) bool { return o.Bits() >= r.Bits() && r.Contains(o.Addr()) }
+}

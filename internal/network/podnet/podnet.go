@@ -1,0 +1,184 @@
+package podnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+// Kernel is the network of a machine.
+type Kernel interface {
+	// Way tells how an address is reached.
+	Way(netip.Addr) (Way, error)
+	// IPv6 reports whether the machine has IPv6.
+	IPv6() bool
+	// Occupied are the ranges that the machine has routes to which were not made
+	// here, but for the default.
+	Occupied() ([]netip.Prefix, error)
+	// Apply makes the state that of the machine.
+	Apply(State) error
+	// Changes tells when something has changed that Way goes by, until ctx is done.
+	Changes(ctx context.Context) (<-chan struct{}, error)
+	// Forward lets the pods' packets through where a firewall of the machine drops
+	// what it forwards.
+	Forward() error
+}
+
+// Config configures a Network.
+type Config struct {
+	// NodeName is this machine's node.
+	NodeName string
+	// Nodes gives all nodes; the caller starts it.
+	Nodes  cache.SharedIndexInformer
+	Kernel Kernel
+	// Ranges of this machine's pods, in place of the Node's.
+	Ranges []netip.Prefix
+	// Local sets up the pods' own network of the machine: their ranges, those of the
+	// whole cluster, and the size of their packets.
+	Local func(Plan) error
+	// Problem, if set, is told what is wrong, once as long as it stays.
+	Problem func(reason string, err error)
+	Clock   clock.WithTicker
+}
+
+// Network keeps a machine's network that of the Nodes.
+type Network struct {
+	Config
+	nodes corelisters.NodeLister
+	wake  chan struct{}
+	mu    sync.Mutex
+	// told are the problems of the last pass.
+	told map[string]bool
+}
+
+// coalesce is how long changes are gathered, retryPeriod how long after an error a new
+// attempt is made, and checkPeriod how often firewalls are looked at, and all else in
+// case a change was not told of.
+const coalesce, retryPeriod, checkPeriod = 50 * time.Millisecond, time.Second, 5 * time.Second
+
+// New makes a Network; Run runs it.
+func New(c Config) (*Network, error) {
+	n := &Network{Config: c, nodes: corelisters.NewNodeLister(c.Nodes.GetIndexer()), wake: make(chan struct{}, 1)}
+	changed := func(any) { n.changed() }
+	_, err := c.Nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, DeleteFunc: changed, UpdateFunc: func(old, now any) {
+		a, b := nodeOf(old.(*v1.Node)), nodeOf(now.(*v1.Node))
+		if !reflect.DeepEqual(a, b) {
+			n.changed()
+		}
+	}})
+	return n, err
+}
+
+func (n *Network) changed() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run keeps the network until ctx is done. What it has made stays.
+func (n *Network) Run(ctx context.Context) error {
+	changes, err := n.Kernel.Changes(ctx)
+	if err != nil {
+		return err
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), n.Nodes.HasSynced) {
+		return nil
+	}
+	for {
+		wait := checkPeriod
+		if err := n.pass(); err != nil {
+			klog.FromContext(ctx).Error(err, "The pods' network is not what it should be; trying again")
+			wait = retryPeriod
+		}
+		select {
+		case <-n.Clock.After(wait):
+		case <-changes:
+		case <-n.wake:
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case <-n.Clock.After(coalesce):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// pass makes the machine's network what the Nodes say.
+func (n *Network) pass() error {
+	all, err := n.nodes.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	var self *Node
+	nodes := make([]Node, 0, len(all))
+	for _, o := range all {
+		node := nodeOf(o)
+		nodes = append(nodes, node)
+		if node.Name == n.NodeName {
+			if len(n.Ranges) > 0 {
+				node.Ranges = n.Ranges
+			}
+			self = &node
+		}
+	}
+	if self == nil || len(self.Ranges) == 0 {
+		return nil // the Node is made, or gets its range, soon
+	}
+	occupied, err := n.Kernel.Occupied()
+	if err != nil {
+		return err
+	}
+	p := plan(*self, nodes, occupied, n.Kernel.IPv6(), n.Kernel.Way)
+	var errs []error
+	if err := n.Local(p); err != nil {
+		errs = append(errs, fmt.Errorf("the pods' own network: %w", err))
+	}
+	if err := n.Kernel.Apply(p.State); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		p.Troubles = append(p.Troubles, Trouble{Failed, err})
+	}
+	if err := n.Kernel.Forward(); err != nil {
+		p.Troubles = append(p.Troubles, Trouble{Forwarding, err})
+	}
+	n.tell(p.Troubles)
+	return errors.Join(errs...)
+}
+
+// tell reports problems that were not there before.
+func (n *Network) tell(troubles []Trouble) {
+	byReason := map[string][]string{}
+	for _, t := range troubles {
+		byReason[t.Reason] = append(byReason[t.Reason], t.Err.Error())
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := map[string]bool{}
+	for reason, all := range byReason {
+		text := strings.Join(all[:min(len(all), 3)], "; ")
+		if more := len(all) - 3; more > 0 {
+			text += fmt.Sprintf("; and %d more", more)
+		}
+		now[reason+text] = true
+		if !n.told[reason+text] && n.Problem != nil {
+			n.Problem(reason, errors.New(text))
+		}
+	}
+	n.told = now
+}
