@@ -6,11 +6,15 @@ import (
 	"reflect"
 
 	v1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/dynamic-resource-allocation/deviceclass/extendedresourcecache"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
+	"k8s.io/klog/v2"
 
 	fw "keelson.dev/keelson/internal/scheduler/framework"
 	"keelson.dev/keelson/internal/scheduler/plugins"
@@ -22,6 +26,9 @@ func defaultProfile(view fw.View, client kubernetes.Interface, inf informers.Sha
 	core, storage := inf.Core().V1(), inf.Storage().V1()
 	volumes := &plugins.Volumes{Client: client, Claims: core.PersistentVolumeClaims().Lister(), Volumes: core.PersistentVolumes().Lister(),
 		Classes: storage.StorageClasses().Lister(), CSINodes: storage.CSINodes().Lister()}
+	dra := inf.Resource().V1()
+	devices := &plugins.DynamicResources{Client: client, Claims: dra.ResourceClaims().Lister(), Classes: dra.DeviceClasses().Lister(), Slices: dra.ResourceSlices().Lister(),
+		Rules: dra.DeviceTaintRules().Lister(), Extended: extendedresourcecache.NewExtendedResourceCache(klog.Background())}
 	owners := &plugins.Owners{Services: core.Services().Lister(), ReplicationControllers: core.ReplicationControllers().Lister(),
 		ReplicaSets: inf.Apps().V1().ReplicaSets().Lister(), StatefulSets: inf.Apps().V1().StatefulSets().Lister()}
 	namespaces := core.Namespaces().Lister()
@@ -31,7 +38,7 @@ func defaultProfile(view fw.View, client kubernetes.Interface, inf informers.Sha
 		plugins.TaintToleration{},
 		plugins.NodeAffinity{},
 		plugins.NodePorts{},
-		plugins.NodeResourcesFit{},
+		plugins.NodeResourcesFit{Backed: devices.Backed},
 		plugins.VolumeRestrictions{Volumes: volumes, View: view},
 		plugins.NodeVolumeLimits{Volumes: volumes},
 		plugins.VolumeBinding{Volumes: volumes},
@@ -43,11 +50,12 @@ func defaultProfile(view fw.View, client kubernetes.Interface, inf informers.Sha
 			}
 			return nil
 		}},
+		devices,
 		plugins.BalancedAllocation{},
 		plugins.ImageLocality{View: view},
 	}, map[string]int64{"TaintToleration": 3, "NodeAffinity": 2, "NodeResourcesFit": 1, "PodTopologySpread": 2, "InterPodAffinity": 2,
 		"NodeResourcesBalancedAllocation": 1, "ImageLocality": 1})
-	p.volumes = volumes
+	p.volumes, p.devices = volumes, devices
 	return p
 }
 
@@ -75,7 +83,8 @@ func follow[T any](f func(old, now *T)) cache.ResourceEventHandler {
 
 // listen follows the cluster.
 func (s *Scheduler) listen(inf informers.SharedInformerFactory) error {
-	core, storage := inf.Core().V1(), inf.Storage().V1()
+	core, storage, dra := inf.Core().V1(), inf.Storage().V1(), inf.Resource().V1()
+	s.profile.devices.Extended.AddEventHandler(follow(func(old, now *resourcev1.DeviceClass) { tell(s, fw.DeviceClassChange, old, now) }))
 	for _, l := range []struct {
 		informer cache.SharedIndexInformer
 		handler  cache.ResourceEventHandler // nil: it is only read
@@ -97,6 +106,13 @@ func (s *Scheduler) listen(inf informers.SharedInformerFactory) error {
 		})},
 		{storage.StorageClasses().Informer(), follow(func(old, now *storagev1.StorageClass) { tell(s, fw.ClassChange, old, now) })},
 		{storage.CSINodes().Informer(), follow(func(old, now *storagev1.CSINode) { tell(s, fw.CSINodeChange, old, now) })},
+		{dra.ResourceClaims().Informer(), follow(func(old, now *resourcev1.ResourceClaim) {
+			s.profile.devices.Changed()
+			s.queue.happened(fw.ResourceClaimChange, old, now)
+		})},
+		{dra.ResourceSlices().Informer(), follow(func(old, now *resourcev1.ResourceSlice) { s.queue.happened(fw.ResourceSliceChange, old, now) })},
+		{dra.DeviceTaintRules().Informer(), follow(func(old, now *resourcev1.DeviceTaintRule) { s.queue.happened(fw.ResourceSliceChange, old, now) })},
+		{dra.DeviceClasses().Informer(), s.profile.devices.Extended},
 		{core.Services().Informer(), nil},
 		{core.ReplicationControllers().Informer(), nil},
 		{inf.Apps().V1().ReplicaSets().Informer(), nil},
@@ -173,6 +189,9 @@ func podChanges(old, p *v1.Pod) (e fw.Event) {
 	}
 	if !maps.Equal(old.Labels, p.Labels) {
 		e |= fw.PodUpdateLabel
+	}
+	if !resourceclaim.PodStatusEqual(old.Status.ResourceClaimStatuses, p.Status.ResourceClaimStatuses) {
+		e |= fw.PodUpdateClaims
 	}
 	if old.Generation == p.Generation {
 		return e

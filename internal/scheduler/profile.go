@@ -39,11 +39,13 @@ type profile struct {
 	scores   []weighted
 	reserves []fw.ReservePlugin
 	preBinds []fw.PreBindPlugin
+	posts    []fw.PostFilterPlugin
 
 	spread   plugins.PodTopologySpread
 	interPod plugins.InterPodAffinity
 	images   plugins.ImageLocality
 	volumes  *plugins.Volumes
+	devices  *plugins.DynamicResources
 	localMax int64 // the best sum of the local scores
 }
 
@@ -74,6 +76,9 @@ func newProfile(all []fw.Plugin, weights map[string]int64) *profile {
 		}
 		if t, ok := pl.(fw.PreBindPlugin); ok {
 			p.preBinds = append(p.preBinds, t)
+		}
+		if t, ok := pl.(fw.PostFilterPlugin); ok {
+			p.posts = append(p.posts, t)
 		}
 		t, ok := pl.(fw.ScorePlugin)
 		if !ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -151,8 +152,8 @@ func (s *Scheduler) try(ctx context.Context, w *waiter, pod *v1.Pod) {
 		return
 	}
 	s.queue.binding(w)
-	if len(fw.Claims(pod)) > 0 {
-		// It may wait for its volumes; others need not wait with it.
+	if slices.ContainsFunc(s.profile.preBinds, func(p fw.PreBindPlugin) bool { return !a.state.SkipFilter.Has(p.Name()) }) {
+		// It may wait for its volumes or devices; others need not wait with it.
 		s.wg.Go(func() { s.bound(ctx, a, node, s.prepare(ctx, a, node)) })
 		return
 	}
@@ -184,6 +185,9 @@ func (s *Scheduler) unreserve(ctx context.Context, a *attempt, node string) {
 // prepare runs the PreBind plugins, and binds.
 func (s *Scheduler) prepare(ctx context.Context, a *attempt, node string) error {
 	for _, p := range s.profile.preBinds {
+		if a.state.SkipFilter.Has(p.Name()) {
+			continue
+		}
 		if st := p.PreBind(ctx, a.state, a.pod, node); !st.IsSuccess() {
 			return fmt.Errorf("running PreBind plugin %q: %w", p.Name(), st.AsError())
 		}
@@ -404,6 +408,13 @@ func (s *Scheduler) failed(ctx context.Context, a *attempt, f *aftermath) {
 		klog.FromContext(ctx).Error(f.err, "Scheduling failed; trying again", "pod", klog.KObj(a.pod))
 	} else {
 		s.attempted(unschedulable, a.begin)
+	}
+	if f.reason == v1.PodReasonUnschedulable {
+		for _, p := range s.profile.posts {
+			if f.refused.Has(p.Name()) {
+				p.PostFilter(ctx, a.state, a.pod)
+			}
+		}
 	}
 	message := f.err.Error()
 	if !s.queue.refuse(a.w, f.refused, f.victims != nil) {

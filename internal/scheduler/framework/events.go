@@ -38,6 +38,15 @@ const (
 	ClassChange
 	// CSINodeChange is a CSINode added or changed.
 	CSINodeChange
+	// ResourceClaimChange is a ResourceClaim added, changed or deleted.
+	ResourceClaimChange
+	// ResourceSliceChange is a ResourceSlice or DeviceTaintRule added, changed or
+	// deleted.
+	ResourceSliceChange
+	// DeviceClassChange is a DeviceClass added or changed.
+	DeviceClassChange
+	// PodUpdateClaims is a change of the names of the waiting pod's generated claims.
+	PodUpdateClaims
 	// NamespaceUpdate is a namespace added or relabelled.
 	NamespaceUpdate
 	// AllEvents is every change.
@@ -60,6 +69,7 @@ var eventNames = map[Event]string{
 	NodeAdd: "NodeAdd", NodeUpdateAllocatable: "NodeAllocatableChange", NodeUpdateLabel: "NodeLabelChange", NodeUpdateTaint: "NodeTaintChange", NodeDelete: "NodeDelete",
 	AssignedPodAdd: "AssignedPodAdd", AssignedPodUpdateLabel: "AssignedPodUpdate", AssignedPodScaleDown: "AssignedPodUpdate", AssignedPodDelete: "AssignedPodDelete",
 	ClaimChange: "PvcChange", VolumeChange: "PvChange", ClassChange: "StorageClassChange", CSINodeChange: "CSINodeChange", NamespaceUpdate: "NamespaceUpdate",
+	ResourceClaimChange: "ResourceClaimChange", ResourceSliceChange: "ResourceSliceChange", DeviceClassChange: "DeviceClassChange",
 }
 
 // String names the first of the kinds, as metrics show it.

@@ -66,6 +66,13 @@ type PreBindPlugin interface {
 	PreBind(ctx context.Context, state *CycleState, pod *v1.Pod, nodeName string) *Status
 }
 
+// PostFilterPlugin acts when the pod fits on no node: what it changes may help the
+// next attempt.
+type PostFilterPlugin interface {
+	Plugin
+	PostFilter(ctx context.Context, state *CycleState, pod *v1.Pod)
+}
+
 // EnqueueExtensions is a plugin that knows which events may make a pod it
 // refused schedulable.
 type EnqueueExtensions interface {

@@ -2,6 +2,7 @@ package plugins
 
 import (
 	"context"
+	"maps"
 	"math"
 	"sort"
 	"strconv"
@@ -35,13 +36,21 @@ func Requests(state *fw.CycleState, pod *v1.Pod) *fw.PodRequests {
 type NodeResourcesFit struct {
 	fw.Local
 	Most bool
+	// Backed, if set, reports whether DynamicResources gives devices for an
+	// extended resource that a node does not have itself.
+	Backed func(v1.ResourceName) bool
+}
+
+// backed reports whether the node need not have the resource.
+func (f NodeResourcesFit) backed(name v1.ResourceName, have int64) bool {
+	return have == 0 && f.Backed != nil && f.Backed(name)
 }
 
 // Name implements framework.Plugin.
 func (NodeResourcesFit) Name() string { return "NodeResourcesFit" }
 
 // Filter implements framework.FilterPlugin.
-func (NodeResourcesFit) Filter(_ context.Context, state *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
+func (f NodeResourcesFit) Filter(_ context.Context, state *fw.CycleState, pod *v1.Pod, n *fw.NodeInfo) *fw.Status {
 	r := Requests(state, pod)
 	var reasons []string
 	hopeless := false
@@ -64,6 +73,9 @@ func (NodeResourcesFit) Filter(_ context.Context, state *fw.CycleState, pod *v1.
 		}
 		sort.Strings(names)
 		for _, k := range names {
+			if f.backed(v1.ResourceName(k), n.Allocatable.Scalar[v1.ResourceName(k)]) {
+				continue
+			}
 			short(k, r.Requested.Scalar[v1.ResourceName(k)], n.Requested.Scalar[v1.ResourceName(k)], n.Allocatable.Scalar[v1.ResourceName(k)])
 		}
 	}
@@ -101,11 +113,12 @@ func (f NodeResourcesFit) Score(_ context.Context, state *fw.CycleState, pod *v1
 }
 
 // EventsToRegister implements framework.EnqueueExtensions.
-func (NodeResourcesFit) EventsToRegister() []fw.EventHint {
+func (f NodeResourcesFit) EventsToRegister() []fw.EventHint {
 	return []fw.EventHint{
 		{Events: fw.AssignedPodDelete | fw.AssignedPodScaleDown | fw.PodUpdateScaleDown},
 		{Events: fw.NodeAdd | fw.NodeUpdateAllocatable, Hint: func(pod *v1.Pod, _ fw.Event, old, o any) bool {
 			r, is := fw.NewPodRequests(pod, false), fw.NewResource(o.(*v1.Node).Status.Allocatable)
+			maps.DeleteFunc(r.Requested.Scalar, func(k v1.ResourceName, _ int64) bool { return f.backed(k, is.Scalar[k]) })
 			if !is.Holds(&r.Requested) {
 				return false // not even without any other pod
 			}
