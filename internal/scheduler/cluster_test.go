@@ -50,17 +50,23 @@ func create(t *testing.T, client kubernetes.Interface, p *v1.Pod) {
 // until watches a pod until ok, and gives it as it is then.
 func until(t *testing.T, client kubernetes.Interface, name string, ok func(*v1.Pod, watch.EventType) bool) *v1.Pod {
 	t.Helper()
-	w, err := client.CoreV1().Pods(ns).Watch(t.Context(), metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w, err := client.CoreV1().Pods(ns).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer w.Stop()
+	last := ""
 	for ev := range w.ResultChan() {
-		if p, is := ev.Object.(*v1.Pod); is && ok(p, ev.Type) {
-			return p
+		if p, is := ev.Object.(*v1.Pod); is {
+			if ok(p, ev.Type) {
+				return p
+			}
+			last = condition(p, v1.PodScheduled).Message
 		}
 	}
-	t.Fatalf("the watch of pod %s ended", name)
+	t.Fatalf("the watch of pod %s ended; it was last told %q", name, last)
 	return nil
 }
 
@@ -218,14 +224,14 @@ func TestVolumes(t *testing.T) {
 	ctx := t.Context()
 	create(t, client, pod("early", uses("none")))
 	refused(t, client, "early", v1.PodReasonUnschedulable,
-		`0/2 nodes are available: persistentvolumeclaim "none" not found. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.`)
+		`0/2 nodes are available: persistentvolumeclaim "none" not found. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.`)
 	claims := client.CoreV1().PersistentVolumeClaims(ns)
 	if _, err := claims.Create(ctx, claim("immediate", ""), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	create(t, client, pod("waits", uses("immediate")))
 	refused(t, client, "waits", v1.PodReasonUnschedulable,
-		"0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
+		"0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
 
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Provisioner: "disk.example.com", VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)}
 	if _, err := client.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil {
@@ -249,10 +255,7 @@ func TestVolumes(t *testing.T) {
 		if node = c.Annotations["volume.kubernetes.io/selected-node"]; node == "" {
 			continue
 		}
-		// The test is the provisioner and the volume controller.
-		c = c.DeepCopy()
-		c.Spec.VolumeName = "pv"
-		c.Annotations["pv.kubernetes.io/bind-completed"] = "yes"
+		// The test is the provisioner.
 		if _, err := client.CoreV1().PersistentVolumes().Create(ctx, &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}, Spec: v1.PersistentVolumeSpec{
 			Capacity: v1.ResourceList{v1.ResourceStorage: resource.MustParse("1Gi")}, AccessModes: c.Spec.AccessModes, StorageClassName: "late",
 			ClaimRef:               &v1.ObjectReference{Namespace: ns, Name: c.Name, UID: c.UID},
@@ -260,9 +263,6 @@ func TestVolumes(t *testing.T) {
 			NodeAffinity: &v1.VolumeNodeAffinity{Required: &v1.NodeSelector{NodeSelectorTerms: []v1.NodeSelectorTerm{
 				{MatchExpressions: []v1.NodeSelectorRequirement{{Key: v1.LabelHostname, Operator: v1.NodeSelectorOpIn, Values: []string{node}}}}}}},
 		}}, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := claims.Update(ctx, c, metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		break
@@ -283,7 +283,7 @@ func TestVolumes(t *testing.T) {
 		p.Spec.NodeSelector = map[string]string{v1.LabelHostname: other}
 	}))
 	refused(t, client, "elsewhere", v1.PodReasonUnschedulable, "0/2 nodes are available: 1 node(s) didn't match PersistentVolume's node affinity, "+
-		"1 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
+		"1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
 }
 
 // TestMetrics: the scheduler's metrics are served with the API server's.
@@ -293,7 +293,7 @@ func TestMetrics(t *testing.T) {
 	until(t, client, "p", bound)
 	create(t, client, pod("q", func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "node"} }))
 	refused(t, client, "q", v1.PodReasonUnschedulable, "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. "+
-		"preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
+		"no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
 	h, err := rest.HTTPClientFor(c.Config)
 	if err != nil {
 		t.Fatal(err)

@@ -94,9 +94,9 @@ func TestDevices(t *testing.T) {
 		t.Errorf("pod b is on %s with %s, want %s with gpu-0", b.Spec.NodeName, got, node)
 	}
 	create(t, client, pod("c", withClaim("any")))
-	refused(t, client, "c", v1.PodReasonUnschedulable, "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.")
+	refused(t, client, "c", v1.PodReasonUnschedulable, "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.")
 	create(t, client, pod("d", withClaim("strange")))
-	refused(t, client, "d", v1.PodReasonUnschedulable, "0/3 nodes are available: request gpu: device class none does not exist. still not schedulable, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.")
+	refused(t, client, "d", v1.PodReasonUnschedulable, "0/3 nodes are available: request gpu: device class none does not exist. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.")
 	if err := client.CoreV1().Pods(ns).Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestExtendedResource(t *testing.T) {
 		t.Errorf("pod a has %s, want gpu-0", got)
 	}
 	create(t, client, pod("b", wants))
-	refused(t, client, "b", v1.PodReasonUnschedulable, "0/2 nodes are available: 2 cannot allocate all claims. still not schedulable, preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod.")
+	refused(t, client, "b", v1.PodReasonUnschedulable, "0/2 nodes are available: 2 cannot allocate all claims. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
 	if err := client.CoreV1().Pods(ns).Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestTaintedDevice(t *testing.T) {
 	claimTemplate(t, client, "any", "gpu", "")
 	claimTemplate(t, client, "brave", "gpu", "", resourcev1.DeviceToleration{Key: "ill", Operator: resourcev1.DeviceTolerationOpExists})
 	create(t, client, pod("a", withClaim("any")))
-	refused(t, client, "a", v1.PodReasonUnschedulable, "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.")
+	refused(t, client, "a", v1.PodReasonUnschedulable, "0/1 nodes are available: 1 cannot allocate all claims. still not schedulable, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.")
 	create(t, client, pod("b", withClaim("brave")))
 	b := until(t, client, "b", bound)
 	if err := client.CoreV1().Pods(ns).Delete(t.Context(), b.Name, metav1.DeleteOptions{}); err != nil {

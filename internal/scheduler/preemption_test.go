@@ -58,13 +58,13 @@ func TestPreempt(t *testing.T) {
 		{"against a budget if there is no other way", []*v1.Pod{pod("x", on("a", priority(9, cpu("2")))), pod("y", on("b", priority(1, cpu("2"), app("kept"))))}, []any{budget("kept", 0)}, pod("p", priority(5, cpu("1"))), "b", []string{"y"},
 			"0/2 nodes are available: 2 Insufficient cpu."},
 		{"nobody of lower priority", []*v1.Pod{pod("x", on("a", priority(5, cpu("2")))), pod("y", on("b", priority(9, cpu("2"))))}, nil, pod("p", priority(5, cpu("1"))), "", nil,
-			"0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."},
+			"0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."},
 		{"hopeless", nil, nil, pod("p", priority(5, cpu("3"))), "", nil,
-			"0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
+			"0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."},
 		{"never", []*v1.Pod{pod("x", on("a", priority(1, cpu("2")))), pod("y", on("b", priority(1, cpu("2"))))}, nil, pod("p", priority(5, cpu("1"), func(p *v1.Pod) { p.Spec.PreemptionPolicy = ptr.To(v1.PreemptNever) })), "", nil,
-			"0/2 nodes are available: 2 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."},
+			"0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never."},
 		{"victims are ending", []*v1.Pod{pod("x", on("a", priority(1, cpu("2"), dying))), pod("y", on("b", priority(9, cpu("2"))))}, nil, pod("p", priority(5, cpu("1"), func(p *v1.Pod) { p.Status.NominatedNodeName = "a" })), "", nil,
-			"0/2 nodes are available: 2 Insufficient cpu. preemption: not eligible due to a terminating pod on the nominated node."},
+			"0/2 nodes are available: 2 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to a terminating pod on the nominated node."},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := scheduler(t, nodes, c.placed...)
@@ -129,7 +129,7 @@ func TestMessage(t *testing.T) {
 	a := &attempt{pod: pod("p", cpu("1")), state: fw.NewCycleState()}
 	_, err := s.place(t.Context(), a.state, a.pod)
 	got := s.afterFailure(t.Context(), a, err).err.Error()
-	want := "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+	want := "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
 	if got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -366,6 +367,7 @@ type aftermath struct {
 	keep     bool
 	victims  *candidate
 	losers   []*v1.Pod // whose nomination the victims' end overrides
+	acts     []func(context.Context)
 }
 
 // afterFailure decides on what follows; it looks for pods to preempt. The
@@ -379,7 +381,23 @@ func (s *Scheduler) afterFailure(ctx context.Context, a *attempt, err error) *af
 	switch {
 	case errors.As(err, &fit):
 		f.refused, f.reason = fit.Diagnosis.UnschedulablePlugins, v1.PodReasonUnschedulable
-		f.victims, f.keep, fit.Diagnosis.PostFilterMsg = s.preempt(ctx, a.state, a.pod, fit.Diagnosis)
+		var messages []string
+		for _, p := range s.profile.posts {
+			message, act := p.PostFilter(a.state, a.pod)
+			if message != "" {
+				messages = append(messages, message)
+			}
+			if act != nil {
+				f.acts = append(f.acts, act)
+			}
+		}
+		var message string
+		if f.victims, f.keep, message = s.preempt(ctx, a.state, a.pod, fit.Diagnosis); message != "" {
+			messages = append(messages, message)
+		}
+		if f.victims == nil {
+			fit.Diagnosis.PostFilterMsg = strings.Join(messages, ", ")
+		}
 		if c := f.victims; c != nil {
 			f.nominate, f.keep = c.node, false
 			f.losers = s.nominated.after(a.pod, c.node)
@@ -409,12 +427,8 @@ func (s *Scheduler) failed(ctx context.Context, a *attempt, f *aftermath) {
 	} else {
 		s.attempted(unschedulable, a.begin)
 	}
-	if f.reason == v1.PodReasonUnschedulable {
-		for _, p := range s.profile.posts {
-			if f.refused.Has(p.Name()) {
-				p.PostFilter(ctx, a.state, a.pod)
-			}
-		}
+	for _, act := range f.acts {
+		act(ctx)
 	}
 	message := f.err.Error()
 	if !s.queue.refuse(a.w, f.refused, f.victims != nil) {

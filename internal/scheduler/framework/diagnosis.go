@@ -19,7 +19,7 @@ type Diagnosis struct {
 	UnschedulablePlugins sets.Set[string]
 	// PreFilterMsg is set where the pod was refused before any node.
 	PreFilterMsg string
-	// PostFilterMsg is the message of preemption.
+	// PostFilterMsg is what the PostFilter plugins and preemption say.
 	PostFilterMsg string
 }
 

@@ -66,11 +66,11 @@ type PreBindPlugin interface {
 	PreBind(ctx context.Context, state *CycleState, pod *v1.Pod, nodeName string) *Status
 }
 
-// PostFilterPlugin acts when the pod fits on no node: what it changes may help the
-// next attempt.
+// PostFilterPlugin looks at a pod that fits on no node. It gives what a user is told
+// of it, and, where there is something that may help the next attempt, what to do.
 type PostFilterPlugin interface {
 	Plugin
-	PostFilter(ctx context.Context, state *CycleState, pod *v1.Pod)
+	PostFilter(state *CycleState, pod *v1.Pod) (message string, act func(context.Context))
 }
 
 // EnqueueExtensions is a plugin that knows which events may make a pod it

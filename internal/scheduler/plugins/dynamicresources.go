@@ -374,7 +374,7 @@ func (d *DynamicResources) Filter(ctx context.Context, state *fw.CycleState, pod
 			// What is wrong is in a claim, class or slice: a change of it is waited for.
 			return fw.NewStatus(fw.UnschedulableAndUnresolvable, err.Error())
 		case len(results) != len(claims):
-			return fw.NewStatus(fw.Unschedulable, "cannot allocate all claims")
+			return fw.NewStatus(fw.UnschedulableAndUnresolvable, "cannot allocate all claims")
 		}
 		out.results = results
 	}
@@ -686,19 +686,20 @@ func (d *DynamicResources) change() <-chan struct{} {
 
 // PostFilter implements framework.PostFilterPlugin: a claim whose allocation keeps
 // the pod from all nodes, and which no pod uses, is allocated anew.
-func (d *DynamicResources) PostFilter(ctx context.Context, state *fw.CycleState, pod *v1.Pod) {
+func (d *DynamicResources) PostFilter(state *fw.CycleState, pod *v1.Pod) (string, func(context.Context)) {
+	if len(pod.Spec.ResourceClaims) == 0 {
+		return "no new claims to deallocate", nil
+	}
 	s, ok := state.Read(devicesKey).(*deviceState)
 	if !ok {
-		return
+		return "", nil // PreFilter has refused the pod
 	}
 	for _, c := range s.allocated {
-		if !s.unavailable.Has(c.UID) {
-			continue
-		}
-		if r := c.Status.ReservedFor; len(r) == 0 || len(r) == 1 && r[0].UID == pod.UID {
-			d.deallocate(ctx, c.ResourceClaim)
+		if r := c.Status.ReservedFor; s.unavailable.Has(c.UID) && (len(r) == 0 || len(r) == 1 && r[0].UID == pod.UID) {
+			return "deallocation of ResourceClaim completed", func(ctx context.Context) { d.deallocate(ctx, c.ResourceClaim) }
 		}
 	}
+	return "still not schedulable", nil
 }
 
 // deallocate takes a claim's allocation back, where nothing has changed about it.

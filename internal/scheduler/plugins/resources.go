@@ -116,6 +116,14 @@ func (f NodeResourcesFit) Score(_ context.Context, state *fw.CycleState, pod *v1
 func (f NodeResourcesFit) EventsToRegister() []fw.EventHint {
 	return []fw.EventHint{
 		{Events: fw.AssignedPodDelete | fw.AssignedPodScaleDown | fw.PodUpdateScaleDown},
+		{Events: fw.DeviceClassChange, Hint: func(pod *v1.Pod, _ fw.Event, _, _ any) bool {
+			for name := range fw.NewPodRequests(pod, false).Requested.Scalar {
+				if f.Backed != nil && f.Backed(name) {
+					return true
+				}
+			}
+			return false
+		}},
 		{Events: fw.NodeAdd | fw.NodeUpdateAllocatable, Hint: func(pod *v1.Pod, _ fw.Event, old, o any) bool {
 			r, is := fw.NewPodRequests(pod, false), fw.NewResource(o.(*v1.Node).Status.Allocatable)
 			maps.DeleteFunc(r.Requested.Scalar, func(k v1.ResourceName, _ int64) bool { return f.backed(k, is.Scalar[k]) })
