@@ -12,7 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// device publishes devices of a node, and a class for them that also stands for
+// devices publishes devices of a node, and a class for them that also stands for
 // an extended resource.
 func devices(t *testing.T, client kubernetes.Interface, node string, names ...string) {
 	t.Helper()
