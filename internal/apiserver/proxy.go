@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -185,6 +186,11 @@ func (r *call) podLog() error {
 			return apierrors.NewGenericServerResponse(resp.StatusCode, "get", r.groupResource(), r.info.Name, text, 0, true)
 		}
 		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: int32(resp.StatusCode), Reason: metav1.StatusReasonUnknown, Message: text}}
+	}
+	if wsstream.IsWebSocketRequest(r.req) {
+		r.code = http.StatusSwitchingProtocols
+		// The reader drops what comes together with the end, which it does not from a buffer.
+		return wsstream.NewReader(bufio.NewReader(resp.Body), true, wsstream.NewDefaultReaderProtocols()).Copy(r.w, r.req)
 	}
 	h := r.w.Header()
 	h.Set("Content-Type", "text/plain")

@@ -31,5 +31,10 @@ func TestMain(m *testing.M) {
 		}
 		harness.OwnNetwork()
 	}
+	// Tests wait for the cluster most of the time.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }

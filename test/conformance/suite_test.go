@@ -31,12 +31,13 @@ import (
 var (
 	kubeconfig = flag.String("kubeconfig", "", "kubeconfig of the cluster to test (default: clusters in this process)")
 	containers = flag.Bool("containers", false, "the cluster's nodes run containers, and pull keelson.local/demo")
+	busybox    = flag.String("busybox", "", "image of busybox that the cluster's nodes can pull (default: this machine's busybox, from a registry on its loopback)")
 	report     = flag.String("report", "", "file to write the codenames to that did not pass")
 )
 
 // sigs are the SIGs with tests here; the others' tests have a place in later
 // reports only.
-var sigs = []string{"sig-api-machinery", "sig-apps", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation", "sig-network"}
+var sigs = []string{"sig-api-machinery", "sig-apps", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation", "sig-network", "sig-node"}
 
 // T is one conformance test.
 type T struct {
@@ -48,6 +49,8 @@ type T struct {
 	NS string
 	// Kubeconfig is a file for kubectl.
 	Kubeconfig string
+	// Busybox is an image of busybox, for tests in containers.
+	Busybox string
 }
 
 type entry struct {
@@ -75,7 +78,7 @@ func InContainers(codename string, f func(*T)) bool {
 // timeout bounds each wait for the cluster.
 const timeout = harness.Patience
 
-var marks = regexp.MustCompile(`( \[(Conformance|NodeConformance|LinuxOnly|Slow|Serial)\])+$`)
+var marks = regexp.MustCompile(`( \[(Conformance|NodeConformance|LinuxOnly|Slow|Serial|Disruptive|Minimum\w+:[\d.]+|Environment:\w+)\])+$`)
 
 // rows are the codenames of the list, without the marks in brackets at the end;
 // those marked Serial are true.
@@ -106,6 +109,7 @@ type target struct {
 	kubeconfig string
 	client     kubernetes.Interface
 	dynamic    dynamic.Interface
+	busybox    string
 }
 
 func newTarget(t *testing.T, cfg *rest.Config, file string) *target {
@@ -117,7 +121,7 @@ func newTarget(t *testing.T, cfg *rest.Config, file string) *target {
 		}
 	}
 	cfg.QPS, cfg.Burst = -1, 0
-	return &target{cfg, file, kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg)}
+	return &target{cfg, file, kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg), *busybox}
 }
 
 // given is the cluster of the kubeconfig, or one of simulated nodes.
@@ -167,10 +171,16 @@ func TestConformance(t *testing.T) {
 		})
 	}
 	c := given(t)
+	if *containers && c.busybox == "" {
+		c.busybox = pushBusybox(t)
+	}
 	group("parallel", c, func(e entry) bool { return !list[e.codename] && (!e.containers || *containers) })
 	group("serial", c, func(e entry) bool { return list[e.codename] && (!e.containers || *containers) })
 	if *kubeconfig == "" && os.Geteuid() == 0 {
 		node := newTarget(t, realnode.Start(t, cluster.AgentOptions{}).Config, "")
+		if node.busybox == "" {
+			node.busybox = pushBusybox(t)
+		}
 		group("containers", node, func(e entry) bool { return e.containers })
 	}
 	summarize(t, list, passed)
@@ -191,7 +201,7 @@ func (c *target) run(t *testing.T, e entry) {
 }
 
 func (c *target) test(t *testing.T, namespace string) *T {
-	return &T{t, c.config, c.client, c.dynamic, namespace, c.kubeconfig}
+	return &T{t, c.config, c.client, c.dynamic, namespace, c.kubeconfig, c.busybox}
 }
 
 // summarize prints passed/total for each SIG, and writes down what did not pass

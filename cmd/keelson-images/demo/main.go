@@ -177,11 +177,15 @@ func serve() error {
 	})
 	h.HandleFunc("/client", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
 	h.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	h.HandleFunc("POST /grpc.health.v1.Health/Check", serving)
+	protocols := &http.Protocols{} // gRPC is HTTP/2
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	errs := make(chan error, 4)
 	for _, addr := range []string{":80", ":8080"} {
-		s := &http.Server{Addr: addr, Handler: h, ReadHeaderTimeout: 10 * time.Second}
+		s := &http.Server{Addr: addr, Handler: h, Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
 		go func() { errs <- s.ListenAndServe() }()
 		go func() { errs <- serveUDP(addr, host) }()
 	}
@@ -192,6 +196,16 @@ func serve() error {
 	case <-ctx.Done():
 		return nil
 	}
+}
+
+// serving answers gRPC's health checks (grpc.health.v1): all is well.
+func serving(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 1<<10))
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Trailer", "Grpc-Status")
+	// A message that is not compressed, of two bytes: status = SERVING.
+	_, _ = w.Write([]byte{0, 0, 0, 0, 2, 1 << 3, 1})
+	w.Header().Set("Grpc-Status", "0")
 }
 
 // serveUDP answers each datagram with the host's name.

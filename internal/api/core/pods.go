@@ -133,11 +133,12 @@ func prepareResize(p, old *v1.Pod) {
 	advance(p, old)
 }
 
-// restore makes p a copy of old, except for the version that it claims to change.
+// restore makes p a copy of old, except for the version that it claims to change and
+// the owners of its fields.
 func restore(p, old *v1.Pod) {
-	version := p.ResourceVersion
+	version, owners := p.ResourceVersion, p.ManagedFields
 	old.DeepCopyInto(p)
-	p.ResourceVersion = version
+	p.ResourceVersion, p.ManagedFields = version, owners
 }
 
 func advance(p, old *v1.Pod) {

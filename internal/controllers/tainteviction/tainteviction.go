@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -30,16 +32,21 @@ type controller struct {
 	pods     cache.Indexer
 	clock    clock.PassiveClock
 	queue    reconcile.Queue
+
+	mu sync.Mutex
+	// since is from when the pods that bear a taint for some time are counted: few
+	// taints tell when they were added.
+	since map[types.UID]time.Time
 }
 
 // New makes the controller.
 func New(c controllers.Context) (reconcile.Run, error) {
 	nodes, pods := c.Informers.Core().V1().Nodes(), c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
-	e := &controller{client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), clock: c.Clock, queue: c.Queue("taint_eviction_controller")}
+	e := &controller{client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), clock: c.Clock, queue: c.Queue("taint_eviction_controller"), since: map[types.UID]time.Time{}}
 	reconcile.Handle(nodes.Informer(), func(n *v1.Node) { e.tainted(n) }, func(old, n *v1.Node) {
 		if !equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) {
-			e.tainted(n)
+			e.tainted(old, n)
 		}
 	}, reconcile.Ignore)
 	reconcile.Handle(pods, func(p *v1.Pod) {
@@ -50,19 +57,39 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		if p.Spec.NodeName != "" && (old.Spec.NodeName == "" || !equality.Semantic.DeepEqual(old.Spec.Tolerations, p.Spec.Tolerations)) {
 			e.queue.Add(reconcile.Key(p))
 		}
-	}, reconcile.Ignore)
+	}, func(p *v1.Pod) { e.forget(p) })
 	return reconcile.Loop[*v1.Pod]{Queue: e.queue, Workers: 2, For: pods, Reads: []cache.SharedIndexInformer{nodes.Informer()}, Reconcile: e.reconcile}.Run, nil
 }
 
-// tainted queues the pods of a node with a NoExecute taint.
-func (e *controller) tainted(n *v1.Node) {
-	if !slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Effect == v1.TaintEffectNoExecute }) {
+// tainted queues the pods of a node that has, or had, a NoExecute taint.
+func (e *controller) tainted(states ...*v1.Node) {
+	if !slices.ContainsFunc(states, func(n *v1.Node) bool {
+		return slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Effect == v1.TaintEffectNoExecute })
+	}) {
 		return
 	}
-	pods, _ := controllers.PodsOn(e.pods, n.Name)
+	pods, _ := controllers.PodsOn(e.pods, states[0].Name)
 	for _, p := range pods {
 		e.queue.Add(reconcile.Key(p))
 	}
+}
+
+// from gives when the pod began to bear the taints of its node.
+func (e *controller) from(pod *v1.Pod) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t, ok := e.since[pod.UID]
+	if !ok {
+		t = e.clock.Now()
+		e.since[pod.UID] = t
+	}
+	return t
+}
+
+func (e *controller) forget(pod *v1.Pod) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.since, pod.UID)
 }
 
 // reconcile evicts a pod when its time on a tainted node is over.
@@ -80,7 +107,7 @@ func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (reconcile.Resu
 		if t.Effect != v1.TaintEffectNoExecute {
 			continue
 		}
-		left, tolerated := stay(ctx, pod, t, e.clock.Now())
+		left, tolerated := stay(ctx, pod, t, e.from(pod), e.clock.Now())
 		if !tolerated {
 			wait = 0
 		} else if left >= 0 && (wait < 0 || left < wait) {
@@ -88,6 +115,7 @@ func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (reconcile.Resu
 		}
 	}
 	if wait < 0 {
+		e.forget(pod)
 		return reconcile.Result{}, nil
 	}
 	if wait > 0 {
@@ -116,8 +144,9 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// stay gives how long a pod may stay beside a taint; negative is for ever.
-func stay(ctx context.Context, pod *v1.Pod, t *v1.Taint, now time.Time) (time.Duration, bool) {
+// stay gives how long a pod may stay beside a taint that it has borne since from, or
+// since the taint was added if that is known; negative is for ever.
+func stay(ctx context.Context, pod *v1.Pod, t *v1.Taint, from, now time.Time) (time.Duration, bool) {
 	left, tolerated := time.Duration(-1), false
 	for i := range pod.Spec.Tolerations {
 		tol := &pod.Spec.Tolerations[i]
@@ -128,7 +157,7 @@ func stay(ctx context.Context, pod *v1.Pod, t *v1.Taint, now time.Time) (time.Du
 		if tol.TolerationSeconds == nil {
 			continue
 		}
-		begin := now
+		begin := from
 		if t.TimeAdded != nil {
 			begin = t.TimeAdded.Time
 		}

@@ -161,8 +161,11 @@ func logTail(path string, lines, size int) string {
 		all = all[len(all)-lines-1:]
 	}
 	for _, l := range all {
-		// time, stream, tag, text
+		// time, stream, tag, text; a text of the tag P is no whole line
 		if parts := strings.SplitN(l, " ", 4); len(parts) == 4 {
+			if parts[2] == "P" {
+				parts[3] = strings.TrimSuffix(parts[3], "\n")
+			}
 			out.WriteString(parts[3])
 		}
 	}

@@ -64,7 +64,10 @@ func (r *report) publish(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	if same {
 		r.posted = &s
 	}
-	if same || r.posting || r.posted != nil && equality.Semantic.DeepEqual(s, *r.posted) {
+	// What the API made of the status that it last had from here may differ from it;
+	// what others have written since is written over.
+	kept := r.got == nil || equality.Semantic.DeepEqual(base.Status, r.got.Status)
+	if same || r.posting || kept && r.posted != nil && equality.Semantic.DeepEqual(s, *r.posted) {
 		return
 	}
 	r.posting = true
@@ -88,8 +91,11 @@ func (r *report) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	if err == nil || apierrors.IsNotFound(err) { // in the second case nobody is left to tell
 		r.posted = &s
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		r.from, r.got = base.ResourceVersion, got
+	case apierrors.IsNotFound(err):
+		r.from, r.got = base.ResourceVersion, base
 	}
 	r.mu.Unlock()
 	if err != nil && !apierrors.IsNotFound(err) {

@@ -17,6 +17,9 @@ import (
 	"keelson.dev/keelson/internal/node/podspec"
 )
 
+// callTimeout bounds a call to the runtime: a kubelet's runtimeRequestTimeout.
+const callTimeout = 2 * time.Minute
+
 // startFailure is why a container did not start, and when to try again.
 type startFailure struct {
 	wait
@@ -65,12 +68,19 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 	if err := os.MkdirAll(filepath.Join(w.Layout.PodLogs(pod), c.Name), 0o755); err != nil {
 		return fail("CreateContainerError", err)
 	}
-	created, err := w.CRI.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox.Id, Config: cfg, SandboxConfig: sandboxCfg})
+	// A runtime whose call is given up goes on with it: the container would be
+	// started by a call that nothing waits for.
+	if ctx.Err() != nil {
+		return fail("CreateContainerError", ctx.Err())
+	}
+	whole, done := context.WithTimeout(w.ctx, callTimeout)
+	defer done()
+	created, err := w.CRI.CreateContainer(whole, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox.Id, Config: cfg, SandboxConfig: sandboxCfg})
 	if err != nil {
 		return fail("CreateContainerError", err)
 	}
 	w.Recorder.Event(ref, v1.EventTypeNormal, "Created", "Container created")
-	if _, err := w.CRI.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+	if _, err := w.CRI.StartContainer(whole, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return fail("RunContainerError", err)
 	}
 	w.Recorder.Event(ref, v1.EventTypeNormal, "Started", "Container started")

@@ -7,6 +7,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/node/image"
@@ -83,12 +84,22 @@ func newWorker(m *Manager, pod *v1.Pod) *worker {
 
 func (w *worker) podChanged(pod *v1.Pod) {
 	w.mu.Lock()
+	if older(pod, w.pod) { // than what the API gave for a status
+		w.mu.Unlock()
+		return
+	}
 	w.pod = pod
 	if pod.DeletionTimestamp != nil && w.interrupt != nil {
 		w.interrupt()
 	}
 	w.mu.Unlock()
 	w.notify()
+}
+
+// older reports whether a is an older version of a pod than b.
+func older(a, b *v1.Pod) bool {
+	c, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err == nil && c < 0
 }
 
 func (w *worker) podGone() {

@@ -66,6 +66,16 @@ func (l *Layer) File(path string, mode int64, data []byte) {
 	}
 }
 
+// Link adds a symbolic link.
+func (l *Layer) Link(path, target string) {
+	path = strings.Trim(path, "/")
+	l.Dir(filepath.Dir(path), 0o755)
+	l.seen[path] = true
+	if err := l.tar.WriteHeader(&tar.Header{Name: path, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}); err != nil {
+		l.Fatal(err)
+	}
+}
+
 // Copy adds a file of this machine, under the same path.
 func (l *Layer) Copy(path string) { l.CopyAs(path, path) }
 

@@ -1,0 +1,153 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	imagev1 "github.com/google/go-containerregistry/pkg/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/imagetest"
+)
+
+// pushBusybox makes an image of this machine's busybox, which has a file /data/text
+// beside the programs, and gives its reference.
+func pushBusybox(t testing.TB) string {
+	const program = "/bin/busybox"
+	data, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	applets, err := exec.Command(program, "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := imagetest.NewLayer(t)
+	l.Dir("/tmp", 0o1777)
+	l.File(program, 0o755, data)
+	for name := range strings.FieldsSeq(string(applets)) {
+		if name != "busybox" {
+			l.Link("/bin/"+name, "busybox")
+		}
+	}
+	l.File("/etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"))
+	l.File("/etc/group", 0o644, []byte("root:x:0:\nnobody:x:65534:\n"))
+	l.File("/data/text", 0o644, []byte("of the image\n"))
+	return imagetest.Push(t, l.Image(imagev1.Config{Cmd: []string{"sh", "-c", "echo the default of the image"}, Env: []string{"PATH=/bin"}}), "busybox:1")
+}
+
+// script gives a pod that runs a script once, by busybox's shell.
+func (t *T) script(name, script string, change ...func(*v1.Pod)) *v1.Pod {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{
+		RestartPolicy: v1.RestartPolicyNever, TerminationGracePeriodSeconds: ptr.To[int64](1),
+		Containers: []v1.Container{{Name: "main", Image: t.Busybox, Command: []string{"sh", "-c", script}}},
+	}}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+// first changes the first container of a pod.
+func first(f func(*v1.Container)) func(*v1.Pod) {
+	return func(p *v1.Pod) { f(&p.Spec.Containers[0]) }
+}
+
+// pod waits until the pod is as ok wants it, which else says what it lacks.
+func (t *T) pod(name string, ok func(*v1.Pod) error) *v1.Pod {
+	t.Helper()
+	var p *v1.Pod
+	harness.Succeeds(t, "pod "+name, func() (err error) {
+		if p, err = t.Client.CoreV1().Pods(t.NS).Get(t.Context(), name, get); err != nil {
+			return err
+		}
+		return ok(p)
+	})
+	return p
+}
+
+func (t *T) inPhase(name string, phase v1.PodPhase) *v1.Pod {
+	t.Helper()
+	return t.pod(name, func(p *v1.Pod) error {
+		if p.Status.Phase != phase {
+			return fmt.Errorf("%s: %+v", p.Status.Phase, p.Status)
+		}
+		return nil
+	})
+}
+
+// waitsFor waits until a container of the pod waits for that reason, and gives its
+// message.
+func (t *T) waitsFor(name, reason string) string {
+	t.Helper()
+	message := ""
+	t.pod(name, func(p *v1.Pod) error {
+		for _, c := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
+			if w := c.State.Waiting; w != nil && w.Reason == reason {
+				message = w.Message
+				return nil
+			}
+		}
+		return fmt.Errorf("%+v", p.Status)
+	})
+	return message
+}
+
+func (t *T) log(pod, container string) (string, error) {
+	b, err := t.Client.CoreV1().Pods(t.NS).GetLogs(pod, &v1.PodLogOptions{Container: container}).DoRaw(t.Context())
+	return string(b), err
+}
+
+// output runs the pod to its success and gives what its first container printed.
+func (t *T) output(p *v1.Pod) string {
+	t.Helper()
+	t.makePod(p)
+	t.inPhase(p.Name, v1.PodSucceeded)
+	return got[string](t)(t.log(p.Name, p.Spec.Containers[0].Name))
+}
+
+// prints runs the pod to its success, and its first container has to have printed
+// these texts.
+func (t *T) prints(p *v1.Pod, texts ...string) {
+	t.Helper()
+	out := t.output(p)
+	for _, s := range texts {
+		if !strings.Contains(out, s) {
+			t.Errorf("%q is not in the output of pod %s:\n%s", s, p.Name, out)
+		}
+	}
+}
+
+// inContainer runs a command in a container and gives what it prints.
+func (t *T) inContainer(pod, container string, command ...string) string {
+	t.Helper()
+	return t.kubectlOK(append([]string{"exec", pod, "-c", container, "--"}, command...)...)
+}
+
+// hears waits until the log of a pod has the text.
+func (t *T) hears(pod, container, text string) {
+	t.Helper()
+	harness.Succeeds(t, fmt.Sprintf("%q in the log of %s", text, pod), func() error {
+		out, err := t.log(pod, container)
+		if err == nil && !strings.Contains(out, text) {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+// emptyDir gives the pod a volume and its first container a mount of it.
+func emptyDir(name, path string) func(*v1.Pod) {
+	return func(p *v1.Pod) {
+		p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: name, VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
+		c := &p.Spec.Containers[0]
+		c.VolumeMounts = append(c.VolumeMounts, v1.VolumeMount{Name: name, MountPath: path})
+	}
+}
