@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"net/netip"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -68,6 +69,8 @@ type Context struct {
 	// be, when the resources change. It is nil where Discovery is.
 	RESTMapper meta.RESTMapper
 	Clock      clock.WithTicker
+	// Metrics takes the controllers' own metrics; it may be nil.
+	Metrics prometheus.Registerer
 	// Shared are the resources that some controller has an informer for.
 	Shared []schema.GroupVersionResource
 	// RootCA is the PEM bundle that clients verify the API server with. Where it

@@ -91,9 +91,9 @@ func (o *Options) Run(ctx context.Context) error {
 	})
 }
 
-// Start starts the selected controllers for a term, with the term's informers.
+// Start starts the selected controllers for a term, with the term's informers and metrics.
 func Start(t component.Term, c controllers.Context, selection ...string) error {
-	c.Informers = t.Informers
+	c.Informers, c.Metrics = t.Informers, t.Metrics
 	m, err := New(c, selection...)
 	if err != nil {
 		return err

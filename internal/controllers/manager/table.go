@@ -3,6 +3,7 @@ package manager
 import (
 	admissionregistration "k8s.io/api/admissionregistration/v1"
 	apps "k8s.io/api/apps/v1"
+	autoscaling "k8s.io/api/autoscaling/v2"
 	batch "k8s.io/api/batch/v1"
 	certificatesapi "k8s.io/api/certificates/v1"
 	coordination "k8s.io/api/coordination/v1"
@@ -31,6 +32,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/endpointslicemirroring"
 	"keelson.dev/keelson/internal/controllers/ephemeralvolume"
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
+	"keelson.dev/keelson/internal/controllers/horizontalpodautoscaler"
 	"keelson.dev/keelson/internal/controllers/job"
 	"keelson.dev/keelson/internal/controllers/namespace"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
@@ -115,6 +117,10 @@ var table = []controllers.Row{
 		Name: "disruption-controller", Aliases: []string{"disruption"}, Identity: "disruption-controller", Events: "controllermanager",
 		Watches: join(resources(policy.SchemeGroupVersion, "poddisruptionbudgets"), resources(coreV1, "pods", "replicationcontrollers"),
 			resources(appsV1, "deployments", "replicasets", "statefulsets")), New: disruption.New,
+	},
+	{
+		Name: "horizontal-pod-autoscaler-controller", Aliases: []string{"horizontalpodautoscaling"}, Identity: "horizontal-pod-autoscaler", Events: "horizontal-pod-autoscaler",
+		Watches: join(resources(autoscaling.SchemeGroupVersion, "horizontalpodautoscalers"), resources(coreV1, "pods")), New: horizontalpodautoscaler.New,
 	},
 	{
 		Name: "ttl-after-finished-controller", Aliases: []string{"ttl-after-finished"}, Identity: "ttl-after-finished-controller",
