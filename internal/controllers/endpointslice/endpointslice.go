@@ -3,97 +3,58 @@ package endpointslice
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/endpointslice/topologycache"
+	"k8s.io/endpointslice/util"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-const (
-	// managedBy marks the slices of this controller; upstream's name.
-	managedBy = "endpointslice-controller.k8s.io"
-	// maxEndpoints is how many endpoints a slice holds; maxAddresses how many
-	// an Endpoints object does before it is cut.
-	maxEndpoints = 100
-	maxAddresses = 1000
-)
-
+// controller has what the controllers of both forms need.
 type controller struct {
-	client          kubernetes.Interface
-	services        corelisters.ServiceLister
-	pods            corelisters.PodLister
-	nodes           corelisters.NodeLister
-	sliceLister     discoverylisters.EndpointSliceLister
-	endpointsLister corelisters.EndpointsLister
-	queue           reconcile.Queue
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	services corelisters.ServiceLister
+	pods     corelisters.PodLister
+	queue    reconcile.Queue
+	triggers *util.TriggerTimeTracker
 }
 
-// New makes the controller of EndpointSlices.
-func New(c controllers.Context) (reconcile.Run, error) {
+// newController makes a controller with a queue of the Services that change or whose
+// pods do.
+func newController(c controllers.Context, queue string) controller {
 	core := c.Informers.Core().V1()
-	nodes, slicesInf := core.Nodes(), c.Informers.Discovery().V1().EndpointSlices()
-	e := newController(c, "endpoint_slice")
-	e.nodes, e.sliceLister = nodes.Lister(), slicesInf.Lister()
-	owned := func(s *discoveryv1.EndpointSlice) {
-		if s.Labels[discoveryv1.LabelManagedBy] == managedBy {
-			e.queue.Add(s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName])
-		}
-	}
-	reconcile.Handle(slicesInf.Informer(), nil, func(_, s *discoveryv1.EndpointSlice) { owned(s) }, owned)
-	// The garbage collector takes the slices of a Service that has gone.
-	return e.run(c, 2, e.reconcileSlices, nil, nodes.Informer(), slicesInf.Informer()), nil
-}
-
-// NewEndpoints makes the controller of Endpoints objects.
-func NewEndpoints(c controllers.Context) (reconcile.Run, error) {
-	endpoints := c.Informers.Core().V1().Endpoints()
-	e := newController(c, "endpoint")
-	e.endpointsLister = endpoints.Lister()
-	gone := func(ctx context.Context, key string) error {
-		ns, name := reconcile.SplitKey(key)
-		err := e.client.CoreV1().Endpoints(ns).Delete(ctx, name, metav1.DeleteOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return err
-	}
-	return e.run(c, 2, e.reconcileEndpoints, gone, endpoints.Informer()), nil
-}
-
-// newController makes what both have: a queue of the Services that change or
-// whose pods do.
-func newController(c controllers.Context, queue string) *controller {
-	core := c.Informers.Core().V1()
-	e := &controller{client: c.Client(), services: core.Services().Lister(), pods: core.Pods().Lister(), queue: c.Queue(queue)}
+	e := controller{client: c.Client(), recorder: c.Recorder(), services: core.Services().Lister(), pods: core.Pods().Lister(), queue: c.Queue(queue), triggers: util.NewTriggerTimeTracker()}
 	reconcile.Handle(core.Services().Informer(), reconcile.Enqueue[*v1.Service](e.queue), nil, nil)
 	reconcile.Handle(core.Pods().Informer(), func(p *v1.Pod) { e.podChanged(nil, p) }, func(old, p *v1.Pod) { e.podChanged(old, p) }, func(p *v1.Pod) { e.podChanged(nil, p) })
 	return e
 }
 
 // run calls write with each Service that has a selector, and its pods.
-func (e *controller) run(c controllers.Context, workers int, write func(context.Context, *v1.Service, []*v1.Pod) error,
+func (e *controller) run(c controllers.Context, write func(context.Context, *v1.Service, []*v1.Pod) error,
 	gone func(context.Context, string) error, reads ...cache.SharedIndexInformer) reconcile.Run {
 	core := c.Informers.Core().V1()
 	return reconcile.Loop[*v1.Service]{
-		Queue: e.queue, Workers: workers, For: core.Services().Informer(), Reads: append(reads, core.Pods().Informer()), Gone: gone,
+		Queue: e.queue, Workers: 2, For: core.Services().Informer(), Reads: append(reads, core.Pods().Informer()), Gone: gone,
 		Reconcile: func(ctx context.Context, svc *v1.Service) (reconcile.Result, error) {
-			if len(svc.Spec.Selector) == 0 || svc.Spec.Type == v1.ServiceTypeExternalName {
+			if svc.Spec.Selector == nil || svc.Spec.Type == v1.ServiceTypeExternalName {
 				return reconcile.Result{}, nil
 			}
 			pods, err := e.pods.Pods(svc.Namespace).List(labels.SelectorFromSet(svc.Spec.Selector))
@@ -108,7 +69,7 @@ func (e *controller) run(c controllers.Context, workers int, write func(context.
 
 // podChanged queues the services that select the pod, before and after.
 func (e *controller) podChanged(old, p *v1.Pod) {
-	if old != nil && labels.Equals(old.Labels, p.Labels) && old.Status.PodIP == p.Status.PodIP && old.Status.Phase == p.Status.Phase &&
+	if old != nil && labels.Equals(old.Labels, p.Labels) && slices.Equal(old.Status.PodIPs, p.Status.PodIPs) && old.Status.PodIP == p.Status.PodIP && old.Status.Phase == p.Status.Phase &&
 		ready(old) == ready(p) && (old.DeletionTimestamp == nil) == (p.DeletionTimestamp == nil) && old.Spec.NodeName == p.Spec.NodeName {
 		return
 	}
@@ -117,7 +78,7 @@ func (e *controller) podChanged(old, p *v1.Pod) {
 		return
 	}
 	for _, s := range all {
-		if len(s.Spec.Selector) == 0 {
+		if s.Spec.Selector == nil {
 			continue
 		}
 		sel := labels.SelectorFromSet(s.Spec.Selector)
@@ -127,315 +88,217 @@ func (e *controller) podChanged(old, p *v1.Pod) {
 	}
 }
 
-func ready(p *v1.Pod) bool {
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == v1.PodReady {
-			return p.Status.Conditions[i].Status == v1.ConditionTrue
-		}
-	}
-	return false
+// sliceController keeps EndpointSlices.
+type sliceController struct {
+	controller
+	nodes  corelisters.NodeLister
+	slices discoverylisters.EndpointSliceLister
+	// seen knows what was written, so that a cache that is behind is noticed.
+	seen *util.EndpointSliceTracker
+	// zones has what the nodes of each zone can do.
+	zones *topologycache.TopologyCache
 }
 
-// serving is a pod behind a service, with the ports that it has for it.
-type serving struct {
-	pod   *v1.Pod
-	ports []v1.EndpointPort
+// New makes the controller of EndpointSlices.
+func New(c controllers.Context) (reconcile.Run, error) {
+	nodes, informer := c.Informers.Core().V1().Nodes(), c.Informers.Discovery().V1().EndpointSlices()
+	e := &sliceController{controller: newController(c, "endpoint_slice"), nodes: nodes.Lister(), slices: informer.Lister(),
+		seen: util.NewEndpointSliceTracker(), zones: topologycache.NewTopologyCache()}
+	again := func(s *discoveryv1.EndpointSlice) {
+		e.queue.Add(s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName])
+	}
+	ours := func(s *discoveryv1.EndpointSlice) bool { return s.Labels[discoveryv1.LabelManagedBy] == managedBy }
+	reconcile.Handle(informer.Informer(), func(s *discoveryv1.EndpointSlice) {
+		if ours(s) && e.seen.ShouldSync(s) {
+			again(s)
+		}
+	}, func(old, s *discoveryv1.EndpointSlice) {
+		switch was, is := old.Labels[discoveryv1.LabelServiceName], s.Labels[discoveryv1.LabelServiceName]; {
+		case was != is:
+			again(old)
+			again(s)
+		case ours(old) != ours(s), ours(s) && e.seen.ShouldSync(s):
+			again(s)
+		}
+	}, func(s *discoveryv1.EndpointSlice) {
+		// Its deletion by this controller is expected, any other is mended.
+		if ours(s) && e.seen.Has(s) && !e.seen.HandleDeletion(s) {
+			again(s)
+		}
+	})
+	topology := c.Queue("endpoint_slice_topology")
+	look := func(*v1.Node) { topology.Add("") }
+	reconcile.Handle(nodes.Informer(), look, func(old, n *v1.Node) {
+		if nodeReady(old) != nodeReady(n) || !labels.Equals(old.Labels, n.Labels) || !old.Status.Allocatable.Cpu().Equal(*n.Status.Allocatable.Cpu()) {
+			look(n)
+		}
+	}, look)
+	distribution := reconcile.Keys{Queue: topology, Reads: []cache.SharedIndexInformer{nodes.Informer()}, Reconcile: e.distribute}
+	return reconcile.Together(distribution.Run, e.run(c, e.sync, e.gone, nodes.Informer(), informer.Informer())), nil
 }
 
-// targets gives the pods with an address, each with the service's ports as it
-// has them: a named target port may be another number on each.
-func targets(svc *v1.Service, pods []*v1.Pod) []serving {
-	var out []serving
-	for _, p := range pods {
-		if p.Status.PodIP == "" || p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed {
-			continue
-		}
-		s := serving{pod: p}
-		for i := range svc.Spec.Ports {
-			sp := &svc.Spec.Ports[i]
-			if n, ok := portOf(p, sp); ok {
-				s.ports = append(s.ports, v1.EndpointPort{Name: sp.Name, Port: n, Protocol: sp.Protocol, AppProtocol: sp.AppProtocol})
-			}
-		}
-		if len(s.ports) == 0 && len(svc.Spec.Ports) > 0 {
-			continue
-		}
-		out = append(out, s)
-	}
-	return out
+func nodeReady(n *v1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
 }
 
-func portOf(p *v1.Pod, sp *v1.ServicePort) (int32, bool) {
-	if sp.TargetPort.Type == intstr.Int {
-		if n := sp.TargetPort.IntVal; n != 0 {
-			return n, true
-		}
-		return sp.Port, true
+// distribute notes what the nodes of each zone can do, and queues the Services whose
+// hints have become unfair by it.
+func (e *sliceController) distribute(ctx context.Context, _ string) (reconcile.Result, error) {
+	nodes, err := e.nodes.List(labels.Everything())
+	if err != nil {
+		return reconcile.Result{}, err
 	}
-	for i := range p.Spec.Containers {
-		for _, cp := range p.Spec.Containers[i].Ports {
-			if cp.Name == sp.TargetPort.StrVal && cp.Protocol == sp.Protocol {
-				return cp.ContainerPort, true
-			}
-		}
+	e.zones.SetNodes(klog.FromContext(ctx), nodes)
+	for _, key := range e.zones.GetOverloadedServices() {
+		e.queue.Add(key)
 	}
-	return 0, false
+	return reconcile.Result{}, nil
 }
 
-func portsKey(ports []v1.EndpointPort) string { return fmt.Sprintf("%+v", ports) }
-
-func hostname(svc *v1.Service, p *v1.Pod) *string {
-	if p.Spec.Hostname != "" && p.Spec.Subdomain == svc.Name {
-		return &p.Spec.Hostname
-	}
+// gone forgets a Service; the garbage collector takes its slices.
+func (e *sliceController) gone(_ context.Context, key string) error {
+	namespace, name := reconcile.SplitKey(key)
+	e.triggers.DeleteService(namespace, name)
+	e.seen.DeleteService(namespace, name)
 	return nil
 }
 
-func ref(p *v1.Pod) *v1.ObjectReference {
-	return &v1.ObjectReference{Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: p.UID}
-}
-
-func (e *controller) endpoint(svc *v1.Service, p *v1.Pod) discoveryv1.Endpoint {
-	ok, gone := ready(p), p.DeletionTimestamp != nil
-	ep := discoveryv1.Endpoint{
-		Addresses:  []string{p.Status.PodIP},
-		Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(svc.Spec.PublishNotReadyAddresses || ok && !gone), Serving: ptr.To(ok), Terminating: ptr.To(gone)},
-		TargetRef:  ref(p), Hostname: hostname(svc, p),
-	}
-	if p.Spec.NodeName != "" {
-		ep.NodeName = &p.Spec.NodeName
-		if n, err := e.nodes.Get(p.Spec.NodeName); err == nil {
-			if z := n.Labels[v1.LabelTopologyZone]; z != "" {
-				ep.Zone = &z
-			}
-		}
-	}
-	ep.Hints = hints(svc, &ep)
-	return ep
-}
-
-// reconcileSlices changes as few slices as it can: endpoints stay where they
-// are, free places are filled before a slice is made.
-func (e *controller) reconcileSlices(ctx context.Context, svc *v1.Service, pods []*v1.Pod) error {
-	existing, err := e.sliceLister.EndpointSlices(svc.Namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: svc.Name, discoveryv1.LabelManagedBy: managedBy}))
+// sync makes a Service's slices what they should be.
+func (e *sliceController) sync(ctx context.Context, svc *v1.Service, pods []*v1.Pod) error {
+	existing, err := e.slices.EndpointSlices(svc.Namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: svc.Name, discoveryv1.LabelManagedBy: managedBy}))
 	if err != nil {
 		return err
 	}
+	existing = slices.DeleteFunc(slices.Clone(existing), func(s *discoveryv1.EndpointSlice) bool { return s.DeletionTimestamp != nil })
+	if e.seen.StaleSlices(svc, existing) {
+		return errors.New("EndpointSlice informer cache is out of date")
+	}
 	slices.SortFunc(existing, func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
-	type group struct {
-		ports []discoveryv1.EndpointPort
-		want  map[string]discoveryv1.Endpoint // by address
-		order []string
-	}
-	groups := map[string]*group{}
-	var keys []string
-	for _, s := range targets(svc, pods) {
-		k := portsKey(s.ports)
-		g := groups[k]
-		if g == nil {
-			g = &group{want: map[string]discoveryv1.Endpoint{}}
-			for i := range s.ports {
-				p := s.ports[i]
-				g.ports = append(g.ports, discoveryv1.EndpointPort{Name: &p.Name, Port: &p.Port, Protocol: &p.Protocol, AppProtocol: p.AppProtocol})
-			}
-			groups[k] = g
-			keys = append(keys, k)
-		}
-		if _, dup := g.want[s.pod.Status.PodIP]; !dup {
-			g.order = append(g.order, s.pod.Status.PodIP)
-		}
-		g.want[s.pod.Status.PodIP] = e.endpoint(svc, s.pod)
-	}
-	if len(keys) == 0 {
-		keys = append(keys, "")
-		groups[""] = &group{} // one empty slice says that there is nothing
-	}
-	used := map[string]bool{}
-	wantLabels := e.labels(svc)
-	write := func(old *discoveryv1.EndpointSlice, g *group, eps []discoveryv1.Endpoint) error {
-		if old == nil {
-			s := &discoveryv1.EndpointSlice{
-				ObjectMeta: metav1.ObjectMeta{GenerateName: svc.Name + "-", Namespace: svc.Namespace, Labels: wantLabels, Annotations: trigger(svc, pods),
-					OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, v1.SchemeGroupVersion.WithKind("Service"))}},
-				AddressType: discoveryv1.AddressTypeIPv4, Endpoints: eps, Ports: g.ports,
-			}
-			_, err := e.client.DiscoveryV1().EndpointSlices(svc.Namespace).Create(ctx, s, metav1.CreateOptions{})
-			return err
-		}
-		if equality.Semantic.DeepEqual(old.Endpoints, eps) && equality.Semantic.DeepEqual(old.Ports, g.ports) && labels.Equals(old.Labels, wantLabels) {
-			return nil
-		}
-		s := old.DeepCopy()
-		s.Endpoints, s.Ports, s.Labels = eps, g.ports, wantLabels
-		for k, v := range trigger(svc, pods) {
-			if s.Annotations == nil {
-				s.Annotations = map[string]string{}
-			}
-			s.Annotations[k] = v
-		}
-		_, err := e.client.DiscoveryV1().EndpointSlices(svc.Namespace).Update(ctx, s, metav1.UpdateOptions{})
-		return err
-	}
-	for _, k := range keys {
-		g := groups[k]
-		type plan struct {
-			old *discoveryv1.EndpointSlice
-			eps []discoveryv1.Endpoint
-		}
-		var plans []*plan
-		placed := map[string]bool{}
-		for _, s := range existing {
-			if used[s.Name] || s.DeletionTimestamp != nil || !equality.Semantic.DeepEqual(s.Ports, g.ports) && len(s.Ports) > 0 && len(g.ports) > 0 && len(existing) > 1 {
-				continue
-			}
-			used[s.Name] = true
-			p := &plan{old: s, eps: []discoveryv1.Endpoint{}}
-			for i := range s.Endpoints {
-				if a := s.Endpoints[i].Addresses; len(a) > 0 && !placed[a[0]] {
-					if w, ok := g.want[a[0]]; ok {
-						p.eps = append(p.eps, w)
-						placed[a[0]] = true
-					}
-				}
-			}
-			plans = append(plans, p)
-		}
-		for _, addr := range g.order {
-			if placed[addr] {
-				continue
-			}
-			var free *plan
-			for _, p := range plans {
-				if len(p.eps) < maxEndpoints {
-					free = p
-					break
-				}
-			}
-			if free == nil {
-				free = &plan{eps: []discoveryv1.Endpoint{}}
-				plans = append(plans, free)
-			}
-			free.eps = append(free.eps, g.want[addr])
-		}
-		if len(plans) == 0 {
-			plans = append(plans, &plan{eps: []discoveryv1.Endpoint{}})
-		}
-		for i, p := range plans {
-			if p.old != nil && len(p.eps) == 0 && (i > 0 || len(keys) > 1) {
-				used[p.old.Name] = false // not needed: deleted below
-				continue
-			}
-			if err := write(p.old, g, p.eps); err != nil {
-				return err
-			}
-		}
-	}
+	// The tracker is told even where nothing is to be written.
+	trigger := e.triggers.ComputeEndpointLastChangeTriggerTime(svc.Namespace, svc, pods)
+	wanted := families(svc)
+	var errs []error
+	var others []*discoveryv1.EndpointSlice // of families that the Service no longer has
+	of := map[discoveryv1.AddressType][]*discoveryv1.EndpointSlice{}
 	for _, s := range existing {
-		if used[s.Name] || s.DeletionTimestamp != nil {
+		if !slices.Contains(wanted, v1.IPFamily(s.AddressType)) {
+			e.zones.RemoveHints(reconcile.Key(svc), s.AddressType)
+			others = append(others, s)
 			continue
 		}
-		if err := e.client.DiscoveryV1().EndpointSlices(s.Namespace).Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			return err
-		}
+		of[s.AddressType] = append(of[s.AddressType], s)
 	}
-	return nil
+	served := targets(svc, pods)
+	for _, family := range wanted {
+		addressType := discoveryv1.AddressType(family)
+		groups, err := e.groups(svc, served, family)
+		errs = append(errs, err)
+		p := newPlan(svc, addressType, groups, of[addressType])
+		for _, event := range p.hint(klog.FromContext(ctx), svc, addressType, e.zones) {
+			e.recorder.Event(svc, event.EventType, event.Reason, event.Message)
+		}
+		p.reuse(svc)
+		errs = append(errs, e.write(ctx, svc, &p, trigger))
+	}
+	return errors.Join(append(errs, e.write(ctx, svc, &plan{delete: others}, trigger))...)
 }
 
-func (e *controller) labels(svc *v1.Service) map[string]string {
-	out := map[string]string{}
-	for k, v := range svc.Labels {
-		if k != discoveryv1.LabelServiceName && k != discoveryv1.LabelManagedBy && k != v1.IsHeadlessService {
-			out[k] = v
+// groups gives the endpoints that a Service wants of a family, by their ports. A pod
+// whose node is not there is left out, with an error: the node may be yet to be seen.
+func (e *sliceController) groups(svc *v1.Service, served []serving, family v1.IPFamily) (groups []*group, err error) {
+	byPorts := map[string]*group{}
+	var last *group // most pods have the ports of the one before
+	var ports []int32
+	var missing []error
+	for _, s := range served {
+		addresses := addressesOf(s.pod, family)
+		if len(addresses) == 0 {
+			continue
 		}
+		node, err := e.nodes.Get(s.pod.Spec.NodeName)
+		if err != nil && !svc.Spec.PublishNotReadyAddresses {
+			missing = append(missing, fmt.Errorf("skipping Pod %s for Service %s/%s: Node %s Not Found", s.pod.Name, svc.Namespace, svc.Name, s.pod.Spec.NodeName))
+			continue
+		}
+		if last == nil || !slices.Equal(ports, s.ports) {
+			k := key(s.ports)
+			if last, ports = byPorts[k], s.ports; last == nil {
+				last = &group{ports: endpointPorts(svc, s.ports)}
+				byPorts[k], groups = last, append(groups, last)
+			}
+		}
+		last.endpoints = append(last.endpoints, endpoint(svc, s.pod, node, addresses))
 	}
-	out[discoveryv1.LabelServiceName], out[discoveryv1.LabelManagedBy] = svc.Name, managedBy
-	if svc.Spec.ClusterIP == v1.ClusterIPNone {
-		out[v1.IsHeadlessService] = ""
+	return groups, errors.Join(missing...)
+}
+
+func endpointPorts(svc *v1.Service, numbers []int32) []discoveryv1.EndpointPort {
+	out := []discoveryv1.EndpointPort{}
+	for i, n := range numbers {
+		if p := &svc.Spec.Ports[i]; n != 0 {
+			out = append(out, discoveryv1.EndpointPort{Name: ptr.To(p.Name), Port: ptr.To(n), Protocol: ptr.To(p.Protocol), AppProtocol: p.AppProtocol})
+		}
 	}
 	return out
 }
 
-// trigger is the annotation with the time of the latest change that led here.
-func trigger(svc *v1.Service, pods []*v1.Pod) map[string]string {
-	last := svc.CreationTimestamp.Time
-	for _, p := range pods {
-		for i := range p.Status.Conditions {
-			if c := &p.Status.Conditions[i]; c.Type == v1.PodReady && c.LastTransitionTime.After(last) {
-				last = c.LastTransitionTime.Time
-			}
+func endpoint(svc *v1.Service, p *v1.Pod, node *v1.Node, addresses []string) discoveryv1.Endpoint {
+	serving, terminating := ready(p), p.DeletionTimestamp != nil
+	e := discoveryv1.Endpoint{
+		Addresses:  addresses,
+		Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(svc.Spec.PublishNotReadyAddresses || serving && !terminating), Serving: &serving, Terminating: &terminating},
+		TargetRef:  ref(p), Hostname: hostname(svc, p),
+	}
+	if p.Spec.NodeName != "" {
+		e.NodeName = &p.Spec.NodeName
+	}
+	if node != nil {
+		if zone := node.Labels[v1.LabelTopologyZone]; zone != "" {
+			e.Zone = &zone
 		}
 	}
-	return map[string]string{v1.EndpointsLastChangeTriggerTime: last.UTC().Format(time.RFC3339Nano)}
+	return e
 }
 
-// reconcileEndpoints keeps the older form.
-func (e *controller) reconcileEndpoints(ctx context.Context, svc *v1.Service, pods []*v1.Pod) error {
-	type subset struct {
-		ports      []v1.EndpointPort
-		ok, others []v1.EndpointAddress
-	}
-	groups := map[string]*subset{}
-	var keys []string
-	total := 0
-	for _, s := range targets(svc, pods) {
-		if s.pod.DeletionTimestamp != nil && !svc.Spec.PublishNotReadyAddresses {
-			continue
-		}
-		if total++; total > maxAddresses {
-			break
-		}
-		k := portsKey(s.ports)
-		g := groups[k]
-		if g == nil {
-			g = &subset{ports: s.ports}
-			groups[k] = g
-			keys = append(keys, k)
-		}
-		a := v1.EndpointAddress{IP: s.pod.Status.PodIP, TargetRef: ref(s.pod), NodeName: &s.pod.Spec.NodeName}
-		if h := hostname(svc, s.pod); h != nil {
-			a.Hostname = *h
-		}
-		if svc.Spec.PublishNotReadyAddresses || ready(s.pod) {
-			g.ok = append(g.ok, a)
-		} else {
-			g.others = append(g.others, a)
+// write writes what is planned.
+func (e *sliceController) write(ctx context.Context, svc *v1.Service, p *plan, trigger time.Time) error {
+	client := e.client.DiscoveryV1().EndpointSlices(svc.Namespace)
+	if svc.DeletionTimestamp == nil { // else the garbage collector is at work
+		for _, s := range p.create {
+			triggered(&s.ObjectMeta, trigger)
+			made, err := client.Create(ctx, s, metav1.CreateOptions{})
+			if apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("failed to create EndpointSlice for Service %s/%s: %w", svc.Namespace, svc.Name, err)
+			}
+			e.seen.Update(made)
 		}
 	}
-	slices.Sort(keys)
-	var subsets []v1.EndpointSubset
-	for _, k := range keys {
-		g := groups[k]
-		byIP := func(a, b v1.EndpointAddress) int { return strings.Compare(a.IP, b.IP) }
-		slices.SortFunc(g.ok, byIP)
-		slices.SortFunc(g.others, byIP)
-		subsets = append(subsets, v1.EndpointSubset{Addresses: g.ok, NotReadyAddresses: g.others, Ports: g.ports})
-	}
-	wantLabels := map[string]string{}
-	for k, v := range svc.Labels {
-		wantLabels[k] = v
-	}
-	wantLabels["endpoints.kubernetes.io/managed-by"] = "endpoint-controller"
-	if svc.Spec.ClusterIP == v1.ClusterIPNone {
-		wantLabels[v1.IsHeadlessService] = ""
-	}
-	old, err := e.endpointsLister.Endpoints(svc.Namespace).Get(svc.Name)
-	if apierrors.IsNotFound(err) {
-		_, err = e.client.CoreV1().Endpoints(svc.Namespace).Create(ctx, &v1.Endpoints{
-			ObjectMeta: metav1.ObjectMeta{Name: svc.Name, Namespace: svc.Namespace, Labels: wantLabels, Annotations: trigger(svc, pods)}, Subsets: subsets,
-		}, metav1.CreateOptions{})
-		return err
-	}
-	if err != nil || equality.Semantic.DeepEqual(old.Subsets, subsets) && labels.Equals(old.Labels, wantLabels) {
-		return err
-	}
-	n := old.DeepCopy()
-	n.Subsets, n.Labels = subsets, wantLabels
-	for k, v := range trigger(svc, pods) {
-		if n.Annotations == nil {
-			n.Annotations = map[string]string{}
+	for _, s := range p.update {
+		triggered(&s.ObjectMeta, trigger)
+		updated, err := client.Update(ctx, s, metav1.UpdateOptions{})
+		if err != nil {
+			return fmt.Errorf("failed to update %s EndpointSlice for Service %s/%s: %w", s.Name, svc.Namespace, svc.Name, err)
 		}
-		n.Annotations[k] = v
+		e.seen.Update(updated)
 	}
-	_, err = e.client.CoreV1().Endpoints(svc.Namespace).Update(ctx, n, metav1.UpdateOptions{})
-	return err
+	for _, s := range p.delete {
+		if err := client.Delete(ctx, s.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("failed to delete %s EndpointSlice for Service %s/%s: %w", s.Name, svc.Namespace, svc.Name, err)
+		}
+		e.seen.ExpectDeletion(s)
+	}
+	return nil
+}
+
+// triggered notes when the change happened that a write is made for, where that is
+// known.
+func triggered(m *metav1.ObjectMeta, at time.Time) {
+	if at.IsZero() {
+		delete(m.Annotations, v1.EndpointsLastChangeTriggerTime)
+		return
+	}
+	metav1.SetMetaDataAnnotation(m, v1.EndpointsLastChangeTriggerTime, at.UTC().Format(time.RFC3339Nano))
 }
