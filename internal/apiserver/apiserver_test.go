@@ -236,6 +236,11 @@ func TestCredentials(t *testing.T) {
 	if _, err := client.Discovery().ServerVersion(); err != nil {
 		t.Errorf("anyone may ask for the version: %v", err)
 	}
+	const secret = "/api/v1/namespaces/default/secrets/%3Cb%3E"
+	if got := a.do("GET", secret, "", "Impersonate-User", "<i>"); got.code != http.StatusForbidden || got.header.Get("X-Content-Type-Options") != "nosniff" ||
+		!strings.Contains(got.Message, `User "&lt;i&gt;" cannot get resource "secrets"`) {
+		t.Errorf("a refusal that names what is asked for is %d, %q, %q", got.code, got.header, got.Message)
+	}
 	wrong := rest.CopyConfig(anonymous)
 	wrong.BearerToken = "not.a.token"
 	if _, err := kubernetes.NewForConfigOrDie(wrong).CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {

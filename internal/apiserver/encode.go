@@ -10,13 +10,14 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
+	"k8s.io/apiserver/pkg/features"
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/api"
@@ -214,10 +215,7 @@ func (r *call) writeAs(code int, a accepted, obj runtime.Object) error {
 // gzipAbove is the size from which an answer is compressed, upstream's.
 const gzipAbove = 128 * 1024
 
-var gzips = sync.Pool{New: func() any {
-	w, _ := gzip.NewWriterLevel(nil, 1)
-	return w
-}}
+var gzips = responsewriters.NewGzipWriterPoolOrDie()
 
 // write sends an answer made of parts.
 func (r *call) write(code int, contentType string, parts ...[]byte) error {
@@ -230,7 +228,7 @@ func (r *call) write(code int, contentType string, parts ...[]byte) error {
 	h.Set("Cache-Control", "no-cache, private")
 	r.warnings.write(h)
 	r.code = code
-	if size > gzipAbove && strings.Contains(r.req.Header.Get("Accept-Encoding"), "gzip") {
+	if size > gzipAbove && responsewriters.ContentEncodingSupported(r.req, features.APIResponseCompression) == "gzip" {
 		h.Set("Content-Encoding", "gzip")
 		h.Add("Vary", "Accept-Encoding")
 		r.w.WriteHeader(code)

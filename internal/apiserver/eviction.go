@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/component-helpers/apps/poddisruptionbudget"
+	"k8s.io/kubectl/pkg/util/podutils"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/store"
@@ -192,7 +193,7 @@ func (r *call) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _ er
 			return false, "", err
 		}
 		pdb := e.Object().(*policyv1.PodDisruptionBudget)
-		if !podReady(pod) {
+		if !podutils.IsPodReady(pod) {
 			if p := pdb.Spec.UnhealthyPodEvictionPolicy; p != nil && *p == policyv1.AlwaysAllow ||
 				pdb.Status.CurrentHealthy >= pdb.Status.DesiredHealthy && pdb.Status.DesiredHealthy > 0 {
 				return true, pdb.Name, nil
@@ -248,8 +249,4 @@ func (r *call) budget(pod *v1.Pod, row *api.Resource) (*store.Entry, error) {
 		found = e
 	}
 	return found, nil
-}
-
-func podReady(pod *v1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue })
 }

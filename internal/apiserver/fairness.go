@@ -245,6 +245,8 @@ func (r *call) proceed() {
 			_ = r.conn.SetReadDeadline(time.Time{}) // as long as its client likes
 		}
 		err = r.serve()
+	} else {
+		r.w.Header().Set("X-Content-Type-Options", "nosniff") // it names what was asked for
 	}
 	if err != nil {
 		r.fail(err)

@@ -2,7 +2,6 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -25,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/apiserver/pkg/warning"
@@ -393,38 +393,7 @@ func (r *call) judged(a authorizer.AttributesRecord, decision authorizer.Decisio
 	if err != nil {
 		klog.FromContext(r.ctx()).V(3).Info("Authorization failed", "err", err)
 	}
-	return forbidden(a, reason)
-}
-
-func forbidden(a authorizer.AttributesRecord, reason string) error {
-	gr := schema.GroupResource{Group: a.APIGroup, Resource: a.Resource}
-	who := ""
-	if a.User != nil {
-		who = a.User.GetName()
-	}
-	if !a.ResourceRequest {
-		msg := fmt.Sprintf("User %q cannot %s path %q", who, a.Verb, a.Path)
-		if reason != "" {
-			msg += ": " + reason
-		}
-		err := apierrors.NewForbidden(schema.GroupResource{}, "", errors.New(msg))
-		err.ErrStatus.Message = "forbidden: " + msg
-		return err
-	}
-	resource := a.Resource
-	if a.Subresource != "" {
-		resource += "/" + a.Subresource
-	}
-	msg := fmt.Sprintf("User %q cannot %s resource %q in API group %q", who, a.Verb, resource, a.APIGroup)
-	if a.Namespace != "" {
-		msg += fmt.Sprintf(" in the namespace %q", a.Namespace)
-	} else {
-		msg += " at the cluster scope"
-	}
-	if reason != "" {
-		msg += ": " + reason
-	}
-	return apierrors.NewForbidden(gr, a.Name, errors.New(msg))
+	return responsewriters.ForbiddenStatusError(a, reason)
 }
 
 // notFoundPath is the answer to a path that nothing serves.

@@ -11,9 +11,8 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	quota "k8s.io/apiserver/pkg/quota/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/kubectl/pkg/util/qos"
 	"k8s.io/utils/clock"
-
-	"keelson.dev/keelson/internal/api/podspec"
 )
 
 const (
@@ -96,9 +95,9 @@ func podInScope(s v1.ScopedResourceSelectorRequirement, pod *v1.Pod) (bool, erro
 	case v1.ResourceQuotaScopeNotTerminating:
 		return !terminating, nil
 	case v1.ResourceQuotaScopeBestEffort:
-		return podspec.QOSClass(&pod.Spec) == v1.PodQOSBestEffort, nil
+		return qos.ComputePodQOS(pod) == v1.PodQOSBestEffort, nil
 	case v1.ResourceQuotaScopeNotBestEffort:
-		return podspec.QOSClass(&pod.Spec) != v1.PodQOSBestEffort, nil
+		return qos.ComputePodQOS(pod) != v1.PodQOSBestEffort, nil
 	case v1.ResourceQuotaScopePriorityClass:
 		return selects(s, pod.Spec.PriorityClassName)
 	case v1.ResourceQuotaScopeCrossNamespacePodAffinity:

@@ -8,6 +8,7 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/kubectl/pkg/util/qos"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/podspec"
@@ -44,7 +45,7 @@ func pods() *api.Resource {
 		GracePeriod: podGracePeriod,
 		Default:     podspec.SetDefaultsPod,
 		PrepareForCreate: func(p *v1.Pod) {
-			p.Status = v1.PodStatus{Phase: v1.PodPending, QOSClass: podspec.QOSClass(&p.Spec)}
+			p.Status = v1.PodStatus{Phase: v1.PodPending, QOSClass: qos.ComputePodQOS(p)}
 			podspec.SelectOwnLabels(p)
 		},
 		Validate:       podspec.ValidatePod,

@@ -51,34 +51,3 @@ func validatePod(p *v1.Pod) (errs field.ErrorList) {
 	}
 	return errs
 }
-
-// QOSClass gives the quality of service that the spec's resources make.
-func QOSClass(s *v1.PodSpec) v1.PodQOSClass {
-	all := []*v1.ResourceRequirements{}
-	if s.Resources != nil && len(s.Resources.Limits)+len(s.Resources.Requests) > 0 {
-		all = append(all, s.Resources)
-	} else {
-		for _, list := range [][]v1.Container{s.Containers, s.InitContainers} {
-			for i := range list {
-				all = append(all, &list[i].Resources)
-			}
-		}
-	}
-	any, guaranteed := false, true
-	for _, r := range all {
-		for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
-			request, limit := r.Requests[name], r.Limits[name]
-			any = any || request.Sign() > 0 || limit.Sign() > 0
-			if limit.Sign() <= 0 || request.Sign() > 0 && request.Cmp(limit) != 0 {
-				guaranteed = false
-			}
-		}
-	}
-	switch {
-	case !any:
-		return v1.PodQOSBestEffort
-	case guaranteed:
-		return v1.PodQOSGuaranteed
-	}
-	return v1.PodQOSBurstable
-}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kubectl/pkg/util/qos"
 )
 
 // updatable lists what an update of a pod may change.
@@ -204,7 +205,7 @@ func ValidateResize(p, old *v1.Pod) field.ErrorList {
 		return field.ErrorList{field.Forbidden(field.NewPath(""), "windows pods cannot be resized")}
 	}
 	errs := Ratchet(validatePod(p), func() field.ErrorList { return validatePod(old) })
-	if is, was := QOSClass(&p.Spec), QOSClass(&old.Spec); is != was {
+	if is, was := qos.ComputePodQOS(p), qos.ComputePodQOS(old); is != was {
 		errs = append(errs, field.Invalid(specPath, p.Status.QOSClass, "Pod QOS Class may not change as a result of resizing"))
 	}
 	for i := range old.Status.ContainerStatuses {

@@ -11,6 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubectl/pkg/util/qos"
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/api/podspec"
@@ -62,7 +63,7 @@ func Decode(manifest []byte, file, node string, seen time.Time) (*v1.Pod, error)
 	if errs := podspec.ValidatePod(&pod); len(errs) > 0 {
 		return nil, errs.ToAggregate()
 	}
-	pod.Status = v1.PodStatus{Phase: v1.PodPending, QOSClass: podspec.QOSClass(&pod.Spec)}
+	pod.Status = v1.PodStatus{Phase: v1.PodPending, QOSClass: qos.ComputePodQOS(&pod)}
 	return &pod, nil
 }
 
