@@ -21,6 +21,7 @@ import (
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/image"
 	"keelson.dev/keelson/internal/node/imagegc"
+	"keelson.dev/keelson/internal/node/imagevolume"
 	"keelson.dev/keelson/internal/node/layout"
 	"keelson.dev/keelson/internal/node/nodemetrics"
 	"keelson.dev/keelson/internal/node/pod"
@@ -40,6 +41,7 @@ type Agent struct {
 	informer cache.SharedIndexInformer // of pods
 	layout   layout.Layout
 	shares   *shares.Shares
+	mounter  *imagevolume.Mounter
 	reporter *report.Reporter
 	metrics  *nodemetrics.Metrics
 	stats    *stats.Provider
@@ -101,8 +103,9 @@ func assemble(cfg Config) (*Agent, error) {
 		Pressure: func() []v1.NodeConditionType { return a.eviction.UnderPressure() }, Registered: a.static.notify,
 	})
 	a.shares = &shares.Shares{Cgroups: a.Cgroups, Root: cfg.CgroupRoot, Memory: cfg.MemoryQoS, PidsLimit: cfg.PodPidsLimit, All: a.reporter.ForPods(), Pods: a.Pods}
+	a.mounter = &imagevolume.Mounter{Runtime: a.cri}
 	a.pods = pod.New(pod.Config{
-		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
+		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
 		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() },
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,

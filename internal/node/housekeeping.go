@@ -87,6 +87,11 @@ func (a *Agent) sweep(ctx context.Context) {
 			}
 		}
 	}
+	if !a.cri.MountsImages() {
+		if err := a.mounter.Release(ctx, known); err != nil {
+			log.Error(err, "Giving back the images of volumes of pods that nobody knows failed")
+		}
+	}
 	a.shares.Sweep(ctx, known)
 	// A folder in which something may be mounted still is left for the next time.
 	left := a.Volumes.Pods()

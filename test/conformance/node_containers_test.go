@@ -299,3 +299,17 @@ var _ = InContainers("[sig-node] KubeletManagedEtcHosts should test kubelet mana
 		}
 	}
 })
+
+var _ = InContainers("[sig-node] ImageVolume should succeed with pod and pull policy of Always", func(t *T) {
+	t.makePod(t.script("p", "sleep 1000", func(p *v1.Pod) {
+		p.Spec.Volumes = []v1.Volume{{Name: "image", VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: t.Busybox, PullPolicy: v1.PullAlways}}}}
+		p.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{{Name: "image", MountPath: "/volume"}}
+	}))
+	t.inPhase("p", v1.PodRunning)
+	if out := t.inContainer("p", "main", "cat", "/volume/etc/passwd"); !strings.HasPrefix(out, "root:") {
+		t.Errorf("the image's file: %s", out)
+	}
+	if out, err := t.kubectl("", "exec", "p", "--", "touch", "/volume/etc/new"); err == nil || !strings.Contains(out, "Read-only file system") {
+		t.Errorf("a write to the image: %v %s", err, out)
+	}
+})

@@ -40,6 +40,9 @@ type Run struct {
 	Count int32
 	// Volumes are the pod's volumes by name.
 	Volumes map[string]volume.Mounted
+	// Images are the IDs of the images that the runtime is to mount, by the names of
+	// their volumes.
+	Images map[string]string
 	// Target is the ID of the container whose processes this one is to see; ""
 	// is none.
 	Target string

@@ -29,6 +29,11 @@ func (c *Converter) mounts(ctx context.Context, r *Run, env map[string]string) (
 		if m.SubPathExpr != "" {
 			sub = expand(m.SubPathExpr, env)
 		}
+		id, image := r.Images[m.Name]
+		if image {
+			out = append(out, &runtimeapi.Mount{ContainerPath: m.MountPath, Readonly: true, ImageSubPath: sub, Image: &runtimeapi.ImageSpec{Image: id}})
+			continue
+		}
 		if sub != "" {
 			var err error
 			if path, err = c.SubPath(pod.UID, vol, m.Name, spec.Name, i, sub); err != nil {

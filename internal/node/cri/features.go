@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/util/version"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -61,4 +62,15 @@ func (f *Features) UserNamespaces(handler string) error {
 // all that is mounted below it (https://kep.k8s.io/3857).
 func (f *Features) RecursiveReadOnly(handler string) bool {
 	return f.handlers[handler].GetRecursiveReadOnlyMounts()
+}
+
+// MountsImages reports whether the runtime mounts images into containers, which CRI
+// has no feature of (https://kep.k8s.io/4639): all that have the field do, save for
+// containerd before 2.1.
+func (c *Client) MountsImages() bool {
+	if c.RuntimeName != "containerd" {
+		return true
+	}
+	v, err := version.ParseGeneric(c.RuntimeVersion)
+	return err == nil && v.AtLeast(version.MajorMinor(2, 1))
 }

@@ -18,6 +18,7 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/hostport"
 	"keelson.dev/keelson/internal/node/image"
+	"keelson.dev/keelson/internal/node/imagevolume"
 	"keelson.dev/keelson/internal/node/layout"
 	"keelson.dev/keelson/internal/node/nodemetrics"
 	"keelson.dev/keelson/internal/node/shares"
@@ -57,12 +58,14 @@ type Config struct {
 	Admission *admission.Checker
 	Images    *image.Puller
 	Volumes   Volumes
-	Shares    *shares.Shares
-	HostPorts hostport.Mapper // nil where the network maps them itself
-	Policies  Policies        // nil where they are not enforced
-	Metrics   *nodemetrics.Metrics
-	Recorder  record.EventRecorder
-	Clock     clock.WithTicker
+	// ImageVolumes mounts images where the runtime does not.
+	ImageVolumes *imagevolume.Mounter
+	Shares       *shares.Shares
+	HostPorts    hostport.Mapper // nil where the network maps them itself
+	Policies     Policies        // nil where they are not enforced
+	Metrics      *nodemetrics.Metrics
+	Recorder     record.EventRecorder
+	Clock        clock.WithTicker
 	// Gone is called when nothing of a pod is left on the node.
 	Gone func(*v1.Pod)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -13,8 +14,10 @@ import (
 
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/image"
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/volume"
 )
 
 // callTimeout bounds a call to the runtime: a kubelet's runtimeRequestTimeout.
@@ -53,6 +56,10 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 	if failed != nil {
 		return &startFailure{wait{failed.Reason, failed.Message}, failed.After}
 	}
+	images, failed := w.images(ctx, pod, c, ref)
+	if failed != nil {
+		return &startFailure{wait{failed.Reason, failed.Message}, failed.After}
+	}
 	target, err := w.target(ctx, pod, c)
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
@@ -61,7 +68,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
-	cfg, err := w.Converter.Container(ctx, &convert.Run{Pod: pod, Container: c, Image: id, IPs: ips, Count: count, Volumes: w.volumes, Target: target})
+	cfg, err := w.Converter.Container(ctx, &convert.Run{Pod: pod, Container: c, Image: id, IPs: ips, Count: count, Volumes: w.volumes, Images: images, Target: target})
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
@@ -113,6 +120,29 @@ func (w *worker) removeContainer(ctx context.Context, pod *v1.Pod, st *runtimeap
 	for _, name := range append(rotated, path) {
 		os.Remove(name)
 	}
+}
+
+// images has the images pulled that the container mounts as volumes, and gives the
+// IDs of those that the runtime is to mount, by volume; else they have been mounted.
+func (w *worker) images(ctx context.Context, pod *v1.Pod, c *v1.Container, ref *v1.ObjectReference) (map[string]string, *image.Failure) {
+	out := map[string]string{}
+	for i := range pod.Spec.Volumes {
+		v := &pod.Spec.Volumes[i]
+		if v.Image == nil || !slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == v.Name }) {
+			continue
+		}
+		id, failed := w.pulls.Ensure(ctx, pod, v.Image.Reference, v.Image.PullPolicy, ref)
+		if failed != nil {
+			return nil, failed
+		}
+		if w.CRI.MountsImages() {
+			out[v.Name] = id
+		} else if err := w.ImageVolumes.Mount(ctx, id, string(w.uid), v.Name, w.volumes[v.Name].HostPath); err != nil {
+			w.Recorder.Event(pod, v1.EventTypeWarning, "FailedMount", volume.Message(v.Name, err))
+			return nil, &image.Failure{Reason: "CreateContainerConfigError", Message: err.Error(), After: retryPeriod}
+		}
+	}
+	return out, nil
 }
 
 // target is the ID of the container whose processes the container is to see, ""

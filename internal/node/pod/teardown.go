@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -83,6 +84,12 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 		if err := w.Volumes.Unmount(ctx, w.uid); err != nil {
 			klog.FromContext(ctx).Error(err, "Unmounting the pod's volumes failed")
 			return shortRetry, false
+		}
+		if !w.CRI.MountsImages() && slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool { return v.Image != nil }) {
+			if err := w.ImageVolumes.Release(ctx, func(uid string) bool { return uid != string(w.uid) }); err != nil {
+				klog.FromContext(ctx).Error(err, "Giving back the images of the pod's volumes failed")
+				return shortRetry, false
+			}
 		}
 		w.Shares.Remove(ctx, pod)
 		w.ending.cleared = true

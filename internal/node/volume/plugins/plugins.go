@@ -10,6 +10,7 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/node/volume/emptydir"
 	"keelson.dev/keelson/internal/node/volume/hostpath"
+	"keelson.dev/keelson/internal/node/volume/image"
 	"keelson.dev/keelson/internal/node/volume/projected"
 )
 
@@ -18,6 +19,7 @@ func All(s projected.Source, allocatable func() v1.ResourceList) []volume.Plugin
 	return append(projected.Plugins(s, allocatable),
 		&emptydir.Plugin{Allocatable: allocatable},
 		hostpath.Plugin{},
+		image.Plugin{},
 	)
 }
 
