@@ -33,7 +33,7 @@ type apiServerFlags struct {
 func (f *apiServerFlags) addFlags(sets *cliflag.NamedFlagSets) {
 	fs := sets.FlagSet(apiServer)
 	fs.Var(&f.gates, "feature-gates", "feature gates, name=bool, comma separated: "+strings.Join(features.Switchable(), ", ")+" can be switched, all others are taken at their default only")
-	fs.StringVar(&f.serviceRange, "service-cluster-ip-range", "", "range of the services' addresses; upstream's name of --service-cidr")
+	fs.StringVar(&f.serviceRange, "service-cluster-ip-range", "", "range of the services' addresses, or one of each family, comma separated; upstream's name of --service-cidr")
 	fs.BoolVar(&f.contention, "contention-profiling", false, "with --profiling: also how long goroutines wait for locks")
 	fs = sets.FlagSet(secureServing)
 	fs.StringVar(&f.bind, "bind-address", "0.0.0.0", "IP address to listen on, with --secure-port; in place of --listen")
@@ -60,9 +60,6 @@ func (f *apiServerFlags) options(o *cluster.Options, serviceCIDR string, changed
 	if f.serviceRange != "" {
 		if changed("service-cidr") {
 			errs = append(errs, errors.New("--service-cidr and --service-cluster-ip-range say the same: give one of both"))
-		}
-		if strings.Contains(f.serviceRange, ",") {
-			errs = append(errs, errors.New("--service-cluster-ip-range: give one range: services have addresses of one family"))
 		}
 		serviceCIDR = f.serviceRange
 	}

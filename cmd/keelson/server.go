@@ -45,7 +45,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	fs.StringVar(&f.DataDir, "data-dir", defaultDataDir, "folder of the store, the certificates and the node's state; empty keeps everything in memory")
 	fs.StringVar(&f.Listen, "listen", "0.0.0.0:6443", "address of the API server")
 	fs.StringVar(&f.advertise, "advertise-address", "", "address that nodes and pods reach the API server by (default: the machine's)")
-	fs.StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses")
+	fs.StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses; with one of the other family after a comma services may have addresses of both, and those that ask for none have the first's")
 	fs.IntVar(&f.SimNodes, "sim-nodes", 0, "number of simulated nodes")
 	fs.BoolVar(&f.NoSync, "unsafe-no-fsync", false, "do not wait for the disk: a crash of the machine may lose what was written last, or all of it. For tests")
 	fs.BoolVar(&f.version, "version", false, "print the version and end")
@@ -136,8 +136,8 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 			return o, fmt.Errorf("--disable %q: there are controllers and scheduler", name)
 		}
 	}
-	if o.ServiceCIDR, err = netip.ParsePrefix(serviceCIDR); err != nil {
-		return o, fmt.Errorf("--service-cidr %q: %w: give a range like 10.96.0.0/16", serviceCIDR, err)
+	if o.ServiceCIDR, o.SecondServiceCIDR, err = serviceRanges(serviceCIDR); err != nil {
+		return o, err
 	}
 	if f.advertise != "" {
 		if o.Advertise, err = netip.ParseAddr(f.advertise); err != nil {
@@ -145,6 +145,27 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// serviceRanges reads --service-cidr: a range, or one of each family.
+func serviceRanges(s string) (first, second netip.Prefix, err error) {
+	var all []netip.Prefix
+	for text := range strings.SplitSeq(s, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return first, second, fmt.Errorf("--service-cidr %q: %w: give a range like 10.96.0.0/16, or two like 10.96.0.0/16,fd00:10:96::/108", s, err)
+		}
+		all = append(all, p)
+	}
+	switch {
+	case len(all) == 1:
+		return all[0], second, nil
+	case len(all) > 2:
+		return first, second, errors.New("--service-cluster-ip-range must not contain more than two entries")
+	case all[0].Addr().Is4() == all[1].Addr().Is4():
+		return first, second, errors.New("--service-cluster-ip-range[0] and --service-cluster-ip-range[1] must be of different IP family")
+	}
+	return all[0], all[1], nil
 }
 
 func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {

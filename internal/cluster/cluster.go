@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
@@ -114,7 +113,7 @@ func (c *Cluster) startControllers(t component.Term) error {
 		RootCA:      c.Certs.CAPEM,
 		Sign:        c.Certs.Sign,
 		LegacyToken: c.LegacyToken(),
-		PodRanges:   ranges, ServiceRanges: []netip.Prefix{c.ServiceCIDR},
+		PodRanges:   ranges, ServiceRanges: c.ServiceRanges(),
 	}, c.options.Controllers...)
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"testing"
@@ -34,10 +33,6 @@ var (
 	busybox    = flag.String("busybox", "", "image of busybox that the cluster's nodes can pull (default: this machine's busybox, from a registry on its loopback)")
 	report     = flag.String("report", "", "file to write the codenames to that did not pass")
 )
-
-// sigs are the SIGs with tests here; the others' tests have a place in later
-// reports only.
-var sigs = []string{"sig-api-machinery", "sig-apps", "sig-architecture", "sig-auth", "sig-cli", "sig-instrumentation", "sig-network", "sig-node"}
 
 // T is one conformance test.
 type T struct {
@@ -204,43 +199,49 @@ func (c *target) test(t *testing.T, namespace string) *T {
 	return &T{t, c.config, c.client, c.dynamic, namespace, c.kubeconfig, c.busybox}
 }
 
-// summarize prints passed/total for each SIG, and writes down what did not pass
-// if asked to.
+// summarize prints passed/total for each SIG and all of them, and writes down what did
+// not pass if asked to: each row of the list, under its SIG, with why.
 func summarize(t *testing.T, list, passed map[string]bool) {
 	t.Helper()
-	total, ok := map[string]int{}, map[string]int{}
-	var missing []string
+	tests := map[string]entry{}
+	for _, e := range registered {
+		tests[e.codename] = e
+	}
+	total, ok, all := map[string]int{}, map[string]int{}, 0
+	missing := map[string][]string{} // by SIG
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		s := sig(name)
-		if !slices.Contains(sigs, s) {
-			continue
-		}
 		total[s]++
-		if passed[name] {
+		ran := false
+		if _, ran = passed[name]; passed[name] {
 			ok[s]++
+			all++
 			continue
 		}
-		why := "no test yet"
-		for _, e := range registered {
-			if e.codename == name {
-				if _, ran := passed[name]; ran {
-					why = "fails"
-				} else {
-					why = "needs nodes with containers"
-				}
-			}
+		why := "not run"
+		switch e, has := tests[name]; {
+		case !has:
+			why = "no test yet"
+		case ran:
+			why = "fails"
+		case e.containers:
+			why = "needs nodes with containers"
 		}
-		missing = append(missing, fmt.Sprintf("%s: %s", name, why))
+		missing[s] = append(missing[s], fmt.Sprintf("%s: %s", name, why))
 	}
+	text := fmt.Sprintf("# Conformance tests that do not pass, as make conformance found them: %d of %d do.\n", all, len(list))
+	var figures []string
 	for _, s := range slices.Sorted(maps.Keys(total)) {
 		t.Logf("%-22s %3d/%d", s, ok[s], total[s])
+		figures = append(figures, fmt.Sprintf("%s %d/%d", s, ok[s], total[s]))
+		if len(missing[s]) > 0 {
+			text += fmt.Sprintf("\n## %s: %d/%d\n\n%s\n", s, ok[s], total[s], strings.Join(missing[s], "\n"))
+		}
 	}
+	t.Logf("conformance: %s; all %d/%d", strings.Join(figures, ", "), all, len(list))
 	if *report == "" {
 		return
 	}
-	sort.Strings(missing)
-	missing = slices.Insert(missing, 0, "# Conformance tests that do not pass yet, as make conformance found them.")
-	text := strings.Join(missing, "\n") + "\n"
 	if err := os.WriteFile(*report, []byte(text), 0o644); err != nil {
 		t.Error(err)
 	}

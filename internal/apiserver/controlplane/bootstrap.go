@@ -12,7 +12,11 @@ import (
 
 // bootstrap stores the objects that a cluster has from its first start.
 func (c *Instance) bootstrap() error {
-	objs, err := seed.Objects(c.ServiceCIDR.String())
+	var ranges []string
+	for _, r := range c.ServiceRanges() {
+		ranges = append(ranges, r.Masked().String())
+	}
+	objs, err := seed.Objects(ranges...)
 	if err != nil {
 		return err
 	}

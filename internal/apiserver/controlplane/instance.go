@@ -81,6 +81,9 @@ func Start(ctx context.Context, o Options) (*Instance, error) {
 	if !o.Advertise.IsValid() {
 		o.Advertise = component.Address()
 	}
+	if service, public := o.ServiceCIDR.Addr().Is6(), o.Advertise.Unmap().Is6(); service != public {
+		return nil, fmt.Errorf("the range of the services' addresses, %s, must be of the family of the address that the API server is advertised by, %s: give --advertise-address, or the other family's range first", o.ServiceCIDR, o.Advertise)
+	}
 	hidden, err := o.API.RuntimeConfig.Hidden(catalogue.Builtin())
 	if err != nil {
 		return nil, err

@@ -32,7 +32,9 @@ type Options struct {
 	// default is the machine's address towards its default route.
 	Advertise netip.Addr
 	// ServiceCIDR is the range of cluster addresses (default 10.96.0.0/16).
-	ServiceCIDR netip.Prefix
+	// SecondServiceCIDR, if valid, is one of the other family: Services may have
+	// addresses of both.
+	ServiceCIDR, SecondServiceCIDR netip.Prefix
 	// NoDrain ends connections at once when the server stops: for tests, which
 	// have no other client to finish.
 	NoDrain bool
@@ -76,4 +78,12 @@ type Options struct {
 	// Waiting, if set, is told now and then of a step that takes long: its name,
 	// why where that is known (after a colon), and since when.
 	Waiting func(step, why string, since time.Duration)
+}
+
+// ServiceRanges are the ranges of the default ServiceCIDR.
+func (o *Options) ServiceRanges() []netip.Prefix {
+	if o.SecondServiceCIDR.IsValid() {
+		return []netip.Prefix{o.ServiceCIDR, o.SecondServiceCIDR}
+	}
+	return []netip.Prefix{o.ServiceCIDR}
 }

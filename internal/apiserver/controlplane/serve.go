@@ -50,7 +50,7 @@ func (c *Instance) serve(listener net.Listener) error {
 	c.Process.Go(func() { tokens.Run(c.Process.Ctx) })
 	c.addresses, err = serviceip.NewKeeper(c.Process.Ctx, serviceip.Config{Store: c.Store, Catalogue: c.Catalogue, Clock: c.Clock,
 		Client: func() kubernetes.Interface { return c.Client(inprocess.APIServer) },
-		Range:  c.ServiceCIDR, Ports: c.API.nodePorts(), Shared: c.Etcd != nil})
+		Ranges: c.ServiceRanges(), Ports: c.API.nodePorts(), Shared: c.Etcd != nil})
 	if err != nil {
 		return err
 	}

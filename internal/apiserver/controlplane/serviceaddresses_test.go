@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
@@ -27,7 +28,7 @@ func clusterIPService(name, ip string) *v1.Service {
 // addressesOf has an IPAddress object for each Service that there is, and no other.
 func addressesOf(t *testing.T, c *Instance) map[string]string {
 	t.Helper()
-	list, err := c.Client(inprocess.Admin).NetworkingV1().IPAddresses().List(t.Context(), metav1.ListOptions{LabelSelector: "ipaddress.kubernetes.io/managed-by=ipallocator.k8s.io,ipaddress.kubernetes.io/ip-family=IPv4"})
+	list, err := c.Client(inprocess.Admin).NetworkingV1().IPAddresses().List(t.Context(), metav1.ListOptions{LabelSelector: "ipaddress.kubernetes.io/managed-by=ipallocator.k8s.io"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,5 +197,54 @@ func TestNoAddressTwice(t *testing.T) {
 	wg.Wait()
 	if len(given) != 62 || refused != 18 || len(addressesOf(t, c)) != 62 {
 		t.Errorf("%d were given, %d refused, %d are taken; want 62, 18, 62", len(given), refused, len(addressesOf(t, c)))
+	}
+}
+
+// TestSecondRange: a cluster that gets a range of the other family gives Services
+// addresses of both, where they ask for them; those that there are stay as they are.
+func TestSecondRange(t *testing.T) {
+	o := Options{NoDrain: true, DataDir: t.TempDir()}
+	c, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	preferring := func(name string) *v1.Service {
+		s := clusterIPService(name, "")
+		s.Spec.IPFamilyPolicy = ptr.To(v1.IPFamilyPolicyPreferDualStack)
+		return s
+	}
+	services := c.Client(inprocess.Admin).CoreV1().Services("default")
+	first, err := services.Create(t.Context(), preferring("first"), metav1.CreateOptions{})
+	if err != nil || len(first.Spec.ClusterIPs) != 1 {
+		t.Fatalf("with one family: %v, %v", first, err)
+	}
+	if err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	o.SecondServiceCIDR = netip.MustParsePrefix("fd00:10:96::/112")
+	c = boot(t, o)
+	services = c.Client(inprocess.Admin).CoreV1().Services("default")
+	cidr, err := c.Client(inprocess.Admin).NetworkingV1().ServiceCIDRs().Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	if err != nil || fmt.Sprint(cidr.Spec.CIDRs) != "[10.96.0.0/16 fd00:10:96::/112]" {
+		t.Errorf("the default ServiceCIDR has %v, %v", cidr.Spec.CIDRs, err)
+	}
+	second, err := services.Create(t.Context(), preferring("second"), metav1.CreateOptions{})
+	if err != nil || len(second.Spec.ClusterIPs) != 2 || !strings.HasPrefix(second.Spec.ClusterIPs[1], "fd00:10:96::") {
+		t.Fatalf("with two: %v, %v", second, err)
+	}
+	if first, err = services.Get(t.Context(), "first", metav1.GetOptions{}); err != nil || len(first.Spec.ClusterIPs) != 1 {
+		t.Fatalf("a Service from before: %v, %v", first, err)
+	}
+	first.Spec.IPFamilyPolicy = ptr.To(v1.IPFamilyPolicyRequireDualStack)
+	if first, err = services.Update(t.Context(), first, metav1.UpdateOptions{}); err != nil || len(first.Spec.ClusterIPs) != 2 {
+		t.Errorf("asks for both: %v, %v", first, err)
+	}
+	second.Spec.IPFamilyPolicy = ptr.To(v1.IPFamilyPolicySingleStack)
+	gone := second.Spec.ClusterIPs[1]
+	if second, err = services.Update(t.Context(), second, metav1.UpdateOptions{}); err != nil || len(second.Spec.ClusterIPs) != 1 || len(second.Spec.IPFamilies) != 1 {
+		t.Errorf("gives the second up: %v, %v", second, err)
+	}
+	if held := addressesOf(t, c); held[gone] != "" || len(held) != 3 {
+		t.Errorf("the addresses are %v", held)
 	}
 }

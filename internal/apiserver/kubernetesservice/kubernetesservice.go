@@ -116,6 +116,9 @@ func (p *Publisher) publishEndpoints(ctx context.Context, addresses []string) er
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("https"), Port: ptr.To(int32(p.Port)), Protocol: ptr.To(v1.ProtocolTCP)}}}
+	if p.Address.Unmap().Is6() {
+		slice.AddressType = discoveryv1.AddressTypeIPv6
+	}
 	for _, a := range addresses {
 		eps.Subsets[0].Addresses = append(eps.Subsets[0].Addresses, v1.EndpointAddress{IP: a})
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true)}})

@@ -2,6 +2,7 @@ package serviceip
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -42,9 +43,16 @@ var (
 func newAddress(ip netip.Addr, s *v1.Service) *networkingv1.IPAddress {
 	return &networkingv1.IPAddress{
 		ObjectMeta: metav1.ObjectMeta{Name: ip.String(), Labels: map[string]string{
-			networkingv1.LabelIPAddressFamily: string(v1.IPv4Protocol), networkingv1.LabelManagedBy: managedBy}},
+			networkingv1.LabelIPAddressFamily: string(familyOf(ip)), networkingv1.LabelManagedBy: managedBy}},
 		Spec: networkingv1.IPAddressSpec{ParentRef: parentOf(s)},
 	}
+}
+
+func familyOf(ip netip.Addr) v1.IPFamily {
+	if ip.Is6() {
+		return v1.IPv6Protocol
+	}
+	return v1.IPv4Protocol
 }
 
 func parentOf(s *v1.Service) *networkingv1.ParentReference {
@@ -67,11 +75,13 @@ func ready(c *networkingv1.ServiceCIDR) bool {
 	return c.DeletionTimestamp == nil
 }
 
-// block is an IPv4 range whose first and last address are not assigned.
+// block is a range whose network's address is not assigned, nor the last one where it
+// is IPv4, which is for broadcasts.
 type block struct{ netip.Prefix }
 
-// blocks are the ranges that addresses may be given out of, the oldest first.
-func (a *Allocator) blocks(ctx context.Context) ([]block, error) {
+// blocks are the ranges of a family that addresses may be given out of, the oldest
+// first.
+func (a *Allocator) blocks(ctx context.Context, family v1.IPFamily) ([]block, error) {
 	cidrs, err := a.objects.CIDRs(ctx)
 	if err != nil {
 		return nil, err
@@ -80,7 +90,7 @@ func (a *Allocator) blocks(ctx context.Context) ([]block, error) {
 	var out []block
 	for _, c := range cidrs {
 		for _, text := range c.Spec.CIDRs {
-			if p, err := netip.ParsePrefix(text); err == nil && p.Addr().Is4() && ready(c) {
+			if p, err := netip.ParsePrefix(text); err == nil && familyOf(p.Addr()) == family && ready(c) {
 				out = append(out, block{p.Masked()})
 			}
 		}
@@ -88,30 +98,43 @@ func (a *Allocator) blocks(ctx context.Context) ([]block, error) {
 	return out, nil
 }
 
-// size is the number of addresses of the block.
-func (b block) size() int { return 1 << (32 - b.Bits()) }
+// end is the place after the last that is assigned. Of a range of more than 2^62
+// addresses only so many are given out.
+func (b block) end() uint64 {
+	n := uint64(1) << min(b.Addr().BitLen()-b.Bits(), 62)
+	if b.Addr().Is4() {
+		n--
+	}
+	return n
+}
 
 // at is the address n places into the block.
-func (b block) at(n int) netip.Addr {
-	x := b.Addr().As4()
-	v := uint32(x[0])<<24 | uint32(x[1])<<16 | uint32(x[2])<<8 | uint32(x[3])
-	v += uint32(n)
-	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
+func (b block) at(n uint64) netip.Addr {
+	if b.Addr().Is4() {
+		x := b.Addr().As4()
+		binary.BigEndian.PutUint32(x[:], binary.BigEndian.Uint32(x[:])+uint32(n))
+		return netip.AddrFrom4(x)
+	}
+	// A block begins at a multiple of its size: the sum of the lower half carries
+	// nothing over.
+	x := b.Addr().As16()
+	binary.BigEndian.PutUint64(x[8:], binary.BigEndian.Uint64(x[8:])+n)
+	return netip.AddrFrom16(x)
 }
 
 func (b block) has(ip netip.Addr) bool {
-	return b.Contains(ip) && ip != b.Addr() && ip != b.at(b.size()-1)
+	return b.Contains(ip) && ip != b.Addr() && (ip.Is6() || ip != b.at(b.end()))
 }
 
 // bands are the bounds of the places that are given out, the upper ones first: the
 // lower are for those that are asked for by number (KEP-3070).
-func (b block) bands() [2][2]int {
-	size := b.size()
+func (b block) bands() [2][2]uint64 {
+	size := uint64(1) << min(b.Addr().BitLen()-b.Bits(), 62)
 	low := min(max(16, size/16), 256)
 	if size < 32 {
 		low = 0
 	}
-	return [2][2]int{{1 + low, size - 1}, {1, 1 + low}}
+	return [2][2]uint64{{1 + low, b.end()}, {1, 1 + low}}
 }
 
 // take makes s the holder of ip.
@@ -133,9 +156,9 @@ func (a *Allocator) take(ctx context.Context, ip netip.Addr, s *v1.Service, dryR
 // guesses is how many addresses are tried at random before those that are taken are read.
 const guesses = 4
 
-// dynamic takes a free address.
-func (a *Allocator) dynamic(ctx context.Context, s *v1.Service, dryRun bool) (netip.Addr, error) {
-	blocks, err := a.blocks(ctx)
+// dynamic takes a free address of a family.
+func (a *Allocator) dynamic(ctx context.Context, s *v1.Service, family v1.IPFamily, dryRun bool) (netip.Addr, error) {
+	blocks, err := a.blocks(ctx, family)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -143,7 +166,10 @@ func (a *Allocator) dynamic(ctx context.Context, s *v1.Service, dryRun bool) (ne
 	for _, b := range blocks {
 		upper := b.bands()[0]
 		for range guesses {
-			ip := b.at(upper[0] + rand.IntN(max(1, upper[1]-upper[0])))
+			if upper[1] <= upper[0] {
+				break
+			}
+			ip := b.at(upper[0] + rand.Uint64N(upper[1]-upper[0]))
 			if err := a.take(ctx, ip, s, dryRun); !errors.Is(err, errAllocated) {
 				return ip, err
 			}
@@ -159,11 +185,11 @@ func (a *Allocator) dynamic(ctx context.Context, s *v1.Service, dryRun bool) (ne
 			}
 		}
 		for _, band := range b.bands() {
-			n := band[1] - band[0]
-			if n <= 0 {
+			if band[1] <= band[0] {
 				continue
 			}
-			start := rand.IntN(n)
+			n := band[1] - band[0]
+			start := rand.Uint64N(n)
 			for i := range n {
 				ip := b.at(band[0] + (start+i)%n)
 				if taken[ip.String()] {
@@ -178,47 +204,64 @@ func (a *Allocator) dynamic(ctx context.Context, s *v1.Service, dryRun bool) (ne
 	return netip.Addr{}, errFull
 }
 
-// address takes the address that s asks for, or one for it where it asks for any. It
-// gives the one that it took, if any.
-func (a *Allocator) address(ctx context.Context, s, old *v1.Service, dryRun bool) (taken netip.Addr, err error) {
+// addresses takes an address of each of s's families: the one that s asks for, or one
+// for it where it asks for any. It gives those that it took.
+func (a *Allocator) addresses(ctx context.Context, s, old *v1.Service, dryRun bool) (taken []netip.Addr, err error) {
 	if s.Spec.Type == v1.ServiceTypeExternalName || s.Spec.ClusterIP == v1.ClusterIPNone {
-		return taken, nil
+		return nil, nil
 	}
-	if s.Spec.ClusterIP == "" {
-		ip, err := a.dynamic(ctx, s, dryRun)
-		if err != nil {
-			if errors.Is(err, errFull) {
-				err = apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %w", err))
-			}
-			return taken, err
+	ips := slices.Clone(s.Spec.ClusterIPs)
+	for i, family := range s.Spec.IPFamilies {
+		if i == len(ips) {
+			ips = append(ips, "")
 		}
-		s.Spec.ClusterIP, s.Spec.ClusterIPs = ip.String(), []string{ip.String()}
-		return ip, nil
+		ip, mine, err := a.address(ctx, s, old, family, ips[i], dryRun)
+		if err != nil {
+			if !dryRun {
+				a.free(ctx, s, taken...)
+			}
+			return nil, err
+		}
+		if ips[i] == "" {
+			ips[i] = ip.String()
+		}
+		if mine {
+			taken = append(taken, ip)
+		}
+	}
+	s.Spec.ClusterIP, s.Spec.ClusterIPs = ips[0], ips
+	return taken, nil
+}
+
+// address takes one address for s, and reports whether it was not held before.
+func (a *Allocator) address(ctx context.Context, s, old *v1.Service, family v1.IPFamily, wanted string, dryRun bool) (ip netip.Addr, taken bool, err error) {
+	if wanted == "" {
+		ip, err = a.dynamic(ctx, s, family, dryRun)
+		if errors.Is(err, errFull) {
+			err = apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %w", err))
+		}
+		return ip, err == nil, err
 	}
 	at := field.NewPath("spec", "clusterIPs")
-	ip, err := netip.ParseAddr(s.Spec.ClusterIP)
-	if err != nil {
-		return taken, invalid(s, field.Invalid(at.Index(0), s.Spec.ClusterIP, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))
+	if ip, err = netip.ParseAddr(wanted); err != nil {
+		return ip, false, invalid(s, field.Invalid(at.Index(0), wanted, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))
 	}
 	if slices.Contains(addresses(old), ip) {
-		return taken, nil
+		return ip, false, nil
 	}
-	blocks, err := a.blocks(ctx)
+	blocks, err := a.blocks(ctx, family)
 	if err != nil {
-		return taken, err
+		return ip, false, err
 	}
 	if slices.ContainsFunc(blocks, func(b block) bool { return b.has(ip) }) {
 		err = a.take(ctx, ip, s, dryRun)
 	} else {
 		err = errMismatch
 	}
-	switch {
-	case err == nil:
-		return ip, nil
-	case errors.Is(err, errAllocated), errors.Is(err, errMismatch):
-		return taken, invalid(s, field.Invalid(at, s.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: %v", s.Spec.ClusterIP, err)))
+	if errors.Is(err, errAllocated) || errors.Is(err, errMismatch) {
+		err = invalid(s, field.Invalid(at, s.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %s: %v", wanted, err)))
 	}
-	return taken, err
+	return ip, err == nil, err
 }
 
 // free lets go of the addresses that s held. What fails is for the repair.

@@ -13,14 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
-
-	"keelson.dev/keelson/internal/api/core"
 )
 
 // Allocator implements the API server's Reservation for Services.
 type Allocator struct {
 	objects   Objects
-	low, high int32 // node ports, inclusive
+	clusters  []v1.IPFamily // the cluster's families, the one that is the default first
+	low, high int32         // node ports, inclusive
 
 	mu    sync.Mutex
 	ports map[portKey]int // uses: a Service may use one port for two protocols
@@ -31,10 +30,11 @@ type portKey struct {
 	protocol v1.Protocol
 }
 
-// New makes an allocator of the addresses in objects' ranges and of node ports between
-// low and high, of which those that existing Services hold are taken.
-func New(objects Objects, low, high int32, existing []*v1.Service) *Allocator {
-	a := &Allocator{objects: objects, low: low, high: high}
+// New makes an allocator of the addresses of these families in objects' ranges and of
+// node ports between low and high, of which those that existing Services hold are
+// taken. A Service that asks for no family has the first.
+func New(objects Objects, families []v1.IPFamily, low, high int32, existing []*v1.Service) *Allocator {
+	a := &Allocator{objects: objects, clusters: families, low: low, high: high}
 	a.Reset(existing)
 	return a
 }
@@ -99,14 +99,14 @@ func (a *Allocator) Reserve(ctx context.Context, o, was runtime.Object, dryRun b
 	if was != nil {
 		old = was.(*v1.Service)
 	}
-	if err := a.families(s); err != nil {
+	if err := a.families(s, old); err != nil {
 		return nil, err
 	}
 	ports, err := a.takePorts(s, old)
 	if err != nil {
 		return nil, err
 	}
-	ip, err := a.address(ctx, s, old, dryRun)
+	ips, err := a.addresses(ctx, s, old, dryRun)
 	if err != nil {
 		a.freePorts(ports)
 		return nil, err
@@ -114,8 +114,8 @@ func (a *Allocator) Reserve(ctx context.Context, o, was runtime.Object, dryRun b
 	return func(committed bool) {
 		if !committed || dryRun {
 			a.freePorts(ports)
-			if ip.IsValid() && !dryRun {
-				a.free(ctx, s, ip)
+			if !dryRun {
+				a.free(ctx, s, ips...)
 			}
 			return
 		}
@@ -163,32 +163,6 @@ func (a *Allocator) release(k portKey) {
 	if a.ports[k]--; a.ports[k] <= 0 {
 		delete(a.ports, k)
 	}
-}
-
-// families fills in the IP families: this cluster has IPv4.
-func (a *Allocator) families(s *v1.Service) error {
-	if s.Spec.Type == v1.ServiceTypeExternalName {
-		return nil
-	}
-	if errs := core.ValidateClusterIPs(s); len(errs) > 0 {
-		return invalid(s, errs...)
-	}
-	spec := field.NewPath("spec")
-	if p := ptr.Deref(s.Spec.IPFamilyPolicy, ""); p == v1.IPFamilyPolicyRequireDualStack {
-		return invalid(s, field.Invalid(spec.Child("ipFamilyPolicy"), p, "this cluster is not configured for dual-stack services"))
-	}
-	for i, f := range s.Spec.IPFamilies {
-		if f == v1.IPv6Protocol {
-			return invalid(s, field.Invalid(spec.Child("ipFamilies").Index(i), f, "not configured on this cluster"))
-		}
-	}
-	if s.Spec.IPFamilyPolicy == nil {
-		s.Spec.IPFamilyPolicy = ptr.To(v1.IPFamilyPolicySingleStack)
-	}
-	if len(s.Spec.IPFamilies) == 0 {
-		s.Spec.IPFamilies = []v1.IPFamily{v1.IPv4Protocol}
-	}
-	return nil
 }
 
 func (a *Allocator) nodePorts(s, old *v1.Service, taken *[]portKey) error {

@@ -81,7 +81,7 @@ func TestReserve(t *testing.T) {
 	if err := o.Create(t.Context(), newAddress(netip.MustParseAddr("10.0.0.5"), held)); err != nil {
 		t.Fatal(err)
 	}
-	a := New(o, 30000, 30002, []*v1.Service{held})
+	a := New(o, ipv4, 30000, 30002, []*v1.Service{held})
 	reserve := func(s, old *v1.Service, commit bool) error {
 		t.Helper()
 		var done func(bool)
@@ -155,7 +155,7 @@ func TestReserve(t *testing.T) {
 // deleted; by number they come of any.
 func TestRanges(t *testing.T) {
 	o := newObjects("10.0.0.0/30", "10.0.1.0/30", "fd00::/112")
-	a := New(o, 30000, 30002, nil)
+	a := New(o, ipv4, 30000, 30002, nil)
 	give := func(ip string) (string, error) {
 		s := service("s", v1.ServiceTypeClusterIP, ip)
 		done, err := a.Reserve(t.Context(), s, nil, false)
@@ -202,7 +202,7 @@ func TestRanges(t *testing.T) {
 
 func TestDryRunTakesNothing(t *testing.T) {
 	o := newObjects("10.0.0.0/24")
-	a := New(o, 30000, 30000, nil)
+	a := New(o, ipv4, 30000, 30000, nil)
 	for range 2 {
 		s := service("s", v1.ServiceTypeNodePort, "", 0)
 		done, err := a.Reserve(t.Context(), s, nil, true)
@@ -218,7 +218,7 @@ func TestDryRunTakesNothing(t *testing.T) {
 
 func TestRepair(t *testing.T) {
 	o := newObjects("10.0.0.0/24")
-	a := New(o, 30000, 30002, nil)
+	a := New(o, ipv4, 30000, 30002, nil)
 	in := func(name, ip string) *v1.Service {
 		s := service(name, v1.ServiceTypeClusterIP, ip)
 		s.Namespace = "n"

@@ -32,9 +32,10 @@ type Config struct {
 	// may be yet to be made.
 	Client func() kubernetes.Interface
 	Clock  clock.WithTicker
-	// Range is that of the default ServiceCIDR, Ports are the node ports.
-	Range netip.Prefix
-	Ports utilnet.PortRange
+	// Ranges are those of the default ServiceCIDR, one of each family that the cluster
+	// has; Ports are the node ports.
+	Ranges []netip.Prefix
+	Ports  utilnet.PortRange
 	// Shared says that other servers have the same store.
 	Shared bool
 }
@@ -56,7 +57,11 @@ func NewKeeper(ctx context.Context, cfg Config) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.Allocator = New(k.objects, int32(cfg.Ports.Base), int32(cfg.Ports.Base+cfg.Ports.Size-1), services)
+	var families []v1.IPFamily
+	for _, r := range cfg.Ranges {
+		families = append(families, familyOf(r.Addr()))
+	}
+	k.Allocator = New(k.objects, families, int32(cfg.Ports.Base), int32(cfg.Ports.Base+cfg.Ports.Size-1), services)
 	return k, nil
 }
 
@@ -138,11 +143,14 @@ func (k *Keeper) stillHeld(ctx context.Context, e *store.Entry) bool {
 	return err == nil && s != nil && slices.Contains(s.Object().(*v1.Service).Spec.ClusterIPs, a.Name)
 }
 
-// ensureDefaultCIDR makes the ServiceCIDR of the flags. One that there is stays as it
-// is: its range cannot be changed.
+// ensureDefaultCIDR makes the ServiceCIDR of the flags. One that there is gets a second
+// family, and stays as it is otherwise: its range cannot be changed.
 func (k *Keeper) ensureDefaultCIDR(ctx context.Context, tell func(runtime.Object, string, string)) error {
 	client := k.Client().NetworkingV1().ServiceCIDRs()
-	own := []string{k.Range.Masked().String()}
+	var own []string
+	for _, r := range k.Ranges {
+		own = append(own, r.Masked().String())
+	}
 	cidr, err := client.Get(ctx, defaultCIDR, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		cidr, err = client.Create(ctx, &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: defaultCIDR}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: own}}, metav1.CreateOptions{})
@@ -152,6 +160,12 @@ func (k *Keeper) ensureDefaultCIDR(ctx context.Context, tell func(runtime.Object
 	}
 	if err != nil {
 		return err
+	}
+	if len(own) == 2 && len(cidr.Spec.CIDRs) == 1 && cidr.Spec.CIDRs[0] == own[0] {
+		cidr.Spec.CIDRs = own
+		if cidr, err = client.Update(ctx, cidr, metav1.UpdateOptions{}); err != nil {
+			return err
+		}
 	}
 	if !slices.Equal(cidr.Spec.CIDRs, own) {
 		klog.FromContext(ctx).Info("The default ServiceCIDR is another than --service-cidr, and stays: services have addresses of it and of other ServiceCIDRs",

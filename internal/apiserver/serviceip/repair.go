@@ -35,28 +35,30 @@ func (a *Allocator) Repair(ctx context.Context, services func(context.Context) (
 	for _, h := range held {
 		byName[h.Name] = h
 	}
-	blocks, err := a.blocks(ctx)
-	if err != nil {
-		return err
+	blocks := map[v1.IPFamily][]block{}
+	for _, family := range []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol} {
+		if blocks[family], err = a.blocks(ctx, family); err != nil {
+			return err
+		}
 	}
 	var errs []error
 	holder := map[netip.Addr]*v1.Service{}
 	for _, s := range all {
 		for _, ip := range addresses(s) {
 			if other := holder[ip]; other != nil {
-				tell(s, "ClusterIPAlreadyAllocated", fmt.Sprintf("Cluster IP [IPv4]:%s was assigned to multiple services; please recreate service", ip))
+				tell(s, "ClusterIPAlreadyAllocated", fmt.Sprintf("Cluster IP [%v]:%s was assigned to multiple services; please recreate service", familyOf(ip), ip))
 				continue
 			}
 			holder[ip] = s
-			if !slices.ContainsFunc(blocks, func(b block) bool { return b.has(ip) }) {
-				tell(s, "ClusterIPOutOfRange", fmt.Sprintf("Cluster IP [IPv4]: %s is not within any configured Service CIDR; please recreate service", ip))
+			if !slices.ContainsFunc(blocks[familyOf(ip)], func(b block) bool { return b.has(ip) }) {
+				tell(s, "ClusterIPOutOfRange", fmt.Sprintf("Cluster IP [%v]: %s is not within any configured Service CIDR; please recreate service", familyOf(ip), ip))
 			}
 			h := byName[ip.String()]
 			switch {
 			case h == nil:
-				tell(s, "ClusterIPNotAllocated", fmt.Sprintf("Cluster IP [IPv4]: %s is not allocated; repairing", ip))
+				tell(s, "ClusterIPNotAllocated", fmt.Sprintf("Cluster IP [%v]: %s is not allocated; repairing", familyOf(ip), ip))
 			case !isOf(h, s):
-				tell(s, "ClusterIPNotAllocated", fmt.Sprintf("the ClusterIP [IPv4]: %s for Service %s/%s has a wrong reference; repairing", ip, s.Namespace, s.Name))
+				tell(s, "ClusterIPNotAllocated", fmt.Sprintf("the ClusterIP [%v]: %s for Service %s/%s has a wrong reference; repairing", familyOf(ip), ip, s.Namespace, s.Name))
 				if err := a.objects.Delete(ctx, h); err != nil {
 					errs = append(errs, err)
 					continue
