@@ -117,6 +117,7 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		measured: c.Meter.Local, ip: c.Advertise, dns: dnsAddress(c.ServiceCIDR), version: version.Info.GitVersion, clientCA: c.Certs.CAPEM,
 		certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}
 	c.Process.Go(func() { c.publishDNS(o.Network.DNS != None) })
+	c.Process.Go(func() { c.publishRegistry(m.Registry()) })
 	return h.start(m, o)
 }
 

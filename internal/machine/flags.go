@@ -13,6 +13,7 @@ import (
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.Var((*prefixes)(&o.PodCIDRs), "pod-cidr", "ranges of the addresses of this machine's pods, one of a family, comma separated (default: those of the Node, spec.podCIDRs)")
 	fs.Var((*left)(&o.NoPodNetwork), "pod-network", "what connects pods where no CNI configuration is in /etc/cni/net.d: builtin, or none where one will be put there (by Calico, Cilium, Flannel)")
+	fs.StringVar(&o.Registry, "registry", "", "address of a registry on this machine, as :5000: images can be pushed to it by everyone who reaches the address, and pods have them as localhost:5000/NAME (default: none)")
 	fs.StringVar(&o.Runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
 }
 

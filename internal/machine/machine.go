@@ -38,6 +38,9 @@ type Options struct {
 	// Runtime is the CRI socket of a running runtime; empty runs a private
 	// containerd.
 	Runtime string
+	// Registry is the address of a registry that images can be pushed to; empty is
+	// none.
+	Registry string
 	// CgroupRoot is the cgroup that the pods' cgroups are below; empty is the
 	// root.
 	CgroupRoot string
@@ -160,6 +163,11 @@ func (m *Machine) Start(ctx context.Context, step func(name string, f func() err
 		return err
 	}); err != nil {
 		return err
+	}
+	if m.o.Registry != "" {
+		if err := step("registry", func() error { return m.serveRegistry(ctx) }); err != nil {
+			return err
+		}
 	}
 	return step("containerd", func() error {
 		r, err := containerd.Start(ctx, m.containerd)

@@ -133,6 +133,7 @@ func TestNode(t *testing.T) {
 	for name, f := range map[string]func(*env, *testing.T){
 		"Deployment":    func(e *env, _ *testing.T) { e.deployment() },
 		"Nginx":         (*env).nginx,
+		"LoadedImage":   (*env).loadedImage,
 		"Pod":           func(e *env, _ *testing.T) { e.everything() },
 		"RestartPolicy": func(e *env, _ *testing.T) { e.restarts() },
 		"HostPort":      func(e *env, _ *testing.T) { e.hostPort() },

@@ -1,0 +1,60 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"keelson.dev/keelson/internal/node/registry"
+)
+
+// headerTimeout bounds the reading of a request's headers; its body may take as long
+// as a layer needs.
+const headerTimeout = 32 * time.Second
+
+// Registry is the name by which pods have the images of the registry, "" without one.
+func (m *Machine) Registry() string {
+	_, port, err := net.SplitHostPort(m.o.Registry)
+	if err != nil {
+		return ""
+	}
+	return net.JoinHostPort("localhost", port)
+}
+
+// serveRegistry serves the registry until ctx ends, and tells the runtime that it is
+// asked without TLS: by localhost, which runtimes do by themselves, and by the name
+// or address that it listens on.
+func (m *Machine) serveRegistry(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(m.o.Registry)
+	if err != nil {
+		return fmt.Errorf("--registry %s: %w: give an address as :5000 or 192.0.2.1:5000", m.o.Registry, err)
+	}
+	r, err := registry.New(filepath.Join(m.dir, "registry"))
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", m.o.Registry)
+	if err != nil {
+		return fmt.Errorf("%w: stop what listens there, or choose another address with --registry", err)
+	}
+	if host != "" {
+		name := net.JoinHostPort(host, port)
+		folder := filepath.Join(m.containerd.Hosts, name)
+		err := errors.Join(os.MkdirAll(folder, 0o755),
+			renameio.WriteFile(filepath.Join(folder, "hosts.toml"), fmt.Appendf(nil, "server = %q\n\n[host.%[1]q]\n  capabilities = [\"pull\", \"resolve\"]\n", "http://"+name), 0o644))
+		if err != nil {
+			return errors.Join(err, l.Close())
+		}
+	}
+	s := &http.Server{Handler: r, ReadHeaderTimeout: headerTimeout}
+	context.AfterFunc(ctx, func() { s.Close() })
+	go s.Serve(l) //nolint:errcheck // ends with Close
+	return nil
+}
