@@ -72,6 +72,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 		strings.Join(manager.Names(), ", "))
 
 	f.NodeIPAM.AddFlags(fs)
+	f.LoadBalancer.AddFlags(fs)
 
 	f.node.addFlags(&sets)
 	f.level.add(sets.FlagSet("logging"))

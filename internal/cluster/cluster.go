@@ -17,6 +17,7 @@ import (
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
+	"keelson.dev/keelson/internal/network/lb"
 	"keelson.dev/keelson/internal/scheduler"
 )
 
@@ -26,6 +27,9 @@ type Options struct {
 	controlplane.Options
 	// NodeIPAM selects the ranges that nodes get theirs of pods' addresses from.
 	NodeIPAM nodeipam.Selection
+	// LoadBalancer configures what gives Services of the type LoadBalancer their
+	// addresses.
+	LoadBalancer lb.Options
 	// NoControllers and NoScheduler leave these out.
 	NoControllers, NoScheduler bool
 	// Controllers selects the controllers to run, in the form of upstream's
@@ -107,13 +111,14 @@ func (c *Cluster) startControllers(t component.Term) error {
 		Metadatas: func(name string) metadata.Interface {
 			return inprocess.NewMetadata(metadata.NewForConfigOrDie(metadata.ConfigFor(config(name))), c.Store, c.Catalogue)
 		},
-		Configs:     config,
-		Discovery:   discovery.NewDiscoveryClientForConfigOrDie(c.Config(inprocess.ControllerManager)),
-		Clock:       c.Clock,
-		RootCA:      c.Certs.CAPEM,
-		Sign:        c.Certs.Sign,
-		LegacyToken: c.LegacyToken(),
-		PodRanges:   ranges, ServiceRanges: c.ServiceRanges(),
+		Configs:      config,
+		Discovery:    discovery.NewDiscoveryClientForConfigOrDie(c.Config(inprocess.ControllerManager)),
+		Clock:        c.Clock,
+		RootCA:       c.Certs.CAPEM,
+		Sign:         c.Certs.Sign,
+		LegacyToken:  c.LegacyToken(),
+		LoadBalancer: &c.options.LoadBalancer,
+		PodRanges:    ranges, ServiceRanges: c.ServiceRanges(),
 	}, c.options.Controllers...)
 }
 

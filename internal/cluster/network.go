@@ -128,6 +128,11 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o AgentOptio
 	if len(ranges) > 0 {
 		cfg.NodePortAddresses = func() ([]netip.Addr, error) { return addressesIn(ranges) }
 	}
+	cfg.Listening = proxy.Listening
+	recorder := h.Recorder(h.client, "kube-proxy", o.Name)
+	cfg.PortInUse = func(s *v1.Service, at netip.AddrPort, proto v1.Protocol) {
+		recorder.Eventf(s, v1.EventTypeWarning, "PortInUse", "port %d/%s of %s is that of a program of the node %s, which keeps it: stop the program, or choose another port", at.Port(), proto, at.Addr(), o.Name)
+	}
 	cfg.Problem = h.problem("kube-proxy", o, "FailedToSyncServices", "Services are not reachable as they should be")
 	p, err := proxy.New(cfg)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/network/lb"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
@@ -87,6 +88,10 @@ type Context struct {
 	// one of a family; ServiceRanges are those of the Services, which are not given.
 	PodRanges     []PodRange
 	ServiceRanges []netip.Prefix
+
+	// LoadBalancer configures the load balancers of Services. Where it is nil they
+	// are left to others.
+	LoadBalancer *lb.Options
 
 	identity, component string
 }

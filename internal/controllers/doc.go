@@ -41,6 +41,6 @@
 //   - Tests run New in testing/synctest with package controllertest. Its Survives
 //     kills the controller, loses its answers and lets its informers lag.
 //
-// It may import client-go, apimachinery, internal/reconcile and internal/trace,
-// nothing else of this module.
+// It may import client-go, apimachinery, internal/reconcile, internal/trace and
+// internal/network/lb, whose options its context has, nothing else of this module.
 package controllers

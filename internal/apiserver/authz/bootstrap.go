@@ -301,7 +301,9 @@ func controllerRoles() []controllerRole {
 			v1.PolicyRule{Verbs: []string{"attest"}, APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}, ResourceNames: []string{"kubernetes.io/kube-apiserver-serving"}}),
 		rc("service-cidrs-controller", rule(verbs("get list patch update watch"), "networking.k8s.io", "servicecidrs"), rule(verbs("patch update"), "networking.k8s.io", "servicecidrs/finalizers servicecidrs/status"),
 			rule(read, "networking.k8s.io", "ipaddresses")),
-		rc("service-controller", rule(read, "core", "services"), rule(verbs("patch update"), "core", "services/status"), rule(verbs("list watch"), "core", "nodes")),
+		rc("service-controller", rule(read, "core", "services"), rule(verbs("patch update"), "core", "services/status"), rule(verbs("list watch"), "core", "nodes"),
+			// Which nodes have endpoints is asked by load balancers of the policy Local.
+			rule(verbs("list watch"), "discovery.k8s.io", "endpointslices")),
 		rc("statefulset-controller", rule(verbs("list watch"), "core", "pods"), rule(read, "apps", "statefulsets"), rule(verbs("update"), "apps", "statefulsets/status statefulsets/finalizers"),
 			rule(verbs("create delete get patch update"), "core", "pods"), rule(verbs("create delete get list patch update watch"), "apps", "controllerrevisions"), rule(verbs("create get delete update list watch"), "core", "persistentvolumeclaims")),
 		rc("ttl-after-finished-controller", rule(verbs("delete get list watch"), "batch", "jobs")),

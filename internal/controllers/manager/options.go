@@ -25,6 +25,7 @@ import (
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
+	"keelson.dev/keelson/internal/network/lb"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -38,6 +39,9 @@ type Options struct {
 	// ServiceCIDRs are the ranges of the Services, which they get nothing of.
 	NodeIPAM     nodeipam.Selection
 	ServiceCIDRs []string
+	// LoadBalancer configures what gives Services of the type LoadBalancer their
+	// addresses.
+	LoadBalancer lb.Options
 	// UseServiceAccountCredentials has each controller act as its own service
 	// account of kube-system, by tokens, in place of the kubeconfig's user.
 	UseServiceAccountCredentials bool
@@ -121,7 +125,9 @@ func (o *Options) context(ctx context.Context, cfg *rest.Config, client kubernet
 		Configs:   configs,
 		Discovery: client.Discovery(),
 		Clock:     clock.RealClock{},
-		RootCA:    cfg.CAData,
+
+		LoadBalancer: &o.LoadBalancer,
+		RootCA:       cfg.CAData,
 	}
 	var err error
 	if c.PodRanges, err = o.NodeIPAM.Ranges(); err != nil {
@@ -179,6 +185,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.Controllers, "controllers", nil, "controllers to run: '*' is all, 'foo' is that one, '-foo' leaves it out. There are: "+strings.Join(Names(), ", "))
 	o.NodeIPAM.NoAllocation = true // upstream's default
 	o.NodeIPAM.AddFlags(fs)
+	o.LoadBalancer.Disabled = true // upstream's default is that of no cloud
+	o.LoadBalancer.AddFlags(fs)
 	fs.StringSliceVar(&o.ServiceCIDRs, "service-cluster-ip-range", nil, "ranges of the Services' addresses, which --allocate-node-cidrs leaves out")
 	fs.BoolVar(&o.UseServiceAccountCredentials, "use-service-account-credentials", false, "let each controller act as its own service account of kube-system")
 	fs.StringVar(&o.RootCAFile, "root-ca-file", "", "bundle in PEM that is published to each namespace (default: the kubeconfig's authority)")

@@ -56,7 +56,7 @@ var upstreams = []upstream{
 	{name: "root-ca-certificate-publisher-controller"},
 	{name: "selinux-warning-controller", off: "must be named in --controllers"},
 	{name: "service-cidr-controller"},
-	{name: "service-lb-controller", off: "a cloud provider's"},
+	{name: "service-lb-controller"},
 	{name: "serviceaccount-controller"},
 	{name: "serviceaccount-token-controller"},
 	{name: "statefulset-controller"},

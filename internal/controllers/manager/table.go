@@ -44,6 +44,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/resourceclaim"
 	"keelson.dev/keelson/internal/controllers/resourcequota"
 	"keelson.dev/keelson/internal/controllers/rootca"
+	"keelson.dev/keelson/internal/controllers/service"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
 	"keelson.dev/keelson/internal/controllers/servicecidr"
 	"keelson.dev/keelson/internal/controllers/statefulset"
@@ -235,6 +236,10 @@ var table = []controllers.Row{
 	{
 		Name: "root-ca-certificate-publisher-controller", Aliases: []string{"root-ca-cert-publisher"}, Identity: "root-ca-cert-publisher",
 		Watches: resources(coreV1, "namespaces", "configmaps"), New: rootca.New,
+	},
+	{
+		Name: "service-lb-controller", Aliases: []string{"service"}, Identity: "service-controller",
+		Watches: join(resources(coreV1, "services", "nodes"), resources(discovery.SchemeGroupVersion, "endpointslices")), New: service.New,
 	},
 	{
 		Name: "service-cidr-controller", Identity: "service-cidrs-controller",

@@ -28,6 +28,7 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/network/lb"
 )
 
 // TestTable checks the names, and that each account has a role.
@@ -87,18 +88,19 @@ func TestWatches(t *testing.T) {
 		row := &table[i]
 		have, want := informers.NewSharedInformerFactory(client, 0), informers.NewSharedInformerFactory(client, 0)
 		c := controllers.Context{
-			Clients:     func(string) kubernetes.Interface { return client },
-			Metadatas:   func(string) metadata.Interface { return metadataClient },
-			Configs:     func(string) *rest.Config { return &rest.Config{Host: "127.0.0.1"} },
-			Broadcaster: record.NewBroadcaster(),
-			Informers:   have,
-			Discovery:   &discoveryfake.FakeDiscovery{Fake: &clienttesting.Fake{}},
-			RESTMapper:  meta.NewDefaultRESTMapper(nil),
-			Clock:       clock.RealClock{},
-			PodRanges:   []controllers.PodRange{{Cluster: netip.MustParsePrefix("10.0.0.0/16"), NodeBits: 24}},
-			RootCA:      []byte("pem"),
-			Sign:        func(*x509.Certificate, any) ([]byte, error) { return nil, nil },
-			LegacyToken: func(*v1.ServiceAccount, *v1.Secret) (string, error) { return "", nil },
+			Clients:      func(string) kubernetes.Interface { return client },
+			Metadatas:    func(string) metadata.Interface { return metadataClient },
+			Configs:      func(string) *rest.Config { return &rest.Config{Host: "127.0.0.1"} },
+			Broadcaster:  record.NewBroadcaster(),
+			Informers:    have,
+			Discovery:    &discoveryfake.FakeDiscovery{Fake: &clienttesting.Fake{}},
+			RESTMapper:   meta.NewDefaultRESTMapper(nil),
+			Clock:        clock.RealClock{},
+			PodRanges:    []controllers.PodRange{{Cluster: netip.MustParsePrefix("10.0.0.0/16"), NodeBits: 24}},
+			LoadBalancer: &lb.Options{},
+			RootCA:       []byte("pem"),
+			Sign:         func(*x509.Certificate, any) ([]byte, error) { return nil, nil },
+			LegacyToken:  func(*v1.ServiceAccount, *v1.Secret) (string, error) { return "", nil },
 		}
 		run, err := row.New(c.For(row))
 		if err != nil {

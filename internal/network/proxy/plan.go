@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,6 +17,10 @@ type here struct {
 	family     discoveryv1.AddressType
 	// nodePorts are the addresses of this node that node ports are served on.
 	nodePorts []netip.Addr
+	// own are the addresses of this node, with those that packets to them come to,
+	// sockets the ports of them that programs have.
+	own     map[netip.Addr]netip.Addr
+	sockets *Sockets
 }
 
 // plan is the wanted content of the table for a Service.
@@ -32,6 +37,9 @@ type plan struct {
 	udp map[netip.AddrPort]map[netip.AddrPort]bool
 	// elements of services, unserved, firewall, clusterIPs and hairpin.
 	elements map[Place]Value
+	// own are the ports of load balancers at addresses of this node, and whether a
+	// program has them.
+	own map[Key]bool
 }
 
 // health is the answer of a Service's health check.
@@ -57,7 +65,7 @@ func (h *here) mine(ip string) (netip.Addr, bool) {
 // planFor plans a Service. The health is that of its external policy Local.
 func planFor(s *v1.Service, all []*discoveryv1.EndpointSlice, h *here) (*plan, health) {
 	p := &plan{chains: map[string][]Rule{}, endpoints: map[string][]netip.AddrPort{}, affinity: map[string]bool{},
-		live: map[string][]netip.AddrPort{}, udp: map[netip.AddrPort]map[netip.AddrPort]bool{}, elements: map[Place]Value{}}
+		live: map[string][]netip.AddrPort{}, udp: map[netip.AddrPort]map[netip.AddrPort]bool{}, elements: map[Place]Value{}, own: map[Key]bool{}}
 	var check health
 	localHealth := map[netip.Addr]bool{}
 	for i := range s.Spec.Ports {
@@ -80,8 +88,8 @@ func internalLocal(s *v1.Service) bool {
 }
 
 // port plans one port, and gives the addresses of this node's ready endpoints.
-func (p *plan) port(s *v1.Service, sp *v1.ServicePort, slices []*discoveryv1.EndpointSlice, h *here) []netip.Addr {
-	all := endpointsOf(slices, sp, h.family, h.node)
+func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.EndpointSlice, h *here) []netip.Addr {
+	all := endpointsOf(sliced, sp, h.family, h.node)
 	c := choose(all, h.node, h.zone)
 	name := sp.Name
 	if name == "" {
@@ -166,6 +174,19 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, slices []*discoveryv1.End
 			a, ok := h.mine(in.IP)
 			if !ok || in.IPMode != nil && *in.IPMode == v1.LoadBalancerIPModeProxy {
 				continue
+			}
+			if to, ours := h.own[a]; ours {
+				k := Key{Addr: to, Proto: proto, Port: uint16(sp.Port)}
+				if slices.ContainsFunc(all, func(e endpoint) bool { return e.addr == netip.AddrPortFrom(to, k.Port) }) {
+					continue // the program is the Service's own
+				}
+				if p.own[k] = h.sockets.Has(k); p.own[k] {
+					continue // what listens on the machine keeps its port
+				}
+				if to != a {
+					expose(to, sp.Port)
+					p.guard(s, sp, to, h)
+				}
 			}
 			expose(a, sp.Port)
 			p.guard(s, sp, a, h)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,7 +41,13 @@ type Config struct {
 	HealthAddress string
 	// NoHealthChecks leaves them out.
 	NoHealthChecks bool
-	Clock          clock.WithTicker
+	// Listening gives the ports of this machine that programs have; nil takes none
+	// to be.
+	Listening func() (*Sockets, error)
+	// PortInUse, if set, is told of a Service whose port of this machine is a
+	// program's, which keeps it.
+	PortInUse func(s *v1.Service, at netip.AddrPort, proto v1.Protocol)
+	Clock     clock.WithTicker
 	// Problem, if set, is told of what keeps the rules from being written.
 	Problem func(error)
 }
@@ -81,6 +88,9 @@ type Proxy struct {
 	// happened, as the slices tell.
 	triggered []time.Time
 	wake      chan struct{}
+
+	// sockets are those that programs had at the last Sync that needed to know.
+	sockets *Sockets
 }
 
 // New makes a proxy. It does nothing before Run.
@@ -238,7 +248,32 @@ func (p *Proxy) inspect(ctx context.Context) bool {
 			todo = true
 		}
 	}
-	return todo || p.NodePortAddresses != nil
+	return p.programs(ctx) || todo || p.NodePortAddresses != nil
+}
+
+// programs reports whether a program has come to have a port of a Service, or has
+// given it back.
+func (p *Proxy) programs(ctx context.Context) bool {
+	if p.Listening == nil || !slices.ContainsFunc(p.tables, func(t *table) bool { return len(t.own) > 0 }) {
+		return false
+	}
+	sockets, err := p.Listening()
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Looking for programs that have ports of Services")
+		return false
+	}
+	todo := false
+	for _, t := range p.tables {
+		for n, all := range t.own {
+			for k, was := range all {
+				if sockets.Has(k) != was {
+					p.mark(n, nil)
+					todo = true
+				}
+			}
+		}
+	}
+	return todo
 }
 
 // Sync writes what changed. It is called by Run only; tests call it in place of
@@ -256,6 +291,12 @@ func (p *Proxy) Sync() error {
 	}
 	checks := map[types.NamespacedName]health{}
 	wrote := false
+	if p.Listening != nil && (all || p.balanced(dirty)) {
+		if p.sockets, err = p.Listening(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	node.sockets = p.sockets
 	for _, t := range p.tables {
 		names := dirty
 		moved := t.move(node)
@@ -296,6 +337,32 @@ func (p *Proxy) Sync() error {
 	return nil
 }
 
+// balanced reports whether one of these Services has a load balancer.
+func (p *Proxy) balanced(names map[types.NamespacedName]bool) bool {
+	for n := range names {
+		if s, err := p.services.Services(n.Namespace).Get(n.Name); err == nil && len(s.Status.LoadBalancer.Ingress) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// noteOwn notes the ports of this machine that a Service has, and tells of those
+// that a program has come to have.
+func (p *Proxy) noteOwn(t *table, n types.NamespacedName, s *v1.Service, next *plan) {
+	was := t.own[n]
+	delete(t.own, n)
+	if next == nil || len(next.own) == 0 {
+		return
+	}
+	t.own[n] = next.own
+	for k, busy := range next.own {
+		if busy && !was[k] && p.PortInUse != nil {
+			p.PortInUse(s, netip.AddrPortFrom(k.Addr, k.Port), k.Proto)
+		}
+	}
+}
+
 // every gives all Services that there are, and those that the table has.
 func (p *Proxy) every(t *table) (map[types.NamespacedName]bool, error) {
 	list, err := p.services.List(labels.Everything())
@@ -327,6 +394,7 @@ func (p *Proxy) write(t *table, names map[types.NamespacedName]bool, checks map[
 		if err == nil && usable(s) {
 			c[n], check = planFor(s, index.Of(p.slices, n.Namespace, n.Name), &t.here)
 		}
+		p.noteOwn(t, n, s, c[n])
 		if old, ok := checks[n]; !ok || check.local > old.local {
 			checks[n] = check
 		}
@@ -394,7 +462,7 @@ func (p *Proxy) here() (here, error) {
 	h := here{node: p.NodeName}
 	primary := p.NodeIPs
 	if n, err := p.nodes.Get(p.NodeName); err == nil {
-		h.zone = n.Labels[v1.LabelTopologyZone]
+		h.zone, h.own = n.Labels[v1.LabelTopologyZone], own(n)
 		var all []netip.Addr
 		for _, a := range n.Status.Addresses {
 			if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == v1.NodeInternalIP {
@@ -430,8 +498,8 @@ func (t *table) move(h here) bool {
 			ports = append(ports, a)
 		}
 	}
-	same := t.here.node == h.node && t.here.zone == h.zone && equal(t.here.nodePorts, ports)
-	t.here.node, t.here.zone, t.here.nodePorts = h.node, h.zone, ports
+	same := t.here.node == h.node && t.here.zone == h.zone && equal(t.here.nodePorts, ports) && maps.Equal(t.here.own, h.own)
+	t.here.node, t.here.zone, t.here.nodePorts, t.here.own, t.here.sockets = h.node, h.zone, ports, h.own, h.sockets
 	return !same
 }
 

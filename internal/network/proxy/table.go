@@ -27,6 +27,10 @@ type table struct {
 	// sets counts the blocks, to spread them.
 	sets int
 
+	// own are the ports of this machine that Services have, and whether a program
+	// has them.
+	own map[types.NamespacedName]map[Key]bool
+
 	// current is false until the kernel has what the Services ask for, and again
 	// when it may not. written is false while it has no table, for nothing asks
 	// for one.
@@ -55,7 +59,7 @@ type block struct {
 }
 
 func newTable(k Kernel, h here) *table {
-	t := &table{kernel: k, here: h}
+	t := &table{kernel: k, here: h, own: map[types.NamespacedName]map[Key]bool{}}
 	t.reset()
 	return t
 }

@@ -1,0 +1,227 @@
+package lb
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"keelson.dev/keelson/internal/network/index"
+)
+
+// Balancer gives Services their load balancers. Calls are made one after the other.
+type Balancer interface {
+	// Ensure gives the Service a load balancer that leads to these nodes, or
+	// brings the one that it has up to date. It is called again when the Service,
+	// its endpoints or the nodes change.
+	Ensure(ctx context.Context, s *v1.Service, nodes []*v1.Node) (*Balanced, error)
+	// Delete takes the Service's load balancer away, if it has one.
+	Delete(ctx context.Context, s *v1.Service) error
+}
+
+// Balanced is what a Service has of its load balancer.
+type Balanced struct {
+	Status v1.LoadBalancerStatus
+	// Annotations are set on the Service.
+	Annotations map[string]string
+}
+
+// The classes of Services (spec.loadBalancerClass) that ask for one of the
+// balancers of this package by name.
+const (
+	ClassNodes = "keelson.dev/nodes"
+	ClassPool  = "keelson.dev/pool"
+)
+
+// AnnouncedBy is the annotation that names the node that answers for the addresses
+// of a Service's load balancer.
+const AnnouncedBy = "keelson.dev/announced-by"
+
+// Options of the load balancers of a cluster.
+type Options struct {
+	// Disabled leaves load balancers to another implementation, as a cloud's
+	// controller manager.
+	Disabled bool
+	// Addresses are those of the pool. Where there are some, it is the pool that
+	// gives Services without a class their addresses.
+	Addresses []Range
+}
+
+// AddFlags adds the flags of the options.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	fs.Var((*mode)(&o.Disabled), "load-balancer", "what gives Services of the type LoadBalancer their addresses: builtin, or none where something else does (a cloud's controller manager, MetalLB)")
+	fs.Var((*ranges)(&o.Addresses), "load-balancer-addresses", "addresses for Services of the type LoadBalancer, as 192.0.2.0/28 or 192.0.2.10-192.0.2.20, for which the nodes answer on their network (default: such Services have the nodes' own addresses)")
+}
+
+// mode is a flag that is builtin or none.
+type mode bool
+
+// Set implements pflag.Value.
+func (m *mode) Set(s string) error {
+	if s != "builtin" && s != "none" {
+		return errors.New("give builtin or none")
+	}
+	*m = s == "none"
+	return nil
+}
+
+// String implements pflag.Value.
+func (m *mode) String() string {
+	if *m {
+		return "none"
+	}
+	return "builtin"
+}
+
+// Type implements pflag.Value.
+func (m *mode) Type() string { return "string" }
+
+// Range of addresses of one family, both ends included.
+type Range struct{ First, Last netip.Addr }
+
+// ParseRange reads a range: a prefix, two addresses with a dash, or one address. Of
+// a prefix of IPv4 the first and the last address, which have a meaning of their
+// own, are left out, if it has more than two.
+func ParseRange(s string) (r Range, err error) {
+	switch first, last, dash := strings.Cut(s, "-"); {
+	case dash:
+		if r.First, err = netip.ParseAddr(strings.TrimSpace(first)); err == nil {
+			r.Last, err = netip.ParseAddr(strings.TrimSpace(last))
+		}
+	case strings.Contains(s, "/"):
+		var p netip.Prefix
+		if p, err = netip.ParsePrefix(s); err != nil {
+			break
+		}
+		p = p.Masked()
+		end := p.Addr().AsSlice()
+		for i := p.Bits(); i < len(end)*8; i++ {
+			end[i/8] |= 0x80 >> (i % 8)
+		}
+		r.First = p.Addr()
+		r.Last, _ = netip.AddrFromSlice(end)
+		if p.Addr().Is4() && p.Bits() < 31 {
+			r.First, r.Last = r.First.Next(), r.Last.Prev()
+		}
+	default:
+		r.First, err = netip.ParseAddr(s)
+		r.Last = r.First
+	}
+	switch {
+	case err != nil:
+		return Range{}, fmt.Errorf("%w: give a range like 192.0.2.0/28 or 192.0.2.10-192.0.2.20", err)
+	case r.First.Is4() != r.Last.Is4() || r.Last.Less(r.First):
+		return Range{}, fmt.Errorf("%s: the first address is not before the last", s)
+	}
+	return r, nil
+}
+
+// Contains reports whether the address is in the range.
+func (r Range) Contains(a netip.Addr) bool {
+	return a.Is4() == r.First.Is4() && !a.Less(r.First) && !r.Last.Less(a)
+}
+
+// ranges is a flag of ranges. It can be given more than once.
+type ranges []Range
+
+// Set implements pflag.Value.
+func (v *ranges) Set(s string) error {
+	for part := range strings.SplitSeq(s, ",") {
+		r, err := ParseRange(strings.TrimSpace(part))
+		if err != nil {
+			return err
+		}
+		*v = append(*v, r)
+	}
+	return nil
+}
+
+// String implements pflag.Value.
+func (v *ranges) String() string {
+	parts := make([]string, 0, len(*v))
+	for _, r := range *v {
+		parts = append(parts, r.First.String()+"-"+r.Last.String())
+	}
+	return strings.Join(parts, ",")
+}
+
+// Type implements pflag.Value.
+func (v *ranges) Type() string { return "ranges" }
+
+// serving gives the nodes that can take the Service's packets: those that are
+// Ready and, by the policy Local, have a ready endpoint.
+func serving(s *v1.Service, nodes []*v1.Node, slices cache.Indexer) (out []*v1.Node) {
+	var local map[string]bool
+	if s.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal {
+		local = map[string]bool{}
+		for _, slice := range index.Of(slices, s.Namespace, s.Name) {
+			for i := range slice.Endpoints {
+				if e := &slice.Endpoints[i]; e.NodeName != nil && ready(e) {
+					local[*e.NodeName] = true
+				}
+			}
+		}
+	}
+	for _, n := range nodes {
+		if Ready(n) && (local == nil || local[n.Name]) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func ready(e *discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }
+
+// Ready reports whether the node is.
+func Ready(n *v1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == v1.NodeReady {
+			return c.Status == v1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// rank orders nodes for a Service: whichever of them there are, the first is the
+// same as long as it is there (rendezvous hashing).
+func rank(s *v1.Service, nodes []*v1.Node) []*v1.Node {
+	score := func(n *v1.Node) uint64 {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%s %s", s.UID, n.Name)
+		x := h.Sum64() // whose upper bits differ little for names that do
+		x ^= x >> 33
+		x *= 0xff51afd7ed558ccd
+		return x ^ x>>33
+	}
+	out := slices.Clone(nodes)
+	slices.SortFunc(out, func(a, b *v1.Node) int { return cmp.Or(cmp.Compare(score(a), score(b)), cmp.Compare(a.Name, b.Name)) })
+	return out
+}
+
+// families are those of the Service's addresses.
+func families(s *v1.Service) []v1.IPFamily {
+	if len(s.Spec.IPFamilies) > 0 {
+		return s.Spec.IPFamilies
+	}
+	return []v1.IPFamily{v1.IPv4Protocol}
+}
+
+func of(a netip.Addr, f v1.IPFamily) bool { return a.Is4() == (f == v1.IPv4Protocol) }
+
+func ingress(addrs []netip.Addr) v1.LoadBalancerStatus {
+	var out v1.LoadBalancerStatus
+	for _, a := range addrs {
+		vip := v1.LoadBalancerIPModeVIP
+		out.Ingress = append(out.Ingress, v1.LoadBalancerIngress{IP: a.String(), IPMode: &vip})
+	}
+	return out
+}
