@@ -24,6 +24,9 @@ import (
 // the linked types.
 func describe(s *spec.Schema, name string) {
 	t, words := types()[name], published()[name]
+	if words == nil {
+		words = ownWords(name)
+	}
 	s.Description = words[""]
 	if own := wordsOf(t); own != nil {
 		s.Description = own[""]
