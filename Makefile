@@ -112,12 +112,17 @@ lint: images
 unit: images
 	$(GO) test -timeout 10m ./...
 
-test: test-packages build vet unit test-envtest test-dns
+test: test-packages build vet unit test-envtest test-dns test-csi
 
 # The answers of the built-in name server against those of CoreDNS, in a module of its own.
 .PHONY: test-dns
 test-dns: images
 	$(GO) -C test/dnsoracle test ./...
+
+# The CSI project's sanity suite against the local driver, in a module of its own.
+.PHONY: test-csi
+test-csi: images
+	$(GO) -C test/csi test ./...
 
 # controller-runtime's envtest on keelson, in a module of its own.
 .PHONY: test-envtest bench-envtest

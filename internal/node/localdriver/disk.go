@@ -1,0 +1,187 @@
+package localdriver
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+
+	continuity "github.com/containerd/continuity/fs"
+	"github.com/google/renameio/v2"
+)
+
+// The folders of volumes and snapshots, and what is in each.
+const (
+	volumes   = "volumes"
+	snapshots = "snapshots"
+	meta      = "volume.json"
+	data      = "data"
+	disk      = "disk"
+)
+
+// item is a volume or a snapshot, as it is on disk.
+type item struct {
+	// Name is the one that it was asked for by.
+	Name string `json:"name"`
+	// Bytes is the size.
+	Bytes int64 `json:"bytes"`
+	// Block is set if it is a device.
+	Block bool `json:"block,omitempty"`
+	// Snapshot or Volume is what its content was copied from.
+	Snapshot string    `json:"snapshot,omitempty"`
+	Volume   string    `json:"volume,omitempty"`
+	Created  time.Time `json:"created"`
+	// Project is the project of its quota, 0 for none.
+	Project uint32 `json:"project,omitempty"`
+}
+
+var plain = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,99}$`)
+
+// identify gives the ID of what is asked for by a name. An ID is a folder's name.
+func identify(name string) string {
+	if plain.MatchString(name) {
+		return name
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:40]
+}
+
+// path gives the folder of an ID, which comes from a client: "" if it is none.
+func (d *Driver) path(kind, id string) string {
+	if !plain.MatchString(id) {
+		return ""
+	}
+	return filepath.Join(d.Dir, kind, id)
+}
+
+// read gives a volume or a snapshot, nil if there is none.
+func (d *Driver) read(kind, id string) (*item, error) {
+	dir := d.path(kind, id)
+	if dir == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(filepath.Join(dir, meta))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	i := &item{}
+	if err := json.Unmarshal(text, i); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, meta), err)
+	}
+	return i, nil
+}
+
+func (d *Driver) write(kind, id string, i *item) error {
+	text, err := json.Marshal(i)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(d.path(kind, id), meta), text, 0o600)
+}
+
+// list gives the IDs of all volumes or snapshots, in order.
+func (d *Driver) list(kind string) ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(d.Dir, kind, "*", meta))
+	if err != nil {
+		return nil, err
+	}
+	for i := range found {
+		found[i] = filepath.Base(filepath.Dir(found[i]))
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// sweep removes what a crash left of creations and deletions.
+func (d *Driver) sweep() error {
+	var errs []error
+	for _, kind := range []string{volumes, snapshots} {
+		entries, err := os.ReadDir(filepath.Join(d.Dir, kind))
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			dir := filepath.Join(d.Dir, kind, e.Name())
+			if _, err := os.Stat(filepath.Join(dir, meta)); errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, os.RemoveAll(dir))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// create makes a volume or a snapshot with the content of from, a folder of one,
+// or with none. Its JSON comes last.
+func (d *Driver) create(kind, id string, i *item, from string) (err error) {
+	dir := d.path(kind, id)
+	if err := os.RemoveAll(dir); err != nil { // what is left of an earlier try
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.quota.limit(dir, i.Project, 0), os.RemoveAll(dir))
+		}
+	}()
+	if kind == volumes && !i.Block {
+		if i.Project, err = d.project(id); err != nil {
+			return err
+		}
+	}
+	if i.Block {
+		return errors.Join(makeDisk(filepath.Join(dir, disk), i.Bytes, from), d.write(kind, id, i))
+	}
+	content := filepath.Join(dir, data)
+	if err := os.Mkdir(content, 0o777); err != nil {
+		return err
+	}
+	// Files inherit the project from their folder, so that it comes first.
+	if err := d.quota.limit(content, i.Project, i.Bytes); err != nil {
+		return err
+	}
+	if from != "" {
+		if err := continuity.CopyDir(content, filepath.Join(from, data)); err != nil {
+			return err
+		}
+	} else if err := os.Chmod(content, 0o777); err != nil { // whatever the umask is: any user of a pod may write
+		return err
+	}
+	return d.write(kind, id, i)
+}
+
+// makeDisk makes a device's file, with the content of from's.
+func makeDisk(path string, size int64, from string) error {
+	if from != "" {
+		if err := continuity.CopyFile(path, filepath.Join(from, disk)); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
+}
+
+// remove removes a volume or a snapshot; the JSON goes first, so that what a
+// crash leaves is seen to be nothing.
+func (d *Driver) remove(kind, id string, i *item) error {
+	dir := d.path(kind, id)
+	if err := os.Remove(filepath.Join(dir, meta)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	return d.quota.limit(filepath.Join(d.Dir, kind), i.Project, 0)
+}

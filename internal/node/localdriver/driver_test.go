@@ -1,0 +1,243 @@
+package localdriver
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/utils/clock"
+)
+
+var capability = []*csi.VolumeCapability{{AccessType: &csi.VolumeCapability_Mount{}, AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER}}}
+
+func newDriver(t *testing.T, dir string) *Driver {
+	t.Helper()
+	d := &Driver{Dir: dir, Node: "n", Clock: clock.RealClock{}}
+	for _, kind := range []string{volumes, snapshots} {
+		if err := os.MkdirAll(filepath.Join(dir, kind), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.quota = quotaOf(dir)
+	return d
+}
+
+func (d *Driver) made(t *testing.T, r *csi.CreateVolumeRequest) *csi.Volume {
+	t.Helper()
+	if r.VolumeCapabilities == nil {
+		r.VolumeCapabilities = capability
+	}
+	out, err := d.CreateVolume(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Volume
+}
+
+// TestCopies: a clone and a volume of a snapshot have the content, as it was.
+func TestCopies(t *testing.T) {
+	d := newDriver(t, t.TempDir())
+	file := func(id string) string { return filepath.Join(d.Dir, volumes, id, data, "sub", "file") }
+	v := d.made(t, &csi.CreateVolumeRequest{Name: "a"})
+	if err := os.MkdirAll(filepath.Dir(file(v.VolumeId)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file(v.VolumeId), []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	s, err := d.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: v.VolumeId})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("two")
+	for want, from := range map[string]*csi.VolumeContentSource{
+		"one": {Type: &csi.VolumeContentSource_Snapshot{Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: s.Snapshot.SnapshotId}}},
+		"two": {Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: v.VolumeId}}},
+	} {
+		c := d.made(t, &csi.CreateVolumeRequest{Name: "of-" + want, VolumeContentSource: from})
+		got, err := os.ReadFile(file(c.VolumeId))
+		if err != nil || string(got) != want {
+			t.Errorf("a copy has %q (%v), want %q", got, err, want)
+		}
+		if info, err := os.Stat(filepath.Join(d.Dir, volumes, c.VolumeId, data)); err != nil || info.Mode().Perm() != 0o777 {
+			t.Errorf("the copy's folder is %v (%v)", info.Mode(), err)
+		}
+	}
+}
+
+// TestCrash: what a crash leaves of a volume is none, and its name is free.
+func TestCrash(t *testing.T) {
+	d := newDriver(t, t.TempDir())
+	torn := filepath.Join(d.Dir, volumes, "torn", data, "old")
+	if err := os.MkdirAll(torn, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d.made(t, &csi.CreateVolumeRequest{Name: "torn"})
+	if _, err := os.Stat(torn); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the new volume has what was left: %v", err)
+	}
+	if err := os.Remove(filepath.Join(d.Dir, volumes, "torn", meta)); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(d.Dir, volumes)); err != nil || len(left) > 0 {
+		t.Errorf("left: %v (%v)", left, err)
+	}
+}
+
+// TestIDs: an ID that a client sends is never a path.
+func TestIDs(t *testing.T) {
+	d := newDriver(t, filepath.Join(t.TempDir(), "driver"))
+	victim := filepath.Join(filepath.Dir(d.Dir), "victim")
+	if err := os.MkdirAll(victim, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(victim, meta), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"../../victim", "..", ".", "a/b", "A", strings.Repeat("a", 200)} {
+		if _, err := d.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
+			t.Errorf("deleting %q: %v", id, err)
+		}
+		if _, err := d.DeleteSnapshot(t.Context(), &csi.DeleteSnapshotRequest{SnapshotId: id}); err != nil {
+			t.Errorf("deleting snapshot %q: %v", id, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(victim, meta)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	d := newDriver(t, t.TempDir())
+	total, _, err := space(d.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		need, limit int64
+		code        codes.Code
+		got         int64
+	}{
+		"none":                {0, 0, codes.OK, min(defaultBytes, total)},
+		"at most":             {0, 5, codes.OK, 5},
+		"at least":            {7, 0, codes.OK, 7},
+		"more than it may be": {7, 5, codes.OutOfRange, 0},
+		"more than there is":  {total + 1, 0, codes.OutOfRange, 0},
+	} {
+		out, err := d.CreateVolume(t.Context(), &csi.CreateVolumeRequest{Name: identify(name), VolumeCapabilities: capability,
+			CapacityRange: &csi.CapacityRange{RequiredBytes: c.need, LimitBytes: c.limit}})
+		if status.Code(err) != c.code || err == nil && out.Volume.CapacityBytes != c.got {
+			t.Errorf("%s: %v, %v", name, out, err)
+		}
+	}
+}
+
+// TestQuota: on a file system with quotas of projects a volume holds what it was
+// made for, and more once it is expanded. On one of a kernel without them it
+// holds what the disk does.
+func TestQuota(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts: run it as root (make test does)")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // nobody is to reach it
+		t.Fatal(err)
+	}
+	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 64<<20), os.Mkdir(mnt, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", "-I", "256", image).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	device, err := attachLoop(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := detachLoop(image); err != nil {
+			t.Error(err)
+		}
+	})
+	enforced := true
+	err = unix.Mount(device, mnt, "ext4", 0, "prjquota")
+	if errors.Is(err, unix.EINVAL) { // this kernel has no quotas
+		enforced = false
+		if out, err := exec.Command("tune2fs", "-O", "^quota,^project", image).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		err = unix.Mount(device, mnt, "ext4", 0, "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(mnt, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	d := newDriver(t, mnt)
+	// The folders above the volumes are the driver's; the test's user is to pass.
+	if err := os.Chmod(filepath.Join(mnt, volumes), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if bool(d.quota) != enforced {
+		t.Fatalf("quotas are seen: %v, want %v", d.quota, enforced)
+	}
+	const mib = 1 << 20
+	v := d.made(t, &csi.CreateVolumeRequest{Name: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: 2 * mib}})
+	content := filepath.Join(d.Dir, volumes, v.VolumeId, data)
+	if err := os.Chmod(filepath.Dir(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Root has no limits here; a user has.
+	fill := func(name string, n int) error {
+		path := filepath.Join(content, name)
+		cmd := exec.Command("dd", "if=/dev/zero", "of="+path, "bs=1M", "count="+strconv.Itoa(n), "conv=fsync")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		if err != nil && !bytes.Contains(out, []byte("quota")) && !bytes.Contains(out, []byte("No space")) {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return err
+	}
+	if err := fill("one", 1); err != nil {
+		t.Errorf("a volume of 2 MiB holds not one: %v", err)
+	}
+	if err := fill("three", 3); (err != nil) != enforced {
+		t.Errorf("a volume of 2 MiB holds four: %v", err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(content, &st); err != nil || (int64(st.Blocks)*st.Bsize == 2*mib) != enforced {
+		t.Errorf("the volume says that it has %d bytes (%v)", int64(st.Blocks)*st.Bsize, err)
+	}
+	if _, err := d.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: v.VolumeId, CapacityRange: &csi.CapacityRange{RequiredBytes: 8 * mib}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill("three", 3); err != nil {
+		t.Errorf("the volume of 8 MiB holds not four: %v", err)
+	}
+	if _, err := d.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: v.VolumeId}); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(d.Dir, volumes)); err != nil || len(left) > 0 {
+		t.Errorf("left: %v (%v)", left, err)
+	}
+}

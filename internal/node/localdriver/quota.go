@@ -1,0 +1,127 @@
+package localdriver
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// quota limits what is in a folder, by the quotas of projects of its file system.
+type quota bool
+
+// Constants of linux/quota.h and linux/fs.h.
+const (
+	prjquota   = 2
+	qGetinfo   = 0x800005
+	qSetquota  = 0x800008
+	qifBLimits = 1
+
+	fsIocFsgetxattr  = 0x801c581f
+	fsIocFssetxattr  = 0x401c5820
+	xflagProjInherit = 0x200
+)
+
+// fsxattr is linux's struct fsxattr.
+type fsxattr struct {
+	xflags, extsize, nextents, projid, cowextsize uint32
+	_                                             [8]byte
+}
+
+// dqblk is linux's struct if_dqblk. Its limits are in blocks of 1 KiB.
+type dqblk struct {
+	bhard, bsoft, curspace, ihard, isoft, curinodes, btime, itime uint64
+	valid                                                         uint32
+	_                                                             [4]byte
+}
+
+// quotaOf tells whether the file system of dir enforces quotas of projects.
+func quotaOf(dir string) quota {
+	var info [24]byte // struct if_dqinfo
+	return quota(quotactl(dir, qGetinfo, 0, unsafe.Pointer(&info)) == nil)
+}
+
+// quotactl is quotactl_fd(2) for projects, since Linux 5.14.
+func quotactl(dir string, command int, project uint32, arg unsafe.Pointer) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, errno := unix.Syscall6(unix.SYS_QUOTACTL_FD, f.Fd(), uintptr(command<<8|prjquota), uintptr(project), uintptr(arg), 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// limit makes dir of a project that may have so many bytes, or takes the
+// project's limit away where bytes is 0. It does nothing without quotas.
+func (q quota) limit(dir string, project uint32, bytes int64) error {
+	if !q || project == 0 {
+		return nil
+	}
+	if bytes > 0 {
+		if err := join(dir, project); err != nil {
+			return fmt.Errorf("making %s of a project: %w", dir, err)
+		}
+	}
+	block := dqblk{bhard: uint64((bytes + 1023) / 1024), valid: qifBLimits}
+	if err := quotactl(dir, qSetquota, project, unsafe.Pointer(&block)); err != nil {
+		return fmt.Errorf("limiting %s to %d bytes: %w", dir, bytes, err)
+	}
+	return nil
+}
+
+// join makes a folder, and what will be made in it, of a project.
+func join(dir string, project uint32) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var attr fsxattr
+	for _, command := range []uintptr{fsIocFsgetxattr, fsIocFssetxattr} {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), command, uintptr(unsafe.Pointer(&attr))); errno != 0 {
+			return errno
+		}
+		attr.projid = project
+		attr.xflags |= xflagProjInherit
+	}
+	return nil
+}
+
+// project gives a project that no other volume has.
+func (d *Driver) project(id string) (uint32, error) {
+	if !d.quota {
+		return 0, nil
+	}
+	all, err := d.list(volumes)
+	if err != nil {
+		return 0, err
+	}
+	taken := map[uint32]bool{}
+	for _, other := range all {
+		i, err := d.read(volumes, other)
+		if err != nil {
+			return 0, err
+		}
+		if i != nil {
+			taken[i.Project] = true
+		}
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	for p := binary.BigEndian.Uint32(h.Sum(nil)); ; p++ {
+		// The upper half of the numbers: people use small ones.
+		if p |= 1 << 31; !taken[p] {
+			return p, nil
+		}
+	}
+}
+
+// noSpace reports whether a write found its volume, or the disk, full.
+func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
