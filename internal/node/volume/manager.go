@@ -13,6 +13,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
@@ -21,6 +22,8 @@ import (
 const (
 	firstPause = 500 * time.Millisecond
 	lastPause  = 2*time.Minute + 2*time.Second
+	// lastWait is the longest pause of a volume that waits for others.
+	lastWait = 2 * time.Second
 )
 
 // Manager makes and keeps the volumes of pods.
@@ -28,7 +31,12 @@ type Manager struct {
 	// Root holds <uid>/volumes/<kind>/<name>.
 	Root    string
 	Plugins []Plugin
-	Clock   clock.PassiveClock
+	// Client reads the claims of pods, and their volumes.
+	Client kubernetes.Interface
+	// Node gives the node's labels, which a PersistentVolume's affinity is checked
+	// against; nil checks none.
+	Node  func(ctx context.Context) (map[string]string, error)
+	Clock clock.PassiveClock
 
 	mu   sync.Mutex
 	pods map[types.UID]*pod
@@ -55,9 +63,19 @@ func (p *pause) failed(err error, now time.Time) {
 	p.until, p.err = now.Add(p.length), err
 }
 
+// Pending is the error of a volume that waits for others than this node: it is no
+// failure yet.
+type Pending struct{ Err error }
+
+func (p *Pending) Error() string { return p.Err.Error() }
+
+// Unwrap gives what is waited for.
+func (p *Pending) Unwrap() error { return p.Err }
+
 // Failed is the error of volumes that could not be made ready.
 type Failed struct {
-	// Errors holds the errors of this attempt, by volume.
+	// Errors holds the errors of this attempt, by volume. A volume that waits for
+	// others has none.
 	Errors map[string]error
 	// Retry is when to try again.
 	Retry time.Duration
@@ -114,7 +132,13 @@ func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted
 				p.failed[v.Name] = again
 			}
 			again.failed(err, now)
-			f.Errors[v.Name] = err
+			var pending *Pending
+			if errors.As(err, &pending) {
+				again.length = min(again.length, lastWait)
+				again.until = now.Add(again.length)
+			} else {
+				f.Errors[v.Name] = err
+			}
 		}
 		waiting = true
 		f.Retry = min(f.Retry, again.until.Sub(now))
@@ -129,9 +153,9 @@ func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted
 	return out, nil
 }
 
-func (m *Manager) plugin(v *v1.Volume) Plugin {
+func (m *Manager) plugin(s *Spec) Plugin {
 	for _, p := range m.Plugins {
-		if p.Supports(v) {
+		if p.Supports(s) {
 			return p
 		}
 	}
@@ -141,15 +165,21 @@ func (m *Manager) plugin(v *v1.Volume) Plugin {
 func folder(p Plugin) string { return strings.ReplaceAll(p.Name(), "/", "~") }
 
 func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, error) {
-	p := m.plugin(v)
+	s := &Spec{Pod: object, Volume: v}
+	if name := claimOf(object, v); name != "" {
+		if err := m.resolve(ctx, s, name); err != nil {
+			return Mounted{}, err
+		}
+	}
+	p := m.plugin(s)
 	if p == nil {
 		return Mounted{}, errors.New("this kind of volume is not supported by this node")
 	}
-	dir := filepath.Join(m.volumes(object.UID), folder(p), v.Name)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o750); err != nil {
+	s.Dir = filepath.Join(m.volumes(object.UID), folder(p), s.Name())
+	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o750); err != nil {
 		return Mounted{}, err
 	}
-	return p.Mount(ctx, &Spec{Pod: object, Volume: v, Dir: dir})
+	return p.Mount(ctx, s)
 }
 
 func (m *Manager) volumes(uid types.UID) string { return filepath.Join(m.Root, string(uid), "volumes") }
@@ -226,6 +256,20 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 		return err
 	}
 	return os.RemoveAll(m.volumes(uid))
+}
+
+// Mounted gives a volume of a pod, if it is ready.
+func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
+	m.mu.Lock()
+	p := m.pods[uid]
+	m.mu.Unlock()
+	if p == nil {
+		return Mounted{}, false
+	}
+	p.Lock()
+	defer p.Unlock()
+	v, ok := p.ready[name]
+	return v, ok
 }
 
 // Pods are the pods that have volumes, or parts of them, on this machine.

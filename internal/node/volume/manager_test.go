@@ -22,8 +22,8 @@ type folders struct {
 	removed []string
 }
 
-func (*folders) Name() string               { return "test/folder" }
-func (*folders) Supports(v *v1.Volume) bool { return v.EmptyDir != nil }
+func (*folders) Name() string          { return "test/folder" }
+func (*folders) Supports(s *Spec) bool { return s.Volume.EmptyDir != nil }
 func (f *folders) Mount(_ context.Context, s *Spec) (Mounted, error) {
 	f.made = append(f.made, s.Volume.Name)
 	if err := f.fail[s.Volume.Name]; err != nil {

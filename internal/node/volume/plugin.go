@@ -4,11 +4,15 @@ import (
 	"context"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 )
 
-// Mounted is a volume that is ready on this machine.
+// Mounted is a volume that is ready on this machine: a folder or file, or a
+// device.
 type Mounted struct {
 	HostPath string
+	// Device is the path of a block volume's device; such a one has no HostPath.
+	Device   string
 	ReadOnly bool
 	// Relabel: the runtime may give the volume the SELinux label of its pod.
 	Relabel bool
@@ -18,8 +22,32 @@ type Mounted struct {
 type Spec struct {
 	Pod    *v1.Pod
 	Volume *v1.Volume
+	// Claim and Persistent are what the volume is of, where it is a claim's. Its
+	// kind is then that of Persistent.
+	Claim      *v1.PersistentVolumeClaim
+	Persistent *v1.PersistentVolume
 	// Dir is where the plug-in may put the volume; its parent exists.
 	Dir string
+}
+
+// Name is the name that the volume has on the node: its own, or that of its
+// PersistentVolume.
+func (s *Spec) Name() string {
+	if s.Persistent != nil {
+		return s.Persistent.Name
+	}
+	return s.Volume.Name
+}
+
+// ReadOnly reports whether the pod only reads the volume of a claim.
+func (s *Spec) ReadOnly() bool {
+	c := s.Volume.PersistentVolumeClaim
+	return c != nil && c.ReadOnly
+}
+
+// Block reports whether the pod sees the volume as a device.
+func (s *Spec) Block() bool {
+	return s.Persistent != nil && ptr.Deref(s.Persistent.Spec.VolumeMode, v1.PersistentVolumeFilesystem) == v1.PersistentVolumeBlock
 }
 
 // FSGroup is the group that owns the volume's files, nil for none
@@ -59,8 +87,9 @@ type Plugin interface {
 	// Name is the kind's name as upstream has it (kubernetes.io/empty-dir);
 	// the volumes' folders are below one of that name.
 	Name() string
-	// Supports reports whether the volume is of this kind.
-	Supports(v *v1.Volume) bool
+	// Supports reports whether the volume is of this kind. Its Dir is not known
+	// yet.
+	Supports(s *Spec) bool
 	// Mount makes the volume ready, or brings it up to date: it is called again
 	// after a change, and by an agent that finds the pod running.
 	Mount(ctx context.Context, s *Spec) (Mounted, error)

@@ -30,7 +30,7 @@ type Plugin struct {
 func (*Plugin) Name() string { return "kubernetes.io/empty-dir" }
 
 // Supports reports whether the volume is an emptyDir.
-func (*Plugin) Supports(v *v1.Volume) bool { return v.EmptyDir != nil }
+func (*Plugin) Supports(s *volume.Spec) bool { return s.Volume.EmptyDir != nil }
 
 // Mount makes the folder, if it is not there.
 func (p *Plugin) Mount(_ context.Context, s *volume.Spec) (volume.Mounted, error) {

@@ -22,7 +22,14 @@ type Plugin struct{}
 func (Plugin) Name() string { return "kubernetes.io/host-path" }
 
 // Supports reports whether the volume is a hostPath.
-func (Plugin) Supports(v *v1.Volume) bool { return v.HostPath != nil }
+func (Plugin) Supports(s *volume.Spec) bool { return source(s) != nil }
+
+func source(s *volume.Spec) *v1.HostPathVolumeSource {
+	if s.Persistent != nil {
+		return s.Persistent.Spec.HostPath
+	}
+	return s.Volume.HostPath
+}
 
 // Unmount does nothing: the path is the machine's.
 func (Plugin) Unmount(context.Context, string) error { return nil }
@@ -30,8 +37,11 @@ func (Plugin) Unmount(context.Context, string) error { return nil }
 // Mount checks that the path is what the volume says it is, and makes it where
 // the volume says so.
 func (Plugin) Mount(_ context.Context, s *volume.Spec) (volume.Mounted, error) {
-	h := s.Volume.HostPath
-	return volume.Mounted{HostPath: h.Path}, check(h.Path, ptr.Deref(h.Type, v1.HostPathUnset))
+	h := source(s)
+	if s.Block() {
+		return volume.Mounted{}, errors.New("a hostPath volume cannot be of volumeMode Block")
+	}
+	return volume.Mounted{HostPath: h.Path, ReadOnly: s.ReadOnly()}, check(h.Path, ptr.Deref(h.Type, v1.HostPathUnset))
 }
 
 func check(path string, t v1.HostPathType) error {

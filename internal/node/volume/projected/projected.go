@@ -95,8 +95,8 @@ type plugin struct {
 	allocatable func() v1.ResourceList
 }
 
-func (p *plugin) Name() string               { return p.name }
-func (p *plugin) Supports(v *v1.Volume) bool { return p.supports(v) }
+func (p *plugin) Name() string                 { return p.name }
+func (p *plugin) Supports(s *volume.Spec) bool { return p.supports(s.Volume) }
 
 func (p *plugin) Mount(ctx context.Context, s *volume.Spec) (volume.Mounted, error) {
 	out := volume.Mounted{HostPath: s.Dir, ReadOnly: true, Relabel: true}
