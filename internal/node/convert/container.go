@@ -75,6 +75,10 @@ func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.Containe
 	if err != nil {
 		return nil, err
 	}
+	devices, err := volumeDevices(r)
+	if err != nil {
+		return nil, err
+	}
 	if o := sec.NamespaceOptions; r.Target != "" && o.Pid == runtimeapi.NamespaceMode_CONTAINER { // else it sees the target's already
 		o.Pid, o.TargetId = runtimeapi.NamespaceMode_TARGET, r.Target
 	}
@@ -86,6 +90,7 @@ func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.Containe
 		WorkingDir: spec.WorkingDir,
 		Envs:       env,
 		Mounts:     mounts,
+		Devices:    devices,
 		Labels:     map[string]string{cri.PodNameLabel: pod.Name, cri.PodNamespaceLabel: pod.Namespace, cri.PodUIDLabel: string(pod.UID), cri.ContainerNameLabel: spec.Name},
 		Annotations: map[string]string{cri.HashAnnotation: Hash(spec), cri.RestartCountAnnotation: strconv.Itoa(int(r.Count)), cri.TerminationPathAnnotation: spec.TerminationMessagePath,
 			cri.TerminationPolicyAnnotation: string(spec.TerminationMessagePolicy), cri.PodGraceAnnotation: strconv.FormatInt(podspec.GracePeriod(pod), 10)},

@@ -25,6 +25,9 @@ func (c *Converter) mounts(ctx context.Context, r *Run, env map[string]string) (
 			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, spec.Name)
 		}
 		path := vol.HostPath
+		if path == "" {
+			return nil, fmt.Errorf("volume %q is a device, and cannot be mounted into container %q", m.Name, spec.Name)
+		}
 		sub := m.SubPath
 		if m.SubPathExpr != "" {
 			sub = expand(m.SubPathExpr, env)
@@ -77,6 +80,24 @@ func (c *Converter) mounts(ctx context.Context, r *Run, env map[string]string) (
 			return nil, err
 		}
 		out = append(out, &runtimeapi.Mount{ContainerPath: spec.TerminationMessagePath, HostPath: path})
+	}
+	return out, nil
+}
+
+// volumeDevices are the devices of a container's block volumes.
+func volumeDevices(r *Run) ([]*runtimeapi.Device, error) {
+	var out []*runtimeapi.Device
+	for i := range r.Container.VolumeDevices {
+		d := &r.Container.VolumeDevices[i]
+		vol, ok := r.Volumes[d.Name]
+		if !ok || vol.Device == "" {
+			return nil, fmt.Errorf("cannot find volume %q to pass into container %q", d.Name, r.Container.Name)
+		}
+		permissions := "mrw"
+		if vol.ReadOnly {
+			permissions = "r"
+		}
+		out = append(out, &runtimeapi.Device{ContainerPath: d.DevicePath, HostPath: vol.Device, Permissions: permissions})
 	}
 	return out, nil
 }

@@ -121,7 +121,7 @@ func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted
 		again := p.failed[v.Name]
 		now := m.Clock.Now()
 		if again == nil || !now.Before(again.until) {
-			mounted, err := m.one(ctx, object, v)
+			mounted, name, err := m.one(ctx, object, v)
 			if err == nil {
 				p.ready[v.Name] = mounted
 				delete(p.failed, v.Name)
@@ -137,7 +137,7 @@ func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted
 				again.length = min(again.length, lastWait)
 				again.until = now.Add(again.length)
 			} else {
-				f.Errors[v.Name] = err
+				f.Errors[name] = err
 			}
 		}
 		waiting = true
@@ -164,22 +164,24 @@ func (m *Manager) plugin(s *Spec) Plugin {
 
 func folder(p Plugin) string { return strings.ReplaceAll(p.Name(), "/", "~") }
 
-func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, error) {
+// one makes a volume ready, and gives the name by which it is spoken of.
+func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, string, error) {
 	s := &Spec{Pod: object, Volume: v}
 	if name := claimOf(object, v); name != "" {
 		if err := m.resolve(ctx, s, name); err != nil {
-			return Mounted{}, err
+			return Mounted{}, s.Name(), err
 		}
 	}
 	p := m.plugin(s)
 	if p == nil {
-		return Mounted{}, errors.New("this kind of volume is not supported by this node")
+		return Mounted{}, s.Name(), errors.New("this kind of volume is not supported by this node")
 	}
 	s.Dir = filepath.Join(m.volumes(object.UID), folder(p), s.Name())
 	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o750); err != nil {
-		return Mounted{}, err
+		return Mounted{}, s.Name(), err
 	}
-	return p.Mount(ctx, s)
+	mounted, err := p.Mount(ctx, s)
+	return mounted, s.Name(), err
 }
 
 func (m *Manager) volumes(uid types.UID) string { return filepath.Join(m.Root, string(uid), "volumes") }
@@ -216,7 +218,7 @@ func (m *Manager) refresh(ctx context.Context, p *pod, uses func(*v1.Volume) boo
 		if _, ready := p.ready[v.Name]; p.gone || !ready || !uses(v) {
 			continue
 		}
-		if _, err := m.one(ctx, object, v); err != nil {
+		if _, _, err := m.one(ctx, object, v); err != nil {
 			klog.FromContext(ctx).Info("Bringing a volume up to date failed", "pod", klog.KObj(object), "volume", v.Name, "err", err)
 		}
 	}

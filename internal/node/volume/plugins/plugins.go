@@ -11,6 +11,8 @@ import (
 	"keelson.dev/keelson/internal/node/volume/emptydir"
 	"keelson.dev/keelson/internal/node/volume/hostpath"
 	"keelson.dev/keelson/internal/node/volume/image"
+	"keelson.dev/keelson/internal/node/volume/local"
+	"keelson.dev/keelson/internal/node/volume/nfs"
 	"keelson.dev/keelson/internal/node/volume/projected"
 )
 
@@ -18,8 +20,7 @@ import (
 func All(s projected.Source, allocatable func() v1.ResourceList) []volume.Plugin {
 	return append(projected.Plugins(s, allocatable),
 		&emptydir.Plugin{Allocatable: allocatable},
-		hostpath.Plugin{},
-		image.Plugin{},
+		hostpath.Plugin{}, image.Plugin{}, local.Plugin{}, nfs.Plugin{},
 	)
 }
 

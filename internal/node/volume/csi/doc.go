@@ -1,0 +1,15 @@
+// Package csi makes the volumes of CSI drivers ready
+// (https://github.com/container-storage-interface/spec/blob/master/spec.md): it
+// keeps the drivers that have registered, tells the cluster of them by the node's
+// CSINode and labels, waits until volumes are attached, stages them once for the
+// node and publishes them once for each pod.
+//
+// What is on disk says what was done, so that an agent after this one undoes it:
+//
+//	pods/<uid>/volumes/kubernetes.io~csi/<volume>/vol_data.json   what is, or may be, published; written first, removed last
+//	pods/<uid>/volumes/kubernetes.io~csi/<volume>/mount           the target of a file system
+//	plugins/kubernetes.io/csi/<driver>/<hash>/globalmount         where a volume is staged
+//	plugins/kubernetes.io/csi/volumeDevices/publish/<volume>/<uid>, …/staging/<volume>  the same of devices
+//
+// A volume is unstaged when no pod's vol_data.json names it.
+package csi
