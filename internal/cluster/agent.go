@@ -37,6 +37,7 @@ import (
 	"keelson.dev/keelson/internal/node/server"
 	"keelson.dev/keelson/internal/node/source"
 	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/node/volume/csi"
 	"keelson.dev/keelson/internal/node/volume/plugins"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/version"
@@ -68,6 +69,8 @@ type AgentOptions struct {
 	AllowedUnsafeSysctls []string
 	// CgroupDriver makes the pods' cgroups; what the runtime says where it is empty.
 	CgroupDriver cgroup.Driver
+	// Storage is what makes volumes on this node's disk: Builtin, or None.
+	Storage string
 	// Network configures the service proxy and the name server for pods.
 	Network Network
 }
@@ -118,6 +121,9 @@ func (c *Cluster) startAgent(m *machine.Machine, o AgentOptions) error {
 		certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}
 	c.Process.Go(func() { c.publishDNS(o.Network.DNS != None) })
 	c.Process.Go(func() { c.publishRegistry(m.Registry()) })
+	if o.Storage != None {
+		c.Process.Go(c.publishStorage)
+	}
 	return h.start(m, o)
 }
 
@@ -154,8 +160,17 @@ type host struct {
 func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	var agent *node.Agent
 	sources := source.New(h.client, o.Name, h.informers.Core().V1().Pods().Informer(), h.clock)
-	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: h.clock,
-		Plugins: plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() })}
+	drivers := &csi.Plugin{Root: m.Dir(), Node: o.Name, Client: h.client}
+	nodes := h.informers.Core().V1().Nodes().Lister()
+	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: h.clock, Client: h.client,
+		Plugins: append(plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() }), drivers),
+		Node: func(context.Context) (map[string]string, error) {
+			n, err := nodes.Get(o.Name)
+			if err != nil {
+				return nil, err
+			}
+			return n.Labels, nil
+		}}
 	var servers []string
 	if h.dns.IsValid() {
 		servers = []string{h.dns.String()}
@@ -185,6 +200,7 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	if err := h.startNetwork(m, agent, o); err != nil {
 		return err
 	}
+	h.startStorage(m, o, drivers)
 	h.informers.StartWithContext(h.Ctx)
 	if policies != nil {
 		if h.allPods != nil {

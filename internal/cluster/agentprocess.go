@@ -307,6 +307,9 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 	if podNetwork {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "nodes"})
 	}
+	if o.Storage != None {
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "persistentvolumeclaims"})
+	}
 	for _, a := range needed {
 		r, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}, metav1.CreateOptions{})
@@ -314,7 +317,7 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 			return fmt.Errorf("asking what the node may do: %w", err)
 		}
 		if !r.Status.Allowed {
-			return fmt.Errorf("nodes may not watch %s, which the built-in network of pods, service proxy, name server and network policies are made of: run keelson agent prepare once, which allows it, or give --pod-network none, --proxy none, --dns none and --network-policy none", a.Resource)
+			return fmt.Errorf("nodes may not watch %s, which the built-in network of pods, service proxy, name server, network policies and local volumes are made of: run keelson agent prepare once, which allows it, or give --pod-network none, --proxy none, --dns none, --network-policy none and --storage none", a.Resource)
 		}
 	}
 	return nil

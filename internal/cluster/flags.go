@@ -27,6 +27,7 @@ func (o *AgentOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.Int64Var(&o.MaxPods, "max-pods", 110, "number of pods that can run on the node")
 	fs.Var((*reservation)(&o.KubeReserved), "kube-reserved", "what is kept from pods for Kubernetes' components, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
 	fs.Var((*reservation)(&o.SystemReserved), "system-reserved", "what is kept from pods for the rest of the machine, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
+	fs.StringVar(&o.Storage, "storage", Builtin, "what makes volumes on this machine's disk, for the StorageClass "+localClass+": builtin, or none")
 	fs.StringVar(&o.StaticPods, "pod-manifest-path", "", "folder of the manifests of static pods, or one manifest (default: manifests in --data-dir)")
 }
 
@@ -38,6 +39,9 @@ func (o *AgentOptions) Validate() error {
 	}
 	if o.LogMaxFiles < 2 {
 		errs = append(errs, fmt.Errorf("--container-log-max-files %d: at least 2 are needed, so that one can be rotated", o.LogMaxFiles))
+	}
+	if o.Storage != "" && o.Storage != Builtin && o.Storage != None {
+		errs = append(errs, fmt.Errorf("--storage %q: there are builtin and none", o.Storage))
 	}
 	_, err := o.Eviction.Thresholds()
 	return errors.Join(append(errs, err, o.ImageGC.Validate(), o.Network.Validate())...)

@@ -22,7 +22,8 @@ import (
 const nodeNetworkRole = "keelson:node-network"
 
 // PrepareJoin makes what the agents of other machines need in the cluster, as an
-// administrator: the role of the nodes' network, and the Service kube-dns. What is
+// administrator: the roles of the nodes' network and storage, the StorageClass of
+// local volumes, and the Service kube-dns. What is
 // there stays as it is.
 func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 	read := []string{"list", "watch"}
@@ -36,6 +37,9 @@ func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 		return fmt.Errorf("the role of the nodes' network: %w", err)
 	}
 	if err := bind(ctx, admin, nodeNetworkRole, nodeNetworkRole, user.NodesGroup); err != nil {
+		return err
+	}
+	if err := prepareStorage(ctx, admin); err != nil {
 		return err
 	}
 	cidrs, err := admin.NetworkingV1().ServiceCIDRs().Get(ctx, "kubernetes", metav1.GetOptions{})

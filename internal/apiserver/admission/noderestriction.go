@@ -92,6 +92,8 @@ func (n *nodeRestriction) check(ctx context.Context, node string, a admission.At
 			return errors.New("may only update PVC status")
 		}
 		return claimStatus(node, a)
+	case schema.GroupResource{Resource: "persistentvolumes"}:
+		return localVolume(node, a)
 	case schema.GroupResource{Resource: "serviceaccounts"}:
 		if op == admission.Create && sub == "token" {
 			return n.token(ctx, node, a)
@@ -404,6 +406,45 @@ func claimStatus(node string, a admission.Attributes) error {
 		return fmt.Errorf("node %q is not allowed to update fields other than status.capacity and status.conditions", node)
 	}
 	return nil
+}
+
+// localVolume keeps a node to the volumes that the local driver has on it, where
+// a role lets it write volumes at all: others' are not its to make, change or
+// delete, nor may it make its own another's.
+func localVolume(node string, a admission.Attributes) error {
+	if a.GetSubresource() != "" {
+		return fmt.Errorf("unexpected subresource %q", a.GetSubresource())
+	}
+	old, had := a.GetOldObject().(*v1.PersistentVolume)
+	now, has := a.GetObject().(*v1.PersistentVolume)
+	if !had && !has {
+		return fmt.Errorf("unexpected operation %q", a.GetOperation())
+	}
+	for _, v := range []*v1.PersistentVolume{old, now} {
+		if v == nil {
+			continue
+		}
+		if v.Spec.CSI == nil || v.Spec.CSI.Driver != LocalDriver || !slices.Equal(nodesOf(v), []string{node}) {
+			return fmt.Errorf("node %q may only write PersistentVolumes of the driver %s whose node affinity is to itself", node, LocalDriver)
+		}
+	}
+	return nil
+}
+
+// LocalDriver is the CSI driver that nodes have built in.
+const LocalDriver = "local.csi.keelson.dev"
+
+// nodesOf are the nodes that a volume of the local driver is bound to.
+func nodesOf(v *v1.PersistentVolume) []string {
+	a := v.Spec.NodeAffinity
+	if a == nil || a.Required == nil || len(a.Required.NodeSelectorTerms) != 1 || len(a.Required.NodeSelectorTerms[0].MatchExpressions) != 1 {
+		return nil
+	}
+	e := a.Required.NodeSelectorTerms[0].MatchExpressions[0]
+	if e.Key != "topology."+LocalDriver+"/node" || e.Operator != v1.NodeSelectorOpIn {
+		return nil
+	}
+	return e.Values
 }
 
 // token: a node asks for tokens that are bound to its own pods, and for

@@ -7,8 +7,6 @@ import (
 	"context"
 	"os"
 
-	v1 "k8s.io/api/core/v1"
-
 	"keelson.dev/keelson/internal/node/volume"
 )
 
@@ -19,7 +17,7 @@ type Plugin struct{ volume.Unmounter }
 func (Plugin) Name() string { return "kubernetes.io/image" }
 
 // Supports reports whether the volume is an image.
-func (Plugin) Supports(v *v1.Volume) bool { return v.Image != nil }
+func (Plugin) Supports(s *volume.Spec) bool { return s.Volume.Image != nil }
 
 // Mount makes the folder.
 func (Plugin) Mount(_ context.Context, s *volume.Spec) (volume.Mounted, error) {

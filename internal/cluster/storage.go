@@ -1,0 +1,113 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
+	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/cluster/inprocess"
+	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/node/localdriver"
+	"keelson.dev/keelson/internal/node/provision"
+	"keelson.dev/keelson/internal/node/pluginregistry"
+	"keelson.dev/keelson/internal/node/volume/csi"
+)
+
+// nodeStorageRole lets nodes read the claims that they make volumes for, and
+// write the objects of these volumes; admission keeps them to those of their own.
+// On other clusters the account of a driver's external-provisioner has these
+// rights, by a token that is on every node.
+const nodeStorageRole = "keelson:node-storage"
+
+// localClass is the name of the StorageClass of the local driver.
+const localClass = "local"
+
+// prepareStorage makes what the local driver needs in the cluster, as an
+// administrator: the nodes' role, and the driver's object. Its StorageClass is
+// made with the driver's object, and not again: people may remove or change it.
+func prepareStorage(ctx context.Context, admin kubernetes.Interface) error {
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: nodeStorageRole}, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims/status"}, Verbs: []string{"update"}},
+		{APIGroups: []string{""}, Resources: []string{"persistentvolumes"}, Verbs: []string{"get", "list", "watch", "create", "update", "delete"}},
+		{APIGroups: []string{"storage.k8s.io"}, Resources: []string{"storageclasses"}, Verbs: []string{"get", "list", "watch"}},
+	}}
+	if _, err := admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("the role of the nodes' storage: %w", err)
+	}
+	if err := bind(ctx, admin, nodeStorageRole, nodeStorageRole, user.NodesGroup); err != nil {
+		return err
+	}
+	_, err := admin.StorageV1().CSIDrivers().Get(ctx, localdriver.Name, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	class := &storagev1.StorageClass{
+		ObjectMeta:  metav1.ObjectMeta{Name: localClass, Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}},
+		Provisioner: localdriver.Name, ReclaimPolicy: ptr.To(v1.PersistentVolumeReclaimDelete),
+		VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer), AllowVolumeExpansion: ptr.To(true),
+	}
+	if _, err := admin.StorageV1().StorageClasses().Create(ctx, class, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("the StorageClass %s: %w", class.Name, err)
+	}
+	driver := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: localdriver.Name}, Spec: storagev1.CSIDriverSpec{
+		AttachRequired: ptr.To(false), FSGroupPolicy: ptr.To(storagev1.FileFSGroupPolicy),
+		VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent},
+	}}
+	if _, err := admin.StorageV1().CSIDrivers().Create(ctx, driver, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("the CSIDriver %s: %w", driver.Name, err)
+	}
+	return nil
+}
+
+// publishStorage does so until it has worked.
+func (c *Cluster) publishStorage() {
+	// Only the end of the cluster ends it in another way.
+	_ = wait.PollUntilContextCancel(c.Process.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+		err := prepareStorage(ctx, c.Client(inprocess.APIServer))
+		if err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Preparing the cluster for local volumes failed; trying again")
+		}
+		return err == nil, nil
+	})
+}
+
+// startStorage starts the registry of the node's plug-ins, and the local driver
+// with its provisioner. What it uses of the informers is to be started by the
+// caller.
+func (h *host) startStorage(m *machine.Machine, o AgentOptions, plugin *csi.Plugin) {
+	fail := func(what string, err error) {
+		if err != nil {
+			klog.FromContext(h.Ctx).Error(err, "Ended: "+what)
+			h.End()
+		}
+	}
+	plugins := filepath.Join(m.Dir(), "plugins_registry")
+	r := &pluginregistry.Registry{Dir: plugins, Handlers: map[string]pluginregistry.Handler{registration.CSIPlugin: plugin}, Clock: h.clock}
+	h.Go(func() { fail("the registry of plug-ins", r.Run(h.Ctx)) })
+	if o.Storage == None {
+		return
+	}
+	d := &localdriver.Driver{Dir: filepath.Join(m.Dir(), "volumes"), Node: o.Name, Version: h.version, Clock: h.clock}
+	h.Go(func() {
+		fail("the local driver", d.Serve(h.Ctx, filepath.Join(m.Dir(), "plugins", localdriver.Name, "csi.sock"), filepath.Join(plugins, localdriver.Name+"-reg.sock")))
+	})
+	p := provision.New(provision.Config{
+		Node: o.Name, Topology: localdriver.Topology, Driver: localdriver.Name, Controller: d, Client: h.client, Informers: h.informers,
+		Recorder: h.Recorder(h.client, localdriver.Name+"_"+o.Name, o.Name), Clock: h.clock,
+	})
+	h.Go(func() { p.Run(h.Ctx) })
+}
