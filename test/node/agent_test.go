@@ -14,11 +14,17 @@ import (
 	"keelson.dev/keelson/test/harness/realnode"
 )
 
+// startApart is start with an agent that has nothing but a kubeconfig.
+func startApart(t testing.TB) *env {
+	t.Helper()
+	n := realnode.StartApart(t, cluster.AgentOptions{LogMaxSize: maxLog})
+	return &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
+}
+
 // TestAgentAlone: an agent that has a kubeconfig of its node's user, and nothing
 // else, runs pods with what they need, and asks for nothing that it may not have.
 func TestAgentAlone(t *testing.T) {
-	n := realnode.StartApart(t, cluster.AgentOptions{LogMaxSize: maxLog})
-	e := &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
+	e := startApart(t)
 	t.Run("Deployment", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).deployment() })
 	t.Run("Tokens", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).tokens() })
 

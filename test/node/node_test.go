@@ -148,6 +148,7 @@ func TestNode(t *testing.T) {
 		"Tokens":        func(e *env, _ *testing.T) { e.tokens() },
 		"Proxy":         func(e *env, _ *testing.T) { e.proxies() },
 		"SubPath":       func(e *env, _ *testing.T) { e.subPath() },
+		"Volumes":       func(e *env, _ *testing.T) { e.volumes() },
 		"RestartRules":  func(e *env, _ *testing.T) { e.restartRules() },
 	} {
 		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}, t) })

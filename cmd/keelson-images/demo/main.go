@@ -51,6 +51,11 @@ func command(name string, args []string) error {
 			}
 			os.Stdout.Write(b)
 		}
+	case "write":
+		if len(args) != 2 {
+			return errors.New("write FILE TEXT")
+		}
+		return os.WriteFile(args[0], []byte(args[1]), 0o644)
 	case "ls":
 		dir := "."
 		if len(args) > 0 {
@@ -90,7 +95,7 @@ func command(name string, args []string) error {
 	case "fail":
 		return errors.New("as you wish")
 	default:
-		return fmt.Errorf("no command %q: there are echo, env, cat, ls, sleep, get, send, resolve, fail", name)
+		return fmt.Errorf("no command %q: there are echo, env, cat, write, ls, sleep, get, send, resolve, fail", name)
 	}
 	return nil
 }

@@ -398,7 +398,7 @@ func claimStatus(node string, a admission.Attributes) error {
 	}
 	rest := func(c *v1.PersistentVolumeClaim) *v1.PersistentVolumeClaim {
 		c = c.DeepCopy()
-		c.ResourceVersion, c.ManagedFields = "", nil
+		c.TypeMeta, c.ResourceVersion, c.ManagedFields = metav1.TypeMeta{}, "", nil
 		c.Status.Capacity, c.Status.Conditions, c.Status.AllocatedResources, c.Status.AllocatedResourceStatuses = nil, nil, nil, nil
 		return c
 	}

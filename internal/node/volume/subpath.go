@@ -59,7 +59,7 @@ func point(fd int, target string) error {
 }
 
 // openBeneath opens a path below root, which no link in it may leave, and makes
-// the folders that are not there. The descriptor is for the path only (O_PATH).
+// the folders that are not there, with root's permissions. The descriptor is for the path only (O_PATH).
 func openBeneath(root, path string) (int, error) {
 	clean := filepath.Clean(path)
 	if filepath.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
@@ -87,13 +87,17 @@ func openBeneath(root, path string) (int, error) {
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
+	var st unix.Stat_t
+	if err := unix.Fstat(dir, &st); err != nil {
+		return -1, err
+	}
 	at := "."
 	for _, part := range strings.Split(clean, "/") {
 		parent, err := open(at)
 		if err != nil {
 			return -1, err
 		}
-		err = unix.Mkdirat(parent, part, 0o750)
+		err = makeIn(parent, part, st.Mode&0o7777)
 		unix.Close(parent)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return -1, fmt.Errorf("making %s: %w", part, err)
@@ -101,4 +105,18 @@ func openBeneath(root, path string) (int, error) {
 		at = filepath.Join(at, part)
 	}
 	return open(clean)
+}
+
+// makeIn makes a folder of these permissions, whatever the umask is. It fails with
+// EEXIST where something is.
+func makeIn(parent int, name string, mode uint32) error {
+	if err := unix.Mkdirat(parent, name, 0o700); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fchmod(fd, mode)
 }
