@@ -18,7 +18,7 @@ import (
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/cluster/inprocess"
+	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node/localdriver"
 	"keelson.dev/keelson/internal/node/provision"
