@@ -21,8 +21,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node/localdriver"
-	"keelson.dev/keelson/internal/node/provision"
 	"keelson.dev/keelson/internal/node/pluginregistry"
+	"keelson.dev/keelson/internal/node/provision"
 	"keelson.dev/keelson/internal/node/volume/csi"
 )
 
