@@ -134,6 +134,7 @@ func TestNode(t *testing.T) {
 		"Deployment":    func(e *env, _ *testing.T) { e.deployment() },
 		"Nginx":         (*env).nginx,
 		"LoadedImage":   (*env).loadedImage,
+		"Certificates":  (*env).certificates,
 		"Pod":           func(e *env, _ *testing.T) { e.everything() },
 		"RestartPolicy": func(e *env, _ *testing.T) { e.restarts() },
 		"HostPort":      func(e *env, _ *testing.T) { e.hostPort() },

@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	certificatesinformers "k8s.io/client-go/informers/certificates/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
 )
@@ -17,6 +18,7 @@ type kind int
 const (
 	configMap kind = iota
 	secret
+	trustBundles // all of the cluster's
 )
 
 // reference names an object.
@@ -77,10 +79,14 @@ func (s *Source) watch(ctx context.Context, running *sync.WaitGroup, r reference
 	ctx, stop := context.WithCancel(ctx)
 	o := &object{stop: stop}
 	change := Change{Namespace: r.namespace}
-	if r.kind == secret {
+	switch r.kind {
+	case trustBundles:
+		o.informer = certificatesinformers.NewClusterTrustBundleInformer(s.client, 0, nil)
+		change.TrustBundles = true
+	case secret:
 		o.informer = coreinformers.NewFilteredSecretInformer(s.client, r.namespace, 0, nil, one)
 		change.Secret = r.name
-	} else {
+	default:
 		o.informer = coreinformers.NewFilteredConfigMapInformer(s.client, r.namespace, 0, nil, one)
 		change.ConfigMap = r.name
 	}
@@ -98,7 +104,12 @@ func (s *Source) watch(ctx context.Context, running *sync.WaitGroup, r reference
 		on(change)
 	}
 	// A new informer takes every handler.
-	_, _ = o.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, now any) { changed(now) }})
+	_, _ = o.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, now any) { changed(now) },
+		DeleteFunc: func(any) {
+			if r.kind == trustBundles {
+				on(change)
+			}
+		}})
 	running.Go(func() { o.informer.RunWithContext(ctx) })
 	return o
 }
@@ -116,7 +127,7 @@ func (s *Source) watched(r reference) any {
 	return got
 }
 
-// references are the config maps and secrets that the pod names, each once.
+// references are the objects that the pod names, each once.
 func references(p *v1.Pod) []reference {
 	var out []reference
 	add := func(k kind, name string) {
@@ -170,6 +181,9 @@ func references(p *v1.Pod) []reference {
 				}
 				if s.Secret != nil {
 					add(secret, s.Secret.Name)
+				}
+				if all := (reference{kind: trustBundles}); s.ClusterTrustBundle != nil && !slices.Contains(out, all) {
+					out = append(out, all)
 				}
 			}
 		}

@@ -31,13 +31,17 @@ type Source struct {
 	tokens  map[tokenKey]token
 	objects map[reference]*object
 	named   map[types.UID][]reference // by the pods that name them
+	// certificates are those of pods.
+	certificates map[certificateKey]certificate
 }
 
 // Change is why files are to be made anew: an object that changed, or a pod
-// whose labels, annotations or tokens did.
+// whose labels, annotations, tokens or certificates did.
 type Change struct {
 	Namespace, ConfigMap, Secret string
-	Pod                          types.UID
+	// TrustBundles: one of the cluster's changed.
+	TrustBundles bool
+	Pod          types.UID
 	// Object is the pod as it is now, where that is why.
 	Object *v1.Pod
 }
@@ -61,7 +65,7 @@ func (t token) renewal() time.Time { return t.issued.Add(t.expires.Sub(t.issued)
 // informer may have others too; the caller starts it.
 func New(client kubernetes.Interface, node string, pods cache.SharedIndexInformer, c clock.WithTicker) *Source {
 	return &Source{client: client, clock: c, node: node, pods: pods,
-		tokens: map[tokenKey]token{}, objects: map[reference]*object{}, named: map[types.UID][]reference{}}
+		tokens: map[tokenKey]token{}, objects: map[reference]*object{}, named: map[types.UID][]reference{}, certificates: map[certificateKey]certificate{}}
 }
 
 // Run watches what the pods name, and calls on for each change, and for each pod
@@ -117,7 +121,7 @@ func (s *Source) Run(ctx context.Context, on func(Change)) error {
 	}
 }
 
-// due are the pods with a token that is to be replaced.
+// due are the pods with a token or a certificate that is to be replaced.
 func (s *Source) due() []types.UID {
 	now := s.clock.Now()
 	s.mu.Lock()
@@ -125,6 +129,11 @@ func (s *Source) due() []types.UID {
 	var out []types.UID
 	for k, t := range s.tokens {
 		if !now.Before(t.renewal()) && !slices.Contains(out, k.pod) {
+			out = append(out, k.pod)
+		}
+	}
+	for k, c := range s.certificates {
+		if c.chain != nil && !now.Before(c.renewal) && !slices.Contains(out, k.pod) {
 			out = append(out, k.pod)
 		}
 	}
@@ -184,6 +193,7 @@ func (s *Source) forget(pod types.UID) {
 			delete(s.tokens, k)
 		}
 	}
+	maps.DeleteFunc(s.certificates, func(k certificateKey, _ certificate) bool { return k.pod == pod })
 	s.release(s.named[pod])
 	delete(s.named, pod)
 }

@@ -187,13 +187,13 @@ func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounte
 func (m *Manager) volumes(uid types.UID) string { return filepath.Join(m.Root, string(uid), "volumes") }
 
 // Refresh brings the volumes up to date for which uses says so, of all pods of
-// the namespace, or of the one with the UID. object is the pod as it is now, nil
+// the namespace, or of all namespaces ("" without a UID), or of the one with the UID. object is the pod as it is now, nil
 // if it has not changed.
 func (m *Manager) Refresh(ctx context.Context, namespace string, uid types.UID, object *v1.Pod, uses func(*v1.Volume) bool) {
 	m.mu.Lock()
 	var due []*pod
 	for id, p := range m.pods {
-		if uid != "" && id != uid || uid == "" && p.object.Namespace != namespace {
+		if uid != "" && id != uid || uid == "" && namespace != "" && p.object.Namespace != namespace {
 			continue
 		}
 		if object != nil {

@@ -28,8 +28,11 @@ func All(s projected.Source, allocatable func() v1.ResourceList) []volume.Plugin
 func OnChange(ctx context.Context, m *volume.Manager) func(source.Change) {
 	return func(c source.Change) {
 		m.Refresh(ctx, c.Namespace, c.Pod, c.Object, func(v *v1.Volume) bool {
-			if c.Pod != "" {
+			switch {
+			case c.Pod != "":
 				return projected.Made(v)
+			case c.TrustBundles:
+				return projected.Trusts(v)
 			}
 			return projected.Uses(v, c.ConfigMap, c.Secret)
 		})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -115,16 +116,48 @@ func (p *plugin) files(ctx context.Context, s *volume.Spec, sources []v1.VolumeP
 			if err != nil {
 				return nil, fmt.Errorf("failed to fetch token: %w", err)
 			}
-			f := file{data: []byte(t), mode: mode, user: s.User()}
-			if f.user != nil || s.FSGroup() != nil {
-				f.mode = 0o600 // its user, and its group, which is given the right to read it below
+			out[path] = private(s, []byte(t), mode)
+		case src.ClusterTrustBundle != nil:
+			path, err := inside(src.ClusterTrustBundle.Path)
+			if err != nil {
+				return nil, err
 			}
-			out[path] = f
+			b, err := p.source.TrustBundle(ctx, src.ClusterTrustBundle)
+			if err != nil {
+				return nil, err
+			}
+			out[path] = file{data: b, mode: mode}
+		case src.PodCertificate != nil:
+			c := src.PodCertificate
+			key, chain, err := p.source.PodCertificate(ctx, s.Pod, fmt.Sprintf("%s/%d", s.Volume.Name, i), c)
+			if err != nil {
+				return nil, fmt.Errorf("failed to get a certificate of the pod: %w", err)
+			}
+			for at, data := range map[string][]byte{c.CredentialBundlePath: slices.Concat(key, chain), c.KeyPath: key, c.CertificateChainPath: chain} {
+				if at == "" {
+					continue
+				}
+				path, err := inside(at)
+				if err != nil {
+					return nil, err
+				}
+				out[path] = private(s, data, mode)
+			}
 		default:
 			return nil, errors.New("a source of this projected volume is not supported by this node")
 		}
 	}
 	return out, nil
+}
+
+// private is a file that only the processes of the pod read, where it says which
+// these are.
+func private(s *volume.Spec, data []byte, mode os.FileMode) file {
+	f := file{data: data, mode: mode, user: s.User()}
+	if f.user != nil || s.FSGroup() != nil {
+		f.mode = 0o600 // its user, and its group, which is given the right to read it below
+	}
+	return f
 }
 
 func inside(path string) (string, error) {

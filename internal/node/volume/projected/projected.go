@@ -7,6 +7,7 @@ package projected
 import (
 	"context"
 	"os"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
@@ -20,6 +21,11 @@ type Source interface {
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 	// Token is the pod's token for a use, which the volume names.
 	Token(ctx context.Context, p *v1.Pod, use string, t *v1.ServiceAccountTokenProjection) (string, error)
+	// TrustBundle is certificates in PEM.
+	TrustBundle(ctx context.Context, p *v1.ClusterTrustBundleProjection) ([]byte, error)
+	// PodCertificate is a private key of the pod and its certificate chain, in PEM, for
+	// a use, which the volume names.
+	PodCertificate(ctx context.Context, p *v1.Pod, use string, c *v1.PodCertificateProjection) (key, chain []byte, err error)
 }
 
 // kind is a kind of volume that is made of API objects.
@@ -76,6 +82,11 @@ func Uses(v *v1.Volume, configMap, secret string) bool {
 		}
 	}
 	return false
+}
+
+// Trusts reports whether the volume has certificates of the cluster's trust bundles.
+func Trusts(v *v1.Volume) bool {
+	return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s v1.VolumeProjection) bool { return s.ClusterTrustBundle != nil })
 }
 
 // Made reports whether the volume is of one of the kinds here.

@@ -32,6 +32,40 @@ func (objects) Token(_ context.Context, _ *v1.Pod, use string, _ *v1.ServiceAcco
 	return "token of " + use, nil
 }
 
+func (objects) TrustBundle(context.Context, *v1.ClusterTrustBundleProjection) ([]byte, error) {
+	return []byte("trust"), nil
+}
+
+func (objects) PodCertificate(_ context.Context, _ *v1.Pod, use string, _ *v1.PodCertificateProjection) (key, chain []byte, err error) {
+	return []byte("key of " + use), []byte(", chain"), nil
+}
+
+// TestCertificates: the key and its chain are in one file, or in two.
+func TestCertificates(t *testing.T) {
+	s := &volume.Spec{Volume: &v1.Volume{Name: "v"}, Dir: t.TempDir(), Pod: &v1.Pod{Spec: v1.PodSpec{SecurityContext: &v1.PodSecurityContext{FSGroup: ptr.To[int64](1)}, Containers: []v1.Container{{}}}}}
+	got, err := (&plugin{source: objects{}}).files(t.Context(), s, []v1.VolumeProjection{
+		{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Path: "ca.pem"}},
+		{PodCertificate: &v1.PodCertificateProjection{CredentialBundlePath: "bundle.pem"}},
+		{PodCertificate: &v1.PodCertificateProjection{KeyPath: "key.pem", CertificateChainPath: "chain.pem"}},
+	}, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]file{
+		"ca.pem":     {data: []byte("trust"), mode: 0o644},
+		"bundle.pem": {data: []byte("key of v/1, chain"), mode: 0o600},
+		"key.pem":    {data: []byte("key of v/2"), mode: 0o600},
+		"chain.pem":  {data: []byte(", chain"), mode: 0o600},
+	} {
+		if f := got[path]; string(f.data) != string(want.data) || f.mode != want.mode {
+			t.Errorf("%s: %q %v, want %q %v", path, f.data, f.mode, want.data, want.mode)
+		}
+	}
+	if len(got) != 4 {
+		t.Errorf("%d files", len(got))
+	}
+}
+
 // TestModes: a token is for the pod's user alone, or its group, and readable by
 // all only where the pod names neither.
 func TestModes(t *testing.T) {
