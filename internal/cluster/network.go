@@ -18,6 +18,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/dns"
+	"keelson.dev/keelson/internal/network/lb"
 	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/network/proxy"
 	"keelson.dev/keelson/internal/node"
@@ -77,7 +78,22 @@ func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o AgentOption
 			return err
 		}
 	}
+	if err := h.startAnnouncer(agent, o); err != nil {
+		return err
+	}
 	return h.startPods(m, agent, o)
+}
+
+// startAnnouncer starts what answers on the machine's networks for addresses of
+// load balancers.
+func (h *host) startAnnouncer(agent *node.Agent, o AgentOptions) error {
+	a, err := lb.NewAnnouncer(lb.AnnouncerConfig{NodeName: o.Name, Services: h.informers.Core().V1().Services().Informer(), Segments: lb.NewSegments(), Clock: h.clock,
+		Renewed: agent.Renewed, Problem: h.problem("keelson-lb", o, "FailedToAnnounce", "Addresses of load balancers are not answered for")})
+	if err != nil {
+		return fmt.Errorf("load balancers: %w", err)
+	}
+	h.Go(func() { a.Run(h.Ctx) })
+	return nil
 }
 
 // policies gives what enforces network policies, nil if that is left to others.

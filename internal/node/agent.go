@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
@@ -250,6 +251,9 @@ func (a *Agent) Stats() *stats.Provider { return a.stats }
 
 // Metrics counts what the agent does.
 func (a *Agent) Metrics() *nodemetrics.Metrics { return a.metrics }
+
+// Renewed gives when the API server has last heard of the node.
+func (a *Agent) Renewed() time.Time { return a.reporter.Renewed() }
 
 // Allocatable gives the node's resources for pods.
 func (a *Agent) Allocatable() v1.ResourceList { return a.reporter.Allocatable() }

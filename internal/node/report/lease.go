@@ -2,6 +2,7 @@ package report
 
 import (
 	"context"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
@@ -10,6 +11,15 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 )
+
+// Renewed gives when the API server has last renewed the node's Lease; the zero Time
+// before the first.
+func (s *Reporter) Renewed() time.Time {
+	if ns := s.renewed.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
+}
 
 // lease renews the node's lease: upstream's cheap Heartbeat, KEP-589.
 func (s *Reporter) lease(ctx context.Context) {
@@ -32,6 +42,9 @@ func (s *Reporter) lease(ctx context.Context) {
 		}
 		if err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Renewing the node's lease failed")
+		}
+		if err == nil {
+			s.renewed.Store(now.UnixNano())
 		}
 		select {
 		case <-s.Clock.After(renewPeriod):

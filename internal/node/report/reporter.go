@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,6 +80,8 @@ type Reporter struct {
 	// said is the last status of the runtime, nil before the first.
 	said *runtimeapi.StatusResponse
 	wake chan struct{} // by Changed
+	// renewed is when the node's Lease was, in nanoseconds.
+	renewed atomic.Int64
 }
 
 // New makes a reporter of the machine as it is now.

@@ -1,0 +1,151 @@
+package lb
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+// Segments are the networks that the machine is on.
+type Segments interface {
+	// Answer has the machine answer for these addresses, and for no others, and
+	// tells those on its networks of the ones that are new. An error is about some
+	// of the addresses; the others are answered for.
+	Answer(addrs []netip.Addr) error
+	// Tell tells them again.
+	Tell(addrs []netip.Addr)
+	// Close ends all answers.
+	Close()
+}
+
+// Announcer answers for the addresses of load balancers that name its node.
+type Announcer struct {
+	AnnouncerConfig
+	wake   chan struct{}
+	synced cache.DoneChecker
+}
+
+// AnnouncerConfig configures an Announcer.
+type AnnouncerConfig struct {
+	NodeName string
+	// Services is an informer. The caller starts it.
+	Services cache.SharedIndexInformer
+	Segments Segments
+	// Renewed, if set, gives when the API server has last heard of this node. One
+	// that is cut off for so long that it counts as failed does not answer: another
+	// node does.
+	Renewed func() time.Time
+	Clock   clock.WithTicker
+	// Problem, if set, is told of what keeps addresses from being answered for.
+	Problem func(error)
+}
+
+const (
+	// inspection is how often the machine's interfaces, and its contact to the API
+	// server, are looked at.
+	inspection = 2 * time.Second
+	// tellings is how often those on the network are told of a new address: a
+	// packet may be lost.
+	tellings = 3
+	// cutOff is after how long without contact the node counts as failed: the
+	// duration of its Lease.
+	cutOff = 40 * time.Second
+)
+
+// NewAnnouncer makes an announcer. It does nothing before Run.
+func NewAnnouncer(c AnnouncerConfig) (*Announcer, error) {
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	a := &Announcer{c, make(chan struct{}, 1), nil}
+	poke := func(any) {
+		select {
+		case a.wake <- struct{}{}:
+		default:
+		}
+	}
+	reg, err := c.Services.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: poke, UpdateFunc: func(_, s any) { poke(s) }, DeleteFunc: poke})
+	if err != nil {
+		return nil, err
+	}
+	a.synced = reg.HasSyncedChecker()
+	return a, nil
+}
+
+// Run answers until ctx ends.
+func (a *Announcer) Run(ctx context.Context) {
+	defer a.Segments.Close()
+	select {
+	case <-a.synced.Done():
+	case <-ctx.Done():
+		return
+	}
+	tick := a.Clock.NewTicker(inspection)
+	defer tick.Stop()
+	told := map[netip.Addr]int{}
+	problem := ""
+	for {
+		addrs := a.addresses()
+		err := a.Segments.Answer(addrs)
+		switch {
+		case err == nil:
+			problem = ""
+		case err.Error() != problem:
+			problem = err.Error()
+			klog.FromContext(ctx).Error(err, "Addresses of load balancers are not answered for")
+			if a.Problem != nil {
+				a.Problem(err)
+			}
+		}
+		maps.DeleteFunc(told, func(x netip.Addr, _ int) bool { return !slices.Contains(addrs, x) })
+		for _, x := range addrs {
+			if told[x] < tellings {
+				told[x]++
+			}
+		}
+		for again := true; again; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.wake:
+				again = false
+			case <-tick.C():
+				var unsure []netip.Addr
+				for x, n := range told {
+					if n < tellings {
+						unsure = append(unsure, x)
+						told[x]++
+					}
+				}
+				a.Segments.Tell(unsure)
+				again = len(addrs) == 0 && len(a.addresses()) == 0
+			}
+		}
+	}
+}
+
+// addresses are those that this node answers for.
+func (a *Announcer) addresses() (out []netip.Addr) {
+	if a.Renewed != nil && a.Clock.Since(a.Renewed()) > cutOff {
+		return nil
+	}
+	for _, obj := range a.Services.GetStore().List() {
+		s, ok := obj.(*v1.Service)
+		if !ok || s.Spec.Type != v1.ServiceTypeLoadBalancer || s.Annotations[AnnouncedBy] != a.NodeName {
+			continue
+		}
+		if c := s.Spec.LoadBalancerClass; c != nil && *c != ClassPool {
+			continue
+		}
+		out = append(out, addressesOf(s)...)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
+}
