@@ -2,25 +2,23 @@ package apiserver_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -203,25 +201,25 @@ func TestClaims(t *testing.T) {
 	}
 	role("")
 	a.do("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", `{"metadata":{"name":"driver"},"roleRef":{"kind":"ClusterRole","name":"driver"},"subjects":[{"kind":"ServiceAccount","namespace":"default","name":"driver"}]}`)
-	eventually := func(what string, code int, message string, do func() answer) {
+	expect := func(what string, code int, message string, do func() answer) {
 		t.Helper()
 		var got answer
-		if err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
-			got = do()
-			return got.code == code && strings.Contains(got.Message, message), nil
-		}); err != nil {
-			t.Errorf("%s: %d: %s", what, got.code, got.body)
-		}
+		harness.Succeeds(t, what, func() error {
+			if got = do(); got.code != code || !strings.Contains(got.Message, message) {
+				return fmt.Errorf("%d: %s", got.code, got.body)
+			}
+			return nil
+		})
 	}
-	eventually("a driver that binds", 422, `status: Forbidden: changing status.allocation or status.reservedFor requires resource="resourceclaims/binding", verb="update" permission: resourceclaims.resource.k8s.io is forbidden`,
+	expect("a driver that binds", 422, `status: Forbidden: changing status.allocation or status.reservedFor requires resource="resourceclaims/binding", verb="update" permission: resourceclaims.resource.k8s.io is forbidden`,
 		func() answer { return allocate(false, "", driver...) })
 	if got := allocate(false, ""); got.code != 200 {
 		t.Errorf("an allocation: %d: %s", got.code, got.body)
 	}
-	eventually("a driver that reports", 422, `status.devices: Forbidden: changing status.devices requires resource="resourceclaims/driver", verb="[associated-node:update arbitrary-node:update]" permission: resourceclaims.resource.k8s.io "d" is forbidden`,
+	expect("a driver that reports", 422, `status.devices: Forbidden: changing status.devices requires resource="resourceclaims/driver", verb="[associated-node:update arbitrary-node:update]" permission: resourceclaims.resource.k8s.io "d" is forbidden`,
 		func() answer { return allocate(false, devices, driver...) })
 	role(`,{"apiGroups":["resource.k8s.io"],"resources":["resourceclaims/driver"],"resourceNames":["d"],"verbs":["associated-node:update"]}`)
-	eventually("a driver that may report", 200, "", func() answer { return allocate(false, devices, driver...) })
+	expect("a driver that may report", 200, "", func() answer { return allocate(false, devices, driver...) })
 }
 
 func TestCredentials(t *testing.T) {

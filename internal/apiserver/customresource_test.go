@@ -7,10 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
+
+	"keelson.dev/keelson/test/harness"
 )
 
 const (
@@ -54,12 +55,7 @@ func (a *api) define(group string, versions ...version) func(version string) str
 	}
 	path := func(version string) string { return "/apis/" + group + "/" + version + "/namespaces/default/things" }
 	for _, v := range versions {
-		for !v.unserved && a.do("GET", path(v.name), "").code != http.StatusOK {
-			if a.Context().Err() != nil {
-				a.Fatal("never served")
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+		harness.Eventually(a, v.name+" to be served", func() bool { return v.unserved || a.do("GET", path(v.name), "").code == http.StatusOK })
 	}
 	return path
 }
@@ -265,12 +261,7 @@ func TestOwnersOverVersions(t *testing.T) {
 	if got := a.do("PATCH", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.gears.example", `[{"op":"replace","path":"/spec/versions/1/served","value":false}]`, "Content-Type", jsonPatch); got.code != http.StatusOK {
 		t.Fatal(got.Message)
 	}
-	for a.do("GET", path("v2"), "").code != http.StatusNotFound {
-		if t.Context().Err() != nil {
-			t.Fatal("v2 is served for ever")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	harness.Eventually(t, "v2 to be served no longer", func() bool { return a.do("GET", path("v2"), "").code == http.StatusNotFound })
 	if got := a.do("PATCH", path("v1")+"/u?fieldManager=bob", `{"apiVersion":"gears.example/v1","kind":"Thing","spec":{"a":"2"}}`, "Content-Type", apply); got.code != http.StatusConflict {
 		t.Errorf("a conflict with an owner through a version that is not served: %d %s", got.code, got.Message)
 	}
@@ -453,12 +444,9 @@ func TestCustomStatus(t *testing.T) {
 	if got := a.do("PATCH", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.status.example", stricter, "Content-Type", jsonPatch); got.code != http.StatusOK {
 		t.Fatal(got.Message)
 	}
-	for a.do("PATCH", path+"/o/status?dryRun=All", `{"status":{"max":"xyz"}}`, "Content-Type", merge).code != http.StatusUnprocessableEntity {
-		if t.Context().Err() != nil {
-			t.Fatal("the stricter schema never holds")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	harness.Eventually(t, "the stricter schema to hold", func() bool {
+		return a.do("PATCH", path+"/o/status?dryRun=All", `{"status":{"max":"xyz"}}`, "Content-Type", merge).code == http.StatusUnprocessableEntity
+	})
 	if got := a.do("PATCH", path+"/o/status", `{"status":{"phase":"B"}}`, "Content-Type", merge); got.code != http.StatusOK {
 		t.Errorf("another field than the one that was wrong before: %d %s", got.code, got.Message)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/apiserver/usage"
+	"keelson.dev/keelson/test/harness"
 )
 
 // TestAutoscaleCustomResource: a custom resource with a scale is scaled by what its
@@ -58,15 +59,8 @@ func TestAutoscaleCustomResource(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until := func(what string, ok func() error) {
-		t.Helper()
-		var last error
-		if err := wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(context.Context) (bool, error) { last = ok(); return last == nil, nil }); err != nil {
-			t.Fatalf("%s: %v", what, last)
-		}
-	}
 	ponds := dynamic.NewForConfigOrDie(config).Resource(schema.GroupVersionResource{Group: "fish.example.com", Version: "v1", Resource: "ponds"}).Namespace("default")
-	until("a pond", func() error {
+	harness.Succeeds(t, "a pond", func() error {
 		_, err := ponds.Create(ctx, &unstructured.Unstructured{Object: map[string]any{"apiVersion": "fish.example.com/v1", "kind": "Pond", "metadata": map[string]any{"name": "big"},
 			"spec": map[string]any{"replicas": int64(2)}, "status": map[string]any{"replicas": int64(2), "selector": "pond=big"}}}, metav1.CreateOptions{})
 		return err
@@ -90,7 +84,7 @@ func TestAutoscaleCustomResource(t *testing.T) {
 		t.Fatal(err)
 	}
 	var replicas int64
-	until("the pond's replicas", func() error {
+	harness.Succeeds(t, "the pond's replicas", func() error {
 		p, err := ponds.Get(ctx, "big", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -103,7 +97,7 @@ func TestAutoscaleCustomResource(t *testing.T) {
 	if replicas != 3 {
 		t.Errorf("%d replicas, want 3", replicas)
 	}
-	until("the autoscaler's status", func() error {
+	harness.Succeeds(t, "the autoscaler's status", func() error {
 		h, err := core.AutoscalingV2().HorizontalPodAutoscalers("default").Get(ctx, "big", metav1.GetOptions{})
 		if err == nil && (h.Status.DesiredReplicas != 3 || h.Status.CurrentMetrics[0].Resource.Current.AverageValue.String() != "1Gi") {
 			err = fmt.Errorf("its status is %+v", h.Status)

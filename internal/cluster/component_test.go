@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/scheduler"
 	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/test/harness"
 )
 
 // identity writes a kubeconfig of the user called name and gives its path.
@@ -106,9 +107,13 @@ func TestControllersAlone(t *testing.T) {
 	client := c.Client(inprocess.Admin)
 	until := func(what string, done func(ctx context.Context) (bool, error)) {
 		t.Helper()
-		if err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, done); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
+		harness.Eventually(t, what, func() bool {
+			ok, err := done(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ok
+		})
 	}
 	until("the account of new namespaces", func(ctx context.Context) (bool, error) {
 		_, err := client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})

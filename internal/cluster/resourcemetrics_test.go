@@ -9,7 +9,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
 	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
@@ -19,6 +18,7 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/apiserver/usage"
+	"keelson.dev/keelson/test/harness"
 )
 
 // TestResourceMetrics: what simulated pods use is served in both versions, in each
@@ -36,13 +36,7 @@ func TestResourceMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until := func(what string, ok func() bool) {
-		t.Helper()
-		if err := wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(context.Context) (bool, error) { return ok(), nil }); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-	}
-	until("the pod's usage", func() bool {
+	harness.Eventually(t, "the pod's usage", func() bool {
 		p, err := metrics.MetricsV1().PodMetricses("default").Get(ctx, "web", metav1.GetOptions{})
 		return err == nil && p.Containers[0].Usage.Cpu().String() == "300m"
 	})
@@ -68,7 +62,7 @@ func TestResourceMetrics(t *testing.T) {
 
 	services := aggregator.NewForConfigOrDie(config).APIServices()
 	const name = "v1beta1.metrics.k8s.io"
-	until("the APIService", func() bool { _, err := services.Get(ctx, name, metav1.GetOptions{}); return err == nil })
+	harness.Eventually(t, "the APIService", func() bool { _, err := services.Get(ctx, name, metav1.GetOptions{}); return err == nil })
 	// As kubectl apply does with metrics-server's.
 	a, err := services.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -79,7 +73,7 @@ func TestResourceMetrics(t *testing.T) {
 	if _, err := services.Update(ctx, a, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	until("v1beta1 is taken over", func() bool {
+	harness.Eventually(t, "v1beta1 is taken over", func() bool {
 		_, err := metrics.MetricsV1beta1().NodeMetricses().Get(ctx, "sim-0", metav1.GetOptions{})
 		return apierrors.IsServiceUnavailable(err)
 	})
@@ -87,8 +81,8 @@ func TestResourceMetrics(t *testing.T) {
 		_, err := discovery.NewDiscoveryClientForConfigOrDie(config).ServerResourcesForGroupVersion(gv)
 		return err == nil
 	}
-	until("v1 is not served beside it", func() bool { return !served("metrics.k8s.io/v1") })
-	until("nor has it an APIService", func() bool {
+	harness.Eventually(t, "v1 is not served beside it", func() bool { return !served("metrics.k8s.io/v1") })
+	harness.Eventually(t, "nor has it an APIService", func() bool {
 		_, err := services.Get(ctx, "v1.metrics.k8s.io", metav1.GetOptions{})
 		return apierrors.IsNotFound(err)
 	})
@@ -98,8 +92,8 @@ func TestResourceMetrics(t *testing.T) {
 	if err := services.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	until("both are served again", func() bool { return served("metrics.k8s.io/v1") && served("metrics.k8s.io/v1beta1") })
-	until("with APIServices", func() bool {
+	harness.Eventually(t, "both are served again", func() bool { return served("metrics.k8s.io/v1") && served("metrics.k8s.io/v1beta1") })
+	harness.Eventually(t, "with APIServices", func() bool {
 		for _, n := range []string{name, "v1.metrics.k8s.io"} {
 			if a, err := services.Get(ctx, n, metav1.GetOptions{}); err != nil || a.Spec.Service != nil {
 				return false

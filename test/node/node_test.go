@@ -302,11 +302,7 @@ func (e *env) everything() {
 	if _, err := e.client.CoreV1().ConfigMaps("default").Update(ctx, cm, metav1.UpdateOptions{}); err != nil {
 		e.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); e.exec("full", "c", "", "/bin/demo", "cat", "/cm/k") != "v2"; {
-		if time.Now().After(deadline) {
-			e.Fatal("a change of the ConfigMap does not reach the pod")
-		}
-	}
+	harness.Eventually(e, "a change of the ConfigMap to reach the pod", func() bool { return e.exec("full", "c", "", "/bin/demo", "cat", "/cm/k") == "v2" })
 	if err := e.client.CoreV1().Pods("default").Delete(ctx, "full", metav1.DeleteOptions{}); err != nil {
 		e.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package admission_test
 
 import (
-	"context"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	arv1 "k8s.io/api/admissionregistration/v1"
@@ -21,11 +19,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -57,19 +55,6 @@ func allow(*admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
 
 func configMap(name string, labels map[string]string) *v1.ConfigMap {
 	return &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Data: map[string]string{"a": "b"}}
-}
-
-// eventually has f succeed within some seconds.
-func eventually(t *testing.T, what string, f func() error) {
-	t.Helper()
-	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 5*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
-		last = f()
-		return last == nil, nil
-	})
-	if err != nil {
-		t.Fatalf("%s: %v", what, last)
-	}
 }
 
 // warnings keeps those of a client's answers.
@@ -105,7 +90,7 @@ func TestMutatingWebhook(t *testing.T) {
 	}
 	cms := client.CoreV1().ConfigMaps("default")
 	n := 0
-	eventually(t, "a config map is patched", func() error {
+	harness.Succeeds(t, "a config map is patched", func() error {
 		n++
 		got, err := cms.Create(t.Context(), configMap(fmt.Sprint("cm-", n), map[string]string{"patch": "me"}), metav1.CreateOptions{})
 		if err != nil {
@@ -162,7 +147,7 @@ func TestValidatingWebhook(t *testing.T) {
 	}
 	n := 0
 	want := `admission webhook "v.example.com" denied the request: this is not wanted`
-	eventually(t, "a config map is refused", func() error {
+	harness.Succeeds(t, "a config map is refused", func() error {
 		n++
 		_, err := cms.Create(t.Context(), configMap(fmt.Sprint("bad-", n), nil), metav1.CreateOptions{})
 		if !apierrors.IsForbidden(err) || err.Error() != want {
@@ -187,7 +172,7 @@ func TestValidatingWebhook(t *testing.T) {
 	if err := configs.Delete(t.Context(), "v", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the config map may go", func() error { return cms.Delete(t.Context(), "kept", metav1.DeleteOptions{}) })
+	harness.Succeeds(t, "the config map may go", func() error { return cms.Delete(t.Context(), "kept", metav1.DeleteOptions{}) })
 }
 
 func TestWebhookFailurePolicy(t *testing.T) {
@@ -210,7 +195,7 @@ func TestWebhookFailurePolicy(t *testing.T) {
 		}
 	}
 	n := 0
-	eventually(t, "what cannot be asked about is refused", func() error {
+	harness.Succeeds(t, "what cannot be asked about is refused", func() error {
 		n++
 		_, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), configMap(fmt.Sprint("c", n), nil), metav1.CreateOptions{})
 		if !apierrors.IsInternalError(err) || !strings.Contains(err.Error(), `failed calling webhook "configmaps.example.com"`) {
@@ -243,7 +228,7 @@ func TestConnectIsReviewed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "attach is refused", func() error {
+	harness.Succeeds(t, "attach is refused", func() error {
 		err := client.CoreV1().RESTClient().Post().Namespace("default").Resource("pods").Name("p").SubResource("attach").
 			Param("stdin", "true").Param("stdout", "true").Do(t.Context()).Error()
 		if err == nil || !strings.Contains(err.Error(), "attaching to pod 'p' is not allowed: true") {
@@ -295,7 +280,7 @@ func TestValidatingPolicyWithParameters(t *testing.T) {
 		return err
 	}
 	n := 0
-	eventually(t, "a long name is warned of", func() error {
+	harness.Succeeds(t, "a long name is warned of", func() error {
 		n++
 		if err := create(fmt.Sprint("long-", n)); err != nil {
 			return err
@@ -313,7 +298,7 @@ func TestValidatingPolicyWithParameters(t *testing.T) {
 	if _, err := ar.ValidatingAdmissionPolicyBindings().Create(t.Context(), bind("deny", arv1.Deny), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a long name is refused", func() error {
+	harness.Succeeds(t, "a long name is refused", func() error {
 		n++
 		err := create(fmt.Sprint("long-", n))
 		if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy 'short' with binding 'deny' denied request: in default names have at most 3 letters") {
@@ -350,7 +335,7 @@ func TestMutatingPolicy(t *testing.T) {
 		}
 	}
 	n := 0
-	eventually(t, "both policies have changed a config map", func() error {
+	harness.Succeeds(t, "both policies have changed a config map", func() error {
 		n++
 		got, err := client.CoreV1().ConfigMaps("default").Create(t.Context(), configMap(fmt.Sprint("c", n), nil), metav1.CreateOptions{})
 		if err != nil {
@@ -383,7 +368,7 @@ func TestQuotaIsExact(t *testing.T) {
 		}
 		return nil
 	}
-	eventually(t, "the quota is counted", func() error { return used("0") })
+	harness.Succeeds(t, "the quota is counted", func() error { return used("0") })
 	pods := client.CoreV1().Pods("default")
 	_, err = pods.Create(t.Context(), pod("none", nil), metav1.CreateOptions{})
 	if want := `pods "none" is forbidden: failed quota: q: must specify requests.cpu for: c`; err == nil || err.Error() != want {
@@ -413,7 +398,7 @@ func TestQuotaIsExact(t *testing.T) {
 	if err := pods.DeleteCollection(t.Context(), metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}, metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the quota is replenished", func() error { return used("0") })
+	harness.Succeeds(t, "the quota is replenished", func() error { return used("0") })
 }
 
 func TestQuotaCountsObjects(t *testing.T) {
@@ -440,7 +425,7 @@ func TestQuotaCountsObjects(t *testing.T) {
 		}
 	}
 	for _, n := range names {
-		eventually(t, "the quota is counted", used(n, 0))
+		harness.Succeeds(t, "the quota is counted", used(n, 0))
 	}
 	secret := func(name string) error {
 		_, err := client.CoreV1().Secrets("default").Create(t.Context(), &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
@@ -459,7 +444,7 @@ func TestQuotaCountsObjects(t *testing.T) {
 	if err := client.CoreV1().Secrets("default").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the quota is replenished", used("count/secrets", 0))
+	harness.Succeeds(t, "the quota is replenished", used("count/secrets", 0))
 }
 
 func TestPodSecurity(t *testing.T) {
@@ -523,7 +508,7 @@ func TestVolumesInUseStay(t *testing.T) {
 	if err := client.CoreV1().Pods("default").Delete(t.Context(), "p", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the claim goes with its last pod", func() error {
+	harness.Succeeds(t, "the claim goes with its last pod", func() error {
 		if got, err := claims.Get(t.Context(), "c", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("still there: %v %w", got.Finalizers, err)
 		}
@@ -544,7 +529,7 @@ func TestPolicyTypesAreChecked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the policy is checked", func() error {
+	harness.Succeeds(t, "the policy is checked", func() error {
 		p, err := policies.Get(t.Context(), "typed", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -585,7 +570,7 @@ func TestScaleIsReviewedAsScale(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the scale is doubled", func() error {
+	harness.Succeeds(t, "the scale is doubled", func() error {
 		s, err := deployments.UpdateScale(t.Context(), "web", &autoscalingv1.Scale{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: autoscalingv1.ScaleSpec{Replicas: 5}}, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			t.Fatal(err)

@@ -33,6 +33,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	clocktesting "k8s.io/utils/clock/testing"
+
+	"keelson.dev/keelson/test/harness"
 )
 
 func write(t *testing.T, name string, data []byte) string {
@@ -167,13 +169,12 @@ func (i *issuer) sign(t *testing.T, claims map[string]any) string {
 // soon asks until the answer is the wanted one: keys are fetched in the background.
 func soon(t *testing.T, a authenticator.Request, token, want string) {
 	t.Helper()
-	got := ""
-	for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(20 * time.Millisecond) {
-		if got = whose(a, bearing(token)); got == want {
-			return
+	harness.Succeeds(t, "the token of "+want, func() error {
+		if got := whose(a, bearing(token)); got != want {
+			return fmt.Errorf("got %q, want %q", got, want)
 		}
-	}
-	t.Fatalf("got %q, want %q", got, want)
+		return nil
+	})
 }
 
 func TestIDTokens(t *testing.T) {
@@ -251,12 +252,10 @@ func TestAuthenticationConfiguration(t *testing.T) {
 		if err := os.WriteFile(path, config("y:"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for got, begin := "", time.Now(); got != "y:jane a,b,system:authenticated"; time.Sleep(20 * time.Millisecond) {
+		harness.Eventually(t, "the changed configuration to count", func() bool {
 			claims["jti"] = time.Now().String() // not a token that has been checked
-			if got = whose(a, bearing(i.sign(t, claims))); time.Since(begin) > 20*time.Second {
-				t.Fatal(got)
-			}
-		}
+			return whose(a, bearing(i.sign(t, claims))) == "y:jane a,b,system:authenticated"
+		})
 	})
 }
 

@@ -16,13 +16,13 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -287,12 +287,10 @@ func TestVersions(t *testing.T) {
 	}
 	second := e.dynamic.Resource(boats.GroupResource().WithVersion("v2")).Namespace("default")
 	// Nothing in the definition tells when the controller has seen its new version.
-	if err := wait.PollUntilContextCancel(e.ctx, 5*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		_, err := second.List(ctx, metav1.ListOptions{})
-		return err == nil, nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	harness.Eventually(t, "the new version to be served", func() bool {
+		_, err := second.List(e.ctx, metav1.ListOptions{})
+		return err == nil
+	})
 	var err error
 	if d, err = e.crds.ApiextensionsV1().CustomResourceDefinitions().Get(e.ctx, d.Name, metav1.GetOptions{}); err != nil || len(d.Status.StoredVersions) != 2 {
 		t.Errorf("stored versions %v, %v", d.Status.StoredVersions, err)

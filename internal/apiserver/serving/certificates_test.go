@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"keelson.dev/keelson/test/harness"
 )
 
 // certificate writes one that calls itself name into dir, and gives its files.
@@ -86,12 +88,7 @@ func TestCertificates(t *testing.T) {
 		}
 	}
 	certificate(t, dir, "first", "renewed")
-	deadline := time.Now().Add(10 * time.Second)
-	for shown(t, address, "elsewhere.test") != "renewed" {
-		if time.Now().After(deadline) {
-			t.Fatal("the changed certificate is not taken")
-		}
-	}
+	harness.Eventually(t, "the changed certificate to be shown", func() bool { return shown(t, address, "elsewhere.test") == "renewed" })
 }
 
 // TestCertDir has a certificate made in the folder, which is then served from there.

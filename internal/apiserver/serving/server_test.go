@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -17,6 +18,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"keelson.dev/keelson/test/harness"
 )
 
 func tellProto(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Proto) }
@@ -98,11 +101,7 @@ func TestSlowClients(t *testing.T) {
 		}
 		c.Close()
 	}
-	for begin := time.Now(); runtime.NumGoroutine() > before+5; time.Sleep(10 * time.Millisecond) {
-		if time.Since(begin) > 20*time.Second {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
-		}
-	}
+	harness.Eventually(t, fmt.Sprintf("the goroutines to end, of which %d were there before", before), func() bool { return runtime.NumGoroutine() <= before+5 })
 }
 
 func TestHeaderLimit(t *testing.T) {
