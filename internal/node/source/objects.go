@@ -104,12 +104,7 @@ func (s *Source) watch(ctx context.Context, running *sync.WaitGroup, r reference
 		on(change)
 	}
 	// A new informer takes every handler.
-	_, _ = o.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, now any) { changed(now) },
-		DeleteFunc: func(any) {
-			if r.kind == trustBundles {
-				on(change)
-			}
-		}})
+	_, _ = o.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, now any) { changed(now) }, DeleteFunc: func(any) { on(change) }})
 	running.Go(func() { o.informer.RunWithContext(ctx) })
 	return o
 }
