@@ -20,6 +20,7 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/localdriver"
 	"keelson.dev/keelson/internal/node/pluginregistry"
 	"keelson.dev/keelson/internal/node/provision"
@@ -88,7 +89,7 @@ func (c *Cluster) publishStorage() {
 // startStorage starts the registry of the node's plug-ins, and the local driver
 // with its provisioner. What it uses of the informers is to be started by the
 // caller.
-func (h *host) startStorage(m *machine.Machine, o AgentOptions, plugin *csi.Plugin) {
+func (h *host) startStorage(m *machine.Machine, o AgentOptions, plugin *csi.Plugin, devices *dra.Manager) {
 	fail := func(what string, err error) {
 		if err != nil {
 			klog.FromContext(h.Ctx).Error(err, "Ended: "+what)
@@ -96,7 +97,7 @@ func (h *host) startStorage(m *machine.Machine, o AgentOptions, plugin *csi.Plug
 		}
 	}
 	plugins := filepath.Join(m.Dir(), "plugins_registry")
-	r := &pluginregistry.Registry{Dir: plugins, Handlers: map[string]pluginregistry.Handler{registration.CSIPlugin: plugin}, Clock: h.clock}
+	r := &pluginregistry.Registry{Dir: plugins, Handlers: map[string]pluginregistry.Handler{registration.CSIPlugin: plugin, registration.DRAPlugin: devices}, Clock: h.clock}
 	h.Go(func() { fail("the registry of plug-ins", r.Run(h.Ctx)) })
 	if o.Storage == None {
 		return

@@ -106,7 +106,7 @@ func assemble(cfg Config) (*Agent, error) {
 	a.shares = &shares.Shares{Cgroups: a.Cgroups, Root: cfg.CgroupRoot, Memory: cfg.MemoryQoS, PidsLimit: cfg.PodPidsLimit, All: a.reporter.ForPods(), Pods: a.Pods}
 	a.mounter = &imagevolume.Mounter{Runtime: a.cri}
 	a.pods = pod.New(pod.Config{
-		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
+		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Devices: a.Devices, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
 		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() },
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,
@@ -171,6 +171,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.static.run(ctx, handle.HasSynced) })
 	wg.Go(func() { a.rotateLogs(ctx) })
 	wg.Go(func() { a.imageGC.Run(ctx) })
+	wg.Go(func() { a.Devices.Run(ctx) })
 	<-ctx.Done()
 	wg.Wait()
 	a.pods.Wait()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
@@ -15,6 +16,7 @@ import (
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/hostport"
 	"keelson.dev/keelson/internal/node/imagegc"
@@ -83,7 +85,9 @@ type Config struct {
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder
 	Volumes  pod.Volumes
-	Sources  convert.Sources
+	// Devices prepares those of resource claims; one without drivers where nil.
+	Devices *dra.Manager
+	Sources convert.Sources
 }
 
 func (c *Config) complete() error {
@@ -105,6 +109,9 @@ func (c *Config) complete() error {
 	}
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
+	}
+	if c.Devices == nil {
+		c.Devices = dra.New(c.Client, c.NodeName, filepath.Join(c.RootDir, "dra.json"), c.Clock)
 	}
 	if c.Hostname == "" {
 		c.Hostname, _ = os.Hostname()

@@ -3,8 +3,10 @@ package convert
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"hash/fnv"
 	"strconv"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -43,6 +45,8 @@ type Run struct {
 	// Images are the IDs of the images that the runtime is to mount, by the names of
 	// their volumes.
 	Images map[string]string
+	// CDI are the names of devices for the container.
+	CDI []string
 	// Target is the ID of the container whose processes this one is to see; ""
 	// is none.
 	Target string
@@ -100,6 +104,12 @@ func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.Containe
 		Tty:        spec.TTY,
 		Linux:      &runtimeapi.LinuxContainerConfig{Resources: c.Resources(pod, spec), SecurityContext: sec},
 		StopSignal: stopSignal(spec),
+	}
+	for _, name := range r.CDI {
+		cfg.CDIDevices = append(cfg.CDIDevices, &runtimeapi.CDIDevice{Name: name})
+	}
+	if len(r.CDI) > 0 && !c.CRI.InjectsDevices() {
+		return nil, fmt.Errorf("%s %s does not inject CDI devices (%s): containerd 2.0 or later does", c.CRI.RuntimeName, c.CRI.RuntimeVersion, strings.Join(r.CDI, ", "))
 	}
 	if len(cfg.Command) == 0 {
 		cfg.Command = nil

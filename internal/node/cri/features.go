@@ -67,10 +67,17 @@ func (f *Features) RecursiveReadOnly(handler string) bool {
 // MountsImages reports whether the runtime mounts images into containers, which CRI
 // has no feature of (https://kep.k8s.io/4639): all that have the field do, save for
 // containerd before 2.1.
-func (c *Client) MountsImages() bool {
+func (c *Client) MountsImages() bool { return c.atLeast(2, 1) }
+
+// InjectsDevices reports whether the runtime gives containers the CDI devices that CRI
+// names: containerd does from 2.0 on, before only where it is configured to.
+func (c *Client) InjectsDevices() bool { return c.atLeast(2, 0) }
+
+// atLeast reports whether the runtime is not containerd, or is one of that version.
+func (c *Client) atLeast(major, minor uint) bool {
 	if c.RuntimeName != "containerd" {
 		return true
 	}
 	v, err := version.ParseGeneric(c.RuntimeVersion)
-	return err == nil && v.AtLeast(version.MajorMinor(2, 1))
+	return err == nil && v.AtLeast(version.MajorMinor(major, minor))
 }

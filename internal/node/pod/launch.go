@@ -15,6 +15,7 @@ import (
 
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/restart"
 	"keelson.dev/keelson/internal/node/volume"
@@ -45,10 +46,15 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 		}
 		w.volumes = vols
 	}
-	if n := len(pod.Spec.ResourceClaims); n > 0 {
-		w.Recorder.Eventf(pod, v1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: this node has no driver for the devices of the pod's %d resource claims", n)
-		return retryPeriod
+	if !w.prepared && dra.Has(pod) {
+		if err := w.Devices.Prepare(w.running, pod); err != nil {
+			if w.running.Err() == nil {
+				w.Recorder.Eventf(pod, v1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: %v", err)
+			}
+			return retryPeriod
+		}
 	}
+	w.prepared = true
 	if !w.limited {
 		if err := w.Shares.Give(ctx, pod, w.Shares.Of(pod)); err == nil {
 			w.limited = true

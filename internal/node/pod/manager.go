@@ -16,6 +16,7 @@ import (
 	"keelson.dev/keelson/internal/node/admission"
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/hostport"
 	"keelson.dev/keelson/internal/node/image"
 	"keelson.dev/keelson/internal/node/imagevolume"
@@ -60,12 +61,14 @@ type Config struct {
 	Volumes   Volumes
 	// ImageVolumes mounts images where the runtime does not.
 	ImageVolumes *imagevolume.Mounter
-	Shares       *shares.Shares
-	HostPorts    hostport.Mapper // nil where the network maps them itself
-	Policies     Policies        // nil where they are not enforced
-	Metrics      *nodemetrics.Metrics
-	Recorder     record.EventRecorder
-	Clock        clock.WithTicker
+	// Devices prepares those of resource claims.
+	Devices   *dra.Manager
+	Shares    *shares.Shares
+	HostPorts hostport.Mapper // nil where the network maps them itself
+	Policies  Policies        // nil where they are not enforced
+	Metrics   *nodemetrics.Metrics
+	Recorder  record.EventRecorder
+	Clock     clock.WithTicker
 	// Gone is called when nothing of a pod is left on the node.
 	Gone func(*v1.Pod)
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/restart"
 )
@@ -81,6 +82,12 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 			return shortRetry, false
 		}
 		w.sandbox.dismiss(pod)
+		if dra.Has(pod) {
+			if err := w.Devices.Unprepare(ctx, w.uid); err != nil {
+				klog.FromContext(ctx).Error(err, "Giving back the devices of the pod's claims failed")
+				return retryPeriod, false
+			}
+		}
 		if err := w.Volumes.Unmount(ctx, w.uid); err != nil {
 			klog.FromContext(ctx).Error(err, "Unmounting the pod's volumes failed")
 			return shortRetry, false

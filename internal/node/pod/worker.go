@@ -68,6 +68,7 @@ type worker struct {
 	// The rest is the loop's own.
 	admitted bool
 	volumes  map[string]volume.Mounted
+	prepared bool // the devices of its claims are
 	limited  bool // the pod's cgroup has its limits
 }
 
