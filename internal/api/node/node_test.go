@@ -18,6 +18,6 @@ func TestRuntimeClasses(t *testing.T) {
 				`scheduling.nodeSelector: Invalid value: "a b": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')`,
 				`scheduling.tolerations[1]: Duplicate value: {"operator":"Exists"}`},
 			Warnings: []string{`scheduling.nodeSelector: deprecated since v1.14; use "kubernetes.io/os" instead`}},
-		{Name: "another handler", Object: `{metadata: {name: a}, handler: a}`, Update: `{handler: b}`, Errors: []string{`handler: Invalid value: "b": field is immutable`}},
+		{Name: "another handler", Object: `{metadata: {name: a}, handler: a}`, Update: `{handler: b}`, Errors: []string{`handler: Invalid value: null: field is immutable`}},
 	}...)
 }

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/operation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/validation"
 )
 
 // Object is an API object of a known Go type.
@@ -130,6 +132,7 @@ func (k Kind[T]) fill(r *api.Resource) {
 	if k.PrepareForRequest != nil {
 		r.PrepareForRequest = func(req api.Request, obj runtime.Object) { k.PrepareForRequest(req, obj.(T)) }
 	}
+	k.declare()
 	r.Validate = gives(k.Validate)
 	r.UpdateStrategy = api.UpdateStrategy{
 		PrepareForUpdate: func(obj, old runtime.Object) { k.prepareForUpdate(obj.(T), old.(T)) },
@@ -169,6 +172,33 @@ func (k Kind[T]) fill(r *api.Resource) {
 		r.Cells = func(obj runtime.Object, now time.Time) []any { return k.Cells(obj.(T), now) }
 	}
 	r.RowConditions = gives(k.RowConditions)
+}
+
+// declare puts what the kind's markers declare beside its own rules, in creations and
+// in updates of the object and of its subresources.
+func (k *Kind[T]) declare() {
+	f := declared[T](validation.For[T]())
+	if f == nil {
+		return
+	}
+	own, ownUpdate := k.Validate, k.ValidateUpdate
+	k.Validate = func(obj T) (errs field.ErrorList) {
+		if own != nil {
+			errs = own(obj)
+		}
+		var none T
+		return f.beside(errs, operation.Create, obj, none)
+	}
+	if ownUpdate == nil && own != nil {
+		ownUpdate = func(obj, _ T) field.ErrorList { return own(obj) }
+	}
+	k.ValidateUpdate = f.inUpdates(ownUpdate)
+	k.ValidateStatusUpdate = f.inUpdates(k.ValidateStatusUpdate)
+	updates := make(map[string]Update[T], len(k.Updates))
+	for name, u := range k.Updates {
+		updates[name] = Update[T]{u.Prepare, f.inUpdates(u.Validate)}
+	}
+	k.Updates = updates
 }
 
 // one, gives, compares and ofRequest take functions over T for functions over
