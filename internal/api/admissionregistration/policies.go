@@ -246,9 +246,6 @@ func validateValidatingBinding(b *v1.ValidatingAdmissionPolicyBinding) field.Err
 	at := field.NewPath("spec")
 	errs := validateBinding(b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, at)
 	actions := at.Child("validationActions")
-	if len(b.Spec.ValidationActions) == 0 {
-		errs = append(errs, field.Required(actions, ""))
-	}
 	all := []v1.ValidationAction{v1.Audit, v1.Deny, v1.Warn}
 	seen := sets.New[v1.ValidationAction]()
 	for i, a := range b.Spec.ValidationActions {

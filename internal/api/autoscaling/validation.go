@@ -26,15 +26,6 @@ const (
 func validate(a, old *v2.HorizontalPodAutoscaler) field.ErrorList {
 	at, s := field.NewPath("spec"), &a.Spec
 	var errs field.ErrorList
-	if s.MinReplicas != nil && *s.MinReplicas < 0 {
-		errs = append(errs, field.Invalid(at.Child("minReplicas"), *s.MinReplicas, "must be greater than or equal to 0"))
-	}
-	switch {
-	case s.MaxReplicas == 0:
-		errs = append(errs, field.Required(at.Child("maxReplicas"), ""))
-	case s.MaxReplicas < 1:
-		errs = append(errs, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to 1"))
-	}
 	if s.MinReplicas != nil && s.MaxReplicas < *s.MinReplicas {
 		errs = append(errs, field.Invalid(at.Child("maxReplicas"), s.MaxReplicas, "must be greater than or equal to `minReplicas`"))
 	}

@@ -33,9 +33,7 @@ func validateCronJobUpdate(c, old *v1.CronJob) field.ErrorList {
 
 func validateCronJobSpec(s, old *v1.CronJobSpec, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if s.Schedule == "" {
-		errs = append(errs, field.Required(fldPath.Child("schedule"), ""))
-	} else {
+	if s.Schedule != "" {
 		errs = append(errs, validateSchedule(s, old, fldPath.Child("schedule"))...)
 	}
 	nonNegative(&errs, s.StartingDeadlineSeconds, fldPath.Child("startingDeadlineSeconds"))

@@ -137,7 +137,7 @@ func TestUpdates(t *testing.T) {
 
 	both := approved.DeepCopy()
 	both.Status.Conditions = append(both.Status.Conditions, condition(v1.CertificateDenied))
-	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(both, approved), `status.conditions[1].type: Invalid value: "Denied": Approved and Denied conditions are mutually exclusive`)
+	rowtest.Expect(t, r.Updates["approval"].ValidateUpdate(both, approved), "status.conditions: Invalid value: \"{conditions[{\\\"type\\\": \\\"Approved\\\"}], conditions[{\\\"type\\\": \\\"Denied\\\"}]}\": must specify at most one of: `conditions[{\"type\": \"Approved\"}]`, `conditions[{\"type\": \"Denied\"}]`")
 
 	// What was both or was twice already stays so.
 	stays := both.DeepCopy()

@@ -111,7 +111,6 @@ func types(c *v1.CertificateSigningRequest) (out []v1.RequestConditionType) {
 func validateConditions(c, old *v1.CertificateSigningRequest, fldPath *field.Path) field.ErrorList {
 	was := types(old)
 	mayLackType, mayRepeat := slices.Contains(was, ""), repeats(was)
-	mayBeBoth := slices.Contains(was, v1.CertificateApproved) && slices.Contains(was, v1.CertificateDenied)
 	var errs field.ErrorList
 	seen := sets.New[v1.RequestConditionType]()
 	for i, n := range c.Status.Conditions {
@@ -121,10 +120,6 @@ func validateConditions(c, old *v1.CertificateSigningRequest, fldPath *field.Pat
 		}
 		if seen.Has(n.Type) && !mayRepeat {
 			errs = append(errs, field.Duplicate(at.Child("type"), n.Type))
-		}
-		both := n.Type == v1.CertificateApproved && seen.Has(v1.CertificateDenied) || n.Type == v1.CertificateDenied && seen.Has(v1.CertificateApproved)
-		if both && !mayBeBoth {
-			errs = append(errs, field.Invalid(at.Child("type"), n.Type, "Approved and Denied conditions are mutually exclusive"))
 		}
 		seen.Insert(n.Type)
 		allowed := []corev1.ConditionStatus{corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown}

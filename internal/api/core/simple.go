@@ -53,8 +53,6 @@ func replicationControllers() *api.Resource {
 	validate := func(rc *v1.ReplicationController) field.ErrorList {
 		at := field.NewPath("spec")
 		var errs field.ErrorList
-		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(rc.Spec.MinReadySeconds), at.Child("minReadySeconds"))...)
-		errs = append(errs, apivalidation.ValidateNonnegativeField(int64(ptr.Deref(rc.Spec.Replicas, 0)), at.Child("replicas"))...)
 		if len(rc.Spec.Selector) == 0 {
 			errs = append(errs, field.Required(at.Child("selector"), ""))
 		}

@@ -36,7 +36,6 @@ func Resources() []*api.Resource {
 		PrepareForCreate: func(s *v1.EndpointSlice) { dropTopology(s, nil) },
 		PrepareForUpdate: dropTopology,
 		Validate:         validate,
-		ValidateUpdate:   validateUpdate,
 		Warnings: func(s *v1.EndpointSlice) []string {
 			return append(addressTypeWarnings(s.AddressType), addressWarnings(s)...)
 		},

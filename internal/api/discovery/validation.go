@@ -16,36 +16,15 @@ import (
 
 const (
 	maxTopologyLabels = 16
-	maxAddresses      = 100
 	maxPorts          = 20000
 	maxEndpoints      = 1000
 	maxZoneHints      = 8
 	maxNodeHints      = 8
 )
 
-func validateUpdate(s, old *v1.EndpointSlice) field.ErrorList {
-	errs := validate(s)
-	if s.AddressType != old.AddressType {
-		errs = append(errs, field.Invalid(field.NewPath("addressType"), nil, "field is immutable"))
-	}
-	return errs
-}
-
 func validate(s *v1.EndpointSlice) field.ErrorList {
-	errs := validateAddressType(s.AddressType)
-	errs = append(errs, validateEndpoints(s.Endpoints, s.AddressType, field.NewPath("endpoints"))...)
+	errs := validateEndpoints(s.Endpoints, s.AddressType, field.NewPath("endpoints"))
 	return append(errs, validatePorts(s.Ports, field.NewPath("ports"))...)
-}
-
-func validateAddressType(t v1.AddressType) field.ErrorList {
-	types := []v1.AddressType{v1.AddressTypeFQDN, v1.AddressTypeIPv4, v1.AddressTypeIPv6}
-	switch {
-	case t == "":
-		return field.ErrorList{field.Required(field.NewPath("addressType"), "")}
-	case !slices.Contains(types, t):
-		return field.ErrorList{field.NotSupported(field.NewPath("addressType"), t, types)}
-	}
-	return nil
 }
 
 func validateEndpoints(endpoints []v1.Endpoint, addrType v1.AddressType, fldPath *field.Path) field.ErrorList {
@@ -56,12 +35,6 @@ func validateEndpoints(endpoints []v1.Endpoint, addrType v1.AddressType, fldPath
 	for i := range endpoints {
 		e, at := &endpoints[i], fldPath.Index(i)
 		addrs := at.Child("addresses")
-		switch n := len(e.Addresses); {
-		case n == 0:
-			errs = append(errs, field.Required(addrs, ""))
-		case n > maxAddresses:
-			errs = append(errs, field.TooMany(addrs, n, maxAddresses))
-		}
 		for j, a := range e.Addresses {
 			switch addrType {
 			case v1.AddressTypeIPv4, v1.AddressTypeIPv6:

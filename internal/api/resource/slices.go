@@ -62,7 +62,7 @@ func validateSliceSpec(s, old *v1.ResourceSliceSpec, fldPath *field.Path) field.
 	errs = append(errs, each(s.SharedCounters, v1.ResourceSliceMaxCounterSets, fldPath.Child("sharedCounters"), func(c *v1.CounterSet, at *field.Path) field.ErrorList {
 		return validateCounters(c.Counters, v1.ResourceSliceMaxCountersPerCounterSet, at.Child("counters"))
 	})...)
-	return append(errs, declared(v1.Validate_ResourceSliceSpec, s, old, fldPath)...)
+	return errs
 }
 
 func deviceOf(s *v1.ResourceSliceSpec, name string) *v1.Device {

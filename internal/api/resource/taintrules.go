@@ -21,8 +21,7 @@ func taintRules() *api.Resource {
 		StatusOnly:           true,
 		Default:              func(t *v1.DeviceTaintRule) { setTimeAdded(&t.Spec.Taint) },
 		PrepareForUpdate:     prepareTaintRuleUpdate,
-		Validate:             func(t *v1.DeviceTaintRule) field.ErrorList { return validateTaintRule(t, nil) },
-		ValidateUpdate:       validateTaintRule,
+		Validate:             validateTaintRule,
 		ValidateStatusUpdate: validateTaintRuleStatus,
 		Cells:                func(t *v1.DeviceTaintRule, now time.Time) []any { return []any{t.Name, row.Created(t, now)} },
 	})
@@ -44,8 +43,7 @@ func prepareTaintRuleUpdate(t, old *v1.DeviceTaintRule) {
 	}
 }
 
-// validateTaintRule checks a rule; old is nil for a new one.
-func validateTaintRule(t, old *v1.DeviceTaintRule) (errs field.ErrorList) {
+func validateTaintRule(t *v1.DeviceTaintRule) (errs field.ErrorList) {
 	spec := field.NewPath("spec")
 	if s := t.Spec.DeviceSelector; s != nil {
 		at := spec.Child("deviceSelector")
@@ -59,20 +57,14 @@ func validateTaintRule(t, old *v1.DeviceTaintRule) (errs field.ErrorList) {
 			errs = append(errs, validateLabel(*s.Device, at.Child("device"))...)
 		}
 	}
-	errs = append(errs, validateTaint(&t.Spec.Taint, spec.Child("taint"))...)
-	var was *v1.DeviceTaintRuleSpec
-	if old != nil {
-		was = &old.Spec
-	}
-	return append(errs, declared(v1.Validate_DeviceTaintRuleSpec, &t.Spec, was, spec)...)
+	return append(errs, validateTaint(&t.Spec.Taint, spec.Child("taint"))...)
 }
 
-func validateTaintRuleStatus(t, old *v1.DeviceTaintRule) field.ErrorList {
-	status := field.NewPath("status")
-	conditions := status.Child("conditions")
+func validateTaintRuleStatus(t, _ *v1.DeviceTaintRule) field.ErrorList {
+	conditions := field.NewPath("status", "conditions")
 	errs := metav1validation.ValidateConditions(t.Status.Conditions, conditions)
 	if n := len(t.Status.Conditions); n > v1.DeviceTaintRuleStatusMaxConditions {
 		errs = append(errs, field.TooMany(conditions, n, v1.DeviceTaintRuleStatusMaxConditions))
 	}
-	return append(errs, declared(v1.Validate_DeviceTaintRuleStatus, &t.Status, &old.Status, status)...)
+	return errs
 }

@@ -63,7 +63,7 @@ func validateClassSpec(s, old *v1.DeviceClassSpec) field.ErrorList {
 	errs = append(errs, each(s.Config, v1.DeviceConfigMaxSize, at.Child("config"), func(c *v1.DeviceClassConfiguration, at *field.Path) field.ErrorList {
 		return validateConfiguration(&c.DeviceConfiguration, stored, at)
 	})...)
-	return append(errs, declared(v1.Validate_DeviceClassSpec, s, old, at)...)
+	return errs
 }
 
 func validateSelectors(list []v1.DeviceSelector, stored bool, fldPath *field.Path) field.ErrorList {
@@ -132,30 +132,18 @@ func validateRaw(raw []byte, stored bool, most int, fldPath *field.Path) field.E
 }
 
 func validateClaim(c *v1.ResourceClaim) field.ErrorList {
-	at := field.NewPath("spec")
-	return append(validateSpec(&c.Spec, at), declared(v1.Validate_ResourceClaimSpec, &c.Spec, nil, at)...)
-}
-
-func validateClaimUpdate(c, old *v1.ResourceClaim) field.ErrorList {
-	if equality.Semantic.DeepEqual(c.Spec, old.Spec) {
-		return nil
-	}
-	// The spec cannot change, so it is as good as it was.
-	return field.ErrorList{field.Invalid(field.NewPath("spec"), nil, "field is immutable")}
+	return validateSpec(&c.Spec, field.NewPath("spec"))
 }
 
 func validateTemplate(t *v1.ResourceClaimTemplate) field.ErrorList {
 	at := field.NewPath("spec")
 	errs := metav1validation.ValidateLabels(t.Spec.Labels, at.Child("metadata", "labels"))
 	errs = append(errs, apivalidation.ValidateAnnotations(t.Spec.Annotations, at.Child("metadata", "annotations"))...)
-	errs = append(errs, validateSpec(&t.Spec.Spec, at.Child("spec"))...)
-	return append(errs, declared(v1.Validate_ResourceClaimTemplateSpec, &t.Spec, nil, at)...)
+	return append(errs, validateSpec(&t.Spec.Spec, at.Child("spec"))...)
 }
 
 func validateTemplateUpdate(t, old *v1.ResourceClaimTemplate) field.ErrorList {
-	at := field.NewPath("spec")
-	errs := apivalidation.ValidateImmutableField(t.Spec, old.Spec, at)
-	return append(errs, declared(v1.Validate_ResourceClaimTemplateSpec, &t.Spec, &old.Spec, at)...)
+	return apivalidation.ValidateImmutableField(t.Spec, old.Spec, field.NewPath("spec"))
 }
 
 func validateSpec(s *v1.ResourceClaimSpec, fldPath *field.Path) field.ErrorList {

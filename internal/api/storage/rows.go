@@ -43,9 +43,8 @@ func storageClasses() *api.Resource {
 			setDefault(&c.ReclaimPolicy, corev1.PersistentVolumeReclaimDelete)
 			setDefault(&c.VolumeBindingMode, v1.VolumeBindingImmediate)
 		},
-		Validate:       validateStorageClass,
-		ValidateUpdate: validateStorageClassUpdate,
-		Warnings:       storageClassWarnings,
+		Validate: validateStorageClass,
+		Warnings: storageClassWarnings,
 		Cells: func(c *v1.StorageClass, now time.Time) []any {
 			name := c.Name
 			if c.Annotations[defaultClass] == "true" || c.Annotations[betaDefaultClass] == "true" {
@@ -76,11 +75,10 @@ func volumeAttachments() *api.Resource {
 		row.Age(),
 	}
 	return row.New[v1.VolumeAttachmentList](v1.SchemeGroupVersion, r, row.Kind[*v1.VolumeAttachment]{
-		Spec:           func(a *v1.VolumeAttachment) any { return &a.Spec },
-		Status:         func(a *v1.VolumeAttachment) any { return &a.Status },
-		Validate:       validateVolumeAttachment,
-		ValidateUpdate: validateVolumeAttachmentUpdate,
-		StatusOnly:     true,
+		Spec:       func(a *v1.VolumeAttachment) any { return &a.Spec },
+		Status:     func(a *v1.VolumeAttachment) any { return &a.Status },
+		Validate:   validateVolumeAttachment,
+		StatusOnly: true,
 		ValidateStatusUpdate: func(a, _ *v1.VolumeAttachment) field.ErrorList {
 			return validateAttachmentStatus(&a.Status, field.NewPath("status"))
 		},

@@ -48,21 +48,9 @@ func validateStorageClass(c *v1.StorageClass) field.ErrorList {
 	return append(errs, validateTopologies(c.AllowedTopologies, field.NewPath("allowedTopologies"))...)
 }
 
-func validateStorageClassUpdate(c, old *v1.StorageClass) field.ErrorList {
-	errs := validateStorageClass(c)
-	immutable := func(name string, is, was any) {
-		errs = append(errs, apivalidation.ValidateImmutableField(is, was, field.NewPath(name))...)
-	}
-	immutable("parameters", c.Parameters, old.Parameters)
-	immutable("provisioner", c.Provisioner, old.Provisioner)
-	immutable("reclaimPolicy", c.ReclaimPolicy, old.ReclaimPolicy)
-	immutable("volumeBindingMode", c.VolumeBindingMode, old.VolumeBindingMode)
-	return errs
-}
-
 func validateProvisioner(name string, fldPath *field.Path) field.ErrorList {
 	if name == "" {
-		return field.ErrorList{field.Required(fldPath, name)}
+		return nil // its marker wants one
 	}
 	return invalid(fldPath, name, validation.IsQualifiedName(strings.ToLower(name)))
 }
@@ -152,22 +140,9 @@ func storageClassWarnings(c *v1.StorageClass) []string {
 func validateVolumeAttachment(a *v1.VolumeAttachment) field.ErrorList {
 	at := field.NewPath("spec")
 	var errs field.ErrorList
-	if a.Spec.Attacher == "" {
-		errs = append(errs, field.Required(at.Child("attacher"), ""))
-	} else {
-		errs = append(errs, podspec.ValidateDriverName(a.Spec.Attacher, at.Child("attacher"))...)
-	}
 	errs = append(errs, validateAttachmentSource(&a.Spec.Source, at.Child("source"))...)
 	errs = append(errs, invalid(at.Child("nodeName"), a.Spec.NodeName, apivalidation.NameIsDNSSubdomain(a.Spec.NodeName, false))...)
 	return append(errs, validateAttachmentStatus(&a.Status, field.NewPath("status"))...)
-}
-
-func validateVolumeAttachmentUpdate(a, old *v1.VolumeAttachment) field.ErrorList {
-	errs := validateVolumeAttachment(a)
-	if !equality.Semantic.DeepEqual(a.Spec, old.Spec) {
-		errs = append(errs, field.Invalid(field.NewPath("spec"), a.Spec, "field is immutable"))
-	}
-	return errs
 }
 
 func validateAttachmentSource(s *v1.VolumeAttachmentSource, fldPath *field.Path) field.ErrorList {

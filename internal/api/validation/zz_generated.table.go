@@ -19,6 +19,7 @@ import (
 	apirbacv1 "k8s.io/api/rbac/v1"
 	apiresourcev1 "k8s.io/api/resource/v1"
 	apistoragev1 "k8s.io/api/storage/v1"
+
 	"keelson.dev/keelson/internal/api/validation/admissionregistrationv1"
 	"keelson.dev/keelson/internal/api/validation/appsv1"
 	"keelson.dev/keelson/internal/api/validation/autoscalingv1"

@@ -92,7 +92,7 @@ func writeTable(inputs []string) error {
 			functions[name] += body
 		}
 	}
-	var imports, rows strings.Builder
+	var imports, own, rows strings.Builder
 	for _, in := range inputs {
 		kinds := kinds(in)
 		kinds = slices.DeleteFunc(kinds, func(kind string) bool {
@@ -105,13 +105,14 @@ func writeTable(inputs []string) error {
 			continue
 		}
 		if len(kinds) > 0 {
-			fmt.Fprintf(&imports, "\tapi%s %q\n\t\"keelson.dev/keelson/internal/api/validation/%[1]s\"\n", folder(in), in)
+			fmt.Fprintf(&imports, "\tapi%s %q\n", folder(in), in)
+			fmt.Fprintf(&own, "\t\"keelson.dev/keelson/internal/api/validation/%s\"\n", folder(in))
 		}
 		for _, kind := range kinds {
 			fmt.Fprintf(&rows, "\treflect.TypeFor[*api%s.%s](): %[1]s.Validate_%[2]s,\n", folder(in), kind)
 		}
 	}
-	table, err := format.Source(fmt.Appendf(nil, tableText, imports.String(), rows.String()))
+	table, err := format.Source(fmt.Appendf(nil, tableText, imports.String(), own.String(), rows.String()))
 	if err != nil {
 		return err
 	}
@@ -125,6 +126,7 @@ package validation
 import (
 	"reflect"
 
+%s
 %s)
 
 // table has the functions of the kinds that have rules.
