@@ -26,6 +26,7 @@ import (
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/apiserver/authz"
 )
 
@@ -238,7 +239,7 @@ func (n *nodeRestriction) mirror(node string, p *v1.Pod) error {
 	forbidden := func(what string) error {
 		return fmt.Errorf("node %q can not create pods that reference %s", node, what)
 	}
-	r := authz.References(p)
+	r := podspec.References(p)
 	switch {
 	case p.Spec.ServiceAccountName != "":
 		return forbidden("a service account")

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 // nodePrefix begins the user name of a node.
@@ -151,13 +153,17 @@ func (n *Node) decide(ctx context.Context, node string, a authorizer.Attributes)
 			return false, "can only read namespaced object of this type"
 		}
 		if a.GetResource() == "configmaps" {
-			return related(func(p *corev1.Pod) bool { return p.Namespace == ns && slices.Contains(References(p).ConfigMaps, name) })
+			return related(func(p *corev1.Pod) bool {
+				return p.Namespace == ns && slices.Contains(podspec.References(p).ConfigMaps, name)
+			})
 		}
 		return related(func(p *corev1.Pod) bool {
-			return p.Namespace == ns && slices.Contains(References(p).Secrets, name) || n.volumeSecret(ctx, p, ns, name)
+			return p.Namespace == ns && slices.Contains(podspec.References(p).Secrets, name) || n.volumeSecret(ctx, p, ns, name)
 		})
 	case schema.GroupResource{Resource: "persistentvolumeclaims"}:
-		uses := func(p *corev1.Pod) bool { return p.Namespace == ns && slices.Contains(References(p).Claims, name) }
+		uses := func(p *corev1.Pod) bool {
+			return p.Namespace == ns && slices.Contains(podspec.References(p).Claims, name)
+		}
 		if sub != "status" {
 			return get(uses)
 		}
@@ -167,7 +173,7 @@ func (n *Node) decide(ctx context.Context, node string, a authorizer.Attributes)
 		return related(uses)
 	case schema.GroupResource{Resource: "persistentvolumes"}:
 		return get(func(p *corev1.Pod) bool {
-			return slices.ContainsFunc(References(p).Claims, func(claim string) bool {
+			return slices.ContainsFunc(podspec.References(p).Claims, func(claim string) bool {
 				c, err := n.objects.Claim(ctx, p.Namespace, claim)
 				return err == nil && c.Spec.VolumeName == name
 			})
@@ -325,7 +331,7 @@ func (n *Node) pod(ctx context.Context, node string, a authorizer.Attributes) (b
 
 // volumeSecret: the persistent volume of one of the pod's claims names the secret.
 func (n *Node) volumeSecret(ctx context.Context, p *corev1.Pod, ns, name string) bool {
-	for _, claim := range References(p).Claims {
+	for _, claim := range podspec.References(p).Claims {
 		c, err := n.objects.Claim(ctx, p.Namespace, claim)
 		if err != nil || c.Spec.VolumeName == "" {
 			continue

@@ -136,6 +136,7 @@ func (c *Instance) serve(listener net.Listener) error {
 	if res := c.Informers.WaitForCacheSyncWithContext(c.Process.Ctx); res.Err != nil {
 		return res.Err
 	}
+	c.Process.Go(func() { tokens.Track(c.Process.Ctx, c.Client(inprocess.APIServer)) })
 	if err := c.addresses.Start(c.Process); err != nil {
 		return err
 	}

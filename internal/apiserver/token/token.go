@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	jose "github.com/go-jose/go-jose/v4"
@@ -53,6 +54,7 @@ type Authority struct {
 	external *external // nil if this process signs
 	get      Getter
 	clock    clock.PassiveClock
+	tracker  atomic.Pointer[tracker] // nil until Track is called
 }
 
 // New makes an authority, which signs with key where the selection names no other.
@@ -263,6 +265,9 @@ func (a *Authority) reviewLegacy(ctx context.Context, token, subject string, l l
 	sa, err := a.get.ServiceAccount(ctx, l.Namespace, l.Account)
 	if err != nil || sa.DeletionTimestamp != nil || string(sa.UID) != l.AccountUID {
 		return nil, nil, false, invalid
+	}
+	if err := a.track(ctx, s, sa); err != nil {
+		return nil, nil, false, err
 	}
 	// It names no audience: it is for the API server.
 	var matched []string

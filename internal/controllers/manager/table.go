@@ -34,9 +34,11 @@ import (
 	"keelson.dev/keelson/internal/controllers/garbagecollector"
 	"keelson.dev/keelson/internal/controllers/horizontalpodautoscaler"
 	"keelson.dev/keelson/internal/controllers/job"
+	"keelson.dev/keelson/internal/controllers/legacytoken"
 	"keelson.dev/keelson/internal/controllers/namespace"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/controllers/nodelifecycle"
+	"keelson.dev/keelson/internal/controllers/nodettl"
 	"keelson.dev/keelson/internal/controllers/persistentvolume"
 	"keelson.dev/keelson/internal/controllers/podgc"
 	"keelson.dev/keelson/internal/controllers/policystatus"
@@ -196,6 +198,14 @@ var table = []controllers.Row{
 	{
 		Name: "bootstrap-signer-controller", Aliases: []string{"bootstrapsigner"}, Identity: "bootstrap-signer",
 		Watches: resources(coreV1, "configmaps", "secrets"), New: bootstraptoken.NewSigner,
+	},
+	{
+		Name: "legacy-serviceaccount-token-cleaner-controller", Aliases: []string{"legacy-service-account-token-cleaner"}, Identity: "legacy-service-account-token-cleaner",
+		Watches: resources(coreV1, "secrets", "serviceaccounts", "pods"), New: legacytoken.New,
+	},
+	{
+		Name: "ttl-controller", Aliases: []string{"ttl"}, Identity: "ttl-controller",
+		Watches: resources(coreV1, "nodes"), New: nodettl.New,
 	},
 	{
 		Name: "token-cleaner-controller", Aliases: []string{"tokencleaner"}, Identity: "token-cleaner",
