@@ -89,8 +89,8 @@ func (r *Refs) environment(c *corev1.Container) {
 	}
 }
 
-// resourceClaims are the names of the claims that the pod uses.
-func resourceClaims(p *corev1.Pod) (out []string) {
+// ResourceClaims are the names of the claims that the pod uses.
+func ResourceClaims(p *corev1.Pod) (out []string) {
 	for i := range p.Spec.ResourceClaims {
 		if n := p.Spec.ResourceClaims[i].ResourceClaimName; n != nil {
 			out = append(out, *n)
@@ -107,9 +107,9 @@ func resourceClaims(p *corev1.Pod) (out []string) {
 	return out
 }
 
-// volumeSecrets gives the secrets that a node needs to mount the volume for a
+// VolumeSecrets gives the secrets that a node needs to mount the volume for a
 // claim in that namespace.
-func volumeSecrets(v *corev1.PersistentVolume, namespace string) (out []corev1.SecretReference) {
+func VolumeSecrets(v *corev1.PersistentVolume, namespace string) (out []corev1.SecretReference) {
 	add := func(s *corev1.SecretReference) {
 		if s != nil {
 			ref := *s

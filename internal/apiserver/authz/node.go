@@ -179,7 +179,7 @@ func (n *Node) decide(ctx context.Context, node string, a authorizer.Attributes)
 			})
 		})
 	case schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaims"}:
-		return get(func(p *corev1.Pod) bool { return p.Namespace == ns && slices.Contains(resourceClaims(p), name) })
+		return get(func(p *corev1.Pod) bool { return p.Namespace == ns && slices.Contains(podspec.ResourceClaims(p), name) })
 	case schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattachments"}:
 		return get(func(*corev1.Pod) bool {
 			v, err := n.objects.Attachment(ctx, name)
@@ -340,7 +340,7 @@ func (n *Node) volumeSecret(ctx context.Context, p *corev1.Pod, ns, name string)
 		if err != nil {
 			continue
 		}
-		for _, s := range volumeSecrets(v, p.Namespace) {
+		for _, s := range podspec.VolumeSecrets(v, p.Namespace) {
 			if s.Namespace == ns && s.Name == name {
 				return true
 			}
