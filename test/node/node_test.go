@@ -134,6 +134,7 @@ func TestNode(t *testing.T) {
 		"Deployment":    func(e *env, _ *testing.T) { e.deployment() },
 		"Nginx":         (*env).nginx,
 		"LoadedImage":   (*env).loadedImage,
+		"Devices":       (*env).devices,
 		"Certificates":  (*env).certificates,
 		"Pod":           func(e *env, _ *testing.T) { e.everything() },
 		"RestartPolicy": func(e *env, _ *testing.T) { e.restarts() },

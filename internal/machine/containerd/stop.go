@@ -14,8 +14,10 @@ import (
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/hook"
 )
 
 // StopOptions say how pods are stopped.
@@ -163,13 +165,16 @@ func podName(s *runtimeapi.PodSandbox) string {
 	return s.GetMetadata().GetNamespace() + "/" + s.GetMetadata().GetName()
 }
 
-// stopPod gives the containers their time to end, and stops the pod.
+// stopPod runs the containers' preStop hooks, gives them their time to end, and stops
+// the pod.
 func stopPod(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, containers []*runtimeapi.Container, maxGrace time.Duration) error {
 	var wg sync.WaitGroup
 	for _, k := range containers {
 		wg.Go(func() {
+			until := time.Now().Add(grace(k, maxGrace))
+			preStop(ctx, c, s, k, until)
 			// What this cannot stop, the sandbox's end does, or tells of.
-			_, _ = c.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.Id, Timeout: int64(grace(k, maxGrace).Seconds())})
+			_, _ = c.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.Id, Timeout: int64(max(time.Until(until), 0).Seconds())})
 		})
 	}
 	wg.Wait()
@@ -177,6 +182,20 @@ func stopPod(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, conta
 		return fmt.Errorf("stopping pod %s: %w", podName(s), err)
 	}
 	return nil
+}
+
+// preStop runs the container's preStop hook, if it has one, as long as it has time.
+// The container is stopped whatever comes of it.
+func preStop(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, k *runtimeapi.Container, until time.Time) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	_ = hook.Runner{CRI: c, Clock: clock.RealClock{}}.PreStop(ctx, k, func(ctx context.Context) (string, error) {
+		r, err := c.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: s.Id})
+		if ip := r.GetStatus().GetNetwork().GetIp(); err != nil || ip != "" {
+			return ip, err
+		}
+		return "127.0.0.1", nil // the machine's network
+	})
 }
 
 // grace gives the time that the container has to end: its pod's grace period,

@@ -12,6 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/hook"
 	"keelson.dev/keelson/internal/node/layout"
 	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/volume"
@@ -104,6 +105,9 @@ func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.Containe
 		Tty:        spec.TTY,
 		Linux:      &runtimeapi.LinuxContainerConfig{Resources: c.Resources(pod, spec), SecurityContext: sec},
 		StopSignal: stopSignal(spec),
+	}
+	if text := hook.Encode(spec); text != "" {
+		cfg.Annotations[cri.PreStopAnnotation] = text
 	}
 	for _, name := range r.CDI {
 		cfg.CDIDevices = append(cfg.CDIDevices, &runtimeapi.CDIDevice{Name: name})

@@ -17,6 +17,9 @@ const (
 	RestartCountAnnotation      = "io.kubernetes.container.restartCount"
 	TerminationPathAnnotation   = "io.kubernetes.container.terminationMessagePath"
 	TerminationPolicyAnnotation = "io.kubernetes.container.terminationMessagePolicy"
+	// PreStopAnnotation has the preStop hook, for what stops containers without an
+	// agent.
+	PreStopAnnotation = "io.kubernetes.container.preStopHandler"
 )
 
 // RestartCount is how often the container had been started before this run.

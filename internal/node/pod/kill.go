@@ -2,8 +2,6 @@ package pod
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -12,8 +10,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/hook"
 	"keelson.dev/keelson/internal/node/podspec"
-	"keelson.dev/keelson/internal/node/prober"
 )
 
 // minimumGrace is the least time, in seconds, that a container has between
@@ -106,41 +104,17 @@ func (k *kills) exec(ctx context.Context, id string, command []string, timeout t
 	return string(r.Stdout) + string(r.Stderr), r.ExitCode, nil
 }
 
-// hook runs a lifecycle handler.
+// hook runs a lifecycle handler; ips are the pod's addresses, read from the runtime
+// where there are none.
 func (k *kills) hook(ctx context.Context, c *v1.Container, h *v1.LifecycleHandler, id string, ips []string) error {
-	switch {
-	case h.Exec != nil:
-		out, code, err := k.exec(ctx, id, h.Exec.Command, 0)
-		if err == nil && code != 0 {
-			err = fmt.Errorf("command exited with %d: %s", code, out)
+	return hook.Runner{CRI: k.CRI, Clock: k.Clock}.Run(ctx, h, c, id, func(ctx context.Context) (string, error) {
+		if len(ips) > 0 {
+			return ips[0], nil
 		}
-		return err
-	case h.HTTPGet != nil:
-		if len(ips) == 0 {
-			obs, err := k.history.observe(ctx)
-			if err != nil {
-				return err
-			}
-			ips = append(obs.ips(), "")
-		}
-		req, err := prober.Request(ctx, h.HTTPGet, prober.Target{PodIP: ips[0], Container: c}, "kube-lifecycle/1.37")
+		obs, err := k.history.observe(ctx)
 		if err != nil {
-			return err
+			return "", err
 		}
-		res, err := prober.Client(0).Do(req)
-		if err != nil {
-			return err
-		}
-		defer res.Body.Close()
-		io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20))
-		return nil
-	case h.Sleep != nil:
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-k.Clock.After(time.Duration(h.Sleep.Seconds) * time.Second):
-			return nil
-		}
-	}
-	return nil
+		return append(obs.ips(), "")[0], nil
+	})
 }
