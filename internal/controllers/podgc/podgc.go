@@ -47,6 +47,9 @@ func terminated(p *v1.Pod) bool {
 	return p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
 }
 
+// collect deletes the pods that nothing else does: those of nodes that have gone or
+// are out of service, those that were deleted before they had a node, and the oldest
+// of those that have ended where there are too many.
 func (g *collector) collect(ctx context.Context) {
 	pods, err := g.pods.List(labels.Everything())
 	if err != nil {
@@ -54,23 +57,21 @@ func (g *collector) collect(ctx context.Context) {
 	}
 	var ended []*v1.Pod
 	missed := map[string]bool{}
-	now := g.clock.Now()
 	for _, p := range pods {
-		switch {
-		case p.Spec.NodeName == "" && p.DeletionTimestamp != nil:
-			g.delete(ctx, p)
-		case p.Spec.NodeName != "":
-			if _, err := g.nodes.Get(p.Spec.NodeName); apierrors.IsNotFound(err) {
-				missed[p.Spec.NodeName] = true
-				since, ok := g.gone[p.Spec.NodeName]
-				if !ok {
-					g.gone[p.Spec.NodeName] = now
-				} else if now.Sub(since) >= quarantine {
-					g.fail(ctx, p)
-					g.delete(ctx, p)
-					continue
-				}
+		switch node, err := g.nodes.Get(p.Spec.NodeName); {
+		case p.Spec.NodeName == "":
+			if p.DeletionTimestamp != nil {
+				g.end(ctx, p)
 			}
+		case apierrors.IsNotFound(err):
+			missed[p.Spec.NodeName] = true
+			if g.away(ctx, p.Spec.NodeName) {
+				g.end(ctx, p, v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, ObservedGeneration: p.Generation, Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists"})
+				continue
+			}
+		case err == nil && p.DeletionTimestamp != nil && outOfService(node):
+			g.end(ctx, p)
+			continue
 		}
 		if terminated(p) {
 			ended = append(ended, p)
@@ -83,10 +84,13 @@ func (g *collector) collect(ctx context.Context) {
 	}
 	if len(ended) > threshold {
 		slices.SortFunc(ended, func(a, b *v1.Pod) int {
-			if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-				return c
+			if evicted(a) != evicted(b) { // those that were evicted go first
+				if evicted(a) {
+					return -1
+				}
+				return 1
 			}
-			return cmp.Compare(a.Name, b.Name)
+			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 		})
 		for _, p := range ended[:len(ended)-threshold] {
 			g.delete(ctx, p)
@@ -94,20 +98,48 @@ func (g *collector) collect(ctx context.Context) {
 	}
 }
 
-// fail marks a pod whose node is gone as failed, so that controllers and
-// clients that wait for it see its end.
-func (g *collector) fail(ctx context.Context, p *v1.Pod) {
-	if terminated(p) {
-		return
+// away reports whether a node has been missed for the quarantine, and the API server
+// does not know it either.
+func (g *collector) away(ctx context.Context, name string) bool {
+	since, ok := g.gone[name]
+	if !ok {
+		g.gone[name] = g.clock.Now()
+		return false
 	}
-	n := p.DeepCopy()
-	n.Status.Phase = v1.PodFailed
-	n.Status.Conditions = append(slices.DeleteFunc(n.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.DisruptionTarget }),
-		v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists",
-			LastTransitionTime: metav1.NewTime(g.clock.Now().UTC().Truncate(time.Second))})
-	if _, err := g.client.CoreV1().Pods(p.Namespace).UpdateStatus(trace.WithCause(ctx, p), n, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		klog.FromContext(ctx).Error(err, "Marking an orphaned pod failed", "pod", klog.KObj(p))
+	if g.clock.Since(since) < quarantine {
+		return false
 	}
+	_, err := g.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	return apierrors.IsNotFound(err)
+}
+
+// outOfService reports whether an administrator says that a node, which is not ready,
+// is off and what ran there runs no more.
+func outOfService(n *v1.Node) bool {
+	ready := slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
+	return !ready && slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == v1.TaintNodeOutOfService })
+}
+
+func evicted(p *v1.Pod) bool { return p.Status.Phase == v1.PodFailed && p.Status.Reason == "Evicted" }
+
+// end marks a pod as failed, so that controllers and clients that wait for it see its
+// end, and deletes it. One that cannot be marked waits for the next time.
+func (g *collector) end(ctx context.Context, p *v1.Pod, conditions ...v1.PodCondition) {
+	if !terminated(p) {
+		n := p.DeepCopy()
+		n.Status.Phase, n.Status.ObservedGeneration = v1.PodFailed, p.Generation
+		for _, c := range conditions {
+			c.LastTransitionTime = metav1.NewTime(g.clock.Now().UTC().Truncate(time.Second))
+			n.Status.Conditions = append(slices.DeleteFunc(n.Status.Conditions, func(old v1.PodCondition) bool { return old.Type == c.Type }), c)
+		}
+		if _, err := g.client.CoreV1().Pods(p.Namespace).UpdateStatus(trace.WithCause(ctx, p), n, metav1.UpdateOptions{}); err != nil {
+			if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+				klog.FromContext(ctx).Error(err, "Marking an orphaned pod failed", "pod", klog.KObj(p))
+			}
+			return
+		}
+	}
+	g.delete(ctx, p)
 }
 
 func (g *collector) delete(ctx context.Context, p *v1.Pod) {
