@@ -162,7 +162,8 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	var agent *node.Agent
 	sources := source.New(h.client, o.Name, h.informers.Core().V1().Pods().Informer(), h.clock)
 	devices := dra.New(h.client, o.Name, filepath.Join(m.Dir(), "dra.json"), h.clock)
-	drivers := &csi.Plugin{Root: m.Dir(), Node: o.Name, Client: h.client}
+	recorder := h.Recorder(h.client, "kubelet", o.Name)
+	drivers := &csi.Plugin{Root: m.Dir(), Node: o.Name, Client: h.client, Recorder: recorder}
 	nodes := h.informers.Core().V1().Nodes().Lister()
 	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: h.clock, Client: h.client,
 		Plugins: append(plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() }), drivers),
@@ -188,7 +189,7 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
-		Recorder: h.Recorder(h.client, "kubelet", o.Name), Volumes: volumes, Sources: sources, Devices: devices,
+		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices,
 	})
 	if err != nil {
 		return err
@@ -202,7 +203,7 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	if err := h.startNetwork(m, agent, o); err != nil {
 		return err
 	}
-	h.startStorage(m, o, drivers, devices)
+	h.startStorage(m, o, volumes, drivers, devices)
 	h.informers.StartWithContext(h.Ctx)
 	if policies != nil {
 		if h.allPods != nil {

@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/node/localdriver"
 	"keelson.dev/keelson/internal/node/pluginregistry"
 	"keelson.dev/keelson/internal/node/provision"
+	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/node/volume/csi"
 )
 
@@ -86,10 +87,10 @@ func (c *Cluster) publishStorage() {
 	})
 }
 
-// startStorage starts the registry of the node's plug-ins, and the local driver
-// with its provisioner. What it uses of the informers is to be started by the
-// caller.
-func (h *host) startStorage(m *machine.Machine, o AgentOptions, plugin *csi.Plugin, devices *dra.Manager) {
+// startStorage starts the registry of the node's plug-ins, what looks after
+// volumes in use, and the local driver with its provisioner. What it uses of the
+// informers is to be started by the caller.
+func (h *host) startStorage(m *machine.Machine, o AgentOptions, volumes *volume.Manager, plugin *csi.Plugin, devices *dra.Manager) {
 	fail := func(what string, err error) {
 		if err != nil {
 			klog.FromContext(h.Ctx).Error(err, "Ended: "+what)
@@ -99,6 +100,7 @@ func (h *host) startStorage(m *machine.Machine, o AgentOptions, plugin *csi.Plug
 	plugins := filepath.Join(m.Dir(), "plugins_registry")
 	r := &pluginregistry.Registry{Dir: plugins, Handlers: map[string]pluginregistry.Handler{registration.CSIPlugin: plugin, registration.DRAPlugin: devices}, Clock: h.clock}
 	h.Go(func() { fail("the registry of plug-ins", r.Run(h.Ctx)) })
+	h.Go(func() { volumes.Run(h.Ctx) })
 	if o.Storage == None {
 		return
 	}

@@ -34,6 +34,8 @@ type Volumes interface {
 	// SubPath makes a path in a volume of the pod ready, for the mount of this
 	// index of a container.
 	SubPath(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
+	// Mounted gives a volume of the pod that is ready.
+	Mounted(pod types.UID, name string) (volume.Mounted, bool)
 	// Unmount takes down whatever the pod has mounted.
 	Unmount(ctx context.Context, uid types.UID) error
 	// Pods are the pods that have something mounted.

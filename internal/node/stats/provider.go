@@ -14,6 +14,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
@@ -39,6 +40,9 @@ type Config struct {
 	RootDir string
 	// Pods are the node's pods with their status.
 	Pods func() []*v1.Pod
+	// Mounted is where a volume of a pod is on the machine; nil looks for a folder
+	// of the volume's name.
+	Mounted func(pod types.UID, volume string) (path string, ok bool)
 	// LogDir is the folder of a pod's logs.
 	LogDir func(*v1.Pod) string
 	// PodsCgroup is the cgroup of all pods and Cgroup that of one, below the
@@ -398,6 +402,11 @@ func claimOf(pod *v1.Pod, v *v1.Volume) string {
 
 // volume is the folder of a pod's volume, empty if it has none.
 func (p *Provider) volume(pod *v1.Pod, name string) string {
+	if p.Mounted != nil {
+		if path, ok := p.Mounted(pod.UID, name); ok {
+			return path
+		}
+	}
 	dirs, _ := filepath.Glob(filepath.Join(p.RootDir, "pods", string(pod.UID), "volumes", "*"))
 	for _, d := range dirs {
 		if info, err := os.Stat(filepath.Join(d, name)); err == nil && info.IsDir() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,7 +37,7 @@ type Manager struct {
 	// Node gives the node's labels, which a PersistentVolume's affinity is checked
 	// against; nil checks none.
 	Node  func(ctx context.Context) (map[string]string, error)
-	Clock clock.PassiveClock
+	Clock clock.WithTicker
 
 	mu   sync.Mutex
 	pods map[types.UID]*pod
@@ -47,6 +48,7 @@ type pod struct {
 	sync.Mutex // over the making of its volumes
 	object     *v1.Pod
 	ready      map[string]Mounted
+	specs      map[string]*Spec // of those that are ready
 	failed     map[string]*pause
 	gone       bool
 }
@@ -103,7 +105,7 @@ func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted
 	}
 	p := m.pods[object.UID]
 	if p == nil {
-		p = &pod{ready: map[string]Mounted{}, failed: map[string]*pause{}}
+		p = &pod{ready: map[string]Mounted{}, specs: map[string]*Spec{}, failed: map[string]*pause{}}
 		m.pods[object.UID] = p
 	}
 	p.object = object
@@ -121,9 +123,10 @@ func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted
 		again := p.failed[v.Name]
 		now := m.Clock.Now()
 		if again == nil || !now.Before(again.until) {
-			mounted, name, err := m.one(ctx, object, v)
+			mounted, spec, err := m.one(ctx, object, v)
+			name := spec.Name()
 			if err == nil {
-				p.ready[v.Name] = mounted
+				p.ready[v.Name], p.specs[v.Name] = mounted, spec
 				delete(p.failed, v.Name)
 				continue
 			}
@@ -164,24 +167,24 @@ func (m *Manager) plugin(s *Spec) Plugin {
 
 func folder(p Plugin) string { return strings.ReplaceAll(p.Name(), "/", "~") }
 
-// one makes a volume ready, and gives the name by which it is spoken of.
-func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, string, error) {
+// one makes a volume ready, and gives what is known of it.
+func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, *Spec, error) {
 	s := &Spec{Pod: object, Volume: v}
 	if name := claimOf(object, v); name != "" {
 		if err := m.resolve(ctx, s, name); err != nil {
-			return Mounted{}, s.Name(), err
+			return Mounted{}, s, err
 		}
 	}
 	p := m.plugin(s)
 	if p == nil {
-		return Mounted{}, s.Name(), errors.New("this kind of volume is not supported by this node")
+		return Mounted{}, s, errors.New("this kind of volume is not supported by this node")
 	}
 	s.Dir = filepath.Join(m.volumes(object.UID), folder(p), s.Name())
 	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o750); err != nil {
-		return Mounted{}, s.Name(), err
+		return Mounted{}, s, err
 	}
 	mounted, err := p.Mount(ctx, s)
-	return mounted, s.Name(), err
+	return mounted, s, err
 }
 
 func (m *Manager) volumes(uid types.UID) string { return filepath.Join(m.Root, string(uid), "volumes") }
@@ -204,6 +207,42 @@ func (m *Manager) Refresh(ctx context.Context, namespace string, uid types.UID, 
 	m.mu.Unlock()
 	for _, p := range due {
 		m.refresh(ctx, p, uses)
+	}
+}
+
+// period is how often volumes of Periodic plug-ins are looked at.
+const period = time.Minute
+
+// Run looks at the volumes of Periodic plug-ins until ctx is done.
+func (m *Manager) Run(ctx context.Context) {
+	tick := m.Clock.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C():
+		}
+		m.mu.Lock()
+		all := slices.Collect(maps.Values(m.pods))
+		m.mu.Unlock()
+		for _, p := range all {
+			m.again(ctx, p)
+		}
+	}
+}
+
+func (m *Manager) again(ctx context.Context, p *pod) {
+	p.Lock()
+	defer p.Unlock()
+	for name, spec := range p.specs {
+		plugin, ok := m.plugin(spec).(Periodic)
+		if p.gone || !ok {
+			continue
+		}
+		if err := plugin.Again(ctx, spec); err != nil {
+			klog.FromContext(ctx).Info("Bringing a volume up to date failed", "pod", klog.KObj(spec.Pod), "volume", name, "err", err)
+		}
 	}
 }
 
@@ -260,7 +299,8 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	return os.RemoveAll(m.volumes(uid))
 }
 
-// Mounted gives a volume of a pod, if it is ready.
+// Mounted gives a volume of a pod, if it is ready. It does not wait for those
+// that are being made.
 func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
 	m.mu.Lock()
 	p := m.pods[uid]
@@ -268,7 +308,9 @@ func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
 	if p == nil {
 		return Mounted{}, false
 	}
-	p.Lock()
+	if !p.TryLock() {
+		return Mounted{}, false
+	}
 	defer p.Unlock()
 	v, ok := p.ready[name]
 	return v, ok

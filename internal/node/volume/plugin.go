@@ -104,3 +104,11 @@ type Unmounter struct{}
 
 // Unmount takes down what is mounted at dir.
 func (Unmounter) Unmount(_ context.Context, dir string) error { return Detach(dir) }
+
+// Periodic is a plug-in whose volumes are looked at from time to time while they
+// are in use.
+type Periodic interface {
+	Plugin
+	// Again brings the volume up to date, which Mount has made ready.
+	Again(ctx context.Context, s *Spec) error
+}

@@ -24,6 +24,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 
@@ -40,6 +41,8 @@ type Plugin struct {
 	// Node is the node's name.
 	Node   string
 	Client kubernetes.Interface
+	// Recorder tells pods of what is done while they run.
+	Recorder record.EventRecorder
 
 	mu      sync.Mutex
 	drivers map[string]*driver
@@ -101,6 +104,9 @@ func (p *Plugin) Mount(ctx context.Context, s *volume.Spec) (volume.Mounted, err
 		}
 	}
 	if err := p.publishVolume(ctx, s, r); err != nil {
+		return volume.Mounted{}, err
+	}
+	if err := p.expand(ctx, s, r); err != nil {
 		return volume.Mounted{}, err
 	}
 	out := volume.Mounted{ReadOnly: r.readOnly, Relabel: !r.data.Block && ptr.Deref(seLinuxMount(r.settings), true)}
@@ -286,7 +292,7 @@ func (p *Plugin) attached(ctx context.Context, s *volume.Spec, r *request) error
 	if s.Persistent == nil || r.settings != nil && !ptr.Deref(r.settings.Spec.AttachRequired, true) {
 		return nil
 	}
-	r.data.Attachment = fmt.Sprintf("csi-%x", sha256.Sum256([]byte(r.data.Handle+r.data.Driver+p.Node)))
+	r.data.Attachment = attachment(r.data.Handle, r.data.Driver, p.Node)
 	name := uniqueName(r.data)
 	// It is said before the attachment is read: one that is there then stays.
 	if err := p.setInUse(ctx, func(set map[v1.UniqueVolumeName]bool) { set[name] = true }); err != nil {
@@ -307,6 +313,11 @@ func (p *Plugin) attached(ctx context.Context, s *volume.Spec, r *request) error
 		return errors.New(va.Status.AttachError.Message)
 	}
 	return &volume.Pending{Err: fmt.Errorf("volume %s is being attached", s.Name())}
+}
+
+// attachment is the name of the object by which a volume is attached to a node.
+func attachment(handle, driver, node string) string {
+	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+node)))
 }
 
 func uniqueName(d *published) v1.UniqueVolumeName {
