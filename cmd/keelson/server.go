@@ -56,6 +56,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	fs.DurationVar(&f.ShutdownDelay, "shutdown-delay-duration", 0, "how long requests are still taken after a signal to end, while /readyz already fails, so that load balancers notice")
 	addTold(fs)
 	f.Serving.AddFlags(sets.FlagSet(secureServing))
+	f.Authentication.Bootstrap = true // machines join by tokens
 	f.Authentication.AddFlags(sets.FlagSet("authentication"))
 	f.Tokens.AddFlags(sets.FlagSet("service accounts"))
 	f.Authorization.AddFlags(sets.FlagSet("authorization"))

@@ -19,6 +19,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
@@ -403,12 +404,12 @@ func resetCommand() *cobra.Command {
 	return c
 }
 
-// client is one of the user's kubeconfig.
+// client is one of the user's kubeconfig, with its namespace.
 func client() (*kubernetes.Clientset, string, error) {
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{})
+	loader := userKubeconfig()
 	cfg, err := loader.ClientConfig()
 	if err != nil {
-		return nil, "", fmt.Errorf("no cluster to ask: %w: start one with keelson up, or set KUBECONFIG", err)
+		return nil, "", noCluster(err)
 	}
 	ns, _, err := loader.Namespace()
 	if err != nil {
@@ -416,4 +417,22 @@ func client() (*kubernetes.Clientset, string, error) {
 	}
 	cs, err := kubernetes.NewForConfig(cfg)
 	return cs, ns, err
+}
+
+// adminClient is one of the user's kubeconfig, with its configuration.
+func adminClient() (*kubernetes.Clientset, *rest.Config, error) {
+	cfg, err := userKubeconfig().ClientConfig()
+	if err != nil {
+		return nil, nil, noCluster(err)
+	}
+	cs, err := kubernetes.NewForConfig(cfg)
+	return cs, cfg, err
+}
+
+func userKubeconfig() clientcmd.ClientConfig {
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), &clientcmd.ConfigOverrides{})
+}
+
+func noCluster(err error) error {
+	return fmt.Errorf("no cluster to ask: %w: start one with keelson up, or set KUBECONFIG", err)
 }

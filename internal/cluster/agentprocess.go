@@ -37,6 +37,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/cluster/join"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/dns"
@@ -49,8 +50,14 @@ import (
 // server, those of the role that PrepareJoin gives to nodes.
 type AgentProcess struct {
 	AgentOptions
-	// Kubeconfig is a file, of the user system:node: and the node's name.
+	// Kubeconfig is a file, of the user system:node: and the node's name. Without one
+	// the node's own is used, which it gets by joining the cluster.
 	Kubeconfig string
+	// Server is the URL of the API server, Token a bootstrap token and CAHashes are
+	// the hashes of the cluster's authority, by which the machine joins. They are not
+	// needed again once it has.
+	Server, Token string
+	CAHashes      []string
 	// QPS and Burst limit the requests a second; 0 is no limit.
 	QPS   float32
 	Burst int
@@ -77,7 +84,10 @@ type AgentProcess struct {
 
 // AddFlags adds the flags of the process, but for those of AgentOptions.
 func (o *AgentProcess) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "kubeconfig of the API server and of the node's user, system:node: and the node's name")
+	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "kubeconfig of the API server and of the node's user, system:node: and the node's name (default: the node's own, which it has once it has joined)")
+	fs.StringVar(&o.Server, "server", o.Server, "URL of the API server of the cluster to join")
+	fs.StringVar(&o.Token, "token", o.Token, "bootstrap token to join by: keelson token create --print-join-command prints it, with the two other flags")
+	fs.StringSliceVar(&o.CAHashes, "ca-hash", o.CAHashes, "hashes of the public keys that the cluster's authority may have, sha256:<hex>")
 	fs.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "requests a second to the API server; 0 is no limit")
 	fs.IntVar(&o.Burst, "kube-api-burst", o.Burst, "how many requests may exceed --kube-api-qps for a moment")
 	fs.TextVar(&o.NodeIP, "node-ip", o.NodeIP, "address that the node is reached by (default: the machine's towards its default route)")
@@ -96,6 +106,22 @@ func (o *AgentProcess) Validate() error {
 	case o.TLSCertFile != "" && o.RotateServerCertificates:
 		return errors.New("--rotate-server-certificates: the certificate is that of --tls-cert-file: give one of them")
 	}
+	if o.Kubeconfig != "" && (o.Server != "" || o.Token != "" || len(o.CAHashes) > 0) {
+		return errors.New("--kubeconfig has the API server and the node's user, and --server, --token and --ca-hash are to get them: give one or the others")
+	}
+	for _, h := range o.CAHashes {
+		if err := join.ValidateHash(h); err != nil {
+			return fmt.Errorf("--ca-hash: %w", err)
+		}
+	}
+	if o.Token != "" {
+		if _, err := join.Parse(o.Token); err != nil {
+			return fmt.Errorf("--token: %w", err)
+		}
+		if !strings.HasPrefix(o.Server, "https://") {
+			return fmt.Errorf("--server %q: give the URL of the API server, like https://192.0.2.1:6443", o.Server)
+		}
+	}
 	return o.Network.Validate()
 }
 
@@ -106,6 +132,25 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 		return err
 	}
 	o.complete(m)
+	step := func(name string, f func() error) error {
+		begin := time.Now()
+		if err := f(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if o.Progress != nil {
+			o.Progress(name, time.Since(begin))
+		}
+		return nil
+	}
+	var own *join.Client
+	if o.Kubeconfig == "" {
+		own = &join.Client{Dir: m.Dir(), Node: o.Name, Server: o.Server, Token: o.Token, Hashes: o.CAHashes}
+		if err := step("joining", func() error { return own.Obtain(ctx) }); err != nil {
+			return err
+		}
+		o.Kubeconfig = own.Kubeconfig()
+		o.RotateServerCertificates = o.TLSCertFile == ""
+	}
 	cfg, err := (&component.Options{Kubeconfig: o.Kubeconfig, QPS: o.QPS, Burst: o.Burst}).Config("kubelet")
 	if err != nil {
 		return err
@@ -146,15 +191,10 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 	if err := h.ownCertificate(m, &o); err != nil {
 		return err
 	}
-	step := func(name string, f func() error) error {
-		begin := time.Now()
-		if err := f(); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+	if own != nil {
+		if err := own.Rotate(ctx, client); err != nil {
+			return err
 		}
-		if o.Progress != nil {
-			o.Progress(name, time.Since(begin))
-		}
-		return nil
 	}
 	if err := m.Start(ctx, step); err != nil {
 		return err

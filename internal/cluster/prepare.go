@@ -13,6 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 
+	"keelson.dev/keelson/internal/cluster/join"
 	"keelson.dev/keelson/internal/network/dns"
 )
 
@@ -23,20 +24,19 @@ const nodeNetworkRole = "keelson:node-network"
 
 // PrepareJoin makes what the agents of other machines need in the cluster, as an
 // administrator: the roles of the nodes' network and storage, the StorageClass of
-// local volumes, and the Service kube-dns. What is
-// there stays as it is.
+// local volumes, and the Service kube-dns, which stays as it is where there is one.
 func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 	read := []string{"list", "watch"}
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: nodeNetworkRole}, Rules: []rbacv1.PolicyRule{
+	rules := []rbacv1.PolicyRule{
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
 		{APIGroups: []string{""}, Resources: []string{"services", "namespaces", "nodes", "pods"}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{dns.ConfigMap}, Verbs: read},
-	}}
-	if _, err := admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("the role of the nodes' network: %w", err)
 	}
-	if err := bind(ctx, admin, nodeNetworkRole, nodeNetworkRole, user.NodesGroup); err != nil {
+	if err := join.Role(ctx, admin, nodeNetworkRole, rules); err != nil {
+		return err
+	}
+	if err := join.Bind(ctx, admin, nodeNetworkRole, nodeNetworkRole, user.NodesGroup); err != nil {
 		return err
 	}
 	if err := prepareStorage(ctx, admin); err != nil {
@@ -58,17 +58,6 @@ func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 		if _, missing := admin.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{}); missing != nil {
 			return fmt.Errorf("the Service kube-dns: %w", err)
 		}
-	}
-	return nil
-}
-
-// bind binds a ClusterRole to a group, unless there is a binding of that name.
-func bind(ctx context.Context, admin kubernetes.Interface, name, role, group string) error {
-	b := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name},
-		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: group}}}
-	if _, err := admin.RbacV1().ClusterRoleBindings().Create(ctx, b, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("the binding %s: %w", name, err)
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/apiserver/inprocess"
+	"keelson.dev/keelson/internal/cluster/join"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/localdriver"
@@ -50,7 +51,7 @@ func prepareStorage(ctx context.Context, admin kubernetes.Interface) error {
 	if _, err := admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("the role of the nodes' storage: %w", err)
 	}
-	if err := bind(ctx, admin, nodeStorageRole, nodeStorageRole, user.NodesGroup); err != nil {
+	if err := join.Bind(ctx, admin, nodeStorageRole, nodeStorageRole, user.NodesGroup); err != nil {
 		return err
 	}
 	_, err := admin.StorageV1().CSIDrivers().Get(ctx, localdriver.Name, metav1.GetOptions{})

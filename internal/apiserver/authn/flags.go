@@ -18,7 +18,7 @@ func (s *Selection) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&h.GroupHeaders, "requestheader-group-headers", nil, "headers that have the user's groups; X-Remote-Group is common")
 	fs.StringSliceVar(&h.ExtraPrefixes, "requestheader-extra-headers-prefix", nil, "prefixes of the headers that have more of the user; X-Remote-Extra- is common")
 	fs.StringVar(&s.TokenFile, "token-auth-file", "", "file with static bearer tokens: lines of token,user,uid,\"group1,group2\"")
-	fs.BoolVar(&s.Bootstrap, "enable-bootstrap-token-auth", false, "take the tokens in secrets of type bootstrap.kubernetes.io/token in kube-system")
+	fs.BoolVar(&s.Bootstrap, "enable-bootstrap-token-auth", s.Bootstrap, "take the tokens in secrets of type bootstrap.kubernetes.io/token in kube-system")
 	fs.StringVar(&s.WebhookConfigFile, "authentication-token-webhook-config-file", "", "kubeconfig of the webhook that tells whose a bearer token is")
 	fs.StringVar(&s.WebhookVersion, "authentication-token-webhook-version", "v1beta1", "version of the TokenReview that the webhook is sent: v1 or v1beta1")
 	fs.DurationVar(&s.WebhookTTL, "authentication-token-webhook-cache-ttl", 2*time.Minute, "how long the webhook's answers are kept")

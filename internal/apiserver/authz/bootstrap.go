@@ -310,5 +310,10 @@ func controllerRoles() []controllerRole {
 		rc("ttl-controller", rule(verbs("list patch update watch"), "core", "nodes")),
 		rc("certificate-controller", rule(verbs("delete get list watch"), "certificates.k8s.io", "certificatesigningrequests"), rule(verbs("update"), "certificates.k8s.io", "certificatesigningrequests/approval certificatesigningrequests/status"),
 			rule(verbs("approve sign"), "certificates.k8s.io", "signers"), rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews")),
+		// Upstream has no such controller: there an administrator approves these requests.
+		rc("kubelet-serving-approver", rule(read, "certificates.k8s.io", "certificatesigningrequests"), rule(verbs("update"), "certificates.k8s.io", "certificatesigningrequests/approval"),
+			v1.PolicyRule{Verbs: []string{"approve"}, APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}, ResourceNames: []string{"kubernetes.io/kubelet-serving"}},
+			rule(read, "core", "nodes"), rule(verbs("list"), "discovery.k8s.io", "endpointslices"),
+			v1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"cluster-info"}}),
 	}
 }

@@ -216,6 +216,10 @@ var table = []controllers.Row{
 		Watches: resources(certificatesapi.SchemeGroupVersion, "certificatesigningrequests"), New: certificates.NewApprover,
 	},
 	{
+		Name: "kubelet-serving-approving-controller", Identity: "kubelet-serving-approver",
+		Watches: join(resources(certificatesapi.SchemeGroupVersion, "certificatesigningrequests"), resources(coreV1, "nodes")), New: certificates.NewServingApprover,
+	},
+	{
 		Name: "certificatesigningrequest-cleaner-controller", Aliases: []string{"csrcleaner"}, Identity: "certificate-controller",
 		Watches: resources(certificatesapi.SchemeGroupVersion, "certificatesigningrequests"), New: certificates.NewCleaner,
 	},

@@ -1,0 +1,187 @@
+package join
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/certificate"
+)
+
+// nodeUser begins the name of a node's user.
+const nodeUser = "system:node:"
+
+// Client is the credentials of a node's client, in a folder.
+type Client struct {
+	// Dir is the folder; Node is the node's name.
+	Dir, Node string
+	// Server is the URL of the API server, Token and Hashes are what the machine joins
+	// by. They are not needed again once it has.
+	Server, Token string
+	Hashes        []string
+}
+
+// pair is the prefix of the files of the client's certificate, the kubelet's.
+const pair = "kubelet-client"
+
+// Kubeconfig is the file with the URL and the authority of the API server, and the
+// node's certificate.
+func (c *Client) Kubeconfig() string { return filepath.Join(c.Dir, "kubeconfig") }
+
+func (c *Client) pki() string { return filepath.Join(c.Dir, "pki") }
+
+// approvalPatience is how long a request for a certificate may wait for its approval.
+const approvalPatience = 2 * time.Minute
+
+// Obtain makes sure that there is a kubeconfig with a certificate that has not ended. A
+// machine that has joined needs no token.
+func (c *Client) Obtain(ctx context.Context) error {
+	ended, err := c.joined()
+	if err != nil || ended == nil {
+		return err
+	}
+	if c.Token == "" || c.Server == "" {
+		return fmt.Errorf("%w: give --server, --token and --ca-hash, as keelson token create --print-join-command prints them", ended)
+	}
+	t, err := Parse(c.Token)
+	if err != nil {
+		return err
+	}
+	ca, err := Discover(ctx, c.Server, t, c.Hashes)
+	if err != nil {
+		return err
+	}
+	config := &rest.Config{Host: c.Server, BearerToken: t.String(), TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	if err := c.free(ctx, client); err != nil {
+		return err
+	}
+	certificates, err := c.manager(func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil })
+	if err != nil {
+		return err
+	}
+	certificates.Start()
+	defer certificates.Stop()
+	wanted, cancel := context.WithTimeout(ctx, approvalPatience)
+	defer cancel()
+	if err := wait.PollUntilContextCancel(wanted, 50*time.Millisecond, true, func(context.Context) (bool, error) { return certificates.Current() != nil, nil }); err != nil {
+		return fmt.Errorf("no certificate for the node's client within %s: see kubectl get certificatesigningrequests, and approve the node's with kubectl certificate approve", approvalPatience)
+	}
+	return c.write(ca)
+}
+
+// joined gives why the machine has to join, nil if it has.
+func (c *Client) joined() (ended, err error) {
+	if _, err := os.Stat(c.Kubeconfig()); errors.Is(err, os.ErrNotExist) {
+		return errors.New("this machine has joined no cluster yet"), nil
+	} else if err != nil {
+		return nil, err
+	}
+	files, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	cert, err := files.Current()
+	if err != nil {
+		return fmt.Errorf("the node's certificate in %s cannot be read: %w", c.pki(), err), nil //nolint:nilerr // it is requested anew
+	}
+	if cert.Leaf != nil && time.Now().After(cert.Leaf.NotAfter) {
+		return fmt.Errorf("the node's certificate in %s has ended on %s", c.pki(), cert.Leaf.NotAfter.Format(time.DateOnly)), nil
+	}
+	return nil, nil
+}
+
+// free makes sure that no other machine is the node of this name: the certificate would
+// be its, too.
+func (c *Client) free(ctx context.Context, client kubernetes.Interface) error {
+	n, err := client.CoreV1().Nodes().Get(ctx, c.Node, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err): // a token of other groups may not look
+		return nil
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("the API server does not take the token: make another with keelson token create: %w", err)
+	case err != nil:
+		return fmt.Errorf("looking for a Node called %s: %w", c.Node, err)
+	}
+	for _, x := range n.Status.Conditions {
+		if x.Type == v1.NodeReady && x.Status == v1.ConditionTrue {
+			return fmt.Errorf("a Node with name %q and status %q already exists in the cluster. You must delete the existing Node or change the name of this new joining Node with --node-name", c.Node, v1.NodeReady)
+		}
+	}
+	return nil
+}
+
+func (c *Client) store() (certificate.FileStore, error) {
+	if err := os.MkdirAll(c.pki(), 0o700); err != nil {
+		return nil, err
+	}
+	return certificate.NewFileStore(pair, c.pki(), c.pki(), "", "")
+}
+
+// manager requests certificates through the client that it is given one of.
+func (c *Client) manager(client certificate.ClientsetFunc) (certificate.Manager, error) {
+	files, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	m, err := certificate.NewManager(&certificate.Config{
+		ClientsetFn: client,
+		Template:    &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + c.Node, Organization: []string{user.NodesGroup}}},
+		SignerName:  certificatesv1.KubeAPIServerClientKubeletSignerName,
+		GetUsages:   certificate.DefaultKubeletClientGetUsages, CertificateStore: files, Name: pair,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the certificate of the node's client: %w", err)
+	}
+	return m, nil
+}
+
+// write writes the kubeconfig. The certificate's file is read again when it has been
+// renewed.
+func (c *Client) write(ca []byte) error {
+	files, err := c.store()
+	if err != nil {
+		return err
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["keelson"] = &clientcmdapi.Cluster{Server: c.Server, CertificateAuthorityData: ca}
+	config.AuthInfos["node"] = &clientcmdapi.AuthInfo{ClientCertificate: files.CurrentPath(), ClientKey: files.CurrentPath()}
+	config.Contexts["node"] = &clientcmdapi.Context{Cluster: "keelson", AuthInfo: "node"}
+	config.CurrentContext = "node"
+	text, err := clientcmd.Write(*config)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(c.Kubeconfig(), text, 0o600)
+}
+
+// Rotate renews the certificate until ctx is done, through a client of the node.
+func (c *Client) Rotate(ctx context.Context, client kubernetes.Interface) error {
+	m, err := c.manager(func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil })
+	if err != nil {
+		return err
+	}
+	m.Start()
+	context.AfterFunc(ctx, m.Stop)
+	return nil
+}

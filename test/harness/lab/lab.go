@@ -1,0 +1,259 @@
+// Package lab makes machines of network namespaces, for tests of several nodes: each
+// has an interface eth0 on a segment, which is a bridge in the namespace of the test's
+// own (harness.OwnNetwork), and a default route to the test's process, which routes
+// between the segments. All of it goes with the test.
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/test/harness"
+)
+
+// Segment is a network of machines that reach one another directly.
+type Segment struct {
+	t      testing.TB
+	name   string
+	router netip.Prefix
+	n      int
+}
+
+// NewSegment makes a segment whose range is that of router, the address that the test's
+// process has on it.
+func NewSegment(t testing.TB, name string, router netip.Prefix) *Segment {
+	t.Helper()
+	if !harness.InOwnNetwork() {
+		t.Fatal("this test makes machines: run it as root, and have its package's TestMain call harness.OwnNetwork")
+	}
+	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	check(t, netlink.LinkAdd(b))
+	t.Cleanup(func() { check(t, netlink.LinkDel(b)) })
+	addr, err := netlink.ParseAddr(router.String())
+	check(t, err)
+	check(t, netlink.AddrAdd(b, addr))
+	check(t, netlink.LinkSetUp(b))
+	check(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
+	return &Segment{t: t, name: name, router: router}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Machine is a network namespace on a segment.
+type Machine struct {
+	// Name is its own, Address that of its interface eth0.
+	Name    string
+	Address netip.Addr
+	// Dir is a folder for what runs on it.
+	Dir  string
+	file string // the namespace
+	port string // of the segment's bridge
+	t    testing.TB
+}
+
+// NewMachine makes the next machine of a segment.
+func (s *Segment) NewMachine(name string) *Machine {
+	t := s.t
+	t.Helper()
+	s.n++
+	dir, err := os.MkdirTemp("", "keelson-"+name+"-")
+	check(t, err)
+	m := &Machine{Name: name, Dir: dir, file: filepath.Join(dir, "netns"), port: s.name + "-" + strconv.Itoa(s.n), t: t}
+	m.Address = s.router.Addr()
+	for range s.n {
+		m.Address = m.Address.Next()
+	}
+	check(t, os.WriteFile(m.file, nil, 0o600))
+	check(t, inThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return unix.Mount("/proc/thread-self/ns/net", m.file, "", unix.MS_BIND, "")
+	}))
+	t.Cleanup(func() {
+		check(t, unix.Unmount(m.file, unix.MNT_DETACH))
+		check(t, os.RemoveAll(dir))
+	})
+	ns, err := os.Open(m.file)
+	check(t, err)
+	defer ns.Close()
+	bridge, err := netlink.LinkByName(s.name)
+	check(t, err)
+	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: m.port, MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp},
+		PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
+	t.Cleanup(func() {
+		if l, err := netlink.LinkByName(m.port); err == nil { // it goes with the namespace, too
+			_ = netlink.LinkDel(l)
+		}
+	})
+	check(t, m.In(func() error {
+		for _, name := range []string{"lo", "eth0"} {
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetUp(l); err != nil {
+				return err
+			}
+			if name == "lo" {
+				continue
+			}
+			addr, err := netlink.ParseAddr(netip.PrefixFrom(m.Address, s.router.Bits()).String())
+			if err != nil {
+				return err
+			}
+			if err := netlink.AddrAdd(l, addr); err != nil {
+				return err
+			}
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: s.router.Addr().AsSlice()}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return m
+}
+
+// inThread calls f in a thread of its own, which ends with it.
+func inThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		done <- f()
+	}()
+	return <-done
+}
+
+func enter(file string) error {
+	ns, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+}
+
+// In calls f on the machine. What f starts in other goroutines is not on it; its
+// sockets stay there.
+func (m *Machine) In(f func() error) error {
+	return inThread(func() error {
+		if err := enter(m.file); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// inMachine, in the environment, is the file of the namespace of Self's machine.
+const inMachine = "KEELSON_TEST_MACHINE"
+
+// Self is the test's own program on the machine, with these variables in its
+// environment; its TestMain calls Enter first.
+func (m *Machine) Self(env ...string) *exec.Cmd {
+	return harness.Self(append(env, inMachine+"="+m.file)...)
+}
+
+// Enter puts a process that Self has started on its machine. Like harness.OwnNetwork, it
+// replaces the process by itself there.
+func Enter() {
+	file := os.Getenv(inMachine)
+	if file == "" {
+		return
+	}
+	err := func() error {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		runtime.LockOSThread()
+		if err := enter(file); err != nil {
+			return err
+		}
+		if err := os.Unsetenv(inMachine); err != nil {
+			return err
+		}
+		return unix.Exec(self, os.Args, os.Environ())
+	}()
+	fmt.Println("error: entering the machine:", err)
+	os.Exit(1)
+}
+
+// Cut takes the machine's cable out, or puts it in again.
+func (m *Machine) Cut(out bool) {
+	m.t.Helper()
+	l, err := netlink.LinkByName(m.port)
+	check(m.t, err)
+	if out {
+		check(m.t, netlink.LinkSetDown(l))
+		return
+	}
+	check(m.t, netlink.LinkSetUp(l))
+}
+
+// Left is what the machine's network has beside what the lab has given it.
+func (m *Machine) Left() (left []string) {
+	m.t.Helper()
+	check(m.t, m.In(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			if n := l.Attrs().Name; n != "lo" && n != "eth0" {
+				left = append(left, "link "+n)
+			}
+		}
+		routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().Name == "eth0" && (r.Dst == nil || r.Dst.IP.Equal(net.IPv4zero) || r.Protocol == unix.RTPROT_KERNEL) {
+				continue
+			}
+			left = append(left, "route "+r.String())
+		}
+		neighbours, err := netlink.NeighList(0, netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, n := range neighbours {
+			if n.State&netlink.NUD_PERMANENT != 0 && n.IP.IsGlobalUnicast() {
+				left = append(left, "neighbour "+n.String())
+			}
+		}
+		rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if r.Priority != -1 && r.Priority != 0 && r.Priority != 32766 && r.Priority != 32767 {
+				left = append(left, "rule "+r.String())
+			}
+		}
+		out, err := exec.Command("nft", "list", "tables").Output()
+		if err != nil {
+			return err
+		}
+		if len(out) > 0 {
+			left = append(left, "tables "+string(out))
+		}
+		return nil
+	}))
+	return left
+}

@@ -1,0 +1,545 @@
+package machines_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	appsv1 "k8s.io/api/apps/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
+	"k8s.io/kubectl/pkg/drain"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/cluster/join"
+	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/lab"
+)
+
+const image = "keelson.local/demo"
+
+// env is a cluster of four machines, and a namespace in it.
+type env struct {
+	testing.TB
+	client *kubernetes.Clientset
+	cfg    *rest.Config
+	ns     string
+	// server has the API server; far is behind a router.
+	server, near, second, far *lab.Machine
+	processes                 map[*lab.Machine]*harness.Process
+}
+
+func (e *env) machines() []*lab.Machine {
+	return []*lab.Machine{e.server, e.near, e.second, e.far}
+}
+
+// TestMachines has the machines for all tests: they run one after the other.
+func TestMachines(t *testing.T) {
+	a := lab.NewSegment(t, "sega", netip.MustParsePrefix("10.77.0.1/24"))
+	b := lab.NewSegment(t, "segb", netip.MustParsePrefix("10.77.1.1/24"))
+	e := &env{TB: t, server: a.NewMachine("server"), near: a.NewMachine("near"), second: a.NewMachine("second"), far: b.NewMachine("far"),
+		processes: map[*lab.Machine]*harness.Process{}}
+	serve := role{Do: "serve", Name: "server", Dir: e.server.Dir, Address: e.server.Address}
+	e.start(e.server, serve)
+	cfg, err := clientcmd.BuildConfigFromFlags("", serve.kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.cfg, e.client = cfg, kubernetes.NewForConfigOrDie(cfg)
+	joining := e.token()
+	for _, m := range []*lab.Machine{e.near, e.second, e.far} {
+		joining.Name, joining.Dir, joining.Address = m.Name, m.Dir, m.Address
+		e.start(m, joining)
+	}
+	for _, test := range []struct {
+		name string
+		f    func(*env)
+	}{
+		{"routes", (*env).routes},
+		{"pods", (*env).pods},
+		{"kubectl", (*env).kubectl},
+		{"killed", (*env).killed},
+		{"rejoin", (*env).rejoin},
+		{"drain", (*env).drain},
+		{"cut", (*env).cut},
+	} {
+		if !t.Run(test.name, func(t *testing.T) {
+			ns, err := e.client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: test.name + "-"}}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x := *e
+			x.TB, x.ns = t, ns.Name
+			test.f(&x)
+		}) {
+			break
+		}
+	}
+}
+
+// start runs a role on a machine until the end of the test, and cleans up after it.
+func (e *env) start(m *lab.Machine, r role) {
+	e.Helper()
+	e.Cleanup(func() {
+		cmd := m.Self(role{Do: "clean", Name: m.Name, Dir: m.Dir}.env())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			e.Errorf("cleaning %s: %v: %s", m.Name, err, out)
+		}
+		if left := m.Left(); len(left) > 0 {
+			e.Errorf("%s has left: %q", m.Name, left)
+		}
+		mounts, err := os.ReadFile("/proc/mounts")
+		if err != nil || strings.Contains(strings.ReplaceAll(string(mounts), m.Dir+"/netns", ""), m.Dir) {
+			e.Errorf("a mount is left below %s (%v)", m.Dir, err)
+		}
+	})
+	e.processes[m] = harness.StartProcess(e, func() *exec.Cmd { return m.Self(r.env()) })
+}
+
+// token lets machines join, as keelson token create does.
+func (e *env) token() role {
+	e.Helper()
+	ctx := e.Context()
+	server, err := join.Server(ctx, e.client)
+	e.check(err)
+	e.check(rest.LoadTLSFiles(e.cfg))
+	e.check(join.Prepare(ctx, e.client, server, e.cfg.CAData))
+	e.check(cluster.PrepareJoin(ctx, e.client))
+	t, err := join.Create(ctx, e.client, join.Token{Groups: []string{join.DefaultGroup}, Expires: time.Now().Add(time.Hour)})
+	e.check(err)
+	hashes, err := join.Hashes(e.cfg.CAData)
+	e.check(err)
+	return role{Do: "join", Server: server, Token: t.String(), Hashes: hashes}
+}
+
+func (e *env) check(err error) {
+	e.Helper()
+	if err != nil {
+		e.Fatal(err)
+	}
+}
+
+// routes looks at how each machine reaches the pods of the others.
+func (e *env) routes() {
+	ranges := map[string]netip.Prefix{}
+	for _, m := range e.machines() {
+		n, err := e.client.CoreV1().Nodes().Get(e.Context(), m.Name, metav1.GetOptions{})
+		e.check(err)
+		ranges[m.Name] = netip.MustParsePrefix(n.Spec.PodCIDR)
+	}
+	for _, from := range e.machines() {
+		for _, to := range e.machines() {
+			if from == to {
+				continue
+			}
+			tunnel := from == e.far || to == e.far
+			harness.Succeeds(e, "the route from "+from.Name+" to the pods of "+to.Name, func() error {
+				return from.In(func() error {
+					routes, err := netlink.RouteGet(ranges[to.Name].Addr().Next().Next().AsSlice())
+					if err != nil || len(routes) != 1 {
+						return fmt.Errorf("%v %w", routes, err)
+					}
+					l, err := netlink.LinkByIndex(routes[0].LinkIndex)
+					if err != nil {
+						return err
+					}
+					if tunnel != (l.Attrs().Name == "keelson-vxlan") || !tunnel && !routes[0].Gw.Equal(to.Address.AsSlice()) {
+						return fmt.Errorf("it goes over %s by %s", l.Attrs().Name, routes[0].Gw)
+					}
+					if tunnel && l.Attrs().MTU != 1450 {
+						return fmt.Errorf("packets of %d bytes", l.Attrs().MTU)
+					}
+					return nil
+				})
+			})
+		}
+	}
+}
+
+// pod is one of the demo image on a machine.
+func (e *env) pod(m *lab.Machine, app string) *v1.Pod {
+	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: e.ns, Name: app + "-" + m.Name, Labels: map[string]string{"app": app}}, Spec: v1.PodSpec{
+		NodeName: m.Name, TerminationGracePeriodSeconds: ptr.To[int64](1),
+		Containers: []v1.Container{{Name: "c", Image: image,
+			ReadinessProbe: &v1.Probe{PeriodSeconds: 1, ProbeHandler: v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(80)}}}}}}}
+}
+
+// run makes a pod of an app on each machine and waits until they are ready.
+func (e *env) run(app string, machines ...*lab.Machine) map[*lab.Machine]*v1.Pod {
+	e.Helper()
+	out := map[*lab.Machine]*v1.Pod{}
+	for _, m := range machines {
+		_, err := e.client.CoreV1().Pods(e.ns).Create(e.Context(), e.pod(m, app), metav1.CreateOptions{})
+		e.check(err)
+	}
+	for _, m := range machines {
+		harness.Succeeds(e, "the pod on "+m.Name, func() error {
+			p, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), app+"-"+m.Name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			out[m] = p
+			if !ready(p) {
+				return fmt.Errorf("%+v", p.Status)
+			}
+			return nil
+		})
+	}
+	return out
+}
+
+func ready(p *v1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue })
+}
+
+func (e *env) expose(app string) *v1.Service {
+	e.Helper()
+	s, err := e.client.CoreV1().Services(e.ns).Create(e.Context(), &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: app},
+		Spec: v1.ServiceSpec{Selector: map[string]string{"app": app}, Ports: []v1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{})
+	e.check(err)
+	return s
+}
+
+// exec runs the demo program in a pod.
+func (e *env) exec(pod string, args ...string) (string, error) {
+	req := e.client.CoreV1().RESTClient().Get().Resource("pods").Namespace(e.ns).Name(pod).SubResource("exec").
+		VersionedParams(&v1.PodExecOptions{Command: append([]string{"/bin/demo"}, args...), Stdout: true, Stderr: true}, scheme.ParameterCodec)
+	x, err := remotecommand.NewWebSocketExecutor(e.cfg, "GET", req.URL().String())
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(e.Context(), harness.Patience)
+	defer cancel()
+	var out, errOut bytes.Buffer
+	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut}); err != nil {
+		return "", fmt.Errorf("%v: %w: %s", args, err, errOut.String())
+	}
+	return out.String(), nil
+}
+
+// pods talk with each other by their own addresses, whatever machine they are on, in
+// packets of any size; Services balance over all of them, and their names are resolved.
+func (e *env) pods() {
+	pods := e.run("web", e.machines()...)
+	e.expose("web")
+	long := strings.Repeat("a", 8000) // in one packet on no link
+	for from, p := range pods {
+		for to, q := range pods {
+			harness.Succeeds(e, "from "+from.Name+" to "+to.Name, func() error {
+				out, err := e.exec(p.Name, "get", "http://"+q.Status.PodIP+"/client")
+				if err == nil && !strings.HasPrefix(out, p.Status.PodIP+":") {
+					err = fmt.Errorf("%s sees the address %s in place of %s", q.Name, strings.TrimSpace(out), p.Status.PodIP)
+				}
+				return err
+			})
+			if out, err := e.exec(p.Name, "get", "http://"+q.Status.PodIP+"/"+long); err != nil || !strings.Contains(out, "/"+long) {
+				e.Errorf("long packets from %s to %s: %d bytes, %v", from.Name, to.Name, len(out), err)
+			}
+		}
+		harness.Succeeds(e, "the Service from "+from.Name, func() error {
+			seen := map[string]bool{}
+			for range 60 {
+				out, err := e.exec(p.Name, "get", "http://web/")
+				if err != nil {
+					return err
+				}
+				line, _, _ := strings.Cut(out, "\n")
+				if seen[line] = true; len(seen) == len(pods) {
+					return nil
+				}
+			}
+			return fmt.Errorf("only %v answered", seen)
+		})
+		// From the machine itself, too.
+		for to, q := range pods {
+			harness.Succeeds(e, "from the machine "+from.Name+" to "+to.Name, func() error {
+				return from.In(func() error {
+					c, err := net.DialTimeout("tcp", net.JoinHostPort(q.Status.PodIP, "80"), 2*time.Second)
+					if err == nil {
+						err = c.Close()
+					}
+					return err
+				})
+			})
+		}
+	}
+}
+
+// kubectl has logs, exec and port-forward for pods of other machines.
+func (e *env) kubectl() {
+	for m, p := range e.run("web", e.near, e.far) {
+		out, err := e.exec(p.Name, "echo", "hello")
+		if err != nil || out != "hello\n" {
+			e.Errorf("exec on %s: %q %v", m.Name, out, err)
+		}
+		logs, err := e.client.CoreV1().Pods(e.ns).GetLogs(p.Name, &v1.PodLogOptions{}).DoRaw(e.Context())
+		if err != nil || !strings.Contains(string(logs), "serving on :80") {
+			e.Errorf("logs on %s: %q %v", m.Name, logs, err)
+		}
+		if got, err := e.forwarded(p); err != nil || !strings.HasPrefix(got, "Hello from "+p.Name) {
+			e.Errorf("port-forward on %s: %q %v", m.Name, got, err)
+		}
+	}
+}
+
+// forwarded asks a pod through port-forward.
+func (e *env) forwarded(p *v1.Pod) (string, error) {
+	rt, upgrader, err := spdy.RoundTripperFor(e.cfg)
+	if err != nil {
+		return "", err
+	}
+	u := e.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(e.ns).Name(p.Name).SubResource("portforward").URL()
+	stop, open := make(chan struct{}), make(chan struct{})
+	f, err := portforward.NewOnAddresses(spdy.NewDialer(upgrader, &http.Client{Transport: rt}, http.MethodPost, u), []string{"127.0.0.1"}, []string{"0:80"}, stop, open, io.Discard, io.Discard)
+	if err != nil {
+		return "", err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.ForwardPorts() }()
+	select {
+	case <-open:
+	case err := <-ended:
+		return "", err
+	}
+	defer func() { close(stop); <-ended }()
+	ports, err := f.GetPorts()
+	if err != nil {
+		return "", err
+	}
+	at := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", ports[0].Local)}
+	resp, err := (&http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Get(at.String())
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+// talk opens a connection from a machine and gives a function that asks over it.
+func (e *env) talk(m *lab.Machine, address string) func() error {
+	e.Helper()
+	var c net.Conn
+	harness.Succeeds(e, "a connection to "+address, func() error {
+		return m.In(func() (err error) {
+			c, err = net.DialTimeout("tcp", address, 2*time.Second)
+			return err
+		})
+	})
+	e.Cleanup(func() { c.Close() })
+	b := make([]byte, 4096)
+	return func() error {
+		if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
+			return err
+		}
+		n, err := c.Read(b)
+		if err == nil && !bytes.HasPrefix(b[:n], []byte("HTTP/1.1 200")) {
+			err = fmt.Errorf("%q", b[:n])
+		}
+		return err
+	}
+}
+
+// killed kills the server, whose node's pods and whose and others' connections go on.
+func (e *env) killed() {
+	before := e.run("web", e.server, e.second, e.far)
+	address := net.JoinHostPort(e.expose("web").Spec.ClusterIP, "80")
+	var talks []func() error
+	for _, m := range e.machines() {
+		talks = append(talks, e.talk(m, address))
+		for _, p := range before {
+			talks = append(talks, e.talk(m, net.JoinHostPort(p.Status.PodIP, "80")))
+		}
+	}
+	all := func(when string) {
+		for _, talk := range talks {
+			if err := talk(); err != nil {
+				e.Errorf("%s: %v", when, err)
+			}
+		}
+	}
+	all("before")
+	p := e.processes[e.server]
+	p.Kill()
+	all("while the server is down")
+	var wg sync.WaitGroup
+	wg.Go(p.Start)
+	wg.Wait()
+	all("after the server is back")
+	for m, was := range before {
+		harness.Succeeds(e, "the pod on "+m.Name, func() error {
+			is, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), was.Name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			a, b := was.Status.ContainerStatuses[0], is.Status.ContainerStatuses[0]
+			if a.ContainerID != b.ContainerID || b.RestartCount != 0 {
+				e.Fatalf("the container was replaced: %s, then %s with %d restarts", a.ContainerID, b.ContainerID, b.RestartCount)
+			}
+			if !ready(is) {
+				return errors.New("it is not ready")
+			}
+			return nil
+		})
+	}
+	for _, m := range e.machines() {
+		e.nodeReady(m)
+	}
+}
+
+func (e *env) nodeReady(m *lab.Machine) {
+	e.Helper()
+	harness.Succeeds(e, "the node "+m.Name, func() error {
+		n, err := e.client.CoreV1().Nodes().Get(e.Context(), m.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue }) || len(n.Spec.Taints) > 0 {
+			return fmt.Errorf("%+v %+v", n.Spec.Taints, n.Status.Conditions)
+		}
+		return nil
+	})
+}
+
+// rejoin starts an agent again without a token: it has its certificate.
+func (e *env) rejoin() {
+	was := e.run("web", e.near)[e.near]
+	e.processes[e.near].Kill()
+	r := role{Do: "join", Name: e.near.Name, Dir: e.near.Dir}
+	e.processes[e.near] = harness.StartProcess(e, func() *exec.Cmd { return e.near.Self(r.env()) })
+	is, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), was.Name, metav1.GetOptions{})
+	e.check(err)
+	if a, b := was.Status.ContainerStatuses[0], is.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || b.RestartCount != 0 {
+		e.Errorf("the container was replaced: %s, then %s with %d restarts", a.ContainerID, b.ContainerID, b.RestartCount)
+	}
+	if out, err := e.exec(was.Name, "echo", "hello"); err != nil || out != "hello\n" {
+		e.Errorf("exec: %q %v", out, err)
+	}
+}
+
+// deployment makes one whose pods leave a machine that is cut off at once.
+func (e *env) deployment(replicas int32) {
+	e.Helper()
+	leave := func(key string) v1.Toleration {
+		return v1.Toleration{Key: key, Operator: v1.TolerationOpExists, Effect: v1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](1)}
+	}
+	labels := map[string]string{"app": "web"}
+	_, err := e.client.AppsV1().Deployments(e.ns).Create(e.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{
+		Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{
+			TerminationGracePeriodSeconds: ptr.To[int64](1), Containers: []v1.Container{{Name: "c", Image: image}},
+			Tolerations:               []v1.Toleration{leave(v1.TaintNodeUnreachable), leave(v1.TaintNodeNotReady)},
+			TopologySpreadConstraints: []v1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: v1.LabelHostname, WhenUnsatisfiable: v1.ScheduleAnyway, LabelSelector: &metav1.LabelSelector{MatchLabels: labels}}},
+		}}}}, metav1.CreateOptions{})
+	e.check(err)
+}
+
+// spread waits until that many pods are ready and on no other machines than these.
+func (e *env) spread(replicas int, machines ...*lab.Machine) {
+	e.Helper()
+	deadline := time.Now().Add(3 * time.Minute) // a node is found missing after most of one
+	for {
+		pods, err := e.client.CoreV1().Pods(e.ns).List(e.Context(), metav1.ListOptions{LabelSelector: "app=web"})
+		e.check(err)
+		on := map[string]int{}
+		n := 0
+		for i := range pods.Items {
+			if p := &pods.Items[i]; ready(p) && p.DeletionTimestamp == nil {
+				n++
+				on[p.Spec.NodeName]++
+			}
+		}
+		for _, m := range machines {
+			delete(on, m.Name)
+		}
+		if n == replicas && len(on) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			e.Fatalf("%d pods are ready, and others are on %v", n, on)
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-e.Context().Done():
+			e.Fatal(e.Context().Err())
+		}
+	}
+}
+
+// drain empties a machine and fills it again.
+func (e *env) drain() {
+	e.deployment(4)
+	e.spread(4, e.machines()...)
+	h := &drain.Helper{Ctx: e.Context(), Client: e.client, Force: true, IgnoreAllDaemonSets: true, DeleteEmptyDirData: true, GracePeriodSeconds: -1, Timeout: harness.Patience, Out: io.Discard, ErrOut: io.Discard}
+	n, err := e.client.CoreV1().Nodes().Get(e.Context(), e.second.Name, metav1.GetOptions{})
+	e.check(err)
+	e.check(drain.RunCordonOrUncordon(h, n, true))
+	e.check(drain.RunNodeDrain(h, e.second.Name))
+	e.spread(4, e.server, e.near, e.far)
+	n, err = e.client.CoreV1().Nodes().Get(e.Context(), e.second.Name, metav1.GetOptions{})
+	e.check(err)
+	e.check(drain.RunCordonOrUncordon(h, n, false))
+	e.run("again", e.second)
+	e.nodeReady(e.second)
+}
+
+// cut cuts a machine off: it is tainted, its pods move, and it comes back clean.
+func (e *env) cut() {
+	e.deployment(4)
+	e.spread(4, e.machines()...)
+	on := func(m *lab.Machine) []v1.Pod {
+		pods, err := e.client.CoreV1().Pods(e.ns).List(e.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + m.Name})
+		e.check(err)
+		return pods.Items
+	}
+	if len(on(e.far)) == 0 {
+		e.Fatal("no pod is on the machine that is to be cut off")
+	}
+	old := on(e.far)[0]
+	e.far.Cut(true)
+	e.spread(4, e.server, e.near, e.second)
+	n, err := e.client.CoreV1().Nodes().Get(e.Context(), e.far.Name, metav1.GetOptions{})
+	e.check(err)
+	for _, effect := range []v1.TaintEffect{v1.TaintEffectNoSchedule, v1.TaintEffectNoExecute} {
+		if !slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == v1.TaintNodeUnreachable && t.Effect == effect }) {
+			e.Errorf("taints: %+v", n.Spec.Taints)
+		}
+	}
+	e.far.Cut(false)
+	e.nodeReady(e.far)
+	harness.Eventually(e, "the end of the pods that have moved", func() bool {
+		_, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), old.Name, metav1.GetOptions{})
+		return apierrors.IsNotFound(err)
+	})
+	pods := e.run("again", e.far, e.near)
+	harness.Succeeds(e, "a pod of the machine that is back", func() error {
+		_, err := e.exec(pods[e.near].Name, "get", "http://"+pods[e.far].Status.PodIP+"/")
+		return err
+	})
+}
