@@ -102,6 +102,7 @@ func assemble(cfg Config) (*Agent, error) {
 		KubeReserved: cfg.KubeReserved, SystemReserved: cfg.SystemReserved, Thresholds: thresholds,
 		Client: cfg.Client, CRI: a.cri, Recorder: cfg.Recorder, Clock: cfg.Clock,
 		Pressure: func() []v1.NodeConditionType { return a.eviction.UnderPressure() }, Registered: a.static.notify,
+		Nodes: cfg.Informers.Core().V1().Nodes(),
 	})
 	a.shares = &shares.Shares{Cgroups: a.Cgroups, Root: cfg.CgroupRoot, Memory: cfg.MemoryQoS, PidsLimit: cfg.PodPidsLimit, All: a.reporter.ForPods(), Pods: a.Pods}
 	a.mounter = &imagevolume.Mounter{Runtime: a.cri}

@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -51,6 +50,7 @@ type env struct {
 	// server has the API server; far is behind a router.
 	server, near, second, far *lab.Machine
 	processes                 map[*lab.Machine]*harness.Process
+	roles                     map[*lab.Machine]role // when they are started again
 }
 
 func (e *env) machines() []*lab.Machine {
@@ -62,7 +62,7 @@ func TestMachines(t *testing.T) {
 	a := lab.NewSegment(t, "sega", netip.MustParsePrefix("10.77.0.1/24"))
 	b := lab.NewSegment(t, "segb", netip.MustParsePrefix("10.77.1.1/24"))
 	e := &env{TB: t, server: a.NewMachine("server"), near: a.NewMachine("near"), second: a.NewMachine("second"), far: b.NewMachine("far"),
-		processes: map[*lab.Machine]*harness.Process{}}
+		processes: map[*lab.Machine]*harness.Process{}, roles: map[*lab.Machine]role{}}
 	serve := role{Do: "serve", Name: "server", Dir: e.server.Dir, Address: e.server.Address}
 	e.start(e.server, serve)
 	cfg, err := clientcmd.BuildConfigFromFlags("", serve.kubeconfig())
@@ -94,10 +94,27 @@ func TestMachines(t *testing.T) {
 			}
 			x := *e
 			x.TB, x.ns = t, ns.Name
+			t.Cleanup(x.explain)
 			test.f(&x)
 		}) {
 			break
 		}
+	}
+}
+
+// explain logs the nodes' events where a test has failed.
+func (e *env) explain() {
+	if !e.Failed() {
+		return
+	}
+	events, err := e.client.CoreV1().Events("").List(context.Background(), metav1.ListOptions{FieldSelector: "type=Warning"})
+	if err != nil {
+		e.Log(err)
+		return
+	}
+	for i := range events.Items {
+		x := &events.Items[i]
+		e.Logf("%s %s %s: %s", x.InvolvedObject.Kind, x.InvolvedObject.Name, x.Reason, x.Message)
 	}
 }
 
@@ -117,7 +134,8 @@ func (e *env) start(m *lab.Machine, r role) {
 			e.Errorf("a mount is left below %s (%v)", m.Dir, err)
 		}
 	})
-	e.processes[m] = harness.StartProcess(e, func() *exec.Cmd { return m.Self(r.env()) })
+	e.roles[m] = r
+	e.processes[m] = harness.StartProcess(e, func() *exec.Cmd { return m.Self(e.roles[m].env()) })
 }
 
 // token lets machines join, as keelson token create does.
@@ -389,9 +407,7 @@ func (e *env) killed() {
 	p := e.processes[e.server]
 	p.Kill()
 	all("while the server is down")
-	var wg sync.WaitGroup
-	wg.Go(p.Start)
-	wg.Wait()
+	p.Start()
 	all("after the server is back")
 	for m, was := range before {
 		harness.Succeeds(e, "the pod on "+m.Name, func() error {
@@ -431,9 +447,10 @@ func (e *env) nodeReady(m *lab.Machine) {
 // rejoin starts an agent again without a token: it has its certificate.
 func (e *env) rejoin() {
 	was := e.run("web", e.near)[e.near]
-	e.processes[e.near].Kill()
-	r := role{Do: "join", Name: e.near.Name, Dir: e.near.Dir}
-	e.processes[e.near] = harness.StartProcess(e, func() *exec.Cmd { return e.near.Self(r.env()) })
+	p := e.processes[e.near]
+	p.Kill()
+	e.roles[e.near] = role{Do: "join", Name: e.near.Name, Dir: e.near.Dir}
+	p.Start()
 	is, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), was.Name, metav1.GetOptions{})
 	e.check(err)
 	if a, b := was.Status.ContainerStatuses[0], is.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || b.RestartCount != 0 {

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		if err != nil {
 			fmt.Println("error:", err)
+			fmt.Fprintln(os.Stderr, r.Name+":", err)
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -85,7 +86,7 @@ func (r role) run() error {
 		o := cluster.AgentProcess{AgentOptions: r.agent(), Server: r.Server, Token: r.Token, CAHashes: r.Hashes, Ready: func() { fmt.Println("ready") }}
 		return cluster.RunAgent(ctx, r.machine(), o)
 	case "clean":
-		if err := r.machine().Clean(ctx, containerd.StopOptions{MaxGrace: time.Second}); err != nil {
+		if err := r.machine().Clean(context.Background(), containerd.StopOptions{MaxGrace: time.Second}); err != nil {
 			return err
 		}
 		fmt.Println("ready")

@@ -23,24 +23,8 @@ func (s *Reporter) Renewed() time.Time {
 
 // lease renews the node's lease: upstream's cheap Heartbeat, KEP-589.
 func (s *Reporter) lease(ctx context.Context) {
-	leases := s.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
 	for ctx.Err() == nil {
-		now := metav1.NewMicroTime(s.Clock.Now())
-		l, err := leases.Get(ctx, s.NodeName, metav1.GetOptions{})
-		switch {
-		case apierrors.IsNotFound(err):
-			l = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Namespace: v1.NamespaceNodeLease},
-				Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To(s.NodeName), LeaseDurationSeconds: ptr.To[int32](LeaseSeconds), RenewTime: &now}}
-			if n, nerr := s.Client.CoreV1().Nodes().Get(ctx, s.NodeName, metav1.GetOptions{}); nerr == nil {
-				l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}
-			}
-			_, err = leases.Create(ctx, l, metav1.CreateOptions{})
-		case err == nil:
-			l = l.DeepCopy()
-			l.Spec.RenewTime = &now
-			_, err = leases.Update(ctx, l, metav1.UpdateOptions{})
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := s.renew(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Renewing the node's lease failed")
 		}
 		if err == nil {
@@ -51,4 +35,28 @@ func (s *Reporter) lease(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// renew renews the lease once. A request that is not answered does not hold up the
+// next, which may go by another connection.
+func (s *Reporter) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, renewPeriod)
+	defer cancel()
+	leases := s.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	now := metav1.NewMicroTime(s.Clock.Now())
+	l, err := leases.Get(ctx, s.NodeName, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		l = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Namespace: v1.NamespaceNodeLease},
+			Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To(s.NodeName), LeaseDurationSeconds: ptr.To[int32](LeaseSeconds), RenewTime: &now}}
+		if n, nerr := s.Client.CoreV1().Nodes().Get(ctx, s.NodeName, metav1.GetOptions{}); nerr == nil {
+			l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: n.Name, UID: n.UID}}
+		}
+		_, err = leases.Create(ctx, l, metav1.CreateOptions{})
+	case err == nil:
+		l = l.DeepCopy()
+		l.Spec.RenewTime = &now
+		_, err = leases.Update(ctx, l, metav1.UpdateOptions{})
+	}
+	return err
 }

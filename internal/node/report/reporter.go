@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -65,6 +68,8 @@ type Config struct {
 	Pressure func() []v1.NodeConditionType
 	// Registered is called when the Node has been made.
 	Registered func()
+	// Nodes has this Node, as it is in the API.
+	Nodes coreinformers.NodeInformer
 }
 
 // Reporter registers the node and keeps its status and its lease.
@@ -88,6 +93,12 @@ type Reporter struct {
 func New(c Config) *Reporter {
 	s := &Reporter{Config: c, wake: make(chan struct{}, 1)}
 	s.measure()
+	// An informer that is stopped refuses handlers; there is nothing to hear from it.
+	_, _ = c.Nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: func(_, now any) {
+		if n, ok := now.(*v1.Node); ok && n.Name == c.NodeName && doubted(n) {
+			s.Changed()
+		}
+	}})
 	return s
 }
 
@@ -142,9 +153,9 @@ func (s *Reporter) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		status := s.compute(ctx)
 		now := s.Clock.Now()
-		if !written.IsZero() && now.Sub(written) < Heartbeat && sameStatus(&status, &last) {
+		if !written.IsZero() && now.Sub(written) < Heartbeat && sameStatus(&status, &last) && !s.doubted() {
 			// nothing to tell
-		} else if err := s.write(ctx, status); err != nil {
+		} else if err := s.report(ctx, status); err != nil {
 			if ctx.Err() == nil {
 				log.Error(err, "Updating the node's status failed")
 			}
@@ -162,6 +173,30 @@ func (s *Reporter) Run(ctx context.Context) {
 		}
 	}
 	wg.Wait()
+}
+
+// report writes the status once. A request that is not answered does not hold up the
+// next, which may go by another connection.
+func (s *Reporter) report(ctx context.Context, status v1.NodeStatus) error {
+	ctx, cancel := context.WithTimeout(ctx, StatusPeriod)
+	defer cancel()
+	return s.write(ctx, status)
+}
+
+// doubted reports whether the Node's conditions were taken for unknown in the API,
+// because the node was not heard of for a while.
+func doubted(n *v1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool {
+		return c.Status == v1.ConditionUnknown && slices.Contains(own, c.Type)
+	})
+}
+
+// own are the conditions that a node tells of itself.
+var own = []v1.NodeConditionType{v1.NodeReady, v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure}
+
+func (s *Reporter) doubted() bool {
+	n, err := s.Nodes.Lister().Get(s.NodeName)
+	return err == nil && doubted(n)
 }
 
 func readyNode(s *v1.NodeStatus) bool {

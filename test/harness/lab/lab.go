@@ -129,14 +129,23 @@ func (s *Segment) NewMachine(name string) *Machine {
 	return m
 }
 
-// inThread calls f in a thread of its own, which ends with it.
+// inThread calls f, which may leave the thread's namespace, and comes back to it. The
+// thread must not end: processes that it has started are killed then
+// (harness.Process has Pdeathsig).
 func inThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked
-		done <- f()
-	}()
-	return <-done
+	runtime.LockOSThread()
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer own.Close()
+	failed := f()
+	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+		panic(err) // with the thread locked, nothing else of the test may run in it
+	}
+	runtime.UnlockOSThread()
+	return failed
 }
 
 func enter(file string) error {
