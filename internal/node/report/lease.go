@@ -27,9 +27,6 @@ func (s *Reporter) lease(ctx context.Context) {
 		if err := s.renew(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Renewing the node's lease failed")
 		}
-		if err == nil {
-			s.renewed.Store(now.UnixNano())
-		}
 		select {
 		case <-s.Clock.After(renewPeriod):
 		case <-ctx.Done():
@@ -57,6 +54,9 @@ func (s *Reporter) renew(ctx context.Context) error {
 		l = l.DeepCopy()
 		l.Spec.RenewTime = &now
 		_, err = leases.Update(ctx, l, metav1.UpdateOptions{})
+	}
+	if err == nil {
+		s.renewed.Store(now.UnixNano())
 	}
 	return err
 }
