@@ -25,7 +25,8 @@ import (
 func defaultProfile(view fw.View, client kubernetes.Interface, inf informers.SharedInformerFactory) *profile {
 	core, storage := inf.Core().V1(), inf.Storage().V1()
 	volumes := &plugins.Volumes{Client: client, Claims: core.PersistentVolumeClaims().Lister(), Volumes: core.PersistentVolumes().Lister(),
-		Classes: storage.StorageClasses().Lister(), CSINodes: storage.CSINodes().Lister()}
+		Classes: storage.StorageClasses().Lister(), CSINodes: storage.CSINodes().Lister(),
+		Drivers: storage.CSIDrivers().Lister(), Capacities: storage.CSIStorageCapacities().Lister()}
 	dra := inf.Resource().V1()
 	devices := &plugins.DynamicResources{Client: client, Claims: dra.ResourceClaims().Lister(), Classes: dra.DeviceClasses().Lister(), Slices: dra.ResourceSlices().Lister(),
 		Rules: dra.DeviceTaintRules().Lister(), Extended: extendedresourcecache.NewExtendedResourceCache(klog.Background())}
@@ -106,6 +107,8 @@ func (s *Scheduler) listen(inf informers.SharedInformerFactory) error {
 		})},
 		{storage.StorageClasses().Informer(), follow(func(old, now *storagev1.StorageClass) { tell(s, fw.ClassChange, old, now) })},
 		{storage.CSINodes().Informer(), follow(func(old, now *storagev1.CSINode) { tell(s, fw.CSINodeChange, old, now) })},
+		{storage.CSIDrivers().Informer(), follow(func(old, now *storagev1.CSIDriver) { tell(s, fw.CapacityChange, old, now) })},
+		{storage.CSIStorageCapacities().Informer(), follow(func(old, now *storagev1.CSIStorageCapacity) { tell(s, fw.CapacityChange, old, now) })},
 		{dra.ResourceClaims().Informer(), follow(func(old, now *resourcev1.ResourceClaim) {
 			s.profile.devices.Changed()
 			s.queue.happened(fw.ResourceClaimChange, old, now)

@@ -38,6 +38,8 @@ const (
 	ClassChange
 	// CSINodeChange is a CSINode added or changed.
 	CSINodeChange
+	// CapacityChange is a CSIStorageCapacity or CSIDriver added or changed.
+	CapacityChange
 	// ResourceClaimChange is a ResourceClaim added, changed or deleted.
 	ResourceClaimChange
 	// ResourceSliceChange is a ResourceSlice or DeviceTaintRule added, changed or
@@ -68,7 +70,7 @@ type EventHint struct {
 var eventNames = map[Event]string{
 	NodeAdd: "NodeAdd", NodeUpdateAllocatable: "NodeAllocatableChange", NodeUpdateLabel: "NodeLabelChange", NodeUpdateTaint: "NodeTaintChange", NodeDelete: "NodeDelete",
 	AssignedPodAdd: "AssignedPodAdd", AssignedPodUpdateLabel: "AssignedPodUpdate", AssignedPodScaleDown: "AssignedPodUpdate", AssignedPodDelete: "AssignedPodDelete",
-	ClaimChange: "PvcChange", VolumeChange: "PvChange", ClassChange: "StorageClassChange", CSINodeChange: "CSINodeChange", NamespaceUpdate: "NamespaceUpdate",
+	ClaimChange: "PvcChange", VolumeChange: "PvChange", ClassChange: "StorageClassChange", CSINodeChange: "CSINodeChange", CapacityChange: "CSIStorageCapacityChange", NamespaceUpdate: "NamespaceUpdate",
 	ResourceClaimChange: "ResourceClaimChange", ResourceSliceChange: "ResourceSliceChange", DeviceClassChange: "DeviceClassChange",
 }
 

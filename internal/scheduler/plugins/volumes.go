@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -32,6 +33,9 @@ type Volumes struct {
 	Volumes  corelisters.PersistentVolumeLister
 	Classes  storagelisters.StorageClassLister
 	CSINodes storagelisters.CSINodeLister
+	// Drivers and Capacities say how much may be provisioned where.
+	Drivers    storagelisters.CSIDriverLister
+	Capacities storagelisters.CSIStorageCapacityLister
 
 	mu sync.Mutex
 	// reserved are volumes chosen for a claim ("namespace/name") of a pod about
@@ -184,12 +188,12 @@ func (p VolumeBinding) Filter(_ context.Context, state *fw.CycleState, _ *v1.Pod
 			break
 		}
 	}
-	b, ok, err := p.satisfy(s.delayed, n.Node)
+	b, why, err := p.satisfy(s.delayed, n.Node)
 	if err != nil {
 		return fw.AsStatus(err)
 	}
-	if !ok {
-		reasons = append(reasons, "node(s) didn't find available persistent volumes to bind")
+	if why != "" {
+		reasons = append(reasons, why)
 	}
 	if len(reasons) > 0 {
 		return fw.NewStatus(fw.UnschedulableAndUnresolvable, reasons...)
@@ -198,16 +202,22 @@ func (p VolumeBinding) Filter(_ context.Context, state *fw.CycleState, _ *v1.Pod
 	return nil
 }
 
+// Why a node cannot have a pod's claims.
+const (
+	noVolumes = "node(s) didn't find available persistent volumes to bind"
+	noSpace   = "node(s) did not have enough free storage"
+)
+
 // satisfy finds volumes for the claims on a node, or classes to provision
-// them there.
-func (p VolumeBinding) satisfy(claims []*v1.PersistentVolumeClaim, node *v1.Node) (*nodeBinding, bool, error) {
+// them there, or says why there are none.
+func (p VolumeBinding) satisfy(claims []*v1.PersistentVolumeClaim, node *v1.Node) (*nodeBinding, string, error) {
 	b := &nodeBinding{volumes: map[string]*v1.PersistentVolume{}}
 	if len(claims) == 0 {
-		return b, true, nil
+		return b, "", nil
 	}
 	all, err := p.Volumes.Volumes.List(labels.Everything())
 	if err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	taken := map[string]*v1.PersistentVolume{}
 	p.mu.Lock()
@@ -220,7 +230,7 @@ func (p VolumeBinding) satisfy(claims []*v1.PersistentVolumeClaim, node *v1.Node
 	for _, c := range claims {
 		if selected, ok := c.Annotations[volume.AnnSelectedNode]; ok {
 			if selected != node.Name {
-				return nil, false, nil
+				return nil, noVolumes, nil
 			}
 			b.provision = append(b.provision, c)
 			continue
@@ -234,7 +244,7 @@ func (p VolumeBinding) satisfy(claims []*v1.PersistentVolumeClaim, node *v1.Node
 		}
 		pv, err := volume.FindMatchingVolume(c, some, node, taken, true, true)
 		if err != nil {
-			return nil, false, err
+			return nil, "", err
 		}
 		if pv != nil {
 			taken[pv.Name], b.volumes[claimKey(c)] = pv, pv
@@ -242,14 +252,49 @@ func (p VolumeBinding) satisfy(claims []*v1.PersistentVolumeClaim, node *v1.Node
 		}
 		sc, err := p.Classes.Get(class)
 		if err != nil {
-			return nil, false, fmt.Errorf("failed to find storage class %q", class)
+			return nil, "", fmt.Errorf("failed to find storage class %q", class)
 		}
 		if sc.Provisioner == "" || sc.Provisioner == volume.NotSupportedProvisioner || !allowed(sc.AllowedTopologies, node.Labels) {
-			return nil, false, nil
+			return nil, noVolumes, nil
+		}
+		if enough, err := p.enough(sc, c, node); err != nil || !enough {
+			return nil, noSpace, err
 		}
 		b.provision = append(b.provision, c)
 	}
-	return b, true, nil
+	return b, "", nil
+}
+
+// enough reports whether the driver of a class has room for a claim on a node
+// (https://kubernetes.io/docs/concepts/storage/storage-capacity/): one that
+// publishes no capacities has.
+func (p VolumeBinding) enough(class *storagev1.StorageClass, c *v1.PersistentVolumeClaim, node *v1.Node) (bool, error) {
+	driver, err := p.Drivers.Get(class.Provisioner)
+	if apierrors.IsNotFound(err) || err == nil && (driver.Spec.StorageCapacity == nil || !*driver.Spec.StorageCapacity) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	all, err := p.Capacities.List(labels.Everything())
+	if err != nil {
+		return false, err
+	}
+	want := c.Spec.Resources.Requests[v1.ResourceStorage]
+	for _, o := range all {
+		limit := o.Capacity
+		if o.MaximumVolumeSize != nil {
+			limit = o.MaximumVolumeSize
+		}
+		if o.StorageClassName != class.Name || limit == nil || limit.Cmp(want) < 0 || o.NodeTopology == nil {
+			continue
+		}
+		// A selector that cannot be read selects nothing.
+		if topology, err := metav1.LabelSelectorAsSelector(o.NodeTopology); err == nil && topology.Matches(labels.Set(node.Labels)) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // allowed reports whether a class may provision for nodes with these labels: one
@@ -379,7 +424,7 @@ func (VolumeBinding) EventsToRegister() []fw.EventHint {
 			}
 			return false
 		}},
-		{Events: fw.VolumeChange | fw.ClassChange | fw.CSINodeChange | fw.NodeAdd | fw.NodeUpdateLabel},
+		{Events: fw.VolumeChange | fw.ClassChange | fw.CSINodeChange | fw.CapacityChange | fw.NodeAdd | fw.NodeUpdateLabel},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
@@ -34,6 +35,7 @@ func storageOf(t *testing.T, objects ...any) *Volumes {
 		Volumes:  corelisters.NewPersistentVolumeLister(indexer[v1.PersistentVolume](t, objects)),
 		Classes:  storagelisters.NewStorageClassLister(indexer[storagev1.StorageClass](t, objects)),
 		CSINodes: storagelisters.NewCSINodeLister(indexer[storagev1.CSINode](t, objects)),
+		Drivers:  storagelisters.NewCSIDriverLister(indexer[storagev1.CSIDriver](t, objects)), Capacities: storagelisters.NewCSIStorageCapacityLister(indexer[storagev1.CSIStorageCapacity](t, objects)),
 	}
 }
 
@@ -158,5 +160,47 @@ func TestReservedVolume(t *testing.T) {
 	p.Unreserve(t.Context(), state, first, "a")
 	if got := filter(t, p, second, nodes)[0]; got != "" {
 		t.Errorf("the volume is not given back: %s", got)
+	}
+}
+
+// TestCapacity: a driver that publishes what it has room for is provisioned with
+// where that is enough.
+func TestCapacity(t *testing.T) {
+	late := storagev1.VolumeBindingWaitForFirstConsumer
+	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Provisioner: "disk", VolumeBindingMode: &late}
+	driver := func(publishes bool) *storagev1.CSIDriver {
+		return &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "disk"}, Spec: storagev1.CSIDriverSpec{StorageCapacity: &publishes}}
+	}
+	capacity := func(class, zone, size, most string) *storagev1.CSIStorageCapacity {
+		c := &storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Name: class + zone + size, Namespace: "default"}, StorageClassName: class,
+			NodeTopology: &metav1.LabelSelector{MatchLabels: map[string]string{"zone": zone}}}
+		have := resource.MustParse(size)
+		c.Capacity = &have
+		if most != "" {
+			m := resource.MustParse(most)
+			c.MaximumVolumeSize = &m
+		}
+		return c
+	}
+	for name, c := range map[string]struct {
+		objects []any
+		ok      bool
+	}{
+		"publishes none":     {[]any{driver(false)}, true},
+		"no driver":          {nil, true},
+		"nothing published":  {[]any{driver(true)}, false},
+		"enough":             {[]any{driver(true), capacity("late", "a", "1Gi", "")}, true},
+		"too little":         {[]any{driver(true), capacity("late", "a", "1Mi", "")}, false},
+		"elsewhere":          {[]any{driver(true), capacity("late", "b", "1Gi", "")}, false},
+		"of another class":   {[]any{driver(true), capacity("other", "a", "1Gi", "")}, false},
+		"volumes are small":  {[]any{driver(true), capacity("late", "a", "9Gi", "1Mi")}, false},
+		"volumes are larger": {[]any{driver(true), capacity("late", "a", "1Mi", "9Gi")}, true},
+	} {
+		p := VolumeBinding{Volumes: storageOf(t, append(c.objects, class)...)}
+		node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"zone": "a"}}}
+		b, why, err := p.satisfy([]*v1.PersistentVolumeClaim{claimOf("c", "late", "")}, node)
+		if err != nil || (why == "") != c.ok || !c.ok && why != noSpace || c.ok && len(b.provision) != 1 {
+			t.Errorf("%s: %q %v %v", name, why, b, err)
+		}
 	}
 }
