@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -187,5 +188,28 @@ func TestNodeFlags(t *testing.T) {
 	if o.KubeReserved.Cpu().String() != "200m" || o.KubeReserved.Memory().String() != "1Gi" || o.LogMaxSize != 20<<20 || o.StaticPods != "/d/manifests" || o.MaxPods != 110 ||
 		len(o.Eviction.Hard) != 1 || f.node.runtime.PodCIDRs[0].String() != "10.9.0.0/24" {
 		t.Errorf("options %+v, runtime %+v", o, f.node.runtime)
+	}
+}
+
+// TestKubeletConfiguration: the file sets what the command line does not.
+func TestKubeletConfiguration(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kubelet.yaml")
+	text := "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 50\nport: 10251\nevictionHard: {memory.available: 1Gi}\ncontainerRuntimeEndpoint: unix:///run/x.sock\n" +
+		"registerWithTaints: [{key: k, value: v, effect: NoSchedule}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := parse("--config="+file, "--max-pods=7", "--node-labels=zone=a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		o, err := f.node.options("/d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.MaxPods != 7 || o.Port != 10251 || len(o.Eviction.Hard) != 1 || len(o.Taints) != 1 || o.Taints[0].Key != "k" || o.Labels["zone"] != "a" || f.node.runtime.Runtime != "unix:///run/x.sock" {
+			t.Errorf("options %+v, runtime %+v", o, f.node.runtime)
+		}
 	}
 }

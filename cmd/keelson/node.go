@@ -2,24 +2,35 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/node/kubeletconfig"
 )
 
 // nodeFlags holds the flags for this machine's node.
 type nodeFlags struct {
 	none    bool
+	config  string // file of a kubelet's configuration
+	dropIns string // folder of more of them
+	sets    *cliflag.NamedFlagSets
 	agent   cluster.AgentOptions
 	runtime machine.Options
 }
 
 func (f *nodeFlags) addFlags(sets *cliflag.NamedFlagSets) {
 	fs := sets.FlagSet("node")
+	f.sets = sets
+	fs.StringVar(&f.config, "config", "", "file with a kubelet's configuration (KubeletConfiguration v1beta1): flags count more than its fields, and fields that have no effect are named")
+	fs.StringVar(&f.dropIns, "config-dir", "", "folder of more such files (*.conf), each merged into those before it")
 	fs.BoolVar(&f.none, "no-node", false, "run no node on this machine")
 	f.agent.AddFlags(fs)
 	f.runtime.AddFlags(fs)
@@ -28,10 +39,30 @@ func (f *nodeFlags) addFlags(sets *cliflag.NamedFlagSets) {
 	f.agent.Network.AddFlags(sets.FlagSet("network"))
 }
 
+// configure sets the flags that the kubelet's configuration says, once.
+func (f *nodeFlags) configure() error {
+	if f.config == "" && f.dropIns == "" {
+		return nil
+	}
+	fields, err := kubeletconfig.Load(f.config, f.dropIns)
+	if err != nil {
+		return err
+	}
+	without, err := fields.Apply(slices.Collect(maps.Values(f.sets.FlagSets))...)
+	if len(without) > 0 {
+		fmt.Fprintf(os.Stderr, "keelson: fields of the kubelet configuration that have no effect here: %s\n", strings.Join(without, ", "))
+	}
+	f.config, f.dropIns = "", ""
+	return err
+}
+
 // machine gives the Machine that the node runs on, nil without a node.
 func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 	if f.none || dataDir == "" {
 		return nil, nil
+	}
+	if err := f.configure(); err != nil {
+		return nil, err
 	}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a node needs root to run containers: use sudo, or --no-node for a control plane alone")
@@ -44,6 +75,9 @@ func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 }
 
 func (f *nodeFlags) options(dataDir string) (cluster.AgentOptions, error) {
+	if err := f.configure(); err != nil {
+		return f.agent, err
+	}
 	o := f.agent
 	if o.StaticPods == "" {
 		o.StaticPods = filepath.Join(dataDir, "manifests")

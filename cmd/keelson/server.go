@@ -97,7 +97,7 @@ func serverCommand() *cobra.Command {
 			for _, line := range withoutEffect(c.Flags()) {
 				fmt.Fprintln(os.Stderr, "keelson: "+line)
 			}
-			return serve(c.Context(), f, c.Flags())
+			return serve(c.Context(), &f, c.Flags())
 		},
 	}
 	f.add(c)
@@ -170,7 +170,7 @@ func serviceRanges(s string) (first, second netip.Prefix, err error) {
 	return all[0], all[1], nil
 }
 
-func serve(ctx context.Context, f serverFlags, flags *pflag.FlagSet) error {
+func serve(ctx context.Context, f *serverFlags, flags *pflag.FlagSet) error {
 	keepLock()
 	if err := f.level.set(); err != nil {
 		return err

@@ -74,7 +74,7 @@ func upCommand() *cobra.Command {
 		Use:   "up",
 		Short: "Start a cluster in the background",
 		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return up(c, f) },
+		RunE:  func(c *cobra.Command, _ []string) error { return up(c, &f) },
 	}
 	f.add(c)
 	return c
@@ -100,7 +100,7 @@ func given(flags *pflag.FlagSet) (args []string) {
 	return args
 }
 
-func up(c *cobra.Command, f serverFlags) error {
+func up(c *cobra.Command, f *serverFlags) error {
 	if f.DataDir == "" {
 		return errors.New("up needs a --data-dir: a cluster in memory runs in the foreground, with keelson server")
 	}

@@ -68,6 +68,14 @@ type AgentOptions struct {
 	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
 	// safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string
+	// PodPidsLimit is how many processes a pod may have; no limit where 0.
+	PodPidsLimit int64
+	// ResolvConf is the resolvers' configuration of pods that have the machine's.
+	ResolvConf string
+	// Labels, Taints and ProviderID are those that the node is registered with.
+	Labels     map[string]string
+	Taints     []v1.Taint
+	ProviderID string
 	// CgroupDriver makes the pods' cgroups; what the runtime says where it is empty.
 	CgroupDriver cgroup.Driver
 	// Storage is what makes volumes on this node's disk: Builtin, or None.
@@ -190,6 +198,7 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
 		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices,
+		PodPidsLimit: o.PodPidsLimit, ResolvConf: o.ResolvConf, Labels: o.Labels, Taints: o.Taints, ProviderID: o.ProviderID,
 	})
 	if err != nil {
 		return err

@@ -27,6 +27,11 @@ func (o *AgentOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.Int64Var(&o.MaxPods, "max-pods", 110, "number of pods that can run on the node")
 	fs.Var((*reservation)(&o.KubeReserved), "kube-reserved", "what is kept from pods for Kubernetes' components, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
 	fs.Var((*reservation)(&o.SystemReserved), "system-reserved", "what is kept from pods for the rest of the machine, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
+	fs.Int64Var(&o.PodPidsLimit, "pod-max-pids", 0, "number of processes that a pod may have; no limit where it is 0 or -1")
+	fs.StringVar(&o.ResolvConf, "resolv-conf", "/etc/resolv.conf", "resolvers' configuration of the pods that have the machine's")
+	fs.StringToStringVar(&o.Labels, "node-labels", nil, "labels of the node, like zone=a,disk=fast")
+	fs.Var((*taints)(&o.Taints), "register-with-taints", "taints that the node is registered with, like key=value:NoSchedule, comma separated")
+	fs.StringVar(&o.ProviderID, "provider-id", "", "identifier of the machine at its provider, spec.providerID of the node")
 	fs.StringVar(&o.Storage, "storage", Builtin, "what makes volumes on this machine's disk, for the StorageClass "+localClass+": builtin, or none")
 	fs.StringVar(&o.StaticPods, "pod-manifest-path", "", "folder of the manifests of static pods, or one manifest (default: manifests in --data-dir)")
 }
@@ -120,3 +125,37 @@ func (n *Network) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&n.Policies, "network-policy", Builtin, "what enforces network policies: builtin, or none where something else does (Calico, Cilium)")
 	fs.StringSliceVar(&n.NodePortAddresses, "nodeport-addresses", nil, "ranges of the machine's addresses on which node ports are served (default: the node's primary addresses)")
 }
+
+// taints is a flag of taints: key=value:effect, or key:effect.
+type taints []v1.Taint
+
+// Set implements pflag.Value; what is set takes the place of what there was.
+func (t *taints) Set(s string) error {
+	var out taints
+	for part := range strings.SplitSeq(s, ",") {
+		if part == "" {
+			continue
+		}
+		name, effect, ok := strings.Cut(part, ":")
+		key, value, _ := strings.Cut(name, "=")
+		taint := v1.Taint{Key: key, Value: value, Effect: v1.TaintEffect(effect)}
+		if effects := []v1.TaintEffect{v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute}; !ok || key == "" || !slices.Contains(effects, taint.Effect) {
+			return fmt.Errorf("%q: give key=value:effect, with an effect of %v", part, effects)
+		}
+		out = append(out, taint)
+	}
+	*t = out
+	return nil
+}
+
+// String implements pflag.Value.
+func (t *taints) String() string {
+	var out []string
+	for i := range *t {
+		out = append(out, (*t)[i].ToString())
+	}
+	return strings.Join(out, ",")
+}
+
+// Type implements pflag.Value.
+func (t *taints) Type() string { return "strings" }

@@ -1,0 +1,195 @@
+// Package kubeletconfig reads the configuration file of a kubelet, with its drop-ins,
+// and sets a node's flags by it
+// (https://kubernetes.io/docs/tasks/administer-cluster/kubelet-config-file/).
+package kubeletconfig
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	v1 "k8s.io/api/core/v1"
+	kubelet "k8s.io/kubelet/config/v1beta1"
+	"sigs.k8s.io/yaml"
+)
+
+// Fields are those of a configuration that are given, by their names in JSON.
+type Fields map[string]any
+
+// Load reads a configuration file and the drop-ins (*.conf) of a folder, in the order
+// of their names, each of which is merged into what was before it. Either may be "".
+func Load(file, dir string) (Fields, error) {
+	var files []string
+	if file != "" {
+		files = append(files, file)
+	}
+	if dir != "" {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && filepath.Ext(path) == ".conf" {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("the kubelet configurations in %s: %w", dir, err)
+		}
+	}
+	all := []byte("{}")
+	for _, f := range files {
+		b, err := read(f)
+		if err != nil {
+			return nil, fmt.Errorf("the kubelet configuration %s: %w", f, err)
+		}
+		if all, err = jsonpatch.MergePatch(all, b); err != nil {
+			return nil, fmt.Errorf("merging the kubelet configuration %s: %w", f, err)
+		}
+	}
+	out := Fields{}
+	return out, json.Unmarshal(all, &out)
+}
+
+// read gives one file as JSON, having checked its kind and its fields.
+func read(file string) ([]byte, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var c kubelet.KubeletConfiguration
+	if err := yaml.UnmarshalStrict(b, &c); err != nil {
+		return nil, err
+	}
+	if want := kubelet.SchemeGroupVersion.String(); c.APIVersion != want || c.Kind != "KubeletConfiguration" {
+		return nil, fmt.Errorf("it is a %s of %s, wanted a KubeletConfiguration of %s", c.Kind, c.APIVersion, want)
+	}
+	return yaml.YAMLToJSON(b)
+}
+
+// flags are the flags that say what the fields say.
+var flags = map[string]string{
+	"allowedUnsafeSysctls":             "allowed-unsafe-sysctls",
+	"cgroupDriver":                     "cgroup-driver",
+	"containerLogMaxFiles":             "container-log-max-files",
+	"containerLogMaxSize":              "container-log-max-size",
+	"containerRuntimeEndpoint":         "container-runtime-endpoint",
+	"evictionHard":                     "eviction-hard",
+	"evictionMaxPodGracePeriod":        "eviction-max-pod-grace-period",
+	"evictionMinimumReclaim":           "eviction-minimum-reclaim",
+	"evictionPressureTransitionPeriod": "eviction-pressure-transition-period",
+	"evictionSoft":                     "eviction-soft",
+	"evictionSoftGracePeriod":          "eviction-soft-grace-period",
+	"imageGCHighThresholdPercent":      "image-gc-high-threshold",
+	"imageGCLowThresholdPercent":       "image-gc-low-threshold",
+	"imageMinimumGCAge":                "minimum-image-ttl-duration",
+	"kubeReserved":                     "kube-reserved",
+	"maxPods":                          "max-pods",
+	"podPidsLimit":                     "pod-max-pids",
+	"port":                             "node-port",
+	"providerID":                       "provider-id",
+	"registerWithTaints":               "register-with-taints",
+	"resolvConf":                       "resolv-conf",
+	"staticPodPath":                    "pod-manifest-path",
+	"systemReserved":                   "system-reserved",
+}
+
+// fixed are fields of which a node does one value only.
+var fixed = Fields{
+	"cgroupsPerQOS": true, "clusterDomain": "cluster.local", "cpuManagerPolicy": "none", "enableControllerAttachDetach": true, "enableDebuggingHandlers": true,
+	"enableServer": true, "enforceNodeAllocatable": []any{"pods"}, "failCgroupV1": false, "failSwapOn": false, "localStorageCapacityIsolation": true,
+	"memoryManagerPolicy": "None", "readOnlyPort": float64(0), "registerNode": true, "rotateCertificates": true, "seccompDefault": false,
+	"serializeImagePulls": false, "topologyManagerPolicy": "none", "topologyManagerScope": "container",
+}
+
+// Apply sets the flags of the sets by the fields, save for those that are set already:
+// what the command line says counts. It gives the fields that have no effect.
+func (f Fields) Apply(sets ...*pflag.FlagSet) (without []string, err error) {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(f)) {
+		if name == "apiVersion" || name == "kind" {
+			continue
+		}
+		flag, known := flags[name]
+		if !known {
+			if value, ok := fixed[name]; !ok || !reflect.DeepEqual(value, f[name]) {
+				without = append(without, name)
+			}
+			continue
+		}
+		value, err := text(name, f[name])
+		if err == nil {
+			err = set(sets, flag, value)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s of the kubelet configuration: %w", name, err))
+		}
+	}
+	return without, errors.Join(errs...)
+}
+
+// set sets a flag that the command line does not set.
+func set(sets []*pflag.FlagSet, name, value string) error {
+	for _, s := range sets {
+		if f := s.Lookup(name); f != nil {
+			if f.Changed {
+				return nil
+			}
+			return s.Set(name, value)
+		}
+	}
+	return fmt.Errorf("there is no flag --%s", name)
+}
+
+// text gives a field's value as its flag takes it.
+func text(name string, value any) (string, error) {
+	switch v := value.(type) {
+	case string:
+		return v, nil
+	case float64:
+		return strconv.FormatInt(int64(v), 10), nil
+	case []any:
+		var parts []string
+		for _, e := range v {
+			s, err := element(name, e)
+			if err != nil {
+				return "", err
+			}
+			parts = append(parts, s)
+		}
+		return strings.Join(parts, ","), nil
+	case map[string]any:
+		separator := "="
+		if name == "evictionHard" || name == "evictionSoft" {
+			separator = "<"
+		}
+		var parts []string
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			parts = append(parts, fmt.Sprint(k, separator, v[k]))
+		}
+		return strings.Join(parts, ","), nil
+	}
+	return "", fmt.Errorf("the value %v cannot be used", value)
+}
+
+func element(name string, value any) (string, error) {
+	if name != "registerWithTaints" {
+		return fmt.Sprint(value), nil
+	}
+	b, err := json.Marshal(value)
+	if err != nil {
+		return "", err
+	}
+	var t v1.Taint
+	if err := json.Unmarshal(b, &t); err != nil {
+		return "", err
+	}
+	return t.ToString(), nil
+}

@@ -1,0 +1,96 @@
+package kubeletconfig
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+	kubelet "k8s.io/kubelet/config/v1beta1"
+)
+
+const head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+
+// folder has files of these texts.
+func folder(t *testing.T, texts map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range texts {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestApply(t *testing.T) {
+	dir := folder(t, map[string]string{
+		"config":       head + "maxPods: 50\nevictionHard: {memory.available: 1Gi, nodefs.available: 10%}\nkubeReserved: {cpu: 200m}\npodPidsLimit: 100\ncpuManagerPolicy: static\nfailSwapOn: false\n",
+		"20-more.conf": head + "maxPods: 70\nregisterWithTaints: [{key: k, value: v, effect: NoSchedule}]\nallowedUnsafeSysctls: [a, b*]\n",
+		"10-more.conf": head + "maxPods: 60\nevictionHard: {memory.available: 2Gi}\nimageMinimumGCAge: 5m\nstreamingConnectionIdleTimeout: 1h\n",
+		"ignored.yaml": "not: read",
+	})
+	fields, err := Load(filepath.Join(dir, "config"), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, name := range flags {
+		fs.Func(name, "", func(v string) error { got[name] = v; return nil })
+	}
+	if err := fs.Set("pod-max-pids", "7"); err != nil { // by the command line
+		t.Fatal(err)
+	}
+	without, err := fields.Apply(pflag.NewFlagSet("", pflag.ContinueOnError), fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"cpuManagerPolicy", "streamingConnectionIdleTimeout"}; !slices.Equal(without, want) {
+		t.Errorf("without effect: %q, want %q", without, want)
+	}
+	want := map[string]string{"max-pods": "70", "eviction-hard": "memory.available<2Gi,nodefs.available<10%", "kube-reserved": "cpu=200m", "pod-max-pids": "7",
+		"register-with-taints": "k=v:NoSchedule", "allowed-unsafe-sysctls": "a,b*", "minimum-image-ttl-duration": "5m"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("flags %q, want %q", got, want)
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		head + "maxPod: 50\n":       `unknown field "maxPod"`,
+		head + "maxPods: many\n":    "cannot unmarshal",
+		"kind: Pod\n":               `wanted a KubeletConfiguration of kubelet.config.k8s.io/v1beta1`,
+		head + "port: 1\nport: 2\n": `"port" already set`,
+	} {
+		dir := folder(t, map[string]string{"config": text})
+		if _, err := Load(filepath.Join(dir, "config"), ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := Load("", "/no/such/folder"); err == nil {
+		t.Error("a folder that is not there")
+	}
+}
+
+// TestFields has the tables name fields of the configuration only.
+func TestFields(t *testing.T) {
+	known := map[string]bool{}
+	for i, c := 0, reflect.TypeFor[kubelet.KubeletConfiguration](); i < c.NumField(); i++ {
+		name, _, _ := strings.Cut(c.Field(i).Tag.Get("json"), ",")
+		known[name] = true
+	}
+	for name := range flags {
+		if !known[name] {
+			t.Errorf("%s is no field", name)
+		}
+	}
+	for name := range fixed {
+		if !known[name] {
+			t.Errorf("%s is no field", name)
+		}
+	}
+}
