@@ -146,6 +146,10 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o AgentOptio
 	}
 	cfg.Listening = proxy.Listening
 	recorder := h.Recorder(h.client, "kube-proxy", o.Name)
+	cfg.Follows = proxy.Follows
+	cfg.Unsupported = func(s *v1.Service, proto v1.Protocol) {
+		recorder.Eventf(s, v1.EventTypeWarning, "ProtocolNotSupported", "the kernel of the node %s does not follow connections of %s, so that the Service's ports of it are not served there: use a kernel with CONFIG_NF_CT_PROTO_%s", o.Name, proto, proto)
+	}
 	cfg.PortInUse = func(s *v1.Service, at netip.AddrPort, proto v1.Protocol) {
 		recorder.Eventf(s, v1.EventTypeWarning, "PortInUse", "port %d/%s of %s is that of a program of the node %s, which keeps it: stop the program, or choose another port", at.Port(), proto, at.Addr(), o.Name)
 	}

@@ -21,6 +21,9 @@ var answerTimeout = unix.Timeval{Sec: 60}
 
 func dial(size int) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, fmt.Errorf("netlink: %w: this kernel has no nftables: load it (modprobe nf_tables)", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}

@@ -306,6 +306,17 @@ func (t *Tx) element(typ, flags uint16, what, set string, x Element) {
 
 func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
 
+// hint says what to do about a step that the kernel has not what it needs for.
+func hint(s step, err unix.Errno) string {
+	switch {
+	case err == unix.EOPNOTSUPP && s.what == "add table":
+		return ": this kernel has no nftables for this family of addresses: load nf_tables (modprobe nf_tables), or switch the family on"
+	case (err == unix.ENOENT || err == unix.EOPNOTSUPP) && s.what == "add a rule to chain", err == unix.ENOENT && s.what == "add chain":
+		return ": this kernel may have no module for it: load them (modprobe -a nft_ct nft_chain_nat nft_nat nft_masq nft_numgen nft_fib_ipv4 nft_fib_ipv6 nft_reject_ipv4 nft_reject_ipv6)"
+	}
+	return ""
+}
+
 // Commit has the kernel take the whole transaction, or nothing of it.
 func (t *Tx) Commit() error {
 	if t.Empty() {
@@ -336,7 +347,7 @@ func (t *Tx) Commit() error {
 				if 0 < seq && seq <= last {
 					what = t.what[seq-1]
 				}
-				failed = fmt.Errorf("nftables: table %s: %s %s: %w", t.table, what.what, what.name, unix.Errno(-code))
+				failed = fmt.Errorf("nftables: table %s: %s %s: %w%s", t.table, what.what, what.name, unix.Errno(-code), hint(what, unix.Errno(-code)))
 			}
 			done = done || seq == last || seq == 0
 		})

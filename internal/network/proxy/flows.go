@@ -4,15 +4,31 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
 )
 
 // Conntrack gives the kernel's flows, in this process's network namespace.
 func Conntrack() Flows { return conntrack{} }
 
 type conntrack struct{}
+
+// Follows reports whether the kernel follows connections of the protocol: SCTP's it
+// does where it was built so.
+func Follows(p v1.Protocol) bool {
+	const followed, sctp = "/proc/sys/net/netfilter/nf_conntrack_max", "/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established"
+	if p != v1.ProtocolSCTP {
+		return true
+	}
+	if _, err := os.Stat(followed); err != nil {
+		return true // it follows none yet, so that this cannot be told
+	}
+	_, err := os.Stat(sctp)
+	return err == nil
+}
 
 // Forget implements Flows.
 func (conntrack) Forget(ipv6 bool, stale func(Flow) bool) (int, error) {

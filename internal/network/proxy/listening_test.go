@@ -103,3 +103,19 @@ func TestListening(t *testing.T) {
 		}
 	}
 }
+
+// TestUnsupported has a Service told once of a protocol that the kernel does not
+// follow.
+func TestUnsupported(t *testing.T) {
+	var told []string
+	r := newRig(t, Config{IPv4: &fake{}, NoHealthChecks: true, Follows: func(p v1.Protocol) bool { return p != v1.ProtocolSCTP },
+		Unsupported: func(s *v1.Service, p v1.Protocol) { told = append(told, s.Name+" "+string(p)) }})
+	s := service("dgram", "10.96.0.1", func(s *v1.Service) { s.Spec.Ports[0].Protocol = v1.ProtocolSCTP })
+	r.set(s, service("web", "10.96.0.2"))
+	r.sync()
+	r.set(s, slice("dgram", "dgram", ep("10.244.0.2")))
+	r.sync()
+	if !slices.Equal(told, []string{"dgram SCTP"}) {
+		t.Errorf("told of %q", told)
+	}
+}

@@ -44,6 +44,11 @@ type Config struct {
 	// Listening gives the ports of this machine that programs have; nil takes none
 	// to be.
 	Listening func() (*Sockets, error)
+	// Follows, if set, reports whether the kernel follows connections of a protocol,
+	// without which it cannot translate them; Unsupported is told of a Service that
+	// has a port of one that it does not.
+	Follows     func(v1.Protocol) bool
+	Unsupported func(s *v1.Service, proto v1.Protocol)
 	// PortInUse, if set, is told of a Service whose port of this machine is a
 	// program's, which keeps it.
 	PortInUse func(s *v1.Service, at netip.AddrPort, proto v1.Protocol)
@@ -89,6 +94,8 @@ type Proxy struct {
 	triggered []time.Time
 	wake      chan struct{}
 
+	// unsupported are the Services that were told of, by UID.
+	unsupported map[types.UID]bool
 	// sockets are those that programs had at the last Sync that needed to know.
 	sockets *Sockets
 }
@@ -100,7 +107,7 @@ func New(c Config) (*Proxy, error) {
 	}
 	core, disc := c.Informers.Core().V1(), c.Informers.Discovery().V1()
 	p := &Proxy{Config: c, services: core.Services().Lister(), slices: disc.EndpointSlices().Informer().GetIndexer(), nodes: core.Nodes().Lister(),
-		dirty: map[types.NamespacedName]bool{}, all: true, wake: make(chan struct{}, 1)}
+		dirty: map[types.NamespacedName]bool{}, all: true, wake: make(chan struct{}, 1), unsupported: map[types.UID]bool{}}
 	if err := index.Slices(disc.EndpointSlices().Informer()); err != nil {
 		return nil, err
 	}
@@ -363,6 +370,20 @@ func (p *Proxy) noteOwn(t *table, n types.NamespacedName, s *v1.Service, next *p
 	}
 }
 
+// support tells of a Service that the kernel cannot serve a port of.
+func (p *Proxy) support(s *v1.Service) {
+	if p.Follows == nil || p.unsupported[s.UID] {
+		return
+	}
+	for i := range s.Spec.Ports {
+		if proto := protocol(&s.Spec.Ports[i]); !p.Follows(proto) {
+			p.unsupported[s.UID] = true
+			p.Unsupported(s, proto)
+			return
+		}
+	}
+}
+
 // every gives all Services that there are, and those that the table has.
 func (p *Proxy) every(t *table) (map[types.NamespacedName]bool, error) {
 	list, err := p.services.List(labels.Everything())
@@ -392,6 +413,7 @@ func (p *Proxy) write(t *table, names map[types.NamespacedName]bool, checks map[
 		check := health{}
 		s, err := p.services.Services(n.Namespace).Get(n.Name)
 		if err == nil && usable(s) {
+			p.support(s)
 			c[n], check = planFor(s, index.Of(p.slices, n.Namespace, n.Name), &t.here)
 		}
 		p.noteOwn(t, n, s, c[n])

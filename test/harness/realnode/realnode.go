@@ -6,9 +6,7 @@ package realnode
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -112,6 +110,7 @@ func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, co
 	if err := os.Mkdir(o.StaticPods, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	before := harness.Network(t)
 	m := machine.New(dir, machine.Options{CgroupRoot: filepath.Base(dir)})
 	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: "0.0.0.0:0"},
 		NodeIPAM: nodeipam.Selection{ClusterCIDRs: []string{"10.213.0.0/16"}}})
@@ -132,13 +131,13 @@ func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, co
 		if err != nil || strings.Contains(string(mounts), dir) {
 			t.Errorf("a mount is left below %s (%v)", dir, err)
 		}
-		for _, link := range []string{"keelson0", "keelson-dns"} {
-			if _, err := net.InterfaceByName(link); err == nil {
-				t.Errorf("the link %s is left", link)
-			}
+		for _, left := range before.More(harness.Network(t)) {
+			t.Errorf("left: %s", left)
 		}
-		if tables, err := exec.Command("nft", "list", "tables").Output(); err != nil || strings.Contains(string(tables), "keelson") {
-			t.Errorf("tables are left: %s (%v)", tables, err)
+		// The network namespaces of pods are mounted there.
+		state := filepath.Dir(strings.TrimPrefix(m.Endpoint(), "unix://"))
+		if _, err := os.Stat(state); err == nil || strings.Contains(string(mounts), state) {
+			t.Errorf("the folder %s is left", state)
 		}
 		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
 			if left, _ := filepath.Glob(pattern + m.CgroupRoot()); len(left) > 0 {
