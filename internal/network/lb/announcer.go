@@ -54,6 +54,9 @@ const (
 	// tellings is how often those on the network are told of a new address: a
 	// packet may be lost.
 	tellings = 3
+	// lasting is at which try a problem is told of: an interface that comes up has
+	// its addresses a moment later.
+	lasting = 3
 	// cutOff is after how long without contact the node counts as failed: the
 	// duration of its Lease.
 	cutOff = 40 * time.Second
@@ -90,15 +93,14 @@ func (a *Announcer) Run(ctx context.Context) {
 	tick := a.Clock.NewTicker(inspection)
 	defer tick.Stop()
 	told := map[netip.Addr]int{}
-	problem := ""
+	failures := 0
 	for {
 		addrs := a.addresses()
 		err := a.Segments.Answer(addrs)
-		switch {
-		case err == nil:
-			problem = ""
-		case err.Error() != problem:
-			problem = err.Error()
+		if failures++; err == nil {
+			failures = 0
+		}
+		if failures == lasting {
 			klog.FromContext(ctx).Error(err, "Addresses of load balancers are not answered for")
 			if a.Problem != nil {
 				a.Problem(err)

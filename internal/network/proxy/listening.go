@@ -28,7 +28,7 @@ func (s *Sockets) Has(k Key) bool {
 	return s != nil && (s.at[k] || s.any[Key{Proto: k.Proto, Port: k.Port}])
 }
 
-// Listening gives those of this process's network namespace.
+// Listening gives those of this thread's network namespace.
 func Listening() (*Sockets, error) {
 	s := &Sockets{map[Key]bool{}, map[Key]bool{}}
 	for _, f := range []struct {
@@ -39,7 +39,7 @@ func Listening() (*Sockets, error) {
 		{"tcp", v1.ProtocolTCP, "0A"}, {"tcp6", v1.ProtocolTCP, "0A"}, // listens
 		{"udp", v1.ProtocolUDP, "07"}, {"udp6", v1.ProtocolUDP, "07"}, // is not connected
 	} {
-		b, err := os.Open("/proc/net/" + f.file)
+		b, err := os.Open("/proc/thread-self/net/" + f.file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // IPv6 is switched off
 		}
