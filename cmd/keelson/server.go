@@ -17,6 +17,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/cluster/sim"
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/store/etcd"
 	"keelson.dev/keelson/internal/version"
@@ -46,7 +47,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	fs.StringVar(&f.Listen, "listen", "0.0.0.0:6443", "address of the API server")
 	fs.StringVar(&f.advertise, "advertise-address", "", "address that nodes and pods reach the API server by (default: the machine's)")
 	fs.StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses; with one of the other family after a comma services may have addresses of both, and those that ask for none have the first's")
-	fs.IntVar(&f.SimNodes, "sim-nodes", 0, "number of simulated nodes")
+	fs.Var(sim.Range{Least: &f.SimNodes, Most: &f.MostSimNodes}, "sim-nodes", "number of simulated nodes, or the least and the greatest, as 0..500, between which the cluster autoscaler chooses")
 	fs.BoolVar(&f.NoSync, "unsafe-no-fsync", false, "do not wait for the disk: a crash of the machine may lose what was written last, or all of it. For tests")
 	fs.BoolVar(&f.version, "version", false, "print the version and end")
 
@@ -74,6 +75,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 
 	f.NodeIPAM.AddFlags(fs)
 	f.LoadBalancer.AddFlags(fs)
+	f.Autoscaling.AddFlags(sets.FlagSet("cluster autoscaler"))
 
 	f.node.addFlags(&sets)
 	f.level.add(sets.FlagSet("logging"))
@@ -115,12 +117,12 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	if len(f.node.runtime.PodCIDRs) > 0 && len(o.NodeIPAM.ClusterCIDRs) == 0 {
 		o.NodeIPAM.NoAllocation = true // the machine's range is none of the cluster's
 	}
-	o.NodeIPAM.Complete(o.SimNodes)
+	o.NodeIPAM.Complete(max(o.SimNodes, o.MostSimNodes))
 	if _, err := o.NodeIPAM.Ranges(); err != nil {
 		return o, err
 	}
 	serviceCIDR, err := f.kube.options(&o, f.serviceCIDR, flags.Changed)
-	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate()); err != nil {
+	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate(), o.Autoscaling.Validate()); err != nil {
 		return o, err
 	}
 	o.Flags = map[string]string{}

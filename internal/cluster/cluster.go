@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/informers"
@@ -18,6 +19,8 @@ import (
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
 	"keelson.dev/keelson/internal/network/lb"
+	"keelson.dev/keelson/internal/nodegroup"
+	"keelson.dev/keelson/internal/nodegroup/externalgrpc"
 	"keelson.dev/keelson/internal/scheduler"
 )
 
@@ -35,26 +38,32 @@ type Options struct {
 	// Controllers selects the controllers to run, in the form of upstream's
 	// --controllers; none is all.
 	Controllers []string
-	// SimNodes is the number of simulated nodes.
-	SimNodes int
+	// SimNodes is the number of simulated nodes. Where MostSimNodes is greater, the
+	// cluster autoscaler adds nodes up to that number, and removes them again.
+	SimNodes, MostSimNodes int
+	// Autoscaling configures the cluster autoscaler, which runs where there are node
+	// groups: those of simulated nodes, or of its CloudConfig.
+	Autoscaling nodegroup.Options
 }
 
 // Cluster is a running control plane.
 type Cluster struct {
 	*controlplane.Instance
 	options Options
+	sim     *sim.Nodes         // nil if there can be none
+	groups  nodegroup.Provider // nil if there are none
 }
 
 // Start starts a cluster and returns when its API server is ready. It ends
 // when ctx does; Stop waits for the end.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
-	o.NodeIPAM.Complete(o.SimNodes)
+	o.NodeIPAM.Complete(max(o.SimNodes, o.MostSimNodes))
 	o.DefaultAccounts = !o.NoControllers
 	server, err := controlplane.Start(ctx, o.Options)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{server, o}
+	c := &Cluster{Instance: server, options: o}
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Stop())
 	}
@@ -62,6 +71,9 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 }
 
 func (c *Cluster) start() error {
+	if err := c.nodeGroups(); err != nil {
+		return err
+	}
 	if !c.options.NoControllers {
 		err := c.Step("controllers", func() error {
 			return c.leader().Lead("kube-controller-manager", c.Client(inprocess.ControllerManager), c.startControllers)
@@ -79,7 +91,7 @@ func (c *Cluster) start() error {
 			return err
 		}
 	}
-	if c.options.SimNodes > 0 {
+	if c.sim != nil {
 		if err := c.Step("simulated nodes", c.startSimNodes); err != nil {
 			return err
 		}
@@ -118,16 +130,38 @@ func (c *Cluster) startControllers(t component.Term) error {
 		Sign:         c.Certs.Sign,
 		LegacyToken:  c.LegacyToken(),
 		LoadBalancer: &c.options.LoadBalancer,
-		PodRanges:    ranges, ServiceRanges: c.ServiceRanges(),
+		NodeGroups:   c.groups, Autoscaling: c.options.Autoscaling,
+		PodRanges: ranges, ServiceRanges: c.ServiceRanges(),
 	}, c.options.Controllers...)
+}
+
+// nodeGroups makes what nodes the cluster autoscaler may add and remove.
+func (c *Cluster) nodeGroups() error {
+	o := &c.options
+	if o.SimNodes > 0 || o.MostSimNodes > 0 {
+		c.sim = sim.New(sim.Options{Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: o.SimNodes, Most: o.MostSimNodes, Store: c.Store, Clock: c.Clock})
+		c.groups = c.sim.Provider()
+	}
+	if o.Autoscaling.CloudConfig == "" {
+		return nil
+	}
+	if c.groups != nil {
+		return errors.New("--cloud-config: the node groups are those of --sim-nodes already: give one number there, or leave one of the two out")
+	}
+	p, err := externalgrpc.New(o.Autoscaling.CloudConfig)
+	if err != nil {
+		return fmt.Errorf("--cloud-config: %w", err)
+	}
+	c.groups = p
+	context.AfterFunc(c.Process.Ctx, func() { _ = p.Close() })
+	return nil
 }
 
 // startSimNodes starts the simulated nodes.
 func (c *Cluster) startSimNodes() error {
-	nodes := sim.New(sim.Options{Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: c.options.SimNodes, Clock: c.Clock})
-	if err := nodes.Register(c.Process.Ctx); err != nil {
+	if err := c.sim.Register(c.Process.Ctx); err != nil {
 		return err
 	}
-	c.Process.Go(func() { nodes.Run(c.Process.Ctx) })
+	c.Process.Go(func() { c.sim.Run(c.Process.Ctx) })
 	return nil
 }

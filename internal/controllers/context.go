@@ -18,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/network/lb"
+	"keelson.dev/keelson/internal/nodegroup"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
@@ -70,6 +71,10 @@ type Context struct {
 	// be, when the resources change. It is nil where Discovery is.
 	RESTMapper meta.RESTMapper
 	Clock      clock.WithTicker
+	// NodeGroups makes and deletes nodes for the cluster autoscaler, which there is not
+	// where it is nil; Autoscaling configures it.
+	NodeGroups  nodegroup.Provider
+	Autoscaling nodegroup.Options
 	// Metrics takes the controllers' own metrics; it may be nil.
 	Metrics prometheus.Registerer
 	// Shared are the resources that some controller has an informer for.

@@ -2,9 +2,14 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -23,7 +28,10 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/api/core"
+	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -31,8 +39,13 @@ import (
 type Options struct {
 	Client    kubernetes.Interface
 	Informers informers.SharedInformerFactory
-	// Nodes is how many; they are called sim-0, sim-1, ...
+	// Nodes is how many there are at least; they are called sim-0, sim-1, ...
 	Nodes int
+	// Most is how many there may be, as the cluster autoscaler wants; below Nodes it
+	// is Nodes.
+	Most int
+	// Store, if set, takes the renewals of leases, many in one write.
+	Store store.Store
 	Clock clock.WithTicker
 	// Capacity of each node; default 32 CPUs, 256 GiB, 250 pods.
 	Capacity v1.ResourceList
@@ -46,14 +59,25 @@ type Nodes struct {
 	queue               workqueue.TypedRateLimitingInterface[string]
 	nodes               corelisters.NodeLister
 	ips                 addresses
-	// leases are the nodes' as they were last written, by the number of the node;
-	// nil is unknown.
-	leases []*coordinationv1.Lease
+
+	mu      sync.Mutex
+	members map[string]*member // by name
+}
+
+// member is a node that there is.
+type member struct {
+	name  string
+	index int
+	// lease is its lease as it was last written; nil is unknown.
+	lease *store.Entry
 }
 
 const (
-	prefix        = "sim-"
-	workers       = 8
+	prefix  = "sim-"
+	workers = 8
+	// writers is how many nodes are registered, or leases renewed, at once: those that
+	// are written together share a sync.
+	writers       = 256
 	leaseDuration = 40 * time.Second
 	renewPeriod   = 10 * time.Second
 )
@@ -67,7 +91,8 @@ func New(o Options) *Nodes {
 		o.Capacity = v1.ResourceList{v1.ResourceCPU: resource.MustParse("32"), v1.ResourceMemory: resource.MustParse("256Gi"),
 			v1.ResourcePods: resource.MustParse("250"), v1.ResourceEphemeralStorage: resource.MustParse("1Ti")}
 	}
-	n := &Nodes{Options: o, leases: make([]*coordinationv1.Lease, o.Nodes)}
+	o.Most = max(o.Most, o.Nodes)
+	n := &Nodes{Options: o, members: map[string]*member{}}
 	n.queue = workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, 10*time.Second),
 		workqueue.TypedRateLimitingQueueConfig[string]{Name: "sim", Clock: o.Clock})
@@ -92,14 +117,55 @@ func New(o Options) *Nodes {
 	return n
 }
 
-// Register makes the nodes in the API.
+// Register makes the nodes in the API. Of more than Nodes, those that are there from an
+// earlier run stay.
 func (n *Nodes) Register(ctx context.Context) error {
+	want := map[int]bool{}
 	for i := range n.Nodes {
-		if err := n.register(ctx, i); err != nil {
-			return fmt.Errorf("registering %s: %w", name(i), err)
+		want[i] = true
+	}
+	if n.Most > n.Nodes {
+		there, err := n.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: groupLabel + "=" + groupName})
+		if err != nil {
+			return err
+		}
+		for i := range there.Items {
+			if index, ok := indexOf(there.Items[i].Name); ok && index < n.Most {
+				want[index] = true
+			}
 		}
 	}
-	return nil
+	return n.add(ctx, slices.Sorted(maps.Keys(want)))
+}
+
+// add registers nodes.
+func (n *Nodes) add(ctx context.Context, indexes []int) error {
+	errs := make([]error, len(indexes))
+	each(len(indexes), func(i int) {
+		m := &member{name: name(indexes[i]), index: indexes[i]}
+		if err := n.register(ctx, m); err != nil {
+			errs[i] = fmt.Errorf("registering %s: %w", m.name, err)
+			return
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.members[m.name] = m
+	})
+	return errors.Join(errs...)
+}
+
+// each calls f with 0 to n-1, several at once.
+func each(n int, f func(int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(n, writers) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // Run runs the registered nodes until ctx ends.
@@ -120,17 +186,25 @@ func (n *Nodes) Run(ctx context.Context) {
 
 func name(i int) string { return fmt.Sprintf("%s%d", prefix, i) }
 
-func (n *Nodes) register(ctx context.Context, i int) error {
+// indexOf is the number in a node's name.
+func indexOf(name string) (int, bool) {
+	digits, ok := strings.CutPrefix(name, prefix)
+	i, err := strconv.Atoi(digits)
+	return i, ok && err == nil && i >= 0
+}
+
+// node is a node as it registers.
+func (n *Nodes) node(name string, i int) *v1.Node {
 	now := metav1.NewTime(n.Clock.Now().UTC().Truncate(time.Second))
 	cond := func(t v1.NodeConditionType, s v1.ConditionStatus, reason, message string) v1.NodeCondition {
 		return v1.NodeCondition{Type: t, Status: s, Reason: reason, Message: message, LastHeartbeatTime: now, LastTransitionTime: now}
 	}
-	node := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name(i), Labels: map[string]string{
-			v1.LabelHostname: name(i), v1.LabelOSStable: "linux", v1.LabelArchStable: "amd64", "type": "simulated"}},
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{
+			v1.LabelHostname: name, v1.LabelOSStable: "linux", v1.LabelArchStable: "amd64", groupLabel: groupName}},
 		Status: v1.NodeStatus{
 			Capacity: n.Capacity, Allocatable: n.Capacity,
-			Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: fmt.Sprintf("100.64.%d.%d", i/256%256, i%256)}, {Type: v1.NodeHostName, Address: name(i)}},
+			Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: fmt.Sprintf("100.64.%d.%d", i/256%256, i%256)}, {Type: v1.NodeHostName, Address: name}},
 			NodeInfo:  v1.NodeSystemInfo{KubeletVersion: "v1.37.2", OperatingSystem: "linux", Architecture: "amd64", OSImage: "simulated", ContainerRuntimeVersion: core.SimulatedRuntime + "1"},
 			Conditions: []v1.NodeCondition{
 				cond(v1.NodeMemoryPressure, v1.ConditionFalse, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -140,6 +214,10 @@ func (n *Nodes) register(ctx context.Context, i int) error {
 			},
 		},
 	}
+}
+
+func (n *Nodes) register(ctx context.Context, m *member) error {
+	node := n.node(m.name, m.index)
 	_, err := n.Client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		old, err := n.Client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{})
@@ -154,51 +232,78 @@ func (n *Nodes) register(ctx context.Context, i int) error {
 	} else if err != nil {
 		return err
 	}
-	return n.renew(ctx, i)
+	return n.renew(ctx, m)
 }
 
-// renew writes the lease of node i. It is called by one goroutine at a time.
-func (n *Nodes) renew(ctx context.Context, i int) error {
-	leases := n.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
-	lease := n.leases[i]
-	if lease == nil {
-		var err error
-		if lease, err = leases.Get(ctx, name(i), metav1.GetOptions{}); apierrors.IsNotFound(err) {
-			lease = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name(i), Namespace: v1.NamespaceNodeLease}}
-		} else if err != nil {
+// leaseKey is where a node's lease is stored.
+func leaseKey(name string) string { return leases().Key(v1.NamespaceNodeLease, name) }
+
+// leases is the row of Leases.
+var leases = sync.OnceValue(func() *api.Resource {
+	rows := catalogue.Builtin()
+	return rows[slices.IndexFunc(rows, func(r *api.Resource) bool {
+		return r.Resource == "leases" && r.Group == coordinationv1.GroupName && r.Hub == nil
+	})]
+})
+
+// renew writes the lease of a node. It is called by one goroutine at a time.
+func (n *Nodes) renew(ctx context.Context, m *member) (err error) {
+	now := metav1.NewMicroTime(n.Clock.Now())
+	spec := coordinationv1.LeaseSpec{HolderIdentity: &m.name, LeaseDurationSeconds: ptr.To(int32(leaseDuration / time.Second)), RenewTime: &now}
+	if n.Store == nil {
+		return n.renewByAPI(ctx, m.name, spec)
+	}
+	old := m.lease
+	m.lease = nil // it is read again, unless it is written now
+	if old == nil {
+		if old, err = n.Store.Get(ctx, leaseKey(m.name)); err != nil {
 			return err
 		}
 	}
-	lease = lease.DeepCopy()
-	now := metav1.NewMicroTime(n.Clock.Now())
-	lease.Spec = coordinationv1.LeaseSpec{HolderIdentity: ptr.To(name(i)), LeaseDurationSeconds: ptr.To(int32(leaseDuration / time.Second)), RenewTime: &now}
-	var err error
-	if lease.ResourceVersion == "" {
-		lease, err = leases.Create(ctx, lease, metav1.CreateOptions{})
-	} else {
-		lease, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
+	if old == nil {
+		return n.renewByAPI(ctx, m.name, spec)
 	}
-	if err != nil {
-		n.leases[i] = nil // it is read again
-		return err
-	}
-	n.leases[i] = lease
-	return nil
+	lease := old.Object().(*coordinationv1.Lease).DeepCopy()
+	lease.Spec = spec
+	m.lease, err = n.Store.Update(ctx, leaseKey(m.name), old.ModRevision, lease, 0)
+	return err
 }
 
-// heartbeat renews the leases, spread over the period.
+// renewByAPI writes a lease as a kubelet does.
+func (n *Nodes) renewByAPI(ctx context.Context, name string, spec coordinationv1.LeaseSpec) error {
+	leases := n.Client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	lease, err := leases.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: v1.NamespaceNodeLease}, Spec: spec}, metav1.CreateOptions{})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	lease = lease.DeepCopy()
+	lease.Spec = spec
+	_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
+	return err
+}
+
+// heartbeat renews all leases each period.
 func (n *Nodes) heartbeat(ctx context.Context) {
-	ticker := n.Clock.NewTicker(renewPeriod / time.Duration(n.Nodes))
+	ticker := n.Clock.NewTicker(renewPeriod)
 	defer ticker.Stop()
-	for i := 0; ; i = (i + 1) % n.Nodes {
+	for {
 		select {
 		case <-ticker.C():
-			if err := n.renew(ctx, i); err != nil && ctx.Err() == nil {
-				klog.FromContext(ctx).V(2).Info("Renewing a simulated node's lease failed", "node", name(i), "err", err)
-			}
 		case <-ctx.Done():
 			return
 		}
+		n.mu.Lock()
+		all := slices.Collect(maps.Values(n.members))
+		n.mu.Unlock()
+		each(len(all), func(i int) {
+			if err := n.renew(ctx, all[i]); err != nil && ctx.Err() == nil {
+				klog.FromContext(ctx).V(2).Info("Renewing a simulated node's lease failed", "node", all[i].name, "err", err)
+			}
+		})
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/attachdetach"
 	"keelson.dev/keelson/internal/controllers/bootstraptoken"
 	"keelson.dev/keelson/internal/controllers/certificates"
+	"keelson.dev/keelson/internal/controllers/clusterautoscaler"
 	"keelson.dev/keelson/internal/controllers/clusterrole"
 	"keelson.dev/keelson/internal/controllers/cronjob"
 	"keelson.dev/keelson/internal/controllers/daemonset"
@@ -120,6 +121,13 @@ var table = []controllers.Row{
 		Name: "disruption-controller", Aliases: []string{"disruption"}, Identity: "disruption-controller", Events: "controllermanager",
 		Watches: join(resources(policy.SchemeGroupVersion, "poddisruptionbudgets"), resources(coreV1, "pods", "replicationcontrollers"),
 			resources(appsV1, "deployments", "replicasets", "statefulsets")), New: disruption.New,
+	},
+	{
+		Name: "cluster-autoscaler-controller", Aliases: []string{"cluster-autoscaler"}, Identity: "cluster-autoscaler",
+		Watches: join(resources(coreV1, "pods", "nodes", "namespaces", "persistentvolumeclaims", "persistentvolumes", "services", "replicationcontrollers"),
+			resources(policy.SchemeGroupVersion, "poddisruptionbudgets"), resources(appsV1, "replicasets", "statefulsets"),
+			resources(storage.SchemeGroupVersion, "storageclasses", "csinodes"), resources(resource.SchemeGroupVersion, "resourceclaims", "resourceslices", "deviceclasses", "devicetaintrules")),
+		New: clusterautoscaler.New,
 	},
 	{
 		Name: "horizontal-pod-autoscaler-controller", Aliases: []string{"horizontalpodautoscaling"}, Identity: "horizontal-pod-autoscaler", Events: "horizontal-pod-autoscaler",

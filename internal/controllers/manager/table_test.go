@@ -29,6 +29,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/network/lb"
+	"keelson.dev/keelson/internal/nodegroup"
 )
 
 // TestTable checks the names, and that each account has a role.
@@ -98,6 +99,7 @@ func TestWatches(t *testing.T) {
 			Clock:        clock.RealClock{},
 			PodRanges:    []controllers.PodRange{{Cluster: netip.MustParsePrefix("10.0.0.0/16"), NodeBits: 24}},
 			LoadBalancer: &lb.Options{},
+			NodeGroups:   struct{ nodegroup.Provider }{},
 			RootCA:       []byte("pem"),
 			Sign:         func(*x509.Certificate, any) ([]byte, error) { return nil, nil },
 			LegacyToken:  func(*v1.ServiceAccount, *v1.Secret) (string, error) { return "", nil },
