@@ -3,6 +3,7 @@ package localdriver
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,22 +150,22 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestQuota: on a file system with quotas of projects a volume holds what it was
-// made for, and more once it is expanded. On one of a kernel without them it
-// holds what the disk does.
-func TestQuota(t *testing.T) {
+// fileSystem mounts a file system of so many bytes, made with these options, and
+// gives its folder.
+func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) error, options ...string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts: run it as root (make test does)")
 	}
 	dir := t.TempDir()
-	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // nobody is to reach it
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // other users are to reach it
 		t.Fatal(err)
 	}
 	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 64<<20), os.Mkdir(mnt, 0o755)); err != nil {
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, size), os.Mkdir(mnt, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", "-I", "256", image).CombinedOutput(); err != nil {
+	if out, err := exec.Command("mkfs.ext4", append(append([]string{"-q"}, options...), image)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	device, err := attachLoop(image)
@@ -176,16 +177,7 @@ func TestQuota(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	enforced := true
-	err = unix.Mount(device, mnt, "ext4", 0, "prjquota")
-	if errors.Is(err, unix.EINVAL) { // this kernel has no quotas
-		enforced = false
-		if out, err := exec.Command("tune2fs", "-O", "^quota,^project", image).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		err = unix.Mount(device, mnt, "ext4", 0, "")
-	}
-	if err != nil {
+	if err := mount(device, image, mnt); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -193,6 +185,52 @@ func TestQuota(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return mnt
+}
+
+// TestFull: where the disk has no room for a copy, the answer says so, and nothing
+// is left of it; there is room again when something is deleted.
+func TestFull(t *testing.T) {
+	d := newDriver(t, fileSystem(t, 16<<20, func(device, _, mnt string) error { return unix.Mount(device, mnt, "ext4", 0, "") }))
+	v := d.made(t, &csi.CreateVolumeRequest{Name: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}})
+	if err := os.WriteFile(filepath.Join(d.Dir, volumes, v.VolumeId, data, "file"), make([]byte, 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	clone := &csi.CreateVolumeRequest{Name: "clone", VolumeCapabilities: capability, VolumeContentSource: &csi.VolumeContentSource{
+		Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: v.VolumeId}}}}
+	if _, err := d.CreateVolume(t.Context(), clone); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a copy of what there is no room for: %v", err)
+	}
+	if _, err := d.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: v.VolumeId}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a snapshot of what there is no room for: %v", err)
+	}
+	for kind, want := range map[string]int{volumes: 1, snapshots: 0} {
+		if left, err := os.ReadDir(filepath.Join(d.Dir, kind)); err != nil || len(left) != want {
+			t.Errorf("%s: %v (%v), want %d", kind, left, err, want)
+		}
+	}
+	if err := os.Truncate(filepath.Join(d.Dir, volumes, v.VolumeId, data, "file"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	d.made(t, clone)
+}
+
+// TestQuota: on a file system with quotas of projects a volume holds what it was
+// made for, and more once it is expanded. On one of a kernel without them it
+// holds what the disk does.
+func TestQuota(t *testing.T) {
+	enforced := true
+	mnt := fileSystem(t, 64<<20, func(device, image, mnt string) error {
+		err := unix.Mount(device, mnt, "ext4", 0, "prjquota")
+		if !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+		enforced = false // this kernel has no quotas
+		if out, err := exec.Command("tune2fs", "-O", "^quota,^project", image).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return unix.Mount(device, mnt, "ext4", 0, "")
+	}, "-O", "quota,project", "-E", "quotatype=prjquota", "-I", "256")
 	d := newDriver(t, mnt)
 	// The folders above the volumes are the driver's; the test's user is to pass.
 	if err := os.Chmod(filepath.Join(mnt, volumes), 0o755); err != nil {
