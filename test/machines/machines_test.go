@@ -81,6 +81,7 @@ func TestMachines(t *testing.T) {
 	}{
 		{"routes", (*env).routes},
 		{"pods", (*env).pods},
+		{"firewall", (*env).firewall},
 		{"kubectl", (*env).kubectl},
 		{"killed", (*env).killed},
 		{"rejoin", (*env).rejoin},
@@ -305,6 +306,43 @@ func (e *env) pods() {
 			})
 		}
 	}
+}
+
+// firewall has one that drops what a machine forwards, as Docker's and ufw's do, let
+// the pods' packets through, also after it was written anew.
+func (e *env) firewall() {
+	pods := e.run("web", e.server, e.near)
+	nft := func(script string) {
+		e.Helper()
+		e.check(e.near.In(func() error {
+			cmd := exec.Command("nft", "-f", "-")
+			cmd.Stdin = strings.NewReader(script)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		}))
+	}
+	e.Cleanup(func() { nft("table ip filter {}; delete table ip filter") })
+	for _, when := range []string{"at first", "after it was written anew"} {
+		nft("table ip filter {}; delete table ip filter; table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }")
+		harness.Succeeds(e, "a way through the firewall "+when, func() error {
+			c, cancel := context.WithTimeout(e.Context(), 3*time.Second)
+			defer cancel()
+			return e.dial(c, e.server, pods[e.near])
+		})
+	}
+}
+
+// dial connects to a pod from a machine.
+func (e *env) dial(ctx context.Context, m *lab.Machine, p *v1.Pod) error {
+	return m.In(func() error {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(p.Status.PodIP, "80"))
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	})
 }
 
 // kubectl has logs, exec and port-forward for pods of other machines.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -54,7 +53,7 @@ func ValidateHash(s string) error {
 
 // discoveryPatience is how long a token that has just been made may lack its
 // signature.
-const discoveryPatience = time.Minute
+var discoveryPatience = time.Minute
 
 // Discover gives the authority of the API server at that URL, in PEM. It is asked
 // before it is known, so what it says counts only if it is signed by the token, and if
@@ -105,15 +104,18 @@ func Discover(ctx context.Context, server string, t Token, hashes []string) ([]b
 func clusterInfoOf(ctx context.Context, config *rest.Config, t Token) (kubeconfig string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, discoveryPatience)
 	defer cancel()
-	config.Timeout = 10 * time.Second
+	config.Timeout, config.QPS = 10*time.Second, -1
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return "", err
 	}
 	var last error
 	err = wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		var info *v1.ConfigMap
-		info, last = client.CoreV1().ConfigMaps(metav1.NamespacePublic).Get(ctx, api.ConfigMapClusterInfo, metav1.GetOptions{})
+		info, err := client.CoreV1().ConfigMaps(metav1.NamespacePublic).Get(ctx, api.ConfigMapClusterInfo, metav1.GetOptions{})
+		if ctx.Err() != nil {
+			return false, ctx.Err() // what was wrong before says more
+		}
+		last = err
 		switch {
 		case apierrors.IsNotFound(last), apierrors.IsForbidden(last), apierrors.IsUnauthorized(last):
 			last = fmt.Errorf("the cluster has no %s that machines may read: run keelson token create on it: %w", api.ConfigMapClusterInfo, last)

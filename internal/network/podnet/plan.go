@@ -110,11 +110,12 @@ const (
 	Overlap     = "PodCIDROverlap"
 	Unreachable = "PodCIDRUnreachable"
 	NoIPv6      = "IPv6NotAvailable"
+	NoRange     = "PodCIDRNotAssigned"
 	Failed      = "FailedToConnectPods"
 	Forwarding  = "ForwardingIsDropped"
 )
 
-// Overhead is what VXLAN adds to a packet: the outer IP and UDP headers, its own,
+// overhead is what VXLAN adds to a packet: the outer IP and UDP headers, its own,
 // and the inner Ethernet header.
 func overhead(outer netip.Addr) int {
 	if outer.Is4() {

@@ -61,12 +61,17 @@ type Network struct {
 	mu    sync.Mutex
 	// told are the problems of the last pass.
 	told map[string]bool
+	// lacking is since when the Node has no range; zero if it has one.
+	lacking time.Time
 }
 
 // coalesce is how long changes are gathered, retryPeriod how long after an error a new
 // attempt is made, and checkPeriod how often firewalls are looked at, and all else in
 // case a change was not told of.
 const coalesce, retryPeriod, checkPeriod = 50 * time.Millisecond, time.Second, 5 * time.Second
+
+// rangePatience is how long the Node may have no range before that is reported.
+const rangePatience = 10 * time.Second
 
 // New makes a Network; Run runs it.
 func New(c Config) (*Network, error) {
@@ -137,8 +142,10 @@ func (n *Network) pass() error {
 		}
 	}
 	if self == nil || len(self.Ranges) == 0 {
-		return nil // the Node is made, or gets its range, soon
+		n.lack(self != nil)
+		return nil
 	}
+	n.lacking = time.Time{}
 	occupied, err := n.Kernel.Occupied()
 	if err != nil {
 		return err
@@ -159,6 +166,18 @@ func (n *Network) pass() error {
 	}
 	n.tell(p.Troubles)
 	return errors.Join(errs...)
+}
+
+// lack reports that the Node has no range, unless it may get one any moment.
+func (n *Network) lack(node bool) {
+	switch {
+	case !node:
+		n.lacking = time.Time{}
+	case n.lacking.IsZero():
+		n.lacking = n.Clock.Now()
+	case n.Clock.Since(n.lacking) > rangePatience:
+		n.tell([]Trouble{{NoRange, errors.New("the Node has no spec.podCIDRs, so that its pods get no addresses: have the cluster's controllers allocate them (--allocate-node-cidrs, --cluster-cidr), or give --pod-cidr")}})
+	}
 }
 
 // tell reports problems that were not there before.
