@@ -146,6 +146,7 @@ bench:
 	$(GO) test -run '^$$' -bench Create ./internal/apiserver/controlplane
 	$(GO) test -run '^$$' -bench OpenAPIV2 ./internal/apiserver
 	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/apiserver/controlplane
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./test/autoscaling
 
 # What of upstream's conformance tests passes, by SIG, and the list of what does not: in clusters of the tests' own, or in
 # that of KUBECONFIG=… (add CONTAINERS=-containers where its nodes run containers).

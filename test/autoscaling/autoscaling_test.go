@@ -1,0 +1,173 @@
+package autoscaling
+
+import (
+	"context"
+	"syscall"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/nodegroup"
+	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/testcluster"
+)
+
+// world is a cluster with a Deployment.
+type world struct {
+	testing.TB
+	client kubernetes.Interface
+}
+
+// begin starts a cluster with a Deployment without replicas.
+func begin(tb testing.TB, options ...testcluster.Option) world {
+	tb.Helper()
+	w := world{tb, kubernetes.NewForConfigOrDie(testcluster.Start(tb, options...).InProcess)}
+	labels := map[string]string{"app": "shop"}
+	_, err := w.client.AppsV1().Deployments("default").Create(tb.Context(), &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: appsv1.DeploymentSpec{
+		Replicas: ptr.To[int32](0), Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "shop"}}}}}}, metav1.CreateOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return w
+}
+
+// until waits until ok.
+func (w world) until(what string, ok func(context.Context) (bool, error)) {
+	w.Helper()
+	harness.Eventually(w, what, func() bool {
+		done, err := ok(w.Context())
+		if err != nil {
+			w.Fatal(err)
+		}
+		return done
+	})
+}
+
+// scale gives the Deployment replicas, and waits until all are ready, or none is left.
+func (w world) scale(n int32) {
+	w.Helper()
+	d := w.client.AppsV1().Deployments("default")
+	if _, err := d.UpdateScale(w.Context(), "shop", &autoscalingv1.Scale{ObjectMeta: metav1.ObjectMeta{Name: "shop", Namespace: "default"}, Spec: autoscalingv1.ScaleSpec{Replicas: n}}, metav1.UpdateOptions{}); err != nil {
+		w.Fatal(err)
+	}
+	w.until("the replicas", func(ctx context.Context) (bool, error) {
+		now, err := d.Get(ctx, "shop", metav1.GetOptions{})
+		return err == nil && now.Status.ReadyReplicas == n && now.Status.Replicas == n, err
+	})
+}
+
+func (w world) nodes(ctx context.Context) (int, error) {
+	l, err := w.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return 0, err
+	}
+	return len(l.Items), nil
+}
+
+// elastic has a cluster of up to most simulated nodes, that are soon removed.
+func elastic(most int) testcluster.Option {
+	return func(o *cluster.Options) {
+		o.MostSimNodes = most
+		o.Autoscaling = nodegroup.DefaultOptions()
+		o.Autoscaling.ScanInterval = time.Second
+		o.Autoscaling.UnneededTime, o.Autoscaling.DelayAfterAdd = 2*time.Second, 2*time.Second
+		o.Autoscaling.Parallelism = 100
+	}
+}
+
+// TestBlackFriday scales a Deployment from 0 to 5,000 replicas and back: nodes come
+// from none, no more than are needed, and go again.
+func TestBlackFriday(t *testing.T) {
+	const replicas, perNode = 5000, 250
+	w := begin(t, elastic(500))
+	if n, err := w.nodes(t.Context()); err != nil || n != 0 {
+		t.Fatalf("there are %d nodes at first, %v", n, err)
+	}
+	for n := int32(1000); n <= replicas; n += 1000 { // each within the time that a test waits
+		w.scale(n)
+	}
+	n, err := w.nodes(t.Context())
+	if err != nil || n < replicas/perNode || n > replicas/perNode+2 {
+		t.Errorf("%d nodes, %v, for %d pods of which %d are on one", n, err, replicas, perNode)
+	}
+	events, err := w.client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "reason=TriggeredScaleUp", Limit: 1})
+	if err != nil || len(events.Items) == 0 {
+		t.Errorf("no pod says that it has triggered a scale-up: %v", err)
+	}
+	w.scale(0)
+	w.until("the nodes to be gone", func(ctx context.Context) (bool, error) {
+		n, err := w.nodes(ctx)
+		return n == 0, err
+	})
+	w.until("the status", func(ctx context.Context) (bool, error) {
+		cm, err := w.client.CoreV1().ConfigMaps("kube-system").Get(ctx, "cluster-autoscaler-status", metav1.GetOptions{})
+		return err == nil && cm.Data["status"] != "", err
+	})
+}
+
+// processor is the processor time that this process has used.
+func processor(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// measure reports how long f takes for each of n pods, and the processor time.
+func measure(b *testing.B, n int, f func()) {
+	b.Helper()
+	begun, used := time.Now(), processor(b)
+	f()
+	b.ReportMetric(float64(n)/time.Since(begun).Seconds(), "pods/s")
+	b.ReportMetric(float64((processor(b)-used).Microseconds())/float64(n), "CPU-µs/pod")
+	b.ReportMetric(time.Since(begun).Seconds(), "s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkBlackFriday: 5,000 pods from pending to Running, on nodes that are not there.
+func BenchmarkBlackFriday(b *testing.B) {
+	w := begin(b, elastic(500))
+	measure(b, 5000, func() { w.scale(5000) })
+}
+
+// BenchmarkDeployment: 10,000 replicas on 5,000 nodes, from nothing to Running.
+func BenchmarkDeployment(b *testing.B) {
+	w := begin(b, testcluster.WithNodes(5000))
+	measure(b, 10_000, func() { w.scale(10_000) })
+}
+
+// BenchmarkDelete: a Deployment of 10,000 pods goes, and its pods with it.
+func BenchmarkDelete(b *testing.B) {
+	w := begin(b, testcluster.WithNodes(500))
+	w.scale(10_000)
+	measure(b, 10_000, func() {
+		if err := w.client.AppsV1().Deployments("default").Delete(b.Context(), "shop", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}); err != nil {
+			b.Fatal(err)
+		}
+		w.until("the pods to be gone", func(ctx context.Context) (bool, error) {
+			l, err := w.client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{Limit: 1})
+			return err == nil && len(l.Items) == 0, err
+		})
+	})
+}
+
+// BenchmarkIdle: the share of a processor that 5,000 nodes need that do nothing.
+func BenchmarkIdle(b *testing.B) {
+	begin(b, testcluster.WithNodes(5000))
+	const period = 20 * time.Second
+	time.Sleep(period) // until what their coming has caused is done
+	used := processor(b)
+	time.Sleep(period)
+	b.ReportMetric(100*(processor(b)-used).Seconds()/period.Seconds(), "%-of-a-core")
+	b.ReportMetric(0, "ns/op")
+}
