@@ -30,6 +30,7 @@ import (
 	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/credentials"
 	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/imagegc"
@@ -76,6 +77,9 @@ type AgentOptions struct {
 	Labels     map[string]string
 	Taints     []v1.Taint
 	ProviderID string
+	// CredentialConfig is the file of the plug-ins that have credentials for images
+	// (CredentialProviderConfig), and CredentialBin the folder of their programs.
+	CredentialConfig, CredentialBin string
 	// CgroupDriver makes the pods' cgroups; what the runtime says where it is empty.
 	CgroupDriver cgroup.Driver
 	// Storage is what makes volumes on this node's disk: Builtin, or None.
@@ -190,6 +194,12 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 	if err != nil {
 		return err
 	}
+	var providers *credentials.Providers
+	if o.CredentialConfig != "" {
+		if providers, err = credentials.Load(o.CredentialConfig, o.CredentialBin, h.client, sources, h.clock); err != nil {
+			return err
+		}
+	}
 	agent, err = node.New(node.Config{
 		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
@@ -197,7 +207,7 @@ func (h *host) start(m *machine.Machine, o AgentOptions) error {
 		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
-		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices,
+		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices, Credentials: providers,
 		PodPidsLimit: o.PodPidsLimit, ResolvConf: o.ResolvConf, Labels: o.Labels, Taints: o.Taints, ProviderID: o.ProviderID,
 	})
 	if err != nil {

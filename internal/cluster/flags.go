@@ -32,6 +32,8 @@ func (o *AgentOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringToStringVar(&o.Labels, "node-labels", nil, "labels of the node, like zone=a,disk=fast")
 	fs.Var((*taints)(&o.Taints), "register-with-taints", "taints that the node is registered with, like key=value:NoSchedule, comma separated")
 	fs.StringVar(&o.ProviderID, "provider-id", "", "identifier of the machine at its provider, spec.providerID of the node")
+	fs.StringVar(&o.CredentialConfig, "image-credential-provider-config", "", "file with the plug-ins that have credentials for images (CredentialProviderConfig v1)")
+	fs.StringVar(&o.CredentialBin, "image-credential-provider-bin-dir", "", "folder of the programs of these plug-ins")
 	fs.StringVar(&o.Storage, "storage", Builtin, "what makes volumes on this machine's disk, for the StorageClass "+localClass+": builtin, or none")
 	fs.StringVar(&o.StaticPods, "pod-manifest-path", "", "folder of the manifests of static pods, or one manifest (default: manifests in --data-dir)")
 }
@@ -44,6 +46,9 @@ func (o *AgentOptions) Validate() error {
 	}
 	if o.LogMaxFiles < 2 {
 		errs = append(errs, fmt.Errorf("--container-log-max-files %d: at least 2 are needed, so that one can be rotated", o.LogMaxFiles))
+	}
+	if (o.CredentialConfig == "") != (o.CredentialBin == "") {
+		errs = append(errs, errors.New("--image-credential-provider-config and --image-credential-provider-bin-dir are needed together"))
 	}
 	if o.Storage != "" && o.Storage != Builtin && o.Storage != None {
 		errs = append(errs, fmt.Errorf("--storage %q: there are builtin and none", o.Storage))

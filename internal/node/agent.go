@@ -118,7 +118,7 @@ func assemble(cfg Config) (*Agent, error) {
 			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.Allocatable, Initial: a.reporter.Initial, Pods: a.Pods,
 			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
 		},
-		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Recorder: cfg.Recorder, Clock: cfg.Clock},
+		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Clock: cfg.Clock},
 	})
 	a.stats = newStats(a)
 	a.imageGC = newImageGC(a)

@@ -15,6 +15,7 @@ import (
 
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/convert"
+	"keelson.dev/keelson/internal/node/credentials"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/eviction"
@@ -85,6 +86,8 @@ type Config struct {
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder
 	Volumes  pod.Volumes
+	// Credentials are the plug-ins that have credentials for images; nil is none.
+	Credentials *credentials.Providers
 	// Devices prepares those of resource claims; one without drivers where nil.
 	Devices *dra.Manager
 	Sources convert.Sources

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,9 +16,11 @@ import (
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/node/backoff"
+	"keelson.dev/keelson/internal/node/credentials"
 	"keelson.dev/keelson/internal/node/cri"
 )
 
@@ -34,10 +38,12 @@ type Secrets interface {
 
 // Puller has images pulled by the runtime, each by one pod at a time.
 type Puller struct {
-	Runtime  *cri.Client
-	Secrets  Secrets
-	Recorder record.EventRecorder
-	Clock    clock.PassiveClock
+	Runtime *cri.Client
+	Secrets Secrets
+	// Providers are the node's plug-ins for credentials, nil for none.
+	Providers *credentials.Providers
+	Recorder  record.EventRecorder
+	Clock     clock.PassiveClock
 
 	mu sync.Mutex
 	at map[string]*sync.Mutex // by image
@@ -212,13 +218,14 @@ type dockerAuth struct {
 	Username, Password, Auth string
 }
 
-// auths are the credentials of the pod's pull secrets for the image's registry.
+// auths are the credentials for the image: those of the pod's pull secrets, then those
+// of the node's credential providers.
 func (p *Puller) auths(ctx context.Context, pod *v1.Pod, image string) []*runtimeapi.AuthConfig {
 	ref, err := name.ParseReference(image, name.WithDefaultRegistry("docker.io"))
 	if err != nil {
 		return nil
 	}
-	registry := ref.Context().RegistryStr()
+	repository := ref.Context().Name()
 	var out []*runtimeapi.AuthConfig
 	for _, s := range pod.Spec.ImagePullSecrets {
 		secret, err := p.Secrets.Secret(ctx, pod.Namespace, s.Name)
@@ -236,12 +243,13 @@ func (p *Puller) auths(ctx context.Context, pod *v1.Pod, image string) []*runtim
 		} else if data := secret.Data[v1.DockerConfigKey]; data != nil {
 			_ = json.Unmarshal(data, &entries)
 		}
-		for host, a := range entries {
-			h := strings.TrimPrefix(strings.TrimPrefix(host, "https://"), "http://")
-			h, _, _ = strings.Cut(h, "/")
-			if h != registry && !(registry == "index.docker.io" && strings.HasSuffix(h, "docker.io")) {
+		patterns := slices.Collect(maps.Keys(entries))
+		credentials.Order(patterns)
+		for _, pattern := range patterns {
+			if !credentials.Match(pattern, repository) {
 				continue
 			}
+			a := entries[pattern]
 			if a.Username == "" && a.Auth != "" {
 				if b, err := base64.StdEncoding.DecodeString(a.Auth); err == nil {
 					a.Username, a.Password, _ = strings.Cut(string(b), ":")
@@ -249,6 +257,13 @@ func (p *Puller) auths(ctx context.Context, pod *v1.Pod, image string) []*runtim
 			}
 			out = append(out, &runtimeapi.AuthConfig{Username: a.Username, Password: a.Password})
 		}
+	}
+	provided, err := p.Providers.Auths(ctx, pod, repository)
+	if err != nil && ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, "Getting credentials for an image failed", "image", image)
+	}
+	for _, a := range provided {
+		out = append(out, &runtimeapi.AuthConfig{Username: a.Username, Password: a.Password})
 	}
 	return out
 }
