@@ -129,7 +129,7 @@ func (w *worker) startContainers(ctx context.Context, pod *v1.Pod, obs *observed
 				return next
 			}
 		case initialized:
-		case st != nil && st.State == runtimeapi.ContainerState_CONTAINER_EXITED && st.ExitCode == 0 && !w.starts.isBusy(c.Name):
+		case st != nil && st.State == runtimeapi.ContainerState_CONTAINER_EXITED && st.ExitCode == 0 && !w.starts.unsettled(c.Name):
 		default:
 			return min(next, w.consider(ctx, pod, c, true, obs))
 		}
@@ -138,7 +138,7 @@ func (w *worker) startContainers(ctx context.Context, pod *v1.Pod, obs *observed
 		c := &pod.Spec.Containers[i]
 		next = min(next, w.consider(ctx, pod, c, false, obs))
 		// A postStart hook holds up the containers after it.
-		if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && w.starts.isBusy(c.Name) {
+		if c.Lifecycle != nil && c.Lifecycle.PostStart != nil && w.starts.unsettled(c.Name) {
 			break
 		}
 	}
@@ -163,7 +163,7 @@ func (w *worker) clear(ctx context.Context, pod *v1.Pod, obs *observed) (time.Du
 		return idle, !left
 	}
 	c := podspec.Container(pod, obs.anewBy)
-	if w.starts.isBusy(c.Name) {
+	if w.starts.unsettled(c.Name) {
 		return idle, false
 	}
 	if wait := w.starts.crashLoop(pod, c, time.Unix(0, obs.anew)); wait > 0 {
@@ -174,7 +174,7 @@ func (w *worker) clear(ctx context.Context, pod *v1.Pod, obs *observed) (time.Du
 
 // started reports whether a sidecar lets the next container begin.
 func (w *worker) started(c *v1.Container, st *runtimeapi.ContainerStatus) bool {
-	if st == nil || st.State != runtimeapi.ContainerState_CONTAINER_RUNNING || w.starts.isBusy(c.Name) {
+	if st == nil || st.State != runtimeapi.ContainerState_CONTAINER_RUNNING || w.starts.unsettled(c.Name) {
 		return false
 	}
 	return w.probes.started(c, st.Id)
@@ -184,12 +184,12 @@ func (w *worker) started(c *v1.Container, st *runtimeapi.ContainerStatus) bool {
 func (w *worker) consider(ctx context.Context, pod *v1.Pod, c *v1.Container, init bool, obs *observed) time.Duration {
 	st := obs.current(c.Name)
 	if st != nil && st.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
-		if h := st.Annotations[cri.HashAnnotation]; h != "" && h != convert.Hash(c) && !w.starts.isBusy(c.Name) {
+		if h := st.Annotations[cri.HashAnnotation]; h != "" && h != convert.Hash(c) && !w.starts.unsettled(c.Name) {
 			w.kills.kill(ctx, pod, st, fmt.Sprintf("Container %s definition changed, will be restarted", c.Name), podspec.GracePeriod(pod))
 		}
 		return idle
 	}
-	if w.starts.isBusy(c.Name) || w.running.Err() != nil {
+	if w.starts.unsettled(c.Name) || w.running.Err() != nil {
 		return idle
 	}
 	if left := w.starts.left(c.Name); left > 0 {

@@ -18,22 +18,40 @@ type starts struct {
 	*base
 	mu       sync.Mutex
 	busy     map[string]bool      // those that are being started
+	recent   map[string]bool      // those whose start has ended since observing
 	waiting  map[string]wait      // why the last start failed
 	retryAt  map[string]time.Time // when to try these again
 	restarts map[string]*backoff.Backoff
 }
 
 func newStarts(b *base) *starts {
-	return &starts{base: b, busy: map[string]bool{}, waiting: map[string]wait{}, retryAt: map[string]time.Time{}, restarts: map[string]*backoff.Backoff{}}
+	return &starts{base: b, busy: map[string]bool{}, recent: map[string]bool{}, waiting: map[string]wait{}, retryAt: map[string]time.Time{}, restarts: map[string]*backoff.Backoff{}}
 }
 
-// any reports whether a container is being started.
+// observing is called before the pod is read from the runtime: what is read may be of
+// before the end of a start that ends from now on.
+func (s *starts) observing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.recent)
+}
+
+// any reports whether a container is being started, or was when the runtime was read.
 func (s *starts) any() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.busy) > 0
+	return len(s.busy)+len(s.recent) > 0
 }
 
+// unsettled reports whether the container is being started, or was when the runtime
+// was read: the end of its start, which wakes the loop, is not seen yet.
+func (s *starts) unsettled(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy[name] || s.recent[name]
+}
+
+// isBusy reports whether the container is being started.
 func (s *starts) isBusy(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,6 +84,7 @@ func (s *starts) run(name string, start func() *startFailure, done func()) {
 		failed := start()
 		s.mu.Lock()
 		delete(s.busy, name)
+		s.recent[name] = true
 		if failed != nil {
 			s.waiting[name] = failed.wait
 			s.retryAt[name] = s.Clock.Now().Add(failed.after)

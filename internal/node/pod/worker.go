@@ -169,6 +169,7 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 	pod, gone := w.pod, w.gone
 	w.mu.Unlock()
 	ctx = trace.WithCause(ctx, pod)
+	w.starts.observing()
 	obs, err := w.history.observe(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
