@@ -108,7 +108,7 @@ func (t *T) answers(app string, n int) {
 		for _, p := range pods {
 			b, err := t.Client.CoreV1().Pods(t.NS).ProxyGet("http", p.Name, "80", "/", nil).DoRaw(ctx)
 			if err != nil || !strings.Contains(string(b), p.Name) {
-				return false, nil
+				return false, nil //nolint:nilerr // it is asked again
 			}
 		}
 		return len(pods) == n, nil

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/test/harness"
 )
@@ -381,7 +382,8 @@ var _ = It("[sig-network] Services should complete a service status lifecycle", 
 	w := got[watch.Interface](t)(services.Watch(t.Context(), metav1.ListOptions{LabelSelector: "life=cycle"}))
 	defer w.Stop()
 	t.service("life", "x", func(s *v1.Service) {
-		s.Labels, s.Spec.Type = map[string]string{"life": "cycle"}, v1.ServiceTypeLoadBalancer
+		// It is another's to balance: the status is the test's.
+		s.Labels, s.Spec.Type, s.Spec.LoadBalancerClass = map[string]string{"life": "cycle"}, v1.ServiceTypeLoadBalancer, ptr.To("example.com/internal-vip")
 	})
 	t.event(w, watch.Added, nil)
 	ingress := func(ip string) func(runtime.Object) bool {

@@ -300,7 +300,11 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] shoul
 
 var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] should mutate everything except 'skip-me' configmaps", func(t *T) {
 	t.webhook(hook{kind: "Mutating", rule: rule("*", "*", "*", "CREATE"), f: mutate(`[{"op":"add","path":"/metadata/labels","value":{"mutated":"yes"}}]`),
-		extra: dict{"matchConditions": []any{dict{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"}}}})
+		extra: dict{"matchConditions": []any{
+			dict{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"},
+			// Objects that are in no namespace are those of other tests too.
+			dict{"name": "in-namespace", "expression": "request.namespace == '" + t.NS + "'"},
+		}}})
 	t.until("the mutation", func(ctx context.Context) (bool, error) {
 		cm, err := t.Client.CoreV1().ConfigMaps(t.NS).Create(ctx, configMap("mutate-me"+rand.String(5), nil), create)
 		return err == nil && cm.Labels["mutated"] == "yes", err

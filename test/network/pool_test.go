@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -167,7 +168,7 @@ func TestPool(t *testing.T) {
 	if c, err := client.socket("tcp", netip.MustParseAddrPort("10.221.0.201:80"), harness.Patience); err == nil {
 		c.Close()
 		t.Error("an address of nobody is reached")
-	} else if _, ok := err.(net.Error); !ok {
+	} else if !errors.As(err, new(net.Error)) {
 		t.Error(err)
 	}
 }

@@ -18,8 +18,6 @@ import (
 
 // What is here is off unless it is asked for.
 
-var everyOperation = []admission.Operation{admission.Create, admission.Update, admission.Delete, admission.Connect}
-
 func alwaysAdmit(context.Context, admission.Attributes) error { return nil }
 
 func alwaysDeny(_ context.Context, a admission.Attributes) error {

@@ -6,6 +6,8 @@ import (
 	v1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"keelson.dev/keelson/internal/apiserver/token"
 )
 
 var (
@@ -274,7 +276,8 @@ func controllerRoles() []controllerRole {
 		rc("horizontal-pod-autoscaler", rule(read, "autoscaling", "horizontalpodautoscalers"), rule(verbs("update"), "autoscaling", "horizontalpodautoscalers/status"),
 			rule(verbs("get update"), "*", "*/scale"), rule(verbs("list"), "core", "pods"), rule(verbs("list"), "metrics.k8s.io", "pods"), rule(verbs("get list"), "custom.metrics.k8s.io external.metrics.k8s.io", "*")),
 		rc("job-controller", rule(verbs("get list patch update watch"), "batch", "jobs"), rule(verbs("update"), "batch", "jobs/status jobs/finalizers"), rule(verbs("create delete list patch watch"), "core", "pods")),
-		rc("legacy-service-account-token-cleaner", rule(read, "core", "pods serviceaccounts"), rule(verbs("delete get list patch watch"), "core", "secrets")),
+		rc("legacy-service-account-token-cleaner", rule(read, "core", "pods serviceaccounts"), rule(verbs("delete get list patch watch"), "core", "secrets"),
+			v1.PolicyRule{Verbs: verbs("get"), APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{token.TrackingConfigMap}}),
 		rc("namespace-controller", rule(verbs("delete get list watch"), "core", "namespaces"), rule(verbs("update"), "core", "namespaces/finalize namespaces/status"),
 			rule(verbs("delete deletecollection get list"), "*", "*")),
 		rc("node-controller", rule(verbs("delete get list patch update watch"), "core", "nodes"), rule(verbs("patch update"), "core", "nodes/status"), rule(verbs("patch update"), "core", "pods/status"),

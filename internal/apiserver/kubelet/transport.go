@@ -86,11 +86,11 @@ const (
 )
 
 // verification is how the certificate of node's server is checked.
-func (k *Options) verification(node *v1.Node) verification {
+func (o *Options) verification(node *v1.Node) verification {
 	switch {
 	case strings.HasSuffix(node.Status.NodeInfo.KubeletVersion, version.Build):
 		return byCluster
-	case k.CAFile != "":
+	case o.CAFile != "":
 		return byFile
 	}
 	return unverified
@@ -98,11 +98,11 @@ func (k *Options) verification(node *v1.Node) verification {
 
 // transport is the way to node agents, whose certificates are checked by v. No
 // connection is made to an address that refuse gives an error for.
-func (k *Options) transport(own *certs.Bundle, v verification, refuse func(netip.AddrPort) error) (http.RoundTripper, error) {
+func (o *Options) transport(own *certs.Bundle, v verification, refuse func(netip.AddrPort) error) (http.RoundTripper, error) {
 	var pair certs.Pair
 	var err error
-	if k.CertFile != "" {
-		pair, err = certs.ReadPair(k.CertFile, k.KeyFile)
+	if o.CertFile != "" {
+		pair, err = certs.ReadPair(o.CertFile, o.KeyFile)
 	} else {
 		pair, err = own.ClientCert(authz.KubeletClient, nil)
 	}
@@ -118,17 +118,17 @@ func (k *Options) transport(own *certs.Bundle, v verification, refuse func(netip
 	case byCluster:
 		secure.RootCAs = own.Pool()
 	case byFile:
-		pem, err := os.ReadFile(k.CAFile)
+		pem, err := os.ReadFile(o.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("--kubelet-certificate-authority: %w", err)
 		}
 		if secure.RootCAs = x509.NewCertPool(); !secure.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--kubelet-certificate-authority %s has no certificate in PEM", k.CAFile)
+			return nil, fmt.Errorf("--kubelet-certificate-authority %s has no certificate in PEM", o.CAFile)
 		}
 	case unverified:
 		secure.InsecureSkipVerify = true //nolint:gosec // as upstream, unless CAFile is given
 	}
-	timeout := k.Timeout
+	timeout := o.Timeout
 	if timeout == 0 {
 		timeout = 10 * time.Second
 	}
@@ -140,8 +140,8 @@ func (k *Options) transport(own *certs.Bundle, v verification, refuse func(netip
 }
 
 // host is the address of node to use, empty if it has none of the types.
-func (k *Options) host(node *v1.Node) string {
-	types := k.AddressTypes
+func (o *Options) host(node *v1.Node) string {
+	types := o.AddressTypes
 	if len(types) == 0 {
 		types = []string{string(v1.NodeInternalIP), string(v1.NodeHostName)}
 	}

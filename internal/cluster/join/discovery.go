@@ -119,9 +119,9 @@ func clusterInfoOf(ctx context.Context, config *rest.Config, t Token) (kubeconfi
 		switch {
 		case apierrors.IsNotFound(last), apierrors.IsForbidden(last), apierrors.IsUnauthorized(last):
 			last = fmt.Errorf("the cluster has no %s that machines may read: run keelson token create on it: %w", api.ConfigMapClusterInfo, last)
-			return false, nil
+			return false, nil //nolint:nilerr // it is tried again
 		case last != nil:
-			return false, nil
+			return false, nil //nolint:nilerr // it is tried again
 		}
 		kubeconfig = info.Data[api.KubeConfigKey]
 		signature, ok := info.Data[api.JWSSignatureKeyPrefix+t.ID]

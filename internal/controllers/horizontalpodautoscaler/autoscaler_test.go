@@ -71,7 +71,6 @@ func (s *scaled) Patch(context.Context, schema.GroupVersionResource, string, typ
 // values are those of the metrics; what is empty is not known.
 type values struct {
 	cpu              string // of each pod
-	pods             string // of each pod, a custom metric
 	object, external string
 }
 

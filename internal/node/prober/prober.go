@@ -204,7 +204,7 @@ func tcpConnect(ctx context.Context, s *v1.TCPSocketAction, t Target, timeout ti
 	d := net.Dialer{Timeout: timeout}
 	c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
-		return Failure, err.Error(), nil
+		return Failure, err.Error(), nil //nolint:nilerr // it is the probe's answer
 	}
 	c.Close()
 	return Success, "", nil

@@ -9,7 +9,7 @@ import (
 )
 
 // ValidateCustom_EvictionResponder_Name keeps responders out of Kubernetes' own domains.
-func ValidateCustom_EvictionResponder_Name(_ context.Context, _ operation.Operation, fldPath *field.Path, value, _ *string) field.ErrorList {
+func ValidateCustom_EvictionResponder_Name(_ context.Context, _ operation.Operation, fldPath *field.Path, value, _ *string) field.ErrorList { //nolint:staticcheck // the name that generated code calls
 	if value == nil {
 		return nil
 	}
@@ -26,7 +26,7 @@ const reservedPriorities = 1000
 
 // ValidateCustom_EvictionResponder_Priority keeps responders off the priorities of
 // Kubernetes' own.
-func ValidateCustom_EvictionResponder_Priority(_ context.Context, _ operation.Operation, fldPath *field.Path, value, _ *int32) field.ErrorList {
+func ValidateCustom_EvictionResponder_Priority(_ context.Context, _ operation.Operation, fldPath *field.Path, value, _ *int32) field.ErrorList { //nolint:staticcheck // the name that generated code calls
 	if value == nil || *value < 0 || *value >= reservedPriorities {
 		return nil
 	}
