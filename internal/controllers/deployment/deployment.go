@@ -2,6 +2,7 @@ package deployment
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	apps "k8s.io/api/apps/v1"
@@ -31,6 +32,9 @@ type controller struct {
 	replicaSets appsinformers.ReplicaSetInformer
 	pods        cache.Indexer
 	queue       reconcile.Queue
+	// wrote knows the Deployments' statuses that were written, wroteSets the
+	// ReplicaSets: a rollout acts on nothing older.
+	wrote, wroteSets controllers.Writes
 }
 
 // New makes the controller.
@@ -57,11 +61,18 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		} else if ownerChanged || !equality.Semantic.DeepEqual(old.Labels, cur.Labels) {
 			d.replicaSetChanged(cur)
 		}
-	}, func(rs *apps.ReplicaSet) { d.enqueueOwner(rs) })
+	}, func(rs *apps.ReplicaSet) {
+		d.wroteSets.Forget(reconcile.Key(rs))
+		d.enqueueOwner(rs)
+	})
 	// A Recreate rollout waits for the last old pod to go.
 	reconcile.Handle(pods, nil, nil, d.podDeleted)
 	return reconcile.Loop[*apps.Deployment]{
 		Queue: d.queue, Workers: 5, For: d.deployments.Informer(), Reconcile: d.reconcile,
+		Gone: func(_ context.Context, key string) error {
+			d.wrote.Forget(key)
+			return nil
+		},
 		Reads: []cache.SharedIndexInformer{d.replicaSets.Informer(), pods},
 	}.Run, nil
 }
@@ -112,6 +123,9 @@ func (d *controller) podDeleted(pod *v1.Pod) {
 }
 
 func (d *controller) reconcile(ctx context.Context, shared *apps.Deployment) (reconcile.Result, error) {
+	if d.wrote.Behind(shared) {
+		return reconcile.Result{}, nil // the newer one wakes it
+	}
 	r := &rollout{controller: d, d: shared.DeepCopy()}
 	if equality.Semantic.DeepEqual(r.d.Spec.Selector, &metav1.LabelSelector{}) {
 		d.recorder.Eventf(shared, v1.EventTypeWarning, "SelectingAll", "This deployment is selecting all pods. A non-empty selector is required.")
@@ -124,6 +138,9 @@ func (d *controller) reconcile(ctx context.Context, shared *apps.Deployment) (re
 	var err error
 	if r.all, err = d.claim(ctx, shared); err != nil {
 		return reconcile.Result{}, err
+	}
+	if slices.ContainsFunc(r.all, func(rs *apps.ReplicaSet) bool { return d.wroteSets.Behind(rs) }) {
+		return reconcile.Result{}, nil
 	}
 	err = r.run(ctx)
 	return reconcile.Result{RequeueAfter: r.again}, err

@@ -119,6 +119,9 @@ func (r *rollout) refresh(ctx context.Context, rev string) error {
 	if changed || rs.Spec.MinReadySeconds != r.d.Spec.MinReadySeconds {
 		rs.Spec.MinReadySeconds = r.d.Spec.MinReadySeconds
 		updated, err := r.client.AppsV1().ReplicaSets(rs.Namespace).Update(ctx, rs, metav1.UpdateOptions{})
+		if err == nil {
+			r.wroteSets.Wrote(updated)
+		}
 		if err != nil {
 			return err
 		}
@@ -186,6 +189,9 @@ func (r *rollout) create(ctx context.Context, rev string) error {
 	annotate(r.d, rs, rev, false)
 
 	made, err := r.client.AppsV1().ReplicaSets(rs.Namespace).Create(ctx, rs, metav1.CreateOptions{})
+	if err == nil {
+		r.wroteSets.Wrote(made)
+	}
 	existed := false
 	switch {
 	case apierrors.IsAlreadyExists(err):
@@ -248,6 +254,9 @@ func (r *rollout) scale(ctx context.Context, rs *apps.ReplicaSet, to int32) (boo
 	}
 	next.Spec.Replicas = &to
 	updated, err := r.client.AppsV1().ReplicaSets(next.Namespace).Update(ctx, next, metav1.UpdateOptions{})
+	if err == nil {
+		r.wroteSets.Wrote(updated)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -564,6 +573,9 @@ func (r *rollout) cleanup(ctx context.Context) error {
 // writeStatus writes d's status, and its revision annotation with it, now.
 func (r *rollout) writeStatus(ctx context.Context) error {
 	updated, err := r.client.AppsV1().Deployments(r.d.Namespace).UpdateStatus(ctx, r.d, metav1.UpdateOptions{})
+	if err == nil {
+		r.wrote.Wrote(updated)
+	}
 	if err != nil {
 		return err
 	}

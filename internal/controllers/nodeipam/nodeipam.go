@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // workers is how many Nodes are written at a time, upstream's.
@@ -29,7 +30,7 @@ type controller struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
 	nodes    corelisters.NodeLister
-	queue    controllers.Queue
+	queue    reconcile.Queue
 
 	mu    sync.Mutex
 	pools []*pool
@@ -41,7 +42,7 @@ type controller struct {
 }
 
 // New makes the controller. Without ranges to give there is nothing to run.
-func New(c controllers.Context) (controllers.Run, error) {
+func New(c controllers.Context) (reconcile.Run, error) {
 	nodes := c.Informers.Core().V1().Nodes()
 	informer := nodes.Informer()
 	if len(c.PodRanges) == 0 {
@@ -60,15 +61,15 @@ func New(c controllers.Context) (controllers.Run, error) {
 		n.pools = append(n.pools, p)
 	}
 	// A Node keeps its ranges, so that one that has some is looked at once.
-	controllers.Handle(informer, controllers.Enqueue[*v1.Node](n.queue), func(old, now *v1.Node) {
+	reconcile.Handle(informer, reconcile.Enqueue[*v1.Node](n.queue), func(old, now *v1.Node) {
 		if old.UID != now.UID || !slices.Equal(old.Spec.PodCIDRs, now.Spec.PodCIDRs) || len(now.Spec.PodCIDRs) == 0 && n.idle(now.Name) {
 			n.queue.Add(now.Name)
 		}
-	}, controllers.Enqueue[*v1.Node](n.queue))
-	loop := controllers.Loop[*v1.Node]{Queue: n.queue, Workers: workers, For: informer, Reconcile: n.reconcile, Gone: n.gone}
+	}, reconcile.Enqueue[*v1.Node](n.queue))
+	loop := reconcile.Loop[*v1.Node]{Queue: n.queue, Workers: workers, For: informer, Reconcile: n.reconcile, Gone: n.gone}
 	return func(ctx context.Context) {
 		// What nodes have is not given to others, so it is known before any is given.
-		if !controllers.WaitFor(ctx, informer) {
+		if !reconcile.WaitFor(ctx, informer) {
 			n.queue.ShutDown()
 			return
 		}
@@ -164,16 +165,16 @@ func (n *controller) reserve(name string) ([]netip.Prefix, error) {
 }
 
 // reconcile gives a Node without ranges some.
-func (n *controller) reconcile(ctx context.Context, node *v1.Node) (controllers.Result, error) {
+func (n *controller) reconcile(ctx context.Context, node *v1.Node) (reconcile.Result, error) {
 	if n.has(node) {
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	ranges, err := n.reserve(node.Name)
 	if err != nil {
 		// It is queued again when a range is given back.
 		n.tell(node, "CIDRNotAvailable")
 		klog.FromContext(ctx).Info("No range of pods' addresses for a node: delete Nodes that are no more, or give a larger --cluster-cidr or --node-cidr-mask-size", "node", node.Name, "err", err)
-		return controllers.Result{}, nil
+		return reconcile.Result{}, nil
 	}
 	var spec struct {
 		Metadata struct {
@@ -191,16 +192,16 @@ func (n *controller) reconcile(ctx context.Context, node *v1.Node) (controllers.
 	spec.Spec.PodCIDR = spec.Spec.PodCIDRs[0]
 	patch, err := json.Marshal(spec)
 	if err != nil {
-		return controllers.Result{}, err
+		return reconcile.Result{}, err
 	}
 	_, err = n.client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	if apierrors.IsNotFound(err) {
-		return controllers.Result{}, nil // the informer tells, and the ranges are given back
+		return reconcile.Result{}, nil // the informer tells, and the ranges are given back
 	}
 	if err != nil && ctx.Err() == nil {
 		n.tell(node, "CIDRAssignmentFailed")
 	}
-	return controllers.Result{}, err
+	return reconcile.Result{}, err
 }
 
 // tell records upstream's event of a change of a Node.
