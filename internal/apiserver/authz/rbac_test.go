@@ -52,7 +52,9 @@ func newRBAC(t *testing.T, objects ...runtime.Object) *RBAC {
 	return r
 }
 
-func who(name string, groups ...string) user.Info { return &user.DefaultInfo{Name: name, Groups: groups} }
+func who(name string, groups ...string) user.Info {
+	return &user.DefaultInfo{Name: name, Groups: groups}
+}
 
 func TestRBAC(t *testing.T) {
 	r := newRBAC(t,
