@@ -9,11 +9,11 @@ import (
 	"github.com/spf13/cobra"
 	cliflag "k8s.io/component-base/cli/flag"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 )
 
 func agentCommand() *cobra.Command {
-	var o cluster.AgentProcess
+	var o agent.ProcessOptions
 	var f nodeFlags
 	var level logLevel
 	var dataDir string
@@ -28,7 +28,7 @@ func agentCommand() *cobra.Command {
 			if dataDir, err = filepath.Abs(dataDir); err != nil {
 				return err
 			}
-			if o.AgentOptions, err = f.options(dataDir); err != nil {
+			if o.Options, err = f.options(dataDir); err != nil {
 				return err
 			}
 			m, err := f.machine(dataDir)
@@ -45,7 +45,7 @@ func agentCommand() *cobra.Command {
 			o.Ready = func() {
 				fmt.Printf("ready            %8s  node %s\n", time.Since(begin).Round(100*time.Microsecond), o.NodeName())
 			}
-			return cluster.RunAgent(c.Context(), m, o)
+			return agent.Run(c.Context(), m, o)
 		},
 	}
 	var sets cliflag.NamedFlagSets
@@ -72,7 +72,7 @@ system:nodes, and makes the Service kube-system/kube-dns. What is there stays.`,
 			if err != nil {
 				return err
 			}
-			return cluster.PrepareJoin(c.Context(), admin)
+			return agent.PrepareJoin(c.Context(), admin)
 		},
 	}
 }

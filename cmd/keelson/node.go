@@ -11,7 +11,7 @@ import (
 
 	cliflag "k8s.io/component-base/cli/flag"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node/kubeletconfig"
 )
@@ -22,7 +22,7 @@ type nodeFlags struct {
 	config  string // file of a kubelet's configuration
 	dropIns string // folder of more of them
 	sets    *cliflag.NamedFlagSets
-	agent   cluster.AgentOptions
+	agent   agent.Options
 	runtime machine.Options
 }
 
@@ -74,7 +74,7 @@ func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 	return machine.New(dir, f.runtime), nil
 }
 
-func (f *nodeFlags) options(dataDir string) (cluster.AgentOptions, error) {
+func (f *nodeFlags) options(dataDir string) (agent.Options, error) {
 	if err := f.configure(); err != nil {
 		return f.agent, err
 	}

@@ -14,8 +14,8 @@ import (
 	"k8s.io/cluster-bootstrap/token/api"
 	bootstraputil "k8s.io/cluster-bootstrap/token/util"
 
-	"keelson.dev/keelson/internal/cluster"
-	"keelson.dev/keelson/internal/cluster/join"
+	"keelson.dev/keelson/internal/agent"
+	"keelson.dev/keelson/internal/agent/join"
 )
 
 func tokenCommand() *cobra.Command {
@@ -76,7 +76,7 @@ machines need in the cluster to join by it.`,
 			if err := join.Prepare(ctx, admin, server, config.CAData); err != nil {
 				return err
 			}
-			if err := cluster.PrepareJoin(ctx, admin); err != nil {
+			if err := agent.PrepareJoin(ctx, admin); err != nil {
 				return err
 			}
 			made, err := join.Create(ctx, admin, t)

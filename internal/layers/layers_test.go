@@ -37,7 +37,7 @@ const table = "internal/controllers/manager"
 
 // childless are the layers in which a package does not import one whose folder
 // it is in: the parent puts the children together.
-var childless = []string{"internal/scheduler", "internal/network", "internal/node"}
+var childless = []string{"internal/agent", "internal/scheduler", "internal/network", "internal/node"}
 
 // contracts are the packages of these layers that say what their children do: a
 // plug-in imports its interface, a fake what it stands for.

@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/realnode"
 	"keelson.dev/keelson/testcluster"
@@ -172,7 +172,7 @@ func TestConformance(t *testing.T) {
 	group("parallel", c, func(e entry) bool { return !list[e.codename] && (!e.containers || *containers) })
 	group("serial", c, func(e entry) bool { return list[e.codename] && (!e.containers || *containers) })
 	if *kubeconfig == "" && os.Geteuid() == 0 {
-		node := newTarget(t, realnode.Start(t, cluster.AgentOptions{}).Config, "")
+		node := newTarget(t, realnode.Start(t, agent.Options{}).Config, "")
 		if node.busybox == "" {
 			node.busybox = pushBusybox(t)
 		}

@@ -33,8 +33,8 @@ import (
 	"k8s.io/kubectl/pkg/drain"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/cluster"
-	"keelson.dev/keelson/internal/cluster/join"
+	"keelson.dev/keelson/internal/agent"
+	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/lab"
 )
@@ -147,7 +147,7 @@ func (e *env) token() role {
 	e.check(err)
 	e.check(rest.LoadTLSFiles(e.cfg))
 	e.check(join.Prepare(ctx, e.client, server, e.cfg.CAData))
-	e.check(cluster.PrepareJoin(ctx, e.client))
+	e.check(agent.PrepareJoin(ctx, e.client))
 	t, err := join.Create(ctx, e.client, join.Token{Groups: []string{join.DefaultGroup}, Expires: time.Now().Add(time.Hour)})
 	e.check(err)
 	hashes, err := join.Hashes(e.cfg.CAData)

@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/cluster"
@@ -67,9 +68,9 @@ func (r role) machine() *machine.Machine {
 	return machine.New(r.Dir, machine.Options{CgroupRoot: filepath.Base(r.Dir)})
 }
 
-func (r role) agent() cluster.AgentOptions {
+func (r role) agent() agent.Options {
 	// The disk of a machine that builds and tests may be nearly full.
-	return cluster.AgentOptions{Name: r.Name, Logs: filepath.Join(r.Dir, "logs"), Eviction: eviction.Settings{Hard: map[string]string{"memory.available": "100Mi"}}}
+	return agent.Options{Name: r.Name, Logs: filepath.Join(r.Dir, "logs"), Eviction: eviction.Settings{Hard: map[string]string{"memory.available": "100Mi"}}}
 }
 
 // run returns when the test's process has gone.
@@ -83,8 +84,8 @@ func (r role) run() error {
 	case "serve":
 		return r.serve(ctx)
 	case "join":
-		o := cluster.AgentProcess{AgentOptions: r.agent(), Server: r.Server, Token: r.Token, CAHashes: r.Hashes, Ready: func() { fmt.Println("ready") }}
-		return cluster.RunAgent(ctx, r.machine(), o)
+		o := agent.ProcessOptions{Options: r.agent(), Server: r.Server, Token: r.Token, CAHashes: r.Hashes, Ready: func() { fmt.Println("ready") }}
+		return agent.Run(ctx, r.machine(), o)
 	case "clean":
 		if err := r.machine().Clean(context.Background(), containerd.StopOptions{MaxGrace: time.Second}); err != nil {
 			return err

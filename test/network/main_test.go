@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/realnode"
 )
@@ -43,7 +43,7 @@ type env struct {
 // TestNetwork has one node for all tests: they run one after the other, each in
 // a namespace of its own.
 func TestNetwork(t *testing.T) {
-	n := realnode.Start(t, cluster.AgentOptions{})
+	n := realnode.Start(t, agent.Options{})
 	client := kubernetes.NewForConfigOrDie(n.Config)
 	for _, test := range []struct {
 		name string

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/realnode"
 )
@@ -23,7 +23,7 @@ import (
 // TestNone leaves every part of the network to others: nothing of it is there, and
 // pods reach one another all the same.
 func TestNone(t *testing.T) {
-	n := realnode.Start(t, cluster.AgentOptions{Network: cluster.Network{Proxy: cluster.None, DNS: cluster.None, Policies: cluster.None}})
+	n := realnode.Start(t, agent.Options{Network: agent.Network{Proxy: agent.None, DNS: agent.None, Policies: agent.None}})
 	client := kubernetes.NewForConfigOrDie(n.Config)
 	e := &env{t, client, n.Config, metav1.NamespaceDefault}
 	deny := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "deny"}, Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}}}
@@ -72,7 +72,7 @@ func TestNodePortAddresses(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	n := realnode.Start(t, cluster.AgentOptions{Network: cluster.Network{NodePortAddresses: []string{other + "/32"}}})
+	n := realnode.Start(t, agent.Options{Network: agent.Network{NodePortAddresses: []string{other + "/32"}}})
 	e := &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, metav1.NamespaceDefault}
 	own := e.start("web", "a")[0].Status.HostIP
 	s := e.expose("web", "web", func(s *v1.ServiceSpec) { s.Type = v1.ServiceTypeNodePort })

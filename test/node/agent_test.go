@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/realnode"
 )
@@ -17,7 +17,7 @@ import (
 // startApart is start with an agent that has nothing but a kubeconfig.
 func startApart(t testing.TB) *env {
 	t.Helper()
-	n := realnode.StartApart(t, cluster.AgentOptions{LogMaxSize: maxLog})
+	n := realnode.StartApart(t, agent.Options{LogMaxSize: maxLog})
 	return &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
 }
 

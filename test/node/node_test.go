@@ -27,7 +27,7 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/realnode"
 )
@@ -55,7 +55,7 @@ const maxLog = 16 << 10
 
 func start(t testing.TB) *env {
 	t.Helper()
-	n := realnode.Start(t, cluster.AgentOptions{LogMaxSize: maxLog})
+	n := realnode.Start(t, agent.Options{LogMaxSize: maxLog})
 	return &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
 }
 

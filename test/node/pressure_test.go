@@ -14,7 +14,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/realnode"
@@ -132,7 +132,7 @@ func (e *env) endpoints() {
 // TestPressure: a node that is short of process IDs says so, is tainted, refuses
 // pods, and keeps its static ones.
 func TestPressure(t *testing.T) {
-	n := realnode.Start(t, cluster.AgentOptions{Eviction: eviction.Settings{Hard: map[string]string{"pid.available": "1Ti"}},
+	n := realnode.Start(t, agent.Options{Eviction: eviction.Settings{Hard: map[string]string{"pid.available": "1Ti"}},
 		KubeReserved: v1.ResourceList{v1.ResourceMemory: resource.MustParse("256Mi")}})
 	e := &env{TB: t, client: kubernetes.NewForConfigOrDie(n.Config), cfg: n.Config, runtime: n.Runtime, logs: n.Logs}
 	manifest(t, n.Manifests, "keep", "1")

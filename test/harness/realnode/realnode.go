@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/cluster"
@@ -41,21 +42,21 @@ type Node struct {
 // Start gives a cluster whose node is Ready, until the end of the test. The
 // name, port, folders and cgroup of o are set by it. A process has one such cluster
 // at a time.
-func Start(t testing.TB, o cluster.AgentOptions) *Node {
+func Start(t testing.TB, o agent.Options) *Node {
 	t.Helper()
 	return start(t, o, (*cluster.Cluster).StartAgent)
 }
 
 // StartApart is Start with an agent that has nothing of the server but a
 // kubeconfig of its node's user.
-func StartApart(t testing.TB, o cluster.AgentOptions) *Node {
+func StartApart(t testing.TB, o agent.Options) *Node {
 	t.Helper()
-	return start(t, o, func(c *cluster.Cluster, wait context.Context, m *machine.Machine, o cluster.AgentOptions) error {
+	return start(t, o, func(c *cluster.Cluster, wait context.Context, m *machine.Machine, o agent.Options) error {
 		admin, err := c.RESTConfig()
 		if err != nil {
 			return err
 		}
-		if err := cluster.PrepareJoin(wait, kubernetes.NewForConfigOrDie(admin)); err != nil {
+		if err := agent.PrepareJoin(wait, kubernetes.NewForConfigOrDie(admin)); err != nil {
 			return err
 		}
 		pair, err := c.Certs.ClientCert("system:node:"+o.Name, []string{user.NodesGroup})
@@ -75,7 +76,7 @@ func StartApart(t testing.TB, o cluster.AgentOptions) *Node {
 			}
 		})
 		go func() {
-			ended <- cluster.RunAgent(ctx, m, cluster.AgentProcess{AgentOptions: o, Kubeconfig: kubeconfig, Ready: func() { close(ready) }})
+			ended <- agent.Run(ctx, m, agent.ProcessOptions{Options: o, Kubeconfig: kubeconfig, Ready: func() { close(ready) }})
 		}()
 		select {
 		case <-ready:
@@ -89,7 +90,7 @@ func StartApart(t testing.TB, o cluster.AgentOptions) *Node {
 	})
 }
 
-func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, context.Context, *machine.Machine, cluster.AgentOptions) error) *Node {
+func start(t testing.TB, o agent.Options, run func(*cluster.Cluster, context.Context, *machine.Machine, agent.Options) error) *Node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test runs containers: run it as root (make test does)")
@@ -147,7 +148,7 @@ func start(t testing.TB, o cluster.AgentOptions, agent func(*cluster.Cluster, co
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := agent(c, ctx, m, o); err != nil {
+	if err := run(c, ctx, m, o); err != nil {
 		t.Fatal(err)
 	}
 	cfg, err := c.RESTConfig()

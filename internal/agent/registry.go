@@ -1,4 +1,4 @@
-package cluster
+package agent
 
 import (
 	"context"
@@ -11,8 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
-
-	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
 // hosting is the ConfigMap in kube-public by which a cluster tells tools of the
@@ -24,12 +22,12 @@ const hostingHelp = "keelson up --help: --registry"
 
 // publishRegistry tells of the registry at host, or that there is none. A ConfigMap
 // of somebody else's registry stays.
-func (c *Cluster) publishRegistry(host string) {
-	maps := c.Client(inprocess.APIServer).CoreV1().ConfigMaps(metav1.NamespacePublic)
+func (s *Server) publishRegistry(host string) {
+	maps := s.Admin.CoreV1().ConfigMaps(metav1.NamespacePublic)
 	want := &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: hosting, Namespace: metav1.NamespacePublic},
 		Data: map[string]string{hostingKey: fmt.Sprintf("host: %q\nhelp: %q\n", host, hostingHelp)}}
 	// Only the end of the cluster ends it in another way.
-	_ = wait.PollUntilContextCancel(c.Process.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextCancel(s.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		old, err := maps.Get(ctx, hosting, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err) && host == "":

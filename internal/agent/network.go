@@ -1,4 +1,4 @@
-package cluster
+package agent
 
 import (
 	"context"
@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
-	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/network/lb"
@@ -72,7 +71,7 @@ func (n *Network) nodePortRanges() ([]netip.Prefix, error) {
 }
 
 // startNetwork starts what serves Services and their names on the machine.
-func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o AgentOptions) error {
+func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o Options) error {
 	if o.Network.DNS != None {
 		if err := h.startDNS(o); err != nil {
 			return err
@@ -86,7 +85,7 @@ func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o AgentOption
 
 // startAnnouncer starts what answers on the machine's networks for addresses of
 // load balancers.
-func (h *host) startAnnouncer(agent *node.Agent, o AgentOptions) error {
+func (h *host) startAnnouncer(agent *node.Agent, o Options) error {
 	a, err := lb.NewAnnouncer(lb.AnnouncerConfig{NodeName: o.Name, Services: h.informers.Core().V1().Services().Informer(), Segments: lb.NewSegments(), Clock: h.clock,
 		Renewed: agent.Renewed, Problem: h.problem("keelson-lb", o, "FailedToAnnounce", "Addresses of load balancers are not answered for")})
 	if err != nil {
@@ -97,7 +96,7 @@ func (h *host) startAnnouncer(agent *node.Agent, o AgentOptions) error {
 }
 
 // policies gives what enforces network policies, nil if that is left to others.
-func (h *host) policies(o AgentOptions) (*policy.Controller, error) {
+func (h *host) policies(o Options) (*policy.Controller, error) {
 	if o.Network.Policies == None {
 		return nil, nil
 	}
@@ -121,7 +120,7 @@ func (h *host) policies(o AgentOptions) (*policy.Controller, error) {
 }
 
 // problem gives a function that records an event of the node.
-func (h *host) problem(component string, o AgentOptions, reason, note string) func(error) {
+func (h *host) problem(component string, o Options, reason, note string) func(error) {
 	recorder := h.Recorder(h.client, component, o.Name)
 	return func(err error) {
 		recorder.Eventf(&v1.ObjectReference{Kind: "Node", Name: o.Name, APIVersion: "v1"}, v1.EventTypeWarning, reason, "%s: %v", note, err)
@@ -129,7 +128,7 @@ func (h *host) problem(component string, o AgentOptions, reason, note string) fu
 }
 
 // startProxy serves Services until ctx is done; pods are the ranges of the machine's.
-func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o AgentOptions) error {
+func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) error {
 	cfg := proxy.Config{
 		NodeName: o.Name, NodeIPs: []netip.Addr{h.ip}, Informers: h.informers, Clock: h.clock,
 		IPv4: proxy.NewNetfilter(false, pods), Flows: proxy.Conntrack(),
@@ -169,7 +168,7 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o AgentOptio
 // clusterDomain is the domain of the Services' names.
 const clusterDomain = "cluster.local"
 
-func (h *host) startDNS(o AgentOptions) error {
+func (h *host) startDNS(o Options) error {
 	s, err := dns.New(dns.Config{Domain: clusterDomain, Addresses: []netip.Addr{h.dns}, Informers: h.informers, Links: dns.Link(), Clock: h.clock,
 		Problem: h.problem("keelson-dns", o, "FailedToResolveNames", "Names are not resolved as they should be")})
 	if err != nil {
@@ -186,11 +185,11 @@ func (h *host) startDNS(o AgentOptions) error {
 // publishDNS makes the Service kube-dns, by which people and programs find the
 // name server, until it has worked. Where names are left to another
 // implementation it takes its own away, so that there is a place for another.
-func (c *Cluster) publishDNS(builtin bool) {
-	services := c.Client(inprocess.APIServer).CoreV1().Services(metav1.NamespaceSystem)
-	want := dnsService(dnsAddress(c.ServiceCIDR))
+func (s *Server) publishDNS(builtin bool) {
+	services := s.Admin.CoreV1().Services(metav1.NamespaceSystem)
+	want := dnsService(dnsAddress(s.ServiceCIDR))
 	// Only the end of the cluster ends it in another way.
-	_ = wait.PollUntilContextCancel(c.Process.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+	_ = wait.PollUntilContextCancel(s.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		old, err := services.Get(ctx, want.Name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err) && builtin:

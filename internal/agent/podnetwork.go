@@ -1,4 +1,4 @@
-package cluster
+package agent
 
 import (
 	"context"
@@ -43,7 +43,7 @@ const rangesPatience = 10 * time.Second
 
 // startPods connects the machine's pods with those of the others, and starts what needs
 // to know their ranges, as often as these change.
-func (h *host) startPods(m *machine.Machine, agent *node.Agent, o AgentOptions) error {
+func (h *host) startPods(m *machine.Machine, agent *node.Agent, o Options) error {
 	var mu sync.Mutex
 	var known []netip.Prefix
 	end := context.CancelFunc(func() {})
@@ -129,7 +129,7 @@ func networkReady(ctx context.Context, c *cri.Client) (bool, error) {
 
 // ranges are those of the machine's pods where the network is not the built-in one:
 // none if the cluster does not give any within some time.
-func (h *host) ranges(m *machine.Machine, o AgentOptions) []netip.Prefix {
+func (h *host) ranges(m *machine.Machine, o Options) []netip.Prefix {
 	if given := m.PodCIDRs(); len(given) > 0 {
 		return given
 	}

@@ -1,4 +1,4 @@
-package cluster
+package agent
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 
-	"keelson.dev/keelson/internal/cluster/join"
+	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/internal/network/dns"
 )
 

@@ -1,4 +1,4 @@
-package cluster
+package agent
 
 import (
 	"context"
@@ -18,8 +18,7 @@ import (
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/apiserver/inprocess"
-	"keelson.dev/keelson/internal/cluster/join"
+	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/localdriver"
@@ -77,10 +76,10 @@ func prepareStorage(ctx context.Context, admin kubernetes.Interface) error {
 }
 
 // publishStorage does so until it has worked.
-func (c *Cluster) publishStorage() {
+func (s *Server) publishStorage() {
 	// Only the end of the cluster ends it in another way.
-	_ = wait.PollUntilContextCancel(c.Process.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-		err := prepareStorage(ctx, c.Client(inprocess.APIServer))
+	_ = wait.PollUntilContextCancel(s.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+		err := prepareStorage(ctx, s.Admin)
 		if err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Preparing the cluster for local volumes failed; trying again")
 		}
@@ -91,7 +90,7 @@ func (c *Cluster) publishStorage() {
 // startStorage starts the registry of the node's plug-ins, what looks after
 // volumes in use, and the local driver with its provisioner. What it uses of the
 // informers is to be started by the caller.
-func (h *host) startStorage(m *machine.Machine, o AgentOptions, volumes *volume.Manager, plugin *csi.Plugin, devices *dra.Manager) {
+func (h *host) startStorage(m *machine.Machine, o Options, volumes *volume.Manager, plugin *csi.Plugin, devices *dra.Manager) {
 	fail := func(what string, err error) {
 		if err != nil {
 			klog.FromContext(h.Ctx).Error(err, "Ended: "+what)

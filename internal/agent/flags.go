@@ -1,4 +1,4 @@
-package cluster
+package agent
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 
 // AddFlags adds the flags of the node, but for those of Eviction, ImageGC and
 // Network.
-func (o *AgentOptions) AddFlags(fs *pflag.FlagSet) {
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.LogMaxSize = logs.DefaultMaxSize
 	fs.StringVar(&o.Name, "node-name", "", "name of this machine's node (default: the machine's)")
 	fs.IntVar(&o.Port, "node-port", 10250, "port of the node's HTTP server")
@@ -39,7 +39,7 @@ func (o *AgentOptions) AddFlags(fs *pflag.FlagSet) {
 }
 
 // Validate reports what is wrong with options that flags have filled in.
-func (o *AgentOptions) Validate() error {
+func (o *Options) Validate() error {
 	var errs []error
 	if err := o.CgroupDriver.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("--cgroup-driver: %w", err))

@@ -1,4 +1,4 @@
-package cluster
+package agent
 
 import (
 	"cmp"
@@ -37,19 +37,19 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
-	"keelson.dev/keelson/internal/cluster/join"
+	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/version"
 )
 
-// AgentProcess configures a node's agent that runs in a process of its own,
+// ProcessOptions configures a node's agent that runs in a process of its own,
 // against the API server of any Kubernetes cluster, with the rights of its node:
 // those of the Node authorizer, and, for the built-in service proxy and name
 // server, those of the role that PrepareJoin gives to nodes.
-type AgentProcess struct {
-	AgentOptions
+type ProcessOptions struct {
+	Options
 	// Kubeconfig is a file, of the user system:node: and the node's name. Without one
 	// the node's own is used, which it gets by joining the cluster.
 	Kubeconfig string
@@ -82,8 +82,8 @@ type AgentProcess struct {
 	Ready func()
 }
 
-// AddFlags adds the flags of the process, but for those of AgentOptions.
-func (o *AgentProcess) AddFlags(fs *pflag.FlagSet) {
+// AddFlags adds the flags of the process, but for those of Options.
+func (o *ProcessOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "kubeconfig of the API server and of the node's user, system:node: and the node's name (default: the node's own, which it has once it has joined)")
 	fs.StringVar(&o.Server, "server", o.Server, "URL of the API server of the cluster to join")
 	fs.StringVar(&o.Token, "token", o.Token, "bootstrap token to join by: keelson token create --print-join-command prints it, with the two other flags")
@@ -99,7 +99,7 @@ func (o *AgentProcess) AddFlags(fs *pflag.FlagSet) {
 }
 
 // Validate reports the values that cannot be.
-func (o *AgentProcess) Validate() error {
+func (o *ProcessOptions) Validate() error {
 	switch {
 	case (o.TLSCertFile == "") != (o.TLSPrivateKeyFile == ""):
 		return errors.New("--tls-cert-file and --tls-private-key-file must be specified together")
@@ -125,9 +125,9 @@ func (o *AgentProcess) Validate() error {
 	return o.Network.Validate()
 }
 
-// RunAgent runs a node's agent on the machine until ctx is done. The node's
+// Run runs a node's agent on the machine until ctx is done. The node's
 // containers keep running.
-func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
+func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	if err := o.Validate(); err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 	if err := m.Start(ctx, step); err != nil {
 		return err
 	}
-	if err := step("node agent", func() error { return h.start(m, o.AgentOptions) }); err != nil {
+	if err := step("node agent", func() error { return h.start(m, o.Options) }); err != nil {
 		return err
 	}
 	process.Go(func() {
@@ -212,7 +212,7 @@ func RunAgent(ctx context.Context, m *machine.Machine, o AgentProcess) error {
 }
 
 // identify makes sure that the kubeconfig is not that of another node.
-func (o *AgentProcess) identify(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) error {
+func (o *ProcessOptions) identify(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) error {
 	me, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("asking the API server at %s who this is: %w", cfg.Host, err)
@@ -225,7 +225,7 @@ func (o *AgentProcess) identify(ctx context.Context, cfg *rest.Config, client ku
 
 // informers gives those of the node: of pods it sees its own, of nodes itself, of
 // config maps only the one with the name server's settings.
-func (o *AgentProcess) informers(client kubernetes.Interface) informers.SharedInformerFactory {
+func (o *ProcessOptions) informers(client kubernetes.Interface) informers.SharedInformerFactory {
 	f := component.Informers(client)
 	byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
 	only := func(field, value string) func(*metav1.ListOptions) {
@@ -255,7 +255,7 @@ func (o *AgentProcess) informers(client kubernetes.Interface) informers.SharedIn
 
 // nameServer finds the address of the cluster's name server; it is not valid where
 // there is none.
-func (o *AgentProcess) nameServer(ctx context.Context, client kubernetes.Interface) (netip.Addr, error) {
+func (o *ProcessOptions) nameServer(ctx context.Context, client kubernetes.Interface) (netip.Addr, error) {
 	if o.ClusterDNS.IsValid() {
 		return o.ClusterDNS, nil
 	}
@@ -315,7 +315,7 @@ func peerOnly(obj any) (any, error) {
 	return out, nil
 }
 
-func (o *AgentProcess) clientCA(cfg *rest.Config) ([]byte, error) {
+func (o *ProcessOptions) clientCA(cfg *rest.Config) ([]byte, error) {
 	file := cmp.Or(o.ClientCAFile, cfg.CAFile)
 	if file == "" {
 		if len(cfg.CAData) == 0 {
@@ -332,7 +332,7 @@ func (o *AgentProcess) clientCA(cfg *rest.Config) ([]byte, error) {
 
 // mayServe asks whether the node may read what its part of the network is made of,
 // which the Node authorizer does not allow.
-func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface, podNetwork bool) error {
+func (o *ProcessOptions) mayServe(ctx context.Context, client kubernetes.Interface, podNetwork bool) error {
 	var needed []authorizationv1.ResourceAttributes
 	if o.Network.Proxy != None || o.Network.DNS != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "discovery.k8s.io", Resource: "endpointslices"})
@@ -365,7 +365,7 @@ func (o *AgentProcess) mayServe(ctx context.Context, client kubernetes.Interface
 
 // ownCertificate sets the certificate of the node's server. The version tells the
 // API server of Keelson which is signed by the cluster.
-func (h *host) ownCertificate(m *machine.Machine, o *AgentProcess) error {
+func (h *host) ownCertificate(m *machine.Machine, o *ProcessOptions) error {
 	if o.RotateServerCertificates {
 		h.version = version.Info.GitVersion
 		return h.rotate(m, o)
@@ -390,7 +390,7 @@ func (h *host) ownCertificate(m *machine.Machine, o *AgentProcess) error {
 }
 
 // rotate requests the certificate of the node's server, and another before it ends.
-func (h *host) rotate(m *machine.Machine, o *AgentProcess) error {
+func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
 	dir := filepath.Join(m.Dir(), "pki")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err

@@ -1,0 +1,222 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/apiserver/usage"
+	"keelson.dev/keelson/internal/component"
+	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/network/policy"
+	"keelson.dev/keelson/internal/node"
+	"keelson.dev/keelson/internal/node/credentials"
+	"keelson.dev/keelson/internal/node/dra"
+	"keelson.dev/keelson/internal/node/images"
+	"keelson.dev/keelson/internal/node/pod"
+	"keelson.dev/keelson/internal/node/server"
+	"keelson.dev/keelson/internal/node/source"
+	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/node/volume/csi"
+	"keelson.dev/keelson/internal/node/volume/plugins"
+	"keelson.dev/keelson/internal/version"
+)
+
+// Server is an API server's process, which an agent may run in.
+type Server struct {
+	*component.Process
+	// Step does a step of the start, and tells how long it took.
+	Step func(name string, f func() error) error
+	// Informers are of all objects; the agent reads the store's own by them.
+	Informers informers.SharedInformerFactory
+	Clock     clock.WithTicker
+	// Node is a client with the rights of the agent's node, Admin one with those of
+	// the API server, which publishes what the node serves to the cluster.
+	Node, Admin kubernetes.Interface
+	// Measured is told how the node is measured from within the process.
+	Measured func(node string, stats usage.Stats)
+	// Address is the one that the node is reached by.
+	Address netip.Addr
+	// ServiceCIDR is the range of the Services' addresses.
+	ServiceCIDR netip.Prefix
+	// ClientCA is the authority, in PEM, of the certificates of the node's callers;
+	// Certificate is that of the node's own server.
+	ClientCA    []byte
+	Certificate tls.Certificate
+}
+
+// Start starts the node on the machine in the server's process, with which it ends.
+// The node is Ready some time later.
+func Start(m *machine.Machine, o Options, s Server) error {
+	o.complete(m)
+	if err := m.Start(s.Ctx, s.Step); err != nil {
+		return err
+	}
+	return s.Step("node agent", func() error {
+		h := &host{Process: s.Process, informers: s.Informers, clock: s.Clock, client: s.Node,
+			measured: s.Measured, ip: s.Address, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, clientCA: s.ClientCA,
+			certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &s.Certificate, nil }}
+		s.Go(func() { s.publishDNS(o.Network.DNS != None) })
+		s.Go(func() { s.publishRegistry(m.Registry()) })
+		if o.Storage != None {
+			s.Go(s.publishStorage)
+		}
+		return h.start(m, o)
+	})
+}
+
+// host is what a node has in the process that it runs in, and how it reaches the
+// API server: with the rights of its node, and no others.
+type host struct {
+	// Process ends where the agent cannot go on.
+	*component.Process
+	informers informers.SharedInformerFactory
+	clock     clock.WithTicker
+	client    kubernetes.Interface
+	// measured, if set, is told how the node is measured from within the process.
+	measured func(node string, stats usage.Stats)
+	ip       netip.Addr
+	// nodes is an informer of all nodes, where informers has this one only.
+	nodes cache.SharedIndexInformer
+	// allPods is an informer of the pods of all nodes, where informers has those of
+	// this node only.
+	allPods cache.SharedIndexInformer
+	// dns is the address of the cluster's name server; without one pods use the
+	// machine's.
+	dns     netip.Addr
+	version string
+	// clientCA is the authority, in PEM, of the certificates of those who call the
+	// node; certificate is the node's own.
+	clientCA    []byte
+	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+}
+
+// start starts the agent, its server and its part of the cluster's network.
+func (h *host) start(m *machine.Machine, o Options) error {
+	var agent *node.Agent
+	sources := source.New(h.client, o.Name, h.informers.Core().V1().Pods().Informer(), h.clock)
+	devices := dra.New(h.client, o.Name, filepath.Join(m.Dir(), "dra.json"), h.clock)
+	recorder := h.Recorder(h.client, "kubelet", o.Name)
+	drivers := &csi.Plugin{Root: m.Dir(), Node: o.Name, Client: h.client, Recorder: recorder}
+	nodes := h.informers.Core().V1().Nodes().Lister()
+	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: h.clock, Client: h.client,
+		Plugins: append(plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() }), drivers),
+		Node: func(context.Context) (map[string]string, error) {
+			n, err := nodes.Get(o.Name)
+			if err != nil {
+				return nil, err
+			}
+			return n.Labels, nil
+		}}
+	var servers []string
+	if h.dns.IsValid() {
+		servers = []string{h.dns.String()}
+	}
+	policies, err := h.policies(o)
+	if err != nil {
+		return err
+	}
+	var providers *credentials.Providers
+	if o.CredentialConfig != "" {
+		if providers, err = credentials.Load(o.CredentialConfig, o.CredentialBin, h.client, sources, h.clock); err != nil {
+			return err
+		}
+	}
+	agent, err = node.New(node.Config{
+		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
+		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
+		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, StaticPods: o.StaticPods,
+		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
+		ClusterDNS: servers, ClusterDomain: clusterDomain,
+		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
+		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices, Credentials: providers,
+		PodPidsLimit: o.PodPidsLimit, ResolvConf: o.ResolvConf, Labels: o.Labels, Taints: o.Taints, ProviderID: o.ProviderID,
+	})
+	if err != nil {
+		return err
+	}
+	if h.measured != nil {
+		h.measured(o.Name, agent.Stats().CPUAndMemory)
+	}
+	if err := h.serve(agent, o); err != nil {
+		return err
+	}
+	if err := h.startNetwork(m, agent, o); err != nil {
+		return err
+	}
+	h.startStorage(m, o, volumes, drivers, devices)
+	h.informers.StartWithContext(h.Ctx)
+	if policies != nil {
+		if h.allPods != nil {
+			h.Go(func() { h.allPods.RunWithContext(h.Ctx) })
+		}
+		h.Go(func() {
+			if err := policies.Run(h.Ctx); err != nil {
+				klog.FromContext(h.Ctx).Error(err, "Network policies are not enforced anymore")
+			}
+		})
+	}
+	h.Go(func() {
+		if err := sources.Run(h.Ctx, plugins.OnChange(h.Ctx, volumes)); err != nil {
+			fmt.Fprintln(os.Stderr, "keelson: watching the objects of volumes: "+err.Error())
+			h.End()
+		}
+	})
+	h.Go(func() {
+		if err := agent.Run(h.Ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "keelson: "+err.Error())
+			h.End()
+		}
+	})
+	return nil
+}
+
+// enforced is a nil interface for a nil controller.
+func enforced(c *policy.Controller) pod.Policies {
+	if c == nil {
+		return nil
+	}
+	return c
+}
+
+// serve serves the node's HTTP API; the API server is asked about its callers.
+func (h *host) serve(agent *node.Agent, o Options) error {
+	l, err := net.Listen("tcp", net.JoinHostPort("", fmt.Sprint(o.Port)))
+	if err != nil {
+		return fmt.Errorf("%w: stop what listens there, or choose another port with --node-port", err)
+	}
+	access, err := server.NewAccess(o.Name, h.client, h.clientCA)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	authorities := x509.NewCertPool()
+	authorities.AppendCertsFromPEM(h.clientCA)
+	s := &http.Server{
+		Handler:           server.New(agent, access),
+		TLSConfig:         &tls.Config{GetCertificate: h.certificate, ClientAuth: tls.RequestClientCert, ClientCAs: authorities, MinVersion: tls.VersionTLS12},
+		ReadHeaderTimeout: 32 * time.Second,
+		ErrorLog:          log.New(io.Discard, "", 0),
+		// Streams are taken over from HTTP/1.1 connections only.
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+	}
+	h.Go(func() { _ = s.ServeTLS(l, "", "") })
+	context.AfterFunc(h.Ctx, func() { s.Close() })
+	return nil
+}

@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"path/filepath"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"keelson.dev/keelson/internal/component"
+	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/imagegc"
+)
+
+// Options configures the node in this process.
+type Options struct {
+	// Name of the node; default the machine's.
+	Name string
+	// Port of the node's HTTP server (default 10250).
+	Port int
+	// Logs is where the containers' logs are (default below the data folder).
+	Logs string
+	// LogMaxSize (bytes) and LogMaxFiles of each container; the kubelet's
+	// defaults (10 MiB, 5) where 0.
+	LogMaxSize  int64
+	LogMaxFiles int
+	// MaxPods is how many pods may run, 110 where 0.
+	MaxPods int64
+	// KubeReserved and SystemReserved are kept from pods.
+	KubeReserved, SystemReserved v1.ResourceList
+	// Eviction and ImageGC have the kubelet's defaults where they are empty.
+	Eviction eviction.Settings
+	ImageGC  imagegc.Policy
+	// StaticPods is the folder of static pods' manifests; empty is none.
+	StaticPods string
+	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
+	// safe ones: names, or beginnings of names and *.
+	AllowedUnsafeSysctls []string
+	// PodPidsLimit is how many processes a pod may have; no limit where 0.
+	PodPidsLimit int64
+	// ResolvConf is the resolvers' configuration of pods that have the machine's.
+	ResolvConf string
+	// Labels, Taints and ProviderID are those that the node is registered with.
+	Labels     map[string]string
+	Taints     []v1.Taint
+	ProviderID string
+	// CredentialConfig is the file of the plug-ins that have credentials for images
+	// (CredentialProviderConfig), and CredentialBin the folder of their programs.
+	CredentialConfig, CredentialBin string
+	// CgroupDriver makes the pods' cgroups; what the runtime says where it is empty.
+	CgroupDriver cgroup.Driver
+	// Storage is what makes volumes on this node's disk: Builtin, or None.
+	Storage string
+	// Network configures the service proxy and the name server for pods.
+	Network Network
+}
+
+// NodeName is the name that the node has.
+func (o *Options) NodeName() string {
+	if o.Name == "" {
+		return strings.ToLower(component.Hostname())
+	}
+	return o.Name
+}
+
+// nodeUser begins the name of a node's user.
+const nodeUser = "system:node:"
+
+// User is the one that the node acts as.
+func (o *Options) User() user.Info {
+	return &user.DefaultInfo{Name: nodeUser + o.NodeName(), Groups: []string{user.NodesGroup, user.AllAuthenticated}}
+}
+
+func (o *Options) complete(m *machine.Machine) {
+	o.Name = o.NodeName()
+	if o.Port == 0 {
+		o.Port = 10250
+	}
+	if o.Logs == "" {
+		o.Logs = filepath.Join(m.Dir(), "logs")
+	}
+}
