@@ -40,7 +40,7 @@ shutdown-delay-duration shutdown-send-retry-after shutdown-watch-termination-gra
 strict-transport-security-directives tls-cert-file tls-cipher-suites tls-curve-preferences tls-min-version tls-private-key-file tls-sni-cert-key token-auth-file
 tracing-config-file v version vmodule watch-cache watch-cache-sizes`
 
-// TestUpstreamFlags: every flag of kube-apiserver is known.
+// TestUpstreamFlags checks that every flag of kube-apiserver is known.
 func TestUpstreamFlags(t *testing.T) {
 	f, c := &serverFlags{}, &cobra.Command{}
 	f.add(c)
@@ -51,7 +51,7 @@ func TestUpstreamFlags(t *testing.T) {
 	}
 }
 
-// TestReference: docs/flags.md documents the flags as they are.
+// TestReference checks that docs/flags.md documents the flags as they are.
 func TestReference(t *testing.T) {
 	var want bytes.Buffer
 	printReference(&want)
@@ -191,7 +191,8 @@ func TestNodeFlags(t *testing.T) {
 	}
 }
 
-// TestKubeletConfiguration: the file sets what the command line does not.
+// TestKubeletConfiguration checks that the file sets what the command line does
+// not.
 func TestKubeletConfiguration(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kubelet.yaml")
 	text := "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 50\nport: 10251\nevictionHard: {memory.available: 1Gi}\ncontainerRuntimeEndpoint: unix:///run/x.sock\n" +

@@ -10,7 +10,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// TestHelpGroups: --help prints the flags by component, each in one group.
+// TestHelpGroups checks that --help prints the flags by component, each in one
+// group.
 func TestHelpGroups(t *testing.T) {
 	server := []string{"General", "API server", "Secure serving", "Authentication", "Service accounts", "Authorization", "Admission", "Priority and fairness", "Auditing", "Etcd", "Encryption at rest",
 		"Kubelet client", "Controllers", "Node", "Eviction", "Image garbage collection", "Network", "Logging"}

@@ -10,8 +10,8 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 )
 
-// TestUpPassesFlags: keelson up hands every flag on to the server that it
-// starts.
+// TestUpPassesFlags checks that keelson up hands every flag on to the server
+// that it starts.
 func TestUpPassesFlags(t *testing.T) {
 	args := []string{"--no-node=true", "--listen=127.0.0.1:0", "--authorization-mode=Node,RBAC", "--oidc-required-claim=a=b", "--audit-log-path=/tmp/x y", "--audit-webhook-batch-max-wait=2s",
 		"--anonymous-auth=false", "--max-requests-inflight=7", "--kube-reserved=cpu=200m,memory=1Gi", "--container-log-max-size=20Mi", "--eviction-hard=memory.available<1Gi",

@@ -136,7 +136,8 @@ type Strategy struct {
 	Finalizing func(obj runtime.Object) bool
 	// AnyFinalizer lets metadata.finalizers have names without a domain.
 	AnyFinalizer bool
-	// OrphanByDefault: without propagationPolicy dependents are orphaned.
+	// OrphanByDefault reports whether a deletion without a propagationPolicy
+	// orphans dependents.
 	OrphanByDefault bool
 	// DeleteWarning warns of a deletion that leaves the propagation to the
 	// default.

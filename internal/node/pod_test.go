@@ -203,8 +203,8 @@ func TestRestartRule(t *testing.T) {
 	})
 }
 
-// TestRestartAll: the exit of one container stops the others and starts all anew,
-// the init containers first, once.
+// TestRestartAll checks that the exit of one container stops the others and
+// starts all anew, the init containers first, once.
 func TestRestartAll(t *testing.T) {
 	onHost(t, func(h *host) {
 		spec := v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, InitContainers: named("init"), Containers: named("c", "d")}
@@ -230,8 +230,8 @@ func TestRestartAll(t *testing.T) {
 	})
 }
 
-// TestNeverTwice: the containers of a pod that runs once do not run again after the
-// machine restarted, and the pod has failed.
+// TestNeverTwice checks that the containers of a pod that runs once do not run
+// again after the machine restarted, and the pod has failed.
 func TestNeverTwice(t *testing.T) {
 	onHost(t, func(h *host) {
 		h.create(v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, InitContainers: named("init"), Containers: named("c", "d")})
@@ -252,8 +252,8 @@ func TestNeverTwice(t *testing.T) {
 	})
 }
 
-// TestLostWhileInitializing: a pod that runs once and has not begun to do what it is
-// for has failed, too, with no container left waiting.
+// TestLostWhileInitializing checks that a pod that runs once and has not begun to do
+// what it is for has failed, too, with no container left waiting.
 func TestLostWhileInitializing(t *testing.T) {
 	onHost(t, func(h *host) {
 		h.create(v1.PodSpec{RestartPolicy: v1.RestartPolicyNever, InitContainers: named("init"), Containers: named("c")})
@@ -266,8 +266,8 @@ func TestLostWhileInitializing(t *testing.T) {
 	})
 }
 
-// TestCounts: restarts are counted on after the machine restarted, and what had
-// succeeded stays so.
+// TestCounts checks that restarts are counted on after the machine restarted,
+// and what had succeeded stays so.
 func TestCounts(t *testing.T) {
 	onHost(t, func(h *host) {
 		h.create(v1.PodSpec{RestartPolicy: v1.RestartPolicyOnFailure, Containers: named("c", "done")})
@@ -289,7 +289,8 @@ func TestCounts(t *testing.T) {
 	})
 }
 
-// TestRefused: a pod whose security settings cannot be honoured is refused.
+// TestRefused checks that a pod whose security settings cannot be honoured is
+// refused.
 func TestRefused(t *testing.T) {
 	containers := named("c")
 	for _, c := range []struct {
@@ -344,8 +345,8 @@ func TestHostNetwork(t *testing.T) {
 	})
 }
 
-// TestBackOff: a pod whose image cannot be pulled says why, and has no waiting
-// container once it has failed.
+// TestBackOff checks that a pod whose image cannot be pulled says why, and has
+// no waiting container once it has failed.
 func TestBackOff(t *testing.T) {
 	onHost(t, func(h *host) {
 		h.runtime.FailPulls("image", errors.New("RegistryUnavailable: connection refused"))

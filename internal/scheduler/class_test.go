@@ -160,8 +160,8 @@ func (r random) kind() func(*v1.Pod) {
 	}
 }
 
-// TestSharedResults: a pod that shares the results of others is placed as
-// without them, in clusters that change all the time.
+// TestSharedResults checks that a pod that shares the results of others is
+// placed as without them, in clusters that change all the time.
 func TestSharedResults(t *testing.T) {
 	compared, unfit := 0, 0
 	for seed := range uint64(20) {

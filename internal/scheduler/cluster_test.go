@@ -122,7 +122,7 @@ func event(t *testing.T, client kubernetes.Interface, pod, why string) *v1.Event
 	return nil
 }
 
-// TestPreemption: an urgent pod takes the place of another one.
+// TestPreemption checks that an urgent pod takes the place of another one.
 func TestPreemption(t *testing.T) {
 	client, _ := start(t, 1)
 	nodes, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
@@ -184,8 +184,8 @@ func TestPreemption(t *testing.T) {
 	}
 }
 
-// TestGates: a pod with gates waits for them; a pod of another scheduler is
-// left alone.
+// TestGates checks that a pod with gates waits for them; a pod of another
+// scheduler is left alone.
 func TestGates(t *testing.T) {
 	client, _ := start(t, 1)
 	create(t, client, pod("foreign", func(p *v1.Pod) { p.Spec.SchedulerName = "another" }))
@@ -217,8 +217,8 @@ func uses(claim string) func(*v1.Pod) {
 	}
 }
 
-// TestVolumes: a claim that is bound at once holds its pod back until it is;
-// one that waits for its first consumer is told the node.
+// TestVolumes checks that a claim that is bound at once holds its pod back
+// until it is; one that waits for its first consumer is told the node.
 func TestVolumes(t *testing.T) {
 	client, _ := start(t, 2)
 	ctx := t.Context()
@@ -286,7 +286,8 @@ func TestVolumes(t *testing.T) {
 		"1 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.")
 }
 
-// TestMetrics: the scheduler's metrics are served with the API server's.
+// TestMetrics checks that the scheduler's metrics are served with the API
+// server's.
 func TestMetrics(t *testing.T) {
 	client, c := start(t, 1)
 	create(t, client, pod("p"))

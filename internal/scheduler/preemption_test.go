@@ -105,8 +105,8 @@ func budgets(t *testing.T, list []any) policylisters.PodDisruptionBudgetLister {
 	return policylisters.NewPodDisruptionBudgetLister(i)
 }
 
-// TestNominatedRoom: the room that a pod waits for is not given to one that
-// does not go before it.
+// TestNominatedRoom checks that the room that a pod waits for is not given to
+// one that does not go before it.
 func TestNominatedRoom(t *testing.T) {
 	for _, c := range []struct {
 		priority int32

@@ -179,7 +179,8 @@ func TestQueueUpdates(t *testing.T) {
 	q.expect(t, 0, 0, 0)
 }
 
-// TestQueueForgets: a pod that is gone while it is tried does not come back.
+// TestQueueForgets checks that a pod that is gone while it is tried does not
+// come back.
 func TestQueueForgets(t *testing.T) {
 	q, _ := testQueue()
 	q.put(nil, pod("p", nil), 0)

@@ -122,7 +122,7 @@ func port(n int32) func(*v1.Pod) {
 	return func(p *v1.Pod) { p.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: n, ContainerPort: n}} }
 }
 
-// TestRequeue: a pod that fits nowhere is bound when a node comes.
+// TestRequeue checks that a pod that fits nowhere is bound when a node comes.
 func TestRequeue(t *testing.T) {
 	client := fake.NewClientset(node("small", func(n *v1.Node) { n.Status.Allocatable[v1.ResourceCPU] = resource.MustParse("1") }), pod("p", cpu("2")))
 	inf := informers.NewSharedInformerFactory(client, 0)

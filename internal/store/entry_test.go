@@ -14,8 +14,9 @@ func fish() *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Fish", "metadata": map[string]any{"name": "a"}}}
 }
 
-// TestForget: forms that can be made anew are forgotten. The JSON of a custom
-// resource is not one where the entry holds nothing else of the object.
+// TestForget checks that forms that can be made anew are forgotten. The JSON of
+// a custom resource is not one where the entry holds nothing else of the
+// object.
 func TestForget(t *testing.T) {
 	const plain = `{"apiVersion":"example.com/v1","kind":"Fish","metadata":{"name":"a","uid":"1"}}`
 	tree := func() *store.Entry { return store.NewEntry("/a", 1, 7, store.Value{Object: fish()}) }

@@ -31,7 +31,8 @@ func decodedLabels(t testing.TB, e *Entry) map[string]string {
 	return obj.GetLabels()
 }
 
-// TestLabels: read alone, labels are what they are of the decoded object.
+// TestLabels checks that labels read alone are equal to those of the decoded
+// object.
 func TestLabels(t *testing.T) {
 	const alone, whole = true, false // how it is read
 	for members, want := range map[string]struct {

@@ -12,17 +12,20 @@ import (
 // Errors of the contract. Engines wrap them with the key or the revisions, so
 // compare with errors.Is.
 var (
-	// ErrExists: Create found the key.
+	// ErrExists is returned by Create if the key exists.
 	ErrExists = errors.New("key already exists")
-	// ErrNotFound: Update or Delete found no key.
+	// ErrNotFound is returned by Update and Delete if there is no such key.
 	ErrNotFound = errors.New("key not found")
-	// ErrConflict: the key is at another revision than was expected.
+	// ErrConflict is returned if the key is at another revision than the
+	// expected one.
 	ErrConflict = errors.New("key was modified")
-	// ErrCompacted: the revision asked for has been compacted away.
+	// ErrCompacted is returned if the revision asked for has been compacted
+	// away.
 	ErrCompacted = errors.New("required revision has been compacted")
-	// ErrFuture: the revision asked for has not been reached.
+	// ErrFuture is returned if the revision asked for has not been reached.
 	ErrFuture = errors.New("required revision is in the future")
-	// ErrClosed: the store is closed or failed; nothing more is accepted.
+	// ErrClosed is returned if the store is closed or has failed; nothing more
+	// is accepted.
 	ErrClosed = errors.New("store is closed")
 )
 

@@ -367,7 +367,7 @@ func TestSampleAPIServer(t *testing.T) {
 	}
 }
 
-// verbs: the life of flunders, by requests, by client and by watch.
+// verbs checks all verbs of flunders, by plain requests, a client and a watch.
 func (e *env) verbs() {
 	c := e.core.Discovery().RESTClient()
 	const path = "/apis/wardle.example.com/v1alpha1/namespaces/default/flunders"
@@ -463,7 +463,8 @@ func (e *env) verbs() {
 	}
 }
 
-// discovery: the group is among the others, in both forms.
+// discovery checks that the group is among the others in both formats of
+// discovery.
 func (e *env) discovery() {
 	e.contains("/apis", e.raw("/apis", "application/json"), `"wardle.example.com"`, `"apps"`)
 	var g metav1.APIGroup
@@ -486,7 +487,7 @@ func (e *env) discovery() {
 	}
 }
 
-// documents: the OpenAPI documents have the server's part and ours.
+// documents checks that the OpenAPI documents have the parts of both servers.
 func (e *env) documents() {
 	e.contains("openapi/v2", e.raw("/openapi/v2", "application/json"),
 		`"/apis/wardle.example.com/v1alpha1/namespaces/{namespace}/flunders"`, `FlunderSpec"`, `"/api/v1/namespaces/{namespace}/pods"`)
@@ -502,7 +503,7 @@ func (e *env) documents() {
 	e.contains("openapi/v3", e.raw("/openapi/v3/apis/wardle.example.com/v1alpha1", "application/json"), "FlunderSpec")
 }
 
-// byKubectl: the way of people.
+// byKubectl checks flunders with kubectl.
 func (e *env) byKubectl() {
 	manifest := func(spec string) string {
 		b, err := json.Marshal(flunder("typed", spec))
@@ -527,7 +528,8 @@ func (e *env) byKubectl() {
 	e.kubectlSays("", []string{"get", "flunders"}, "No resources found in default namespace.")
 }
 
-// delegated: the server delegates authentication and authorization to this one.
+// delegated checks that the server delegates authentication and authorization
+// to this one.
 func (e *env) delegated() {
 	rules := func(name string, verbs ...string) {
 		_, err := e.core.RbacV1().ClusterRoles().Create(e.ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -599,7 +601,8 @@ func (e *env) delegated() {
 	}
 }
 
-// owners: the collector and the end of a namespace reach the server's objects.
+// owners checks that the garbage collector and the deletion of a namespace
+// delete the server's objects.
 func (e *env) owners() {
 	d := e.dynamic.Resource(flunders).Namespace("default")
 	maps := e.core.CoreV1().ConfigMaps("default")
@@ -642,8 +645,8 @@ func (e *env) owners() {
 	}
 }
 
-// status: the APIService is read, patched and updated like others' objects, and
-// the condition of its server stays.
+// status checks that the APIService is read, patched and updated like others'
+// objects, and the condition of its server stays.
 func (e *env) status() {
 	c := e.apiServices.ApiregistrationV1().APIServices()
 	e.contains("the status", e.raw("/apis/apiregistration.k8s.io/v1/apiservices/"+alpha+"/status", "application/json"), `"all checks passed"`)
@@ -679,8 +682,8 @@ func (e *env) status() {
 	}
 }
 
-// restart: a server that has gone is reported as unavailable, and serves again
-// when it is back.
+// restart checks that a server that has gone is reported as unavailable, and
+// serves again when it is back.
 func (e *env) restart() {
 	d := e.dynamic.Resource(flunders).Namespace("default")
 	_, err := d.Create(e.ctx, flunder("kept", "{}"), create)

@@ -134,19 +134,21 @@ func measure(b *testing.B, n int, f func()) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkBlackFriday: 5,000 pods from pending to Running, on nodes that are not there.
+// BenchmarkBlackFriday measures the time until 5,000 pending pods run on nodes that the
+// autoscaler has to add.
 func BenchmarkBlackFriday(b *testing.B) {
 	w := begin(b, elastic(500))
 	measure(b, 5000, func() { w.scale(5000) })
 }
 
-// BenchmarkDeployment: 10,000 replicas on 5,000 nodes, from nothing to Running.
+// BenchmarkDeployment measures the time until 10,000 replicas of a new
+// Deployment run on 5,000 nodes.
 func BenchmarkDeployment(b *testing.B) {
 	w := begin(b, testcluster.WithNodes(5000))
 	measure(b, 10_000, func() { w.scale(10_000) })
 }
 
-// BenchmarkDelete: a Deployment of 10,000 pods goes, and its pods with it.
+// BenchmarkDelete measures the deletion of a Deployment with 10,000 pods.
 func BenchmarkDelete(b *testing.B) {
 	w := begin(b, testcluster.WithNodes(500))
 	w.scale(10_000)
@@ -161,7 +163,7 @@ func BenchmarkDelete(b *testing.B) {
 	})
 }
 
-// BenchmarkIdle: the share of a processor that 5,000 nodes need that do nothing.
+// BenchmarkIdle measures the share of a processor that 5,000 idle nodes use.
 func BenchmarkIdle(b *testing.B) {
 	begin(b, testcluster.WithNodes(5000))
 	const period = 20 * time.Second

@@ -315,7 +315,7 @@ var _ = It("[sig-api-machinery] CustomResourcePublishOpenAPI [Privileged:Cluster
 	t.unvalidated("{type: object, description: preserve-unknown-properties in nested field for Testing, properties: {spec: {type: object, description: Specification of Waldo, x-kubernetes-preserve-unknown-fields: true, properties: {dummy: {type: string}}}}}", "spec: {b: [{c: d}]}")
 })
 
-// unvalidated: kubectl takes unknown properties.
+// unvalidated checks that kubectl takes unknown properties.
 func (t *T) unvalidated(schema, field string) {
 	c := t.crd(crdOptions{schema: schema})
 	t.publishes(c, "v1", anything)

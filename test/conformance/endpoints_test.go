@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestEndpoints: each stable endpoint of the list is described by the server's
-// OpenAPI document under its path and with its operation, and its path is
-// served.
+// TestEndpoints checks that each stable endpoint of the list is described by
+// the server's OpenAPI document under its path and with its operation, and its
+// path is served.
 func TestEndpoints(t *testing.T) {
 	c := given(t).test(t, "default")
 	b, _, code := c.raw("/openapi/v2", "application/json")

@@ -123,11 +123,12 @@ type operations struct {
 	gvr schema.GroupVersionResource
 	// one makes an object with that name.
 	one func(name string) *unstructured.Unstructured
-	// cluster: the resource has no namespace.
+	// cluster reports whether the resource is cluster-scoped.
 	cluster bool
 	// status changes the status, if there is the subresource.
 	status func(*unstructured.Unstructured)
-	// statusOnly: a write of the status leaves the metadata alone.
+	// statusOnly reports whether a write of the status leaves the metadata
+	// alone.
 	statusOnly bool
 	// approval is a further subresource like status.
 	others map[string]func(*unstructured.Unstructured)

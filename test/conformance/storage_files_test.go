@@ -178,7 +178,8 @@ func watching(names ...string) string {
 	return `while :; do for f in ` + strings.Join(names, " ") + `; do echo "$f: $(cat /$f 2>/dev/null || echo none)"; done; sleep 0.2; done`
 }
 
-// optional: of objects that need not be there, one goes, one changes and one comes.
+// optional checks a volume of optional objects, of which one is deleted, one
+// changed and one created.
 func (t *T) optional(k files) {
 	k.create(t, t.NS, "del", map[string]string{"data-1": "value-1"})
 	k.create(t, t.NS, "upd", map[string]string{"data-1": "value-1"})

@@ -78,7 +78,8 @@ type hook struct {
 	rule  dict
 	f     answer
 	extra dict // further fields of the webhook
-	// everywhere: not for the test's namespace alone.
+	// everywhere reports whether the webhook is called for all namespaces, not
+	// the test's alone.
 	everywhere bool
 }
 

@@ -230,8 +230,9 @@ func deployment() *appsv1.Deployment {
 		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web"}}}}}}
 }
 
-// TestControllers: with KEELSON_CONTROLLERS the cluster is whole. A deployment has
-// pods, what its owner leaves is collected, a namespace ends.
+// TestControllers checks that the controllers run with KEELSON_CONTROLLERS: a
+// Deployment gets pods, dependents of deleted objects are collected, and a
+// namespace is deleted.
 func TestControllers(t *testing.T) {
 	t.Setenv("KEELSON_CONTROLLERS", "true")
 	_, c := start(t, &envtest.Environment{})
@@ -271,7 +272,8 @@ func TestControllers(t *testing.T) {
 	})
 }
 
-// TestRestart: objects outlive the API server, as they do with an etcd.
+// TestRestart checks that objects outlive the API server, as they do with an
+// etcd.
 func TestRestart(t *testing.T) {
 	e := &envtest.Environment{}
 	_, c := start(t, e)

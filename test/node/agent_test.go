@@ -21,8 +21,9 @@ func startApart(t testing.TB) *env {
 	return &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
 }
 
-// TestAgentAlone: an agent that has a kubeconfig of its node's user, and nothing
-// else, runs pods with what they need, and asks for nothing that it may not have.
+// TestAgentAlone checks that an agent that has a kubeconfig of its node's user,
+// and nothing else, runs pods with what they need, and asks for nothing that it
+// may not have.
 func TestAgentAlone(t *testing.T) {
 	e := startApart(t)
 	t.Run("Deployment", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).deployment() })

@@ -65,8 +65,8 @@ func (d *draDriver) HandleError(_ context.Context, err error, msg string) {
 	d.note(fmt.Sprint(msg, ": ", err))
 }
 
-// devices: a pod's claim is made from its template, allocated by the scheduler,
-// prepared by its driver, and given back after the pod.
+// devices checks that a pod's claim is made from its template, allocated by the
+// scheduler, prepared by its driver, and given back after the pod.
 func (e *env) devices(t *testing.T) {
 	const name = "dra.example.com"
 	ctx, cancel := context.WithCancel(t.Context())

@@ -44,8 +44,8 @@ func web(name string) *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "web", Image: image}}}}
 }
 
-// hostPort: the machine's port leads to the pod from the machine, from another
-// pod and from the pod itself, until the pod has gone.
+// hostPort checks that the machine's port leads to the pod from the machine,
+// from another pod and from the pod itself, until the pod has gone.
 func (e *env) hostPort() {
 	port := int32(harness.FreePort(e))
 	p := web("hosted")
@@ -86,7 +86,7 @@ func (e *env) hostPort() {
 	}
 }
 
-// ephemeral: a debugging container sees the processes of its target.
+// ephemeral checks that a debugging container sees the processes of its target.
 func (e *env) ephemeral() {
 	e.create(web("debugged"))
 	p := e.pod("debugged", ready)
@@ -129,8 +129,8 @@ func (e *env) ephemeral() {
 	e.remove("debugged")
 }
 
-// rotation: a log that has grown is rotated, and a client that follows it
-// misses nothing.
+// rotation checks that a log that has grown is rotated, and a client that
+// follows it misses nothing.
 func (e *env) rotation() {
 	e.create(web("logging"))
 	p := e.pod("logging", ready)
@@ -182,7 +182,8 @@ func (e *env) rotation() {
 	e.remove("logging")
 }
 
-// resize: resources change in place, or by a restart where the policy says so.
+// resize checks that resources change in place, or by a restart where the
+// policy says so.
 func (e *env) resize() {
 	list := func(cpu, memory string) v1.ResourceList {
 		return v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpu), v1.ResourceMemory: resource.MustParse(memory)}

@@ -18,8 +18,8 @@ import (
 	"keelson.dev/keelson/test/harness/imagetest"
 )
 
-// loadedImage: a pod runs an image that no registry has, from an archive; the archive
-// is loaded again with another image of that name.
+// loadedImage checks that a pod runs an image that no registry has, from an archive;
+// the archive is loaded again with another image of that name.
 func (e *env) loadedImage(t *testing.T) {
 	const image = "docker.io/library/loaded:1"
 	runtime, err := cri.Connect(t.Context(), e.runtime)

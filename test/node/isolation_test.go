@@ -54,8 +54,8 @@ func (e *env) setting(p *v1.Pod, v1File, v2File string) string {
 	return ""
 }
 
-// cgroups: a pod's cgroup has the sums of its containers' requests and limits, also
-// after a resize.
+// cgroups checks that a pod's cgroup has the sums of its containers' requests and
+// limits, also after a resize.
 func (e *env) cgroups() {
 	list := func(cpu, memory string) v1.ResourceList {
 		return v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpu), v1.ResourceMemory: resource.MustParse(memory)}
@@ -92,7 +92,7 @@ func (e *env) cgroups() {
 	e.remove("limited")
 }
 
-// tokens: a pod's token is in memory, for the user of the pod alone.
+// tokens checks that a pod's token is in memory, for the user of the pod alone.
 func (e *env) tokens() {
 	p := sleeper("user")
 	p.Spec.SecurityContext = &v1.PodSecurityContext{RunAsUser: ptr.To[int64](1000)}
@@ -121,8 +121,8 @@ func (e *env) tokens() {
 	e.remove("user")
 }
 
-// restartRules: a container of a pod that runs once is started again by its own
-// rule.
+// restartRules checks that a container of a pod that runs once is started again
+// by its own rule.
 func (e *env) restartRules() {
 	p := sleeper("rules")
 	p.Spec.RestartPolicy = v1.RestartPolicyNever
@@ -142,8 +142,8 @@ func (e *env) restartRules() {
 	e.remove("rules")
 }
 
-// subPath: a file and a new folder of volumes are mounted, and a path that leads
-// out of its volume is not.
+// subPath checks that a file and a new folder of volumes are mounted, and a path
+// that leads out of its volume is not.
 func (e *env) subPath() {
 	if _, err := e.client.CoreV1().ConfigMaps("default").Create(e.Context(), &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "parts"}, Data: map[string]string{"k": "value"}}, metav1.CreateOptions{}); err != nil {
 		e.Fatal(err)

@@ -59,7 +59,7 @@ func debianNginx(t *testing.T) imagev1.Image {
 	return l.Image(imagev1.Config{Entrypoint: []string{"/usr/sbin/nginx"}, Cmd: []string{"-g", "daemon off;"}, Env: []string{"PATH=/usr/sbin:/bin"}, StopSignal: "SIGQUIT"})
 }
 
-// nginx: three instances of a real web server, pulled from a registry.
+// nginx runs three instances of a real web server, pulled from a registry.
 func (e *env) nginx(t *testing.T) {
 	nginx := imagetest.Push(t, debianNginx(t), "nginx:1")
 	labels := map[string]string{"app": "nginx"}

@@ -26,8 +26,8 @@ func sleepingPod(name string) *v1.Pod {
 		Containers: []v1.Container{{Name: "c", Image: image, Args: []string{"sleep", "1000"}}}}}
 }
 
-// evictions: a pod is evicted that writes more than its emptyDir or its container
-// may have, and one that stays within its limits is not.
+// evictions checks that a pod is evicted that writes more than its emptyDir or
+// its container may have, and one that stays within its limits is not.
 func (e *env) evictions() {
 	volume := func(name string) *v1.Pod {
 		p := sleepingPod(name)
@@ -85,7 +85,8 @@ func (e *env) raw(path string) string {
 	return string(b)
 }
 
-// endpoints: the node's server measures a pod that uses memory, disk and CPU.
+// endpoints checks that the node's server measures a pod that uses memory, disk
+// and CPU.
 func (e *env) endpoints() {
 	p := sleepingPod("measured")
 	p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}}}
@@ -129,8 +130,8 @@ func (e *env) endpoints() {
 	})
 }
 
-// TestPressure: a node that is short of process IDs says so, is tainted, refuses
-// pods, and keeps its static ones.
+// TestPressure checks that a node that is short of process IDs says so, is
+// tainted, refuses pods, and keeps its static ones.
 func TestPressure(t *testing.T) {
 	n := realnode.Start(t, agent.Options{Eviction: eviction.Settings{Hard: map[string]string{"pid.available": "1Ti"}},
 		KubeReserved: v1.ResourceList{v1.ResourceMemory: resource.MustParse("256Mi")}})
@@ -178,8 +179,8 @@ func manifest(t testing.TB, dir, name, version string) {
 	}
 }
 
-// staticPods: a manifest runs and has a mirror, which comes back when it is
-// deleted, follows the manifest, and goes with it.
+// staticPods checks that a manifest runs and has a mirror, which comes back
+// when it is deleted, follows the manifest, and goes with it.
 func (e *env) staticPods() {
 	manifest(e, e.manifests, "fixed", "1")
 	first := e.pod("fixed-node", ready)

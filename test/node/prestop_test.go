@@ -12,8 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// TestPreStopAtEnd: a node that is taken down runs the preStop hooks of its containers,
-// though no agent runs any more.
+// TestPreStopAtEnd checks that a node that is taken down runs the preStop hooks of its
+// containers, though no agent runs any more.
 func TestPreStopAtEnd(t *testing.T) {
 	var asked atomic.Int32
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))

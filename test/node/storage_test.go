@@ -33,9 +33,9 @@ func (e *env) claim(name string) *v1.PersistentVolumeClaim {
 	return c
 }
 
-// volumes: a StatefulSet with a template of claims comes up with nothing else in
-// the cluster, is deleted, and comes back with its data; a claim grows; devices and
-// copies are given; what is deleted is gone from the node.
+// volumes checks that a StatefulSet with a template of claims comes up with nothing
+// else in the cluster, is deleted, and comes back with its data; a claim grows;
+// devices and copies are given; what is deleted is gone from the node.
 func (e *env) volumes() {
 	labels := map[string]string{"app": "store"}
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "store"}, Spec: appsv1.StatefulSetSpec{
@@ -151,8 +151,8 @@ func (e *env) grow(name string) {
 	})
 }
 
-// TestStorage: volumes of the node's disk, for an agent with the rights of its
-// node and no others.
+// TestStorage checks volumes on the node's disk, made by an agent that has its
+// node's rights and no others.
 func TestStorage(t *testing.T) {
 	startApart(t).volumes()
 }

@@ -43,7 +43,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestTranslations: kubectl speaks its user's language; nothing else loads it.
+// TestTranslations checks that kubectl loads the translations of its user's
+// language, and that nothing else loads them.
 func TestTranslations(t *testing.T) {
 	const text = "Delete the specified context from the kubeconfig"
 	for program, want := range map[string]bool{"kubectl": true, "keelson": false} {

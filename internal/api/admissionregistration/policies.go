@@ -202,7 +202,8 @@ func validateValidation(v *v1.Validation, c *compiler, fldPath *field.Path) fiel
 	return append(errs, oneOf(v.Reason, fldPath.Child("reason"), metav1.StatusReasonForbidden, metav1.StatusReasonInvalid, metav1.StatusReasonRequestEntityTooLarge)...)
 }
 
-// validateAuditAnnotation: the key in the audit log is policy/key.
+// validateAuditAnnotation checks an audit annotation, whose key in the audit
+// log is policy/key.
 func validateAuditAnnotation(policy string, a v1.AuditAnnotation, c *compiler, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if name := policy + "/" + a.Key; policy == "" {

@@ -15,7 +15,7 @@ type count struct {
 	n    int64
 }
 
-// validateCounts: none is negative.
+// validateCounts checks that no count is negative.
 func validateCounts(list ...count) (errs field.ErrorList) {
 	for _, c := range list {
 		errs = append(errs, apivalidation.ValidateNonnegativeField(c.n, statusPath.Child(c.name))...)
@@ -23,7 +23,7 @@ func validateCounts(list ...count) (errs field.ErrorList) {
 	return errs
 }
 
-// validateParts: no part is more than the whole, of which the name is given.
+// validateParts checks that no part is greater than all, the count called name.
 func validateParts(all int32, name string, parts ...count) (errs field.ErrorList) {
 	for _, c := range parts {
 		if c.n > int64(all) {
@@ -33,7 +33,7 @@ func validateParts(all int32, name string, parts ...count) (errs field.ErrorList
 	return errs
 }
 
-// validateCollisions: names once taken stay so.
+// validateCollisions checks that the count of collisions does not decrease.
 func validateCollisions(is, was *int32) field.ErrorList {
 	if was != nil && ptr.Deref(is, 0) < *was {
 		return field.ErrorList{field.Invalid(statusPath.Child("collisionCount"), ptr.Deref(is, 0), "cannot be decremented")}

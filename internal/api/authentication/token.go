@@ -37,8 +37,9 @@ func ValidateTokenRequest(r *v1.TokenRequest) (errs field.ErrorList) {
 	return append(errs, validateAttestations(&r.Spec, at.Child("attestations"))...)
 }
 
-// validateAttestations: only what calls a webhook attests to anything. That
-// feature is alpha, so no such token is issued; the request is checked still.
+// validateAttestations checks the attestations, which only tokens for webhooks
+// may have. That feature is alpha, so no such token is issued; the request is
+// checked all the same.
 func validateAttestations(s *v1.TokenRequestSpec, fldPath *field.Path) (errs field.ErrorList) {
 	if len(s.Attestations) == 0 {
 		return nil

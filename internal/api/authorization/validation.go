@@ -19,7 +19,7 @@ func validateSelfReview(r *v1.SelfSubjectAccessReview) field.ErrorList {
 	return append(errs, validateMetadata(r.ObjectMeta, r.ObjectMeta, "must be empty")...)
 }
 
-// validateLocalReview: it is about what is in its own namespace.
+// validateLocalReview checks that the review is about its own namespace.
 func validateLocalReview(r *v1.LocalSubjectAccessReview) field.ErrorList {
 	errs := validateSpec(&r.Spec)
 	rest := r.ObjectMeta
@@ -35,8 +35,8 @@ func validateLocalReview(r *v1.LocalSubjectAccessReview) field.ErrorList {
 	return errs
 }
 
-// validateMetadata: a review is stored nowhere, so it has no name nor labels.
-// rest is m without the fields that are allowed.
+// validateMetadata checks that a review has no name or labels: it is not
+// stored. rest is m without the fields that are allowed.
 func validateMetadata(m, rest metav1.ObjectMeta, message string) field.ErrorList {
 	rest.ManagedFields = nil
 	if equality.Semantic.DeepEqual(rest, metav1.ObjectMeta{}) {
@@ -82,7 +82,7 @@ func validateAttributes(resource *v1.ResourceAttributes, other *v1.NonResourceAt
 	return errs
 }
 
-// validateSelector: a selector is given as text or as requirements.
+// validateSelector checks that a selector is given as text or as requirements.
 func validateSelector(raw string, requirements int, fldPath *field.Path) field.ErrorList {
 	switch {
 	case raw != "" && requirements > 0:

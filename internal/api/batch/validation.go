@@ -37,8 +37,8 @@ func validateJob(j *v1.Job) field.ErrorList {
 	return append(errs, validateIndexedName(j)...)
 }
 
-// validateIndexedName: the hostnames of an Indexed job's pods are its name
-// and index, and must be labels.
+// validateIndexedName checks that the hostnames of an Indexed job's pods, its
+// name and an index, are DNS labels.
 func validateIndexedName(j *v1.Job) field.ErrorList {
 	if !indexed(&j.Spec) || ptr.Deref(j.Spec.Completions, 0) <= 0 {
 		return nil

@@ -12,7 +12,8 @@ import (
 	"keelson.dev/keelson/internal/api/podspec"
 )
 
-// nameWarnings: the name is a part of the names and hostnames of pods.
+// nameWarnings warns of a name that is no DNS label: it is part of the names
+// and hostnames of pods.
 func nameWarnings(name string) []string {
 	if msgs := validation.IsDNS1123Label(name); len(msgs) > 0 {
 		return []string{fmt.Sprintf("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: %v", msgs)}

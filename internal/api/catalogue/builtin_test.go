@@ -97,7 +97,8 @@ func TestBuiltinRowsAreWellFormed(t *testing.T) {
 	}
 }
 
-// checkCell: a cell is of its column's type; "<none>" may stand for a missing number.
+// checkCell checks that a cell is of its column's type; "<none>" may stand for a
+// missing number.
 func checkCell(t *testing.T, c metav1.TableColumnDefinition, cell any) {
 	t.Helper()
 	switch v := cell.(type) {

@@ -61,7 +61,8 @@ func validate(c, old *v1.CertificateSigningRequest) field.ErrorList {
 	return errs
 }
 
-// checkRequest: PEM, PKCS#10, and signed with the key that it is about.
+// checkRequest checks that text is a PKCS#10 request in PEM, signed with the
+// key that it is for.
 func checkRequest(text []byte) error {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != requestBlock {

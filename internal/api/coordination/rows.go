@@ -56,8 +56,8 @@ func validateSpec(spec *v1.LeaseSpec, fldPath *field.Path) field.ErrorList {
 	return errs
 }
 
-// validateStrategy: Kubernetes' own strategies are bare words; others are
-// qualified with a domain.
+// validateStrategy checks that Kubernetes' own strategies are bare words;
+// others are qualified with a domain.
 func validateStrategy(s v1.CoordinatedLeaseStrategy, fldPath *field.Path) (errs field.ErrorList) {
 	if !strings.Contains(string(s), "/") {
 		if s != v1.OldestEmulationVersion {

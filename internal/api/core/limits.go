@@ -104,8 +104,8 @@ func validateLimitType(t v1.LimitType, at *field.Path) field.ErrorList {
 	return errs
 }
 
-// validateLimit: min, default request, default and max of a resource are in
-// this order.
+// validateLimit checks that min, default request, default and max of a resource
+// are in this order.
 func validateLimit(it *v1.LimitRangeItem, k v1.ResourceName, at *field.Path) (errs field.ErrorList) {
 	type value struct {
 		name string

@@ -86,8 +86,8 @@ func podFields(p *v1.Pod) fields.Set {
 	}
 }
 
-// podGracePeriod: a pod that no node has, or that has ended, has nothing to
-// finish.
+// podGracePeriod returns the grace period for a deletion: 0 for a pod that no
+// node has or that has ended, as it has nothing to finish.
 func podGracePeriod(p *v1.Pod, wanted *int64) int64 {
 	period := int64(0)
 	switch {

@@ -83,7 +83,8 @@ func setDefaultsService(s *v1.Service) {
 	setIPModes(s)
 }
 
-// setIPModes: an address of a load balancer is a virtual one by default.
+// setIPModes gives each address of a load balancer the mode VIP, unless it has
+// one.
 func setIPModes(s *v1.Service) {
 	if s.Spec.Type != v1.ServiceTypeLoadBalancer {
 		return

@@ -39,12 +39,13 @@ func headless(s *v1.Service) bool {
 	return len(s.Spec.ClusterIPs) == 1 && s.Spec.ClusterIPs[0] == v1.ClusterIPNone
 }
 
-// external: traffic from outside the cluster can come in.
+// external reports whether the Service takes traffic from outside the cluster.
 func external(s *v1.Service) bool {
 	return hasNodePorts(s) || s.Spec.Type == v1.ServiceTypeClusterIP && len(s.Spec.ExternalIPs) > 0
 }
 
-// healthChecked: a load balancer has to find the nodes with endpoints.
+// healthChecked reports whether the Service has a health check node port, by
+// which a load balancer finds the nodes with endpoints.
 func healthChecked(s *v1.Service) bool {
 	return s.Spec.Type == v1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal
 }
@@ -133,7 +134,7 @@ func usesNodePort(s *v1.Service, n int32, protocol v1.Protocol) bool {
 	return slices.ContainsFunc(s.Spec.Ports, func(p v1.ServicePort) bool { return p.NodePort == n && p.Protocol == protocol })
 }
 
-// sameNodePorts: every node port that s names was old's.
+// sameNodePorts reports whether every node port of s is one of old's.
 func sameNodePorts(s, old *v1.Service) bool {
 	for _, p := range s.Spec.Ports {
 		if p.NodePort != 0 && !usesNodePort(old, p.NodePort, p.Protocol) {
@@ -453,8 +454,8 @@ func validateServiceUpdate(s, old *v1.Service) (errs field.ErrorList) {
 	return append(errs, validateService(s)...)
 }
 
-// kept: the first of a service's addresses or families stays, and so does the
-// second unless it is given up on purpose.
+// kept checks that the first of a Service's addresses or families has not
+// changed, nor the second, unless the Service gives it up.
 func kept[T comparable](is, was []T, s *v1.Service, at *field.Path, what string) (errs field.ErrorList) {
 	changed := func(i int) bool { return i < len(is) && i < len(was) && is[i] != was[i] }
 	if len(is) == len(was) {

@@ -247,7 +247,8 @@ func TestNodeRules(t *testing.T) {
 	})
 }
 
-// nodesWithPrepare: a node comes with its status, so that nothing is prepared.
+// nodesWithPrepare returns the row of nodes with a preparation that keeps the
+// status of the test's node.
 func nodesWithPrepare() *api.Resource {
 	r := nodes()
 	r.PrepareForCreate = func(runtime.Object) {}

@@ -23,15 +23,16 @@ func validatePersistentVolume(p *v1.PersistentVolume) field.ErrorList {
 	return errs
 }
 
-// mountOptions: volumes from such a source could be mounted with options before
-// all could.
+// mountOptions reports whether volumes of the source took mount options before
+// all sources did.
 func mountOptions(s *v1.PersistentVolumeSource) bool {
 	return s.GCEPersistentDisk != nil || s.AWSElasticBlockStore != nil || s.Glusterfs != nil || s.NFS != nil || s.RBD != nil || s.Quobyte != nil ||
 		s.ISCSI != nil || s.Cinder != nil || s.CephFS != nil || s.AzureFile != nil || s.VsphereVolume != nil || s.AzureDisk != nil ||
 		s.PhotonPersistentDisk != nil || s.Flocker != nil || s.ScaleIO != nil || s.FC != nil || s.PortworxVolume != nil
 }
 
-// validatePersistentVolumeUpdate: a volume stays what it is and where it is.
+// validatePersistentVolumeUpdate checks that the source and the node affinity
+// of a volume have not changed.
 func validatePersistentVolumeUpdate(p, old *v1.PersistentVolume) field.ErrorList {
 	errs := podspec.Ratchet(validatePersistentVolume(p), func() field.ErrorList { return validatePersistentVolume(old) })
 	is, was := &p.Spec, &old.Spec
@@ -65,7 +66,8 @@ var stableLabels = map[string]string{
 	v1.LabelInstanceType:            v1.LabelInstanceTypeStable,
 }
 
-// sameNodes: both select the same nodes, by labels of the same meaning.
+// sameNodes reports whether both select the same nodes, where labels may have
+// been replaced by their successors.
 func sameNodes(is, was *v1.VolumeNodeAffinity) bool {
 	if equality.Semantic.DeepEqual(is, was) {
 		return true
@@ -140,7 +142,8 @@ func prepareDataSources(s, old *v1.PersistentVolumeClaimSpec) {
 	}
 }
 
-// nameable: dataSource can name other claims and snapshots.
+// nameable reports whether dataSource may name d: it may name claims and
+// snapshots.
 func nameable(d *v1.TypedLocalObjectReference) bool {
 	if d == nil {
 		return false
@@ -153,8 +156,9 @@ func validateClaim(p *v1.PersistentVolumeClaim) field.ErrorList {
 	return podspec.ValidateClaimSpec(&p.Spec, field.NewPath("spec"))
 }
 
-// validateClaimUpdate: what was claimed is immutable, as quotas have counted it
-// and a volume was found for it; but a bound claim may grow and change class.
+// validateClaimUpdate checks that the spec has not changed, as quotas have
+// counted it and a volume was found for it; but a bound claim may grow and
+// change its attributes class.
 func validateClaimUpdate(p, old *v1.PersistentVolumeClaim) field.ErrorList {
 	errs := podspec.Ratchet(validateClaim(p), func() field.ErrorList { return validateClaim(old) })
 	if equality.Semantic.DeepEqual(&p.Spec, &old.Spec) {
@@ -201,8 +205,8 @@ func validateClaimUpdate(p, old *v1.PersistentVolumeClaim) field.ErrorList {
 	return errs
 }
 
-// classFromAnnotation: the update moves the class from the annotation that once
-// named it into its field.
+// classFromAnnotation reports whether the update moves the class from the
+// annotation that once named it into its field.
 func classFromAnnotation(p, old *v1.PersistentVolumeClaim) bool {
 	was, had := old.Annotations[v1.BetaStorageClassAnnotation]
 	is, has := p.Annotations[v1.BetaStorageClassAnnotation]
@@ -246,7 +250,8 @@ func validateClaimStatusUpdate(p, _ *v1.PersistentVolumeClaim) (errs field.Error
 	return errs
 }
 
-// validateClaimResource: of Kubernetes' own resources, a claim has storage.
+// validateClaimResource checks that r, if it is one of Kubernetes' own
+// resources, is storage.
 func validateClaimResource(r v1.ResourceName, at *field.Path) field.ErrorList {
 	if errs := qualifiedName(string(r), at); len(errs) > 0 {
 		return errs

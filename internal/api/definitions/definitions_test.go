@@ -13,9 +13,9 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 )
 
-// TestDefinitions: the definitions are of the types that are linked here, field for
-// field, so that they are not those of an older release; and all that they refer to is
-// there.
+// TestDefinitions checks that the definitions are of the types that are linked here,
+// field for field, so that they are not those of an older release; and all that they
+// refer to is there.
 func TestDefinitions(t *testing.T) {
 	for name, line := range lines() {
 		for _, match := range reference.FindAllStringSubmatch(line, -1) {
@@ -84,7 +84,8 @@ func TestDefinitions(t *testing.T) {
 	}
 }
 
-// TestOf: a definition comes with all that it refers to, as the document needs it.
+// TestOf checks that a definition comes with all that it refers to, as the
+// document needs it.
 func TestOf(t *testing.T) {
 	for _, place := range []string{V2, V3} {
 		all, err := Of(place, "io.k8s.api.core.v1.ServicePort", "no.such.Thing")

@@ -46,7 +46,8 @@ func Resources() []*api.Resource {
 	})}
 }
 
-// setDefaults: a port without a name or protocol is the nameless TCP one.
+// setDefaults gives a port without a name the empty name, and one without a
+// protocol TCP.
 func setDefaults(s *v1.EndpointSlice) {
 	for i := range s.Ports {
 		p := &s.Ports[i]

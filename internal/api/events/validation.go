@@ -110,7 +110,7 @@ func validateSeries(s *v1.EventSeries) (errs field.ErrorList) {
 	return errs
 }
 
-// validateUpdate: the series is all that may change.
+// validateUpdate checks that nothing but the series has changed.
 func validateUpdate(e, old *v1.Event) field.ErrorList {
 	errs := ValidateCore(asCore(e))
 	if !equality.Semantic.DeepEqual(e.Series, old.Series) {

@@ -83,7 +83,8 @@ func validateRule(r *v1.PolicyRulesWithSubjects, fldPath *field.Path) field.Erro
 	return errs
 }
 
-// validateSubject: the one field of the subject's kind is there, no other.
+// validateSubject checks that the field of the subject's kind is set, and no
+// other.
 func validateSubject(s *v1.Subject, fldPath *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	kinds := []v1.SubjectKind{v1.SubjectKindGroup, v1.SubjectKindServiceAccount, v1.SubjectKindUser}

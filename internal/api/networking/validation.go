@@ -406,8 +406,8 @@ func validateIPBlock(b *v1.IPBlock, known []string, fldPath *field.Path) field.E
 	return errs
 }
 
-// validateIPAddressName: the name is the address in canonical form, so that
-// an address is allocated once.
+// validateIPAddressName checks that the name is the address in canonical form,
+// so that an address is allocated once.
 func validateIPAddressName(name string, _ bool) []string {
 	var out []string
 	for _, err := range validation.IsValidIP(nil, name) {
@@ -462,8 +462,8 @@ func validateServiceCIDR(c *v1.ServiceCIDR) field.ErrorList {
 	return errs
 }
 
-// validateServiceCIDRUpdate: a single-stack range may grow a second family;
-// what is there stays.
+// validateServiceCIDRUpdate checks that a single-stack range may grow a second
+// family; what is there stays.
 func validateServiceCIDRUpdate(c, old *v1.ServiceCIDR) field.ErrorList {
 	at := field.NewPath("spec", "cidrs")
 	switch was, is := old.Spec.CIDRs, c.Spec.CIDRs; {

@@ -48,7 +48,8 @@ func hasContainer(s *v1.PodSpec, name string) (has bool) {
 	return has
 }
 
-// isDeletionCost: there is one way to write a number.
+// isDeletionCost reports whether s is a 32-bit integer. One that is not
+// negative must be in its canonical form.
 func isDeletionCost(s string) bool {
 	n, err := strconv.ParseInt(s, 10, 32)
 	return err == nil && (strconv.FormatInt(n, 10) == s || strings.HasPrefix(s, "-"))
@@ -64,8 +65,8 @@ func validateSeccompName(name string, at *field.Path, key string) field.ErrorLis
 	return field.ErrorList{field.Invalid(at.Child(key), name, "must be a valid seccomp profile")}
 }
 
-// validateAnnotationUpdate: what an annotation says of the pod's containers and
-// of its origin holds for its life.
+// validateAnnotationUpdate checks that the AppArmor annotations and the
+// annotation of mirror pods have not changed.
 func validateAnnotationUpdate(is, was map[string]string, at *field.Path) (errs field.ErrorList) {
 	lasting := func(key string, appArmor, mirror string) {
 		if strings.HasPrefix(key, v1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix) {
@@ -88,7 +89,8 @@ func validateAnnotationUpdate(is, was map[string]string, at *field.Path) (errs f
 	return errs
 }
 
-// agree: where annotations and fields both name a profile, it is the same.
+// agree checks that annotations and fields that both name a profile name the
+// same one.
 func agree(annotations map[string]string, s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	seccomp := func(annotation string, p *v1.SeccompProfile, at func() *field.Path) {
 		value, ok := annotations[annotation]

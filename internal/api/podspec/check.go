@@ -29,13 +29,13 @@ func (c *checker) podName() string {
 	return c.pod.Name
 }
 
-// hostUsers: the pod shares the user namespace of its host.
+// hostUsers reports whether the pod shares the user namespace of its host.
 func (c *checker) hostUsers() bool { return c.spec.HostUsers == nil || *c.spec.HostUsers }
 
 // The helpers below take the path of what holds the value and the names below
 // it, so that a path is made only for an error.
 
-// required: value is there.
+// required checks that value is not empty.
 func required(value string, at *field.Path, name string, more ...string) field.ErrorList {
 	if value != "" {
 		return nil
@@ -43,7 +43,7 @@ func required(value string, at *field.Path, name string, more ...string) field.E
 	return field.ErrorList{field.Required(at.Child(name, more...), "")}
 }
 
-// oneOf: value is there, and one of allowed.
+// oneOf checks that value is not empty, and is one of allowed.
 func oneOf[T ~string](value T, allowed []T, at *field.Path, name string, more ...string) field.ErrorList {
 	if value == "" {
 		return field.ErrorList{field.Required(at.Child(name, more...), "")}
@@ -51,7 +51,7 @@ func oneOf[T ~string](value T, allowed []T, at *field.Path, name string, more ..
 	return among(value, allowed, at, name, more...)
 }
 
-// among: value is one of allowed.
+// among checks that value is one of allowed.
 func among[T ~string](value T, allowed []T, at *field.Path, name string, more ...string) field.ErrorList {
 	if slices.Contains(allowed, value) {
 		return nil
@@ -59,7 +59,7 @@ func among[T ~string](value T, allowed []T, at *field.Path, name string, more ..
 	return field.ErrorList{field.NotSupported(at.Child(name, more...), value, allowed)}
 }
 
-// conforms: check has nothing to say of value.
+// conforms returns an error for each message of check about value.
 func conforms(value string, check func(string) []string, at *field.Path, name string, more ...string) (errs field.ErrorList) {
 	for _, msg := range check(value) {
 		errs = append(errs, field.Invalid(at.Child(name, more...), value, msg))

@@ -77,7 +77,7 @@ func ValidateClaimSpec(s *v1.PersistentVolumeClaimSpec, at *field.Path) field.Er
 	return append(errs, className(ptr.Deref(s.VolumeAttributesClassName, ""), at, "volumeAttributesClassName")...)
 }
 
-// className: the name of a class is optional.
+// className checks the name of a class, unless it is empty.
 func className(name string, at *field.Path, child string) field.ErrorList {
 	if name == "" {
 		return nil

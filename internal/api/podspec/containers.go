@@ -34,7 +34,7 @@ const (
 	maxExitCodes    = 255
 )
 
-// sidecar: an init container that lives as long as its pod.
+// sidecar reports whether c, an init container, runs as long as its pod.
 func sidecar(c *v1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
 }
@@ -56,8 +56,8 @@ func (c *checker) validateContainers(at *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// validateInitContainers: only a sidecar has a life in which probes and hooks
-// make sense.
+// validateInitContainers checks the init containers. Only sidecars may have
+// probes and hooks: the others run to their end.
 func (c *checker) validateInitContainers(at *field.Path) (errs field.ErrorList) {
 	if len(c.spec.InitContainers) == 0 {
 		return nil
@@ -91,8 +91,8 @@ func (c *checker) validateInitContainers(at *field.Path) (errs field.ErrorList) 
 
 const notEphemeral = "cannot be set for an Ephemeral Container"
 
-// validateEphemeralContainers: they are looked through and forgotten, nothing of
-// the pod may depend on them.
+// validateEphemeralContainers checks the ephemeral containers. Fields that make
+// sense only for lasting containers cannot be set.
 func (c *checker) validateEphemeralContainers(at *field.Path) (errs field.ErrorList) {
 	if len(c.spec.EphemeralContainers) == 0 {
 		return nil
@@ -132,7 +132,7 @@ func (c *checker) validateEphemeralContainers(at *field.Path) (errs field.ErrorL
 	return errs
 }
 
-// unique: the name is new among those seen.
+// unique checks that name is not in seen, and adds it.
 func unique(name string, seen sets.Set[string], at *field.Path) field.ErrorList {
 	if seen.Has(name) {
 		return field.ErrorList{field.Duplicate(at.Child("name"), name)}
@@ -143,7 +143,8 @@ func unique(name string, seen sets.Set[string], at *field.Path) field.ErrorList 
 	return nil
 }
 
-// uniquePorts: the container's ports of the host are new among those seen.
+// uniquePorts checks that the container's host ports are not in seen, and adds
+// them.
 func uniquePorts(k *v1.Container, seen sets.Set[string], at *field.Path) (errs field.ErrorList) {
 	for i := range k.Ports {
 		p := &k.Ports[i]
@@ -159,8 +160,8 @@ func uniquePorts(k *v1.Container, seen sets.Set[string], at *field.Path) (errs f
 	return errs
 }
 
-// trimmed: a template's image may be a mark that something replaces, a pod's
-// may not.
+// trimmed reports whether image has no space around it. In a template, it may
+// be a placeholder that has.
 func trimmed(image string) bool { return strings.TrimSpace(image) == image }
 
 func untrimmed(image string, at *field.Path) *field.Error {
@@ -203,7 +204,7 @@ func (c *checker) life(k *v1.Container, at *field.Path) (errs field.ErrorList) {
 	return append(errs, c.probe(k.StartupProbe, true, at, "startupProbe")...)
 }
 
-// validateStopSignal: which signals there are depends on the system.
+// validateStopSignal checks that the pod's operating system has the signal.
 func (c *checker) validateStopSignal(s *v1.Signal, at *field.Path) field.ErrorList {
 	switch {
 	case s == nil:
@@ -293,8 +294,8 @@ func portNumber(n int32, at *field.Path, name string) (errs field.ErrorList) {
 	return errs
 }
 
-// validateMounts: what is wrong with how a volume is mounted is told of the
-// list, not of its member.
+// validateMounts checks the container's volume mounts. Errors are reported at
+// the list, not at its member, as upstream does.
 func (c *checker) validateMounts(k *v1.Container, at *field.Path) (errs field.ErrorList) {
 	for i := range k.VolumeMounts {
 		m, list, at := &k.VolumeMounts[i], at, at.Index(i)
@@ -414,7 +415,8 @@ func (c *checker) validateResizePolicy(list []v1.ContainerResizePolicy, at *fiel
 	return errs
 }
 
-// probe: a liveness or startup probe succeeds once.
+// probe checks a probe. If once is set, its success threshold must be 1, as for
+// liveness and startup probes.
 func (c *checker) probe(p *v1.Probe, once bool, at *field.Path, name string) field.ErrorList {
 	if p == nil {
 		return nil

@@ -276,7 +276,7 @@ func setFieldRefs(files []v1.DownwardAPIVolumeFile) {
 	}
 }
 
-// roundUp: nothing smaller than a thousandth is counted.
+// roundUp rounds the quantities of list up to thousandths.
 func roundUp(list v1.ResourceList) {
 	for name, q := range list {
 		if q.RoundUp(resource.Milli) {

@@ -181,8 +181,8 @@ func validateResourceRef(r *v1.ResourceFieldSelector, volume bool, at *field.Pat
 	return errs
 }
 
-// validateEnvFrom: that there is not one source is told of the list, not of its
-// member.
+// validateEnvFrom checks the sources of environment variables. That a member
+// has not exactly one source is reported at the list, as upstream does.
 func validateEnvFrom(list []v1.EnvFromSource, at *field.Path) (errs field.ErrorList) {
 	for i := range list {
 		s, list, at := &list[i], at, at.Index(i)

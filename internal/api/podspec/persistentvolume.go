@@ -161,7 +161,8 @@ func validateEndpointsNamespace(ns string, at *field.Path) (errs field.ErrorList
 	return errs
 }
 
-// secretOf: a reference to a secret of any namespace has both names.
+// secretOf checks that a reference to a secret in any namespace has a name and
+// a namespace.
 func secretOf(r *v1.SecretReference, at *field.Path, source string) field.ErrorList {
 	if r == nil {
 		return nil

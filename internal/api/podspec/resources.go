@@ -166,8 +166,9 @@ func podResourceName(name v1.ResourceName, at *field.Path) field.ErrorList {
 	return nil
 }
 
-// validatePodResources: what the pod as a whole asks for is enough for what its
-// containers ask for, and no container may have more than the pod.
+// validatePodResources checks that the requests of the pod as a whole cover
+// those of its containers, and that no container has a greater limit than the
+// pod.
 func validatePodResources(s *v1.PodSpec, fldPath *field.Path) (errs field.ErrorList) {
 	if s.Resources == nil {
 		return nil

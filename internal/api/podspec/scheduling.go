@@ -137,8 +137,8 @@ func validatePodTerm(t *v1.PodAffinityTerm, at *field.Path) field.ErrorList {
 	return append(errs, unversionedvalidation.ValidateLabelName(t.TopologyKey, at.Child("topologyKey"))...)
 }
 
-// validateTermKeys: the keys whose values a term takes from its own pod have
-// become part of its selector, which must not speak of them otherwise.
+// validateTermKeys checks that the keys whose values a term takes from its own
+// pod have become part of its selector, which must not name them otherwise.
 func validateTermKeys(t *v1.PodAffinityTerm, at *field.Path) (errs field.ErrorList) {
 	names := func(keys []string, child string) {
 		if len(keys) > 0 && t.LabelSelector == nil {
@@ -243,8 +243,9 @@ func validateSpread(list []v1.TopologySpreadConstraint, at *field.Path) (errs fi
 	return errs
 }
 
-// validateMatchKeys: a constraint takes the values of its own pod's labels, so
-// that the selector must be there and not speak of the same keys.
+// validateMatchKeys checks the keys whose values a constraint takes from its
+// own pod's labels: there must be a selector, and it must not name the same
+// keys.
 func validateMatchKeys(c *v1.TopologySpreadConstraint, at *field.Path) (errs field.ErrorList) {
 	if len(c.MatchLabelKeys) == 0 {
 		return nil

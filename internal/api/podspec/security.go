@@ -100,7 +100,8 @@ const (
 
 var sysctlNames = regexp.MustCompile(sysctlName)
 
-// validateSysctls: a namespace that is the host's keeps the host's settings.
+// validateSysctls checks that the pod sets sysctls only of namespaces that it
+// does not share with its host.
 func validateSysctls(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	seen := sets.New[string]()
 	for i, setting := range s.SecurityContext.Sysctls {

@@ -188,7 +188,8 @@ func (c *choice) ofBoth(s *ofBoth) {
 	}
 }
 
-// secretName: a reference to a secret of the pod's namespace has a name.
+// secretName checks that a reference to a secret in the pod's namespace has a
+// name.
 func secretName(r *v1.LocalObjectReference, at *field.Path, source string) field.ErrorList {
 	if r == nil {
 		return nil
@@ -210,7 +211,7 @@ func validateHostPath(h *v1.HostPathVolumeSource, at *field.Path) field.ErrorLis
 	return errs
 }
 
-// noBacksteps: p does not climb.
+// noBacksteps checks that no element of the path p is "..".
 func noBacksteps(p string, at *field.Path, name string, more ...string) field.ErrorList {
 	if !climbs(p) {
 		return nil
@@ -228,7 +229,8 @@ func climbs(p string) bool {
 	return false
 }
 
-// validateInside: p does not lead out of the folder that it is relative to.
+// validateInside checks that p does not lead out of the folder that it is
+// relative to.
 func validateInside(p string, at *field.Path, name string, more ...string) (errs field.ErrorList) {
 	if path.IsAbs(p) {
 		errs = append(errs, field.Invalid(at.Child(name, more...), p, "must be a relative path"))
@@ -236,8 +238,8 @@ func validateInside(p string, at *field.Path, name string, more ...string) (errs
 	return append(errs, noBacksteps(p, at, name, more...)...)
 }
 
-// validateFile: p names a file below a volume's folder, and none of those with
-// two dots that the node keeps there for itself.
+// validateFile checks that p names a file below a volume's folder, and none of
+// those with two dots that the node keeps there for itself.
 func validateFile(p string, at *field.Path, name string, more ...string) field.ErrorList {
 	errs := validateInside(p, at, name, more...)
 	if strings.HasPrefix(p, "..") && !strings.HasPrefix(p, "../") {
@@ -364,7 +366,8 @@ func validateCephFS(monitors []string, at *field.Path) field.ErrorList {
 	return nil
 }
 
-// validateFlex: options in Kubernetes' own domains are Kubernetes' to set.
+// validateFlex checks the driver, and that no option is in one of Kubernetes'
+// own domains.
 func validateFlex(driver string, options map[string]string, at *field.Path) field.ErrorList {
 	errs := required(driver, at, "driver")
 	for k := range options {

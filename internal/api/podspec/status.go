@@ -121,8 +121,8 @@ func restartsAll(s *v1.PodSpec) bool {
 	return false
 }
 
-// restarts: a container that ended with the code is started again, by one of its
-// own rules, its own policy, or the pod's.
+// restarts reports whether a container that ended with the code is started
+// again, by one of its own rules, its own policy, or the pod's.
 func restarts(c *v1.Container, ofPod v1.RestartPolicy, code int32) bool {
 	policy := ofPod
 	if c.RestartPolicy != nil {
@@ -166,8 +166,9 @@ func validateClaimStatuses(p *v1.Pod, at *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// validateExtendedClaim: what was claimed for the pod's extended resources is
-// what its containers ask for.
+// validateExtendedClaim checks the claim for the pod's extended resources. Each
+// mapping must name a container of the pod and a resource that the container
+// requests.
 func validateExtendedClaim(p *v1.Pod, at *field.Path) (errs field.ErrorList) {
 	s := p.Status.ExtendedResourceClaimStatus
 	if s == nil {
@@ -252,7 +253,7 @@ func validateAddresses(ips, existing []string, at *field.Path) (errs field.Error
 	return errs
 }
 
-// dual: if there are several addresses, they are one of each family.
+// dual reports whether ips has at most one address, or one of each family.
 func dual(ips []string) bool {
 	if len(ips) < 2 {
 		return true

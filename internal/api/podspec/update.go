@@ -130,9 +130,9 @@ func requiredTerms(a *v1.NodeAffinity) []v1.NodeSelectorTerm {
 	return a.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
 }
 
-// validateNarrowedAffinity: any of the terms selects nodes, so that there may
-// not be more of them, or fewer; all requirements of a term must be met, so that
-// there may be more of those.
+// validateNarrowedAffinity checks that an update only narrows the affinity. A
+// node needs to match only one of the terms, so their number must not change; it
+// must meet all requirements of a term, so requirements may be added.
 func validateNarrowedAffinity(is, was *v1.NodeAffinity) (errs field.ErrorList) {
 	terms, before := requiredTerms(is), requiredTerms(was)
 	if len(before) == 0 {

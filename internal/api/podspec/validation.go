@@ -143,8 +143,9 @@ func validateGates(gates []v1.PodSchedulingGate, at *field.Path) (errs field.Err
 	return errs
 }
 
-// validateHostNetwork: on the host's network a port is the host's. A template
-// may leave it open, a pod's defaults fill it in.
+// validateHostNetwork checks that in the host's network a container's port is
+// its host port. A template may leave the host port out; a pod's defaults set
+// it.
 func (c *checker) validateHostNetwork(at *field.Path) (errs field.ErrorList) {
 	if !c.spec.HostNetwork {
 		return nil
@@ -160,7 +161,8 @@ func (c *checker) validateHostNetwork(at *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// validateHostUsers: with users of its own, a pod has nothing else of its host.
+// validateHostUsers checks that a pod with a user namespace of its own shares
+// no other namespace with its host.
 func validateHostUsers(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	if s.HostUsers == nil || *s.HostUsers {
 		return nil

@@ -43,7 +43,8 @@ func (c *checker) validateVolumes(at *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// makesClaim: the claim is made for an ephemeral volume of the pod.
+// makesClaim reports whether the claim is made for an ephemeral volume of the
+// pod.
 func (c *checker) makesClaim(claim string) bool {
 	if c.podName() == "" {
 		return false
@@ -151,7 +152,8 @@ func validateProjected(s *v1.ProjectedVolumeSource, at *field.Path) field.ErrorL
 	return p.errs
 }
 
-// token: what is wrong with its path is told of the volume, not of the source.
+// token checks the projection of a token. Errors in its path are reported at
+// the volume, not at the source.
 func (p *projection) token(t *v1.ServiceAccountTokenProjection, at *field.Path) {
 	if e := t.ExpirationSeconds; e != nil && *e < 10*60 {
 		p.errs = append(p.errs, field.Invalid(at.Child("expirationSeconds"), *e, "may not specify a duration less than 10 minutes"))

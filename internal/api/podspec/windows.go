@@ -27,7 +27,8 @@ func visit(s *v1.PodSpec, at *field.Path, f func(*v1.Container, func() *field.Pa
 	}
 }
 
-// validateOS: a pod of one system has nothing of the other.
+// validateOS checks that a pod has no fields that belong to another operating
+// system than its own.
 func validateOS(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	if s.OS == nil {
 		return nil
@@ -103,8 +104,8 @@ func hostProcess(o *v1.WindowsSecurityContextOptions) *bool {
 	return o.HostProcess
 }
 
-// validateHostProcess: all containers of a pod are processes of the host, or
-// none.
+// validateHostProcess checks that all containers of a pod are processes of the
+// host, or none.
 func validateHostProcess(s *v1.PodSpec, at *field.Path) (errs field.ErrorList) {
 	var ofPod *bool
 	if s.SecurityContext != nil {

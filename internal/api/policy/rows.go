@@ -103,7 +103,8 @@ func validateSpec(spec *v1.PodDisruptionBudgetSpec, badValues bool, fldPath *fie
 	return errs
 }
 
-// validateAmount: a count that is not negative, or a percentage up to 100.
+// validateAmount checks that v is a count that is not negative, or a percentage
+// up to 100.
 func validateAmount(v intstr.IntOrString, fldPath *field.Path) field.ErrorList {
 	if v.Type == intstr.Int {
 		return apivalidation.ValidateNonnegativeField(int64(v.IntVal), fldPath)

@@ -28,7 +28,7 @@ func invalid(fldPath *field.Path, value any, messages []string) field.ErrorList 
 	return errs
 }
 
-// validateDriver: the names of drivers are those of CSI drivers.
+// validateDriver checks that name is one that a CSI driver could have.
 func validateDriver(name string, fldPath *field.Path) field.ErrorList {
 	if name == "" {
 		return field.ErrorList{field.Required(fldPath, "")}
@@ -109,8 +109,8 @@ func validateConfiguration(c *v1.DeviceConfiguration, stored bool, fldPath *fiel
 	return validateRaw(c.Opaque.Parameters.Raw, stored, v1.OpaqueParametersMaxLength, at.Child("parameters"))
 }
 
-// validateRaw: opaque data is at least a JSON object. Stored data may be
-// larger, as it was before there was a limit.
+// validateRaw checks that opaque data is at least a JSON object. Stored data
+// may be larger, as it was before there was a limit.
 func validateRaw(raw []byte, stored bool, most int, fldPath *field.Path) field.ErrorList {
 	var v any
 	switch {
@@ -274,8 +274,8 @@ func validateToleration(t *v1.DeviceToleration, fldPath *field.Path) field.Error
 	return nil
 }
 
-// validateName: id, or domain/id; id is a C identifier. A name of more parts
-// is not looked at, as upstream does not.
+// validateName checks that name is id or domain/id, where id is a C identifier.
+// A name with more parts is not checked, as upstream does not check it.
 func validateName(name string, fldPath *field.Path) (errs field.ErrorList) {
 	parts := strings.Split(name, "/")
 	switch {

@@ -287,8 +287,8 @@ func validateCSINode(n *v1.CSINode) field.ErrorList {
 	return errs
 }
 
-// validateCSINodeUpdate: a driver may come and go, and the number of volumes
-// that the node can take may change; what it is does not.
+// validateCSINodeUpdate checks that drivers are only added or removed, or
+// change only the number of volumes that the node can take.
 func validateCSINodeUpdate(n, old *v1.CSINode) field.ErrorList {
 	errs := validateCSINode(n)
 	for _, was := range old.Spec.Drivers {

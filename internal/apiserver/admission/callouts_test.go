@@ -29,8 +29,8 @@ type registration struct{ s *silent }
 func (r registration) HasSynced() bool                     { return r.s.synced }
 func (r registration) HasSyncedChecker() cache.DoneChecker { return nil }
 
-// TestConfiguredAtTheStart: the first requests after a start are subject to what was
-// configured before, though its event is still on the way.
+// TestConfiguredAtTheStart checks that the first requests after a start are subject
+// to what was configured before, though its event is still on the way.
 func TestConfiguredAtTheStart(t *testing.T) {
 	for _, c := range []struct {
 		name           string

@@ -9,8 +9,8 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// TestNodeRanges: a node does not choose the ranges of its pods, which the packets of
-// all nodes go by.
+// TestNodeRanges checks that a node does not choose the ranges of its pods, which the
+// packets of all nodes go by.
 func TestNodeRanges(t *testing.T) {
 	node := func(ranges ...string) *v1.Node {
 		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: v1.NodeSpec{PodCIDRs: ranges}}

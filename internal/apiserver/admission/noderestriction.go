@@ -205,7 +205,8 @@ func (n *nodeRestriction) pod(ctx context.Context, node string, a admission.Attr
 	return fmt.Errorf("unexpected operation %q, node %q can only create and delete mirror pods", a.GetOperation(), node)
 }
 
-// mirror: a node shows its static pods in the API, and these use no objects.
+// mirror checks a pod that a node creates: it must be the mirror of a static
+// pod of the node, and use no objects.
 func (n *nodeRestriction) mirror(node string, p *v1.Pod) error {
 	if _, is := p.Annotations[v1.MirrorPodAnnotationKey]; !is {
 		return fmt.Errorf("pod does not have %q annotation, node %q can only create mirror pods", v1.MirrorPodAnnotationKey, node)
@@ -448,8 +449,8 @@ func nodesOf(v *v1.PersistentVolume) []string {
 	return e.Values
 }
 
-// token: a node asks for tokens that are bound to its own pods, and for
-// audiences that these ask for.
+// token checks that a node asks for a token that is bound to one of its own
+// pods, for an audience that the pod names.
 func (n *nodeRestriction) token(ctx context.Context, node string, a admission.Attributes) error {
 	r, ok := a.GetObject().(*authenticationv1.TokenRequest)
 	if !ok {
@@ -515,7 +516,7 @@ func (n *nodeRestriction) wants(p *v1.Pod, audience string) bool {
 	})
 }
 
-// nodeRequest: a node asks for certificates of its own name.
+// nodeRequest checks that a node asks for a certificate of its own name.
 func nodeRequest(node string, a admission.Attributes) error {
 	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
 	if !ok {

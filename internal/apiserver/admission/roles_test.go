@@ -34,8 +34,9 @@ func (h holds) Rules(ref rbacv1.RoleRef, _ string) ([]rbacv1.PolicyRule, error) 
 	return h.role, nil
 }
 
-// TestRoleEscalation: a change of a role or binding needs all that it grants, whatever
-// of it has changed, but for what the garbage collector changes.
+// TestRoleEscalation checks that a change of a role or binding needs all
+// permissions that it grants, whichever fields have changed, except those that
+// the garbage collector changes.
 func TestRoleEscalation(t *testing.T) {
 	pods := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get"}}}
 	secrets := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}

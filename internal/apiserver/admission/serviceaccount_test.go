@@ -21,8 +21,8 @@ func (a accounts) ServiceAccount(_ context.Context, _, name string) (*v1.Service
 	return nil, apierrors.NewNotFound(v1.Resource("serviceaccounts"), name)
 }
 
-// TestServiceAccountValidation: the checks of a pod's account and secrets, made
-// after all plug-ins have changed the pod.
+// TestServiceAccountValidation tests the checks of a pod's account and secrets,
+// made after all plug-ins have changed the pod.
 func TestServiceAccountValidation(t *testing.T) {
 	strict := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "strict", Annotations: map[string]string{onlyMountable: "true"}},
 		Secrets: []v1.ObjectReference{{Name: "mine"}}, ImagePullSecrets: []v1.LocalObjectReference{{Name: "pull"}}}

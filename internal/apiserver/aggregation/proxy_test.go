@@ -20,8 +20,8 @@ type at struct{ *httptest.Server }
 
 func (a at) ResolveEndpoint(string, string, int32) (*url.URL, error) { return url.Parse(a.URL) }
 
-// TestRedirects: another API server may not send this one's clients anywhere, for which
-// they would take their credentials along.
+// TestRedirects checks that another API server may not send this one's clients
+// anywhere, for which they would take their credentials along.
 func TestRedirects(t *testing.T) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", r.URL.Query().Get("to"))

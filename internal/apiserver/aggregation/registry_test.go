@@ -11,7 +11,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/certs"
 )
 
-// TestSetLate: an informer that is behind does not undo a newer state.
+// TestSetLate checks that an informer that is behind does not undo a newer
+// state.
 func TestSetLate(t *testing.T) {
 	r := New(nil, func() (certs.Pair, error) { return certs.Pair{}, nil })
 	service := func(uid types.UID, revision string, available v1.ConditionStatus) *v1.APIService {

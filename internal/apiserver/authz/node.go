@@ -329,7 +329,8 @@ func (n *Node) pod(ctx context.Context, node string, a authorizer.Attributes) (b
 	return false, ""
 }
 
-// volumeSecret: the persistent volume of one of the pod's claims names the secret.
+// volumeSecret reports whether the persistent volume of one of the pod's claims
+// names the secret.
 func (n *Node) volumeSecret(ctx context.Context, p *corev1.Pod, ns, name string) bool {
 	for _, claim := range podspec.References(p).Claims {
 		c, err := n.objects.Claim(ctx, p.Namespace, claim)

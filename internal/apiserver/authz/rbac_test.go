@@ -128,7 +128,8 @@ func TestRBAC(t *testing.T) {
 	}
 }
 
-// TestCovers: nobody grants what they do not have.
+// TestCovers checks that no user can grant permissions that the user does not
+// have.
 func TestCovers(t *testing.T) {
 	r := newRBAC(t,
 		roleOf("reader", granting("get,list", "", "pods,services")), everywhere("reader", subject("User", "", "jane")),

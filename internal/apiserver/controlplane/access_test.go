@@ -24,9 +24,9 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// TestNodeServerAccess: the server of a node asks the API server whether a user may
-// access the node; the API server's own identity may do everything there, and little
-// elsewhere.
+// TestNodeServerAccess checks that the server of a node asks the API server whether
+// a user may access the node; the API server's own identity may do everything there,
+// and little elsewhere.
 func TestNodeServerAccess(t *testing.T) {
 	c := boot(t, Options{})
 	ctx, admin := t.Context(), c.Client(inprocess.Admin)
@@ -132,7 +132,8 @@ func TestNodeServerAccess(t *testing.T) {
 	}
 }
 
-// TestNodeTransport: whose certificates are checked, and where a node's server is.
+// TestNodeTransport checks which certificates are verified, and at which address a
+// node's server is reached.
 func TestNodeTransport(t *testing.T) {
 	c := boot(t, Options{Listen: "127.0.0.1:0", NoDrain: true})
 	node := func(version, at string) *v1.Node {

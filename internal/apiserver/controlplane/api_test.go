@@ -133,7 +133,8 @@ func TestDebugAndSLIs(t *testing.T) {
 	}
 }
 
-// TestTokens: several issuers and keys, audiences, the greatest life.
+// TestTokens checks tokens with several issuers and keys, their audiences and
+// their greatest lifetime.
 func TestTokens(t *testing.T) {
 	dir := t.TempDir()
 	keyFile := func(name string, curve elliptic.Curve) string {

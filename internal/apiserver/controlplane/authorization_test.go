@@ -22,8 +22,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 )
 
-// TestAuthorizationWebhook: a webhook is asked what the authorizers before it
-// have no opinion of, and its conditions and denials hold.
+// TestAuthorizationWebhook checks that a webhook is asked what the authorizers
+// before it have no opinion of, and its conditions and denials hold.
 func TestAuthorizationWebhook(t *testing.T) {
 	var asked atomic.Int32
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestDescriptions: kubectl explain has something to say of every kind and every
-// field of it, down to the last, and the documents of every operation.
+// TestDescriptions checks that kubectl explain describes every kind and every
+// field, at any depth, and that the OpenAPI documents describe every operation.
 func TestDescriptions(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})
 	type definition struct {

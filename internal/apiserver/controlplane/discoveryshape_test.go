@@ -14,7 +14,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// TestDiscoveryShape: discovery says of resources what upstream's says, to the letter.
+// TestDiscoveryShape checks that discovery has the same fields and values for each
+// resource as upstream's.
 func TestDiscoveryShape(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})
 	for _, crd := range []string{definition(7), strings.ReplaceAll(definition(8), "group8.", "agroup.")} {

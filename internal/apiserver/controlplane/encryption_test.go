@@ -187,8 +187,8 @@ func (p *plugin) Decrypt(_ context.Context, _ string, r *kms.DecryptRequest) ([]
 	return flip(r.Ciphertext), nil
 }
 
-// TestEncryptionInEtcd: two servers with the same keys read what each other
-// has encrypted.
+// TestEncryptionInEtcd checks that two servers with the same keys read what
+// each other has encrypted.
 func TestEncryptionInEtcd(t *testing.T) {
 	server := etcdtest.Start(t)
 	config := filepath.Join(t.TempDir(), "encryption.yaml")

@@ -31,8 +31,8 @@ func unserved(w *httptest.ResponseRecorder) bool {
 	return false
 }
 
-// TestEndpoints: every stable endpoint of v1.37 is in discovery with its verb, and is
-// answered.
+// TestEndpoints checks that every stable endpoint of v1.37 is in discovery with its
+// verb, and is answered.
 func TestEndpoints(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})
 	discovered := map[string]*metav1.APIResourceList{}
@@ -196,8 +196,8 @@ func TestStorageVersionHash(t *testing.T) {
 	}
 }
 
-// TestFieldSelectors: names and namespaces select everywhere, what cannot be selected
-// by is refused in upstream's words.
+// TestFieldSelectors checks that names and namespaces select everywhere, and that
+// other fields are refused with upstream's message.
 func TestFieldSelectors(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})
 	for _, r := range c.Catalogue.Rows() {

@@ -20,8 +20,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
-// TestConstrainedImpersonation: a user with a constrained permission to impersonate
-// (KEP-5284) may do so for the permitted actions only, a user with the
+// TestConstrainedImpersonation checks that a user with a constrained permission to
+// impersonate (KEP-5284) may do so for the permitted actions only, a user with the
 // unconstrained one for all.
 func TestConstrainedImpersonation(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})

@@ -54,8 +54,8 @@ metadata: {name: no-bad.static.k8s.io}
 spec: {policyName: no-bad.static.k8s.io, validationActions: [Deny]}
 `
 
-// TestStaticAdmission: a policy in a file is in force from the first request on, is no
-// object of the API, and no object of the API may look like one.
+// TestStaticAdmission checks that a policy in a file is in force from the first
+// request on, is no object of the API, and no object of the API may look like one.
 func TestStaticAdmission(t *testing.T) {
 	o := Options{NoDrain: true, Admission: staticAdmission(t, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyConfiguration", staticPolicy)}
 	c := boot(t, o)
@@ -81,7 +81,8 @@ func TestStaticAdmission(t *testing.T) {
 	}
 }
 
-// TestStaticAdmissionRefused: the server does not start with manifests that are wrong.
+// TestStaticAdmissionRefused checks that the server does not start with manifests that
+// are wrong.
 func TestStaticAdmissionRefused(t *testing.T) {
 	const webhook = `apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingWebhookConfiguration

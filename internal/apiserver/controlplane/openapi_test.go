@@ -13,8 +13,9 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// TestOpenAPIDocuments: a new definition changes its own group version's document
-// and no other's, and clients that keep documents are told of exactly that.
+// TestOpenAPIDocuments checks that a new definition changes its own group
+// version's document and no other's, and clients that keep documents are told of
+// exactly that.
 func TestOpenAPIDocuments(t *testing.T) {
 	o := Options{DataDir: t.TempDir(), NoDrain: true}
 	c, err := Start(t.Context(), o)
@@ -119,8 +120,8 @@ func TestOpenAPIDocuments(t *testing.T) {
 	}
 }
 
-// TestUnknownGroups: a group that is not served is not found, whatever the client
-// accepts; a served one is given in known forms only.
+// TestUnknownGroups checks that a group that is not served is not found, whatever
+// the client accepts; a served one is given in known forms only.
 func TestUnknownGroups(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})
 	const notFound = "404 page not found\n"

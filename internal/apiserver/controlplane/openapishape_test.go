@@ -43,8 +43,8 @@ func named(v any) map[string]any {
 	return all
 }
 
-// TestOpenAPIShape: documents say of types and operations what upstream's say, of each
-// kind of thing that they say.
+// TestOpenAPIShape checks that the OpenAPI documents have the same types and
+// operations as upstream's, with the same attributes.
 func TestOpenAPIShape(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})
 	type facts map[string]string // a path in the document to what is there, in JSON

@@ -131,8 +131,9 @@ func TestServiceAddresses(t *testing.T) {
 	}
 }
 
-// TestAddressesAfterCrash: a server that died between the two objects leaves either a
-// Service without an address or an address without a Service; the next one repairs.
+// TestAddressesAfterCrash checks that a server that died between the two objects
+// leaves either a Service without an address or an address without a Service; the
+// next one repairs.
 func TestAddressesAfterCrash(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{NoDrain: true, DataDir: dir}
@@ -200,8 +201,9 @@ func TestNoAddressTwice(t *testing.T) {
 	}
 }
 
-// TestSecondRange: a cluster that gets a range of the other family gives Services
-// addresses of both, where they ask for them; those that there are stay as they are.
+// TestSecondRange checks that a cluster that gets a range of the other family gives
+// Services addresses of both, where they ask for them; those that there are stay as
+// they are.
 func TestSecondRange(t *testing.T) {
 	o := Options{NoDrain: true, DataDir: t.TempDir()}
 	c, err := Start(t.Context(), o)

@@ -338,7 +338,7 @@ func TestWatchError(t *testing.T) {
 	}
 }
 
-// TestWatchTimeout: a watch lasts from the least time to twice that.
+// TestWatchTimeout checks that a watch lasts from the least time to twice that.
 func TestWatchTimeout(t *testing.T) {
 	c := boot(t, Options{Listen: "127.0.0.1:0", NoDrain: true, API: API{MinRequestTimeout: time.Second}})
 	cfg, err := c.RESTConfig()
@@ -372,8 +372,8 @@ func TestWatchTimeout(t *testing.T) {
 	wg.Wait()
 }
 
-// TestRetryAfter: a server that stops with requests in flight says so to new ones,
-// and takes no others.
+// TestRetryAfter checks that a server that stops with requests in flight says so
+// to new ones, and takes no others.
 func TestRetryAfter(t *testing.T) {
 	c, err := Start(t.Context(), Options{Listen: "127.0.0.1:0", Serving: serving.Selection{SendRetryAfter: true}})
 	if err != nil {
@@ -464,7 +464,8 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestMaxInFlight: without priority and fairness, what is too much is refused.
+// TestMaxInFlight checks that without priority and fairness, requests beyond
+// the limit are refused.
 func TestMaxInFlight(t *testing.T) {
 	c := boot(t, Options{Listen: "127.0.0.1:0", NoDrain: true, Fairness: priority.Selection{Off: true, InFlight: 1, MutatingInFlight: 1}})
 	cfg, err := c.RESTConfig()
@@ -525,7 +526,7 @@ func TestMaxInFlight(t *testing.T) {
 	}
 }
 
-// TestEventTTL: events are kept as long as is said.
+// TestEventTTL checks that events are kept as long as is said.
 func TestEventTTL(t *testing.T) {
 	c := boot(t, Options{API: API{EventTTL: 50 * time.Millisecond}})
 	const events = "/api/v1/namespaces/default/events"

@@ -22,9 +22,9 @@ import (
 	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
-// TestUnreadableObjects: an object whose encryption key is lost is never left out
-// silently: reads of it and lists fail, its name is taken, and only users with the
-// permission to delete unreadable objects can delete it.
+// TestUnreadableObjects checks that an object whose encryption key is lost is
+// never left out silently: reads of it and lists fail, its name is taken, and only
+// users with the permission to delete unreadable objects can delete it.
 func TestUnreadableObjects(t *testing.T) {
 	for name, options := range map[string]func(t *testing.T) Options{
 		"embedded": func(t *testing.T) Options { return Options{DataDir: t.TempDir()} },
@@ -119,7 +119,8 @@ func TestUnreadableObjects(t *testing.T) {
 	}
 }
 
-// TestUnsafeDeletionOff: without the gate the option is as if it were not there.
+// TestUnsafeDeletionOff checks that without the gate the option is as if it were
+// not there.
 func TestUnsafeDeletionOff(t *testing.T) {
 	c := boot(t, Options{NoDrain: true, Features: features.Gates{features.AllowUnsafeMalformedObjectDeletion: false}})
 	maps := c.Client(inprocess.Admin).CoreV1().ConfigMaps("default")

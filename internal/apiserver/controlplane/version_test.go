@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 )
 
-// TestVersion: the running server reports the version of its build.
+// TestVersion checks that the running server reports the version of its build.
 func TestVersion(t *testing.T) {
 	c := boot(t, Options{NoDrain: true})
 	var got version.Info

@@ -17,8 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// TestConversionsShareConnections: the client of a conversion webhook is made for
-// the definition, not for each object.
+// TestConversionsShareConnections checks that the client of a conversion webhook
+// is made for the definition, not for each object.
 func TestConversionsShareConnections(t *testing.T) {
 	e := start(t)
 	var connections, reviews atomic.Int64
@@ -79,8 +79,8 @@ spec:
 	}
 }
 
-// TestNamesAreTakenAtOnce: of definitions that want the same kind at the same time
-// one gets it.
+// TestNamesAreTakenAtOnce checks that of definitions that want the same kind at
+// the same time one gets it.
 func TestNamesAreTakenAtOnce(t *testing.T) {
 	e := start(t)
 	const count = 10

@@ -51,8 +51,8 @@ func ask(ctx context.Context, s *set, flow uint64, seats int, d time.Duration) c
 
 var queues = fq.QueuingConfig{DesiredNumQueues: 8, QueueLengthLimit: 3, HandSize: 2}
 
-// TestLimit: no more seats are in use than there are; what waits is served later, and
-// a full queue takes no more.
+// TestLimit checks that no more seats are in use than there are; what waits is served
+// later, and a full queue takes no more.
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSet(t, queues, 2)
@@ -80,7 +80,8 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// TestFair: a flow that asks rarely does not wait behind one that asks all the time.
+// TestFair checks that a flow that asks rarely does not wait behind one that asks
+// all the time.
 func TestFair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSet(t, fq.QueuingConfig{DesiredNumQueues: 64, QueueLengthLimit: 1000, HandSize: 1}, 1)
@@ -136,8 +137,8 @@ func TestPatience(t *testing.T) {
 	})
 }
 
-// TestWide: a request that wants more seats than there are is served alone; one that
-// keeps seats after its end frees them later.
+// TestWide checks that a request that wants more seats than there are is served
+// alone; one that keeps seats after its end frees them later.
 func TestWide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSet(t, queues, 3)

@@ -151,8 +151,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestRanges: addresses come of the oldest range that has one left and is not being
-// deleted; by number they come of any.
+// TestRanges checks that addresses come of the oldest range that has one left and
+// is not being deleted; by number they come of any.
 func TestRanges(t *testing.T) {
 	o := newObjects("10.0.0.0/30", "10.0.1.0/30", "fd00::/112")
 	a := New(o, ipv4, 30000, 30002, nil)

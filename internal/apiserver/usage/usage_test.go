@@ -124,7 +124,8 @@ func names(all []runtime.Object) (out []string) {
 	return out
 }
 
-// TestAgent: an agent is asked once in a while, and only for what it knows well.
+// TestAgent checks that an agent is asked once in a while, and only for what it
+// knows well.
 func TestAgent(t *testing.T) {
 	m, clk := meter(t, "", pods()...)
 	asked := uint64(0)

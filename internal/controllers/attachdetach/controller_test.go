@@ -140,8 +140,9 @@ func TestTaken(t *testing.T) {
 	})
 }
 
-// TestForce: a volume that a node uses is taken from it after six minutes
-// without a sign of life, or when people say that the node is out of service.
+// TestForce checks that a volume that a node uses is taken from it after six
+// minutes without a sign of life, or when people say that the node is out of
+// service.
 func TestForce(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*v1.Node)
@@ -173,8 +174,8 @@ func TestForce(t *testing.T) {
 	}
 }
 
-// TestNotAttached: volumes of drivers that need no attaching have no attachment,
-// and attachments of others stay.
+// TestNotAttached checks that volumes of drivers that need no attaching have no
+// attachment, and attachments of others stay.
 func TestNotAttached(t *testing.T) {
 	run(t, func(s suite) {
 		controllertest.Must[*storage.CSIDriver](t)(s.Client.StorageV1().CSIDrivers().Create(ctx, &storage.CSIDriver{

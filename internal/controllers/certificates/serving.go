@@ -28,8 +28,9 @@ import (
 
 // NewServingApprover makes the controller that approves the requests of nodes for the
 // certificates of their servers. A request may name what the Node has, its name and
-// addresses, as long as these are nobody else's: a node tells its addresses itself, and
-// with a certificate for the API server's it could pose as that.
+// addresses, unless another Node or the API server has the same: a node reports its
+// addresses itself, and could pose as the API server with a certificate for that
+// server's address.
 func NewServingApprover(c controllers.Context) (reconcile.Run, error) {
 	requests := c.Informers.Certificates().V1().CertificateSigningRequests()
 	nodes := c.Informers.Core().V1().Nodes()

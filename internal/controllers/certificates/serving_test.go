@@ -23,8 +23,8 @@ import (
 	"keelson.dev/keelson/internal/controllers/controllertest"
 )
 
-// TestServingApprover: a node gets certificates for its own name and addresses, and for
-// nobody else's, whatever it says that it has.
+// TestServingApprover checks that a node gets certificates for its own name and
+// addresses only, even where its status has addresses of others.
 func TestServingApprover(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -182,8 +182,8 @@ func TestNodeSelector(t *testing.T) {
 	})
 }
 
-// TestRollingUpdate: pods are replaced one at a time, and a rollback keeps those that
-// have not been.
+// TestRollingUpdate checks that pods are replaced one at a time, and a rollback keeps
+// those that have not been.
 func TestRollingUpdate(t *testing.T) {
 	run(t, 3, func(s suite) {
 		s.create(newSet())
@@ -227,7 +227,7 @@ func TestRollingUpdate(t *testing.T) {
 	})
 }
 
-// TestSurge: the old pod goes when the new one is available.
+// TestSurge checks that the old pod goes when the new one is available.
 func TestSurge(t *testing.T) {
 	run(t, 3, func(s suite) {
 		ds := newSet()
@@ -263,8 +263,8 @@ func TestOnDelete(t *testing.T) {
 	})
 }
 
-// TestFailedPods: each failure on a node doubles the wait until the failed pod is
-// replaced.
+// TestFailedPods checks that each failure on a node doubles the wait until the
+// failed pod is replaced.
 func TestFailedPods(t *testing.T) {
 	run(t, 1, func(s suite) {
 		s.create(newSet())
@@ -290,8 +290,8 @@ func TestFailedPods(t *testing.T) {
 	})
 }
 
-// TestAdoption: a pod on a node that the set would have one on is adopted, and a
-// second one deleted.
+// TestAdoption checks that a pod on a node that the set would have one on is
+// adopted, and a second one deleted.
 func TestAdoption(t *testing.T) {
 	run(t, 2, func(s suite) {
 		for i, name := range []string{"old", "young"} {

@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// TestSurvives: whatever goes wrong on the way, each node that the set is for has one
-// pod of it in the end.
+// TestSurvives checks that whatever goes wrong on the way, each node that the set is
+// for has one pod of it in the end.
 func TestSurvives(t *testing.T) {
 	for _, surge := range []int32{0, 1} {
 		controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){

@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// TestSurvives: whatever goes wrong on the way, all pods are of the last template in
-// the end, and there is a ReplicaSet for each template.
+// TestSurvives checks that whatever goes wrong on the way, all pods are of the last
+// template in the end, and there is a ReplicaSet for each template.
 func TestSurvives(t *testing.T) {
 	for _, strategy := range []apps.DeploymentStrategyType{apps.RollingUpdateDeploymentStrategyType, apps.RecreateDeploymentStrategyType} {
 		change := func(f func(*apps.Deployment)) func(*controllertest.Cluster) {

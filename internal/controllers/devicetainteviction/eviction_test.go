@@ -155,7 +155,8 @@ func TestTaken(t *testing.T) {
 	})
 }
 
-// TestSurvives: whatever goes wrong on the way, the pod goes in the end.
+// TestSurvives checks that whatever goes wrong on the way, the pod goes in the
+// end.
 func TestSurvives(t *testing.T) {
 	controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) { cluster{c, t}.setup(nil) },

@@ -217,8 +217,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestChanges: a status follows its pods, their labels, and the scale of their
-// controllers.
+// TestChanges checks that a status follows its pods, their labels, and the
+// scale of their controllers.
 func TestChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEnv(t)
@@ -251,8 +251,8 @@ func TestChanges(t *testing.T) {
 	})
 }
 
-// TestFailure: where the expected pods cannot be found, nothing is allowed until
-// they can be.
+// TestFailure checks that where the expected pods cannot be found, nothing is
+// allowed until they can be.
 func TestFailure(t *testing.T) {
 	for _, c := range []struct {
 		owner *metav1.OwnerReference
@@ -289,7 +289,8 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-// TestDisrupted: a pod whose eviction was allowed is not healthy for two minutes.
+// TestDisrupted checks that a pod whose eviction was allowed is not healthy for
+// two minutes.
 func TestDisrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEnv(t)
@@ -357,7 +358,8 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// TestScaleRequest: the scale of a custom resource is read from its path.
+// TestScaleRequest checks that the scale of a custom resource is read from its
+// path.
 func TestScaleRequest(t *testing.T) {
 	var asked string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -380,7 +382,8 @@ func TestScaleRequest(t *testing.T) {
 	}
 }
 
-// TestSurvives: whatever fails on the way, the status is right in the end.
+// TestSurvives checks that whatever fails on the way, the status is right in
+// the end.
 func TestSurvives(t *testing.T) {
 	controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){replicaset.New, constructor(nil)}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) {

@@ -157,8 +157,8 @@ func TestEndpoints(t *testing.T) {
 	})
 }
 
-// TestFamilies: each family has slices of its own; those of one that the Service
-// gives up go.
+// TestFamilies checks that each family has slices of its own; those of one that
+// the Service gives up go.
 func TestFamilies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSuite(t)
@@ -185,8 +185,8 @@ func TestFamilies(t *testing.T) {
 	})
 }
 
-// TestMissingNode: a pod whose node is not there waits for it, unless pods that are
-// not ready are wanted, too.
+// TestMissingNode checks that a pod whose node is not there waits for it, unless
+// pods that are not ready are wanted, too.
 func TestMissingNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSuite(t)
@@ -252,7 +252,8 @@ func TestHints(t *testing.T) {
 	})
 }
 
-// TestSurvives: whatever goes wrong on the way, each pod is in one slice in the end.
+// TestSurvives checks that whatever goes wrong on the way, each pod is in one slice
+// in the end.
 func TestSurvives(t *testing.T) {
 	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New, NewEndpoints}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) {

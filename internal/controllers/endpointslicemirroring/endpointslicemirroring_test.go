@@ -221,8 +221,8 @@ func TestLifecycle(t *testing.T) {
 	}
 }
 
-// TestUpdate: a slice stays what it is while its address type does, and is
-// written only when it says something else.
+// TestUpdate checks that a slice stays what it is while its address type does,
+// and is written only when it says something else.
 func TestUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{controllertest.New(t, New), t}
@@ -279,7 +279,8 @@ func TestEvents(t *testing.T) {
 	})
 }
 
-// TestSurvives: whatever goes wrong on the way, there is one slice in the end.
+// TestSurvives checks that whatever goes wrong on the way, there is one slice
+// in the end.
 func TestSurvives(t *testing.T) {
 	with := func(ips ...string) func(*controllertest.Cluster) {
 		return func(c *controllertest.Cluster) {
@@ -294,8 +295,8 @@ func TestSurvives(t *testing.T) {
 	})
 }
 
-// TestStaleCache: a slice that the server has and the cache has not seen is
-// brought up to date, and not made again.
+// TestStaleCache checks that a slice that the server has and the cache has not
+// seen is brought up to date, and not made again.
 func TestStaleCache(t *testing.T) {
 	e := &v1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "svc"}, Subsets: []v1.EndpointSubset{{Ports: port("a", 80), Addresses: addresses("10.0.0.1")}}}
 	stored, _ := mirror(e)

@@ -40,8 +40,8 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// TestUpdate: a change makes a revision, a change back numbers the old one anew, and
-// a name that is taken makes another.
+// TestUpdate checks that a change makes a revision, a change back numbers the old
+// one anew, and a name that is taken makes another.
 func TestUpdate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()

@@ -68,7 +68,7 @@ func (s *scaled) Patch(context.Context, schema.GroupVersionResource, string, typ
 	return nil, errors.New("it is updated")
 }
 
-// values are those of the metrics; what is empty is not known.
+// values holds the values of the metrics; an empty one is unknown.
 type values struct {
 	cpu              string // of each pod
 	object, external string
@@ -229,7 +229,7 @@ func TestToZeroAndBack(t *testing.T) {
 			t.Errorf("%d replicas, want 3", s.autoscale.Spec.Replicas)
 		}
 		expect(t, c, "web", "ScaledToZero=False NotScaledToZero")
-		// Who scales to zero by hand pauses it.
+		// A target that was scaled to zero by hand is paused.
 		s.autoscale.Spec.Replicas, s.autoscale.Status.Replicas = 0, 0
 		c.Advance(period)
 		expect(t, c, "web", "ScalingActive=False ScalingDisabled: scaling is disabled since the replica count of the target is zero")
@@ -239,8 +239,8 @@ func TestToZeroAndBack(t *testing.T) {
 	})
 }
 
-// TestLeastRaisedAtZero: what the controller has scaled to zero follows a new least
-// number without a metric that asks for it.
+// TestLeastRaisedAtZero checks that a target that the controller has scaled to zero
+// is scaled up to a raised minReplicas, though no metric asks for it.
 func TestLeastRaisedAtZero(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, v := start(t, 0)

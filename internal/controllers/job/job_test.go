@@ -364,8 +364,8 @@ func TestReplaceFailed(t *testing.T) {
 	}
 }
 
-// TestOtherControllers: Jobs of other controllers are left alone, and pods that
-// no Job counts lose their finalizer.
+// TestOtherControllers checks that Jobs of other controllers are left alone,
+// and pods that no Job counts lose their finalizer.
 func TestOtherControllers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, made(func(s *batch.JobSpec) { s.ManagedBy = ptr.To("example.com/other") }))

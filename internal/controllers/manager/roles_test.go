@@ -39,8 +39,8 @@ func rulesOf(account string) (rules []rbac.PolicyRule) {
 	return rules
 }
 
-// TestEventsAreAllowed: the account by which each controller's events are written is the
-// controller's own, and may write them.
+// TestEventsAreAllowed checks that the account by which each controller's events are
+// written is the controller's own, and may write them.
 func TestEventsAreAllowed(t *testing.T) {
 	components := map[string]string{}
 	for i := range table {

@@ -16,7 +16,8 @@ import (
 	"keelson.dev/keelson/testcluster"
 )
 
-// TestDeletion: a namespace goes with all that is in it, once that can go.
+// TestDeletion checks that a namespace goes with all that is in it, once that
+// can go.
 func TestDeletion(t *testing.T) {
 	c := testcluster.Start(t, testcluster.WithNodes(1))
 	client := kubernetes.NewForConfigOrDie(c.Config)

@@ -157,8 +157,8 @@ func TestNodes(t *testing.T) {
 	})
 }
 
-// TestLostWrites: a Node whose write has failed gets the same ranges, and no range is
-// lost.
+// TestLostWrites checks that a Node whose write has failed gets the same ranges, and
+// no range is lost.
 func TestLostWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()

@@ -126,8 +126,9 @@ func TestTaints(t *testing.T) {
 	})
 }
 
-// TestSilence: a node whose agent has fallen silent is unknown after the grace period,
-// its pods are not ready, and it is as before when the agent speaks again.
+// TestSilence checks that a node whose agent has fallen silent is unknown after the
+// grace period, its pods are not ready, and it is as before when the agent speaks
+// again.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := suite{controllertest.New(t, New), t}
@@ -182,7 +183,8 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// TestSurvives: whatever goes wrong on the way, silent nodes are tainted and others not.
+// TestSurvives checks that whatever goes wrong on the way, silent nodes are tainted and
+// others not.
 func TestSurvives(t *testing.T) {
 	controllertest.Survives(t, 30, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) {

@@ -255,8 +255,8 @@ func released(want string) func(suite) {
 	}
 }
 
-// TestSurvives: whatever happens to the binder, each claim has one volume, and no
-// two have the same.
+// TestSurvives checks that whatever happens to the binder, each claim has one
+// volume, and no two have the same.
 func TestSurvives(t *testing.T) {
 	step := func(name string) func(*controllertest.Cluster) {
 		return func(c *controllertest.Cluster) {

@@ -53,8 +53,8 @@ func remaining(c *controllertest.Cluster) string {
 	return strings.Join(names, " ")
 }
 
-// TestOrphans: the pods of a node that has gone are failed and deleted after the
-// quarantine, and not where the node comes back.
+// TestOrphans checks that the pods of a node that has gone are failed and
+// deleted after the quarantine, and not where the node comes back.
 func TestOrphans(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := controllertest.New(t, New)
@@ -97,7 +97,8 @@ func TestOrphans(t *testing.T) {
 	})
 }
 
-// TestDeleted: pods that are being deleted are finished where no kubelet does it.
+// TestDeleted checks that pods that are being deleted are finished where no
+// kubelet does it.
 func TestDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := controllertest.New(t, New)
@@ -116,8 +117,8 @@ func TestDeleted(t *testing.T) {
 	})
 }
 
-// TestThreshold: of the pods that have ended, the evicted and then the oldest go where
-// there are too many.
+// TestThreshold checks that of the pods that have ended, the evicted and then the
+// oldest go where there are too many.
 func TestThreshold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := controllertest.New(t, New)

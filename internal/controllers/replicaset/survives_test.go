@@ -13,8 +13,8 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// TestSurvives: whatever goes wrong on the way, there are as many pods as wanted in
-// the end.
+// TestSurvives checks that whatever goes wrong on the way, there are as many pods
+// as wanted in the end.
 func TestSurvives(t *testing.T) {
 	sets := func(c *controllertest.Cluster) *apps.ReplicaSet {
 		return controllertest.Must[*apps.ReplicaSet](t)(c.Client.AppsV1().ReplicaSets("ns").Get(t.Context(), "web", metav1.GetOptions{}))

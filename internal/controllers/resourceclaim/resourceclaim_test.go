@@ -154,8 +154,8 @@ func TestReserve(t *testing.T) {
 	})
 }
 
-// TestSurvives: whatever goes wrong on the way, each pod has one claim, and a claim
-// whose pod has gone is gone.
+// TestSurvives checks that whatever goes wrong on the way, each pod has one claim,
+// and a claim whose pod has gone is gone.
 func TestSurvives(t *testing.T) {
 	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) {

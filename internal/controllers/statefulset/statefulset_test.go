@@ -275,7 +275,8 @@ func TestMinReadySeconds(t *testing.T) {
 	})
 }
 
-// TestEndedPods: a pod that ends is replaced, whether it failed or not.
+// TestEndedPods checks that a pod that ends is replaced, whether it failed or
+// not.
 func TestEndedPods(t *testing.T) {
 	run(t, func(s suite) {
 		s.create(newSet(1))
@@ -330,8 +331,8 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// TestScaledClaims: a claim goes with the pod that is scaled down, and the next pod
-// of the name waits until it has.
+// TestScaledClaims checks that a claim goes with the pod that is scaled down, and
+// the next pod of the name waits until it has.
 func TestScaledClaims(t *testing.T) {
 	run(t, func(s suite) {
 		s.create(withClaims(newSet(2), apps.DeletePersistentVolumeClaimRetentionPolicyType, apps.RetainPersistentVolumeClaimRetentionPolicyType))
@@ -395,7 +396,8 @@ func TestHistoryLimit(t *testing.T) {
 	})
 }
 
-// TestFailedCreate: where pods cannot be made there is an event, and a later try.
+// TestFailedCreate checks that where pods cannot be made there is an event, and a
+// later try.
 func TestFailedCreate(t *testing.T) {
 	run(t, func(s suite) {
 		refuse := true

@@ -13,8 +13,8 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// TestSurvives: whatever goes wrong on the way, the set has the pods and claims that
-// it wants in the end, and a revision for each template.
+// TestSurvives checks that whatever goes wrong on the way, the set has the pods and
+// claims that it wants in the end, and a revision for each template.
 func TestSurvives(t *testing.T) {
 	for _, policy := range []apps.PodManagementPolicyType{apps.OrderedReadyPodManagement, apps.ParallelPodManagement} {
 		controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){

@@ -22,8 +22,8 @@ func user(name, node string) *v1.Pod {
 		VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}}}
 }
 
-// TestClaims: the condition Unused follows the pods that name the claim, and a
-// claim that is deleted waits for those that can use it.
+// TestClaims checks that the condition Unused follows the pods that name the
+// claim, and a claim that is deleted waits for those that can use it.
 func TestClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := controllertest.New(t, NewClaims)
@@ -77,8 +77,8 @@ func TestVolumes(t *testing.T) {
 	})
 }
 
-// TestAttributesClasses: a class gets the finalizer, and goes when the claim that
-// has it has another one.
+// TestAttributesClasses checks that a class gets the finalizer, and goes when the
+// claim that has it has another one.
 func TestAttributesClasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := controllertest.New(t, NewAttributesClasses)

@@ -194,7 +194,8 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 `, filepath.Join(o.Dir, "root"), filepath.Join(o.State, "state"), o.socket(), o.socket()+".ttrpc", o.PauseImage, o.CNIConf, o.binDir(), o.Hosts)
 }
 
-// binDir: this containerd takes one folder of plug-ins; the first that exists.
+// binDir returns the first folder of CNI plug-ins that exists: this containerd
+// takes only one.
 func (o *Options) binDir() string {
 	for _, d := range o.CNIBin {
 		if _, err := os.Stat(d); err == nil {

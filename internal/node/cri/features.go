@@ -11,9 +11,11 @@ import (
 // Features are the optional features that a runtime reports. One that reports
 // none, as containerd before 2.0, has none.
 type Features struct {
-	// SupplementalGroupsPolicy: Strict is kept (https://kep.k8s.io/3619).
+	// SupplementalGroupsPolicy reports whether the runtime enforces the policy
+	// Strict (https://kep.k8s.io/3619).
 	SupplementalGroupsPolicy bool
-	// UserNamespacesHostNetwork: a pod has users of its own in the machine's network.
+	// UserNamespacesHostNetwork reports whether a pod in the machine's network can
+	// have a user namespace.
 	UserNamespacesHostNetwork bool
 
 	handlers map[string]*runtimeapi.RuntimeHandlerFeatures

@@ -96,8 +96,8 @@ func allocated(pods ...types.UID) *resourcev1.ResourceClaim {
 	return c
 }
 
-// TestSharedClaim: a claim of two pods is prepared once and given back after both,
-// by an agent after the one that prepared it, too.
+// TestSharedClaim checks that a claim of two pods is prepared once and given back
+// after both, by an agent after the one that prepared it, too.
 func TestSharedClaim(t *testing.T) {
 	s, socket := serve(t)
 	client := fake.NewClientset(allocated("1", "2"))
@@ -145,7 +145,8 @@ func TestSharedClaim(t *testing.T) {
 	s.called(t, "unprepare c", "unprepare c")
 }
 
-// TestPrepareRefuses: a pod gets no devices of a claim that is not its.
+// TestPrepareRefuses checks that a pod gets no devices of a claim that is not
+// its.
 func TestPrepareRefuses(t *testing.T) {
 	s, socket := serve(t)
 	free := allocated("1")
@@ -186,8 +187,8 @@ func TestRegister(t *testing.T) {
 	m.Deregister("d")
 }
 
-// TestWipe: the devices of a driver that has gone are taken out of the cluster, and
-// those of others stay.
+// TestWipe checks that the devices of a driver that has gone are taken out of the
+// cluster, and those of others stay.
 func TestWipe(t *testing.T) {
 	slice := func(name, driver, node string) *resourcev1.ResourceSlice {
 		return &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: resourcev1.ResourceSliceSpec{Driver: driver, NodeName: &node}}

@@ -48,10 +48,10 @@ func New(client kubernetes.Interface, node, file string, c clock.Clock) *Manager
 type claim struct {
 	Namespace, Name string
 	Pods            []types.UID
-	// Drivers are those that have been asked to prepare it.
+	// Drivers holds the drivers that have been asked to prepare it.
 	Drivers []string
 	Devices []device
-	// Done: all of them have.
+	// Done reports whether all of them have prepared it.
 	Done bool
 }
 

@@ -116,8 +116,8 @@ func TestRank(t *testing.T) {
 	}
 }
 
-// TestHard: a hard threshold evicts one pod after the other until enough is
-// left, and never a critical one.
+// TestHard checks that a hard threshold evicts one pod after the other until
+// enough is left, and never a critical one.
 func TestHard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		critical, static := pod("critical", 0, 2_000_000_000), pod("static", 0, 0)
@@ -163,8 +163,8 @@ func TestHard(t *testing.T) {
 	})
 }
 
-// TestSoft: a soft threshold evicts when it was crossed for its grace period, and
-// the pressure is over when its minimum reclaim is left, too.
+// TestSoft checks that a soft threshold evicts when it was crossed for its grace
+// period, and the pressure is over when its minimum reclaim is left, too.
 func TestSoft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &node{memory: 250, disk: 500, pods: []*v1.Pod{pod("a", 0, 0), pod("b", 0, 0), pod("c", 0, 0)}}
@@ -198,7 +198,8 @@ func TestSoft(t *testing.T) {
 	})
 }
 
-// TestReclaim: where disk is short, images and dead containers go first.
+// TestReclaim checks that where disk is short, images and dead containers go
+// first.
 func TestReclaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &node{memory: 500, disk: 40, reclaimable: 500, pods: []*v1.Pod{pod("a", 0, 0)}}
@@ -288,7 +289,7 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// TestRun: the node is looked at every ten seconds.
+// TestRun checks that the node is looked at every ten seconds.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &node{memory: 500, disk: 500, pods: []*v1.Pod{pod("a", 0, 0)}}

@@ -15,8 +15,8 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 )
 
-// TestPreStop: what the runtime keeps of a hook asks the pod's port, which the hook
-// names.
+// TestPreStop checks that a hook restored from the runtime's annotations sends its
+// request to the port of the pod that it names.
 func TestPreStop(t *testing.T) {
 	asked := make(chan string, 1)
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))

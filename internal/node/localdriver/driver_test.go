@@ -45,7 +45,8 @@ func (d *Driver) made(t *testing.T, r *csi.CreateVolumeRequest) *csi.Volume {
 	return out.Volume
 }
 
-// TestCopies: a clone and a volume of a snapshot have the content, as it was.
+// TestCopies checks that a clone and a volume of a snapshot have the content,
+// as it was.
 func TestCopies(t *testing.T) {
 	d := newDriver(t, t.TempDir())
 	file := func(id string) string { return filepath.Join(d.Dir, volumes, id, data, "sub", "file") }
@@ -80,7 +81,8 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestCrash: what a crash leaves of a volume is none, and its name is free.
+// TestCrash checks that the remains of a creation that crashed are no volume,
+// and that the name is free.
 func TestCrash(t *testing.T) {
 	d := newDriver(t, t.TempDir())
 	torn := filepath.Join(d.Dir, volumes, "torn", data, "old")
@@ -102,7 +104,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestIDs: an ID that a client sends is never a path.
+// TestIDs checks that an ID that a client sends is never a path.
 func TestIDs(t *testing.T) {
 	d := newDriver(t, filepath.Join(t.TempDir(), "driver"))
 	victim := filepath.Join(filepath.Dir(d.Dir), "victim")
@@ -188,8 +190,8 @@ func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) 
 	return mnt
 }
 
-// TestFull: where the disk has no room for a copy, the answer says so, and nothing
-// is left of it; there is room again when something is deleted.
+// TestFull checks that where the disk has no room for a copy, the answer says so,
+// and nothing is left of it; there is room again when something is deleted.
 func TestFull(t *testing.T) {
 	d := newDriver(t, fileSystem(t, 16<<20, func(device, _, mnt string) error { return unix.Mount(device, mnt, "ext4", 0, "") }))
 	v := d.made(t, &csi.CreateVolumeRequest{Name: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}})
@@ -215,9 +217,9 @@ func TestFull(t *testing.T) {
 	d.made(t, clone)
 }
 
-// TestQuota: on a file system with quotas of projects a volume holds what it was
-// made for, and more once it is expanded. On one of a kernel without them it
-// holds what the disk does.
+// TestQuota checks that on a file system with quotas of projects a volume holds
+// what it was made for, and more once it is expanded. On one of a kernel without
+// them it holds what the disk does.
 func TestQuota(t *testing.T) {
 	enforced := true
 	mnt := fileSystem(t, 64<<20, func(device, image, mnt string) error {

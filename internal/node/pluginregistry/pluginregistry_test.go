@@ -76,8 +76,8 @@ func (h *handler) has(name string) bool {
 	return slices.Contains(h.names, name)
 }
 
-// TestRegistry: a plug-in registers whenever it comes, is asked again after an
-// error, and is forgotten with its socket.
+// TestRegistry checks that a plug-in registers whenever it comes, is asked
+// again after an error, and is forgotten with its socket.
 func TestRegistry(t *testing.T) {
 	dir, err := os.MkdirTemp("", "registry") // a socket's path is short
 	if err != nil {

@@ -41,7 +41,7 @@ type resizing struct {
 
 	mu    sync.Mutex
 	given resources
-	// deferred: the change waits for room on the node.
+	// deferred reports whether the change waits for room on the node.
 	deferred atomic.Bool
 
 	// The rest is the loop's own.

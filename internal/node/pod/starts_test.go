@@ -6,8 +6,8 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// TestUnsettled: a start that ends after the runtime began to be read is not known to
-// have ended by what is read.
+// TestUnsettled checks that a start that ends after the runtime began to be read is
+// not known to have ended by what is read.
 func TestUnsettled(t *testing.T) {
 	m := &Manager{Config: Config{Clock: clock.RealClock{}}}
 	s := newStarts(&base{Manager: m, wake: make(chan struct{}, 1)})

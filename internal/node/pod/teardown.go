@@ -22,7 +22,7 @@ import (
 // Failure ends a pod from the node's side.
 type Failure struct {
 	Reason, Message string
-	// rejected: the node has not taken the pod.
+	// rejected reports whether the node has refused the pod.
 	rejected bool
 	// Grace is the most that the containers have to end, in seconds; nil is no
 	// such limit.
@@ -35,7 +35,7 @@ type Failure struct {
 type ending struct {
 	// imposed ends the pod from outside of the loop.
 	imposed atomic.Pointer[Failure]
-	// done: nothing of the pod runs, and its volumes are gone.
+	// done reports whether nothing of the pod runs and its volumes are gone.
 	done atomic.Bool
 
 	// The rest is the loop's own.

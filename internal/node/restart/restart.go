@@ -10,7 +10,7 @@ import (
 type Action int
 
 const (
-	// Nothing: the container has come to its end.
+	// Nothing leaves the container: it has come to its end.
 	Nothing Action = iota
 	// Container starts the container again.
 	Container

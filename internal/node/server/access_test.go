@@ -15,7 +15,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// TestAccess: each path of a node's server wants the permission that a kubelet wants for it.
+// TestAccess checks that each path of a node's server wants the permission that a kubelet
+// wants for it.
 func TestAccess(t *testing.T) {
 	for _, c := range []struct {
 		method, path string
@@ -80,8 +81,8 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestRefusals: callers whose identity or permission cannot be determined are
-// refused.
+// TestRefusals checks that callers whose identity or permission cannot be
+// determined are refused.
 func TestRefusals(t *testing.T) {
 	jane := authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) {
 		return &authenticator.Response{User: &user.DefaultInfo{Name: "jane"}}, true, nil

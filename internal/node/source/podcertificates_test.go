@@ -77,8 +77,8 @@ func certified(t *testing.T) (*Source, kubernetes.Interface, *v1.Pod) {
 	return New(client, "node", informers.NewSharedInformerFactory(client, 0).Core().V1().Pods().Informer(), clock.RealClock{}), client, pod
 }
 
-// TestPodCertificate: a certificate is of the key beside it, is kept until its signer
-// wants it renewed, and is waited for.
+// TestPodCertificate checks that a certificate is of the key beside it, is kept until
+// its signer wants it renewed, and is waited for.
 func TestPodCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, client, pod := certified(t)
@@ -130,7 +130,7 @@ func TestPodCertificate(t *testing.T) {
 	})
 }
 
-// TestDenied: a denied request is not made again, and says why.
+// TestDenied checks that a denied request is not made again, and says why.
 func TestDenied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, client, pod := certified(t)

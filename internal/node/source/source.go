@@ -31,7 +31,7 @@ type Source struct {
 	tokens  map[tokenKey]token
 	objects map[reference]*object
 	named   map[types.UID][]reference // by the pods that name them
-	// certificates are those of pods.
+	// certificates holds the certificates of pods.
 	certificates map[certificateKey]certificate
 }
 
@@ -39,7 +39,7 @@ type Source struct {
 // whose labels, annotations, tokens or certificates did.
 type Change struct {
 	Namespace, ConfigMap, Secret string
-	// TrustBundles: one of the cluster's changed.
+	// TrustBundles reports whether a ClusterTrustBundle changed.
 	TrustBundles bool
 	Pod          types.UID
 	// Object is the pod as it is now, where that is why.

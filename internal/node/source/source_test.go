@@ -21,8 +21,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// TestTokens: a token is kept for four fifths of its life, and its pod is told of
-// then; a change of a config map is told of at once.
+// TestTokens checks that a token is kept for four fifths of its life, and its pod
+// is told of then; a change of a config map is told of at once.
 func TestTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u"}, Spec: v1.PodSpec{ServiceAccountName: "sa", NodeName: "node",
@@ -72,8 +72,9 @@ func TestTokens(t *testing.T) {
 	})
 }
 
-// TestReads: what the pods of the node name is watched by its name alone, from when
-// a pod names it to when none does, and immutable objects only until they are known.
+// TestReads checks that an object that pods of the node name is watched by its name
+// alone, from when the first pod names it until none does, and an immutable object
+// only until it is known.
 func TestReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from := func(name string) v1.EnvFromSource {

@@ -106,7 +106,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestRun: a change of the folder is noticed.
+// TestRun checks that a change of the folder is noticed.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	s := Source{Path: dir, Node: "n", Clock: clock.RealClock{}}

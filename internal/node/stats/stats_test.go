@@ -108,7 +108,7 @@ func TestDiskUsage(t *testing.T) {
 	}
 }
 
-// TestSizes: a folder is not added up again before some time.
+// TestSizes checks that a folder is not added up again before some time.
 func TestSizes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -208,7 +208,8 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// TestRate: how much of a core is used is known from the second time on.
+// TestRate checks that how much of a core is used is known from the second time
+// on.
 func TestRate(t *testing.T) {
 	p := &Provider{rates: map[string]sample{}}
 	begin := time.Unix(0, 0)

@@ -44,8 +44,8 @@ func volumesOf(names ...string) *v1.Pod {
 	return p
 }
 
-// TestRetry: a volume that fails is tried again after 500 ms, then twice as
-// long each time, to 2 min 2 s; the others are made once.
+// TestRetry checks that a volume that fails is tried again after 500 ms, then
+// twice as long each time, to 2 min 2 s; the others are made once.
 func TestRetry(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Unix(1000, 0))
 	f := &folders{fail: map[string]error{"bad": errors.New("no")}}

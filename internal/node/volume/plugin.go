@@ -14,7 +14,8 @@ type Mounted struct {
 	// Device is the path of a block volume's device; such a one has no HostPath.
 	Device   string
 	ReadOnly bool
-	// Relabel: the runtime may give the volume the SELinux label of its pod.
+	// Relabel reports whether the runtime may give the volume the SELinux label
+	// of its pod.
 	Relabel bool
 }
 

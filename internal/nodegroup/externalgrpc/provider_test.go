@@ -168,7 +168,7 @@ func TestNotImplemented(t *testing.T) {
 	}
 }
 
-// TestWire: the bytes are those of upstream's field numbers.
+// TestWire checks that the bytes are those of upstream's field numbers.
 func TestWire(t *testing.T) {
 	b, err := proto.Marshal(protoadapt.MessageV2Of(&DeltaRequest{Delta: 3, ID: "g"}))
 	if err != nil {

@@ -103,8 +103,8 @@ func TestFilters(t *testing.T) {
 	}
 }
 
-// TestRemoveAndAddPods: the state of a filter follows pods taken away and put
-// back.
+// TestRemoveAndAddPods checks that the state of a filter follows pods taken
+// away and put back.
 func TestRemoveAndAddPods(t *testing.T) {
 	x := pod("x")
 	exclusive := pod("x", labelled("app", "b"), far(zoneLabel))
@@ -144,7 +144,8 @@ func TestRemoveAndAddPods(t *testing.T) {
 	}
 }
 
-// TestPreFilterNodes: a pod bound to nodes by name is tried on these only.
+// TestPreFilterNodes checks that a pod bound to nodes by name is tried on these
+// only.
 func TestPreFilterNodes(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -71,7 +71,7 @@ func TestScores(t *testing.T) {
 	}
 }
 
-// TestHints: which events may help a pod that a plugin refused.
+// TestHints checks which events are taken to help a pod that a plugin refused.
 func TestHints(t *testing.T) {
 	gpu := func(n *v1.Node) { n.Status.Allocatable["example.com/gpu"] = quantities([]string{"g", "1"})["g"] }
 	small := func(n *v1.Node) {

@@ -139,8 +139,8 @@ func TestVolumeFilters(t *testing.T) {
 	}
 }
 
-// TestReservedVolume: a volume chosen for one pod is not given to another,
-// before the API server knows.
+// TestReservedVolume checks that a volume chosen for one pod is not given to
+// another, before the API server knows.
 func TestReservedVolume(t *testing.T) {
 	v := storageOf(t, claimOf("c", "late", ""), claimOf("d", "late", ""), volumeOf("pv", "late", nil),
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Provisioner: "kubernetes.io/no-provisioner", VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)})
@@ -163,8 +163,8 @@ func TestReservedVolume(t *testing.T) {
 	}
 }
 
-// TestCapacity: a driver that publishes what it has room for is provisioned with
-// where that is enough.
+// TestCapacity checks that a driver that publishes its capacity provisions only
+// where the capacity is sufficient.
 func TestCapacity(t *testing.T) {
 	late := storagev1.VolumeBindingWaitForFirstConsumer
 	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Provisioner: "disk", VolumeBindingMode: &late}

@@ -91,7 +91,7 @@ func BenchmarkList10000(b *testing.B) {
 	}
 }
 
-// BenchmarkWatchFanOut: one operation is one event given to 1,000 watchers.
+// BenchmarkWatchFanOut measures the delivery of an event to 1,000 watchers.
 func BenchmarkWatchFanOut(b *testing.B) {
 	s := open(b, "", nil)
 	defer s.Close()

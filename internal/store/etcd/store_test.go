@@ -76,7 +76,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// TestUpstreamLayout: keys and values are where and what upstream's are.
+// TestUpstreamLayout checks that keys and values are equal to upstream's.
 func TestUpstreamLayout(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -112,7 +112,7 @@ func TestUpstreamLayout(t *testing.T) {
 	if obj, err := storetest.Codec().Decode(got.Kvs[0].Value); err != nil || obj.(*v1.Pod).ResourceVersion != "" || obj.(*v1.Pod).Spec.NodeName != "n2" {
 		t.Errorf("stored: %+v, %v", obj, err)
 	}
-	// A write past the store is seen, and so is one that nobody can read.
+	// A write past the store is seen, and so is one that cannot be decoded.
 	w, err := s.Watch("/registry/", store.WatchOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func TestUpstreamLayout(t *testing.T) {
 	}
 }
 
-// TestServers: two stores on one etcd see each other's writes.
+// TestServers checks that two stores on one etcd see each other's writes.
 func TestServers(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -189,8 +189,8 @@ func TestServers(t *testing.T) {
 	}
 }
 
-// TestEtcdRestart: the store goes on after etcd was killed, and its watches miss
-// nothing.
+// TestEtcdRestart checks that the store goes on after etcd was killed, and its
+// watches miss nothing.
 func TestEtcdRestart(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -224,8 +224,8 @@ func TestEtcdRestart(t *testing.T) {
 	}
 }
 
-// TestResume: a server that starts knows the changes before, so that watches of
-// another server's clients go on there.
+// TestResume checks that a server that starts knows the changes before, so that
+// watches of another server's clients go on there.
 func TestResume(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -248,8 +248,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestCutOff: a server whose watch is too old lists again, and so do its
-// watchers.
+// TestCutOff checks that a server whose watch is too old lists again, and so do
+// its watchers.
 func TestCutOff(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -293,8 +293,8 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestCompactionRounds: of several servers one compacts each round, to the
-// revision of the round before.
+// TestCompactionRounds checks that of several servers one compacts each round,
+// to the revision of the round before.
 func TestCompactionRounds(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -338,7 +338,7 @@ func TestCompactionRounds(t *testing.T) {
 	}
 }
 
-// TestLeases: keys that end at about the same time share a lease.
+// TestLeases checks that keys that end at about the same time share a lease.
 func TestLeases(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -373,7 +373,7 @@ func TestLeases(t *testing.T) {
 	}
 }
 
-// TestNoEtcd: the error says what to check.
+// TestNoEtcd checks that the error without an etcd names what to check.
 func TestNoEtcd(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -388,8 +388,8 @@ func TestNoEtcd(t *testing.T) {
 	}
 }
 
-// TestTLSErrors: the store refuses an etcd with a certificate of another
-// authority, and is refused without a client certificate.
+// TestTLSErrors checks that the store refuses an etcd with a certificate of
+// another authority, and is refused without a client certificate.
 func TestTLSErrors(t *testing.T) {
 	t.Parallel()
 	server, other := etcdtest.StartTLS(t), etcdtest.StartTLS(t)

@@ -19,8 +19,8 @@ func entry(name string, revision int64) *store.Entry {
 	return store.NewEntry("/registry/pods/"+name, revision, revision, store.Value{Object: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}})
 }
 
-// TestSharedRevision: a revision with many changes is not split between what a
-// watcher has read and what it reads again from the history.
+// TestSharedRevision checks that a revision with many changes is not split
+// between what a watcher has read and what it reads again from the history.
 func TestSharedRevision(t *testing.T) {
 	s := New(Options{})
 	live, err := s.Watch("/registry/", store.WatchOptions{})
@@ -68,8 +68,8 @@ func TestSharedRevision(t *testing.T) {
 	}
 }
 
-// TestReset: a watch from before has to list again, one from after does not, and
-// a wait for a revision ends.
+// TestReset checks that a watch from before has to list again, one from after
+// does not, and a wait for a revision ends.
 func TestReset(t *testing.T) {
 	s := New(Options{})
 	s.Apply([]*store.Event{{Type: store.Put, Entry: entry("a", 2), Revision: 2}})
@@ -111,7 +111,7 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// TestRewound: the past of a part of the tree.
+// TestRewound checks the earlier states of a part of the tree.
 func TestRewound(t *testing.T) {
 	s := New(Options{})
 	rev := int64(1)
@@ -125,8 +125,8 @@ func TestRewound(t *testing.T) {
 	}
 }
 
-// TestLongHistory: a watcher and a list that have far to go back let others have
-// the state in between, and miss nothing.
+// TestLongHistory checks that a watcher and a list that have far to go back let
+// others have the state in between, and miss nothing.
 func TestLongHistory(t *testing.T) {
 	s := New(Options{})
 	const changes = 5*maxScanned + 7
@@ -190,7 +190,8 @@ func TestLongHistory(t *testing.T) {
 	}
 }
 
-// TestForgottenForms: entries replaced a while ago hold no wire forms, live ones do.
+// TestForgottenForms checks that entries replaced a while ago hold no wire forms,
+// live ones do.
 func TestForgottenForms(t *testing.T) {
 	s := New(Options{})
 	made := 0
@@ -228,8 +229,8 @@ func TestForgottenForms(t *testing.T) {
 	}
 }
 
-// TestHistoryBytes: the history holds as much as it may, or as much as is live, and
-// no more, whether objects are replaced or come and go.
+// TestHistoryBytes checks that the history holds as much as it may, or as much as
+// is live, and no more, whether objects are replaced or come and go.
 func TestHistoryBytes(t *testing.T) {
 	const limit = 64 << 10
 	s := New(Options{HistoryBytes: limit})

@@ -180,7 +180,8 @@ var (
 	single = append([]csi.NodeServiceCapability_RPC_Type{csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER}, stages...)
 )
 
-// TestRegistration: the cluster knows the driver while it is registered.
+// TestRegistration checks that the cluster knows the driver while it is
+// registered.
 func TestRegistration(t *testing.T) {
 	s := start(t, nil)
 	n, err := s.client.StorageV1().CSINodes().Get(t.Context(), "n", metav1.GetOptions{})
@@ -203,8 +204,8 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
-// TestLife: two pods share what is staged; an agent after this one takes both
-// down.
+// TestLife checks that two pods share what is staged; an agent after this one
+// takes both down.
 func TestLife(t *testing.T) {
 	s := start(t, single, detached())
 	a, b := s.spec("a", persistent()), s.spec("b", persistent())
@@ -237,7 +238,8 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// TestDamaged: a file that cannot be read does not keep a pod from ending.
+// TestDamaged checks that a file that cannot be read does not keep a pod from
+// ending.
 func TestDamaged(t *testing.T) {
 	s := start(t, nil, detached())
 	spec := s.spec("a", persistent())
@@ -252,8 +254,8 @@ func TestDamaged(t *testing.T) {
 	s.called("")
 }
 
-// TestAttach: the volume is said to be in use before its attachment is read, and
-// waited for until it is attached.
+// TestAttach checks that the volume is said to be in use before its attachment
+// is read, and waited for until it is attached.
 func TestAttach(t *testing.T) {
 	s := start(t, nil)
 	spec := s.spec("a", persistent())
@@ -288,8 +290,8 @@ func TestAttach(t *testing.T) {
 	inUse(0)
 }
 
-// TestInline: volumes in pods need a driver that has such, and get the pod's
-// name, tokens and secret.
+// TestInline checks that volumes in pods need a driver that has such, and get
+// the pod's name, tokens and secret.
 func TestInline(t *testing.T) {
 	inline := func(s *suite) *volume.Spec {
 		spec := s.spec("a", persistent())
@@ -328,7 +330,7 @@ func TestInline(t *testing.T) {
 	}
 }
 
-// TestGroup: files are the pod's group's by the driver's policy.
+// TestGroup checks that files are the pod's group's by the driver's policy.
 func TestGroup(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test changes owners: run it as root (make test does)")
@@ -367,8 +369,8 @@ func TestGroup(t *testing.T) {
 	}
 }
 
-// TestGrowth: a claim that was granted more has it when the node's driver has
-// grown the file system, also while the pod runs.
+// TestGrowth checks that a claim that was granted more has it when the node's
+// driver has grown the file system, also while the pod runs.
 func TestGrowth(t *testing.T) {
 	size := func(s string) v1.ResourceList {
 		return v1.ResourceList{v1.ResourceStorage: resource.MustParse(s)}
@@ -404,7 +406,7 @@ func TestGrowth(t *testing.T) {
 	s.called("")
 }
 
-// TestRepublish: a driver that wants it is called again and again.
+// TestRepublish checks that a driver that wants it is called again and again.
 func TestRepublish(t *testing.T) {
 	s := start(t, nil, detached(func(d *storage.CSIDriver) { d.Spec.RequiresRepublish = ptr.To(true) }))
 	spec := s.spec("a", persistent())

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestWrite: files change all at once, what is gone is removed, and nothing is
-// written where nothing changed.
+// TestWrite checks that files change all at once, what is gone is removed, and
+// nothing is written where nothing changed.
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	read := func(name string) string {

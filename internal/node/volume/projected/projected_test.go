@@ -40,7 +40,8 @@ func (objects) PodCertificate(_ context.Context, _ *v1.Pod, use string, _ *v1.Po
 	return []byte("key of " + use), []byte(", chain"), nil
 }
 
-// TestCertificates: the key and its chain are in one file, or in two.
+// TestCertificates checks that the key and its chain are in one file, or in
+// two.
 func TestCertificates(t *testing.T) {
 	s := &volume.Spec{Volume: &v1.Volume{Name: "v"}, Dir: t.TempDir(), Pod: &v1.Pod{Spec: v1.PodSpec{SecurityContext: &v1.PodSecurityContext{FSGroup: ptr.To[int64](1)}, Containers: []v1.Container{{}}}}}
 	got, err := (&plugin{source: objects{}}).files(t.Context(), s, []v1.VolumeProjection{
@@ -66,8 +67,8 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestModes: a token is for the pod's user alone, or its group, and readable by
-// all only where the pod names neither.
+// TestModes checks that a token is for the pod's user alone, or its group, and
+// readable by all only where the pod names neither.
 func TestModes(t *testing.T) {
 	user, group := int64(os.Getuid()), int64(os.Getgid())
 	for _, c := range []struct {
