@@ -7,16 +7,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/machine"
-	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/network/lb"
 	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/network/proxy"
@@ -164,54 +159,6 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) e
 	})
 	return nil
 }
-
-// clusterDomain is the domain of the Services' names.
-const clusterDomain = "cluster.local"
-
-func (h *host) startDNS(o Options) error {
-	s, err := dns.New(dns.Config{Domain: clusterDomain, Addresses: []netip.Addr{h.dns}, Informers: h.informers, Links: dns.Link(), Clock: h.clock,
-		Problem: h.problem("keelson-dns", o, "FailedToResolveNames", "Names are not resolved as they should be")})
-	if err != nil {
-		return fmt.Errorf("dns: %w", err)
-	}
-	h.Go(func() {
-		if err := s.Run(h.Ctx); err != nil {
-			klog.FromContext(h.Ctx).Error(err, "The name server has ended")
-		}
-	})
-	return nil
-}
-
-// publishDNS makes the Service kube-dns, by which people and programs find the
-// name server, until it has worked. Where names are left to another
-// implementation it takes its own away, so that there is a place for another.
-func (s *Server) publishDNS(builtin bool) {
-	services := s.Admin.CoreV1().Services(metav1.NamespaceSystem)
-	want := dnsService(dnsAddress(s.ServiceCIDR))
-	// Only the end of the cluster ends it in another way.
-	_ = wait.PollUntilContextCancel(s.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-		old, err := services.Get(ctx, want.Name, metav1.GetOptions{})
-		switch {
-		case apierrors.IsNotFound(err) && builtin:
-			_, err = services.Create(ctx, want, metav1.CreateOptions{})
-		case apierrors.IsNotFound(err):
-			err = nil
-		case err == nil && !builtin && old.Labels[dnsProxy] == dnsProxyName:
-			err = services.Delete(ctx, old.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(old.UID))})
-		case err == nil && builtin && (old.Spec.ClusterIP != want.Spec.ClusterIP || old.Labels[dnsProxy] != dnsProxyName):
-			klog.FromContext(ctx).Info("The Service kube-system/kube-dns is not the one of this cluster's own name server; start with --dns none if that is meant",
-				"address", old.Spec.ClusterIP, "own", want.Spec.ClusterIP)
-		}
-		if err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Publishing the Service kube-dns failed; trying again")
-		}
-		return err == nil, nil
-	})
-}
-
-// dnsProxy is the label of Services that service proxies leave alone. The nodes
-// have this Service's address themselves.
-const dnsProxy, dnsProxyName = "service.kubernetes.io/service-proxy-name", "keelson-dns"
 
 // addressesIn gives the machine's addresses in these ranges. Node ports are not
 // served on loopback, as by upstream's nftables mode.

@@ -73,6 +73,7 @@ func (o *Options) User() user.Info {
 	return &user.DefaultInfo{Name: nodeUser + o.NodeName(), Groups: []string{user.NodesGroup, user.AllAuthenticated}}
 }
 
+// complete fills in the defaults that depend on the machine.
 func (o *Options) complete(m *machine.Machine) {
 	o.Name = o.NodeName()
 	if o.Port == 0 {

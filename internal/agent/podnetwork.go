@@ -10,11 +10,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	coreinformers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -23,19 +19,6 @@ import (
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/cri"
 )
-
-// peers gives an informer of all Nodes with what the pods' network needs of them.
-func peers(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
-	i := coreinformers.NewNodeInformer(client, 0, cache.Indexers{})
-	return i, i.SetTransform(func(obj any) (any, error) {
-		n, ok := obj.(*v1.Node)
-		if !ok {
-			return obj, nil
-		}
-		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
-			Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}, Status: v1.NodeStatus{Addresses: n.Status.Addresses}}, nil
-	})
-}
 
 // rangesPatience is how long the service proxy waits for the Node's ranges where the
 // network of the pods is not the built-in one: the cluster may give none.

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 
-	v1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 
@@ -60,24 +58,4 @@ func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 		}
 	}
 	return nil
-}
-
-// dnsAddress is the cluster address of the Service kube-dns: the tenth of the
-// range, as upstream's installers have it.
-func dnsAddress(services netip.Prefix) netip.Addr {
-	a := services.Masked().Addr()
-	for range 10 {
-		a = a.Next()
-	}
-	return a
-}
-
-// dnsService is the Service by which people and programs find the name server.
-func dnsService(address netip.Addr) *v1.Service {
-	return &v1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{
-			"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "Keelson", dnsProxy: dnsProxyName}},
-		Spec: v1.ServiceSpec{ClusterIP: address.String(), Ports: []v1.ServicePort{
-			{Name: "dns", Port: 53, Protocol: v1.ProtocolUDP, TargetPort: intstr.FromInt32(53)},
-			{Name: "dns-tcp", Port: 53, Protocol: v1.ProtocolTCP, TargetPort: intstr.FromInt32(53)}}}}
 }

@@ -1,46 +1,28 @@
 package agent
 
 import (
-	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/client-go/informers"
-	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	certutil "k8s.io/client-go/util/cert"
-	"k8s.io/client-go/util/certificate"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
-	"keelson.dev/keelson/internal/network/dns"
 	"keelson.dev/keelson/internal/version"
 )
 
@@ -223,113 +205,6 @@ func (o *ProcessOptions) identify(ctx context.Context, cfg *rest.Config, client 
 	return nil
 }
 
-// informers gives those of the node: of pods it sees its own, of nodes itself, of
-// config maps only the one with the name server's settings.
-func (o *ProcessOptions) informers(client kubernetes.Interface) informers.SharedInformerFactory {
-	f := component.Informers(client)
-	byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
-	only := func(field, value string) func(*metav1.ListOptions) {
-		return func(l *metav1.ListOptions) { l.FieldSelector = fields.OneTermEqualSelector(field, value).String() }
-	}
-	// An informer that the factory has is the one that it gives to all.
-	for _, i := range []struct {
-		of   runtime.Object
-		with func(client kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer
-	}{
-		{&v1.Pod{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
-			return coreinformers.NewFilteredPodInformer(c, metav1.NamespaceAll, resync, byNamespace, only("spec.nodeName", o.Name))
-		}},
-		{&v1.Node{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
-			return coreinformers.NewFilteredNodeInformer(c, resync, cache.Indexers{}, only(metav1.ObjectNameField, o.Name))
-		}},
-	} {
-		f.InformerFor(i.of, i.with)
-	}
-	if o.Network.DNS != None {
-		f.InformerFor(&v1.ConfigMap{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
-			return coreinformers.NewFilteredConfigMapInformer(c, metav1.NamespaceSystem, resync, byNamespace, only(metav1.ObjectNameField, dns.ConfigMap))
-		})
-	}
-	return f
-}
-
-// nameServer finds the address of the cluster's name server; it is not valid where
-// there is none.
-func (o *ProcessOptions) nameServer(ctx context.Context, client kubernetes.Interface) (netip.Addr, error) {
-	if o.ClusterDNS.IsValid() {
-		return o.ClusterDNS, nil
-	}
-	s, err := client.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{})
-	builtin := o.Network.DNS != None
-	switch {
-	case apierrors.IsNotFound(err) && !builtin:
-		return netip.Addr{}, nil
-	case apierrors.IsNotFound(err):
-		return netip.Addr{}, errors.New("there is no Service kube-system/kube-dns whose address the name server could have: run keelson agent prepare once, which makes it, or give --cluster-dns, or --dns none")
-	case err != nil:
-		return netip.Addr{}, fmt.Errorf("the address of the cluster's name server: %w", err)
-	case builtin && s.Labels[dnsProxy] != dnsProxyName:
-		return netip.Addr{}, errors.New("the Service kube-system/kube-dns is another name server's: give --dns none")
-	}
-	a, err := netip.ParseAddr(s.Spec.ClusterIP)
-	if err != nil {
-		return a, fmt.Errorf("the address of the Service kube-system/kube-dns: %w: give --cluster-dns", err)
-	}
-	return a, nil
-}
-
-// allPods lists and watches the pods of all nodes.
-func allPods(client kubernetes.Interface) *cache.ListWatch {
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return client.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, o)
-		},
-	}
-}
-
-// peerOnly leaves of a pod what network policies look at.
-func peerOnly(obj any) (any, error) {
-	p, ok := obj.(*v1.Pod)
-	if !ok {
-		return obj, nil
-	}
-	out := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion, Labels: p.Labels,
-		CreationTimestamp: p.CreationTimestamp, DeletionTimestamp: p.DeletionTimestamp},
-		Spec: v1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork}, Status: v1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}}
-	if mirror := p.Annotations[v1.MirrorPodAnnotationKey]; mirror != "" {
-		out.Annotations = map[string]string{v1.MirrorPodAnnotationKey: mirror}
-	}
-	for _, c := range p.Spec.Containers {
-		if len(c.Ports) > 0 {
-			out.Spec.Containers = append(out.Spec.Containers, v1.Container{Ports: c.Ports})
-		}
-	}
-	for _, c := range p.Spec.InitContainers {
-		if len(c.Ports) > 0 {
-			out.Spec.InitContainers = append(out.Spec.InitContainers, v1.Container{Ports: c.Ports, RestartPolicy: c.RestartPolicy})
-		}
-	}
-	return out, nil
-}
-
-func (o *ProcessOptions) clientCA(cfg *rest.Config) ([]byte, error) {
-	file := cmp.Or(o.ClientCAFile, cfg.CAFile)
-	if file == "" {
-		if len(cfg.CAData) == 0 {
-			return nil, errors.New("the kubeconfig has no authority by which callers of the node could be known: give --client-ca-file")
-		}
-		return cfg.CAData, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("--client-ca-file: %w", err)
-	}
-	return pem, nil
-}
-
 // mayServe asks whether the node may read what its part of the network is made of,
 // which the Node authorizer does not allow.
 func (o *ProcessOptions) mayServe(ctx context.Context, client kubernetes.Interface, podNetwork bool) error {
@@ -359,67 +234,6 @@ func (o *ProcessOptions) mayServe(ctx context.Context, client kubernetes.Interfa
 		if !r.Status.Allowed {
 			return fmt.Errorf("nodes may not watch %s, which the built-in network of pods, service proxy, name server, network policies and local volumes are made of: run keelson agent prepare once, which allows it, or give --pod-network none, --proxy none, --dns none, --network-policy none and --storage none", a.Resource)
 		}
-	}
-	return nil
-}
-
-// ownCertificate sets the certificate of the node's server. The version tells the
-// API server of Keelson which is signed by the cluster.
-func (h *host) ownCertificate(m *machine.Machine, o *ProcessOptions) error {
-	if o.RotateServerCertificates {
-		h.version = version.Info.GitVersion
-		return h.rotate(m, o)
-	}
-	var cert tls.Certificate
-	var err error
-	if o.TLSCertFile != "" {
-		if cert, err = tls.LoadX509KeyPair(o.TLSCertFile, o.TLSPrivateKeyFile); err != nil {
-			return fmt.Errorf("--tls-cert-file: %w", err)
-		}
-	} else {
-		var pem, key []byte
-		if pem, key, err = certutil.GenerateSelfSignedCertKey(o.Name, []net.IP{net.IP(h.ip.AsSlice())}, nil); err == nil {
-			cert, err = tls.X509KeyPair(pem, key)
-		}
-		if err != nil {
-			return fmt.Errorf("a certificate of the node's own: %w", err)
-		}
-	}
-	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
-	return nil
-}
-
-// rotate requests the certificate of the node's server, and another before it ends.
-func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
-	dir := filepath.Join(m.Dir(), "pki")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	files, err := certificate.NewFileStore("kubelet-server", dir, dir, "", "")
-	if err != nil {
-		return err
-	}
-	certificates, err := certificate.NewManager(&certificate.Config{
-		ClientsetFn: func(*tls.Certificate) (kubernetes.Interface, error) { return h.client, nil },
-		SignerName:  certificatesv1.KubeletServingSignerName,
-		GetTemplate: func() *x509.CertificateRequest {
-			return &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + o.Name, Organization: []string{user.NodesGroup}},
-				DNSNames: []string{o.Name}, IPAddresses: []net.IP{net.IP(h.ip.AsSlice())}}
-		},
-		Usages:           []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
-		CertificateStore: files,
-		Name:             "kubelet-server",
-	})
-	if err != nil {
-		return fmt.Errorf("the certificate of the node's server: %w", err)
-	}
-	certificates.Start()
-	context.AfterFunc(h.Ctx, certificates.Stop)
-	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if c := certificates.Current(); c != nil {
-			return c, nil
-		}
-		return nil, errors.New("no serving certificate available for the kubelet")
 	}
 	return nil
 }

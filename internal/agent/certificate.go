@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/certificate"
+
+	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/version"
+)
+
+// ownCertificate sets the certificate of the node's server. The version tells the
+// API server of Keelson which is signed by the cluster.
+func (h *host) ownCertificate(m *machine.Machine, o *ProcessOptions) error {
+	if o.RotateServerCertificates {
+		h.version = version.Info.GitVersion
+		return h.rotate(m, o)
+	}
+	var cert tls.Certificate
+	var err error
+	if o.TLSCertFile != "" {
+		if cert, err = tls.LoadX509KeyPair(o.TLSCertFile, o.TLSPrivateKeyFile); err != nil {
+			return fmt.Errorf("--tls-cert-file: %w", err)
+		}
+	} else {
+		var pem, key []byte
+		if pem, key, err = certutil.GenerateSelfSignedCertKey(o.Name, []net.IP{net.IP(h.ip.AsSlice())}, nil); err == nil {
+			cert, err = tls.X509KeyPair(pem, key)
+		}
+		if err != nil {
+			return fmt.Errorf("a certificate of the node's own: %w", err)
+		}
+	}
+	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+	return nil
+}
+
+// rotate requests the certificate of the node's server, and another before it ends.
+func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
+	dir := filepath.Join(m.Dir(), "pki")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	files, err := certificate.NewFileStore("kubelet-server", dir, dir, "", "")
+	if err != nil {
+		return err
+	}
+	certificates, err := certificate.NewManager(&certificate.Config{
+		ClientsetFn: func(*tls.Certificate) (kubernetes.Interface, error) { return h.client, nil },
+		SignerName:  certificatesv1.KubeletServingSignerName,
+		GetTemplate: func() *x509.CertificateRequest {
+			return &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + o.Name, Organization: []string{user.NodesGroup}},
+				DNSNames: []string{o.Name}, IPAddresses: []net.IP{net.IP(h.ip.AsSlice())}}
+		},
+		Usages:           []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
+		CertificateStore: files,
+		Name:             "kubelet-server",
+	})
+	if err != nil {
+		return fmt.Errorf("the certificate of the node's server: %w", err)
+	}
+	certificates.Start()
+	context.AfterFunc(h.Ctx, certificates.Stop)
+	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if c := certificates.Current(); c != nil {
+			return c, nil
+		}
+		return nil, errors.New("no serving certificate available for the kubelet")
+	}
+	return nil
+}
+
+// clientCA gives the authority, in PEM, of the certificates of the callers of the node.
+func (o *ProcessOptions) clientCA(cfg *rest.Config) ([]byte, error) {
+	file := cmp.Or(o.ClientCAFile, cfg.CAFile)
+	if file == "" {
+		if len(cfg.CAData) == 0 {
+			return nil, errors.New("the kubeconfig has no authority by which callers of the node could be known: give --client-ca-file")
+		}
+		return cfg.CAData, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--client-ca-file: %w", err)
+	}
+	return pem, nil
+}

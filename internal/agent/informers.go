@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/informers"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"keelson.dev/keelson/internal/component"
+	"keelson.dev/keelson/internal/network/dns"
+)
+
+// informers gives those of the node: of pods it sees its own, of nodes itself, of
+// config maps only the one with the name server's settings.
+func (o *ProcessOptions) informers(client kubernetes.Interface) informers.SharedInformerFactory {
+	f := component.Informers(client)
+	byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
+	only := func(field, value string) func(*metav1.ListOptions) {
+		return func(l *metav1.ListOptions) { l.FieldSelector = fields.OneTermEqualSelector(field, value).String() }
+	}
+	// An informer that the factory has is the one that it gives to all.
+	for _, i := range []struct {
+		of   runtime.Object
+		with func(client kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer
+	}{
+		{&v1.Pod{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredPodInformer(c, metav1.NamespaceAll, resync, byNamespace, only("spec.nodeName", o.Name))
+		}},
+		{&v1.Node{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredNodeInformer(c, resync, cache.Indexers{}, only(metav1.ObjectNameField, o.Name))
+		}},
+	} {
+		f.InformerFor(i.of, i.with)
+	}
+	if o.Network.DNS != None {
+		f.InformerFor(&v1.ConfigMap{}, func(c kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer {
+			return coreinformers.NewFilteredConfigMapInformer(c, metav1.NamespaceSystem, resync, byNamespace, only(metav1.ObjectNameField, dns.ConfigMap))
+		})
+	}
+	return f
+}
+
+// allPods lists and watches the pods of all nodes.
+func allPods(client kubernetes.Interface) *cache.ListWatch {
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, o)
+		},
+	}
+}
+
+// peerOnly leaves of a pod what network policies look at.
+func peerOnly(obj any) (any, error) {
+	p, ok := obj.(*v1.Pod)
+	if !ok {
+		return obj, nil
+	}
+	out := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion, Labels: p.Labels,
+		CreationTimestamp: p.CreationTimestamp, DeletionTimestamp: p.DeletionTimestamp},
+		Spec: v1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork}, Status: v1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}}
+	if mirror := p.Annotations[v1.MirrorPodAnnotationKey]; mirror != "" {
+		out.Annotations = map[string]string{v1.MirrorPodAnnotationKey: mirror}
+	}
+	for _, c := range p.Spec.Containers {
+		if len(c.Ports) > 0 {
+			out.Spec.Containers = append(out.Spec.Containers, v1.Container{Ports: c.Ports})
+		}
+	}
+	for _, c := range p.Spec.InitContainers {
+		if len(c.Ports) > 0 {
+			out.Spec.InitContainers = append(out.Spec.InitContainers, v1.Container{Ports: c.Ports, RestartPolicy: c.RestartPolicy})
+		}
+	}
+	return out, nil
+}
+
+// peers gives an informer of all Nodes with what the pods' network needs of them.
+func peers(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
+	i := coreinformers.NewNodeInformer(client, 0, cache.Indexers{})
+	return i, i.SetTransform(func(obj any) (any, error) {
+		n, ok := obj.(*v1.Node)
+		if !ok {
+			return obj, nil
+		}
+		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
+			Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}, Status: v1.NodeStatus{Addresses: n.Status.Addresses}}, nil
+	})
+}
