@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apiserver/pkg/admission"
 	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -80,7 +79,7 @@ func longRunning(_ *http.Request, i *request.RequestInfo) bool {
 }
 
 // decided notes what the authorizer has decided.
-func (r *call) decided(d authorizer.Decision, reason string) {
+func (r *incoming) decided(d authorizer.Decision, reason string) {
 	if r.s.Audit == nil {
 		return
 	}
@@ -92,7 +91,7 @@ func (r *call) decided(d authorizer.Decision, reason string) {
 }
 
 // level is how much the audit log wants to know of the request.
-func (r *call) level() auditinternal.Level {
+func (r *incoming) level() auditinternal.Level {
 	if r.s.Audit == nil {
 		return auditinternal.LevelNone
 	}
@@ -103,7 +102,7 @@ func (r *call) level() auditinternal.Level {
 }
 
 // auditRequest notes the object that came with the request.
-func (r *call) auditRequest(obj runtime.Object) {
+func (r *incoming) auditRequest(obj runtime.Object) {
 	if r.level() == auditinternal.LevelNone {
 		return
 	}
@@ -113,21 +112,21 @@ func (r *call) auditRequest(obj runtime.Object) {
 }
 
 // auditPatch notes the patch that came with the request.
-func (r *call) auditPatch(patch []byte) {
+func (r *incoming) auditPatch(patch []byte) {
 	if r.level() != auditinternal.LevelNone {
 		audit.LogRequestPatch(r.ctx(), patch)
 	}
 }
 
 // auditResponse notes the answer, which has its kind.
-func (r *call) auditResponse(obj runtime.Object) {
+func (r *incoming) auditResponse(obj runtime.Object) {
 	if r.level() != auditinternal.LevelNone {
 		audit.LogResponseObject(r.ctx(), obj, obj.GetObjectKind().GroupVersionKind().GroupVersion(), auditCodec{})
 	}
 }
 
 // wantsResponse reports whether the audit log wants what is answered.
-func (r *call) wantsResponse() bool { return r.level() == auditinternal.LevelRequestResponse }
+func (r *incoming) wantsResponse() bool { return r.level() == auditinternal.LevelRequestResponse }
 
 // auditCodec writes objects as they are, which have their kinds.
 type auditCodec struct{}
@@ -147,12 +146,4 @@ func (auditCodec) EncoderForVersion(e runtime.Encoder, _ runtime.GroupVersioner)
 // DecoderToVersion implements runtime.NegotiatedSerializer: nothing is decoded.
 func (auditCodec) DecoderToVersion(d runtime.Decoder, _ runtime.GroupVersioner) runtime.Decoder {
 	return d
-}
-
-// chain is the admission chain; what it notes goes to the audit log.
-func (r *call) chain() admission.Interface {
-	if r.s.Audit == nil || r.s.Admission == nil {
-		return r.s.Admission
-	}
-	return admission.WithAudit(r.s.Admission)
 }

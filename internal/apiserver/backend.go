@@ -25,7 +25,7 @@ import (
 )
 
 // target splits the name of a proxied object: [scheme:]name[:port].
-func (r *call) target() (scheme, name, port string, err error) {
+func (r proxied) target() (scheme, name, port string, err error) {
 	scheme, name, port, ok := utilnet.SplitSchemeNamePort(r.info.Name)
 	if !ok {
 		return "", "", "", badRequest("invalid %s request %q", r.row.Singular, r.info.Name)
@@ -34,7 +34,7 @@ func (r *call) target() (scheme, name, port string, err error) {
 }
 
 // proxiedPath gives the part of the request's path that is below the proxy.
-func (r *call) proxiedPath() string {
+func (r proxied) proxiedPath() string {
 	path := ""
 	if len(r.info.Parts) > 3 { // resource, name, "proxy", ...
 		path = "/" + strings.Join(r.info.Parts[3:], "/")
@@ -46,12 +46,12 @@ func (r *call) proxiedPath() string {
 }
 
 // proxyTo passes the request on to path at the backend.
-func (r *call) proxyTo(backend *url.URL, path string, transport http.RoundTripper) error {
+func (r proxied) proxyTo(backend *url.URL, path string, transport http.RoundTripper) error {
 	loc := &url.URL{Scheme: cmp.Or(backend.Scheme, "http"), Host: backend.Host, Path: utilnet.JoinPreservingTrailingSlash(backend.Path, path)}
 	if _, err := url.Parse(loc.String()); err != nil {
 		return badRequest("invalid proxy request %q: %v", r.info.Name, err)
 	}
-	h := machineryproxy.NewUpgradeAwareHandler(loc, sameHost{transport}, true, false, responder{r})
+	h := machineryproxy.NewUpgradeAwareHandler(loc, sameHost{transport}, true, false, responder{r.call})
 	r.code = http.StatusOK
 	h.ServeHTTP(r.w, r.req)
 	return nil
@@ -140,7 +140,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 }
 
 // podProxy passes a request on to a port of a pod.
-func (r *call) podProxy() error {
+func (r proxied) podProxy() error {
 	scheme, name, port, err := r.target()
 	if err != nil {
 		return err
@@ -188,7 +188,7 @@ func podPort(pod *v1.Pod, asked string) (string, error) {
 
 // address is where requests for port at ip are passed on to; without a port it is that
 // of the scheme.
-func (r *call) address(ip, port string) (string, error) {
+func (r proxied) address(ip, port string) (string, error) {
 	a, err := netip.ParseAddr(ip)
 	if err != nil {
 		return "", apierrors.NewBadRequest(errAddress.Error())
@@ -201,7 +201,7 @@ func (r *call) address(ip, port string) (string, error) {
 }
 
 // serviceProxy passes a request on to a ready endpoint of a service.
-func (r *call) serviceProxy() error {
+func (r proxied) serviceProxy() error {
 	scheme, name, port, err := r.target()
 	if err != nil {
 		return err
@@ -249,7 +249,7 @@ func (r *call) serviceProxy() error {
 }
 
 // endpoints are the slices of the service that have addresses.
-func (r *call) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error) {
+func (r proxied) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error) {
 	res, err := r.s.Store.List(r.ctx(), r.s.Catalogue.Lookup("discovery.k8s.io", "v1", "endpointslices").Prefix(svc.Namespace), store.ListOptions{})
 	if err != nil {
 		return nil, r.storeError(err, "")
@@ -267,7 +267,7 @@ func (r *call) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error) 
 // behind gives the pod whose address the endpoint is; nil where there is none, or
 // where the address is not to be dialled: the right to write endpoints must not
 // choose what the API server connects to.
-func (r *call) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
+func (r proxied) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
 	if len(ep.Addresses) == 0 || ep.TargetRef == nil || ep.TargetRef.Kind != "Pod" || ep.TargetRef.Namespace != svc.Namespace {
 		return nil
 	}
@@ -290,7 +290,7 @@ func (r *call) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
 
 // nodeProxy passes a request on to a node's agent, or to another port of the node, which
 // gets none of this server's credentials.
-func (r *call) nodeProxy() error {
+func (r proxied) nodeProxy() error {
 	scheme, name, port, err := r.target()
 	if err != nil {
 		return err

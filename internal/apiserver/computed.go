@@ -22,7 +22,7 @@ type Computed interface {
 }
 
 // readComputed answers a get or list of a row that is not stored.
-func (r *call) readComputed() error {
+func (r reader) readComputed() error {
 	from := r.s.Computed[r.groupResource()]
 	if from == nil {
 		return apierrors.NewServiceUnavailable("nothing computes " + r.groupResource().String() + " here")

@@ -21,12 +21,17 @@ import (
 
 // finalizing reports whether something has to be done yet before an object that is
 // being deleted may go.
-func (r *call) finalizing(obj runtime.Object, acc metav1.Object) bool {
+func (r *writer) finalizing(obj runtime.Object, acc metav1.Object) bool {
 	return len(acc.GetFinalizers()) > 0 || r.row.Finalizing != nil && r.row.Finalizing(obj)
 }
 
+// deleter ends objects of the request's row.
+type deleter struct{ writer }
+
+func newDeleter(r *call) *deleter { return &deleter{writer{call: r}} }
+
 // deleteOptions come in the body, or as parameters.
-func (r *call) deleteOptions() (*metav1.DeleteOptions, error) {
+func (r *deleter) deleteOptions() (*metav1.DeleteOptions, error) {
 	opts := &metav1.DeleteOptions{}
 	data, err := r.body()
 	if err != nil {
@@ -57,7 +62,7 @@ func (r *call) deleteOptions() (*metav1.DeleteOptions, error) {
 
 // delete ends the object that the request names, now or when its grace period
 // and finalizers allow.
-func (r *call) delete() error {
+func (r *deleter) delete() error {
 	opts, err := r.deleteOptions()
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func (r *call) delete() error {
 }
 
 // end deletes one object; gone reports whether it has been removed.
-func (r *call) end(ns, name string, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
+func (r *deleter) end(ns, name string, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
 	key := r.row.Key(ns, name)
 	for {
 		e, err := r.s.Store.Get(r.ctx(), key)
@@ -102,7 +107,7 @@ func (r *call) end(ns, name string, opts *metav1.DeleteOptions) (*store.Entry, b
 	}
 }
 
-func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
+func (r *deleter) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry, bool, error) {
 	old, err := versioned(r.row, e.Object())
 	if err != nil {
 		return nil, false, err
@@ -171,7 +176,7 @@ func (r *call) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.Entry
 }
 
 // mark sets the time of the deletion, seconds from now.
-func (r *call) mark(acc metav1.Object, seconds int64) {
+func (r *writer) mark(acc metav1.Object, seconds int64) {
 	acc.SetDeletionTimestamp(&metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second).Add(time.Duration(seconds) * time.Second)})
 	acc.SetDeletionGracePeriodSeconds(&seconds)
 	// The spec's meaning changes with the deletion.
@@ -182,7 +187,7 @@ func (r *call) mark(acc metav1.Object, seconds int64) {
 
 // grace begins or shortens a graceful deletion. wait reports whether the object
 // has to stay for its grace period.
-func (r *call) grace(obj runtime.Object, acc metav1.Object, opts *metav1.DeleteOptions) (changed, wait bool) {
+func (r *deleter) grace(obj runtime.Object, acc metav1.Object, opts *metav1.DeleteOptions) (changed, wait bool) {
 	if r.row.GracePeriod == nil {
 		return false, false
 	}
@@ -214,7 +219,7 @@ func (r *call) grace(obj runtime.Object, acc metav1.Object, opts *metav1.DeleteO
 }
 
 // finalizers gives those of the object once the propagation policy is known.
-func (r *call) finalizers(acc metav1.Object, opts *metav1.DeleteOptions) []string {
+func (r *deleter) finalizers(acc metav1.Object, opts *metav1.DeleteOptions) []string {
 	old := acc.GetFinalizers()
 	orphan := slices.Contains(old, metav1.FinalizerOrphanDependents)
 	foreground := slices.Contains(old, metav1.FinalizerDeleteDependents)
@@ -245,7 +250,7 @@ func (r *call) finalizers(acc metav1.Object, opts *metav1.DeleteOptions) []strin
 func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
 
 // deleteCollection ends every selected object, and answers with them.
-func (r *call) deleteCollection() error {
+func (r *deleter) deleteCollection() error {
 	lopts, sel, err := r.listOptions()
 	if err != nil {
 		return err

@@ -39,8 +39,12 @@ var aggregatedKinds = map[schema.GroupVersionKind]bool{
 	{Group: "apidiscovery.k8s.io", Version: "v2", Kind: "APIGroupDiscoveryList"}: true,
 }
 
+// documents answers for what is no resource: discovery, OpenAPI, health, metrics and
+// the paths beside them.
+type documents struct{ *call }
+
 // serveDiscovery answers below /api and /apis; false if path is not discovery's.
-func (r *call) serveDiscovery(parts []string) (bool, error) {
+func (r documents) serveDiscovery(parts []string) (bool, error) {
 	groups := r.s.groups()
 	switch {
 	case len(parts) == 1:
@@ -244,7 +248,7 @@ func subresources(row *api.Resource) []api.Subresource {
 	return subs
 }
 
-func (r *call) writeAggregated(a accepted, core bool) error {
+func (r documents) writeAggregated(a accepted, core bool) error {
 	d, err := r.s.aggregated(core)
 	if err != nil {
 		return err
@@ -262,7 +266,7 @@ func (r *call) writeAggregated(a accepted, core bool) error {
 		return r.write(http.StatusOK, contentType, d.json, []byte{'\n'})
 	}
 	w := &typedWriter{ResponseWriter: r.w, contentType: contentType}
-	c := *r
+	c := *r.call
 	c.w = w
 	err = c.writeAs(http.StatusOK, a, d.list)
 	r.code = c.code
@@ -347,7 +351,7 @@ func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {
 }
 
 // serveNonResource answers the paths that are not of a resource.
-func (r *call) serveNonResource() error {
+func (r documents) serveNonResource() error {
 	path := strings.Trim(r.req.URL.Path, "/")
 	if h := r.s.Paths["/"+path]; h != nil {
 		r.code = http.StatusOK
@@ -409,7 +413,7 @@ func (r *call) serveNonResource() error {
 	return r.notFoundPath()
 }
 
-func (r *call) paths() []string {
+func (r documents) paths() []string {
 	out := []string{"/api", "/api/v1", "/apis", "/apis/"}
 	for _, g := range r.s.groups() {
 		if g.Name == "" {

@@ -18,7 +18,7 @@ import (
 )
 
 // fail answers with err as a Status.
-func (r *call) fail(err error) {
+func (r *answer) fail(err error) {
 	if (r.overdue() || errors.Is(err, errOverdue)) && r.code == 0 {
 		err = errOverdue
 		if r.req.ProtoMajor == 1 {
@@ -35,7 +35,7 @@ func (r *call) fail(err error) {
 // statusKind: a Status is of the unversioned kinds that are in every version.
 var statusKind = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
 
-func (r *call) writeStatus(code int, status *metav1.Status) {
+func (r *answer) writeStatus(code int, status *metav1.Status) {
 	status.SetGroupVersionKind(statusKind)
 	a, err := r.accept(canTransform)
 	if err != nil || !a.as.Empty() && a.mediaType == "" {
@@ -48,7 +48,7 @@ func (r *call) writeStatus(code int, status *metav1.Status) {
 
 // storeError turns an error of the store about the object name of the row
 // into what clients know.
-func (r *call) storeError(err error, name string) error {
+func (r *incoming) storeError(err error, name string) error {
 	gr := r.groupResource()
 	switch {
 	case err == nil:
@@ -119,4 +119,12 @@ func (w *warnings) write(h http.Header) {
 
 func badRequest(format string, args ...any) error {
 	return apierrors.NewBadRequest(fmt.Sprintf(format, args...))
+}
+
+// notFoundPath is the answer to a path that nothing serves.
+func (r *answer) notFoundPath() error {
+	http.Error(r.w, "404 page not found", http.StatusNotFound)
+	r.code = http.StatusNotFound
+	r.row = nil // what it is counted by is the client's invention
+	return nil
 }

@@ -28,8 +28,11 @@ import (
 // confirmed, upstream's.
 const maxDisrupted = 2000
 
+// evictor ends a pod as its disruption budget allows.
+type evictor struct{ deleter }
+
 // evict deletes a pod if its disruption budget allows it: pods/eviction.
-func (r *call) evict() error {
+func (r *evictor) evict() error {
 	opts := &metav1.CreateOptions{}
 	if err := r.options(opts); err != nil {
 		return err
@@ -81,7 +84,7 @@ func (r *call) evict() error {
 
 // eviction reads the request's Eviction, which may be of policy/v1beta1 too: that is
 // the same but for its name, and has no other use left.
-func (r *call) eviction(gvk schema.GroupVersionKind, fieldValidation string) (*policyv1.Eviction, error) {
+func (r *evictor) eviction(gvk schema.GroupVersionKind, fieldValidation string) (*policyv1.Eviction, error) {
 	mediaType, err := r.contentType()
 	if err != nil {
 		return nil, err
@@ -106,7 +109,7 @@ func (r *call) eviction(gvk schema.GroupVersionKind, fieldValidation string) (*p
 
 // evictOnce evicts the pod in its present state; again reports whether that
 // state changed meanwhile and the request did not insist on it.
-func (r *call) evictOnce(del *metav1.DeleteOptions, dryRun bool) (again bool, _ error) {
+func (r *evictor) evictOnce(del *metav1.DeleteOptions, dryRun bool) (again bool, _ error) {
 	e, err := r.entry()
 	if err != nil {
 		return false, err
@@ -153,9 +156,9 @@ func evictionConflict(err error, budget string) error {
 
 // markDisrupted sets the condition DisruptionTarget in the pod's status, and
 // gives its new resourceVersion. With exact the pod must be as it was found.
-func (r *call) markDisrupted(pod *v1.Pod, exact bool) (string, error) {
-	w := writing{verb: "update", subresource: "status", options: &metav1.UpdateOptions{}, applied: true}
-	e, _, err := r.changeBare(&api.UpdateStrategy{}, w, func(old runtime.Object) (runtime.Object, error) {
+func (r *evictor) markDisrupted(pod *v1.Pod, exact bool) (string, error) {
+	w := writing{verb: "update", subresource: "status", options: &metav1.UpdateOptions{}, applied: true, bare: true}
+	e, _, err := r.change(&api.UpdateStrategy{}, w, func(old runtime.Object) (runtime.Object, error) {
 		p := old.(*v1.Pod).DeepCopy()
 		if !exact {
 			p.ResourceVersion = ""
@@ -185,7 +188,7 @@ func violates(message string, retryAfter int) error {
 // disrupt takes one disruption from the pod's budget. free reports whether the
 // pod is not ready and does not count, as long as it stays so; budget is the
 // name of the budget that decides so.
-func (r *call) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _ error) {
+func (r *evictor) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _ error) {
 	row := r.s.Catalogue.Lookup("policy", "v1", "poddisruptionbudgets")
 	for {
 		e, err := r.budget(pod, row)
@@ -231,7 +234,7 @@ func (r *call) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _ er
 }
 
 // budget finds the one budget that the pod is of, nil if there is none.
-func (r *call) budget(pod *v1.Pod, row *api.Resource) (*store.Entry, error) {
+func (r *evictor) budget(pod *v1.Pod, row *api.Resource) (*store.Entry, error) {
 	res, err := r.s.Store.List(r.ctx(), row.Prefix(pod.Namespace), store.ListOptions{})
 	if err != nil {
 		return nil, r.storeError(err, "")

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -235,20 +234,4 @@ func (f *fairness) watch(r *call) {
 	}()
 	r.req = r.req.WithContext(flowcontrol.WithInitializationSignal(r.ctx(), ready))
 	r.proceed()
-}
-
-// proceed answers the request, whose user is known.
-func (r *call) proceed() {
-	err := r.authorize()
-	if err == nil {
-		if r.long && r.hasUnboundBody() {
-			_ = r.conn.SetReadDeadline(time.Time{}) // as long as its client likes
-		}
-		err = r.serve()
-	} else {
-		r.w.Header().Set("X-Content-Type-Options", "nosniff") // it names what was asked for
-	}
-	if err != nil {
-		r.fail(err)
-	}
 }

@@ -10,7 +10,7 @@ import (
 
 // validateFinalizers checks the names of the finalizers that an object has and did not
 // have before.
-func (r *call) validateFinalizers(finalizers, had []string) (errs field.ErrorList) {
+func (r *writer) validateFinalizers(finalizers, had []string) (errs field.ErrorList) {
 	if r.row.AnyFinalizer {
 		return nil
 	}

@@ -15,22 +15,27 @@ var handlers map[endpoint]func(*call) error
 
 func init() { // what it lists looks into it
 	handlers = map[endpoint]func(*call) error{
-		{"", "pods", "binding"}:                                      (*call).bindPod,
-		{"", "pods", "eviction"}:                                     (*call).evict,
-		{"", "pods", "log"}:                                          (*call).podLog,
-		{"", "pods", "exec"}:                                         (*call).podStream,
-		{"", "pods", "attach"}:                                       (*call).podStream,
-		{"", "pods", "portforward"}:                                  (*call).podPortForward,
-		{"", "pods", "proxy"}:                                        (*call).podProxy,
-		{"", "services", "proxy"}:                                    (*call).serviceProxy,
-		{"", "nodes", "proxy"}:                                       (*call).nodeProxy,
-		{"", "serviceaccounts", "token"}:                             (*call).token,
-		{"", "bindings", ""}:                                         (*call).bindPod,
-		{authenticationv1.GroupName, "tokenreviews", ""}:             review((*call).reviewToken, tokenGiven),
-		{authenticationv1.GroupName, "selfsubjectreviews", ""}:       review((*call).reviewSelf, nil),
-		{authorizationv1.GroupName, "subjectaccessreviews", ""}:      review((*call).reviewSubjectAccess, nil),
-		{authorizationv1.GroupName, "localsubjectaccessreviews", ""}: review((*call).reviewLocalAccess, nil),
-		{authorizationv1.GroupName, "selfsubjectaccessreviews", ""}:  review((*call).reviewSelfAccess, nil),
-		{authorizationv1.GroupName, "selfsubjectrulesreviews", ""}:   review((*call).reviewRules, namespaceGiven),
+		{"", "pods", "binding"}:                                      bindPod,
+		{"", "pods", "eviction"}:                                     func(r *call) error { return (&evictor{*newDeleter(r)}).evict() },
+		{"", "pods", "log"}:                                          passed(proxied.podLog),
+		{"", "pods", "exec"}:                                         passed(proxied.podStream),
+		{"", "pods", "attach"}:                                       passed(proxied.podStream),
+		{"", "pods", "portforward"}:                                  passed(proxied.podPortForward),
+		{"", "pods", "proxy"}:                                        passed(proxied.podProxy),
+		{"", "services", "proxy"}:                                    passed(proxied.serviceProxy),
+		{"", "nodes", "proxy"}:                                       passed(proxied.nodeProxy),
+		{"", "serviceaccounts", "token"}:                             issueToken,
+		{"", "bindings", ""}:                                         bindPod,
+		{authenticationv1.GroupName, "tokenreviews", ""}:             review(reviewToken, tokenGiven),
+		{authenticationv1.GroupName, "selfsubjectreviews", ""}:       review(reviewSelf, nil),
+		{authorizationv1.GroupName, "subjectaccessreviews", ""}:      review(reviewSubjectAccess, nil),
+		{authorizationv1.GroupName, "localsubjectaccessreviews", ""}: review(reviewLocalAccess, nil),
+		{authorizationv1.GroupName, "selfsubjectaccessreviews", ""}:  review(reviewSelfAccess, nil),
+		{authorizationv1.GroupName, "selfsubjectrulesreviews", ""}:   review(reviewRules, namespaceGiven),
 	}
+}
+
+// passed makes a handler of a method of proxied.
+func passed(f func(proxied) error) func(*call) error {
+	return func(r *call) error { return f(proxied{r}) }
 }

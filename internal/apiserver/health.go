@@ -34,7 +34,7 @@ func (s *Server) healthChecks(path string) map[string]func() error {
 
 // health answers /healthz, /livez and /readyz, each with its checks by name
 // below it, ?verbose and ?exclude=.
-func (r *call) health(parts []string) error {
+func (r documents) health(parts []string) error {
 	registerSLIs() // before the first of them
 	checks := r.s.healthChecks(parts[0])
 	q := r.req.URL.Query()

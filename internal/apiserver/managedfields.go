@@ -306,7 +306,7 @@ func (o rowObjects) ConvertFieldLabel(_ schema.GroupVersionKind, label, value st
 
 // manage records in obj which of its fields the request's manager changed. old
 // is nil for a creation.
-func (r *call) manage(obj, old runtime.Object, manager, subresource string) runtime.Object {
+func (r *writer) manage(obj, old runtime.Object, manager, subresource string) runtime.Object {
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return obj
@@ -377,7 +377,7 @@ func (unmanaged) GetManagedFields() []metav1.ManagedFieldsEntry { return nil }
 
 // toValidate gives acc as it is to be validated: without the managers, where
 // manage has set them.
-func (r *call) toValidate(acc metav1.Object) metav1.Object {
+func (r *writer) toValidate(acc metav1.Object) metav1.Object {
 	if u, ok := acc.(*unstructured.Unstructured); ok && r.managed != nil && managers(u) == r.managed {
 		return unmanaged{acc}
 	}
@@ -385,7 +385,7 @@ func (r *call) toValidate(acc metav1.Object) metav1.Object {
 }
 
 // manager is the field manager's name: the one given, or the client's name.
-func (r *call) manager(given string) string {
+func (r *writer) manager(given string) string {
 	if given != "" {
 		return given
 	}

@@ -244,7 +244,7 @@ func (m *metrics) identified(u user.Info, err error) {
 }
 
 // serveMetrics serves the server's own, and those of upstream's libraries.
-func (r *call) serveMetrics() error {
+func (r documents) serveMetrics() error {
 	r.code = http.StatusOK
 	all := prometheus.Gatherers{r.s.Metrics, legacyregistry.DefaultGatherer}
 	promhttp.HandlerFor(without(all, r.s.HiddenMetrics), promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(r.w, r.req)
@@ -269,7 +269,7 @@ var registerSLIs = sync.OnceValue(func() componentmetrics.KubeRegistry {
 })
 
 // serveSLIs serves how the health checks have gone, which is asked often: KEP-3466.
-func (r *call) serveSLIs() error {
+func (r documents) serveSLIs() error {
 	r.code = http.StatusOK
 	componentmetrics.HandlerFor(registerSLIs(), componentmetrics.HandlerOpts{ErrorHandling: componentmetrics.ContinueOnError}).ServeHTTP(r.w, r.req)
 	return nil

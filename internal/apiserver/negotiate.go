@@ -138,7 +138,7 @@ func accepts(header string) []accepted {
 
 // accept picks the form of the answer; can reports whether it can be turned into a
 // kind.
-func (r *call) accept(can func(schema.GroupVersionKind) bool) (accepted, error) {
+func (r *answer) accept(can func(schema.GroupVersionKind) bool) (accepted, error) {
 	header := r.req.Header.Get("Accept")
 	pretty := r.pretty()
 	if header == "" {
@@ -163,7 +163,7 @@ func (r *call) accept(can func(schema.GroupVersionKind) bool) (accepted, error) 
 }
 
 // pretty is wanted by ?pretty, and by browsers, curl and wget without it.
-func (r *call) pretty() bool {
+func (r *incoming) pretty() bool {
 	if p := r.req.URL.RawQuery; p != "" {
 		if values, ok := r.req.URL.Query()["pretty"]; ok {
 			on, err := strconv.ParseBool(values[0])
@@ -184,7 +184,7 @@ func canTransform(gvk schema.GroupVersionKind) bool {
 }
 
 // body reads the request's body, up to MaxBody.
-func (r *call) body() ([]byte, error) {
+func (r *incoming) body() ([]byte, error) {
 	if r.req.Body == nil {
 		return nil, nil
 	}
@@ -214,7 +214,7 @@ func unread(err error, why string) error {
 }
 
 // contentType is the media type of the request's body.
-func (r *call) contentType() (string, error) {
+func (r *incoming) contentType() (string, error) {
 	ct := r.req.Header.Get("Content-Type")
 	if ct == "" {
 		return typeJSON, nil
@@ -235,7 +235,7 @@ func unsupportedMediaType(types []string) error {
 
 // fieldValidation gives the way to treat unknown and duplicate fields: Strict,
 // Warn or Ignore.
-func (r *call) fieldValidation(given string) string {
+func (r *incoming) fieldValidation(given string) string {
 	if given == "" {
 		return metav1.FieldValidationWarn
 	}
@@ -243,7 +243,7 @@ func (r *call) fieldValidation(given string) string {
 }
 
 // decode reads an object of gvk from the body. into is an empty one.
-func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
+func (r *incoming) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
 	mt, err := r.contentType()
 	if err != nil {
 		return nil, err
@@ -257,7 +257,7 @@ func (r *call) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldVal
 
 // decodeBytes reads an object of gvk from data. strict are the faults that are known
 // of what data was made from, beside those that are found in it.
-func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string, strict ...error) (runtime.Object, error) {
+func (r *incoming) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string, strict ...error) (runtime.Object, error) {
 	// The request has ended: its client no longer waits for the answer.
 	if err := r.ctx().Err(); err != nil {
 		return nil, err
@@ -288,7 +288,7 @@ func (r *call) decodeBytes(data []byte, mediaType string, into runtime.Object, g
 
 // parse reads an object of the kind that it names, gvk where it names none, and
 // gives its unknown and duplicate fields.
-func (r *call) parse(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, mode string) (obj runtime.Object, got *schema.GroupVersionKind, strict []error, err error) {
+func (r *incoming) parse(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, mode string) (obj runtime.Object, got *schema.GroupVersionKind, strict []error, err error) {
 	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
 	if _, ok := into.(*unstructured.Unstructured); ok {
 		d = r.s.codecs.unstructured(mediaType, mode != metav1.FieldValidationIgnore)
@@ -319,7 +319,7 @@ func plainObject(data []byte, mediaType string, into runtime.Object, gvk schema.
 
 // warnOfFields warns of unknown and duplicate fields. The YAML library says in one
 // error what is wrong in several lines: each is a warning.
-func (r *call) warnOfFields(strict ...error) {
+func (r *incoming) warnOfFields(strict ...error) {
 	for _, e := range strict {
 		text := e.Error()
 		if _, lines, ok := strings.Cut(text, "yaml: unmarshal errors:\n"); ok {
@@ -333,7 +333,7 @@ func (r *call) warnOfFields(strict ...error) {
 
 // coerce does to an object without a Go type what decoding does to others, and
 // answers for unknown and duplicate fields, those in strict among them.
-func (r *call) coerce(obj runtime.Object, gvk schema.GroupVersionKind, mode string, strict ...error) error {
+func (r *incoming) coerce(obj runtime.Object, gvk schema.GroupVersionKind, mode string, strict ...error) error {
 	if r.row.Coerce != nil && gvk == r.row.GVK() {
 		unknown, err := r.row.Coerce(obj)
 		if err != nil {
@@ -406,7 +406,7 @@ func isText(b []byte) bool {
 }
 
 // options decodes query parameters, or the body of a DELETE, into options.
-func (r *call) options(into runtime.Object) error {
+func (r *incoming) options(into runtime.Object) error {
 	if r.req.URL.RawQuery == "" {
 		return nil
 	}

@@ -73,7 +73,7 @@ func forms(kind string) []form {
 
 // formOf picks the form that the request accepts, the client's first choice
 // first; false if there is none.
-func (r *call) formOf(kind string) (form, bool) {
+func (r documents) formOf(kind string) (form, bool) {
 	accept := r.req.Header.Get("Accept")
 	if accept == "" {
 		accept = "*/*"
@@ -89,7 +89,7 @@ func (r *call) formOf(kind string) (form, bool) {
 	return form{}, false
 }
 
-func (r *call) serveOpenAPI(parts []string) error {
+func (r documents) serveOpenAPI(parts []string) error {
 	switch {
 	case len(parts) == 2 && parts[1] == "v2":
 		doc, err := r.s.openapiV2()
@@ -129,7 +129,7 @@ func versionAt(parts []string) (gv schema.GroupVersion, ok bool) {
 // writeDocument answers with the document, as upstream does: a client that knows
 // it by its tag keeps what it has, one that names an old hash is sent on to the
 // new one, and what is asked for by its hash never changes.
-func (r *call) writeDocument(hash, kind string, get func() (*document, error)) error {
+func (r documents) writeDocument(hash, kind string, get func() (*document, error)) error {
 	h := r.w.Header()
 	h.Set("Vary", "Accept")
 	f, ok := r.formOf(kind)
@@ -170,7 +170,7 @@ func (r *call) writeDocument(hash, kind string, get func() (*document, error)) e
 		}
 	}
 	if lasting != "" {
-		c := *r
+		c := *r.call
 		c.w = &lastingWriter{r.w, lasting}
 		err := c.write(http.StatusOK, f.given, body...)
 		r.code = c.code
@@ -218,7 +218,7 @@ func gvPath(gv schema.GroupVersion) string {
 	return "apis/" + gv.Group + "/" + gv.Version
 }
 
-func (r *call) openapiV3Root() error {
+func (r documents) openapiV3Root() error {
 	paths := map[string]any{}
 	add := func(path string, rows []*api.Resource) {
 		paths[path] = map[string]string{"serverRelativeURL": relative(path, r.s.hashV3(path, rows))}

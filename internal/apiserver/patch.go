@@ -41,7 +41,7 @@ const maxCopied = 3 << 20
 func init() { jsonpatch.AccumulatedCopySizeLimit = maxCopied }
 
 // patch changes an object by a patch of any of the five kinds.
-func (r *call) patch(strategy *api.UpdateStrategy) error {
+func (r *writer) patch(strategy *api.UpdateStrategy) error {
 	p, err := r.readPatch()
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ type patch struct {
 }
 
 // readPatch reads the request's patch of an object of the row.
-func (r *call) readPatch() (*patch, error) {
+func (r *writer) readPatch() (*patch, error) {
 	kind, _, err := mime.ParseMediaType(r.req.Header.Get("Content-Type"))
 	patchType := types.PatchType(kind)
 	kinds := []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType), string(types.ApplyCBORPatchType)}
@@ -131,7 +131,7 @@ func strategicError(err error) error {
 }
 
 // patched gives a new object that the patch makes of old.
-func (r *call) patched(old runtime.Object, patch []byte, patchType types.PatchType, fieldValidation string) (runtime.Object, error) {
+func (r *writer) patched(old runtime.Object, patch []byte, patchType types.PatchType, fieldValidation string) (runtime.Object, error) {
 	before, err := marshalJSON(withGVK(r.row.GVK(), old))
 	if err != nil {
 		return nil, err
@@ -221,7 +221,7 @@ type application struct {
 }
 
 // application reads an apply patch. Whole numbers in it stay whole.
-func (r *call) application(data []byte, patchType types.PatchType) (*application, error) {
+func (r *writer) application(data []byte, patchType types.PatchType) (*application, error) {
 	u := &unstructured.Unstructured{Object: map[string]any{}}
 	a := &application{Unstructured: u}
 	if patchType == types.ApplyCBORPatchType {
@@ -251,7 +251,7 @@ func (r *call) application(data []byte, patchType types.PatchType) (*application
 }
 
 // apply merges applied into old by the owners of the fields.
-func (r *call) apply(old runtime.Object, applied *application, opts *metav1.PatchOptions) (runtime.Object, error) {
+func (r *writer) apply(old runtime.Object, applied *application, opts *metav1.PatchOptions) (runtime.Object, error) {
 	fields, err := r.s.ownership(r.row, r.info.Subresource)
 	if err != nil {
 		return nil, err

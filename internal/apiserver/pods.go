@@ -14,11 +14,10 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 
 	"keelson.dev/keelson/internal/api"
-	"keelson.dev/keelson/internal/store"
 )
 
 // bindPod assigns a pod to a node: pods/binding, and bindings.
-func (r *call) bindPod() error {
+func bindPod(r *call) error {
 	opts := &metav1.CreateOptions{}
 	if err := r.options(opts); err != nil {
 		return err
@@ -59,7 +58,7 @@ func (r *call) bindPod() error {
 	if err := r.validate(attrs); err != nil {
 		return err
 	}
-	c := r.as(row)
+	c := writer{call: r.as(row)}
 	// What a binding changes is not a client's to get wrong: the pod's own
 	// rules for updates do not apply, and the fields have no owner.
 	strategy := &api.UpdateStrategy{PrepareForUpdate: func(obj, old runtime.Object) {
@@ -67,8 +66,8 @@ func (r *call) bindPod() error {
 			p.Generation = old.(*v1.Pod).Generation
 		}
 	}}
-	w := writing{verb: "update", subresource: "binding", options: &metav1.UpdateOptions{}, dryRun: isDryRun(opts.DryRun), applied: true}
-	_, _, err = c.changeBare(strategy, w, func(old runtime.Object) (runtime.Object, error) {
+	w := writing{verb: "update", subresource: "binding", options: &metav1.UpdateOptions{}, dryRun: isDryRun(opts.DryRun), applied: true, bare: true}
+	_, _, err = c.change(strategy, w, func(old runtime.Object) (runtime.Object, error) {
 		p := old.(*v1.Pod).DeepCopy()
 		conflict := func(format string, args ...any) error {
 			return apierrors.NewConflict(v1.Resource("pods/binding"), p.Name, fmt.Errorf(format, args...))
@@ -104,7 +103,6 @@ func (r *call) bindPod() error {
 		p.ResourceVersion = ""
 		return p, nil
 	})
-	r.code = c.code
 	if err != nil {
 		return err
 	}
@@ -123,11 +121,4 @@ func setCondition(s *v1.PodStatus, c v1.PodCondition) {
 		}
 	}
 	s.Conditions = append(s.Conditions, c)
-}
-
-// changeBare is change for what the server does itself: no admission.
-func (r *call) changeBare(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (*store.Entry, bool, error) {
-	c := *r
-	c.bare = true
-	return c.change(strategy, w, produce)
 }

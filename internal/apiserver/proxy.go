@@ -49,8 +49,11 @@ func (p responder) Error(_ http.ResponseWriter, _ *http.Request, err error) {
 	p.r.fail(err)
 }
 
+// proxied is a request that is passed on, to a pod, a service or a node.
+type proxied struct{ *call }
+
 // node gives the way to the agent of the named node.
-func (r *call) node(name string, unverified bool) (*url.URL, http.RoundTripper, error) {
+func (r proxied) node(name string, unverified bool) (*url.URL, http.RoundTripper, error) {
 	obj, err := r.Object(nodes, "", name)
 	if err != nil {
 		return nil, nil, r.storeError(err, name)
@@ -67,7 +70,7 @@ func (r *call) node(name string, unverified bool) (*url.URL, http.RoundTripper, 
 
 // simulated reports whether the pod is on a simulated node, where nothing runs and its
 // address belongs to no one.
-func (r *call) simulated(pod *v1.Pod) bool {
+func (r proxied) simulated(pod *v1.Pod) bool {
 	if pod.Spec.NodeName == "" {
 		return false
 	}
@@ -75,7 +78,7 @@ func (r *call) simulated(pod *v1.Pod) bool {
 	return err == nil && core.Simulated(node.(*v1.Node))
 }
 
-func (r *call) pod() (*v1.Pod, error) {
+func (r proxied) pod() (*v1.Pod, error) {
 	e, err := r.entry()
 	if err != nil {
 		return nil, err
@@ -112,7 +115,7 @@ func container(pod *v1.Pod, name string) (string, error) {
 }
 
 // podLog streams a container's log.
-func (r *call) podLog() error {
+func (r proxied) podLog() error {
 	if r.info.Verb != "get" {
 		return r.methodNotSupported()
 	}
@@ -274,7 +277,7 @@ func execOptions(values url.Values) (*v1.PodExecOptions, error) {
 // mayUpgrade checks that the user may create the subresource as well as get it, if the
 // request is for a connection: WebSocket's is a GET, in which commands are run all the
 // same (KEP-4006).
-func (r *call) mayUpgrade() error {
+func (r proxied) mayUpgrade() error {
 	if r.info.Verb == "create" || !httpstream.IsUpgradeRequest(r.req) {
 		return nil
 	}
@@ -284,7 +287,7 @@ func (r *call) mayUpgrade() error {
 }
 
 // podStream serves exec and attach, over SPDY or WebSocket.
-func (r *call) podStream() error {
+func (r proxied) podStream() error {
 	sub := r.info.Subresource
 	if err := r.mayUpgrade(); err != nil {
 		return err
@@ -344,7 +347,7 @@ func (r *call) podStream() error {
 	set("tty", opts.TTY)
 	p["command"] = opts.Command
 	loc.RawQuery = p.Encode()
-	up := machineryproxy.NewUpgradeAwareHandler(loc, transport, false, true, responder{r})
+	up := machineryproxy.NewUpgradeAwareHandler(loc, transport, false, true, responder{r.call})
 	translator := proxy.NewStreamTranslatorHandler(loc, transport, 0, proxy.Options{Stdin: opts.Stdin, Stdout: opts.Stdout, Stderr: opts.Stderr && !opts.TTY, Tty: opts.TTY})
 	r.code = http.StatusSwitchingProtocols
 	proxy.NewTranslatingHandler(up, translator, wsstream.IsWebSocketRequestWithStreamCloseProtocol).ServeHTTP(r.w, r.req)
@@ -352,7 +355,7 @@ func (r *call) podStream() error {
 }
 
 // podPortForward serves portforward, over SPDY or tunnelled through WebSocket.
-func (r *call) podPortForward() error {
+func (r proxied) podPortForward() error {
 	if err := r.mayUpgrade(); err != nil {
 		return err
 	}
@@ -380,7 +383,7 @@ func (r *call) podPortForward() error {
 		}
 		loc.RawQuery = url.Values{"port": {strings.Join(ports, ",")}}.Encode()
 	}
-	up := machineryproxy.NewUpgradeAwareHandler(loc, transport, false, true, responder{r})
+	up := machineryproxy.NewUpgradeAwareHandler(loc, transport, false, true, responder{r.call})
 	r.code = http.StatusSwitchingProtocols
 	proxy.NewTranslatingHandler(up, proxy.NewTunnelingHandler(up), wsstream.IsWebSocketRequestWithTunnelingProtocol).ServeHTTP(r.w, r.req)
 	return nil
@@ -399,7 +402,7 @@ func portForwardOptions(values url.Values) *v1.PodPortForwardOptions {
 }
 
 // connect has admission decide on a connection, which options describe.
-func (r *call) connect(options runtime.Object) error {
+func (r proxied) connect(options runtime.Object) error {
 	kinds, _, err := r.s.Scheme.ObjectKinds(options)
 	if err != nil {
 		return err

@@ -26,8 +26,11 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
+// reader answers the reads of a resource: get, list and watch.
+type reader struct{ *call }
+
 // get answers with one object.
-func (r *call) get() error {
+func (r reader) get() error {
 	e, err := r.entry()
 	if err != nil {
 		return err
@@ -49,7 +52,7 @@ func (r *call) get() error {
 }
 
 // reach waits up to 3 seconds, as upstream does, for the revision.
-func (r *call) reach(rev int64) error {
+func (r reader) reach(rev int64) error {
 	if rev <= r.s.Store.Revision() {
 		return nil
 	}
@@ -71,19 +74,6 @@ func tooLarge(rev, current int64) error {
 	return err
 }
 
-// entry is the one that the request names.
-func (r *call) entry() (*store.Entry, error) {
-	key := r.row.Key(r.info.Namespace, r.info.Name)
-	e, err := r.s.Store.Get(r.ctx(), key)
-	if err != nil {
-		return nil, r.storeError(err, r.info.Name)
-	}
-	if e == nil {
-		return nil, r.absent(key, r.info.Name)
-	}
-	return e, nil
-}
-
 // selection holds the selectors of a list or watch.
 type selection struct {
 	prefix       string
@@ -95,7 +85,7 @@ type selection struct {
 }
 
 // listOptions reads and checks the options of a list or watch.
-func (r *call) listOptions() (*metainternal.ListOptions, *selection, error) {
+func (r *incoming) listOptions() (*metainternal.ListOptions, *selection, error) {
 	opts := &metainternal.ListOptions{}
 	if r.req.URL.RawQuery != "" {
 		if err := metainternalscheme.ParameterCodec.DecodeParameters(r.req.URL.Query(), metav1.SchemeGroupVersion, opts); err != nil {
@@ -239,7 +229,7 @@ func parseContinue(s string) (t continueToken, err error) {
 }
 
 // list answers with the selected objects.
-func (r *call) list() error {
+func (r reader) list() error {
 	opts, sel, err := r.listOptions()
 	if err != nil {
 		return err

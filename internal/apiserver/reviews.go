@@ -37,8 +37,8 @@ type Tokens interface {
 	Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error
 }
 
-// token serves serviceaccounts/token.
-func (r *call) token() error {
+// issueToken serves serviceaccounts/token.
+func issueToken(r *call) error {
 	if r.info.Verb != "create" {
 		return r.methodNotSupported()
 	}
@@ -169,24 +169,24 @@ func namespaceGiven(o *authorizationv1.SelfSubjectRulesReview) error {
 	return nil
 }
 
-func (r *call) reviewSelf(o *authenticationv1.SelfSubjectReview) error {
+func reviewSelf(r *call, o *authenticationv1.SelfSubjectReview) error {
 	*o = authenticationv1.SelfSubjectReview{Status: authenticationv1.SelfSubjectReviewStatus{UserInfo: userInfo(r.user)}}
 	o.CreationTimestamp = metav1.Now().Rfc3339Copy()
 	return nil
 }
 
-func (r *call) reviewSubjectAccess(o *authorizationv1.SubjectAccessReview) error {
-	o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
+func reviewSubjectAccess(r *call, o *authorizationv1.SubjectAccessReview) error {
+	o.Status = reviewAccess(r, reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
 	return nil
 }
 
-func (r *call) reviewLocalAccess(o *authorizationv1.LocalSubjectAccessReview) error {
-	o.Status = r.reviewAccess(reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
+func reviewLocalAccess(r *call, o *authorizationv1.LocalSubjectAccessReview) error {
+	o.Status = reviewAccess(r, reviewed(&o.Spec), o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
 	return nil
 }
 
-func (r *call) reviewSelfAccess(o *authorizationv1.SelfSubjectAccessReview) error {
-	o.Status = r.reviewAccess(r.user, o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
+func reviewSelfAccess(r *call, o *authorizationv1.SelfSubjectAccessReview) error {
+	o.Status = reviewAccess(r, r.user, o.Spec.ResourceAttributes, o.Spec.NonResourceAttributes)
 	return nil
 }
 
@@ -201,7 +201,7 @@ func userInfo(u user.Info) authenticationv1.UserInfo {
 	return out
 }
 
-func (r *call) reviewToken(o *authenticationv1.TokenReview) error {
+func reviewToken(r *call, o *authenticationv1.TokenReview) error {
 	if r.s.TokenAuthenticator == nil {
 		return apierrors.NewServiceUnavailable("this server checks no tokens")
 	}
@@ -282,7 +282,7 @@ func reviewed(s *authorizationv1.SubjectAccessReviewSpec) user.Info {
 
 // reviewAccess gives the authorizers' decision on what u asks for, which is one
 // of ra and other.
-func (r *call) reviewAccess(u user.Info, ra *authorizationv1.ResourceAttributes, other *authorizationv1.NonResourceAttributes) (status authorizationv1.SubjectAccessReviewStatus) {
+func reviewAccess(r *call, u user.Info, ra *authorizationv1.ResourceAttributes, other *authorizationv1.NonResourceAttributes) (status authorizationv1.SubjectAccessReviewStatus) {
 	a := authorizer.AttributesRecord{User: u}
 	if ra != nil {
 		a.Verb, a.Namespace, a.APIGroup, a.APIVersion = ra.Verb, ra.Namespace, ra.Group, cmp.Or(ra.Version, "*")
@@ -320,7 +320,7 @@ func (r *call) reviewAccess(u user.Info, ra *authorizationv1.ResourceAttributes,
 
 // reviewRules lists what the user may do in the review's namespace. The answer
 // does not repeat the question.
-func (r *call) reviewRules(o *authorizationv1.SelfSubjectRulesReview) error {
+func reviewRules(r *call, o *authorizationv1.SelfSubjectRulesReview) error {
 	namespace := o.Spec.Namespace
 	*o = authorizationv1.SelfSubjectRulesReview{}
 	o.Status.ResourceRules = []authorizationv1.ResourceRule{}

@@ -44,9 +44,14 @@ var scaleRow = &api.Resource{
 // leaves it as it is does not say how many there should be.
 const noReplicas = math.MinInt32
 
+// scaler reads and writes the Scale of an object.
+type scaler struct{ writer }
+
+func newScaler(r *call) *scaler { return &scaler{writer{call: r}} }
+
 // scale serves the scale subresource.
-func (r *call) scale() error {
-	c := r.as(scaleRow)
+func (r *scaler) scale() error {
+	c := newScaler(r.as(scaleRow))
 	defer func() { r.code = c.code }()
 	switch r.info.Verb {
 	case "get":
@@ -108,7 +113,7 @@ func (r *call) scale() error {
 
 // wantedScale reads what a write of the Scale asks for: it gives what makes the new
 // Scale of the present one, its managers too, and fills in w.
-func (r *call) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime.Object, error), error) {
+func (r *scaler) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime.Object, error), error) {
 	if r.info.Verb == "update" {
 		opts := &metav1.UpdateOptions{}
 		if err := r.options(opts); err != nil {
@@ -149,7 +154,7 @@ func (r *call) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime
 }
 
 // scaled is old with the replicas that want makes of its Scale, and their managers.
-func (r *call) scaled(old runtime.Object, want func(live *autoscalingv1.Scale) (runtime.Object, error)) (runtime.Object, error) {
+func (r *scaler) scaled(old runtime.Object, want func(live *autoscalingv1.Scale) (runtime.Object, error)) (runtime.Object, error) {
 	live, err := r.scaleOf(old)
 	if err != nil {
 		return nil, err
@@ -206,10 +211,10 @@ func (r *call) scaled(old runtime.Object, want func(live *autoscalingv1.Scale) (
 }
 
 // replicasPath is the field of spec.replicas as messages name it.
-func (r *call) replicasPath() string { return "." + strings.Join(r.row.Scale.Path, ".") }
+func (r *scaler) replicasPath() string { return "." + strings.Join(r.row.Scale.Path, ".") }
 
 // scaleOf is the Scale of an object in the row's version.
-func (r *call) scaleOf(obj runtime.Object) (*autoscalingv1.Scale, error) {
+func (r *scaler) scaleOf(obj runtime.Object) (*autoscalingv1.Scale, error) {
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, err

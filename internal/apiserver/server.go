@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +23,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/endpoints/handlers/responsewriters"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
 	"k8s.io/apiserver/pkg/warning"
@@ -254,7 +252,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer leave()
-	r := &call{s: s, w: w, req: req, info: info, started: s.Clock.Now()}
+	r := &call{answer: answer{incoming: incoming{s: s, req: req, info: info}, w: w}, started: s.Clock.Now()}
 	r.long = long
 	r.conn, _ = w.(connection)
 	rec := &warnings{}
@@ -312,174 +310,4 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		r.inTurn()
 	})
-}
-
-// call is one request on its way.
-type call struct {
-	s        *Server
-	w        http.ResponseWriter
-	req      *http.Request
-	info     *request.RequestInfo
-	user     user.Info
-	row      *api.Resource
-	warnings *warnings
-	started  time.Time
-	// conn is the client's connection, nil within the process.
-	conn connection
-	// long reports whether the request lasts as long as its client likes.
-	long bool
-	code int  // of the answer, 0 before it
-	bare bool // writes pass no admission
-	// inProcess reports whether it comes from a component of this process.
-	inProcess bool
-	// managed is where manage has put the managers of an object without a Go type.
-	managed *any
-}
-
-func (r *call) ctx() context.Context { return r.req.Context() }
-
-func (r *call) authenticate() error {
-	ctx := r.ctx()
-	u, inProcess := ctx.Value(inProcessKey{}).(user.Info)
-	r.inProcess = inProcess
-	switch {
-	case inProcess:
-	case r.s.Authenticator == nil:
-		u = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
-	default:
-		resp, ok, err := r.s.Authenticator.AuthenticateRequest(r.req)
-		if err != nil || !ok {
-			if err != nil {
-				klog.FromContext(ctx).V(3).Info("Unable to authenticate the request", "err", err)
-			}
-			return apierrors.NewUnauthorized("Unauthorized")
-		}
-		u = resp.User
-	}
-	r.user = u
-	forget(r.req.Header)
-	r.req = r.req.WithContext(request.WithUser(ctx, r.user))
-	return nil
-}
-
-// anonymous reports whether u is the anonymous user.
-func anonymous(u user.Info) bool {
-	return u.GetName() == user.Anonymous || slices.Contains(u.GetGroups(), user.AllUnauthenticated)
-}
-
-func (r *call) authorize() error {
-	if r.s.Authorizer == nil {
-		return nil
-	}
-	a := r.Attributes()
-	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
-	r.decided(decision, reason)
-	switch decision {
-	case authorizer.DecisionAllow:
-		r.s.metrics.allowed.Inc()
-	case authorizer.DecisionDeny:
-		r.s.metrics.denied.Inc()
-	default:
-		r.s.metrics.undecided.Inc()
-	}
-	return r.judged(a, decision, reason, err)
-}
-
-// judged is the answer to a decision about a: nil, or upstream's Forbidden.
-func (r *call) judged(a authorizer.AttributesRecord, decision authorizer.Decision, reason string, err error) error {
-	if decision == authorizer.DecisionAllow {
-		return nil
-	}
-	if err != nil {
-		klog.FromContext(r.ctx()).V(3).Info("Authorization failed", "err", err)
-	}
-	return responsewriters.ForbiddenStatusError(a, reason)
-}
-
-// notFoundPath is the answer to a path that nothing serves.
-func (r *call) notFoundPath() error {
-	http.Error(r.w, "404 page not found", http.StatusNotFound)
-	r.code = http.StatusNotFound
-	r.row = nil // what it is counted by is the client's invention
-	return nil
-}
-
-// serve routes an allowed request.
-func (r *call) serve() error {
-	if !r.info.IsResourceRequest {
-		return r.serveNonResource()
-	}
-	i := r.info
-	if r.aggregated(i.APIGroup, i.APIVersion) {
-		return nil
-	}
-	r.row = r.s.Catalogue.Lookup(i.APIGroup, i.APIVersion, i.Resource)
-	if r.row == nil || r.s.Catalogue.Hides(r.row.GroupVersionResource) && !r.inProcess || (!r.row.Namespaced && i.Namespace != "" && !r.row.IsNamespace) {
-		return r.notFoundPath()
-	}
-	if r.row.Deprecation != "" {
-		r.warnings.AddWarning("", r.row.Deprecation)
-	}
-	if i.Subresource != "" {
-		return r.serveSubresource()
-	}
-	if r.row.NotStored {
-		return r.serveComputed()
-	}
-	verb := i.Verb
-	if r.row.Namespaced && i.Namespace == "" && verb != "list" && verb != "watch" {
-		return r.methodNotSupported()
-	}
-	if (verb == "update" || verb == "patch") && i.Name == "" || verb == "create" && i.Name != "" {
-		return r.methodNotSupported()
-	}
-	if !r.row.HasVerb(verb) {
-		return r.methodNotSupported()
-	}
-	switch verb {
-	case "get":
-		return r.get()
-	case "list":
-		return r.list()
-	case "watch":
-		return r.watch()
-	case "create":
-		if r.row.Terminating != "" {
-			err := r.methodNotSupported()
-			err.(*apierrors.StatusError).ErrStatus.Message = r.row.Terminating //nolint:errorlint // it is that very type
-			return err
-		}
-		return r.create()
-	case "update":
-		return r.update(&r.row.UpdateStrategy)
-	case "patch":
-		return r.patch(&r.row.UpdateStrategy)
-	case "delete":
-		return r.delete()
-	case "deletecollection":
-		return r.deleteCollection()
-	}
-	return r.methodNotSupported()
-}
-
-// aggregated passes the request on if another server serves the group version.
-func (r *call) aggregated(group, version string) bool {
-	if r.s.Aggregation == nil {
-		return false
-	}
-	h := r.s.Aggregation.Handler(group, version)
-	if h == nil {
-		return false
-	}
-	r.code = http.StatusOK
-	h.ServeHTTP(r.w, r.req)
-	return true
-}
-
-func (r *call) methodNotSupported() error {
-	return apierrors.NewMethodNotSupported(r.row.GroupVersionResource.GroupResource(), r.info.Verb)
-}
-
-func (r *call) groupResource() schema.GroupResource {
-	return r.row.GroupVersionResource.GroupResource()
 }

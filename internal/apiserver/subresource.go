@@ -15,18 +15,18 @@ func (r *call) serveSubresource() error {
 	case sub == "status":
 		strategy = r.row.Status
 	case sub == "scale" && r.row.Scale != nil:
-		return r.scale()
+		return newScaler(r).scale()
 	default:
 		strategy = r.row.Updates[sub]
 	}
 	if strategy != nil {
 		switch r.info.Verb {
 		case "get":
-			return r.get()
+			return reader{r}.get()
 		case "update":
-			return r.update(strategy)
+			return (&writer{call: r}).update(strategy)
 		case "patch":
-			return r.patch(strategy)
+			return (&writer{call: r}).patch(strategy)
 		}
 		return r.methodNotSupported()
 	}
@@ -48,7 +48,7 @@ func (r *call) serveComputed() error {
 	if f := handlers[endpoint{group: r.row.Group, resource: r.row.Resource}]; f != nil {
 		return f(r)
 	}
-	return r.readComputed()
+	return reader{r}.readComputed()
 }
 
 // as is r with answers and bodies of another row: a subresource's own kind.

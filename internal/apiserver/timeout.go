@@ -37,7 +37,7 @@ func (r *call) allotted() (time.Duration, error) {
 }
 
 // overdue reports whether the request's time is up.
-func (r *call) overdue() bool { return errors.Is(r.ctx().Err(), context.DeadlineExceeded) }
+func (r *incoming) overdue() bool { return errors.Is(r.ctx().Err(), context.DeadlineExceeded) }
 
 // errOverdue is the answer to a request that fails after its time is up.
 var errOverdue = apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)

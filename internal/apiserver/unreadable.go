@@ -29,7 +29,7 @@ func invalidIgnore(detail string) error {
 
 // deleteUnreadable removes the object that the request names, which cannot be read:
 // no admission sees it, no finalizer holds it and watches get no event.
-func (r *call) deleteUnreadable(opts *metav1.DeleteOptions) error {
+func (r *deleter) deleteUnreadable(opts *metav1.DeleteOptions) error {
 	audit.AddAuditAnnotation(r.ctx(), "apiserver.k8s.io/unsafe-delete-ignore-read-error", "")
 	if err := r.Allowed(authorizer.AttributesRecord{User: r.user, Verb: "unsafe-delete-ignore-read-errors", Namespace: r.info.Namespace, Name: r.info.Name,
 		APIGroup: r.row.Group, APIVersion: r.row.Version, Resource: r.row.Resource, ResourceRequest: true}); err != nil {
@@ -56,13 +56,13 @@ func (r *call) deleteUnreadable(opts *metav1.DeleteOptions) error {
 	return nil
 }
 
-func (r *call) unreadableAt(key string) bool {
+func (r *incoming) unreadableAt(key string) bool {
 	return slices.ContainsFunc(r.s.Store.Unreadable(key), func(u store.Unreadable) bool { return u.Key == key })
 }
 
 // absent is the answer to a request for an object that the store does not give: there
 // is none, or it cannot be read.
-func (r *call) absent(key, name string) error {
+func (r *incoming) absent(key, name string) error {
 	if err := r.readError(slices.DeleteFunc(r.s.Store.Unreadable(key), func(u store.Unreadable) bool { return u.Key != key })); err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (r *call) absent(key, name string) error {
 }
 
 // readError is upstream's answer where objects cannot be read, nil if there are none.
-func (r *call) readError(all []store.Unreadable) error {
+func (r *incoming) readError(all []store.Unreadable) error {
 	if len(all) == 0 {
 		return nil
 	}

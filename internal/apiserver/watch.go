@@ -46,7 +46,7 @@ type stream struct {
 }
 
 // watch streams the changes of the selected objects.
-func (r *call) watch() error {
+func (r reader) watch() error {
 	opts, sel, err := r.listOptions()
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (r *call) watch() error {
 	if least := r.s.MinRequestTimeout; timeout == 0 && least > 0 {
 		timeout = least + time.Duration(rand.Int64N(int64(least))) // spread out, so that not all come again at once
 	}
-	st := &stream{call: r, sel: sel, form: form, bookmarks: opts.AllowWatchBookmarks, seen: r.s.metrics.seen(r.row), first: true}
+	st := &stream{call: r.call, sel: sel, form: form, bookmarks: opts.AllowWatchBookmarks, seen: r.s.metrics.seen(r.row), first: true}
 	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents ||
 		opts.SendInitialEvents == nil && rev == 0
 	var list *store.ListResult
@@ -122,8 +122,8 @@ func (r *call) watch() error {
 			st.guard.written()
 		}
 		flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
-		r.s.metrics.watching(r, 1)
-		defer r.s.metrics.watching(r, -1)
+		r.s.metrics.watching(r.call, 1)
+		defer r.s.metrics.watching(r.call, -1)
 		r.s.streams.Add(1)
 		defer r.s.streams.Add(-1)
 		first := list

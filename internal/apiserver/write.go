@@ -11,11 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -36,11 +34,20 @@ type writing struct {
 	// seen, if set, gives what admission sees of the change in place of the
 	// object, and puts back into the object what admission has changed there.
 	seen func(obj, old runtime.Object) (admission.Attributes, func() error, error)
+	// bare has a change pass no admission: the server itself makes it.
+	bare bool
 	// upsert lets a change create the object where there is none.
 	upsert bool
 	// retries bounds how often a change without a resourceVersion is tried
 	// again on a conflict; 0 is without bound.
 	retries int
+}
+
+// writer creates and changes objects of the request's row.
+type writer struct {
+	*call
+	// managed is where manage has put the managers of an object without a Go type.
+	managed *any
 }
 
 func invalidOptions(kind string, errs field.ErrorList) error {
@@ -53,7 +60,7 @@ func invalidOptions(kind string, errs field.ErrorList) error {
 func isDryRun(flags []string) bool { return len(flags) > 0 }
 
 // create stores the object in the body.
-func (r *call) create() error {
+func (r *writer) create() error {
 	opts := &metav1.CreateOptions{}
 	if err := r.options(opts); err != nil {
 		return err
@@ -73,29 +80,13 @@ func (r *call) create() error {
 	return r.writeEntry(http.StatusCreated, e)
 }
 
-// place puts obj into the request's namespace.
-func (r *call) place(acc metav1.Object) error {
-	if !r.row.Namespaced {
-		acc.SetNamespace("")
-		return nil
-	}
-	switch acc.GetNamespace() {
-	case "":
-		acc.SetNamespace(r.info.Namespace)
-	case r.info.Namespace:
-	default:
-		return badRequest("the namespace of the provided object does not match the namespace sent on the request")
-	}
-	return nil
-}
-
 // generatedRetries is how often a generated name that is taken is made anew.
 const generatedRetries = 8
 
 var errCreatedVersion = errors.New("resourceVersion should not be set on objects to be created")
 
 // insert takes a new object through everything that a creation obeys.
-func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
+func (r *writer) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, badRequest("%v", err)
@@ -140,7 +131,7 @@ func (r *call) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 			r.row.PrepareForCreate(obj)
 		}
 		if r.row.PrepareForRequest != nil {
-			r.row.PrepareForRequest(r, obj)
+			r.row.PrepareForRequest(r.call, obj)
 		}
 		e, err := r.insertNamed(obj, acc, attrs, w)
 		if generated && apierrors.IsAlreadyExists(err) && try < generatedRetries {
@@ -162,7 +153,7 @@ func generateName(prefix string) string {
 	return prefix + rand.String(5)
 }
 
-func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admission.Attributes, w writing) (*store.Entry, error) {
+func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admission.Attributes, w writing) (*store.Entry, error) {
 	done := func(bool) {}
 	if res := r.s.Reservations[r.groupResource()]; res != nil {
 		var err error
@@ -182,7 +173,7 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 		errs = append(errs, r.row.Validate(obj)...)
 	}
 	if r.row.ValidateRequest != nil {
-		errs = append(errs, r.row.ValidateRequest(r, obj, nil)...)
+		errs = append(errs, r.row.ValidateRequest(r.call, obj, nil)...)
 	}
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
@@ -220,7 +211,7 @@ func (r *call) insertNamed(obj runtime.Object, acc metav1.Object, attrs admissio
 	return e, nil
 }
 
-func (r *call) ttl(obj runtime.Object) time.Duration {
+func (r *writer) ttl(obj runtime.Object) time.Duration {
 	if r.row.TTL == nil {
 		return 0
 	}
@@ -231,7 +222,7 @@ func (r *call) ttl(obj runtime.Object) time.Duration {
 }
 
 // hub gives obj as it is stored.
-func (r *call) hub(obj runtime.Object) (runtime.Object, error) {
+func (r *writer) hub(obj runtime.Object) (runtime.Object, error) {
 	if r.row.Hub != nil {
 		h, err := r.row.Hub.ToHub(obj)
 		if err != nil {
@@ -244,7 +235,7 @@ func (r *call) hub(obj runtime.Object) (runtime.Object, error) {
 }
 
 // unstored is an entry that shows obj as a write would have left it.
-func (r *call) unstored(obj runtime.Object) (*store.Entry, error) {
+func (r *writer) unstored(obj runtime.Object) (*store.Entry, error) {
 	stored, err := r.hub(obj)
 	if err != nil {
 		return nil, err
@@ -252,14 +243,14 @@ func (r *call) unstored(obj runtime.Object) (*store.Entry, error) {
 	return store.Unstored(stored), nil
 }
 
-func (r *call) recorded(w Write) {
+func (r *writer) recorded(w Write) {
 	if r.s.Recorded != nil {
 		w.Resource, w.Subresource, w.Time = r.row, r.info.Subresource, r.s.Clock.Now()
 		r.s.Recorded(r.ctx(), w)
 	}
 }
 
-func (r *call) warn(obj, old runtime.Object) {
+func (r *writer) warn(obj, old runtime.Object) {
 	if r.row.Warnings == nil {
 		return
 	}
@@ -268,100 +259,13 @@ func (r *call) warn(obj, old runtime.Object) {
 	}
 }
 
-func (r *call) attributes(obj, old runtime.Object, name string, op admission.Operation, w writing) admission.Attributes {
+func (r *writer) attributes(obj, old runtime.Object, name string, op admission.Operation, w writing) admission.Attributes {
 	return admission.NewAttributesRecord(obj, old, r.row.GVK(), r.info.Namespace, name, r.row.GroupVersionResource,
 		w.subresource, op, admissionOptions(op, w.options), w.dryRun, r.user)
 }
 
-// admissionOptions are the options of a write as admission sees them: with
-// their kind, and those of a patch as the creation's or update's that it is.
-func admissionOptions(op admission.Operation, options runtime.Object) runtime.Object {
-	if p, ok := options.(*metav1.PatchOptions); ok && op == admission.Create {
-		options = &metav1.CreateOptions{DryRun: p.DryRun, FieldManager: p.FieldManager, FieldValidation: p.FieldValidation}
-	} else if ok {
-		options = &metav1.UpdateOptions{DryRun: p.DryRun, FieldManager: p.FieldManager, FieldValidation: p.FieldValidation}
-	}
-	switch o := options.(type) {
-	case *metav1.CreateOptions:
-		o.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("CreateOptions"))
-	case *metav1.UpdateOptions:
-		o.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("UpdateOptions"))
-	case *metav1.DeleteOptions:
-		o.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("DeleteOptions"))
-	}
-	return options
-}
-
-func (r *call) mutate(a admission.Attributes) error {
-	m, ok := r.chain().(admission.MutationInterface)
-	if !ok || r.bare || !m.Handles(a.GetOperation()) {
-		return nil
-	}
-	before := keepManagers(a.GetObject())
-	if err := m.Admit(r.ctx(), a, r.s.Objects); err != nil {
-		return err
-	}
-	if err := before.restore(a.GetObject()); err != nil {
-		r.warnings.AddWarning("", fmt.Sprintf(".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: %v", err))
-	}
-	return nil
-}
-
-// keptManagers are an object's managed fields before others may change them: those of a
-// typed object, or the list of one without a Go type.
-type keptManagers struct {
-	typed   []metav1.ManagedFieldsEntry
-	untyped []any
-}
-
-func keepManagers(obj runtime.Object) (m keptManagers) {
-	if u, ok := obj.(*unstructured.Unstructured); ok {
-		metadata, _ := u.Object["metadata"].(map[string]any)
-		m.untyped, _ = metadata["managedFields"].([]any)
-	} else if acc, err := meta.Accessor(obj); err == nil {
-		m.typed = acc.GetManagedFields()
-	}
-	return m
-}
-
-// restore puts m back into obj if what it has now in its place cannot be read.
-func (m keptManagers) restore(obj runtime.Object) error {
-	now := keepManagers(obj)
-	if sameSlice(m.typed, now.typed) && sameSlice(m.untyped, now.untyped) {
-		return nil
-	}
-	acc, err := meta.Accessor(obj)
-	if err != nil {
-		return nil //nolint:nilerr // it has no managed fields
-	}
-	if err = managedfields.ValidateManagedFields(acc.GetManagedFields()); err == nil {
-		return nil
-	}
-	if u, ok := obj.(*unstructured.Unstructured); ok {
-		if m.untyped == nil {
-			unstructured.RemoveNestedField(u.Object, "metadata", "managedFields")
-		} else if metadata, ok := u.Object["metadata"].(map[string]any); ok {
-			metadata["managedFields"] = m.untyped
-		}
-		return err
-	}
-	acc.SetManagedFields(m.typed)
-	return err
-}
-
-// sameSlice reports whether a and b are one slice.
-func sameSlice[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
-
-func (r *call) validate(a admission.Attributes) error {
-	v, ok := r.chain().(admission.ValidationInterface)
-	if !ok || r.bare || !v.Handles(a.GetOperation()) {
-		return nil
-	}
-	return v.Validate(r.ctx(), a, r.s.Objects)
-}
-
 // update replaces an object, or the part of it that strategy lets through.
-func (r *call) update(strategy *api.UpdateStrategy) error {
+func (r *writer) update(strategy *api.UpdateStrategy) error {
 	opts := &metav1.UpdateOptions{}
 	if err := r.options(opts); err != nil {
 		return err
@@ -408,22 +312,12 @@ func (r *call) update(strategy *api.UpdateStrategy) error {
 	return r.writeEntry(code, e)
 }
 
-func (r *call) checkName(acc metav1.Object) error {
-	if acc.GetName() == "" {
-		acc.SetName(r.info.Name)
-	}
-	if acc.GetName() != r.info.Name {
-		return badRequest("the name of the object (%s) does not match the name on the URL (%s)", acc.GetName(), r.info.Name)
-	}
-	return nil
-}
-
 // change reads the object that the request names, has produce make its new
 // state (from the old one, which it must not change; nil where there is none),
 // and takes that through everything that an update obeys. It starts again
 // where another write came between, unless the new state names the
 // resourceVersion that it is made from.
-func (r *call) change(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (*store.Entry, bool, error) {
+func (r *writer) change(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (*store.Entry, bool, error) {
 	for try := 1; ; try++ {
 		e, created, again, err := r.changeOnce(strategy, w, produce)
 		if !again || w.retries > 0 && try >= w.retries || r.ctx().Err() != nil {
@@ -432,7 +326,7 @@ func (r *call) change(strategy *api.UpdateStrategy, w writing, produce func(old 
 	}
 }
 
-func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (_ *store.Entry, created, again bool, _ error) {
+func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (_ *store.Entry, created, again bool, _ error) {
 	name := r.info.Name
 	e, err := r.s.Store.Get(r.ctx(), r.row.Key(r.info.Namespace, name))
 	if err != nil {
@@ -500,8 +394,10 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 			return nil, false, false, err
 		}
 	}
-	if err := r.mutate(attrs); err != nil {
-		return nil, false, false, err
+	if !w.bare {
+		if err := r.mutate(attrs); err != nil {
+			return nil, false, false, err
+		}
 	}
 	if err := putBack(); err != nil {
 		return nil, false, false, err
@@ -531,7 +427,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 		errs = append(errs, r.row.Validate(obj)...)
 	}
 	if strategy.ValidateRequest != nil {
-		errs = append(errs, strategy.ValidateRequest(r, obj, old)...)
+		errs = append(errs, strategy.ValidateRequest(r.call, obj, old)...)
 	}
 	if len(errs) > 0 {
 		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, errs)
@@ -539,8 +435,10 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 	if w.subresource == "" {
 		r.warn(obj, old)
 	}
-	if err := r.validate(attrs); err != nil {
-		return nil, false, false, err
+	if !w.bare {
+		if err := r.validate(attrs); err != nil {
+			return nil, false, false, err
+		}
 	}
 	if w.dryRun {
 		ne, err := r.unstored(obj)
@@ -574,7 +472,7 @@ func (r *call) changeOnce(strategy *api.UpdateStrategy, w writing, produce func(
 
 // noVersion is the answer to an update that does not say which version of the
 // object it replaces, where the kind wants that.
-func (r *call) noVersion(name string) error {
+func (r *writer) noVersion(name string) error {
 	gr := r.groupResource()
 	return apierrors.NewInvalid(schema.GroupKind{Group: gr.Group, Kind: gr.Resource}, name, field.ErrorList{
 		field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
@@ -601,7 +499,7 @@ func inherit(acc, old metav1.Object) {
 }
 
 // finished reports whether a deletion has nothing more to wait for.
-func (r *call) finished(obj runtime.Object, acc metav1.Object) bool {
+func (r *writer) finished(obj runtime.Object, acc metav1.Object) bool {
 	if acc.GetDeletionTimestamp() == nil || r.finalizing(obj, acc) {
 		return false
 	}
@@ -610,7 +508,7 @@ func (r *call) finished(obj runtime.Object, acc metav1.Object) bool {
 }
 
 // remove deletes the entry; old is its object in the row's version.
-func (r *call) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) {
+func (r *writer) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) {
 	d, err := r.s.Store.Delete(r.ctx(), e.Key, e.ModRevision)
 	if err != nil {
 		return nil, err
@@ -623,7 +521,7 @@ func (r *call) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) 
 }
 
 // preconditions checks what a deletion asks of the object.
-func (r *call) preconditions(p *metav1.Preconditions, acc metav1.Object) error {
+func (r *writer) preconditions(p *metav1.Preconditions, acc metav1.Object) error {
 	if p == nil {
 		return nil
 	}

@@ -1,0 +1,160 @@
+package apiserver
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/klog/v2"
+)
+
+// call is one request on its way: it has the user identified, the request wait for
+// its turn, be authorized and admitted, and routes it to the type that serves it: a
+// reader, writer or deleter, an evictor or scaler, a proxied connection, or documents.
+type call struct {
+	answer
+	started time.Time
+	// long reports whether the request lasts as long as its client likes.
+	long bool
+	// inProcess reports whether it comes from a component of this process.
+	inProcess bool
+}
+
+func (r *call) authenticate() error {
+	ctx := r.ctx()
+	u, inProcess := ctx.Value(inProcessKey{}).(user.Info)
+	r.inProcess = inProcess
+	switch {
+	case inProcess:
+	case r.s.Authenticator == nil:
+		u = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
+	default:
+		resp, ok, err := r.s.Authenticator.AuthenticateRequest(r.req)
+		if err != nil || !ok {
+			if err != nil {
+				klog.FromContext(ctx).V(3).Info("Unable to authenticate the request", "err", err)
+			}
+			return apierrors.NewUnauthorized("Unauthorized")
+		}
+		u = resp.User
+	}
+	r.user = u
+	forget(r.req.Header)
+	r.req = r.req.WithContext(request.WithUser(ctx, r.user))
+	return nil
+}
+
+// anonymous reports whether u is the anonymous user.
+func anonymous(u user.Info) bool {
+	return u.GetName() == user.Anonymous || slices.Contains(u.GetGroups(), user.AllUnauthenticated)
+}
+
+func (r *call) authorize() error {
+	if r.s.Authorizer == nil {
+		return nil
+	}
+	a := r.Attributes()
+	decision, reason, err := r.s.Authorizer.Authorize(r.ctx(), a)
+	r.decided(decision, reason)
+	switch decision {
+	case authorizer.DecisionAllow:
+		r.s.metrics.allowed.Inc()
+	case authorizer.DecisionDeny:
+		r.s.metrics.denied.Inc()
+	default:
+		r.s.metrics.undecided.Inc()
+	}
+	return r.judged(a, decision, reason, err)
+}
+
+// serve routes an allowed request.
+func (r *call) serve() error {
+	if !r.info.IsResourceRequest {
+		return documents{r}.serveNonResource()
+	}
+	i := r.info
+	if r.aggregated(i.APIGroup, i.APIVersion) {
+		return nil
+	}
+	r.row = r.s.Catalogue.Lookup(i.APIGroup, i.APIVersion, i.Resource)
+	if r.row == nil || r.s.Catalogue.Hides(r.row.GroupVersionResource) && !r.inProcess || (!r.row.Namespaced && i.Namespace != "" && !r.row.IsNamespace) {
+		return r.notFoundPath()
+	}
+	if r.row.Deprecation != "" {
+		r.warnings.AddWarning("", r.row.Deprecation)
+	}
+	if i.Subresource != "" {
+		return r.serveSubresource()
+	}
+	if r.row.NotStored {
+		return r.serveComputed()
+	}
+	verb := i.Verb
+	if r.row.Namespaced && i.Namespace == "" && verb != "list" && verb != "watch" {
+		return r.methodNotSupported()
+	}
+	if (verb == "update" || verb == "patch") && i.Name == "" || verb == "create" && i.Name != "" {
+		return r.methodNotSupported()
+	}
+	if !r.row.HasVerb(verb) {
+		return r.methodNotSupported()
+	}
+	switch verb {
+	case "get":
+		return reader{r}.get()
+	case "list":
+		return reader{r}.list()
+	case "watch":
+		return reader{r}.watch()
+	case "create":
+		if r.row.Terminating != "" {
+			err := r.methodNotSupported()
+			err.(*apierrors.StatusError).ErrStatus.Message = r.row.Terminating //nolint:errorlint // it is that very type
+			return err
+		}
+		return (&writer{call: r}).create()
+	case "update":
+		return (&writer{call: r}).update(&r.row.UpdateStrategy)
+	case "patch":
+		return (&writer{call: r}).patch(&r.row.UpdateStrategy)
+	case "delete":
+		return newDeleter(r).delete()
+	case "deletecollection":
+		return newDeleter(r).deleteCollection()
+	}
+	return r.methodNotSupported()
+}
+
+// aggregated passes the request on if another server serves the group version.
+func (r *call) aggregated(group, version string) bool {
+	if r.s.Aggregation == nil {
+		return false
+	}
+	h := r.s.Aggregation.Handler(group, version)
+	if h == nil {
+		return false
+	}
+	r.code = http.StatusOK
+	h.ServeHTTP(r.w, r.req)
+	return true
+}
+
+// proceed answers the request, whose user is known.
+func (r *call) proceed() {
+	err := r.authorize()
+	if err == nil {
+		if r.long && r.hasUnboundBody() {
+			_ = r.conn.SetReadDeadline(time.Time{}) // as long as its client likes
+		}
+		err = r.serve()
+	} else {
+		r.w.Header().Set("X-Content-Type-Options", "nosniff") // it names what was asked for
+	}
+	if err != nil {
+		r.fail(err)
+	}
+}
