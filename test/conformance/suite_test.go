@@ -192,6 +192,11 @@ func (c *target) run(t *testing.T, e entry) {
 			t.Error(err)
 		}
 	}()
+	// As upstream's framework does: pods are made right after.
+	harness.Succeeds(t, "the account of namespace "+ns, func() error {
+		_, err := c.client.CoreV1().ServiceAccounts(ns).Get(t.Context(), "default", metav1.GetOptions{})
+		return err
+	})
 	e.f(c.test(t, ns))
 }
 
