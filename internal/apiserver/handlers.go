@@ -26,12 +26,12 @@ func init() { // what it lists looks into it
 		{"", "nodes", "proxy"}:                                       passed(proxied.nodeProxy),
 		{"", "serviceaccounts", "token"}:                             issueToken,
 		{"", "bindings", ""}:                                         bindPod,
-		{authenticationv1.GroupName, "tokenreviews", ""}:             review(reviewToken, tokenGiven),
-		{authenticationv1.GroupName, "selfsubjectreviews", ""}:       review(reviewSelf, nil),
-		{authorizationv1.GroupName, "subjectaccessreviews", ""}:      review(reviewSubjectAccess, nil),
-		{authorizationv1.GroupName, "localsubjectaccessreviews", ""}: review(reviewLocalAccess, nil),
-		{authorizationv1.GroupName, "selfsubjectaccessreviews", ""}:  review(reviewSelfAccess, nil),
-		{authorizationv1.GroupName, "selfsubjectrulesreviews", ""}:   review(reviewRules, namespaceGiven),
+		{authenticationv1.GroupName, "tokenreviews", ""}:             reviewHandler(reviewToken, tokenGiven),
+		{authenticationv1.GroupName, "selfsubjectreviews", ""}:       reviewHandler(reviewSelf, nil),
+		{authorizationv1.GroupName, "subjectaccessreviews", ""}:      reviewHandler(reviewSubjectAccess, nil),
+		{authorizationv1.GroupName, "localsubjectaccessreviews", ""}: reviewHandler(reviewLocalAccess, nil),
+		{authorizationv1.GroupName, "selfsubjectaccessreviews", ""}:  reviewHandler(reviewSelfAccess, nil),
+		{authorizationv1.GroupName, "selfsubjectrulesreviews", ""}:   reviewHandler(reviewRules, namespaceGiven),
 	}
 }
 
