@@ -2,10 +2,7 @@ package apiserver
 
 import (
 	"cmp"
-	"compress/flate"
-	"compress/gzip"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,6 +18,7 @@ import (
 	machineryproxy "k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/util/proxy"
 
+	"keelson.dev/keelson/internal/apiserver/answer"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -51,92 +49,10 @@ func (r proxied) proxyTo(backend *url.URL, path string, transport http.RoundTrip
 	if _, err := url.Parse(loc.String()); err != nil {
 		return badRequest("invalid proxy request %q: %v", r.info.Name, err)
 	}
-	h := machineryproxy.NewUpgradeAwareHandler(loc, sameHost{transport}, true, false, responder{r.call})
+	h := machineryproxy.NewUpgradeAwareHandler(loc, answer.SameHost(transport), true, false, responder{r.call})
 	r.code = http.StatusOK
 	h.ServeHTTP(r.w, r.req)
 	return nil
-}
-
-// sameHost refuses redirects to another host than the one that was asked: its client
-// would take them for the API server's (CVE-2022-3172).
-type sameHost struct{ http.RoundTripper }
-
-// WrappedRoundTripper implements net.RoundTripperWrapper: connections that are upgraded
-// are dialled as the inner transport does.
-func (t sameHost) WrappedRoundTripper() http.RoundTripper { return t.RoundTripper }
-
-// maxHTML is the most of a page, in bytes, that has its links rewritten, for which it
-// has to be in memory.
-const maxHTML = 32 << 20
-
-// RoundTrip implements http.RoundTripper.
-func (t sameHost) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := t.RoundTripper.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	if kind, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";"); strings.TrimSpace(kind) == "text/html" {
-		return resp, boundHTML(resp)
-	}
-	if resp.StatusCode < 300 || resp.StatusCode > 399 {
-		return resp, nil
-	}
-	location := resp.Header.Get("Location")
-	if location == "" {
-		return resp, nil
-	}
-	// The reference is resolved as the client will do it, so that "//host" is seen as well.
-	if u, err := req.URL.Parse(location); err == nil && (u.Host == req.URL.Host || u.Host == req.Host) && (u.Scheme == "http" || u.Scheme == "https") {
-		return resp, nil
-	}
-	resp.Body.Close()
-	const text = "the backend attempted to redirect this request, which is not permitted"
-	return &http.Response{
-		Status: "502 Bad Gateway", StatusCode: http.StatusBadGateway, Proto: resp.Proto, ProtoMajor: resp.ProtoMajor, ProtoMinor: resp.ProtoMinor,
-		Header: http.Header{"Content-Type": {"text/plain; charset=utf-8"}}, Body: io.NopCloser(strings.NewReader(text)), ContentLength: int64(len(text)), Request: req,
-	}, nil
-}
-
-// boundHTML bounds a page that is rewritten. One that is compressed is first made plain:
-// the rewriting would decompress a page of any size.
-func boundHTML(resp *http.Response) error {
-	var plain io.Reader = resp.Body
-	switch resp.Header.Get("Content-Encoding") {
-	case "gzip":
-		z, err := gzip.NewReader(resp.Body)
-		if err != nil {
-			return fmt.Errorf("reading the backend's page: %w", err)
-		}
-		plain = z
-	case "deflate":
-		plain = flate.NewReader(resp.Body)
-	case "":
-	default:
-		return nil // it is not rewritten
-	}
-	resp.Header.Del("Content-Encoding")
-	resp.Header.Del("Content-Length")
-	resp.ContentLength = -1
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{&bounded{plain, maxHTML}, resp.Body}
-	return nil
-}
-
-// bounded is a reader that fails after left bytes.
-type bounded struct {
-	io.Reader
-	left int
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, fmt.Errorf("the backend's page is larger than %d bytes", maxHTML)
-	}
-	n, err := b.Reader.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err
 }
 
 // podProxy passes a request on to a port of a pod.

@@ -16,7 +16,7 @@ import (
 // its turn, be authorized and admitted, and routes it to the type that serves it: a
 // reader, writer or deleter, an evictor or scaler, a proxied connection, or documents.
 type call struct {
-	answer
+	response
 	started time.Time
 	// long reports whether the request lasts as long as its client likes.
 	long bool

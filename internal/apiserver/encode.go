@@ -101,8 +101,8 @@ func withKind(gvk schema.GroupVersionKind, b []byte) ([]byte, error) {
 	return append(out, b[1:]...), nil
 }
 
-// answer is the answer to a request, in the form that its client accepts.
-type answer struct {
+// response is the answer to a request, in the form that its client accepts.
+type response struct {
 	incoming
 	w http.ResponseWriter
 	// conn is the client's connection, nil within the process.
@@ -111,7 +111,7 @@ type answer struct {
 }
 
 // writeEntry answers with the object of e.
-func (r *answer) writeEntry(code int, e *store.Entry) error {
+func (r *response) writeEntry(code int, e *store.Entry) error {
 	a, err := r.accept(canTransform)
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (r *answer) writeEntry(code int, e *store.Entry) error {
 }
 
 // writeObject answers with an object of the row's kind that is not in the store.
-func (r *answer) writeObject(code int, obj runtime.Object) error {
+func (r *response) writeObject(code int, obj runtime.Object) error {
 	a, err := r.accept(canTransform)
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (r *answer) writeObject(code int, obj runtime.Object) error {
 }
 
 // writeStored answers with obj, of the row's kind, in the form a.
-func (r *answer) writeStored(code int, a accepted, obj runtime.Object) error {
+func (r *response) writeStored(code int, a accepted, obj runtime.Object) error {
 	switch a.as.Kind {
 	case "Table":
 		t, err := r.table([]runtime.Object{obj}, metav1.ListMeta{})
@@ -183,7 +183,7 @@ func withGVK(gvk schema.GroupVersionKind, obj runtime.Object) runtime.Object {
 }
 
 // writeAs answers with obj as it is; its kind is set.
-func (r *answer) writeAs(code int, a accepted, obj runtime.Object) error {
+func (r *response) writeAs(code int, a accepted, obj runtime.Object) error {
 	r.auditResponse(obj)
 	switch a.mediaType {
 	case typeProtobuf:
@@ -227,7 +227,7 @@ const gzipAbove = 128 * 1024
 var gzips = responsewriters.NewGzipWriterPoolOrDie()
 
 // write sends an answer made of parts.
-func (r *answer) write(code int, contentType string, parts ...[]byte) error {
+func (r *response) write(code int, contentType string, parts ...[]byte) error {
 	size := 0
 	for _, p := range parts {
 		size += len(p)
@@ -281,7 +281,7 @@ var gathers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 256<<1
 
 // writeList answers with a list of the row's kind: a concatenation of the
 // entries' bytes.
-func (r *answer) writeList(a accepted, entries []*store.Entry, m metav1.ListMeta) error {
+func (r *response) writeList(a accepted, entries []*store.Entry, m metav1.ListMeta) error {
 	listKind := r.row.ListGVK()
 	if a.as.Empty() && !a.pretty && a.mediaType == typeJSON && !r.wantsResponse() {
 		mb, err := stdjson.Marshal(m)
@@ -341,7 +341,7 @@ func (r *answer) writeList(a accepted, entries []*store.Entry, m metav1.ListMeta
 }
 
 // writeProtobufList writes the message {1: ListMeta, 2: items...} in its envelope.
-func (r *answer) writeProtobufList(kind schema.GroupVersionKind, entries []*store.Entry, m metav1.ListMeta) error {
+func (r *response) writeProtobufList(kind schema.GroupVersionKind, entries []*store.Entry, m metav1.ListMeta) error {
 	mb, err := m.Marshal()
 	if err != nil {
 		return err

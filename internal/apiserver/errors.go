@@ -18,7 +18,7 @@ import (
 )
 
 // fail answers with err as a Status.
-func (r *answer) fail(err error) {
+func (r *response) fail(err error) {
 	if (r.overdue() || errors.Is(err, errOverdue)) && r.code == 0 {
 		err = errOverdue
 		if r.req.ProtoMajor == 1 {
@@ -35,7 +35,7 @@ func (r *answer) fail(err error) {
 // statusKind: a Status is of the unversioned kinds that are in every version.
 var statusKind = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
 
-func (r *answer) writeStatus(code int, status *metav1.Status) {
+func (r *response) writeStatus(code int, status *metav1.Status) {
 	status.SetGroupVersionKind(statusKind)
 	a, err := r.accept(canTransform)
 	if err != nil || !a.as.Empty() && a.mediaType == "" {
@@ -122,7 +122,7 @@ func badRequest(format string, args ...any) error {
 }
 
 // notFoundPath is the answer to a path that nothing serves.
-func (r *answer) notFoundPath() error {
+func (r *response) notFoundPath() error {
 	http.Error(r.w, "404 page not found", http.StatusNotFound)
 	r.code = http.StatusNotFound
 	r.row = nil // what it is counted by is the client's invention

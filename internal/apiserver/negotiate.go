@@ -138,7 +138,7 @@ func accepts(header string) []accepted {
 
 // accept picks the form of the answer; can reports whether it can be turned into a
 // kind.
-func (r *answer) accept(can func(schema.GroupVersionKind) bool) (accepted, error) {
+func (r *response) accept(can func(schema.GroupVersionKind) bool) (accepted, error) {
 	header := r.req.Header.Get("Accept")
 	pretty := r.pretty()
 	if header == "" {

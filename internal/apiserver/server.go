@@ -252,7 +252,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer leave()
-	r := &call{answer: answer{incoming: incoming{s: s, req: req, info: info}, w: w}, started: s.Clock.Now()}
+	r := &call{response: response{incoming: incoming{s: s, req: req, info: info}, w: w}, started: s.Clock.Now()}
 	r.long = long
 	r.conn, _ = w.(connection)
 	rec := &warnings{}

@@ -30,7 +30,7 @@ var defaultColumns = []metav1.TableColumnDefinition{
 }
 
 // table prints objects as upstream's server does.
-func (r *answer) table(objs []runtime.Object, m metav1.ListMeta) (*metav1.Table, error) {
+func (r *response) table(objs []runtime.Object, m metav1.ListMeta) (*metav1.Table, error) {
 	var opts metav1.TableOptions
 	if err := metav1.Convert_url_Values_To_v1_TableOptions(ptr(r.req.URL.Query()), &opts, nil); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
