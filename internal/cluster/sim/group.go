@@ -39,7 +39,7 @@ func (provider) Refresh(context.Context) error { return nil }
 
 // Groups implements nodegroup.Provider.
 func (p provider) Groups(context.Context) ([]nodegroup.Group, error) {
-	return []nodegroup.Group{group{p.Nodes}}, nil
+	return []nodegroup.Group{group(p)}, nil
 }
 
 // GroupOf implements nodegroup.Provider.
