@@ -109,7 +109,7 @@ func listImages(out io.Writer) func(context.Context, *cri.Client) error {
 	}
 }
 
-// short is an ID as tables have it.
+// short returns an ID as tables have it.
 func short(id string) string {
 	const prefix, length = len("sha256:"), 13
 	if len(id) < prefix+length {

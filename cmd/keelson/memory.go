@@ -67,7 +67,7 @@ func keepSmall(ctx context.Context) {
 
 type addresses struct{ begin, end uintptr }
 
-// program is where the program's file is mapped and not written; nothing where
+// program returns where the program's file is mapped and not written; nothing where
 // there is no /proc to tell.
 func program() []addresses {
 	exe, err := os.Readlink("/proc/self/exe")

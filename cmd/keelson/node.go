@@ -56,7 +56,7 @@ func (f *nodeFlags) configure() error {
 	return err
 }
 
-// machine gives the Machine that the node runs on, nil without a node.
+// machine returns the Machine that the node runs on, nil without a node.
 func (f *nodeFlags) machine(dataDir string) (*machine.Machine, error) {
 	if f.none || dataDir == "" {
 		return nil, nil

@@ -67,7 +67,7 @@ func kind(fl *pflag.Flag) string {
 	return fl.Value.Type()
 }
 
-// standard is the flag's default, empty if that is to have no value.
+// standard returns the flag's default, empty if that is to have no value.
 func standard(fl *pflag.Flag) string {
 	switch fl.DefValue {
 	case "", "[]", "0", "0s", "false":

@@ -106,7 +106,7 @@ func serverCommand() *cobra.Command {
 	return c
 }
 
-// adminKubeconfig is where a server leaves the administrator's configuration.
+// adminKubeconfig returns where a server leaves the administrator's configuration.
 func adminKubeconfig(dataDir string) string { return filepath.Join(dataDir, "admin.kubeconfig") }
 
 func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {

@@ -133,7 +133,7 @@ func add(flags *pflag.FlagSet, v pflag.Value, name, usage string) {
 	}
 }
 
-// withoutEffect gives the flags that have been set and change nothing.
+// withoutEffect returns the flags that have been set and change nothing.
 func withoutEffect(flags *pflag.FlagSet) (out []string) {
 	flags.Visit(func(fl *pflag.Flag) {
 		if h, ok := fl.Value.(*hint); ok {

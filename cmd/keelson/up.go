@@ -42,7 +42,7 @@ func keepLock() {
 	}
 }
 
-// running gives the process of the cluster in dataDir, 0 if there is none. The
+// running returns the process of the cluster in dataDir, 0 if there is none. The
 // process holds a lock on its file for as long as it lives, so that a number
 // that was given to another process since is not taken for it.
 func running(dataDir string) (int, error) {
@@ -80,7 +80,7 @@ func upCommand() *cobra.Command {
 	return c
 }
 
-// given are the flags that have been set, as arguments.
+// given returns the flags that have been set, as arguments.
 func given(flags *pflag.FlagSet) (args []string) {
 	flags.Visit(func(fl *pflag.Flag) {
 		value := fl.Value.String()
@@ -274,7 +274,7 @@ func merge(dataDir string) error {
 	return nil
 }
 
-// spoken gives the words by which the user calls keelson, which is program here, and
+// spoken returns the words by which the user calls keelson, which is program here, and
 // kubectl: the built-in one where there is no other.
 func spoken(program string, lookPath func(string) (string, error)) (keelson, kubectl string) {
 	keelson, kubectl = "keelson", "kubectl"
@@ -404,7 +404,7 @@ func resetCommand() *cobra.Command {
 	return c
 }
 
-// client is one of the user's kubeconfig, with its namespace.
+// client returns one of the user's kubeconfig, with its namespace.
 func client() (*kubernetes.Clientset, string, error) {
 	loader := userKubeconfig()
 	cfg, err := loader.ClientConfig()
@@ -419,7 +419,7 @@ func client() (*kubernetes.Clientset, string, error) {
 	return cs, ns, err
 }
 
-// adminClient is one of the user's kubeconfig, with its configuration.
+// adminClient returns one of the user's kubeconfig, with its configuration.
 func adminClient() (*kubernetes.Clientset, *rest.Config, error) {
 	cfg, err := userKubeconfig().ClientConfig()
 	if err != nil {

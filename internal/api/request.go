@@ -14,13 +14,14 @@ import (
 type Request interface {
 	// Context is done when the request is.
 	Context() context.Context
-	// User is the one whose request it is.
+	// User returns the one whose request it is.
 	User() user.Info
-	// Attributes are those by which the request has been authorized.
+	// Attributes returns the attributes by which the request has been
+	// authorized.
 	Attributes() authorizer.AttributesRecord
 	// Allowed returns nil if the authorizer allows a, else upstream's Forbidden.
 	Allowed(a authorizer.AttributesRecord) error
-	// Object gives the stored object of that name, which the caller may not
+	// Object returns the stored object of that name, which the caller may not
 	// change, or an error: NotFound where there is none.
 	Object(resource schema.GroupVersionResource, namespace, name string) (runtime.Object, error)
 }

@@ -194,7 +194,7 @@ type Scale struct {
 	Set func(obj runtime.Object, replicas int32) error
 }
 
-// ListGVK is the kind of the row's lists.
+// ListGVK returns the kind of the row's lists.
 func (r *Resource) ListGVK() schema.GroupVersionKind {
 	if r.ListKind != "" {
 		return r.GroupVersion().WithKind(r.ListKind)
@@ -202,13 +202,13 @@ func (r *Resource) ListGVK() schema.GroupVersionKind {
 	return r.GroupVersion().WithKind(r.Kind + "List")
 }
 
-// GVK is the row's kind.
+// GVK returns the row's kind.
 func (r *Resource) GVK() schema.GroupVersionKind { return r.GroupVersion().WithKind(r.Kind) }
 
-// Key is the store key of an object; ns is ignored for a cluster-scoped row.
+// Key returns the store key of an object; ns is ignored for a cluster-scoped row.
 func (r *Resource) Key(ns, name string) string { return r.Prefix(ns) + name }
 
-// Prefix is the store prefix of all objects, or of those in ns; with the
+// Prefix returns the store prefix of all objects, or of those in ns; with the
 // closing slash.
 func (r *Resource) Prefix(ns string) string {
 	p := "/registry/" + r.StoragePrefix + "/"
@@ -230,7 +230,7 @@ func (r *Resource) HasVerb(verb string) bool {
 
 var allVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 
-// ServedVerbs gives the verbs in discovery's order.
+// ServedVerbs returns the verbs in discovery's order.
 func (r *Resource) ServedVerbs() []string {
 	if r.Verbs == nil {
 		return allVerbs

@@ -15,7 +15,8 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 )
 
-// Process is what ends together: what it runs by Go is to end with Ctx.
+// Process is a group of goroutines that end together: a function that is run by
+// Go must return when Ctx is done.
 type Process struct {
 	Ctx context.Context
 	// End ends Ctx, and so all that the process runs.
@@ -47,13 +48,13 @@ func (p *Process) Recorder(client kubernetes.Interface, component, host string) 
 	return b.NewRecorder(catalogue.Scheme, v1.EventSource{Component: component, Host: host})
 }
 
-// Hostname is the machine's name, empty where it has none.
+// Hostname returns the machine's name, empty where it has none.
 func Hostname() string {
 	h, _ := os.Hostname()
 	return h
 }
 
-// Address is the machine's address towards its default route, else loopback.
+// Address returns the machine's address towards its default route, else loopback.
 // Nothing is sent.
 func Address() netip.Addr {
 	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {

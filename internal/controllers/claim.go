@@ -31,7 +31,7 @@ type Claimer[T metav1.Object] struct {
 	adoptErr error
 }
 
-// Claim gives those of objs that the owner controls once it has adopted and
+// Claim returns those of objs that the owner controls once it has adopted and
 // released what it should.
 func (c *Claimer[T]) Claim(ctx context.Context, objs []T) ([]T, error) {
 	claimed := make([]T, 0, len(objs))

@@ -43,7 +43,7 @@ type Row struct {
 	New func(c Context) (reconcile.Run, error)
 }
 
-// Component is the source of the controller's events.
+// Component returns the source of the controller's events.
 func (r *Row) Component() string {
 	if r.Events != "" {
 		return r.Events
@@ -108,16 +108,16 @@ type PodRange struct {
 	NodeBits int
 }
 
-// For gives the context that row's controller is made with.
+// For returns the context that row's controller is made with.
 func (c Context) For(row *Row) Context {
 	c.identity, c.component = row.Identity, row.Component()
 	return c
 }
 
-// Client gives the controller's client.
+// Client returns the controller's client.
 func (c Context) Client() kubernetes.Interface { return c.Clients(c.identity) }
 
-// Metadata gives the controller's client of the metadata of all resources, or
+// Metadata returns the controller's client of the metadata of all resources, or
 // nil.
 func (c Context) Metadata() metadata.Interface {
 	if c.Metadatas == nil {
@@ -126,10 +126,10 @@ func (c Context) Metadata() metadata.Interface {
 	return c.Metadatas(c.identity)
 }
 
-// Config gives the configuration of the controller's clients.
+// Config returns the configuration of the controller's clients.
 func (c Context) Config() *rest.Config { return c.Configs(c.identity) }
 
-// Recorder gives the controller's event recorder. All recorders share the
+// Recorder returns the controller's event recorder. All recorders share the
 // context's broadcaster, hence its goroutines.
 func (c Context) Recorder() record.EventRecorder {
 	return c.Broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: c.component})

@@ -5,7 +5,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// JobEnd gives the condition by which a Job is over, Complete or Failed, and nil
+// JobEnd returns the condition by which a Job is over, Complete or Failed, and nil
 // while it is not.
 func JobEnd(j *batch.Job) *batch.JobCondition {
 	for i := range j.Status.Conditions {

@@ -16,7 +16,7 @@ import (
 	"k8s.io/utils/dump"
 )
 
-// PodCondition gives the named condition of a pod, or nil.
+// PodCondition returns the named condition of a pod, or nil.
 func PodCondition(pod *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
 	for i := range pod.Status.Conditions {
 		if pod.Status.Conditions[i].Type == t {
@@ -87,7 +87,7 @@ func IndexPods(inf cache.SharedIndexInformer) {
 	}})
 }
 
-// PodsOf gives owner's pods, and those without a controller in its namespace
+// PodsOf returns owner's pods, and those without a controller in its namespace
 // where orphans are wanted.
 func PodsOf(ix cache.Indexer, owner metav1.Object, orphans bool) ([]*v1.Pod, error) {
 	keys := []string{string(owner.GetUID())}
@@ -97,7 +97,7 @@ func PodsOf(ix cache.Indexer, owner metav1.Object, orphans bool) ([]*v1.Pod, err
 	return podsBy(ix, ownerIndex, keys...)
 }
 
-// PodsOn gives the pods that are bound to a node.
+// PodsOn returns the pods that are bound to a node.
 func PodsOn(ix cache.Indexer, node string) ([]*v1.Pod, error) { return podsBy(ix, nodeIndex, node) }
 
 func podsBy(ix cache.Indexer, index string, keys ...string) ([]*v1.Pod, error) {
@@ -114,7 +114,7 @@ func podsBy(ix cache.Indexer, index string, keys ...string) ([]*v1.Pod, error) {
 	return pods, nil
 }
 
-// PatchPod gives the function by which a Claimer patches pods.
+// PatchPod returns the function by which a Claimer patches pods.
 func PatchPod(client kubernetes.Interface) func(context.Context, *v1.Pod, []byte) error {
 	return func(ctx context.Context, p *v1.Pod, data []byte) error {
 		_, err := client.CoreV1().Pods(p.Namespace).Patch(ctx, p.Name, types.StrategicMergePatchType, data, metav1.PatchOptions{})
@@ -145,7 +145,7 @@ func PodFromTemplate(t *v1.PodTemplateSpec, owner metav1.Object, ref *metav1.Own
 	return pod
 }
 
-// TemplateHash is the pod-template-hash of a template: upstream's value, so
+// TemplateHash returns the pod-template-hash of a template: upstream's value, so
 // that a Deployment finds the ReplicaSets it had there.
 func TemplateHash(t *v1.PodTemplateSpec, collisions *int32) string {
 	h := fnv.New32a()

@@ -56,7 +56,7 @@ func RankForDeletion(pods []*v1.Pod, onNode map[string]int, now time.Time) {
 	})
 }
 
-// ageBucket is the logarithm of an age: pods of about the same age are chosen
+// ageBucket returns the logarithm of an age: pods of about the same age are chosen
 // from by UID, that is, at random. An unknown time counts as the youngest.
 func ageBucket(t metav1.Time, now time.Time) int64 {
 	if t.IsZero() {

@@ -12,7 +12,7 @@ import (
 // errParent is the cause of the end of WithParent's context.
 var errParent = errors.New("the process that started this one has ended")
 
-// WithParent gives a context that ends with ctx, and when the process that started
+// WithParent returns a context that ends with ctx, and when the process that started
 // this one has ended. A test that was killed leaves nothing running.
 func WithParent(ctx context.Context) (context.Context, context.CancelFunc, error) {
 	parent := os.Getppid()

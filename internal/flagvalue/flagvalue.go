@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Never is what the options have where a flag of time is 0.
+// Never is the value of an option whose flag is a duration of 0.
 const Never time.Duration = -1
 
 // NotVar adds a flag of a bool whose negation is kept in p.

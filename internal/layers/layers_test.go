@@ -66,7 +66,7 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// forbidden gives what is wrong with pkg, of the layer from, importing
+// forbidden returns what is wrong with pkg, of the layer from, importing
 // imported, and "" where nothing is.
 func forbidden(layers []string, from int, pkg, imported string) string {
 	if strings.HasPrefix(imported, "test/") {
@@ -89,7 +89,7 @@ func forbidden(layers []string, from int, pkg, imported string) string {
 	return ""
 }
 
-// folder is the first folder of pkg below layer.
+// folder returns the first folder of pkg below layer.
 func folder(layer, pkg string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(pkg, layer), "/"), "/")
 	return first
@@ -102,7 +102,7 @@ func name(layers []string, i int) string {
 	return layers[i]
 }
 
-// documented gives the layers that the document lists, from the top down.
+// documented returns the layers that the document lists, from the top down.
 func documented(t *testing.T, file string) []string {
 	t.Helper()
 	data, err := os.ReadFile(file)
@@ -126,7 +126,7 @@ func documented(t *testing.T, file string) []string {
 	return layers
 }
 
-// layerOf gives the index of the layer that pkg is in, -1 if in none.
+// layerOf returns the index of the layer that pkg is in, -1 if in none.
 func layerOf(layers []string, pkg string) int {
 	return slices.IndexFunc(layers, func(l string) bool { return pkg == l || strings.HasPrefix(pkg, l+"/") })
 }

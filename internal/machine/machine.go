@@ -32,8 +32,8 @@ type Options struct {
 	// PodCIDRs are the ranges of the pods' addresses, in place of those that the
 	// cluster gives to the Node.
 	PodCIDRs []netip.Prefix
-	// NoPodNetwork leaves the pods' network to others, who put a CNI configuration
-	// into cni.SystemConf.
+	// NoPodNetwork leaves the pods' network to another implementation, which puts
+	// a CNI configuration into cni.SystemConf.
 	NoPodNetwork bool
 	// Runtime is the CRI socket of a running runtime; empty runs a private
 	// containerd.
@@ -84,10 +84,10 @@ func runName(dataDir string) string {
 	return fmt.Sprintf("%08x", h.Sum32())
 }
 
-// Dir is the folder of the node's state.
+// Dir returns the folder of the node's state.
 func (m *Machine) Dir() string { return m.dir }
 
-// PodCIDRs are the ranges of the pods' addresses that are not the Node's; none if they
+// PodCIDRs returns the ranges of the pods' addresses that are not the Node's; none if they
 // are the Node's.
 func (m *Machine) PodCIDRs() []netip.Prefix { return m.o.PodCIDRs }
 
@@ -103,10 +103,10 @@ func (m *Machine) Connect(p podnet.Plan) error {
 	return m.pods.Apply(m.cni, cni.Network{Own: p.Own, All: p.All, MTU: p.MTU})
 }
 
-// CgroupRoot is the cgroup that the pods' cgroups are below; empty is the root.
+// CgroupRoot returns the cgroup that the pods' cgroups are below; empty is the root.
 func (m *Machine) CgroupRoot() string { return m.o.CgroupRoot }
 
-// Endpoint is the CRI socket of the node's runtime.
+// Endpoint returns the CRI socket of the node's runtime.
 func (m *Machine) Endpoint() string {
 	if m.o.Runtime != "" {
 		return m.o.Runtime
@@ -218,7 +218,7 @@ func unmountBelow(dirs ...string) error {
 	return errors.Join(errs...)
 }
 
-// mountsBelow are the mount points below the folders in the text of a
+// mountsBelow returns the mount points below the folders in the text of a
 // mountinfo file, whose fifth field they are (proc(5)).
 func mountsBelow(mountinfo string, dirs []string) (points []string) {
 	for l := range strings.Lines(mountinfo) {

@@ -19,7 +19,7 @@ import (
 // as a layer needs.
 const headerTimeout = 32 * time.Second
 
-// Registry is the name by which pods have the images of the registry, "" without one.
+// Registry returns the name by which pods have the images of the registry, "" without one.
 func (m *Machine) Registry() string {
 	_, port, err := net.SplitHostPort(m.o.Registry)
 	if err != nil {

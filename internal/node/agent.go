@@ -126,7 +126,7 @@ func assemble(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-// cgroupDriver gives the runtime's cgroup driver, if the runtime reports it.
+// cgroupDriver returns the runtime's cgroup driver, if the runtime reports it.
 func cgroupDriver(ctx context.Context, c *cri.Client) cgroup.Driver {
 	r, err := c.RuntimeConfig(ctx, &runtimeapi.RuntimeConfigRequest{})
 	if err == nil && r.GetLinux().GetCgroupDriver() == runtimeapi.CgroupDriver_SYSTEMD {
@@ -208,7 +208,7 @@ func (a *Agent) podHandler() cache.ResourceEventHandler {
 	}
 }
 
-// podOf is the pod that an event is about, nil if it is about none.
+// podOf returns the pod that an event is about, nil if it is about none.
 func podOf(obj any) *v1.Pod {
 	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = t.Obj
@@ -217,10 +217,10 @@ func podOf(obj any) *v1.Pod {
 	return p
 }
 
-// CRI is the runtime's client.
+// CRI returns the runtime's client.
 func (a *Agent) CRI() *cri.Client { return a.cri }
 
-// Pods are the pods of this node, each with the status last computed here.
+// Pods returns the pods of this node, each with the status last computed here.
 func (a *Agent) Pods() []*v1.Pod { return a.pods.Pods() }
 
 // ContainerID finds the newest container of that name in a pod, or with
@@ -230,12 +230,12 @@ func (a *Agent) ContainerID(podNamespace, podName string, podUID types.UID, cont
 	return a.pods.ContainerID(podNamespace, podName, podUID, container, previous)
 }
 
-// Sandbox is the ID of the pod's sandbox.
+// Sandbox returns the ID of the pod's sandbox.
 func (a *Agent) Sandbox(namespace, name string) (string, error) {
 	return a.pods.Sandbox(namespace, name)
 }
 
-// ContainerStatus is the runtime's status of a container.
+// ContainerStatus returns the runtime's status of a container.
 func (a *Agent) ContainerStatus(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error) {
 	r, err := a.cri.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
 	if err != nil {
@@ -254,8 +254,8 @@ func (a *Agent) Stats() *stats.Provider { return a.stats }
 // Metrics counts what the agent does.
 func (a *Agent) Metrics() *nodemetrics.Metrics { return a.metrics }
 
-// Renewed gives when the API server has last heard of the node.
+// Renewed returns when the API server has last heard of the node.
 func (a *Agent) Renewed() time.Time { return a.reporter.Renewed() }
 
-// Allocatable gives the node's resources for pods.
+// Allocatable returns the node's resources for pods.
 func (a *Agent) Allocatable() v1.ResourceList { return a.reporter.Allocatable() }

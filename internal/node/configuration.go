@@ -13,7 +13,7 @@ import (
 	"keelson.dev/keelson/internal/node/static"
 )
 
-// Configuration gives the agent's settings in the form of a kubelet's
+// Configuration returns the agent's settings in the form of a kubelet's
 // configuration: its own, and the defaults of upstream that it follows.
 func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 	list := func(r v1.ResourceList) map[string]string {

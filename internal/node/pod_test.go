@@ -142,7 +142,7 @@ func (h *host) created(want ...string) {
 	}
 }
 
-// told are the events so far.
+// told returns the events so far.
 func (h *host) told() (out []string) {
 	for {
 		select {

@@ -1,4 +1,4 @@
-// Package nodegroup is what the cluster autoscaler asks of those who make and delete
-// nodes: a provider of groups of like nodes. Packages below it, and simulated nodes,
-// implement it.
+// Package nodegroup has the interface by which the cluster autoscaler makes and
+// deletes nodes: a provider of groups of like nodes. Packages below it, and
+// simulated nodes, implement it.
 package nodegroup

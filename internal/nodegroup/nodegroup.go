@@ -21,9 +21,9 @@ type Provider interface {
 	Name() string
 	// Refresh is called before each look at the groups.
 	Refresh(ctx context.Context) error
-	// Groups gives all groups.
+	// Groups returns all groups.
 	Groups(ctx context.Context) ([]Group, error)
-	// GroupOf gives the ID of the group that a node is of; empty if it is of none.
+	// GroupOf returns the ID of the group that a node is of; empty if it is of none.
 	GroupOf(ctx context.Context, node *v1.Node) (string, error)
 }
 
@@ -33,7 +33,7 @@ type Group interface {
 	// Least and Most are the bounds of its size; Least may be 0.
 	Least() int
 	Most() int
-	// Target is the size that it will have; nodes may be on their way.
+	// Target returns the size that it will have; nodes may be on their way.
 	Target(ctx context.Context) (int, error)
 	// Increase adds n to the target.
 	Increase(ctx context.Context, n int) error
@@ -41,10 +41,10 @@ type Group interface {
 	Decrease(ctx context.Context, n int) error
 	// Delete deletes nodes of the group, and takes them from the target.
 	Delete(ctx context.Context, nodes []*v1.Node) error
-	// Template gives a node as a new one of the group would be, or
+	// Template returns a node as a new one of the group would be, or
 	// ErrNotImplemented.
 	Template(ctx context.Context) (*v1.Node, error)
-	// Options gives what is particular to the group, or ErrNotImplemented.
+	// Options returns what is particular to the group, or ErrNotImplemented.
 	Options(ctx context.Context, defaults GroupOptions) (GroupOptions, error)
 }
 
@@ -102,7 +102,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.GracefulTermination, "max-graceful-termination", o.GracefulTermination, "how long the pods of a node that is removed may take to end")
 }
 
-// expanders are those that there are.
+// expanders holds the names of all expanders.
 var expanders = []string{"least-waste", "priority", "random"}
 
 // Validate reports what is wrong with options that flags have filled in.

@@ -43,7 +43,7 @@ func (d *decoder) space() {
 	}
 }
 
-// peek is the next byte, 0 at the end.
+// peek returns the next byte, 0 at the end.
 func (d *decoder) peek() byte {
 	if d.at < len(d.data) {
 		return d.data[d.at]

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Marshal gives v's JSON, byte for byte as encoding/json does. An error says
+// Marshal returns v's JSON, byte for byte as encoding/json does. An error says
 // which type v has within that this package does not write.
 func Marshal(v any) ([]byte, error) {
 	buf := buffers.Get().(*[]byte)

@@ -13,7 +13,7 @@ const (
 // the same place takes it, so that it stays small whatever is read.
 var seen [slots]atomic.Pointer[string]
 
-// intern gives b as a string, one that there is already if it can.
+// intern returns b as a string, one that there is already if it can.
 func intern(b []byte) string {
 	if len(b) == 0 || len(b) > internable {
 		return string(b)

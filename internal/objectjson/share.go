@@ -24,7 +24,7 @@ type share struct {
 	m    map[string]any
 }
 
-// Share gives a map that is equal to m: one given before, if it can. No one may
+// Share returns a map that is equal to m: one given before, if it can. No one may
 // change it. It is for what many objects have alike, such as the sets of their
 // managed fields, and for maps that JSON was decoded to.
 func Share(m map[string]any) map[string]any {

@@ -93,7 +93,7 @@ func (e *evaluator) UsageStats(o quota.UsageStatsOptions) (quota.UsageStats, err
 	return generic.CalculateUsageStats(o, e.list, e.scope, e.usage)
 }
 
-// Evaluators gives those of the resources that are measured by more than
+// Evaluators returns those of the resources that are measured by more than
 // their number.
 func Evaluators(list Lister, c clock.PassiveClock) []quota.Evaluator {
 	return []quota.Evaluator{pods(list, c), services(list), claims(list)}
@@ -112,7 +112,7 @@ func Count(resource schema.GroupResource, list Lister) quota.Evaluator {
 	return generic.NewObjectCountEvaluator(resource, of(list, resource), aliases[resource])
 }
 
-// Counted gives the resource whose number a quota's name is about.
+// Counted returns the resource whose number a quota's name is about.
 func Counted(name v1.ResourceName) (schema.GroupResource, bool) {
 	for gr, alias := range aliases {
 		if name == alias {

@@ -119,7 +119,7 @@ func claims(list Lister) quota.Evaluator {
 	}
 }
 
-// attributesClasses gives the classes that a claim has, had or is to have.
+// attributesClasses returns the classes that a claim has, had or is to have.
 func attributesClasses(c *v1.PersistentVolumeClaim) (out []string) {
 	add := func(s string) {
 		if s != "" && !slices.Contains(out, s) {

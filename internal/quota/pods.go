@@ -165,7 +165,7 @@ func ended(pod *v1.Pod, now time.Time) bool {
 		now.After(pod.DeletionTimestamp.Add(time.Duration(*pod.DeletionGracePeriodSeconds)*time.Second))
 }
 
-// podUsage gives a pod's usage; one that has ended still counts as an object.
+// podUsage returns a pod's usage; one that has ended still counts as an object.
 func podUsage(pod *v1.Pod, now time.Time) v1.ResourceList {
 	if ended(pod, now) {
 		return v1.ResourceList{countPods: one()}

@@ -6,7 +6,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Key gives obj's key, also where obj is a tombstone.
+// Key returns obj's key, also where obj is a tombstone.
 func Key(obj any) string {
 	key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
 	if err != nil {
@@ -24,7 +24,7 @@ func SplitKey(key string) (namespace, name string) {
 	return "", key
 }
 
-// Deleted gives the object of a delete notification, which may be wrapped in a
+// Deleted returns the object of a delete notification, which may be wrapped in a
 // tombstone.
 func Deleted[T any](obj any) (T, bool) {
 	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
@@ -69,7 +69,7 @@ func HandleListed[T any](inf cache.SharedIndexInformer, add func(o T, listed boo
 // Ignore is a handler that does nothing.
 func Ignore[T any](T) {}
 
-// Enqueue gives a handler that puts an object's key into queue.
+// Enqueue returns a handler that puts an object's key into queue.
 func Enqueue[T any](queue Queue) func(T) {
 	return func(o T) { queue.Add(Key(o)) }
 }

@@ -149,7 +149,7 @@ type panicked struct {
 	stack []byte
 }
 
-// Error gives what it panicked with, and where.
+// Error returns what it panicked with, and where.
 func (p *panicked) Error() string { return fmt.Sprintf("panic: %v\n%s", p.value, p.stack) }
 
 // Together runs several loops as one controller.

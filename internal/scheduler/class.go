@@ -260,7 +260,7 @@ func (c *class) spreadKey(e *entry) string {
 	return string(b)
 }
 
-// best gives the buckets whose top levels hold the nodes with the best total.
+// best returns the buckets whose top levels hold the nodes with the best total.
 func (c *class) best() []*bucket {
 	most := bucketKey{}
 	leastSpread, mostSpread := int64(math.MaxInt64), int64(0)
@@ -322,7 +322,7 @@ func (c *class) pick(random func(int) int) *fw.NodeInfo {
 	return nil
 }
 
-// diagnose says why no node fits.
+// diagnose adds the reasons why no node fits to d.
 func (c *class) diagnose(d *fw.Diagnosis) {
 	for n, e := range c.entries {
 		d.NodeToStatus[n.Node.Name] = e.status
@@ -330,7 +330,7 @@ func (c *class) diagnose(d *fw.Diagnosis) {
 	}
 }
 
-// sizes are the numbers of domains with nodes that fit, by constraint.
+// sizes returns the numbers of domains with nodes that fit, by constraint.
 func (c *class) sizes() []int {
 	out := make([]int, len(c.domains))
 	for i, m := range c.domains {

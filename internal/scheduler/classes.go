@@ -25,7 +25,7 @@ type classes struct {
 
 func newClasses() *classes { return &classes{byKey: map[string]*class{}, seen: map[string]struct{}{}} }
 
-// find gives the class of a pod that the PreFilter plugins have let pass, or
+// find returns the class of a pod that the PreFilter plugins have let pass, or
 // nil if the pod must be tried without one: a filter or score needs to know
 // more than a class knows, or no like pod has been met.
 func (cs *classes) find(ctx context.Context, p *profile, snap *snapshot, pod *v1.Pod, state *fw.CycleState) *class {

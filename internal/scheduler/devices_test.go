@@ -52,7 +52,7 @@ func withClaim(template string) func(*v1.Pod) {
 	}
 }
 
-// has gives the devices that a pod's claims have, and checks their reservation.
+// has returns the devices that a pod's claims have, and checks their reservation.
 func has(t *testing.T, client kubernetes.Interface, p *v1.Pod, claim string) string {
 	t.Helper()
 	c, err := client.ResourceV1().ResourceClaims(ns).Get(t.Context(), claim, metav1.GetOptions{})

@@ -185,7 +185,7 @@ func (s *Scheduler) nominate(p *v1.Pod, node string) {
 	s.nominated.set(p, node)
 }
 
-// podChanges gives the changes of a waiting pod that matter to plugins.
+// podChanges returns the changes of a waiting pod that matter to plugins.
 func podChanges(old, p *v1.Pod) (e fw.Event) {
 	if old == nil || old == p {
 		return 0

@@ -58,7 +58,7 @@ func (s *Scheduler) preempt(ctx context.Context, state *fw.CycleState, pod *v1.P
 	return nil, false, "preemption: " + (&fw.FitError{Pod: pod, NumAllNodes: len(s.snapshot.list), Diagnosis: tried}).Error()
 }
 
-// ineligible says why a pod may not end others now.
+// ineligible returns the reason why a pod may not preempt others now.
 func (s *Scheduler) ineligible(pod *v1.Pod, d *fw.Diagnosis) string {
 	if p := pod.Spec.PreemptionPolicy; p != nil && *p == v1.PreemptNever {
 		return "not eligible due to preemptionPolicy=Never."
@@ -167,7 +167,7 @@ func important(a, b *v1.Pod) int {
 	return started(a).Compare(started(b))
 }
 
-// started is when a pod started; a pod not started yet is the youngest.
+// started returns when a pod started; a pod not started yet is the youngest.
 func started(p *v1.Pod) time.Time {
 	if p.Status.StartTime != nil {
 		return p.Status.StartTime.Time

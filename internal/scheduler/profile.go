@@ -101,7 +101,7 @@ func newProfile(all []fw.Plugin, weights map[string]int64) *profile {
 	return p
 }
 
-// hints are the events that may help a pod, by the plugin that refused it.
+// hints returns the events that may help a pod, by the plugin that refused it.
 func (p *profile) hints() map[string][]fw.EventHint {
 	out := map[string][]fw.EventHint{}
 	for _, f := range p.filters {
@@ -193,7 +193,7 @@ func (p *profile) preScore(ctx context.Context, state *fw.CycleState, pod *v1.Po
 	return nil
 }
 
-// score gives the nodes' totals.
+// score returns the nodes' totals.
 func (p *profile) score(ctx context.Context, state *fw.CycleState, pod *v1.Pod, nodes []*fw.NodeInfo) ([]int64, error) {
 	if err := p.preScore(ctx, state, pod, nodes); err != nil {
 		return nil, err

@@ -328,7 +328,7 @@ func (s *Scheduler) filter(ctx context.Context, state *fw.CycleState, pod *v1.Po
 	return s.profile.filter(ctx, state, pod, n)
 }
 
-// enough is how many feasible nodes are looked for. Upstream's adaptive share
+// enough returns how many feasible nodes are looked for. Upstream's adaptive share
 // is all up to 100, then from 50% down to 5%.
 func enough(nodes, percentage int) int {
 	if nodes < 100 {

@@ -12,8 +12,9 @@ import (
 	fw "keelson.dev/keelson/internal/scheduler/framework"
 )
 
-// Simulator says where the scheduler would place pods, with its own plugins and on
-// nodes that may be yet to come. It is for one goroutine.
+// Simulator finds the nodes on which the scheduler would place pods, with the
+// scheduler's own plugins and on nodes that may be yet to come. It is for one
+// goroutine.
 type Simulator struct {
 	s      *Scheduler
 	synced []cache.InformerSynced
@@ -33,7 +34,7 @@ func NewSimulator(inf informers.SharedInformerFactory, clk clock.WithTicker) (*S
 	return m, nil
 }
 
-// read are the informers that plug-ins read.
+// read returns the informers that plug-ins read.
 func read(inf informers.SharedInformerFactory) []cache.SharedIndexInformer {
 	core, storage, dra := inf.Core().V1(), inf.Storage().V1(), inf.Resource().V1()
 	return []cache.SharedIndexInformer{

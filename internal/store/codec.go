@@ -17,7 +17,7 @@ var protobufPrefix = []byte{'k', '8', 's', 0}
 
 type codec struct{ scheme *runtime.Scheme }
 
-// NewCodec gives upstream's durable form: a runtime.Unknown in protobuf behind
+// NewCodec returns upstream's durable form: a runtime.Unknown in protobuf behind
 // the k8s\0 prefix for the scheme's types, JSON for unstructured objects.
 // Objects of the scheme's types come back with an empty TypeMeta, as they do
 // from a typed client.

@@ -118,7 +118,7 @@ func Load(c Codec, key string, created, revision int64, value []byte) (*Entry, e
 	return NewEntry(key, created, revision, v), nil
 }
 
-// Unstored is an entry of an object that is not stored, with whatever
+// Unstored returns an entry of an object that is not stored, with whatever
 // resourceVersion it has.
 func Unstored(obj runtime.Object) *Entry {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
@@ -127,7 +127,7 @@ func Unstored(obj runtime.Object) *Entry {
 	return &Entry{typed: obj}
 }
 
-// Deleted is the last state of e's key, which was deleted at revision.
+// Deleted returns the last state of e's key, which was deleted at revision.
 func (e *Entry) Deleted(revision int64) *Entry {
 	d := NewEntry(e.Key, e.CreateRevision, revision, Value{Object: e.Object().DeepCopyObject(), Form: e.Form})
 	d.Size = e.Size
@@ -167,7 +167,7 @@ func (e *Entry) object() runtime.Object {
 	return u
 }
 
-// Labels gives the object's labels without decoding the rest of it. They are
+// Labels returns the object's labels without decoding the rest of it. They are
 // shared: do not change them.
 func (e *Entry) Labels() map[string]string {
 	if e.typed == nil {

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// packed is the entry of a custom resource that has these members of its metadata,
+// packed returns the entry of a custom resource that has these members of its metadata,
 // before its uid.
 func packed(t testing.TB, members string) *Entry {
 	t.Helper()
@@ -22,7 +22,7 @@ func packed(t testing.TB, members string) *Entry {
 	return e
 }
 
-// decodedLabels gives the labels of e's decoded object.
+// decodedLabels returns the labels of e's decoded object.
 func decodedLabels(t testing.TB, e *Entry) map[string]string {
 	obj, err := meta.Accessor(e.Object())
 	if err != nil {

@@ -139,7 +139,7 @@ func clear(v reflect.Value) bool {
 	return true
 }
 
-// item is the readBack of the items of a list or map, of which none is left out.
+// item returns the readBack of the items of a list or map, of which none is left out.
 func (b builder) item(t reflect.Type) readBack {
 	if t.Kind() != reflect.Slice {
 		return b.build(t)

@@ -44,9 +44,9 @@ func (e *CompactedError) Is(target error) bool { return target == ErrCompacted }
 // concurrent use. Objects handed to Create and Update belong to the store from
 // then on; objects that it hands out must not be changed.
 type Store interface {
-	// Revision is the revision of the last committed write.
+	// Revision returns the revision of the last committed write.
 	Revision() int64
-	// Get gives the live entry at key, or nil. It sees every acknowledged
+	// Get returns the live entry at key, or nil. It sees every acknowledged
 	// write (it is linearizable).
 	Get(ctx context.Context, key string) (*Entry, error)
 	// Create stores obj at key, which must be absent (else ErrExists). A ttl
@@ -62,11 +62,11 @@ type Store interface {
 	Delete(ctx context.Context, key string, revision int64) (*Entry, error)
 	// List reads the keys that begin with prefix, in order.
 	List(ctx context.Context, prefix string, opts ListOptions) (*ListResult, error)
-	// Count is the number of live keys that begin with prefix.
+	// Count returns the number of live keys that begin with prefix.
 	Count(prefix string) int
 	// Watch begins a watch of the keys that begin with prefix.
 	Watch(prefix string, opts WatchOptions) (Watcher, error)
-	// Unreadable gives what is stored at keys that begin with prefix and cannot be
+	// Unreadable returns what is stored at keys that begin with prefix and cannot be
 	// decrypted or decoded, in order. The other methods leave it out, except that
 	// Create finds its key taken.
 	Unreadable(prefix string) []Unreadable
@@ -157,7 +157,7 @@ type Watcher interface {
 	// revision (at most a few hundred at once), or until ctx is done, and
 	// returns its error. The slice is valid until the next call.
 	Next(ctx context.Context) ([]Event, error)
-	// Revision is the revision up to which Next has returned every event:
+	// Revision returns the revision up to which Next has returned every event:
 	// what a bookmark carries. It advances with the store's revision even
 	// where no event matched, once Next has nothing more to return.
 	Revision() int64
@@ -169,14 +169,14 @@ type Watcher interface {
 // resourceVersion, as upstream does in etcd.
 type Codec interface {
 	Encode(obj runtime.Object) (plain []byte, err error)
-	// Decode is the reverse.
+	// Decode reverses Encode.
 	Decode(plain []byte) (runtime.Object, error)
-	// Seal gives the value that is stored at key for the bytes of Encode, and its
+	// Seal returns the value that is stored at key for the bytes of Encode, and its
 	// form.
 	Seal(key string, plain []byte) (value []byte, form int64, err error)
-	// Open is the reverse.
+	// Open reverses Seal.
 	Open(key string, value []byte) (plain []byte, form int64, err error)
-	// Form is the form of the values that Seal makes now. A write stores an entry
+	// Form returns the form of the values that Seal makes now. A write stores an entry
 	// of another form anew even if its object does not change.
 	Form(key string) int64
 }

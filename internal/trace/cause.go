@@ -21,7 +21,7 @@ type Cause struct {
 	ResourceVersion string
 }
 
-// String gives "uid@resourceVersion", the form in the Keelson-Cause header.
+// String returns "uid@resourceVersion", the form in the Keelson-Cause header.
 func (c Cause) String() string { return string(c.UID) + "@" + c.ResourceVersion }
 
 // maxCause bounds a cause in bytes: UIDs have 36, revisions at most 19.
@@ -49,7 +49,7 @@ func WithCause(ctx context.Context, obj runtime.Object) context.Context {
 	return context.WithValue(ctx, causeKey{}, Cause{UID: m.GetUID(), ResourceVersion: m.GetResourceVersion()})
 }
 
-// CauseFrom gives the cause that ctx carries.
+// CauseFrom returns the cause that ctx carries.
 func CauseFrom(ctx context.Context) (Cause, bool) {
 	c, ok := ctx.Value(causeKey{}).(Cause)
 	return c, ok

@@ -51,7 +51,7 @@ func (r *Recorder) Add(s Step) {
 	r.next = (r.next + 1) % len(r.steps)
 }
 
-// Way gives the steps on and because of the object with that UID: the writes
+// Way returns the steps on and because of the object with that UID: the writes
 // of it, the writes of others that it caused, and so on, in order of time.
 func (r *Recorder) Way(uid types.UID) []Step {
 	r.mu.Lock()

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Build gives the path of upstream's sample API server, which it builds unless that
+// Build returns the path of upstream's sample API server, which it builds unless that
 // has been done.
 func Build(t testing.TB) string {
 	t.Helper()

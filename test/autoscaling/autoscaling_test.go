@@ -113,7 +113,7 @@ func TestBlackFriday(t *testing.T) {
 	})
 }
 
-// processor is the processor time that this process has used.
+// processor returns the processor time that this process has used.
 func processor(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage

@@ -253,7 +253,7 @@ var _ = It("[sig-api-machinery] CustomResourceFieldSelectors [Privileged:Cluster
 	}
 })
 
-// published is the definition of the resource's kind in /openapi/v2, nil if
+// published returns the definition of the resource's kind in /openapi/v2, nil if
 // there is none.
 func (t *T) published(c custom, version string) dict {
 	t.Helper()

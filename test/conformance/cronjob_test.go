@@ -20,7 +20,7 @@ const cronJobs = "[sig-apps] CronJob "
 // of one minute of each hour, and a last schedule time before the last such minute: it
 // has missed that, and starts its Job now, named by that minute.
 
-// hourly is the schedule of the minute of at.
+// hourly returns the schedule of the minute of at.
 func hourly(at time.Time) string { return fmt.Sprintf("%d * * * *", at.UTC().Minute()) }
 
 func jobName(cronJob string, at time.Time) string { return fmt.Sprintf("%s-%d", cronJob, at.Unix()/60) }

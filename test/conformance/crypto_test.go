@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// certificateRequest is a signing request in PEM, in base64.
+// certificateRequest returns a signing request in PEM, in base64.
 func (t *T) certificateRequest() string {
 	t.Helper()
 	key := got[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
@@ -37,7 +37,7 @@ func (t *T) jwt(token string) (header, claims dict) {
 	return header, claims
 }
 
-// servingCert is a certificate for that host, and its own CA in PEM.
+// servingCert returns a certificate for that host, and its own CA in PEM.
 func (t *T) servingCert(host string) (tls.Certificate, []byte) {
 	t.Helper()
 	key := got[*ecdsa.PrivateKey](t)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
@@ -52,7 +52,7 @@ func (t *T) servingCert(host string) (tls.Certificate, []byte) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// privateKey is the certificate's, in PEM.
+// privateKey returns the certificate's, in PEM.
 func (t *T) privateKey(c tls.Certificate) []byte {
 	t.Helper()
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: got[[]byte](t)(x509.MarshalPKCS8PrivateKey(c.PrivateKey))})

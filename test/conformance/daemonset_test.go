@@ -50,7 +50,7 @@ func (t *T) daemonSet(what string, ok func(*appsv1.DaemonSet) bool) *appsv1.Daem
 	return ds
 }
 
-// forPods are the names of the nodes that take pods.
+// forPods returns the names of the nodes that take pods.
 func (t *T) forPods() []string {
 	t.Helper()
 	var out []string

@@ -37,7 +37,7 @@ func (t *T) raw(path, accept string) ([]byte, string, int) {
 	return []byte(b.String()), resp.Header.Get("Content-Type"), resp.StatusCode
 }
 
-// aggregatedResources are the kinds of each resource of each version that the
+// aggregatedResources returns the kinds of each resource of each version that the
 // aggregated discovery has.
 func (t *T) aggregatedResources() map[schema.GroupVersionResource]string {
 	t.Helper()

@@ -22,7 +22,7 @@ import (
 
 const jobs = "[sig-apps] Job "
 
-// jobSpec gives the spec of a Job of two pods at a time. The pods are bound to a
+// jobSpec returns the spec of a Job of two pods at a time. The pods are bound to a
 // node that does not exist, whose agent the test plays.
 func (t *T) jobSpec(completions int32) batchv1.JobSpec {
 	return batchv1.JobSpec{Parallelism: ptr.To[int32](2), Completions: &completions, BackoffLimit: ptr.To[int32](6), Template: v1.PodTemplateSpec{

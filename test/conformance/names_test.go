@@ -68,7 +68,7 @@ var _ = InContainers("[sig-network] DNS should resolve DNS of partial qualified 
 	}
 })
 
-// member is a pod with a name below a Service of its own.
+// member returns a pod with a name below a Service of its own.
 func member(t *T) (pod *v1.Pod, domain string) {
 	t.service("dns-test-service-2", "member", headlessService)
 	pod = t.run("pod1", labelled("member"), func(p *v1.Pod) { p.Spec.Hostname, p.Spec.Subdomain = "dns-querier-2", "dns-test-service-2" })

@@ -215,7 +215,7 @@ func (t *T) taint(node string, on bool) {
 	}
 }
 
-// tolerant is a pod that bears the taint for some seconds.
+// tolerant returns a pod that bears the taint for some seconds.
 func (t *T) tolerant(name string, seconds int64) *v1.Pod {
 	p := pod(name, nil)
 	p.Spec.Tolerations = []v1.Toleration{{Key: evict, Value: "evictTaintVal", Effect: v1.TaintEffectNoExecute, TolerationSeconds: &seconds}}

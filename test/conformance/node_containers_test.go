@@ -35,14 +35,14 @@ var _ = InContainers("[sig-node] Containers should be able to override the image
 
 // Lifecycle hooks.
 
-// listener is a pod that prints the requests that it gets.
+// listener returns a pod that prints the requests that it gets.
 func (t *T) listener() (name, ip string) {
 	t.Helper()
 	p := t.run("listener", nil)
 	return p.Name, p.Status.PodIP
 }
 
-// hooked is a pod with a hook that asks the listener for a path: at its start, or
+// hooked returns a pod with a hook that asks the listener for a path: at its start, or
 // before its end.
 func (t *T) hooked(ip, path string, exec, start bool) *v1.Pod {
 	h := &v1.LifecycleHandler{HTTPGet: &v1.HTTPGetAction{Path: path, Host: ip}}
@@ -141,7 +141,7 @@ var _ = InContainers("[sig-node] Container Runtime blackbox test when starting a
 
 // Init containers.
 
-// initialized is a pod of two init containers and an app.
+// initialized returns a pod of two init containers and an app.
 func (t *T) initialized(policy v1.RestartPolicy, init1, init2, app string) *v1.Pod {
 	return t.script("p", app, func(p *v1.Pod) {
 		p.Spec.RestartPolicy = policy

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// web is the handler of a probe that asks the demo server for a path.
+// web returns the handler of a probe that asks the demo server for a path.
 func web(path string) v1.ProbeHandler {
 	return v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Path: path, Port: intstr.FromInt32(8080)}}
 }

@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// share is what a container asks for and may have: cpu in milli, memory in MiB; 0
-// is nothing said.
+// share holds a container's requests and limits: CPU in thousandths, memory in
+// MiB; 0 is none.
 type share struct{ cpu, cpuLimit, memory, memoryLimit int64 }
 
 func (s share) resources() v1.ResourceRequirements {
@@ -32,7 +32,7 @@ func (s share) resources() v1.ResourceRequirements {
 	return v1.ResourceRequirements{Requests: list(s.cpu, s.memory), Limits: list(s.cpuLimit, s.memoryLimit)}
 }
 
-// sized is a pod with a container of each share, c1 and so on.
+// sized returns a pod with a container of each share, c1 and so on.
 func (t *T) sized(shares []share) *v1.Pod {
 	p := t.script("p", "")
 	p.Spec.Containers = nil
@@ -72,8 +72,8 @@ func (t *T) has(shares []share) {
 	}
 }
 
-// limits says what the share's limits are in a cgroup: the quota in a period of 100
-// ms, in microseconds, and the bytes.
+// limits returns the share's limits as they are in a cgroup: the quota in a period
+// of 100 ms, in microseconds, and the bytes.
 func (s share) limits() string {
 	cpu, memory := "none", "none"
 	if s.cpuLimit > 0 {

@@ -43,7 +43,7 @@ func pushBusybox(t testing.TB) string {
 	return imagetest.Push(t, l.Image(imagev1.Config{Cmd: []string{"sh", "-c", "echo the default of the image"}, Env: []string{"PATH=/bin"}}), "busybox:1")
 }
 
-// script gives a pod that runs a script once, by busybox's shell.
+// script returns a pod that runs a script once, by busybox's shell.
 func (t *T) script(name, script string, change ...func(*v1.Pod)) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{
 		RestartPolicy: v1.RestartPolicyNever, TerminationGracePeriodSeconds: ptr.To[int64](1),
@@ -60,7 +60,7 @@ func first(f func(*v1.Container)) func(*v1.Pod) {
 	return func(p *v1.Pod) { f(&p.Spec.Containers[0]) }
 }
 
-// pod waits until the pod is as ok wants it, which else says what it lacks.
+// pod waits until ok returns nil for the pod.
 func (t *T) pod(name string, ok func(*v1.Pod) error) *v1.Pod {
 	t.Helper()
 	var p *v1.Pod

@@ -40,7 +40,7 @@ func fromSecret(name string) *v1.SecretEnvSource {
 	return &v1.SecretEnvSource{LocalObjectReference: v1.LocalObjectReference{Name: name}}
 }
 
-// field is a variable of a field of the pod.
+// field returns a variable of a field of the pod.
 func field(name, path string) v1.EnvVar {
 	return v1.EnvVar{Name: name, ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: path}}}
 }

@@ -26,7 +26,7 @@ const (
 	foo = v1.ResourceName("scheduling.k8s.io/foo")
 )
 
-// simple is a pod that change changes.
+// simple returns a pod that change changes.
 func (t *T) simple(name string, change func(*v1.Pod)) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: t.NS}, Spec: v1.PodSpec{TerminationGracePeriodSeconds: ptr.To[int64](0),
 		Containers: []v1.Container{{Name: "c", Image: "keelson.local/pause"}}}}
@@ -65,7 +65,7 @@ func (t *T) fitsNowhere(p *v1.Pod) {
 	})
 }
 
-// takers are the nodes that take any pod.
+// takers returns the nodes that take any pod.
 func (t *T) takers() (out []v1.Node) {
 	t.Helper()
 	for _, n := range got[*v1.NodeList](t)(t.Client.CoreV1().Nodes().List(t.Context(), all)).Items {

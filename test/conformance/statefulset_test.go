@@ -144,7 +144,7 @@ var _ = It(statefulSets+"should perform canary updates and phased rolling update
 	t.updated(3)
 })
 
-// podOrder gives the names of pods in the order in which events of that kind come.
+// podOrder returns the names of pods in the order in which events of that kind come.
 func (t *T) podOrder(w watch.Interface, kind watch.EventType, n int) []string {
 	t.Helper()
 	var out []string

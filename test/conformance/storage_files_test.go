@@ -172,7 +172,7 @@ func (t *T) consume(k files, w consumed) {
 	}
 }
 
-// watching is a script that prints files, again and again; none is what it says of
+// watching returns a script that prints files, again and again; none is what it says of
 // one that is not there.
 func watching(names ...string) string {
 	return `while :; do for f in ` + strings.Join(names, " ") + `; do echo "$f: $(cat /$f 2>/dev/null || echo none)"; done; sleep 0.2; done`

@@ -94,7 +94,7 @@ var _ = func() bool {
 	return true
 }()
 
-// emptyOf is an emptyDir of a medium as the codenames call it.
+// emptyOf returns an emptyDir of a medium as the codenames call it.
 func emptyOf(medium string) v1.VolumeSource {
 	e := &v1.EmptyDirVolumeSource{}
 	if medium == "tmpfs" {

@@ -75,7 +75,7 @@ const timeout = harness.Patience
 
 var marks = regexp.MustCompile(`( \[(Conformance|NodeConformance|LinuxOnly|Slow|Serial|Disruptive|Minimum\w+:[\d.]+|Environment:\w+)\])+$`)
 
-// rows are the codenames of the list, without the marks in brackets at the end;
+// rows returns the codenames of the list, without the marks in brackets at the end;
 // those marked Serial are true.
 func rows(t *testing.T) map[string]bool {
 	t.Helper()
@@ -119,7 +119,7 @@ func newTarget(t *testing.T, cfg *rest.Config, file string) *target {
 	return &target{cfg, file, kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg), *busybox}
 }
 
-// given is the cluster of the kubeconfig, or one of simulated nodes.
+// given returns the cluster of the kubeconfig, or one of simulated nodes.
 func given(t *testing.T) *target {
 	t.Helper()
 	if *kubeconfig != "" {

@@ -476,7 +476,7 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] shoul
 var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] should reject validating webhook configurations with invalid match conditions", func(t *T) { t.conditions("Validating", false) })
 var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] should reject mutating webhook configurations with invalid match conditions", func(t *T) { t.conditions("Mutating", false) })
 
-// converting is a definition whose versions a webhook of the test's converts:
+// converting returns a definition whose versions a webhook of the test's converts:
 // v1 has hostPort "host:port", v2 has host and port.
 func (t *T) converting() custom {
 	conf := t.serve(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

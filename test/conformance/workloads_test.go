@@ -18,7 +18,7 @@ import (
 // gate is the readiness gate by which a test makes a pod ready.
 const gate v1.PodConditionType = "conformance.keelson.dev/serves"
 
-// template gives the template of pods of a version that are ready when the test
+// template returns the template of pods of a version that are ready when the test
 // makes them so.
 func template(app, version string) v1.PodTemplateSpec {
 	return v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": app}}, Spec: v1.PodSpec{
@@ -27,7 +27,7 @@ func template(app, version string) v1.PodTemplateSpec {
 	}}
 }
 
-// versionOf gives the version of a pod's template.
+// versionOf returns the version of a pod's template.
 func versionOf(p *v1.Pod) string { return p.Spec.Containers[0].Env[0].Value }
 
 // serves sets whether a pod is ready, and waits until its status shows it.
@@ -49,7 +49,7 @@ func isReady(p *v1.Pod) bool {
 	return slices.ContainsFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue })
 }
 
-// podsWith gives the pods of an app by name.
+// podsWith returns the pods of an app by name.
 func (t *T) podsWith(app string) []v1.Pod {
 	t.Helper()
 	list := got[*v1.PodList](t)(t.Client.CoreV1().Pods(t.NS).List(t.Context(), metav1.ListOptions{LabelSelector: "app=" + app}))
@@ -93,7 +93,7 @@ func ready(n int, want string) func([]v1.Pod) bool {
 	}
 }
 
-// versions gives those of pods, in order.
+// versions returns those of pods, in order.
 func versions(pods []v1.Pod) []string {
 	out := make([]string, len(pods))
 	for i := range pods {
@@ -102,7 +102,7 @@ func versions(pods []v1.Pod) []string {
 	return out
 }
 
-// uids gives the UIDs of pods by name.
+// uids returns the UIDs of pods by name.
 func uids(pods []v1.Pod) map[string]types.UID {
 	out := map[string]types.UID{}
 	for i := range pods {
@@ -172,7 +172,8 @@ func (t *T) scales(resource schema.GroupVersionResource, name string) {
 	t.readied("4 pods", name, nil, ready(4, ""))
 }
 
-// controlled waits until a pod's controller is that one, and nobody for "".
+// controlled waits until a pod's controller is the one with that UID, or, for
+// "", until it has none.
 func (t *T) controlled(pod string, by types.UID) {
 	t.Helper()
 	t.until(pod+" to be adopted or released", func(ctx context.Context) (bool, error) {

@@ -34,7 +34,7 @@ import (
 
 const domain = "cluster.local."
 
-// coreDNS is the plug-in on a cluster. What it has no answer for does not exist.
+// coreDNS returns the plug-in on a cluster. What it has no answer for does not exist.
 func coreDNS(t *testing.T, kubeconfig string) plugin.Handler {
 	t.Helper()
 	c := caddy.NewTestController("dns", fmt.Sprintf("kubernetes cluster.local in-addr.arpa ip6.arpa {\n kubeconfig %s\n pods insecure\n fallthrough in-addr.arpa ip6.arpa\n}", kubeconfig))
@@ -121,7 +121,7 @@ func reverse(a netip.Addr) string {
 	return name
 }
 
-// says gives what a message says, without what may differ: the order, and the
+// says returns what a message says, without what may differ: the order, and the
 // serial number of the zone.
 func says(m *mdns.Msg) string {
 	if m == nil {

@@ -90,7 +90,7 @@ func eventually(t *testing.T, what string, ok func() error) {
 
 var shipGVK = schema.GroupVersionKind{Group: "harbour.example.com", Version: "v1", Kind: "Ship"}
 
-// ships is the definition of a custom resource with a status.
+// ships returns the definition of a custom resource with a status.
 func ships() *apiextensionsv1.CustomResourceDefinition {
 	object := apiextensionsv1.JSONSchemaProps{Type: "object", XPreserveUnknownFields: ptr.To(true)}
 	return &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "ships.harbour.example.com"}, Spec: apiextensionsv1.CustomResourceDefinitionSpec{
@@ -358,7 +358,7 @@ func TestKilledSuite(t *testing.T) {
 	}
 }
 
-// childrenOf gives the processes that pid has started.
+// childrenOf returns the processes that pid has started.
 func childrenOf(t *testing.T, pid int) (out []int) {
 	t.Helper()
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

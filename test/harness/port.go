@@ -5,13 +5,13 @@ import (
 	"testing"
 )
 
-// FreeAddress gives an address on loopback at which nothing listens (host:port).
+// FreeAddress returns an address on loopback at which nothing listens (host:port).
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	return free(t).String()
 }
 
-// FreePort gives the port of a FreeAddress.
+// FreePort returns the port of a FreeAddress.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	return free(t).Port

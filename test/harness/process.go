@@ -28,7 +28,7 @@ func StartProcess(t testing.TB, command func() *exec.Cmd) *Process {
 	return p
 }
 
-// Self is the test's own program with these variables in its environment (NAME=value),
+// Self returns the test's own program with these variables in its environment (NAME=value),
 // which its TestMain looks at.
 func Self(env ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
@@ -70,5 +70,5 @@ func (p *Process) Kill() {
 	_ = p.cmd.Wait()
 }
 
-// Pid is the process's.
+// Pid returns the process's.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }

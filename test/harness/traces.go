@@ -12,10 +12,10 @@ import (
 	"keelson.dev/keelson/internal/network/nft"
 )
 
-// Traces are what there is in the network namespace of the process.
+// Traces is the state of the network in the network namespace of the process.
 type Traces map[string]bool
 
-// Network gives the traces that there are: interfaces with their addresses, rules
+// Network returns the traces that there are: interfaces with their addresses, rules
 // of routing, routes, neighbours that stay, and the chains of nftables at hooks.
 func Network(t testing.TB) Traces {
 	t.Helper()
@@ -80,7 +80,7 @@ func Network(t testing.TB) Traces {
 	return out
 }
 
-// More gives those of now that were not before, in order.
+// More returns those of now that were not before, in order.
 func (before Traces) More(now Traces) (left []string) {
 	for _, x := range slices.Sorted(maps.Keys(now)) {
 		if !before[x] {

@@ -57,7 +57,7 @@ type sight struct {
 	after, before int64
 }
 
-// sights is how the history of an object looks like through the view.
+// sights returns how the history of an object looks like through the view.
 func (v *view) sights(key string, history []change) []sight {
 	var out []sight
 	was, last := false, facts{}

@@ -144,7 +144,7 @@ var (
 	values     atomic.Int64
 )
 
-// ask gives the answer's code and body, or errUnknown.
+// ask returns the answer's code and body, or errUnknown.
 func (c *client) ask(method, path, contentType, body string) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -212,7 +212,8 @@ func (c *client) do(in operation) int64 {
 		return revision
 	}
 	c.own = append(c.own, o)
-	// A client does one thing at a time: what is still on its way is another's.
+	// A client has one operation at a time, and this one may still be pending:
+	// the next one counts as another client's.
 	c.id += 1000
 	return 0
 }

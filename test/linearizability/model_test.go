@@ -34,7 +34,7 @@ const unseen = -1
 
 func matches(s object, revision int64) bool { return s.revision == unseen || s.revision == revision }
 
-// step gives the states that the operation can leave, with that outcome.
+// step returns the states that the operation can leave, with that outcome.
 func step(s object, in operation, out outcome) []object {
 	wrote := object{true, in.value, unseen}
 	if out.unknown {
@@ -77,7 +77,7 @@ func step(s object, in operation, out outcome) []object {
 	return nil
 }
 
-// model gives the model of an API server with a few objects, each on its own.
+// model returns the model of an API server with a few objects, each on its own.
 func model() porcupine.Model {
 	n := porcupine.NondeterministicModel{
 		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {

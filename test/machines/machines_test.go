@@ -199,7 +199,7 @@ func (e *env) routes() {
 	}
 }
 
-// pod is one of the demo image on a machine.
+// pod returns one of the demo image on a machine.
 func (e *env) pod(m *lab.Machine, app string) *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: e.ns, Name: app + "-" + m.Name, Labels: map[string]string{"app": app}}, Spec: v1.PodSpec{
 		NodeName: m.Name, TerminationGracePeriodSeconds: ptr.To[int64](1),

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 // roleEnv has the role of a process on a machine.
 const roleEnv = "KEELSON_TEST_ROLE"
 
-// role is what a process does on a machine: serve, join, or clean up.
+// role is the role of a process on a machine: serve, join, or clean up.
 type role struct {
 	Do, Name, Dir string
 	Address       netip.Addr

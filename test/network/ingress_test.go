@@ -29,8 +29,8 @@ import (
 // ingressPort is where the ingress controller's nginx listens.
 const ingressPort = "8090"
 
-// nginxIngress has nginx serve Ingresses, as those controllers do that people
-// install. It runs with the machine's network.
+// nginxIngress has nginx serve Ingresses, as commonly installed controllers do.
+// It runs with the machine's network.
 type nginxIngress struct {
 	*env
 	address string

@@ -56,7 +56,7 @@ func (e *env) policies() {
 		e.Errorf("the first packet of a pod that is not isolated: %s", p)
 	}
 
-	// Ready by the node's probe, though nobody may reach it.
+	// Ready by the node's probe, though no pod may reach it.
 	e.start("shut", "shut")
 	url := func(ip string) string { return "http://" + ip + "/" }
 	fails := func(what, pod, to string) {
@@ -101,7 +101,7 @@ func (e *env) policies() {
 	remove("out")
 }
 
-// over gives the phase in which a pod ended.
+// over returns the phase in which a pod ended.
 func (e *env) over(name string) (phase v1.PodPhase) {
 	e.Helper()
 	harness.Succeeds(e, "the end of "+name, func() error {

@@ -126,7 +126,7 @@ func newPort(t testing.TB, bridge, name string, four, six, gateway4, gateway6 st
 	return h
 }
 
-// linkLocal gives the address of the host's link.
+// linkLocal returns the address of the host's link.
 func (h *peer) linkLocal() (out netip.Addr) {
 	h.Helper()
 	h.do(func() {
@@ -216,7 +216,7 @@ func dial(h *peer, to string, port uint16) (out string, err error) {
 }
 
 // TestKernel sends packets through the proxy's tables, of both families, between
-// namespaces: what the tests of the package itself say of a model of the kernel.
+// namespaces: the package's own tests do so with a model of the kernel.
 func TestKernel(t *testing.T) {
 	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
 		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {

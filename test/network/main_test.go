@@ -164,7 +164,7 @@ func (e *env) get(url string) (string, error) {
 	return string(b), err
 }
 
-// host is the pod that answered.
+// host returns the pod that answered.
 func host(answer string) string {
 	line, _, _ := strings.Cut(answer, "\n")
 	return strings.TrimPrefix(line, "Hello from ")

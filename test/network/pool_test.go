@@ -164,7 +164,7 @@ func TestPool(t *testing.T) {
 	set(first, v1.ConditionTrue)
 	reaches("the first node again", first)
 
-	// Nobody answers for an address that no Service has.
+	// No node answers for an address that no Service has.
 	if c, err := client.socket("tcp", netip.MustParseAddrPort("10.221.0.201:80"), harness.Patience); err == nil {
 		c.Close()
 		t.Error("an address of nobody is reached")

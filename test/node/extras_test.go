@@ -236,7 +236,7 @@ func (e *env) resize() {
 	e.remove("resized")
 }
 
-// memoryLimit is the file in which a container finds its limit.
+// memoryLimit returns the file in which a container finds its limit.
 func memoryLimit() string {
 	if _, err := os.Stat("/sys/fs/cgroup/memory"); err == nil {
 		return "/sys/fs/cgroup/memory/memory.limit_in_bytes"

@@ -14,7 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// sleeper is a pod that does nothing, and ends at once when asked to.
+// sleeper returns a pod that does nothing, and ends at once when asked to.
 func sleeper(name string) *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{TerminationGracePeriodSeconds: ptr.To[int64](1),
 		Containers: []v1.Container{{Name: "c", Image: image, Args: []string{"sleep", "1000"}}}}}

@@ -27,7 +27,7 @@ http {
 }
 `
 
-// debianNginx is an image of this machine's nginx, with a shell.
+// debianNginx returns an image of this machine's nginx, with a shell.
 func debianNginx(t *testing.T) imagev1.Image {
 	l := imagetest.NewLayer(t)
 	for _, program := range []string{"/usr/sbin/nginx", "/var/www/html/index.nginx-debian.html"} {

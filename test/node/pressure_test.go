@@ -20,7 +20,7 @@ import (
 	"keelson.dev/keelson/test/harness/realnode"
 )
 
-// sleepingPod is a pod that waits.
+// sleepingPod returns a pod that waits.
 func sleepingPod(name string) *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{TerminationGracePeriodSeconds: ptr.To[int64](1),
 		Containers: []v1.Container{{Name: "c", Image: image, Args: []string{"sleep", "1000"}}}}}
@@ -75,7 +75,7 @@ func (e *env) evictions() {
 	}
 }
 
-// raw is an answer of the node's server, through the API server.
+// raw returns an answer of the node's server, through the API server.
 func (e *env) raw(path string) string {
 	e.Helper()
 	b, err := e.client.CoreV1().RESTClient().Get().Resource("nodes").Name("node").SubResource("proxy").Suffix(path).DoRaw(e.Context())

@@ -94,7 +94,7 @@ func start(t *testing.T) (*harness.Process, *rest.Config) {
 	return p, cfg
 }
 
-// memory gives the resident memory of the process, in bytes.
+// memory returns the resident memory of the process, in bytes.
 func memory(t *testing.T, pid int) int64 {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -108,7 +108,7 @@ func memory(t *testing.T, pid int) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// heap gives the server's heap in use after a garbage collection, in bytes.
+// heap returns the server's heap in use after a garbage collection, in bytes.
 func (s *soak) heap(at string) int64 {
 	s.t.Helper()
 	if *profiles != "" {
@@ -140,7 +140,7 @@ const (
 	noise = 24 << 20
 )
 
-// spaces is the number of namespaces that the objects are in: a watch sees one of
+// spaces returns the number of namespaces that the objects are in: a watch sees one of
 // them, some see all.
 func spaces() int { return min(50, *writers) }
 
@@ -222,7 +222,7 @@ func (s *soak) write(ctx context.Context, i int, turn *rate.Limiter) {
 	}
 }
 
-// between gives what is in b between before and the next quotation mark.
+// between returns what is in b between before and the next quotation mark.
 func between(b []byte, before string) string {
 	_, rest, found := bytes.Cut(b, []byte(before))
 	if !found {
@@ -349,7 +349,7 @@ type sample struct {
 	resident, writes int64
 }
 
-// median gives the median of the resident memory.
+// median returns the median of the resident memory.
 func median(of []sample) int64 {
 	s := slices.SortedFunc(slices.Values(of), func(a, b sample) int { return cmp.Compare(a.resident, b.resident) })
 	return s[len(s)/2].resident
@@ -466,7 +466,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// changes is how many of the writes the server remembers at the last sample.
+// changes returns how many of the writes the server remembers at the last sample.
 func changes(samples []sample) int64 {
 	last := samples[len(samples)-1]
 	n := last.writes

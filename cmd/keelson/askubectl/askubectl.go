@@ -15,7 +15,7 @@ import (
 // completion is the prefix of cobra's commands that complete a line.
 const completion = "__complete"
 
-// Args gives kubectl's arguments if the program is to be kubectl: as
+// Args returns kubectl's arguments if the program is to be kubectl: as
 // "keelson kubectl …", to complete such a line, or called by that name through
 // a link.
 func Args(args []string) ([]string, bool) {

@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of admissionregistration.k8s.io/v1.
+// Resources returns the rows of admissionregistration.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{
 		mutatingPolicies(), mutatingPolicyBindings(), mutatingWebhooks(),
@@ -22,7 +22,7 @@ func Resources() []*api.Resource {
 	}
 }
 
-// common is what the rows have in common.
+// common returns the fields that the rows share.
 func common(columns ...metav1.TableColumnDefinition) api.Resource {
 	r := api.Resource{Categories: []string{"api-extensions"}, Columns: columns}
 	r.RequireResourceVersion = true
@@ -106,8 +106,8 @@ func paramKind(k *v1.ParamKind) string {
 	return k.APIVersion + "/" + k.Kind
 }
 
-// paramRef: whether parameters of no namespace have none, or each that of the
-// object, is not for the table to know: they are in any.
+// paramRef formats a reference to parameters for the table. Without a namespace
+// it has "*": the table does not know whether the parameters have one.
 func paramRef(r *v1.ParamRef) string {
 	switch {
 	case r != nil && r.Name != "" && r.Namespace != "":

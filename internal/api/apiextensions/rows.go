@@ -17,7 +17,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of apiextensions.k8s.io/v1.
+// Resources returns the rows of apiextensions.k8s.io/v1.
 func Resources() []*api.Resource {
 	r := api.Resource{
 		ShortNames:    []string{"crd", "crds"},

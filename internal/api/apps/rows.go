@@ -22,7 +22,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of apps/v1.
+// Resources returns the rows of apps/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{controllerRevisions(), daemonSets(), deployments(), replicaSets(), statefulSets()}
 }
@@ -232,7 +232,7 @@ func daemonSets() *api.Resource {
 	})
 }
 
-// templateGeneration is a count of the changes of a DaemonSet's template, from
+// templateGeneration returns a count of the changes of a DaemonSet's template, from
 // when it was not the controller that kept track of them.
 func templateGeneration(s *v1.DaemonSet) int64 {
 	n, _ := strconv.ParseInt(s.Annotations[v1.DeprecatedTemplateGeneration], 10, 64)

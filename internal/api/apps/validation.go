@@ -26,7 +26,7 @@ func schemaParse(apiVersion string) (schema.GroupVersion, error) {
 	return schema.ParseGroupVersion(apiVersion)
 }
 
-// lowerKind is a kind as tables name it: daemonset.apps.
+// lowerKind returns a kind as tables name it: daemonset.apps.
 func lowerKind(kind string, gv schema.GroupVersion) string {
 	k := strings.ToLower(kind)
 	if gv.Group != "" {
@@ -232,7 +232,7 @@ func validateStatefulSet(s *v1.StatefulSetSpec, rules statefulSetRules) (errs fi
 	return append(errs, podspec.ValidateAlwaysRestart(&s.Template.Spec, "StatefulSet", at.Child("template", "spec"))...)
 }
 
-// withClaims is the template with the volumes that the pods get from the
+// withClaims returns the template with the volumes that the pods get from the
 // templates of claims, which take the place of others of their names.
 func withClaims(s *v1.StatefulSetSpec) *corev1.PodTemplateSpec {
 	if len(s.VolumeClaimTemplates) == 0 {
@@ -301,7 +301,7 @@ func percent(v *intstr.IntOrString) (int, bool) {
 	return n, true
 }
 
-// amount is a number, or a percentage of 100.
+// amount returns a number, or a percentage of 100.
 func amount(v *intstr.IntOrString) int {
 	if v == nil {
 		return 0

@@ -12,7 +12,7 @@ import (
 	"keelson.dev/keelson/internal/api/rowtest"
 )
 
-// with is a controller with more of a spec, and more after it.
+// with returns a controller with more of a spec, and more after it.
 func with(spec string, more ...string) string {
 	return `{metadata: {name: x, generation: 1}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}, ` +
 		spec + `}` + strings.Join(more, "") + `}`

@@ -17,7 +17,7 @@ func templateWarnings(t *corev1.PodTemplateSpec) []string {
 	return podspec.TemplateWarnings(t, field.NewPath("spec", "template"))
 }
 
-// changedWarnings gives the warnings for a template, if the spec has changed.
+// changedWarnings returns the warnings for a template, if the spec has changed.
 func changedWarnings(obj, old metav1.Object, t *corev1.PodTemplateSpec) []string {
 	if obj.GetGeneration() == old.GetGeneration() {
 		return nil
@@ -25,7 +25,7 @@ func changedWarnings(obj, old metav1.Object, t *corev1.PodTemplateSpec) []string
 	return templateWarnings(t)
 }
 
-// namedWarnings gives the warnings for a new controller: its name becomes a
+// namedWarnings returns the warnings for a new controller: its name becomes a
 // part of its pods' names.
 func namedWarnings(name string, t *corev1.PodTemplateSpec) []string {
 	var out []string

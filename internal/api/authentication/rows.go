@@ -7,7 +7,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of authentication.k8s.io/v1.
+// Resources returns the rows of authentication.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{
 		row.NewComputed(v1.SchemeGroupVersion, api.Resource{}, row.Kind[*v1.TokenReview]{}),

@@ -7,7 +7,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of authorization.k8s.io/v1.
+// Resources returns the rows of authorization.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{
 		row.NewComputed(v1.SchemeGroupVersion, api.Resource{Namespaced: true}, row.Kind[*v1.LocalSubjectAccessReview]{Validate: validateLocalReview}),

@@ -26,7 +26,7 @@ var (
 	statusAnnotations = []string{currentAnnotation, conditionsAnnotation}
 )
 
-// without gives a copy of all without keys.
+// without returns a copy of all without keys.
 func without(all map[string]string, keys []string) map[string]string {
 	out := maps.Clone(all)
 	for _, k := range keys {
@@ -38,7 +38,7 @@ func without(all map[string]string, keys []string) map[string]string {
 	return out
 }
 
-// restored gives a copy of all in which keys are as in old.
+// restored returns a copy of all in which keys are as in old.
 func restored(all, old map[string]string, keys []string) map[string]string {
 	out := without(all, keys)
 	for _, k := range keys {
@@ -258,7 +258,7 @@ func rulesFromV2(r *v2.HPAScalingRules) *scalingRules {
 	return out
 }
 
-// target gives v2's target of a v1 metric: an average wins over the value.
+// target returns v2's target of a v1 metric: an average wins over the value.
 func target(value, average *resource.Quantity, utilization *int32) v2.MetricTarget {
 	t := v2.MetricTarget{Type: v2.ValueMetricType, Value: value, AverageValue: average, AverageUtilization: utilization}
 	switch {

@@ -18,11 +18,11 @@ import (
 // metricsShown is how many metrics a table row has.
 const metricsShown = 2
 
-// Resources gives the rows of autoscaling/v2 and, converted to it for
+// Resources returns the rows of autoscaling/v2 and, converted to it for
 // storage, of autoscaling/v1.
 func Resources() []*api.Resource { return []*api.Resource{autoscalers(), autoscalersV1()} }
 
-// common is what the rows of the two versions have in common.
+// common returns the fields that the rows of the two versions share.
 func common() api.Resource {
 	spec, status := v2.HorizontalPodAutoscalerSpec{}.SwaggerDoc(), v2.HorizontalPodAutoscalerStatus{}.SwaggerDoc()
 	return api.Resource{

@@ -12,7 +12,7 @@ import (
 	"keelson.dev/keelson/internal/api/rowtest"
 )
 
-// job is a job named j with more of a spec, and more after it.
+// job returns a job named j with more of a spec, and more after it.
 func job(spec string, more ...string) string {
 	const template = `template: {spec: {restartPolicy: Never, containers: [{name: c, image: i, terminationMessagePolicy: File, imagePullPolicy: Always}]}}`
 	return `{metadata: {name: j}, spec: {` + strings.Join([]string{template, spec}, ", ") + `}` + strings.Join(more, "") + `}`
@@ -24,7 +24,7 @@ const (
 	labelled  = `template: {metadata: {labels: {batch.kubernetes.io/controller-uid: ` + uid + `, controller-uid: ` + uid + `, batch.kubernetes.io/job-name: j, job-name: j}}`
 )
 
-// stored is a job as it is once it was created.
+// stored returns a job as it is once it was created.
 func stored(spec string, more ...string) string {
 	return `{metadata: {name: j, generation: 1}, spec: {` + generated + `, ` + labelled +
 		`, spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}, ` + spec + `}` + strings.Join(more, "") + `}`

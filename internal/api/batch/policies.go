@@ -29,7 +29,7 @@ var (
 	conditionStatuses = []corev1.ConditionStatus{corev1.ConditionFalse, corev1.ConditionTrue, corev1.ConditionUnknown}
 )
 
-// required is one of the allowed values, and something.
+// required checks that value is one of the allowed values, and not empty.
 func required[T ~string](fldPath *field.Path, value T, allowed ...T) field.ErrorList {
 	if value == "" {
 		return field.ErrorList{field.Required(fldPath, fmt.Sprintf("valid values: %q", allowed))}

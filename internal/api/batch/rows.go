@@ -16,7 +16,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of batch/v1.
+// Resources returns the rows of batch/v1.
 func Resources() []*api.Resource { return []*api.Resource{jobs(), cronJobs()} }
 
 func jobs() *api.Resource {

@@ -246,7 +246,7 @@ func validateJobUpdate(j, old *v1.Job) field.ErrorList {
 	return errs
 }
 
-// mutableTemplate gives old's template with what j may change of it: while a
+// mutableTemplate returns old's template with what j may change of it: while a
 // suspended job has no pods, a queue's controller says where they will run
 // and how much they get.
 func mutableTemplate(j, old *v1.Job) corev1.PodTemplateSpec {

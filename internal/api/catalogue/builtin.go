@@ -77,6 +77,6 @@ var builtin = sync.OnceValue(func() []*api.Resource {
 // release is the one of Kubernetes whose API this is.
 var release = struct{ major, minor int }{1, 37}
 
-// Builtin gives the rows of all built-in groups, always in the same order. They
+// Builtin returns the rows of all built-in groups, always in the same order. They
 // are built on the first call and shared after it: do not change them.
 func Builtin() []*api.Resource { return slices.Clone(builtin()) }

@@ -70,7 +70,7 @@ func (c *Catalogue) Hides(gvr schema.GroupVersionResource) bool {
 	return len(c.hidden) > 0 && c.hidden.Has(gvr)
 }
 
-// Lookup gives the row of a resource, hidden or not, nil if there is none.
+// Lookup returns the row of a resource, hidden or not, nil if there is none.
 func (c *Catalogue) Lookup(group, version, resource string) *api.Resource {
 	if g := c.current.Load().groups[group]; g != nil {
 		return g.resources[versioned{version, resource}]
@@ -87,7 +87,7 @@ func (c *Catalogue) Must(group, version, resource string) *api.Resource {
 	return r
 }
 
-// ForKind gives the row whose objects are of kind gvk, nil if there is none.
+// ForKind returns the row whose objects are of kind gvk, nil if there is none.
 func (c *Catalogue) ForKind(gvk schema.GroupVersionKind) *api.Resource {
 	if g := c.current.Load().groups[gvk.Group]; g != nil {
 		return g.kinds[versioned{gvk.Version, gvk.Kind}]
@@ -95,14 +95,14 @@ func (c *Catalogue) ForKind(gvk schema.GroupVersionKind) *api.Resource {
 	return nil
 }
 
-// Rows gives all rows that are served in the order in which they were added; the
+// Rows returns all rows that are served in the order in which they were added; the
 // caller may not change the slice.
 func (c *Catalogue) Rows() []*api.Resource { return c.current.Load().served }
 
-// All gives all rows, hidden ones too; the caller may not change the slice.
+// All returns all rows, hidden ones too; the caller may not change the slice.
 func (c *Catalogue) All() []*api.Resource { return c.current.Load().rows }
 
-// RowsOf gives the served rows of a version of a group in the order in which they were
+// RowsOf returns the served rows of a version of a group in the order in which they were
 // added; the caller may not change the slice.
 func (c *Catalogue) RowsOf(gv schema.GroupVersion) []*api.Resource {
 	if g := c.current.Load().groups[gv.Group]; g != nil {
@@ -111,7 +111,7 @@ func (c *Catalogue) RowsOf(gv schema.GroupVersion) []*api.Resource {
 	return nil
 }
 
-// Groups gives the groups in discovery's order; the caller may not change
+// Groups returns the groups in discovery's order; the caller may not change
 // the slice.
 func (c *Catalogue) Groups() []Group { return c.current.Load().list }
 
@@ -236,7 +236,7 @@ func IsBuiltin(group string) bool {
 // customPriority is the priority of the groups of CustomResourceDefinitions.
 const customPriority = 1000
 
-// listOf gives the groups in discovery's order. Upstream's discovery is a list of
+// listOf returns the groups in discovery's order. Upstream's discovery is a list of
 // APIServices: of two groups with the same priority, the first is the one with
 // the least name of an APIService among its versions.
 func listOf(groups map[string]*group) []Group {

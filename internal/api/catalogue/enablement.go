@@ -26,7 +26,7 @@ var stages = map[string]*regexp.Regexp{
 	"api/beta": regexp.MustCompile(`^v\d+beta\d+$`), "api/alpha": regexp.MustCompile(`^v\d+alpha\d+$`),
 }
 
-// Hidden gives which of rows are not served.
+// Hidden returns which of rows are not served.
 func (c RuntimeConfig) Hidden(rows []*api.Resource) (hidden sets.Set[schema.GroupVersionResource], err error) {
 	hidden = sets.New[schema.GroupVersionResource]()
 	set := func(on bool, match func(*api.Resource) bool) (found bool) {

@@ -91,7 +91,7 @@ func podRequests() *api.Resource {
 
 var verdicts = []string{v1.PodCertificateRequestConditionTypeIssued, v1.PodCertificateRequestConditionTypeDenied, v1.PodCertificateRequestConditionTypeFailed}
 
-// verdict is the condition in which a request has ended, empty if it has not.
+// verdict returns the condition in which a request has ended, empty if it has not.
 func verdict(p *v1.PodCertificateRequest) string {
 	for _, c := range p.Status.Conditions {
 		if slices.Contains(verdicts, c.Type) && c.Status == metav1.ConditionTrue {

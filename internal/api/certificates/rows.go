@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of certificates.k8s.io/v1.
+// Resources returns the rows of certificates.k8s.io/v1.
 func Resources() []*api.Resource {
 	spec, status := v1.CertificateSigningRequestSpec{}.SwaggerDoc(), v1.CertificateSigningRequestStatus{}.SwaggerDoc()
 	r := api.Resource{

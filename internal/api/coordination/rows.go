@@ -13,7 +13,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of coordination.k8s.io/v1.
+// Resources returns the rows of coordination.k8s.io/v1.
 func Resources() []*api.Resource {
 	r := api.Resource{
 		Namespaced: true,

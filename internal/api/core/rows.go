@@ -7,7 +7,7 @@ import (
 	"keelson.dev/keelson/internal/api"
 )
 
-// Resources gives the rows of v1.
+// Resources returns the rows of v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{
 		pods(), podTemplates(), replicationControllers(), services(), endpoints(), nodes(), namespaces(), events(),

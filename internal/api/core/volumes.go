@@ -80,7 +80,7 @@ func persistentVolumes() *api.Resource {
 	})
 }
 
-// now is the time as objects keep it.
+// now returns the time as objects keep it.
 func now() *metav1.Time { return ptr.To(metav1.Now().Rfc3339Copy()) }
 
 func unset(s string) string {

@@ -39,7 +39,7 @@ func (c cell) with(f func(*jsonpath.JSONPath) any) any {
 	return f(p)
 }
 
-// find gives the first value at the path, nil if there is none.
+// find returns the first value at the path, nil if there is none.
 func (c cell) find(obj map[string]any) any {
 	return c.with(func(p *jsonpath.JSONPath) any {
 		results, err := p.FindResults(obj)
@@ -50,7 +50,7 @@ func (c cell) find(obj map[string]any) any {
 	})
 }
 
-// value gives the cell of obj: nil where there is nothing, or nothing of the
+// value returns the cell of obj: nil where there is nothing, or nothing of the
 // column's type.
 func (c cell) value(obj map[string]any, now time.Time) any {
 	v := c.find(obj)

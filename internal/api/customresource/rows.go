@@ -37,7 +37,7 @@ func SameInAll(obj *unstructured.Unstructured, to schema.GroupVersion) (runtime.
 	return &unstructured.Unstructured{Object: c}, nil
 }
 
-// Rows gives a row for each version that the definition serves.
+// Rows returns a row for each version that the definition serves.
 func Rows(crd *v1.CustomResourceDefinition, convert Convert) []*api.Resource {
 	storage := schema.GroupVersion{Group: crd.Spec.Group}
 	for _, v := range crd.Spec.Versions {

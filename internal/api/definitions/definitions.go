@@ -37,7 +37,7 @@ var lines = sync.OnceValue(func() map[string]string {
 
 var reference = regexp.MustCompile(`"` + V2 + `([^"]+)"`)
 
-// Of gives the definitions of the types of these names, and of all types that these
+// Of returns the definitions of the types of these names, and of all types that these
 // refer to, for a document that has them at place, which is V2 or V3. A name that
 // nothing is known of is left out.
 func Of(place string, names ...string) (map[string]common.OpenAPIDefinition, error) {

@@ -2,7 +2,7 @@ package definitions
 
 import "strings"
 
-// ownWords are the words, as wordsOf gives them, for the types of metrics.k8s.io, whose
+// ownWords returns the words, as wordsOf gives them, for the types of metrics.k8s.io, whose
 // package has none that are linked.
 func ownWords(name string) map[string]string {
 	_, rest, ok := strings.Cut(name, "io.k8s.metrics.pkg.apis.metrics.")

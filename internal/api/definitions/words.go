@@ -40,7 +40,7 @@ func describe(s *spec.Schema, name string) {
 	}
 }
 
-// wordsOf are the descriptions of t, at "", and of its fields.
+// wordsOf returns the descriptions of t, at "", and of its fields.
 func wordsOf(t reflect.Type) map[string]string {
 	if t == nil {
 		return nil
@@ -95,7 +95,7 @@ var published = sync.OnceValue(func() map[string]map[string]string {
 	return all
 })
 
-// Types are the structs of which the objects of all built-in rows are made, and those
+// Types returns the structs of which the objects of all built-in rows are made, and those
 // that go with any.
 func Types() []reflect.Type { return structs(builtin()) }
 
@@ -110,7 +110,7 @@ func builtin() []reflect.Type {
 	return all
 }
 
-// structs gives the structs of Kubernetes' own that the types consist of.
+// structs returns the structs of Kubernetes' own that the types consist of.
 func structs(types []reflect.Type) []reflect.Type {
 	var all []reflect.Type
 	seen := map[reflect.Type]bool{}

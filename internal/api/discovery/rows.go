@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of discovery.k8s.io/v1.
+// Resources returns the rows of discovery.k8s.io/v1.
 func Resources() []*api.Resource {
 	doc := v1.EndpointSlice{}.SwaggerDoc()
 	r := api.Resource{

@@ -6,7 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// toCore gives the stored form of an event.
+// toCore returns the stored form of an event.
 func toCore(obj runtime.Object) (runtime.Object, error) {
 	e := obj.(*v1.Event)
 	out := &corev1.Event{
@@ -35,7 +35,7 @@ func toCore(obj runtime.Object) (runtime.Object, error) {
 	return out, nil
 }
 
-// fromCore gives a stored event in this group's form.
+// fromCore returns a stored event in this group's form.
 func fromCore(hub runtime.Object) (runtime.Object, error) {
 	e := hub.(*corev1.Event)
 	out := &v1.Event{

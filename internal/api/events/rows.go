@@ -17,7 +17,7 @@ import (
 // timeToLive is how long an event is kept after its last write.
 const timeToLive = time.Hour
 
-// Resources gives the rows of events.k8s.io/v1.
+// Resources returns the rows of events.k8s.io/v1.
 func Resources() []*api.Resource {
 	doc := corev1.Event{}.SwaggerDoc()
 	r := api.Resource{

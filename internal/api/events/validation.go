@@ -68,7 +68,7 @@ func validateReport(e *corev1.Event) (errs field.ErrorList) {
 	return errs
 }
 
-// asCore is the event as the core group has it, for the rules of both groups.
+// asCore returns the event as the core group has it, for the rules of both groups.
 func asCore(e *v1.Event) *corev1.Event {
 	obj, _ := toCore(e)
 	return obj.(*corev1.Event)

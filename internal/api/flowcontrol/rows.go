@@ -13,7 +13,7 @@ import (
 
 const defaultPrecedence = 1000
 
-// Resources gives the rows of flowcontrol.apiserver.k8s.io/v1.
+// Resources returns the rows of flowcontrol.apiserver.k8s.io/v1.
 func Resources() []*api.Resource { return []*api.Resource{flowSchemas(), priorityLevels()} }
 
 func flowSchemas() *api.Resource {

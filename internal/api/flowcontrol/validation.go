@@ -186,7 +186,7 @@ func validateNonResourceRule(r *v1.NonResourcePolicyRule, fldPath *field.Path) f
 	return errs
 }
 
-// checkURL gives what is wrong with a path, which may end in "/*".
+// checkURL returns what is wrong with a path, which may end in "/*".
 func checkURL(url string) string {
 	stars := strings.Count(url, "*")
 	switch {

@@ -16,7 +16,7 @@ import (
 // GroupName is the group's name.
 const GroupName = metricsv1.GroupName
 
-// Resources gives the rows of metrics.k8s.io/v1 and, converted from it, of v1beta1.
+// Resources returns the rows of metrics.k8s.io/v1 and, converted from it, of v1beta1.
 func Resources() []*api.Resource {
 	return []*api.Resource{
 		nodes(metricsv1.SchemeGroupVersion, func() runtime.Object { return &metricsv1.NodeMetrics{} }, func() runtime.Object { return &metricsv1.NodeMetricsList{} }, nil),

@@ -20,7 +20,7 @@ import (
 // hostsShown is how many hosts of an Ingress its table row names.
 const hostsShown = 3
 
-// Resources gives the rows of networking.k8s.io/v1.
+// Resources returns the rows of networking.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{ingressClasses(), ingresses(), ipAddresses(), networkPolicies(), serviceCIDRs()}
 }

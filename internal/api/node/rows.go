@@ -17,7 +17,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of node.k8s.io/v1.
+// Resources returns the rows of node.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{row.New[v1.RuntimeClassList](v1.SchemeGroupVersion, api.Resource{
 		Strategy: api.Strategy{RequireResourceVersion: true},

@@ -87,7 +87,7 @@ type list struct {
 	containers []v1.Container
 }
 
-// lists are the containers of a pod, without the ephemeral ones.
+// lists returns the containers of a pod, without the ephemeral ones.
 func lists(s *v1.PodSpec) [2]list {
 	return [2]list{{"initContainers", s.InitContainers}, {"containers", s.Containers}}
 }

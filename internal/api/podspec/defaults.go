@@ -176,7 +176,7 @@ func setHTTPGet(h *v1.HTTPGetAction) {
 	zero(&h.Scheme, v1.URISchemeHTTP)
 }
 
-// pullPolicy gives the default policy: Always for the tag latest, whose image
+// pullPolicy returns the default policy: Always for the tag latest, whose image
 // may change.
 func pullPolicy(image string) v1.PullPolicy {
 	if image == "" {

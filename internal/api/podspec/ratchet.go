@@ -2,7 +2,7 @@ package podspec
 
 import "k8s.io/apimachinery/pkg/util/validation/field"
 
-// Ratchet gives the errors of an object after an update that are not errors of
+// Ratchet returns the errors of an object after an update that are not errors of
 // the object before it as well: what was stored under weaker rules can still be
 // changed in its other parts.
 func Ratchet(is field.ErrorList, was func() field.ErrorList) field.ErrorList {

@@ -89,7 +89,7 @@ func (r *Refs) environment(c *corev1.Container) {
 	}
 }
 
-// ResourceClaims are the names of the claims that the pod uses.
+// ResourceClaims returns the names of the claims that the pod uses.
 func ResourceClaims(p *corev1.Pod) (out []string) {
 	for i := range p.Spec.ResourceClaims {
 		if n := p.Spec.ResourceClaims[i].ResourceClaimName; n != nil {
@@ -107,7 +107,7 @@ func ResourceClaims(p *corev1.Pod) (out []string) {
 	return out
 }
 
-// VolumeSecrets gives the secrets that a node needs to mount the volume for a
+// VolumeSecrets returns the secrets that a node needs to mount the volume for a
 // claim in that namespace.
 func VolumeSecrets(v *corev1.PersistentVolume, namespace string) (out []corev1.SecretReference) {
 	add := func(s *corev1.SecretReference) {

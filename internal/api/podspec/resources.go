@@ -236,7 +236,7 @@ func validateClaimRefs(refs []v1.ResourceClaim, claims sets.Set[string], at *fie
 	return errs
 }
 
-// claimNames are the names of the pod's resource claims.
+// claimNames returns the names of the pod's resource claims.
 func claimNames(s *v1.PodSpec) sets.Set[string] {
 	if len(s.ResourceClaims) == 0 {
 		return nil

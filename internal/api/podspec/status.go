@@ -304,7 +304,7 @@ func validateAllocated(s *v1.ContainerStatus, c *v1.Container, fldPath *field.Pa
 	return errs
 }
 
-// notAsked gives the message for a resource or claim that the container does
+// notAsked returns the message for a resource or claim that the container does
 // not request, "" if it does.
 func notAsked(c *v1.Container, name v1.ResourceName) string {
 	if !strings.HasPrefix(string(name), "claim:") {

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// messages gives the errors in words, in order.
+// messages returns the errors in words, in order.
 func messages(errs field.ErrorList) []string {
 	var out []string
 	for _, e := range errs {
@@ -20,7 +20,7 @@ func messages(errs field.ErrorList) []string {
 	return out
 }
 
-// pod gives a pod whose parts are the texts over a small good one, of which
+// pod returns a pod whose parts are the texts over a small good one, of which
 // lists take the place of lists.
 func pod(t *testing.T, texts ...string) *v1.Pod {
 	t.Helper()

@@ -11,10 +11,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Warnings gives the warnings for a pod.
+// Warnings returns the warnings for a pod.
 func Warnings(p *v1.Pod) []string { return warnings(&p.Spec, &p.ObjectMeta, nil) }
 
-// TemplateWarnings gives the warnings for a pod template at fldPath.
+// TemplateWarnings returns the warnings for a pod template at fldPath.
 func TemplateWarnings(t *v1.PodTemplateSpec, fldPath *field.Path) []string {
 	return warnings(&t.Spec, &t.ObjectMeta, fldPath)
 }
@@ -72,7 +72,7 @@ func visitContainers(s *v1.PodSpec, at *field.Path, visit func(c *v1.Container, 
 	}
 }
 
-// DeprecatedNodeLabel gives the replacement of a deprecated node label; "" for
+// DeprecatedNodeLabel returns the replacement of a deprecated node label; "" for
 // all others.
 func DeprecatedNodeLabel(key string) string {
 	switch key {
@@ -120,7 +120,7 @@ func (w *warner) nodeLabels(s *v1.PodSpec, at *field.Path) {
 	}
 }
 
-// NodeTermWarnings gives the warnings for a term that selects nodes; those
+// NodeTermWarnings returns the warnings for a term that selects nodes; those
 // for its values where validation lets bad ones pass.
 func NodeTermWarnings(t *v1.NodeSelectorTerm, values bool, at *field.Path) []string {
 	var w warner
@@ -177,7 +177,7 @@ func (w *warner) volume(v *v1.Volume, at *field.Path) {
 	}
 }
 
-// ClaimWarnings gives the warnings for the spec of a claim at fldPath.
+// ClaimWarnings returns the warnings for the spec of a claim at fldPath.
 func ClaimWarnings(s *v1.PersistentVolumeClaimSpec, fldPath *field.Path) []string {
 	var w warner
 	w.fraction(s.Resources.Requests, v1.ResourceStorage, fldPath.Child("resources", "requests"))

@@ -180,7 +180,7 @@ func validateWindowsOptions(o *v1.WindowsSecurityContextOptions, fldPath *field.
 	return errs
 }
 
-// userName gives messages for a bad name of a user of Windows.
+// userName returns messages for a bad name of a user of Windows.
 func userName(name string) (msgs []string) {
 	switch {
 	case name == "":

@@ -16,7 +16,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of policy/v1.
+// Resources returns the rows of policy/v1.
 func Resources() []*api.Resource {
 	spec, status := v1.PodDisruptionBudgetSpec{}.SwaggerDoc(), v1.PodDisruptionBudgetStatus{}.SwaggerDoc()
 	r := api.Resource{

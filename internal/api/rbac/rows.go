@@ -13,13 +13,13 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of rbac.authorization.k8s.io/v1.
+// Resources returns the rows of rbac.authorization.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{roles(), roleBindings(), clusterRoles(), clusterRoleBindings()}
 }
 
-// common is what the rows have in common. The names of roles may hold colons
-// ("system:node"), so all that a URL path segment can hold is good.
+// common returns the fields that the rows share. The names of roles may hold
+// colons ("system:node"), so all that a URL path segment can hold is good.
 func common(namespaced bool) api.Resource {
 	r := api.Resource{Namespaced: namespaced}
 	r.ValidateName = row.ValidatePathSegment

@@ -27,7 +27,7 @@ func validateAdminRequest(req api.Request, d *v1.DeviceClaim) field.ErrorList {
 	return nil
 }
 
-// granted gives where an allocation has an administrator's access, nil if nowhere.
+// granted returns where an allocation has an administrator's access, nil if nowhere.
 func granted(a *v1.AllocationResult) *field.Path {
 	for i, r := range ptr.Deref(a, v1.AllocationResult{}).Devices.Results {
 		if ptr.Deref(r.AdminAccess, false) {
@@ -106,7 +106,7 @@ func binds(s, old *v1.ResourceClaimStatus) bool {
 	return !equality.Semantic.DeepEqual(s.Allocation, old.Allocation) || !equality.Semantic.DeepEqual(s.ReservedFor, old.ReservedFor)
 }
 
-// reportingDrivers gives the drivers whose devices have another status than in old,
+// reportingDrivers returns the drivers whose devices have another status than in old,
 // in order.
 func reportingDrivers(s, old *v1.ResourceClaimStatus) []string {
 	was := map[shared]v1.AllocatedDeviceStatus{}
@@ -126,7 +126,7 @@ func reportingDrivers(s, old *v1.ResourceClaimStatus) []string {
 	return sets.List(drivers)
 }
 
-// allocatedNode is the one node that has the devices of an allocation, "" if it is not
+// allocatedNode returns the one node that has the devices of an allocation, "" if it is not
 // said to be one.
 func allocatedNode(a *v1.AllocationResult) string {
 	if a == nil || a.NodeSelector == nil || len(a.NodeSelector.NodeSelectorTerms) != 1 {

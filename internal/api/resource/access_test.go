@@ -15,8 +15,8 @@ import (
 	"keelson.dev/keelson/internal/api/rowtest"
 )
 
-// asked is a request in namespace ns, by an account whose token is bound to node-1, who
-// may do what is listed as verb and subresource.
+// asked returns a request in namespace ns, by an account whose token is bound to
+// node-1, with the permissions in may, each a verb and a subresource.
 func asked(verb, subresource string, labels map[string]string, may ...string) rowtest.Request {
 	return rowtest.Request{
 		As:    &user.DefaultInfo{Name: "system:serviceaccount:ns:driver", Extra: map[string][]string{serviceaccount.NodeNameKey: {"node-1"}}},

@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of resource.k8s.io/v1.
+// Resources returns the rows of resource.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{deviceClasses(), taintRules(), claims(), claimTemplates(), resourceSlices()}
 }

@@ -67,7 +67,7 @@ func (s shared) String() string {
 	return text
 }
 
-// shares are the devices that are allocated.
+// shares returns the devices that are allocated.
 func shares(s *v1.ResourceClaimStatus) sets.Set[shared] {
 	out := sets.New[shared]()
 	if s.Allocation != nil {
@@ -78,7 +78,7 @@ func shares(s *v1.ResourceClaimStatus) sets.Set[shared] {
 	return out
 }
 
-// shareOf gives the share of a device that a status is about.
+// shareOf returns the share of a device that a status is about.
 func shareOf(d *v1.AllocatedDeviceStatus) shared {
 	return shared{d.Driver, d.Pool, d.Device, ptr.Deref(d.ShareID, "")}
 }

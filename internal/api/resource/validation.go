@@ -198,7 +198,7 @@ func unique[T any, K comparable](list []T, most int, fldPath *field.Path, key fu
 
 func itself(s *string) string { return *s }
 
-// requestNames gives how requests may be referred to: name, and name/sub.
+// requestNames returns how requests may be referred to: name, and name/sub.
 func requestNames(d *v1.DeviceClaim) sets.Set[string] {
 	names := sets.New[string]()
 	for _, r := range d.Requests {

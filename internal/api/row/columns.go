@@ -9,42 +9,42 @@ import (
 
 var metaDoc = metav1.ObjectMeta{}.SwaggerDoc()
 
-// Name is the first column of nearly all tables.
+// Name returns the first column of nearly all tables.
 func Name() metav1.TableColumnDefinition {
 	return metav1.TableColumnDefinition{Name: "Name", Type: "string", Format: "name", Description: metaDoc["name"]}
 }
 
-// Age is the column of the time since an object's creation.
+// Age returns the column of the time since an object's creation.
 func Age() metav1.TableColumnDefinition { return String("Age", metaDoc["creationTimestamp"]) }
 
-// CreatedAt is the column of the creation's time itself.
+// CreatedAt returns the column of the creation's time itself.
 func CreatedAt() metav1.TableColumnDefinition {
 	return metav1.TableColumnDefinition{Name: "Created At", Type: "date", Description: metaDoc["creationTimestamp"]}
 }
 
-// String is a column of text.
+// String returns a column of text.
 func String(name, description string) metav1.TableColumnDefinition {
 	return metav1.TableColumnDefinition{Name: name, Type: "string", Description: description}
 }
 
-// Wide is a column of text that only the wide output shows.
+// Wide returns a column of text that only the wide output shows.
 func Wide(name, description string) metav1.TableColumnDefinition {
 	c := String(name, description)
 	c.Priority = 1
 	return c
 }
 
-// Integer is a column of whole numbers.
+// Integer returns a column of whole numbers.
 func Integer(name, description string) metav1.TableColumnDefinition {
 	return metav1.TableColumnDefinition{Name: name, Type: "integer", Description: description}
 }
 
-// Boolean is a column of truth values.
+// Boolean returns a column of truth values.
 func Boolean(name, description string) metav1.TableColumnDefinition {
 	return metav1.TableColumnDefinition{Name: name, Type: "boolean", Description: description}
 }
 
-// Since gives the time from t to now as people read it ("3d4h").
+// Since returns the time from t to now as people read it ("3d4h").
 func Since(t, now time.Time) string {
 	if t.IsZero() {
 		return "<unknown>"
@@ -52,7 +52,7 @@ func Since(t, now time.Time) string {
 	return duration.HumanDuration(now.Sub(t))
 }
 
-// Created gives the age of obj.
+// Created returns the age of obj.
 func Created(obj metav1.Object, now time.Time) string {
 	return Since(obj.GetCreationTimestamp().Time, now)
 }

@@ -46,8 +46,8 @@ func (f declared[T]) inUpdates(own func(obj, old T) field.ErrorList) func(obj, o
 	}
 }
 
-// covers reports whether d says what e does: the same of the same field. A field may be
-// invalid for several reasons.
+// covers reports whether d and e are the same error about the same field. A field may
+// be invalid for several reasons.
 func covers(d, e *field.Error) bool {
 	return d.Type == e.Type && d.Field == e.Field && (d.Type != field.ErrorTypeInvalid || d.Detail == e.Detail)
 }

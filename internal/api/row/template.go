@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TemplateColumns are the wide columns about a pod template.
+// TemplateColumns returns the wide columns about a pod template.
 func TemplateColumns() []metav1.TableColumnDefinition {
 	return []metav1.TableColumnDefinition{
 		Wide("Containers", "Names of each container in the template."),
@@ -15,7 +15,7 @@ func TemplateColumns() []metav1.TableColumnDefinition {
 	}
 }
 
-// Containers gives the names and the images of containers, as TemplateColumns
+// Containers returns the names and the images of containers, as TemplateColumns
 // shows them.
 func Containers(cs []corev1.Container) (names, images string) {
 	ns, is := make([]string, len(cs)), make([]string, len(cs))

@@ -19,8 +19,7 @@ type Request struct {
 	Asked authorizer.AttributesRecord
 	// May reports whether the authorizer allows something; nil allows nothing.
 	May func(a authorizer.AttributesRecord) bool
-	// Objects are those that there are, by resource, namespace and name with slashes
-	// between.
+	// Objects holds the stored objects, by "resource/namespace/name".
 	Objects map[string]runtime.Object
 }
 

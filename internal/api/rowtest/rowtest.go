@@ -109,7 +109,7 @@ func update(r *api.Resource, s *api.UpdateStrategy, obj, old runtime.Object) fie
 	return nil
 }
 
-// Find gives the row of a resource.
+// Find returns the row of a resource.
 func Find(t *testing.T, rows []*api.Resource, resource string) *api.Resource {
 	t.Helper()
 	for _, r := range rows {
@@ -134,7 +134,7 @@ func Object(t *testing.T, r *api.Resource, text string) runtime.Object {
 	return obj
 }
 
-// Merge gives old with a merge patch.
+// Merge returns old with a merge patch.
 func Merge(t *testing.T, r *api.Resource, old runtime.Object, patch string) runtime.Object {
 	t.Helper()
 	data, err := json.Marshal(old)

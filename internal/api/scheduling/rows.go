@@ -24,7 +24,7 @@ const (
 	systemCritical = 2 * highestUserDefined
 )
 
-// SystemPriorityClasses gives the two classes that every cluster has.
+// SystemPriorityClasses returns the two classes that every cluster has.
 func SystemPriorityClasses() []*v1.PriorityClass {
 	return []*v1.PriorityClass{
 		{
@@ -40,7 +40,7 @@ func SystemPriorityClasses() []*v1.PriorityClass {
 	}
 }
 
-// Resources gives the rows of scheduling.k8s.io/v1.
+// Resources returns the rows of scheduling.k8s.io/v1.
 func Resources() []*api.Resource {
 	doc := v1.PriorityClass{}.SwaggerDoc()
 	r := api.Resource{

@@ -44,7 +44,7 @@ func Validate(name string, at *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// ValidateBundleName gives what is wrong with the name of a ClusterTrustBundle of
+// ValidateBundleName returns what is wrong with the name of a ClusterTrustBundle of
 // signer, which the name begins with, its slash written as a colon; a bundle of no
 // signer has no colon in its name.
 func ValidateBundleName(signer, name string, prefix bool) []string {
@@ -68,7 +68,7 @@ func IsKubernetes(name string) bool {
 	return domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io")
 }
 
-// Granted are the names of the resource "signers" by which rights over a signer are
+// Granted returns the names of the resource "signers" by which rights over a signer are
 // granted: its own, and that of all of its domain's.
 func Granted(signer string) []string {
 	domain, _, _ := strings.Cut(signer, "/")

@@ -21,7 +21,7 @@ const (
 	defaultAttributesClass = "volumeattributesclass.alpha.kubernetes.io/is-default-class"
 )
 
-// Resources gives the rows of storage.k8s.io/v1.
+// Resources returns the rows of storage.k8s.io/v1.
 func Resources() []*api.Resource {
 	return []*api.Resource{
 		csiDrivers(), csiNodes(), csiStorageCapacities(), storageClasses(), volumeAttachments(), volumeAttributesClasses(),

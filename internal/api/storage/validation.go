@@ -99,7 +99,7 @@ func validateTopologies(terms []corev1.TopologySelectorTerm, fldPath *field.Path
 	return errs
 }
 
-// validateTopology gives the values by key, for the comparison of terms.
+// validateTopology returns the values by key, for the comparison of terms.
 func validateTopology(term *corev1.TopologySelectorTerm, fldPath *field.Path) (map[string]sets.Set[string], field.ErrorList) {
 	var errs field.ErrorList
 	byKey := map[string]sets.Set[string]{}

@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/api/row"
 )
 
-// Resources gives the rows of storagemigration.k8s.io. Migrations are stored as
+// Resources returns the rows of storagemigration.k8s.io. Migrations are stored as
 // v1beta1, which the last release knows too, as upstream's are.
 func Resources() []*api.Resource {
 	stable := common()
@@ -47,7 +47,7 @@ func Resources() []*api.Resource {
 	}
 }
 
-// common is what the rows of the two versions have in common.
+// common returns the fields that the rows of the two versions share.
 func common() api.Resource {
 	return api.Resource{
 		Strategy: api.Strategy{RequireResourceVersion: true},

@@ -27,7 +27,7 @@ import (
 	"keelson.dev/keelson/testcluster"
 )
 
-// hook is a webhook with TLS that answers with what review gives.
+// hook returns a webhook with TLS that answers with what review gives.
 func hook(t *testing.T, review func(*admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse) arv1.WebhookClientConfig {
 	t.Helper()
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

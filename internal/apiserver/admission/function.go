@@ -8,7 +8,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// function is what a plug-in does to the requests that it concerns, or checks of them.
+// function is a plug-in's change or check of the requests that it concerns.
 type function struct {
 	concerns func(a admission.Attributes) bool
 	run      func(ctx context.Context, a admission.Attributes) error

@@ -60,7 +60,7 @@ func (Types) Run(context.Context) {}
 
 var _ patch.TypeConverterManager = Types(nil)
 
-// compiled is the policy with its expressions compiled, as upstream does it. Of errors
+// compiled returns the policy with its expressions compiled, as upstream does it. Of errors
 // the requests are told that the policy is for.
 func compiled(p *v1.MutatingAdmissionPolicy) policymutating.PolicyEvaluator {
 	compiler, err := plugincel.NewCompositedCompiler(celenvironment.MustBaseEnvSet(celenvironment.DefaultCompatibilityVersion()))

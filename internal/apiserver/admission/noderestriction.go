@@ -366,7 +366,7 @@ var (
 	nodeDomains = []string{"kubelet.kubernetes.io", "node.kubernetes.io"}
 )
 
-// forbiddenLabels are the keys of labels that differ and are not a node's to set.
+// forbiddenLabels returns the keys of labels that differ and are not a node's to set.
 func forbiddenLabels(is, was map[string]string) (bad []string) {
 	within := func(domain, parent string) bool { return domain == parent || strings.HasSuffix(domain, "."+parent) }
 	keys := sets.KeySet(is).Union(sets.KeySet(was))
@@ -436,7 +436,7 @@ func localVolume(node string, a admission.Attributes) error {
 // LocalDriver is the CSI driver that nodes have built in.
 const LocalDriver = "local.csi.keelson.dev"
 
-// nodesOf are the nodes that a volume of the local driver is bound to.
+// nodesOf returns the nodes that a volume of the local driver is bound to.
 func nodesOf(v *v1.PersistentVolume) []string {
 	a := v.Spec.NodeAffinity
 	if a == nil || a.Required == nil || len(a.Required.NodeSelectorTerms) != 1 || len(a.Required.NodeSelectorTerms[0].MatchExpressions) != 1 {

@@ -23,7 +23,7 @@ type objects struct {
 	rows   *catalogue.Catalogue
 }
 
-// NewObjects gives the plug-ins' view of the catalogue.
+// NewObjects returns the plug-ins' view of the catalogue.
 func NewObjects(scheme *runtime.Scheme, rows *catalogue.Catalogue) admission.ObjectInterfaces {
 	return &objects{scheme, rows}
 }

@@ -66,7 +66,7 @@ func limitAntiAffinity(_ context.Context, _ admission.Attributes, pod *v1.Pod) e
 	return nil
 }
 
-// containersOf gives every container of a pod, of every kind.
+// containersOf returns every container of a pod, of every kind.
 func containersOf(pod *v1.Pod) (out []*v1.Container) {
 	for i := range pod.Spec.InitContainers {
 		out = append(out, &pod.Spec.InitContainers[i])
@@ -80,7 +80,7 @@ func containersOf(pod *v1.Pod) (out []*v1.Container) {
 	return out
 }
 
-// pulled are the containers whose images have to be pulled with the pod's own
+// pulled returns the containers whose images have to be pulled with the pod's own
 // credentials: all of them, unless an update brings no new image.
 func pulled(a admission.Attributes, pod *v1.Pod) []*v1.Container {
 	all := containersOf(pod)
@@ -178,7 +178,7 @@ func newPodNodeSelector(e *Environment) (admission.Interface, error) {
 	return plugin, nil
 }
 
-// selector gives the node selector that the pods of a namespace must have.
+// selector returns the node selector that the pods of a namespace must have.
 func (p *podNodeSelector) selector(ctx context.Context, a admission.Attributes) (labels.Set, error) {
 	ns, err := p.get(ctx, a.GetNamespace())
 	if err != nil {

@@ -56,7 +56,7 @@ func with[P admission.Interface](f func(*Environment) P) func(*Environment) (adm
 	return func(e *Environment) (admission.Interface, error) { return f(e), nil }
 }
 
-// fixed is a plug-in that needs nothing.
+// fixed returns a plug-in that needs nothing.
 func fixed(p *plain) func(*Environment) (admission.Interface, error) {
 	return func(*Environment) (admission.Interface, error) { return p, nil }
 }
@@ -116,7 +116,7 @@ type Selection struct {
 	NotReadySeconds, UnreachableSeconds *int64
 }
 
-// Names gives the names of all plug-ins, in the order in which they are called.
+// Names returns the names of all plug-ins, in the order in which they are called.
 func Names() []string {
 	out := make([]string, len(table))
 	for i, p := range table {
@@ -125,7 +125,7 @@ func Names() []string {
 	return out
 }
 
-// DefaultNames gives the names of the plug-ins that are on by default.
+// DefaultNames returns the names of the plug-ins that are on by default.
 func DefaultNames() (out []string) {
 	for _, p := range table {
 		if p.on {

@@ -94,7 +94,7 @@ func (p priority) admit(_ context.Context, a admission.Attributes, pod *v1.Pod) 
 	return nil
 }
 
-// global is the default class of the lowest value.
+// global returns the default class of the lowest value.
 func (p priority) global() (*schedulingv1.PriorityClass, error) {
 	all, err := p.classes.List(everything)
 	if err != nil {

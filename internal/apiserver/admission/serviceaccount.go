@@ -15,7 +15,7 @@ import (
 
 // ServiceAccounts waits for and reads service accounts.
 type ServiceAccounts interface {
-	// ServiceAccount gives the account as it is now; where a default one is
+	// ServiceAccount returns the account as it is now; where a default one is
 	// only being made, it waits for it a moment.
 	ServiceAccount(ctx context.Context, namespace, name string) (*v1.ServiceAccount, error)
 }
@@ -126,7 +126,7 @@ func hasToken(v v1.Volume) bool {
 // does.
 type secretRef struct{ by, secret string }
 
-// secretsOf are the secrets in the pod's volumes and its containers' environments.
+// secretsOf returns the secrets in the pod's volumes and its containers' environments.
 // Those in projected volumes are among them, which upstream does not look at.
 func secretsOf(pod *v1.Pod) (out []secretRef) {
 	for i := range pod.Spec.Volumes {

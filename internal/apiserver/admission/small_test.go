@@ -50,7 +50,7 @@ func request(gvr schema.GroupVersionResource, sub string, op admission.Operation
 	return admission.NewAttributesRecord(obj, old, schema.GroupVersionKind{}, "ns", "o", gvr, sub, op, nil, false, &user.DefaultInfo{Name: "u"})
 }
 
-// made is the plug-in of that name.
+// made returns the plug-in of that name.
 func made(t *testing.T, e *Environment, name string) admission.Interface {
 	t.Helper()
 	i := slices.IndexFunc(table, func(p plugin) bool { return p.name == name })

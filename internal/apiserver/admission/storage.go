@@ -39,7 +39,7 @@ func protectVolume(_ context.Context, _ admission.Attributes, v *v1.PersistentVo
 	return nil
 }
 
-// newest gives the class that was made last, of two the first by name: where
+// newest returns the class that was made last, of two the first by name: where
 // several are marked as default that is the one.
 func newest[T metav1.Object](classes []T) T {
 	return slices.MinFunc(classes, func(a, b T) int {

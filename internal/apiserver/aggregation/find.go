@@ -148,7 +148,7 @@ func (r *Registry) Refresh(ctx context.Context, a *v1.APIService) error {
 	return errors.Join(notDiscovered, noV2, noV3)
 }
 
-// unknown is the discovery of a version whose server has not been asked.
+// unknown returns the discovery of a version whose server has not been asked.
 func unknown(version string) apidiscovery.APIVersionDiscovery {
 	return apidiscovery.APIVersionDiscovery{Version: version, Freshness: apidiscovery.DiscoveryFreshnessStale}
 }
@@ -190,7 +190,7 @@ func (r *Registry) discover(ctx context.Context, b *backend, gv schema.GroupVers
 	return aggregated(gv, list.APIResources), nil
 }
 
-// aggregated gives classic discovery in the aggregated form.
+// aggregated returns classic discovery in the aggregated form.
 func aggregated(gv schema.GroupVersion, resources []metav1.APIResource) apidiscovery.APIVersionDiscovery {
 	out := apidiscovery.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscovery.DiscoveryFreshnessCurrent}
 	at := map[string]int{}

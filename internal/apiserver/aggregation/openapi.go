@@ -12,7 +12,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
-// MergeV2 gives all, an OpenAPI v2 document that it may change, together with what
+// MergeV2 returns all, an OpenAPI v2 document that it may change, together with what
 // the other servers' say of their group versions. A document that is none is left out.
 func (r *Registry) MergeV2(all *spec.Swagger) *spec.Swagger {
 	backends := *r.current.Load()
@@ -46,7 +46,7 @@ func (r *Registry) MergeV2(all *spec.Swagger) *spec.Swagger {
 	return all
 }
 
-// with gives all, which stays as it is, together with what doc says of gv.
+// with returns all, which stays as it is, together with what doc says of gv.
 func with(all *spec.Swagger, gv schema.GroupVersion, doc []byte) (_ *spec.Swagger, err error) {
 	defer func() {
 		if p := recover(); p != nil { // the library trusts documents to be in order

@@ -18,7 +18,7 @@ import (
 // maxList bounds what a client in this process is answered, in bytes.
 const maxList = 64 << 20
 
-// Handler gives the way to the server of a group version, nil if no other
+// Handler returns the way to the server of a group version, nil if no other
 // server serves it. The requests that it takes have their user in the context.
 func (r *Registry) Handler(group, version string) http.Handler {
 	b := r.backend(schema.GroupVersion{Group: group, Version: version})

@@ -155,7 +155,7 @@ type Version struct {
 	OpenAPIV3 string
 }
 
-// Groups gives the groups in no particular order.
+// Groups returns the groups in no particular order.
 func (r *Registry) Groups() []Group {
 	byName := map[string][]*backend{}
 	for gv, b := range *r.current.Load() {

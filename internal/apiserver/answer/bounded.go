@@ -22,14 +22,14 @@ const (
 // all of an answer in memory, whichever server it comes from.
 const InProcess = "in-process"
 
-// Bounded gives rt, of whose answers no more than most bytes can be read.
+// Bounded returns rt, of whose answers no more than most bytes can be read.
 func Bounded(rt http.RoundTripper, most int64) http.RoundTripper {
 	return &bounded{rt, func(req *http.Request, body io.ReadCloser) io.ReadCloser {
 		return &reader{ReadCloser: body, of: req.URL.Host, left: most + growth*max(req.ContentLength, 0)}
 	}}
 }
 
-// BoundedEvents gives rt, of whose answers no more than MaxBytes of a line can be
+// BoundedEvents returns rt, of whose answers no more than MaxBytes of a line can be
 // read: a watch in JSON has no end, but a line is an event. Those in protobuf say how
 // long they are, which clients look at.
 func BoundedEvents(rt http.RoundTripper) http.RoundTripper {
@@ -78,14 +78,14 @@ func (r *reader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Config is a copy of c for a client of which the answers are bounded.
+// Config returns a copy of c for a client of which the answers are bounded.
 func Config(c *rest.Config) *rest.Config {
 	c = rest.CopyConfig(c)
 	c.Wrap(func(rt http.RoundTripper) http.RoundTripper { return Bounded(rt, MaxBytes) })
 	return c
 }
 
-// Webhooks gives delegate's configurations of webhooks, with bounded answers.
+// Webhooks returns delegate's configurations of webhooks, with bounded answers.
 func Webhooks(delegate webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver {
 	bound := func(c *rest.Config, err error) (*rest.Config, error) {
 		if err != nil {

@@ -169,7 +169,7 @@ func ignoreGone(err error) error {
 // managed is the label of the APIServices that this controller makes.
 const managed = "kube-aggregator.kubernetes.io/automanaged"
 
-// local gives the APIService of a group version that is served here, nil for
+// local returns the APIService of a group version that is served here, nil for
 // any other name.
 func (c *controller) local(name string) *apiregistration.APIService {
 	gv := helper.APIServiceNameToGroupVersion(name)
@@ -213,7 +213,7 @@ func (c *controller) check(ctx context.Context, a *apiregistration.APIService) e
 	return errors.Join(c.update(ctx, a, condition), failed, unread)
 }
 
-// missing gives the reason and message of a server that cannot be asked yet, ""
+// missing returns the reason and message of a server that cannot be asked yet, ""
 // if it can.
 func (c *controller) missing(a *apiregistration.APIService) (reason, message string) {
 	ref := a.Spec.Service

@@ -247,7 +247,7 @@ func (a *Authenticator) anonymous(path string) bool {
 	return !a.NoAnonymous
 }
 
-// authenticated gives the user's groups and system:authenticated.
+// authenticated returns the user's groups and system:authenticated.
 func authenticated(u user.Info) []string {
 	if slices.Contains(u.GetGroups(), user.AllAuthenticated) {
 		return u.GetGroups()

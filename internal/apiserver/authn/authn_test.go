@@ -62,7 +62,7 @@ func bearing(token string) *http.Request {
 	return r
 }
 
-// whose gives the name and groups that the request is found to be of, or the error.
+// whose returns the name and groups that the request is found to be of, or the error.
 func whose(a authenticator.Request, r *http.Request) string {
 	resp, ok, err := a.AuthenticateRequest(r)
 	switch {

@@ -76,7 +76,7 @@ func (s *Selection) Validate() error {
 	return errors.Join(errs...)
 }
 
-// orOwn gives h, or what stands for it where there is none: the cluster's own
+// orOwn returns h, or what stands for it where there is none: the cluster's own
 // proxies, whose certificates ca has issued to names.
 func (h RequestHeader) orOwn(names []string) RequestHeader {
 	if h.ClientCAFile != "" {
@@ -86,7 +86,7 @@ func (h RequestHeader) orOwn(names []string) RequestHeader {
 		GroupHeaders: []string{"X-Remote-Group"}, ExtraPrefixes: []string{"X-Remote-Extra-"}}
 }
 
-// Published gives what kube-system/extension-apiserver-authentication tells
+// Published returns what kube-system/extension-apiserver-authentication tells
 // aggregated API servers of the proxies. ownCA, in PEM, and ownNames are the
 // cluster's own.
 func (h RequestHeader) Published(ownCA []byte, ownNames []string) (map[string]string, error) {

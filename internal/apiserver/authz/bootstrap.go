@@ -16,7 +16,7 @@ var (
 	readWrite = append(append([]string{}, read...), write...)
 )
 
-// rule is one of resources in groups; a space separates the words.
+// rule returns one of resources in groups; a space separates the words.
 func rule(verbs []string, groups, resources string) v1.PolicyRule {
 	gs := strings.Fields(groups)
 	for i := range gs {
@@ -95,7 +95,7 @@ const (
 // KubeletClient is the user that the API server is to the servers of nodes.
 const KubeletClient = "kube-apiserver-kubelet-client"
 
-// Bootstrap gives upstream's default roles and bindings, which a cluster has from
+// Bootstrap returns upstream's default roles and bindings, which a cluster has from
 // its first start. One binding is added, for KubeletClient: it is in no group, so
 // that a request which is led back to the API server has no more rights there.
 func Bootstrap() []runtime.Object {
@@ -201,15 +201,15 @@ func Bootstrap() []runtime.Object {
 	return out
 }
 
-// metricsReader is metrics-server's role, with which whoever may view may see what
-// pods and nodes use.
+// metricsReader returns metrics-server's role. It is aggregated to view, edit and
+// admin, so that their users can read the usage of pods and nodes.
 func metricsReader() *v1.ClusterRole {
 	r := part("system:aggregated-metrics-reader", toView, rule(read, "metrics.k8s.io", "nodes pods"))
 	r.Labels[toEdit], r.Labels[toAdmin] = "true", "true"
 	return r
 }
 
-// namespaced gives the roles that hold in one namespace, and their bindings.
+// namespaced returns the roles that hold in one namespace, and their bindings.
 func namespaced() (out []runtime.Object) {
 	add := func(namespace, name, binding string, subjects []v1.Subject, rules ...v1.PolicyRule) {
 		out = append(out,
@@ -244,7 +244,7 @@ type controllerRole struct {
 	rules []v1.PolicyRule
 }
 
-// controllerRoles gives the rights of the controllers, by their accounts in
+// controllerRoles returns the rights of the controllers, by their accounts in
 // kube-system.
 func controllerRoles() []controllerRole {
 	rc := func(name string, rules ...v1.PolicyRule) controllerRole { return controllerRole{name, rules} }

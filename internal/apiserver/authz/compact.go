@@ -8,7 +8,7 @@ import (
 	v1 "k8s.io/api/rbac/v1"
 )
 
-// describe gives rules as upstream prints them in its errors: the verbs of one
+// describe returns rules as upstream prints them in its errors: the verbs of one
 // resource together, fields that are empty left out, in order.
 func describe(rules []v1.PolicyRule) []string {
 	type simple struct{ group, resource, name string }
@@ -38,7 +38,7 @@ func describe(rules []v1.PolicyRule) []string {
 	return slices.Compact(out)
 }
 
-// compactString gives a rule on one line.
+// compactString returns a rule on one line.
 func compactString(r *v1.PolicyRule) string {
 	var parts []string
 	for _, f := range [...]struct {

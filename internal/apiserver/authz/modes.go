@@ -55,7 +55,7 @@ type Selection struct {
 	AuthorizedTTL, UnauthorizedTTL time.Duration
 }
 
-// configuration is the selection as a file would say it.
+// configuration returns the selection as a file would say it.
 func (s *Selection) configuration(compiler authorizationcel.Compiler) (*apiserver.AuthorizationConfiguration, error) {
 	if s.ConfigFile == "" {
 		return s.fromFlags()

@@ -22,7 +22,7 @@ import (
 // nodePrefix begins the user name of a node.
 const nodePrefix = "system:node:"
 
-// NodeName is the node that u acts for, and whether u is a node at all; a node
+// NodeName returns the node that u acts for, and whether u is a node at all; a node
 // whose name cannot be told is "".
 func NodeName(u user.Info) (string, bool) {
 	if u == nil || !strings.HasPrefix(u.GetName(), nodePrefix) || !slices.Contains(u.GetGroups(), user.NodesGroup) {
@@ -34,7 +34,7 @@ func NodeName(u user.Info) (string, bool) {
 // Objects is the state that a node's permissions follow from. Errors are
 // read as "there is none".
 type Objects interface {
-	// PodsOf are the pods that are bound to the node.
+	// PodsOf returns the pods that are bound to the node.
 	PodsOf(ctx context.Context, node string) ([]*corev1.Pod, error)
 	Pod(ctx context.Context, namespace, name string) (*corev1.Pod, error)
 	Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)

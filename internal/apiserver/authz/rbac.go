@@ -50,7 +50,7 @@ func NewRBAC(i informers.Interface) (*RBAC, error) {
 	return &RBAC{roles: i.Roles().Lister(), clusterRoles: i.ClusterRoles().Lister(), bindings: rb.GetIndexer(), clusterBinds: crb.GetIndexer()}, err
 }
 
-// subjectKeys are the names that a binding's subjects go by: users as u:name,
+// subjectKeys returns the names that a binding's subjects go by: users as u:name,
 // groups as g:name; a service account is its user name.
 func subjectKeys(subjects []v1.Subject, namespace, prefix string) []string {
 	out := make([]string, 0, len(subjects))
@@ -81,7 +81,7 @@ type bound struct {
 	subject   string // u:name or g:name
 }
 
-// String gives upstream's text for the binding.
+// String returns upstream's text for the binding.
 func (b bound) String() string {
 	kind, binding := "ClusterRoleBinding", b.binding
 	if b.namespace != "" {
@@ -264,12 +264,12 @@ func (r *RBAC) Covers(u user.Info, namespace string, rules []v1.PolicyRule) erro
 	return nil
 }
 
-// Rules gives the rules that a role reference stands for.
+// Rules returns the rules that a role reference stands for.
 func (r *RBAC) Rules(ref v1.RoleRef, namespace string) ([]v1.PolicyRule, error) {
 	return r.rules(ref, namespace)
 }
 
-// Aggregate gives the union of the rules of the cluster roles that role's
+// Aggregate returns the union of the rules of the cluster roles that role's
 // aggregation rule selects.
 func Aggregate(role *v1.ClusterRole, all []*v1.ClusterRole) ([]v1.PolicyRule, error) {
 	var out []v1.PolicyRule

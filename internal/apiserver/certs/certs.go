@@ -52,7 +52,7 @@ type authority struct {
 // Pair is a certificate and its key in PEM.
 type Pair struct{ Cert, Key []byte }
 
-// TLS gives the pair in Go's form.
+// TLS returns the pair in Go's form.
 func (p Pair) TLS() (tls.Certificate, error) { return tls.X509KeyPair(p.Cert, p.Key) }
 
 // Ensure reads the bundle in dir, and makes what is absent there or ends soon.
@@ -182,7 +182,7 @@ func keyPEM(k *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
 }
 
-// Pool is the authority as a pool.
+// Pool returns the authority as a pool.
 func (b *authority) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(b.ca)
@@ -230,7 +230,7 @@ func sign(t *x509.Certificate, public any, ca *x509.Certificate, caKey crypto.Si
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
-// Signer gives what signs as the authority whose certificate and key, of any
+// Signer returns what signs as the authority whose certificate and key, of any
 // kind that crypto/x509 signs with, are in two files in PEM.
 func Signer(certFile, keyFile string) (func(t *x509.Certificate, public any) ([]byte, error), error) {
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)

@@ -7,7 +7,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// Kubeconfig gives a configuration with one cluster, user and context, all
+// Kubeconfig returns a configuration with one cluster, user and context, all
 // called name.
 func Kubeconfig(name, server string, ca []byte, client Pair) *clientcmdapi.Config {
 	c := clientcmdapi.NewConfig()

@@ -12,7 +12,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/token"
 )
 
-// proxyClient gives the client certificate that this server shows to the servers it
+// proxyClient returns the client certificate that this server shows to the servers it
 // passes requests on to.
 func (c *Instance) proxyClient() (certs.Pair, error) {
 	if c.API.ProxyClientCertFile == "" {
@@ -21,7 +21,7 @@ func (c *Instance) proxyClient() (certs.Pair, error) {
 	return certs.ReadPair(c.API.ProxyClientCertFile, c.API.ProxyClientKeyFile)
 }
 
-// externalURL is the API server's as others reach it.
+// externalURL returns the API server's as others reach it.
 func (c *Instance) externalURL() string {
 	_, port, err := net.SplitHostPort(c.Address)
 	if err != nil {

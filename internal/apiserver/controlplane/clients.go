@@ -16,18 +16,18 @@ import (
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
-// Config is a client configuration for u, without a network between.
+// Config returns a client configuration for u, without a network between.
 func (c *Instance) Config(u user.Info) *rest.Config {
 	// The server may be yet to be made from what has the client.
 	return inprocess.Config(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { c.Server.ServeHTTP(w, req) }), u)
 }
 
-// Client is an in-process client of u.
+// Client returns an in-process client of u.
 func (c *Instance) Client(u user.Info) kubernetes.Interface {
 	return kubernetes.NewForConfigOrDie(c.Config(u))
 }
 
-// URL is the server's, as local clients reach it.
+// URL returns the server's, as local clients reach it.
 func (c *Instance) URL() string {
 	host, port, _ := net.SplitHostPort(c.Address)
 	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {
@@ -36,7 +36,7 @@ func (c *Instance) URL() string {
 	return "https://" + net.JoinHostPort(host, port)
 }
 
-// Kubeconfig gives an administrator's configuration called name.
+// Kubeconfig returns an administrator's configuration called name.
 func (c *Instance) Kubeconfig(name string) (*clientcmdapi.Config, error) {
 	pair, err := c.Certs.ClientCert(inprocess.Admin.Name, []string{user.SystemPrivilegedGroup})
 	if err != nil {
@@ -45,7 +45,7 @@ func (c *Instance) Kubeconfig(name string) (*clientcmdapi.Config, error) {
 	return certs.Kubeconfig(name, c.URL(), c.Certs.CAPEM, pair), nil
 }
 
-// RESTConfig is an administrator's configuration over TLS.
+// RESTConfig returns an administrator's configuration over TLS.
 func (c *Instance) RESTConfig() (*rest.Config, error) {
 	if c.Address == "" {
 		return nil, errors.New("the API server does not listen")
@@ -57,7 +57,7 @@ func (c *Instance) RESTConfig() (*rest.Config, error) {
 	return &rest.Config{Host: c.URL(), TLSClientConfig: rest.TLSClientConfig{CAData: c.Certs.CAPEM, CertData: pair.Cert, KeyData: pair.Key}}, nil
 }
 
-// LegacyToken gives what makes the tokens that are in secrets; nil where an external
+// LegacyToken returns what makes the tokens that are in secrets; nil where an external
 // signer has the keys, which signs none.
 func (c *Instance) LegacyToken() func(*v1.ServiceAccount, *v1.Secret) (string, error) {
 	if c.Tokens.SigningEndpoint != "" {

@@ -13,7 +13,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// liveHeap gives the size of the heap in use after a garbage collection, in
+// liveHeap returns the size of the heap in use after a garbage collection, in
 // bytes.
 func liveHeap() float64 {
 	runtime.GC()

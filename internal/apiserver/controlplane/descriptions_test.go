@@ -60,7 +60,7 @@ func TestDescriptions(t *testing.T) {
 	}
 }
 
-// undescribed are the fields that upstream has no words for either: of the schemas in
+// undescribed returns the fields that upstream has no words for either: of the schemas in
 // definitions of custom resources, the type of an event, the metadata of one kind.
 func undescribed(name, field string) bool {
 	return strings.HasSuffix(name, ".WatchEvent") && field == "type" || strings.Contains(name, "JSONSchemaProps") || strings.HasSuffix(name, ".ExternalDocumentation") || strings.HasSuffix(name, ".meta.v1.GroupResource") || strings.Contains(name, "CertificateSigningRequest") && field == "metadata"

@@ -65,7 +65,7 @@ func (e *endless) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// authority is the server's certificate, in the base64 of PEM.
+// authority returns the server's certificate, in the base64 of PEM.
 func (e *endless) authority() string {
 	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: e.Certificate().Raw}))
 }

@@ -44,7 +44,7 @@ type Instance struct {
 	Meter *usage.Meter
 	// Address is where the API server listens; empty if it does not.
 	Address string
-	// Process is what ends before the store is closed.
+	// Process ends before the store is closed.
 	Process *component.Process
 	// Why, while a step of the start takes long, holds what it waits for: a string
 	// that begins with a colon.

@@ -30,7 +30,7 @@ func (c *Instance) newMeter(reader *live.Reader) *usage.Meter {
 	})
 }
 
-// computed are the resources that metrics.k8s.io computes.
+// computed returns the resources that metrics.k8s.io computes.
 func computed(m *usage.Meter) map[schema.GroupResource]apiserver.Computed {
 	return map[schema.GroupResource]apiserver.Computed{
 		{Group: metrics.GroupName, Resource: "nodes"}: usage.Nodes{Meter: m},

@@ -22,7 +22,7 @@ func document(t *testing.T, c *Instance, path string) map[string]any {
 	return doc
 }
 
-// at gives the value in v at a path of names, separated by spaces.
+// at returns the value in v at a path of names, separated by spaces.
 func at(v any, path string) any {
 	for name := range strings.FieldsSeq(path) {
 		m, _ := v.(map[string]any)
@@ -31,7 +31,7 @@ func at(v any, path string) any {
 	return v
 }
 
-// named are the parameters by their names.
+// named returns the parameters by their names.
 func named(v any) map[string]any {
 	all := map[string]any{}
 	list, _ := v.([]any)

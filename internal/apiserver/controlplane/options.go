@@ -68,8 +68,8 @@ type Options struct {
 	Features features.Gates
 	Flags    map[string]string
 	Clock    clock.WithTicker
-	// DefaultAccounts says that a controller beside this server gives each namespace
-	// its account "default", for which pods wait a moment.
+	// DefaultAccounts reports whether a controller beside this server gives each
+	// namespace its account "default", for which pods wait a moment.
 	DefaultAccounts bool
 	// stallLimit, for tests, is the API server's StallLimit.
 	stallLimit time.Duration
@@ -80,7 +80,7 @@ type Options struct {
 	Waiting func(step, why string, since time.Duration)
 }
 
-// ServiceRanges are the ranges of the default ServiceCIDR.
+// ServiceRanges returns the ranges of the default ServiceCIDR.
 func (o *Options) ServiceRanges() []netip.Prefix {
 	if o.SecondServiceCIDR.IsValid() {
 		return []netip.Prefix{o.ServiceCIDR, o.SecondServiceCIDR}

@@ -32,7 +32,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// slowServer is a control plane over TLS that has little patience.
+// slowServer returns a control plane over TLS that has little patience.
 func slowServer(t *testing.T, timeout time.Duration) (*Instance, *rest.Config) {
 	t.Helper()
 	c := boot(t, Options{Listen: "127.0.0.1:0", NoDrain: true,
@@ -45,7 +45,7 @@ func slowServer(t *testing.T, timeout time.Duration) (*Instance, *rest.Config) {
 	return c, cfg
 }
 
-// conn gives a connection, the administrator's or an anonymous one, over which a
+// conn returns a connection, the administrator's or an anonymous one, over which a
 // test writes raw requests.
 func conn(t *testing.T, cfg *rest.Config, anonymous bool) net.Conn {
 	t.Helper()
@@ -143,7 +143,7 @@ func TestHalfBody(t *testing.T) {
 	}
 }
 
-// narrow is a client over HTTP/1 or 2 that takes little of what is not read.
+// narrow returns a client over HTTP/1 or 2 that takes little of what is not read.
 func narrow(t *testing.T, cfg *rest.Config, http2 bool) *http.Client {
 	t.Helper()
 	c, err := rest.TLSConfigFor(cfg)
@@ -188,7 +188,7 @@ func gauge(t *testing.T, c *Instance, name, want string) (sum float64) {
 	return sum
 }
 
-// inUse gives the size of the heap in use, in bytes.
+// inUse returns the size of the heap in use, in bytes.
 func inUse() int64 {
 	runtime.GC()
 	runtime.GC()

@@ -60,7 +60,7 @@ func (c *Instance) openStore() error {
 	return nil
 }
 
-// resourceAt gives the resource of the object at a key of the store.
+// resourceAt returns the resource of the object at a key of the store.
 func (c *Instance) resourceAt(key string) schema.GroupResource {
 	path, _ := strings.CutPrefix(key, "/registry/")
 	first, rest, _ := strings.Cut(path, "/")

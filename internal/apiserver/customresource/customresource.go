@@ -100,7 +100,7 @@ func New(o Options) (reconcile.Run, error) {
 // byGroup is the index of definitions by their API group.
 const byGroup = "group"
 
-// of gives the definitions of an API group.
+// of returns the definitions of an API group.
 func (c *controller) of(group string) []*v1.CustomResourceDefinition {
 	objs, err := c.informer.GetIndexer().ByIndex(byGroup, group)
 	if err != nil {
@@ -122,7 +122,7 @@ func (c *controller) others(d *v1.CustomResourceDefinition) {
 	}
 }
 
-// given are the names that the other definitions of d's group have: by their
+// given returns the names that the other definitions of d's group have: by their
 // status, or by what this controller has written last and does not see yet.
 func (c *controller) given(d *v1.CustomResourceDefinition) map[string]v1.CustomResourceDefinitionNames {
 	names := map[string]v1.CustomResourceDefinitionNames{}
@@ -248,7 +248,7 @@ func (c *controller) serve(d *v1.CustomResourceDefinition) error {
 	return nil
 }
 
-// converter gives what converts the definition's objects between its versions.
+// converter returns what converts the definition's objects between its versions.
 func (c *controller) converter(d *v1.CustomResourceDefinition) (customresource.Convert, error) {
 	if d.Spec.Conversion == nil || d.Spec.Conversion.Strategy != v1.WebhookConverter {
 		return customresource.SameInAll, nil

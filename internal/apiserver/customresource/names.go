@@ -25,7 +25,7 @@ func takenBy(given map[string]v1.CustomResourceDefinitionNames) taken {
 	return t
 }
 
-// accept gives the names that c may have of those that it asks for, and says
+// accept returns the names that c may have of those that it asks for, and says
 // which it may not have: the reason and the message of its condition.
 func accept(c *v1.CustomResourceDefinition, t taken) (names v1.CustomResourceDefinitionNames, reason, message string) {
 	want, names := c.Spec.Names, c.Status.AcceptedNames

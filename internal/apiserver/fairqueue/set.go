@@ -193,7 +193,7 @@ func (s *set) refuse(t *turn, why string) (fq.Request, bool) {
 	return nil, s.idle()
 }
 
-// deal gives the least loaded queue of a flow's hand.
+// deal returns the least loaded queue of a flow's hand.
 func (s *set) deal(hash uint64) *queue {
 	var room [8]int
 	hand := s.dealer.DealIntoHand(hash, room[:])
@@ -279,7 +279,7 @@ func (s *set) dispatch() {
 	}
 }
 
-// choose gives the queue whose oldest request would finish first; of equal ones the
+// choose returns the queue whose oldest request would finish first; of equal ones the
 // first after the one that was served last. lowest and highest are the starts of all.
 func (s *set) choose() (best *queue, lowest, highest float64) {
 	after := func(q *queue) int { return (q.index - s.last - 1 + len(s.queues)) % len(s.queues) }

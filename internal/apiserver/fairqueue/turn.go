@@ -32,7 +32,7 @@ type turn struct {
 
 func (t *turn) seats() int { return t.estimate.MaxSeats() }
 
-// lingering are the seat-seconds after it has been answered.
+// lingering returns the seat-seconds after it has been answered.
 func (t *turn) lingering() float64 {
 	return float64(t.estimate.FinalSeats) * t.estimate.AdditionalLatency.Seconds()
 }
@@ -53,7 +53,7 @@ func (t *turn) Finish(execute func()) (idle bool) {
 	return idle
 }
 
-// wait gives whether its turn has come before its patience ended.
+// wait reports whether its turn has come before its patience ended.
 func (t *turn) wait() bool {
 	select {
 	case <-t.called:

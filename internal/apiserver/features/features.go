@@ -18,7 +18,7 @@ const (
 
 var switchable = []string{AllowUnsafeMalformedObjectDeletion, ComponentFlagz, ComponentStatusz, ConstrainedImpersonation}
 
-// Switchable are the names of the gates that can be switched.
+// Switchable returns the names of the gates that can be switched.
 func Switchable() []string { return slices.Clone(switchable) }
 
 // Enabled reports whether a gate is on.

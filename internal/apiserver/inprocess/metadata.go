@@ -84,7 +84,7 @@ type unmanaged struct{ metav1.Object }
 // GetManagedFields implements metav1.Object.
 func (unmanaged) GetManagedFields() []metav1.ManagedFieldsEntry { return nil }
 
-// partial gives the metadata of obj.
+// partial returns the metadata of obj.
 func partial(obj runtime.Object) runtime.Object {
 	acc, err := meta.Accessor(obj)
 	if err != nil {

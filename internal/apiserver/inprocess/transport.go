@@ -17,7 +17,7 @@ import (
 // Host is the host of in-process clients' URLs; nothing resolves it.
 const Host = "http://in-process"
 
-// Config gives a client configuration whose requests go to h as u, without
+// Config returns a client configuration whose requests go to h as u, without
 // limits of rate.
 func Config(h http.Handler, u user.Info) *rest.Config {
 	return &rest.Config{

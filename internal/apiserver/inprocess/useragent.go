@@ -30,7 +30,7 @@ func component(u user.Info) string {
 	return ""
 }
 
-// UserAgent gives the user agent of clients in this process: as the binaries of
+// UserAgent returns the user agent of clients in this process: as the binaries of
 // upstream's components have it, or from their user's name.
 func UserAgent(u user.Info) string {
 	c := component(u)

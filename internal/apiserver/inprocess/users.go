@@ -13,7 +13,7 @@ var (
 	SimulatedNodes    = &user.DefaultInfo{Name: "system:simulated-nodes", Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
 )
 
-// Controller is the user that a controller acts as, given the name of its account.
+// Controller returns the user that a controller acts as, given the name of its account.
 func Controller(name string) user.Info {
 	if name == "tokens-controller" {
 		return ControllerManager // service accounts' tokens cannot depend on one

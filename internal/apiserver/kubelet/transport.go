@@ -85,7 +85,7 @@ const (
 	unverified
 )
 
-// verification is how the certificate of node's server is checked.
+// verification returns how the certificate of node's server is checked.
 func (o *Options) verification(node *v1.Node) verification {
 	switch {
 	case strings.HasSuffix(node.Status.NodeInfo.KubeletVersion, version.Build):
@@ -96,7 +96,7 @@ func (o *Options) verification(node *v1.Node) verification {
 	return unverified
 }
 
-// transport is the way to node agents, whose certificates are checked by v. No
+// transport returns the way to node agents, whose certificates are checked by v. No
 // connection is made to an address that refuse gives an error for.
 func (o *Options) transport(own *certs.Bundle, v verification, refuse func(netip.AddrPort) error) (http.RoundTripper, error) {
 	var pair certs.Pair
@@ -139,7 +139,7 @@ func (o *Options) transport(own *certs.Bundle, v verification, refuse func(netip
 	}, nil
 }
 
-// host is the address of node to use, empty if it has none of the types.
+// host returns the address of node to use, empty if it has none of the types.
 func (o *Options) host(node *v1.Node) string {
 	types := o.AddressTypes
 	if len(types) == 0 {

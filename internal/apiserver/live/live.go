@@ -23,7 +23,7 @@ import (
 // PodsByNode is the index of pods by the node that they are bound to.
 const PodsByNode = "spec.nodeName"
 
-// Indexers are the indexes that a Reader wants of its store.
+// Indexers returns the indexes that a Reader wants of its store.
 func Indexers() []store.Indexer {
 	return []store.Indexer{{
 		Name: PodsByNode, Prefix: "/registry/pods/",
@@ -41,8 +41,8 @@ func Indexers() []store.Indexer {
 type Reader struct {
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
-	// DefaultAccounts says that a controller beside this server gives each namespace
-	// its account "default", for which ServiceAccount waits a moment.
+	// DefaultAccounts reports whether a controller beside this server gives each
+	// namespace its account "default", for which ServiceAccount waits a moment.
 	DefaultAccounts bool
 }
 

@@ -110,7 +110,7 @@ func New(ctx context.Context, wg *sync.WaitGroup, cfg Config) *Fairness {
 	return f
 }
 
-// Objects are the flow schemas and priority levels that a cluster has from its
+// Objects returns the flow schemas and priority levels that a cluster has from its
 // first start.
 func Objects() (out []runtime.Object) {
 	for _, l := range [][]*flowcontrolv1.PriorityLevelConfiguration{bootstrap.MandatoryPriorityLevelConfigurations, bootstrap.SuggestedPriorityLevelConfigurations} {
@@ -167,7 +167,7 @@ func (f *Fairness) ready() bool {
 	return err == nil && !slices.ContainsFunc(schemas, func(s *flowcontrolv1.FlowSchema) bool { return len(s.Status.Conditions) == 0 })
 }
 
-// Exempt gives the UIDs of the schema and the level of requests without a limit.
+// Exempt returns the UIDs of the schema and the level of requests without a limit.
 func (f *Fairness) Exempt() (schema, level types.UID) {
 	if fs, err := f.schemas.Get(flowcontrolv1.FlowSchemaNameExempt); err == nil {
 		schema = fs.UID

@@ -13,7 +13,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/priority"
 )
 
-// Objects gives the objects of every new cluster: namespaces, priority classes,
+// Objects returns the objects of every new cluster: namespaces, priority classes,
 // the policy of RBAC, flow schemas and priority levels, and the ServiceCIDR of
 // the ranges.
 func Objects(ranges ...string) ([]runtime.Object, error) {
@@ -33,7 +33,7 @@ func Objects(ranges ...string) ([]runtime.Object, error) {
 	return append(objs, policy...), err
 }
 
-// policyObjects is the policy of RBAC, with the rules of aggregated roles.
+// policyObjects returns the policy of RBAC, with the rules of aggregated roles.
 func policyObjects() ([]runtime.Object, error) {
 	policy := authz.Bootstrap()
 	var roles []*rbacv1.ClusterRole

@@ -16,7 +16,7 @@ import (
 	"keelson.dev/keelson/internal/store/embedded"
 )
 
-// seeder gives one with a store in memory.
+// seeder returns one with a store in memory.
 func seeder(t *testing.T) *Seeder {
 	t.Helper()
 	s, err := embedded.Open(embedded.Options{Codec: store.NewCodec(catalogue.Scheme), Clock: clock.RealClock{}})

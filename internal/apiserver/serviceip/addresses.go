@@ -18,11 +18,11 @@ import (
 
 // Objects are the ServiceCIDRs and IPAddresses of the cluster.
 type Objects interface {
-	// CIDRs are the ServiceCIDRs that there are now.
+	// CIDRs returns the ServiceCIDRs that there are now.
 	CIDRs(ctx context.Context) ([]*networkingv1.ServiceCIDR, error)
-	// Addresses are the IPAddresses that there are now.
+	// Addresses returns the IPAddresses that there are now.
 	Addresses(ctx context.Context) ([]*networkingv1.IPAddress, error)
-	// Address gives the IPAddress of ip, nil if there is none.
+	// Address returns the IPAddress of ip, nil if there is none.
 	Address(ctx context.Context, ip netip.Addr) (*networkingv1.IPAddress, error)
 	// Create makes an IPAddress; the error is AlreadyExists if it is taken.
 	Create(ctx context.Context, a *networkingv1.IPAddress) error
@@ -79,7 +79,7 @@ func ready(c *networkingv1.ServiceCIDR) bool {
 // is IPv4, which is for broadcasts.
 type block struct{ netip.Prefix }
 
-// blocks are the ranges of a family that addresses may be given out of, the oldest
+// blocks returns the ranges of a family that addresses may be given out of, the oldest
 // first.
 func (a *Allocator) blocks(ctx context.Context, family v1.IPFamily) ([]block, error) {
 	cidrs, err := a.objects.CIDRs(ctx)
@@ -98,7 +98,7 @@ func (a *Allocator) blocks(ctx context.Context, family v1.IPFamily) ([]block, er
 	return out, nil
 }
 
-// end is the place after the last that is assigned. Of a range of more than 2^62
+// end returns the place after the last that is assigned. Of a range of more than 2^62
 // addresses only so many are given out.
 func (b block) end() uint64 {
 	n := uint64(1) << min(b.Addr().BitLen()-b.Bits(), 62)
@@ -108,7 +108,7 @@ func (b block) end() uint64 {
 	return n
 }
 
-// at is the address n places into the block.
+// at returns the address n places into the block.
 func (b block) at(n uint64) netip.Addr {
 	if b.Addr().Is4() {
 		x := b.Addr().As4()
@@ -126,7 +126,7 @@ func (b block) has(ip netip.Addr) bool {
 	return b.Contains(ip) && ip != b.Addr() && (ip.Is6() || ip != b.at(b.end()))
 }
 
-// bands are the bounds of the places that are given out, the upper ones first: the
+// bands returns the bounds of the places that are given out, the upper ones first: the
 // lower are for those that are asked for by number (KEP-3070).
 func (b block) bands() [2][2]uint64 {
 	size := uint64(1) << min(b.Addr().BitLen()-b.Bits(), 62)

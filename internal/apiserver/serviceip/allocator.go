@@ -57,7 +57,7 @@ func Ports(s, old *v1.Service) bool {
 	return s.Spec.Type == v1.ServiceTypeNodePort || s.Spec.Type == v1.ServiceTypeLoadBalancer || len(nodePorts(old)) > 0
 }
 
-// addresses are the cluster IPs that s holds.
+// addresses returns the cluster IPs that s holds.
 func addresses(s *v1.Service) (out []netip.Addr) {
 	if s == nil || s.Spec.Type == v1.ServiceTypeExternalName {
 		return nil
@@ -70,7 +70,7 @@ func addresses(s *v1.Service) (out []netip.Addr) {
 	return out
 }
 
-// nodePorts are the node ports that s holds.
+// nodePorts returns the node ports that s holds.
 func nodePorts(s *v1.Service) map[portKey]bool {
 	out := map[portKey]bool{}
 	if s == nil || s.Spec.Type != v1.ServiceTypeNodePort && s.Spec.Type != v1.ServiceTypeLoadBalancer {

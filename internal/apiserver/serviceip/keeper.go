@@ -32,11 +32,11 @@ type Config struct {
 	// may be yet to be made.
 	Client func() kubernetes.Interface
 	Clock  clock.WithTicker
-	// Ranges are those of the default ServiceCIDR, one of each family that the cluster
-	// has; Ports are the node ports.
+	// Ranges holds the ranges of the default ServiceCIDR, one of each family that the
+	// cluster has; Ports are the node ports.
 	Ranges []netip.Prefix
 	Ports  utilnet.PortRange
-	// Shared says that other servers have the same store.
+	// Shared reports whether other servers have the same store.
 	Shared bool
 }
 

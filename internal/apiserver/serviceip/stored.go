@@ -35,7 +35,7 @@ func listOf[T any](ctx context.Context, o *stored, group, resource string) ([]T,
 	return out, nil
 }
 
-// services are the Services that there are now.
+// services returns the Services that there are now.
 func (o *stored) services(ctx context.Context) ([]*v1.Service, error) {
 	return listOf[*v1.Service](ctx, o, "", "services")
 }

@@ -64,7 +64,7 @@ func (r *resolver) ResolveEndpoint(namespace, name string, port int32) (*url.URL
 	return &url.URL{Scheme: "https", Host: host}, nil
 }
 
-// endpoint is the address of a ready endpoint behind the port of svc.
+// endpoint returns the address of a ready endpoint behind the port of svc.
 func (r *resolver) endpoint(svc *v1.Service, port int32) (string, error) {
 	at := slices.IndexFunc(svc.Spec.Ports, func(p v1.ServicePort) bool { return p.Port == port })
 	if at < 0 {

@@ -78,7 +78,7 @@ func (p *pair) covers(name string) (explicitly, exactly bool, ok bool) {
 	return explicitly, false, ok
 }
 
-// pairs are the selected certificates, the one of --tls-cert-file apart; nil if
+// pairs returns the selected certificates, the one of --tls-cert-file apart; nil if
 // there is no such.
 func (s *Selection) pairs() (first *pair, named []*pair, err error) {
 	if (s.CertFile == "") != (s.KeyFile == "") {
@@ -130,7 +130,7 @@ func (s *Selection) Certificates(ctx context.Context, own tls.Certificate, c *tl
 	return nil
 }
 
-// inFolder gives the pair of files in dir that is to serve, as upstream names them,
+// inFolder returns the pair of files in dir that is to serve, as upstream names them,
 // and makes it of own where there is none.
 func inFolder(dir string, own tls.Certificate) (*pair, error) {
 	p := &pair{certFile: filepath.Join(dir, "apiserver.crt"), keyFile: filepath.Join(dir, "apiserver.key")}
@@ -153,7 +153,7 @@ func inFolder(dir string, own tls.Certificate) (*pair, error) {
 	return p, errors.Join(cert.WriteCert(p.certFile, chain), keyutil.WriteKey(p.keyFile, key))
 }
 
-// serverName gives the name that the client asks for, else the address that it
+// serverName returns the name that the client asks for, else the address that it
 // connected to.
 func serverName(hello *tls.ClientHelloInfo) string {
 	if hello.ServerName != "" {
@@ -169,7 +169,7 @@ func serverName(hello *tls.ClientHelloInfo) string {
 	return host
 }
 
-// choose gives the certificate for name: names of the flag go before those in
+// choose returns the certificate for name: names of the flag go before those in
 // certificates, whole names before patterns, earlier pairs before later ones.
 func choose(first *pair, named []*pair, name string) *tls.Certificate {
 	best, rank := first, 0

@@ -48,7 +48,7 @@ func certificate(t *testing.T, dir, file, name string, sans ...string) (certFile
 	return certFile, keyFile
 }
 
-// shown gives the common name of the certificate that a server with s shows to a
+// shown returns the common name of the certificate that a server with s shows to a
 // client that asks for name.
 func shown(t *testing.T, address, name string) string {
 	t.Helper()

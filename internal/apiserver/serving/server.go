@@ -30,7 +30,7 @@ const (
 	maxHeader = 1 << 20
 )
 
-// NewServer is a server of h behind what is selected, with the TLS of c as far as
+// NewServer returns a server of h behind what is selected, with the TLS of c as far as
 // nothing else is. Whatever a client does or leaves undone, its connection ends,
 // but while the handler wants to go on.
 func (s *Selection) NewServer(h http.Handler, c *tls.Config, errorLog *log.Logger) (*http.Server, error) {

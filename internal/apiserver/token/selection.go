@@ -103,7 +103,7 @@ func newPublicKey(key crypto.PublicKey) (publicKey, error) {
 	return k, nil
 }
 
-// keys gives the key to sign with and those to check by, the former's first.
+// keys returns the key to sign with and those to check by, the former's first.
 func (s *Selection) keys(own crypto.Signer) (crypto.Signer, []publicKey, error) {
 	if s.SigningKeyFile != "" {
 		key, err := keyutil.PrivateKeyFromFile(s.SigningKeyFile)
@@ -163,7 +163,7 @@ func (a *Authority) verify(ctx context.Context, t *jwt.JSONWebToken, claims ...a
 	return err
 }
 
-// publicKeys gives the keys that verify tokens.
+// publicKeys returns the keys that verify tokens.
 func (a *Authority) publicKeys() []publicKey {
 	if a.external != nil {
 		return *a.external.keys.Load()

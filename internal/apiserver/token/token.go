@@ -180,7 +180,7 @@ func (a *Authority) Run(ctx context.Context) {
 	}
 }
 
-// credentialID gives the name of a token in audit records and in the user's
+// credentialID returns the name of a token in audit records and in the user's
 // extra.
 func credentialID(jti string) string { return "JTI=" + jti }
 
@@ -242,7 +242,7 @@ type legacy struct {
 	AccountUID string `json:"kubernetes.io/serviceaccount/service-account.uid,omitempty"`
 }
 
-// Legacy gives the token that is in secret, of type
+// Legacy returns the token that is in secret, of type
 // kubernetes.io/service-account-token, for an account.
 func (a *Authority) Legacy(account *v1.ServiceAccount, secret *v1.Secret) (string, error) {
 	if a.external != nil {
@@ -282,7 +282,7 @@ func (a *Authority) reviewLegacy(ctx context.Context, token, subject string, l l
 	return serviceaccount.UserInfo(l.Namespace, l.Account, l.AccountUID), matched, true, nil
 }
 
-// Audiences gives the audiences of the API server itself.
+// Audiences returns the audiences of the API server itself.
 func (a *Authority) Audiences() []string { return a.Selection.Audiences }
 
 // Review implements the check of a token for any of audiences (the server's

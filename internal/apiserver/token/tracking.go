@@ -75,7 +75,7 @@ func (t *tracker) use(s *v1.Secret, now time.Time) {
 		return
 	}
 	patch := fmt.Appendf(nil, `{"metadata":{"uid":%q,"labels":{%q:%q}}}`, s.UID, LastUsedLabel, today)
-	// The write is the server's, whoever's request it is made in.
+	// The write is made as the server, not as the user of the request.
 	if _, err := t.client.CoreV1().Secrets(s.Namespace).Patch(t.ctx, s.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		klog.FromContext(t.ctx).Error(err, "Failed to label legacy service account token secret with last-used", "secret", klog.KObj(s))
 	}

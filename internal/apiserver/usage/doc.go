@@ -2,6 +2,6 @@
 // of nodes with an agent from the agent's stats, of simulated nodes from
 // annotations of their pods.
 //
-// Agents are asked when somebody asks, and not again for some seconds. The package
-// imports nothing that knows HTTP's requests to the API server.
+// Agents are asked for a request, and not again for some seconds. The package does
+// not depend on the API server's handlers.
 package usage

@@ -25,7 +25,7 @@ const (
 	AnnotationMemory = "keelson.dev/usage-memory"
 )
 
-// simulated gives the usage of the containers of a simulated pod that runs.
+// simulated returns the usage of the containers of a simulated pod that runs.
 func simulated(pod *v1.Pod) []metricsv1.ContainerMetrics {
 	out := make([]metricsv1.ContainerMetrics, 0, len(pod.Spec.Containers))
 	add := func(name string) {

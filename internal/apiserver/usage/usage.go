@@ -60,7 +60,7 @@ type Meter struct {
 	asked map[string]*answer // by node
 }
 
-// answer is what an agent said last.
+// answer is the last answer of an agent.
 type answer struct {
 	mu      sync.Mutex // held while the agent is asked
 	at      time.Time
@@ -80,7 +80,7 @@ func (m *Meter) Local(node string, stats Stats) {
 	m.local[node] = stats
 }
 
-// of gives what the agent of a node said last; it is asked if that was long ago.
+// of returns what the agent of a node said last; it is asked if that was long ago.
 func (m *Meter) of(ctx context.Context, node *v1.Node) *answer {
 	m.mu.Lock()
 	a := m.asked[node.Name]
@@ -145,7 +145,7 @@ func (m *Meter) remote(ctx context.Context, node *v1.Node) (*statsapi.Summary, e
 	return &s, nil
 }
 
-// ask gives the answers of the agents of nodes, by the nodes' names.
+// ask returns the answers of the agents of nodes, by the nodes' names.
 func (m *Meter) ask(ctx context.Context, nodes []*v1.Node) map[string]*answer {
 	out := make(map[string]*answer, len(nodes))
 	var mu sync.Mutex
@@ -177,7 +177,7 @@ func (m *Meter) forget() {
 	}
 }
 
-// used gives a cgroup's usage; false where it has not been measured twice.
+// used returns a cgroup's usage; false where it has not been measured twice.
 func used(cpu *statsapi.CPUStats, mem *statsapi.MemoryStats) (v1.ResourceList, bool) {
 	if cpu == nil || cpu.UsageNanoCores == nil || mem == nil || mem.WorkingSetBytes == nil {
 		return nil, false
@@ -195,7 +195,7 @@ func (m *Meter) meta(of metav1.ObjectMeta) metav1.ObjectMeta {
 // Nodes are the nodes of metrics.k8s.io.
 type Nodes struct{ *Meter }
 
-// Get gives the usage of a node, nil if it is not known.
+// Get returns the usage of a node, nil if it is not known.
 func (n Nodes) Get(ctx context.Context, _, name string) (runtime.Object, error) {
 	node, err := n.Config.Nodes.Get(name)
 	if err != nil {
@@ -208,7 +208,7 @@ func (n Nodes) Get(ctx context.Context, _, name string) (runtime.Object, error) 
 	return all[0], nil
 }
 
-// List gives the usage of the nodes whose labels match.
+// List returns the usage of the nodes whose labels match.
 func (n Nodes) List(ctx context.Context, _ string, selector labels.Selector) ([]runtime.Object, error) {
 	nodes, err := n.Config.Nodes.List(selector)
 	if err != nil {
@@ -249,7 +249,7 @@ func (n Nodes) of(ctx context.Context, nodes []*v1.Node) ([]runtime.Object, erro
 	return out, nil
 }
 
-// total is what the simulated pods of a node use.
+// total returns the usage of the simulated pods of a node.
 func total(pods []*v1.Pod) v1.ResourceList {
 	cpu, memory := resource.NewQuantity(0, resource.DecimalSI), resource.NewQuantity(0, resource.BinarySI)
 	for _, p := range pods {
@@ -267,7 +267,7 @@ func total(pods []*v1.Pod) v1.ResourceList {
 // Pods are the pods of metrics.k8s.io.
 type Pods struct{ *Meter }
 
-// Get gives the usage of a pod, nil if it is not known.
+// Get returns the usage of a pod, nil if it is not known.
 func (p Pods) Get(ctx context.Context, namespace, name string) (runtime.Object, error) {
 	pod, err := p.Config.Pods.Pods(namespace).Get(name)
 	if err != nil {
@@ -280,7 +280,7 @@ func (p Pods) Get(ctx context.Context, namespace, name string) (runtime.Object, 
 	return all[0], nil
 }
 
-// List gives the usage of the pods in a namespace, or in all, whose labels match.
+// List returns the usage of the pods in a namespace, or in all, whose labels match.
 func (p Pods) List(ctx context.Context, namespace string, selector labels.Selector) ([]runtime.Object, error) {
 	pods, err := p.Config.Pods.Pods(namespace).List(selector)
 	if err != nil {

@@ -64,7 +64,7 @@ func meter(t *testing.T, at string, pods ...*v1.Pod) (*Meter, *testclock.FakePas
 	}), clk
 }
 
-// use gives containers and their usage, in order.
+// use returns containers and their usage, in order.
 func use(o runtime.Object) (out []string) {
 	for _, c := range o.(*metricsv1.PodMetrics).Containers {
 		out = append(out, c.Name+" "+c.Usage.Cpu().String()+" "+c.Usage.Memory().String())

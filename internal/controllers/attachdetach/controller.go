@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	// managed is what a node's agent says when it leaves attaching to this
+	// managed is the annotation of nodes whose agents leave attaching to this
 	// controller.
 	managed = "volumes.kubernetes.io/controller-managed-attach-detach"
 	// maxUnmount is how long a volume of an unhealthy node is waited for.
@@ -141,7 +141,7 @@ func claimsOf(o any) (out []string, err error) {
 	return out, nil
 }
 
-// claimOf is the name of the claim that a pod's volume is of, or "".
+// claimOf returns the name of the claim that a pod's volume is of, or "".
 func claimOf(p *v1.Pod, v *v1.Volume) string {
 	switch {
 	case v.PersistentVolumeClaim != nil:
@@ -166,7 +166,7 @@ func attached(o any) ([]string, error) {
 	return nil, nil
 }
 
-// indexed gives the objects of an informer under a value of an index.
+// indexed returns the objects of an informer under a value of an index.
 func indexed[T any](inf cache.SharedIndexInformer, index, value string) []T {
 	found, err := inf.GetIndexer().ByIndex(index, value)
 	if err != nil {
@@ -213,13 +213,13 @@ func outOfService(n *v1.Node) bool {
 	return slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == v1.TaintNodeOutOfService })
 }
 
-// Name is the name of the attachment of a volume to a node. The node's agent
+// Name returns the name of the attachment of a volume to a node. The node's agent
 // computes it, too.
 func Name(v *v1.CSIPersistentVolumeSource, node string) string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(v.VolumeHandle+v.Driver+node)))
 }
 
-// UniqueName is the name of a volume in a node's status.
+// UniqueName returns the name of a volume in a node's status.
 func UniqueName(v *v1.CSIPersistentVolumeSource) v1.UniqueVolumeName {
 	return v1.UniqueVolumeName("kubernetes.io/csi/" + v.Driver + "^" + v.VolumeHandle)
 }
@@ -230,7 +230,7 @@ type wanted struct {
 	pods   []*v1.Pod
 }
 
-// want gives the volumes that pods of a node need attached, by attachment. The
+// want returns the volumes that pods of a node need attached, by attachment. The
 // claims of pods that have ended need none.
 func (a *controller) want(node string) (map[string]*wanted, error) {
 	out := map[string]*wanted{}
@@ -353,7 +353,7 @@ func (a *controller) reconcile(ctx context.Context, name string) (reconcile.Resu
 	return reconcile.Result{RequeueAfter: next}, errors.Join(errs...)
 }
 
-// source gives the volume of an attachment, nil if it is gone.
+// source returns the volume of an attachment, nil if it is gone.
 func (a *controller) source(va *storage.VolumeAttachment) *v1.PersistentVolume {
 	if va.Spec.Source.PersistentVolumeName == nil {
 		return nil
@@ -388,7 +388,7 @@ func (a *controller) forget(key string) {
 	delete(a.unwanted, key)
 }
 
-// mustWait gives how long an attachment that no pod needs is kept, as the node
+// mustWait returns how long an attachment that no pod needs is kept, as the node
 // may still use it; 0 if it can go. Without force it is until the node says so,
 // which wakes the controller.
 func (a *controller) mustWait(node *v1.Node, va *storage.VolumeAttachment, v *v1.PersistentVolume) time.Duration {

@@ -141,8 +141,8 @@ func TestTaken(t *testing.T) {
 }
 
 // TestForce checks that a volume that a node uses is taken from it after six
-// minutes without a sign of life, or when people say that the node is out of
-// service.
+// minutes without a sign of life, or when the node has the out-of-service
+// taint.
 func TestForce(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*v1.Node)

@@ -6,5 +6,5 @@
 // It writes VolumeAttachments, which a driver's attacher acts on, and
 // node.status.volumesAttached, which the node's agent waits for. A volume that
 // the agent says is in use is not detached, but by force: when its node has been
-// unhealthy for six minutes, or people have said that the node is out of service.
+// unhealthy for six minutes, or the node has the out-of-service taint.
 package attachdetach

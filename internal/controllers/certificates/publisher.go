@@ -20,7 +20,7 @@ import (
 // servingSigner is the signer of the API server's own certificate, as pods see it.
 const servingSigner = "kubernetes.io/kube-apiserver-serving"
 
-// bundleName is the name of the ClusterTrustBundle of servingSigner with these
+// bundleName returns the name of the ClusterTrustBundle of servingSigner with these
 // authorities: another text has another name, so that it never changes under a reader.
 func bundleName(authorities []byte) string {
 	sum := sha256.Sum256(authorities)

@@ -86,7 +86,7 @@ func (a *servingApprover) open(csr *v1.CertificateSigningRequest) bool {
 	return csr.Spec.SignerName == v1.KubeletServingSignerName && len(csr.Status.Certificate) == 0 && !has(csr, v1.CertificateApproved) && !has(csr, v1.CertificateDenied) && !has(csr, v1.CertificateFailed)
 }
 
-// refusal is why a request is not approved, nil if it is.
+// refusal returns why a request is not approved, nil if it is.
 func (a *servingApprover) refusal(ctx context.Context, csr *v1.CertificateSigningRequest) (refusal, err error) {
 	r, err := parse(csr)
 	if err != nil {
@@ -126,7 +126,7 @@ func (a *servingApprover) refusal(ctx context.Context, csr *v1.CertificateSignin
 	return servingNames(r, node, others, a.services), nil
 }
 
-// servers gives the names and addresses of the API servers, by which clients that trust
+// servers returns the names and addresses of the API servers, by which clients that trust
 // the cluster's authority reach them.
 func (a *servingApprover) servers(ctx context.Context) (map[string]string, error) {
 	const server = "the API server"
@@ -161,7 +161,7 @@ func (a *servingApprover) servers(ctx context.Context) (map[string]string, error
 	return out, nil
 }
 
-// canonical is the form in which names, and addresses, are compared.
+// canonical returns the form in which names, and addresses, are compared.
 func canonical(s string) string {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return a.Unmap().String()

@@ -68,7 +68,7 @@ func NewSigner(c controllers.Context) (reconcile.Run, error) {
 	})
 }
 
-// template is the certificate that is asked for.
+// template returns the certificate that is asked for.
 func template(r *x509.CertificateRequest, csr *v1.CertificateSigningRequest, now time.Time) *x509.Certificate {
 	holds := life
 	if s := csr.Spec.ExpirationSeconds; s != nil {

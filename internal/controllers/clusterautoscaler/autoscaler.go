@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	// gather is how long after a pod has been found unschedulable others may follow
-	// that are looked at with it.
+	// gather is how long the loop waits for further pods after one has been found
+	// unschedulable.
 	gather = 500 * time.Millisecond
 	// expendable is the priority below which pods wait for room without asking for it.
 	expendable = -10
@@ -102,7 +102,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	}, nil
 }
 
-// look has the loop look at the cluster soon.
+// look makes the loop look at the cluster soon.
 func (a *autoscaler) look() {
 	select {
 	case a.wake <- struct{}{}:
@@ -122,7 +122,7 @@ func (a *autoscaler) run(ctx context.Context) {
 		case <-timer.C():
 		case <-a.wake:
 			timer.Stop()
-			// Pods that wait come in crowds.
+			// Many pods become unschedulable at about the same time.
 			t := a.clock.NewTimer(gather)
 			select {
 			case <-t.C():
@@ -292,7 +292,7 @@ func isReady(n *v1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
 }
 
-// template gives a node as a new one of the group would be: as the provider says, or
+// template returns a node as a new one of the group would be: as the provider says, or
 // as one that is there.
 func (a *autoscaler) template(ctx context.Context, g *group) (*v1.Node, error) {
 	for _, n := range g.nodes {

@@ -20,7 +20,8 @@ type candidate struct {
 	utilization float64
 }
 
-// down finds nodes that are not needed, and removes those that have not been for long.
+// down finds nodes that are not needed, and removes those that have not been needed
+// for long.
 func (a *autoscaler) down(ctx context.Context, v *view) {
 	budgets, err := a.budgets.List(labels.Everything())
 	if err != nil {
@@ -68,7 +69,7 @@ func (a *autoscaler) down(ctx context.Context, v *view) {
 	}
 }
 
-// candidates are the nodes whose pods may all be moved, the emptiest first.
+// candidates returns the nodes whose pods may all be moved, the emptiest first.
 func (a *autoscaler) candidates(v *view, budgets []*policy.PodDisruptionBudget) (out []*candidate) {
 	for _, n := range v.nodes {
 		g := v.of[n.Name]
@@ -99,7 +100,7 @@ func (a *autoscaler) candidates(v *view, budgets []*policy.PodDisruptionBudget) 
 	return out
 }
 
-// find gives the candidates that can go together: for the pods of each the scheduler
+// find returns the candidates that can go together: for the pods of each the scheduler
 // finds room on nodes that stay.
 func (a *autoscaler) find(ctx context.Context, v *view, candidates []*candidate) (out []*candidate) {
 	received := map[string]bool{} // nodes that pods have been moved to
@@ -141,7 +142,7 @@ func (a *autoscaler) find(ctx context.Context, v *view, candidates []*candidate)
 	return out
 }
 
-// utilization is the greater share of a node's CPU and memory that its pods request.
+// utilization returns the greater share of a node's CPU and memory that its pods request.
 func utilization(n *v1.Node, pods []*v1.Pod) float64 {
 	most := 0.0
 	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {

@@ -26,7 +26,7 @@ const (
 )
 
 const (
-	// evictionTime is how long a pod is tried to be evicted.
+	// evictionTime is how long the eviction of a pod is tried.
 	evictionTime = 2 * time.Minute
 	// poll is how often it is tried, and how often a node's pods are looked at.
 	poll = time.Second
@@ -47,7 +47,7 @@ func stays(p *v1.Pod) bool {
 	return mirror || ofDaemonSet(p) || p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
 }
 
-// blocks gives the reason why a pod keeps its node, empty if it may be moved.
+// blocks returns the reason why a pod keeps its node, empty if it may be moved.
 func (a *autoscaler) blocks(p *v1.Pod, budgets []*policy.PodDisruptionBudget) string {
 	if p.DeletionTimestamp != nil {
 		return "" // it goes by itself

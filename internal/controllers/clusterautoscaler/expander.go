@@ -30,7 +30,7 @@ func (a *autoscaler) expand(ctx context.Context, options []*option) *option {
 	return options[rand.IntN(len(options))] //nolint:gosec // it is no secret
 }
 
-// leastWaste gives the options that leave the least of their new nodes' CPU and memory
+// leastWaste returns the options that leave the least of their new nodes' CPU and memory
 // unused.
 func leastWaste(options []*option) (best []*option) {
 	least := 0.0
@@ -45,7 +45,7 @@ func leastWaste(options []*option) (best []*option) {
 	return best
 }
 
-// waste is the share of the new nodes' CPU that is not used, and of their memory.
+// waste returns the share of the new nodes' CPU that is not used, and of their memory.
 func waste(o *option) float64 {
 	var cpu, memory float64
 	for _, p := range o.pods {
@@ -67,7 +67,7 @@ func unused(has, used float64) float64 {
 // priorities is the ConfigMap with the groups' priorities.
 const priorities = "cluster-autoscaler-priority-expander"
 
-// byPriority gives the options whose group matches the expressions of the greatest
+// byPriority returns the options whose group matches the expressions of the greatest
 // priority; all of them where none does, or where there are none.
 func (a *autoscaler) byPriority(ctx context.Context, options []*option) []*option {
 	cm, err := a.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, priorities, metav1.GetOptions{})

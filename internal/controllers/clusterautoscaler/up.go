@@ -21,7 +21,7 @@ const (
 	unknown    = "not ready for scale-up"
 )
 
-// option is what a group could do for pods that wait.
+// option is an increase of a group, with the waiting pods that it would help.
 type option struct {
 	group *group
 	nodes []*v1.Node
@@ -116,7 +116,7 @@ func (a *autoscaler) estimate(ctx context.Context, g *group, pods []*v1.Pod, rea
 	return o
 }
 
-// refusals are the scheduler's reasons against a node.
+// refusals returns the scheduler's reasons against a node.
 func refusals(err error, node string) []string {
 	var fit *fw.FitError
 	if !errors.As(err, &fit) {

@@ -116,7 +116,7 @@ func (c *Cluster) start(change func(*controllers.Context), constructors []func(c
 // a deletion with grace period 0.
 func (c *Cluster) GracefulPods() { c.server.graceful["pods"] = true }
 
-// Events gives the events recorded since the last call, as "Type Reason
+// Events returns the events recorded since the last call, as "Type Reason
 // Message".
 func (c *Cluster) Events() []string {
 	synctest.Wait()
@@ -145,7 +145,7 @@ func (c *Cluster) Advance(d time.Duration) {
 	synctest.Wait()
 }
 
-// Pods gives the pods of a namespace.
+// Pods returns the pods of a namespace.
 func (c *Cluster) Pods(namespace string) []v1.Pod {
 	c.t.Helper()
 	synctest.Wait()
@@ -215,7 +215,7 @@ func (c *Cluster) RunPods(namespace string, check func([]v1.Pod)) {
 	}
 }
 
-// Must gives v, and fails the test where there is an error.
+// Must returns v, and fails the test where there is an error.
 func Must[T any](t testing.TB) func(v T, err error) T {
 	return func(v T, err error) T {
 		t.Helper()

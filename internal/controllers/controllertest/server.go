@@ -43,7 +43,7 @@ func (s *server) note(gvr schema.GroupVersionResource, t watch.EventType, obj ru
 	s.last[gvr][types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}] = watch.Event{Type: t, Object: obj.DeepCopyObject()}
 }
 
-// watch gives the events of a resource from now on, and the last one of each object:
+// watch returns the events of a resource from now on, and the last one of each object:
 // the tracker has no history, from which what came after the client's list could be
 // told.
 func (s *server) watch(gvr schema.GroupVersionResource, namespace string) (watch.Interface, []watch.Event, error) {

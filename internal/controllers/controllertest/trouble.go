@@ -20,8 +20,8 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// trouble is what goes wrong between controllers and the API server. The zero value
-// is nothing.
+// trouble makes requests between controllers and the API server fail. The zero
+// value makes none fail.
 type trouble struct {
 	mu  sync.Mutex
 	rng *rand.Rand
@@ -30,7 +30,7 @@ type trouble struct {
 // lag is how far an informer is behind at most.
 const lag = 300 * time.Millisecond
 
-// chance gives a number below 1 while there is trouble, and else 1.
+// chance returns a number below 1 while there is trouble, and else 1.
 func (f *trouble) chance() float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -47,7 +47,7 @@ func (f *trouble) set(rng *rand.Rand) {
 	f.rng = rng
 }
 
-// client gives the controllers' client of the server behind c. In trouble, one
+// client returns the controllers' client of the server behind c. In trouble, one
 // write in ten is refused, and one in ten done and its answer lost; watches lag, each
 // by a time of its own.
 func (f *trouble) client(c *fake.Clientset, s *server) kubernetes.Interface {

@@ -62,7 +62,7 @@ func (r *controller) wakeOwner(j *batch.Job) {
 	}
 }
 
-// jobsOf gives the Jobs that a CronJob controls.
+// jobsOf returns the Jobs that a CronJob controls.
 func (r *controller) jobsOf(cj *batch.CronJob) ([]*batch.Job, error) {
 	objs, err := r.jobs.ByIndex(cache.NamespaceIndex, cj.Namespace)
 	var out []*batch.Job

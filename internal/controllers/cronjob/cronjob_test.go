@@ -43,7 +43,7 @@ func (c *cluster) cronJob() *batch.CronJob {
 	return controllertest.Must[*batch.CronJob](c.t)(c.Client.BatchV1().CronJobs("ns").Get(context.Background(), "tick", metav1.GetOptions{}))
 }
 
-// jobs gives the Jobs' names without what they have in common, in order.
+// jobs returns the Jobs' names without what they have in common, in order.
 func (c *cluster) jobs() (out []string) {
 	c.t.Helper()
 	list := controllertest.Must[*batch.JobList](c.t)(c.Client.BatchV1().Jobs("ns").List(context.Background(), metav1.ListOptions{}))

@@ -31,7 +31,7 @@ func parse(cj *batch.CronJob) (cron.Schedule, error) {
 	return cron.ParseStandard(spec)
 }
 
-// due gives the last time of a schedule that is after since and not after now,
+// due returns the last time of a schedule that is after since and not after now,
 // the zero time if there is none, and how many such times there are, counted to
 // manyMissed+1.
 func due(s cron.Schedule, since, now time.Time) (last time.Time, n int) {
@@ -57,7 +57,7 @@ func due(s cron.Schedule, since, now time.Time) (last time.Time, n int) {
 	}
 }
 
-// since is the time after which scheduled times count: the last one that was
+// since returns the time after which scheduled times count: the last one that was
 // served, or the CronJob's beginning, but not further back than the deadline for
 // starting allows.
 func since(cj *batch.CronJob, now time.Time) time.Time {

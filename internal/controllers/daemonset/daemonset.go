@@ -92,7 +92,7 @@ func (d *controller) enqueueAll() {
 	}
 }
 
-// owner gives the key of the set that a pod names as its controller.
+// owner returns the key of the set that a pod names as its controller.
 func (d *controller) owner(pod *v1.Pod) (string, bool) {
 	ref := metav1.GetControllerOfNoCopy(pod)
 	if ref == nil || ref.Kind != gvk.Kind {
@@ -203,7 +203,7 @@ func (d *controller) fresh(ds *apps.DaemonSet) func(context.Context) (metav1.Obj
 	}
 }
 
-// generation gives the template's generation from a deprecated annotation, which
+// generation returns the template's generation from a deprecated annotation, which
 // pods had as a label before there were revisions; nil without one.
 func generation(ds *apps.DaemonSet) *int64 {
 	n, err := strconv.ParseInt(ds.Annotations[apps.DeprecatedTemplateGeneration], 10, 64)

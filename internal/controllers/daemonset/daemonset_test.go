@@ -89,7 +89,7 @@ func (s suite) change(f func(*apps.DaemonSet)) {
 	synctest.Wait()
 }
 
-// pods gives the pods as "node image", with a "-" after those that are being
+// pods returns the pods as "node image", with a "-" after those that are being
 // deleted.
 func (s suite) pods() string {
 	s.t.Helper()
@@ -112,7 +112,7 @@ func (s suite) want(pods string) {
 	}
 }
 
-// on gives the pod on a node with that image.
+// on returns the pod on a node with that image.
 func (s suite) on(node, image string) *v1.Pod {
 	s.t.Helper()
 	for _, p := range s.Pods("ns") {

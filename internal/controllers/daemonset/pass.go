@@ -135,12 +135,12 @@ func (p *pass) manage(ctx context.Context) error {
 	return p.sync(ctx, lacking, condemned)
 }
 
-// living are the pods that are not being deleted.
+// living returns the pods that are not being deleted.
 func living(pods []*v1.Pod) []*v1.Pod {
 	return slices.DeleteFunc(slices.Clone(pods), func(p *v1.Pod) bool { return p.DeletionTimestamp != nil })
 }
 
-// excess gives the pods on a node that are to go: those that have ended, and all but
+// excess returns the pods on a node that are to go: those that have ended, and all but
 // one of the others. While an update surges there may be two, the old one until the
 // new one is available.
 func (p *pass) excess(at *place) (out []*v1.Pod) {
@@ -219,7 +219,7 @@ func (p *pass) sync(ctx context.Context, nodes []string, condemned []*v1.Pod) er
 	return cmp.Or(err, deleteErr)
 }
 
-// limits gives how many pods of desired may be there beyond one a node, and how many
+// limits returns how many pods of desired may be there beyond one a node, and how many
 // may be missed, while the template changes.
 func (p *pass) limits(desired int) (surge, unavailable int, err error) {
 	if p.ds.Spec.UpdateStrategy.Type != apps.RollingUpdateDaemonSetStrategyType {
@@ -239,7 +239,7 @@ func (p *pass) limits(desired int) (surge, unavailable int, err error) {
 	return surge, unavailable, nil
 }
 
-// pair gives the pod of the set's template on a node and that of another; ok is
+// pair returns the pod of the set's template on a node and that of another; ok is
 // false where there are several of either, which manage sees to.
 func (p *pass) pair(pods []*v1.Pod) (fresh, old *v1.Pod, ok bool) {
 	for _, pod := range living(pods) {

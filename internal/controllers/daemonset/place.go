@@ -18,7 +18,7 @@ import (
 // generationLabel is the label of generation.
 const generationLabel = "pod-template-generation"
 
-// tolerations gives the tolerations of every daemon pod: it runs before its
+// tolerations returns the tolerations of every daemon pod: it runs before its
 // node is ready, and stays when the node is no longer ready.
 func tolerations(hostNetwork bool) []v1.Toleration {
 	out := []v1.Toleration{
@@ -77,7 +77,7 @@ func bindTo(spec *v1.PodSpec, node string) {
 	}}}
 }
 
-// nodeOf gives the node that a daemon pod is bound to, or is for.
+// nodeOf returns the node that a daemon pod is bound to, or is for.
 func nodeOf(pod *v1.Pod) string {
 	if pod.Spec.NodeName != "" {
 		return pod.Spec.NodeName
@@ -94,7 +94,7 @@ func nodeOf(pod *v1.Pod) string {
 	return ""
 }
 
-// wanted gives the function that reports whether a set is to have a pod on a node,
+// wanted returns the function that reports whether a set is to have a pod on a node,
 // and whether one that is there may stay.
 func wanted(ds *apps.DaemonSet) func(*v1.Node) (run, stay bool) {
 	t := &ds.Spec.Template.Spec

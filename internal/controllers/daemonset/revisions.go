@@ -109,7 +109,7 @@ func (p *pass) merge(ctx context.Context, current *apps.ControllerRevision, twin
 	return nil
 }
 
-// all are the set's pods.
+// all returns the set's pods.
 func (p *pass) all() []*v1.Pod {
 	out := slices.Clone(p.elsewhere)
 	for i := range p.places {

@@ -146,7 +146,7 @@ func (d *controller) reconcile(ctx context.Context, shared *apps.Deployment) (re
 	return reconcile.Result{RequeueAfter: r.again}, err
 }
 
-// claim gives the ReplicaSets that o controls, after adoption and release.
+// claim returns the ReplicaSets that o controls, after adoption and release.
 func (d *controller) claim(ctx context.Context, o *apps.Deployment) ([]*apps.ReplicaSet, error) {
 	selector, err := metav1.LabelSelectorAsSelector(o.Spec.Selector)
 	if err != nil {
@@ -170,7 +170,7 @@ func (d *controller) claim(ctx context.Context, o *apps.Deployment) ([]*apps.Rep
 	return claimer.Claim(ctx, sets)
 }
 
-// stuckAfter gives the time until the progress deadline of an unfinished rollout
+// stuckAfter returns the time until the progress deadline of an unfinished rollout
 // has passed, since nothing else would happen then.
 func (d *controller) stuckAfter(o *apps.Deployment, s *apps.DeploymentStatus) time.Duration {
 	cond := condition(o.Status, apps.DeploymentProgressing)

@@ -76,7 +76,7 @@ func (s suite) image(i string) {
 	s.change(func(d *apps.Deployment) { d.Spec.Template.Spec.Containers[0].Image = i })
 }
 
-// sets gives the ReplicaSets by image.
+// sets returns the ReplicaSets by image.
 func (s suite) sets() map[string]apps.ReplicaSet {
 	s.t.Helper()
 	synctest.Wait()

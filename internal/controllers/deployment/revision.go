@@ -186,7 +186,7 @@ func maxUnavailable(d *apps.Deployment) int32 {
 	return min(u, replicasOf(d.Spec.Replicas))
 }
 
-// newReplicas is how large the new ReplicaSet may be now.
+// newReplicas returns how large the new ReplicaSet may be now.
 func newReplicas(d *apps.Deployment, rs *apps.ReplicaSet, old []*apps.ReplicaSet) int32 {
 	desired := replicasOf(d.Spec.Replicas)
 	if d.Spec.Strategy.Type != apps.RollingUpdateDeploymentStrategyType {

@@ -78,7 +78,7 @@ func (r *rollout) scalingAsked() bool {
 	return false
 }
 
-// sets gives the old ReplicaSets and the new one.
+// sets returns the old ReplicaSets and the new one.
 func (r *rollout) sets() []*apps.ReplicaSet {
 	if r.new == nil {
 		return r.old
@@ -330,7 +330,7 @@ func (r *rollout) scaleAll(ctx context.Context) error {
 	return nil
 }
 
-// proportion is the share of toAdd that rs gets, given what others were given.
+// proportion returns the share of toAdd that rs gets, given what others were given.
 func proportion(rs *apps.ReplicaSet, d *apps.Deployment, toAdd, added int32) int32 {
 	n := replicasOf(rs.Spec.Replicas)
 	if n == 0 || toAdd == 0 || toAdd == added {
@@ -357,7 +357,7 @@ func proportion(rs *apps.ReplicaSet, d *apps.Deployment, toAdd, added int32) int
 	return max(fraction, toAdd-added)
 }
 
-// activeOrLatest is the only active ReplicaSet, or the latest where none is
+// activeOrLatest returns the only active ReplicaSet, or the latest where none is
 // active; nil where there are several, or none at all.
 func (r *rollout) activeOrLatest() *apps.ReplicaSet {
 	switch a := active(r.sets()); len(a) {
@@ -468,7 +468,7 @@ func (r *rollout) shrinkOld(ctx context.Context) (bool, error) {
 	return done > 0, nil
 }
 
-// current gives the present form of rs, after updates of this pass.
+// current returns the present form of rs, after updates of this pass.
 func (r *rollout) current(rs *apps.ReplicaSet) *apps.ReplicaSet {
 	for _, o := range r.all {
 		if o.UID == rs.UID {

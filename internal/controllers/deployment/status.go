@@ -178,7 +178,7 @@ func (r *rollout) syncProgress(ctx context.Context) error {
 	return r.writeStatus(ctx)
 }
 
-// failure gives the failure of the new ReplicaSet, or else of any.
+// failure returns the failure of the new ReplicaSet, or else of any.
 func (r *rollout) failure() *apps.ReplicaSetCondition {
 	sets := r.old
 	if r.new != nil {

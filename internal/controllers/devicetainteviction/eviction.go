@@ -109,7 +109,7 @@ func pools(obj any) ([]string, error) {
 	return nil, nil
 }
 
-// devices gives what is allocated to a claim.
+// devices returns what is allocated to a claim.
 func devices(c *resourceapi.ResourceClaim) []resourceapi.DeviceRequestAllocationResult {
 	if c.Status.Allocation == nil {
 		return nil
@@ -174,7 +174,7 @@ type eviction struct {
 	cause runtime.Object
 }
 
-// due gives the eviction of a pod, or nil where it may stay.
+// due returns the eviction of a pod, or nil where it may stay.
 func (e *controller) due(pod *v1.Pod) *eviction {
 	rules, err := e.rules.List(labels.Everything())
 	if err != nil {
@@ -236,7 +236,7 @@ func (e *controller) dueBy(pod *v1.Pod, rules []*resourceapi.DeviceTaintRule, ow
 	return out
 }
 
-// tolerated gives how long a taint is borne: the shortest of the tolerations that
+// tolerated returns how long a taint is borne: the shortest of the tolerations that
 // match.
 func tolerated(tolerations []resourceapi.DeviceToleration, t resourceapi.DeviceTaint) (wait time.Duration, forever bool) {
 	found := false
@@ -269,7 +269,7 @@ func (e *controller) device(d *resourceapi.DeviceRequestAllocationResult) (*reso
 	return slice, device
 }
 
-// pool gives the slices of the newest generation of a pool.
+// pool returns the slices of the newest generation of a pool.
 func (e *controller) pool(key string) func(yield func(*resourceapi.ResourceSlice) bool) {
 	list, _ := e.sliceIndex.ByIndex(poolIndex, key)
 	newest := int64(-1)

@@ -65,7 +65,7 @@ func taint(effect resourceapi.DeviceTaintEffect) resourceapi.DeviceTaint {
 
 func (c cluster) evicted() bool { return len(c.Pods("ns")) == 0 }
 
-// condition gives the rule's condition after the time in which it is written.
+// condition returns the rule's condition after the time in which it is written.
 func (c cluster) condition() metav1.Condition {
 	c.t.Helper()
 	c.Advance(2 * statusPeriod)

@@ -62,7 +62,7 @@ func (e *controller) reconcileRule(ctx context.Context, rule *resourceapi.Device
 	return again, nil
 }
 
-// condition gives the condition that a rule is to have; its time is not set.
+// condition returns the condition that a rule is to have; its time is not set.
 func (e *controller) condition(rule *resourceapi.DeviceTaintRule, evicted int) (metav1.Condition, error) {
 	c := metav1.Condition{Type: resourceapi.DeviceTaintConditionEvictionInProgress, Status: metav1.ConditionFalse, ObservedGeneration: rule.Generation}
 	switch rule.Spec.Taint.Effect {
@@ -102,7 +102,7 @@ func (e *controller) condition(rule *resourceapi.DeviceTaintRule, evicted int) (
 	return c, nil
 }
 
-// number gives "1 pod", "2 pods".
+// number returns "1 pod", "2 pods".
 func number(n int, one, many string) string {
 	if n == 1 {
 		return "1 " + one

@@ -105,7 +105,7 @@ func rescaled[T metav1.Object](r *controller, inf cache.SharedIndexInformer, rep
 	}, reconcile.Ignore)
 }
 
-// budgetsOf gives the budgets that select a pod, by name.
+// budgetsOf returns the budgets that select a pod, by name.
 func (r *controller) budgetsOf(p *v1.Pod) []*policy.PodDisruptionBudget {
 	list, _ := r.budgets.GetPodPodDisruptionBudgets(p) // the error is that there are none
 	slices.SortFunc(list, func(a, b *policy.PodDisruptionBudget) int { return strings.Compare(a.Name, b.Name) })
@@ -162,7 +162,7 @@ func (r *controller) reconcile(ctx context.Context, b *policy.PodDisruptionBudge
 	return reconcile.Result{RequeueAfter: recheck}, failure
 }
 
-// calculate gives a budget's status without its conditions. recheck, if positive,
+// calculate returns a budget's status without its conditions. recheck, if positive,
 // is when it changes though nothing else does.
 func (r *controller) calculate(ctx context.Context, b *policy.PodDisruptionBudget) (status policy.PodDisruptionBudgetStatus, recheck time.Duration, _ error) {
 	pods, err := r.podsOf(b)
@@ -206,7 +206,7 @@ func (r *controller) podsOf(b *policy.PodDisruptionBudget) ([]*v1.Pod, error) {
 	return r.pods.Pods(b.Namespace).List(selector)
 }
 
-// expect gives how many pods a budget is of, and how many of them must be
+// expect returns how many pods a budget is of, and how many of them must be
 // healthy. unmanaged reports whether it needed the replicas of controllers and
 // there are pods that have none.
 func (r *controller) expect(ctx context.Context, b *policy.PodDisruptionBudget, pods []*v1.Pod) (expected, desired int32, unmanaged bool, _ error) {
@@ -229,7 +229,7 @@ func (r *controller) expect(ctx context.Context, b *policy.PodDisruptionBudget, 
 	return expected, max(expected-int32(n), 0), unmanaged, err
 }
 
-// disrupted gives the pods whose eviction was allowed and that are not seen to be
+// disrupted returns the pods whose eviction was allowed and that are not seen to be
 // deleted yet; recheck is the time until the first of them is given up.
 func (r *controller) disrupted(b *policy.PodDisruptionBudget, pods []*v1.Pod) (out map[string]metav1.Time, recheck time.Duration) {
 	for _, p := range pods {

@@ -74,7 +74,7 @@ func constructor(scaled map[string]*autoscaling.Scale) func(controllers.Context)
 	}
 }
 
-// ref is that of a controller whose UID is its name.
+// ref returns a reference to a controller whose UID is its name.
 func ref(apiVersion, kind, name string) *metav1.OwnerReference {
 	return &metav1.OwnerReference{APIVersion: apiVersion, Kind: kind, Name: name, UID: types.UID(name), Controller: ptr.To(true)}
 }

@@ -66,7 +66,7 @@ func (w *workloads) replicas(ctx context.Context, pods []*v1.Pod) (sum int32, un
 	return sum, unmanaged, nil
 }
 
-// find gives the controller that ref names, for the ReplicaSet of a Deployment
+// find returns the controller that ref names, for the ReplicaSet of a Deployment
 // that Deployment, and nil if there is none.
 func (w *workloads) find(ctx context.Context, namespace string, ref *metav1.OwnerReference) (*workload, error) {
 	gv, err := schema.ParseGroupVersion(ref.APIVersion)

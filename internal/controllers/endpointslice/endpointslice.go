@@ -203,7 +203,7 @@ func (e *sliceController) sync(ctx context.Context, svc *v1.Service, pods []*v1.
 	return errors.Join(append(errs, e.write(ctx, svc, &plan{delete: others}, trigger))...)
 }
 
-// groups gives the endpoints that a Service wants of a family, by their ports. A pod
+// groups returns the endpoints that a Service wants of a family, by their ports. A pod
 // whose node is not there is left out, with an error: the node may be yet to be seen.
 func (e *sliceController) groups(svc *v1.Service, served []serving, family v1.IPFamily) (groups []*group, err error) {
 	byPorts := map[string]*group{}

@@ -57,7 +57,7 @@ func (s suite) changeService(f func(*v1.Service)) {
 	s.Advance(5 * time.Second)
 }
 
-// list gives the slices, those of IPv4 first.
+// list returns the slices, those of IPv4 first.
 func (s suite) list() []discoveryv1.EndpointSlice {
 	s.t.Helper()
 	all := controllertest.Must[*discoveryv1.EndpointSliceList](s.t)(s.Client.DiscoveryV1().EndpointSlices("ns").List(ctx, metav1.ListOptions{})).Items

@@ -22,7 +22,7 @@ const (
 	maxEndpoints = 100
 )
 
-// plan is what is to be written of a Service's slices of one family.
+// plan holds the changes to write to a Service's slices of one family.
 type plan struct {
 	create, update, delete []*discoveryv1.EndpointSlice
 	// unchanged are as they should be.
@@ -43,7 +43,7 @@ func identify(e *discoveryv1.Endpoint) (id identity) {
 	return id
 }
 
-// group is what a Service wants of endpoints with equal ports.
+// group holds the wanted endpoints of a Service that have equal ports.
 type group struct {
 	ports     []discoveryv1.EndpointPort
 	endpoints []discoveryv1.Endpoint
@@ -77,7 +77,7 @@ func newPlan(svc *v1.Service, addressType discoveryv1.AddressType, groups []*gro
 		p.add(svc, addressType, g, want)
 	}
 	if len(p.create)+len(p.update)+len(p.unchanged) == 0 {
-		// One empty slice says that there is nothing.
+		// One empty slice shows that there are no endpoints.
 		empty := newSlice(svc, addressType, nil, want)
 		if i := slices.IndexFunc(p.delete, func(s *discoveryv1.EndpointSlice) bool {
 			return len(s.Endpoints) == 0 && len(s.Ports) == 0 && maps.Equal(s.Labels, want) && metav1.IsControlledBy(s, svc)
@@ -229,7 +229,7 @@ func newSlice(svc *v1.Service, addressType discoveryv1.AddressType, ports []disc
 	}
 }
 
-// labelsOf are the labels of svc's slices: its own, but for those that are the
+// labelsOf returns the labels of svc's slices: its own, but for those that are the
 // controller's.
 func labelsOf(svc *v1.Service) map[string]string {
 	out := map[string]string{}

@@ -51,7 +51,7 @@ func sliceOf(name string, ports []discoveryv1.EndpointPort, endpoints []discover
 	return s
 }
 
-// sizes gives the names and numbers of endpoints.
+// sizes returns the names and numbers of endpoints.
 func sizes(all []*discoveryv1.EndpointSlice) string {
 	var out []string
 	for _, s := range all {

@@ -17,7 +17,7 @@ type serving struct {
 	ports []int32
 }
 
-// targets gives the pods that have an address and are not over, each with the
+// targets returns the pods that have an address and are not over, each with the
 // Service's ports as it has them: a named target port may be another number on each.
 func targets(svc *v1.Service, pods []*v1.Pod) []serving {
 	same, named := make([]int32, len(svc.Spec.Ports)), false
@@ -44,7 +44,7 @@ func targets(svc *v1.Service, pods []*v1.Pod) []serving {
 	return out
 }
 
-// portOf gives the number of a Service's port on a pod.
+// portOf returns the number of a Service's port on a pod.
 func portOf(p *v1.Pod, sp *v1.ServicePort) (int32, bool) {
 	if sp.TargetPort.Type == intstr.Int {
 		if n := sp.TargetPort.IntVal; n != 0 {
@@ -81,7 +81,7 @@ func key(ports []int32) string {
 	return b.String()
 }
 
-// addressesOf gives a pod's addresses of a family.
+// addressesOf returns a pod's addresses of a family.
 func addressesOf(p *v1.Pod, family v1.IPFamily) (out []string) {
 	ips := p.Status.PodIPs
 	if len(ips) == 0 {
@@ -95,7 +95,7 @@ func addressesOf(p *v1.Pod, family v1.IPFamily) (out []string) {
 	return out
 }
 
-// families are the families of a Service's addresses; an API server that does not
+// families returns the families of a Service's addresses; an API server that does not
 // know of them leaves them out.
 func families(svc *v1.Service) []v1.IPFamily {
 	switch {

@@ -98,7 +98,7 @@ func (m *controller) reconcile(ctx context.Context, e *v1.Endpoints) (reconcile.
 	return reconcile.Result{}, m.write(ctx, e, want)
 }
 
-// mirrors gives the slices that mirror the named Endpoints, in the order of
+// mirrors returns the slices that mirror the named Endpoints, in the order of
 // their names, without those that are being deleted.
 func (m *controller) mirrors(namespace, name string) ([]*discoveryv1.EndpointSlice, error) {
 	all, err := m.slices.EndpointSlices(namespace).List(selector(name))
@@ -191,7 +191,7 @@ func (m *controller) write(ctx context.Context, e *v1.Endpoints, want []*discove
 	return m.delete(ctx, rest)
 }
 
-// assign gives the slice that is to become each of want, nil where one is to be
+// assign returns the slice that is to become each of want, nil where one is to be
 // made, and those that are left over. A slice keeps its ports if it can; its
 // address type it cannot change.
 func assign(want, have []*discoveryv1.EndpointSlice) (old, rest []*discoveryv1.EndpointSlice) {

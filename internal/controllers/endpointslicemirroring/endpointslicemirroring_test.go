@@ -34,7 +34,7 @@ func port(name string, number int32) []v1.EndpointPort {
 	return []v1.EndpointPort{{Name: name, Port: number, Protocol: v1.ProtocolTCP}}
 }
 
-// show gives slices as "family ports: addresses", those that are not ready in
+// show returns slices as "family ports: addresses", those that are not ready in
 // brackets.
 func show(all []*discoveryv1.EndpointSlice) string {
 	var out []string

@@ -24,7 +24,7 @@ type skipped struct {
 	excess  int // above maxPerSubset
 }
 
-// mirror gives the slices that say what e does: one for each address family of
+// mirror returns the slices that say what e does: one for each address family of
 // each set of ports, with the endpoints in order, so that a change of order in e
 // changes nothing.
 func mirror(e *v1.Endpoints) (out []*discoveryv1.EndpointSlice, left skipped) {
@@ -79,7 +79,7 @@ func mirror(e *v1.Endpoints) (out []*discoveryv1.EndpointSlice, left skipped) {
 	return out, left
 }
 
-// meta is the metadata of e's slices.
+// meta returns the metadata of e's slices.
 func meta(e *v1.Endpoints) metav1.ObjectMeta {
 	m := metav1.ObjectMeta{
 		// A Service's name is short enough for a dash and a suffix.
@@ -94,7 +94,7 @@ func meta(e *v1.Endpoints) metav1.ObjectMeta {
 	return m
 }
 
-// endpoint gives the endpoint at an address and its family; ok is false where
+// endpoint returns the endpoint at an address and its family; ok is false where
 // the address is none. Leading zeros, which old objects may have, are dropped.
 func endpoint(a *v1.EndpointAddress, ready bool) (e discoveryv1.Endpoint, family discoveryv1.AddressType, ok bool) {
 	ip := netutils.ParseIPSloppy(a.IP)
@@ -128,7 +128,7 @@ func portsOf(ports []v1.EndpointPort) []discoveryv1.EndpointPort {
 	return out
 }
 
-// portsKey is the same for the same ports, in whatever order.
+// portsKey returns a key that is equal for equal ports, in any order.
 func portsKey(ports []discoveryv1.EndpointPort) string {
 	var keys []string
 	for i := range ports {

@@ -101,7 +101,7 @@ func (e *controller) make(ctx context.Context, p *v1.Pod, v *v1.Volume) error {
 		Spec: template.Spec,
 	}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		// The cache is behind; whose it is, is to be seen.
+		// The cache is behind: the claim's owner is checked below.
 		if claim, err = e.client.CoreV1().PersistentVolumeClaims(p.Namespace).Get(ctx, name, metav1.GetOptions{}); err == nil {
 			return ephemeral.VolumeIsForPod(p, claim)
 		}

@@ -199,7 +199,7 @@ func (g *graph) gone(uid types.UID) {
 	g.wakeOwners(n.owners)
 }
 
-// ofResource gives the UIDs of a resource's nodes.
+// ofResource returns the UIDs of a resource's nodes.
 func (g *graph) ofResource(r *resource) []types.UID {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -212,7 +212,7 @@ func (g *graph) ofResource(r *resource) []types.UID {
 	return out
 }
 
-// look gives a copy of a node, and copies of its dependents.
+// look returns a copy of a node, and copies of its dependents.
 func (g *graph) look(uid types.UID) (node, []node, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

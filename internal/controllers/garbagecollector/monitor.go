@@ -30,7 +30,7 @@ var ignored = map[schema.GroupResource]bool{
 	{Group: "events.k8s.io", Resource: "events"}: true,
 }
 
-// deletable gives the resources that the collector can watch and delete. Where
+// deletable returns the resources that the collector can watch and delete. Where
 // some groups could not be discovered it gives the others, and an error.
 func deletable(d discovery.DiscoveryInterface) ([]resource, error) {
 	lists, err := discovery.ServerPreferredResources(d)

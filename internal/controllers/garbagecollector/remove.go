@@ -132,7 +132,7 @@ const (
 	going
 )
 
-// judge gives the state of an owner. The graph may tell that it exists, since
+// judge returns the state of an owner. The graph may tell that it exists, since
 // it hears of deletions; that it does not exist, only the API server can tell.
 func (c *collector) judge(ctx context.Context, n node, ref metav1.OwnerReference) (ownerState, error) {
 	c.graph.mu.Lock()

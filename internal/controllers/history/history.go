@@ -69,7 +69,7 @@ func Sort(revisions []*apps.ControllerRevision) {
 	})
 }
 
-// Next is the number of the revision after those of a sorted history.
+// Next returns the number of the revision after those of a sorted history.
 func Next(revisions []*apps.ControllerRevision) int64 {
 	if len(revisions) == 0 {
 		return 1
@@ -77,7 +77,7 @@ func Next(revisions []*apps.ControllerRevision) int64 {
 	return revisions[len(revisions)-1].Revision + 1
 }
 
-// Patch is the data of a revision: a strategic merge patch that puts t in the
+// Patch returns the data of a revision: a strategic merge patch that puts t in the
 // place of the template that the workload has.
 func Patch(t *v1.PodTemplateSpec) ([]byte, error) {
 	data, err := json.Marshal(t)
@@ -92,7 +92,7 @@ func Patch(t *v1.PodTemplateSpec) ([]byte, error) {
 	return json.Marshal(map[string]any{"spec": map[string]any{"template": template}})
 }
 
-// Template gives the pod template of a revision.
+// Template returns the pod template of a revision.
 func Template(r *apps.ControllerRevision) (*v1.PodTemplateSpec, error) {
 	var patch struct {
 		Spec struct {
@@ -125,7 +125,7 @@ func New(owner metav1.Object, kind schema.GroupVersionKind, template map[string]
 	}
 }
 
-// Name is the name of owner's revision with a hash.
+// Name returns the name of owner's revision with a hash.
 func Name(owner metav1.Object, hash string) string {
 	prefix := owner.GetName()
 	return prefix[:min(len(prefix), longest)] + "-" + hash

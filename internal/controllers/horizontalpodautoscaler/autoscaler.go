@@ -37,7 +37,8 @@ import (
 const (
 	// period is how often each autoscaler is looked at.
 	period = 15 * time.Second
-	// lag is when one is looked at again whose cache is behind.
+	// lag is the time after which an autoscaler is looked at again if the cache
+	// is behind.
 	lag     = 100 * time.Millisecond
 	workers = 5
 )
@@ -57,7 +58,7 @@ type controller struct {
 	known map[string]*known // by key
 }
 
-// known is what the controller remembers of an autoscaler.
+// known is the state that the controller keeps for an autoscaler.
 type known struct {
 	past     past // of one worker at a time
 	selector labels.Selector
@@ -103,7 +104,7 @@ func newRun(c controllers.Context, scales scale.ScalesGetter, from *source) reco
 		Reconcile: h.reconcile, Gone: h.gone}.Run
 }
 
-// of gives what is remembered of an autoscaler.
+// of returns what is remembered of an autoscaler.
 func (c *controller) of(key string) *known {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -126,7 +127,7 @@ func (c *controller) gone(_ context.Context, key string) error {
 	return nil
 }
 
-// others gives autoscalers of a namespace that select one of pods, two at most.
+// others returns autoscalers of a namespace that select one of pods, two at most.
 func (c *controller) others(namespace string, pods []*v1.Pod) (out []names) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,11 +144,11 @@ func (c *controller) others(namespace string, pods []*v1.Pod) (out []names) {
 // names name an autoscaler, as messages show it.
 type names struct{ name, namespace string }
 
-// errSpec is the error of what an autoscaler's author has got wrong.
+// errSpec is the error of an invalid spec of an autoscaler.
 var errSpec = errors.New("")
 
-// reconcile looks at an autoscaler. What fails is told in its conditions and events,
-// and tried again after the same time as everything else.
+// reconcile looks at an autoscaler. Failures are reported in its conditions and
+// events, and it is looked at again after the usual period.
 func (c *controller) reconcile(ctx context.Context, shared *v2.HorizontalPodAutoscaler) (reconcile.Result, error) {
 	if shared.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
@@ -171,7 +172,7 @@ func (c *controller) reconcile(ctx context.Context, shared *v2.HorizontalPodAuto
 	return reconcile.Result{RequeueAfter: period}, nil
 }
 
-// autoscale sets the replicas of what hpa names, and hpa's status; it gives the action
+// autoscale sets the replicas of hpa's target, and hpa's status; it gives the action
 // that it has taken.
 func (c *controller) autoscale(ctx context.Context, hpa *v2.HorizontalPodAutoscaler) (did string, err error) {
 	was := hpa.Status.DeepCopy()
@@ -196,7 +197,7 @@ func (c *controller) autoscale(ctx context.Context, hpa *v2.HorizontalPodAutosca
 	outside := slices.ContainsFunc(hpa.Spec.Metrics, func(m v2.MetricSpec) bool {
 		return m.Type == v2.ObjectMetricSourceType || m.Type == v2.ExternalMetricSourceType
 	})
-	// What was scaled to zero by its author stays there.
+	// A target that was scaled to zero by hand stays there.
 	ours := slices.ContainsFunc(hpa.Status.Conditions, func(c v2.HorizontalPodAutoscalerCondition) bool {
 		return c.Type == v2.ScaledToZero && c.Status == v1.ConditionTrue
 	})
@@ -235,7 +236,7 @@ func (c *controller) autoscale(ctx context.Context, hpa *v2.HorizontalPodAutosca
 		c.set(hpa, v2.ScalingLimited, limited, v.limit, v.limitedMessage)
 		desired = v.replicas
 		if current == 0 && least > 0 && reason == "" {
-			// The least was raised while there were none.
+			// minReplicas was raised while there were no replicas.
 			desired, reason = max(desired, least), "Current number of replicas below Spec.MinReplicas"
 		}
 	}
@@ -262,7 +263,7 @@ func (c *controller) autoscale(ctx context.Context, hpa *v2.HorizontalPodAutosca
 	return did, errors.Join(invalid, c.write(ctx, was, hpa))
 }
 
-// scale gives the resource that hpa names, and its scale.
+// scale returns the resource that hpa names, and its scale.
 func (c *controller) scale(ctx context.Context, hpa *v2.HorizontalPodAutoscaler) (gr schema.GroupResource, s *autoscalingv1.Scale, err error) {
 	ref := hpa.Spec.ScaleTargetRef
 	gv, err := schema.ParseGroupVersion(ref.APIVersion)
@@ -356,7 +357,7 @@ func (c *controller) measure(ctx context.Context, hpa *v2.HorizontalPodAutoscale
 	return best, statuses, true, err
 }
 
-// selected gives the pods that a scale's selector selects, which are those of one
+// selected returns the pods that a scale's selector selects, which are those of one
 // autoscaler only.
 func (c *controller) selected(hpa *v2.HorizontalPodAutoscaler, text string, k *known) (labels.Selector, []*v1.Pod, error) {
 	invalid := func(event, reason, message, condition string) error {

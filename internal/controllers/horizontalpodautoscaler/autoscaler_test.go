@@ -36,8 +36,8 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// scaled is the scale of the only object that there is, ponds.fish.example.com/web, with
-// a pod for each replica.
+// scaled is the scale of the only object, ponds.fish.example.com/web, with a pod for
+// each replica.
 type scaled struct {
 	c         *controllertest.Cluster
 	autoscale autoscalingv1.Scale
@@ -135,7 +135,7 @@ func start(t *testing.T, replicas int32) (*controllertest.Cluster, *scaled, *val
 	return s.c, s, v
 }
 
-// autoscaler is one with a metric, between least and 10 replicas.
+// autoscaler returns one with a metric, between least and 10 replicas.
 func autoscaler(name string, least int32, m v2.MetricSpec) *v2.HorizontalPodAutoscaler {
 	return &v2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}, Spec: v2.HorizontalPodAutoscalerSpec{
 		ScaleTargetRef: v2.CrossVersionObjectReference{APIVersion: "fish.example.com/v1", Kind: "Pond", Name: "web"},
@@ -163,7 +163,7 @@ func get(t *testing.T, c *controllertest.Cluster, name string) *v2.HorizontalPod
 	return controllertest.Must[*v2.HorizontalPodAutoscaler](t)(c.Client.AutoscalingV2().HorizontalPodAutoscalers("ns").Get(t.Context(), name, metav1.GetOptions{}))
 }
 
-// says gives the conditions of an autoscaler.
+// says returns the conditions of an autoscaler.
 func says(hpa *v2.HorizontalPodAutoscaler) (out []string) {
 	for _, c := range hpa.Status.Conditions {
 		out = append(out, fmt.Sprintf("%s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message))

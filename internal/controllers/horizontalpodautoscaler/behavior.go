@@ -16,7 +16,7 @@ const (
 	scaleUpFactor, scaleUpMinimum = 2, 4
 )
 
-// past is what an autoscaler has recommended and done.
+// past holds the recommendations and changes of an autoscaler.
 type past struct {
 	recommended []moment
 	ups, downs  []moment
@@ -28,13 +28,13 @@ type moment struct {
 	at time.Time
 }
 
-// since keeps of moments those that are not before t.
+// since returns the moments that are not before t.
 func since(moments []moment, t time.Time) []moment {
 	return slices.DeleteFunc(moments, func(m moment) bool { return m.at.Before(t) })
 }
 
-// verdict is a number of replicas with what the conditions AbleToScale and
-// ScalingLimited say of it.
+// verdict is a number of replicas with its conditions AbleToScale and
+// ScalingLimited.
 type verdict struct {
 	replicas              int32
 	able, ableMessage     string
@@ -53,7 +53,7 @@ const (
 	matching = "recommended size matches current size"
 )
 
-// bounds are what the number of replicas is kept in.
+// bounds holds the limits of the number of replicas.
 type bounds struct {
 	current, least, most int32
 	behavior             *v2.HorizontalPodAutoscalerBehavior // nil for none
@@ -84,7 +84,7 @@ func (p *past) judge(desired int32, b bounds, now time.Time) verdict {
 	return v
 }
 
-// stabilize gives the greatest number that was recommended lately.
+// stabilize returns the greatest number that was recommended lately.
 func (p *past) stabilize(desired int32, now time.Time) int32 {
 	p.recommended = append(since(p.recommended, now.Add(-downscaleStabilization)), moment{desired, now})
 	n := desired
@@ -94,7 +94,7 @@ func (p *past) stabilize(desired int32, now time.Time) int32 {
 	return n
 }
 
-// stabilizeBy gives the number that is nearest to the current one of those between
+// stabilizeBy returns the number that is nearest to the current one of those between
 // the least that was recommended in the window of increases and the greatest in that
 // of decreases.
 func (p *past) stabilizeBy(b *v2.HorizontalPodAutoscalerBehavior, current, desired int32, now time.Time) int32 {
@@ -158,7 +158,7 @@ func (p *past) limitBy(n int32, b bounds, now time.Time) (int32, string, string)
 	return n, "DesiredWithinRange", inRange
 }
 
-// before is how many replicas there were at the beginning of a policy's period.
+// before returns how many replicas there were at the beginning of a policy's period.
 func (p *past) before(current int32, policy *v2.HPAScalingPolicy, now time.Time) int32 {
 	begin := now.Add(-time.Duration(policy.PeriodSeconds) * time.Second)
 	for _, c := range p.ups {
@@ -174,8 +174,8 @@ func (p *past) before(current int32, policy *v2.HPAScalingPolicy, now time.Time)
 	return current
 }
 
-// selects reports whether rules want the policy with the least change; off that they
-// want none at all.
+// selects reports whether rules select the policy with the least change, or, in off,
+// no change at all.
 func selects(r *v2.HPAScalingRules) (least, off bool) {
 	if r == nil || r.SelectPolicy == nil {
 		return false, false
@@ -183,7 +183,7 @@ func selects(r *v2.HPAScalingRules) (least, off bool) {
 	return *r.SelectPolicy == v2.MinChangePolicySelect, *r.SelectPolicy == v2.DisabledPolicySelect
 }
 
-// upTo is how many replicas the policies allow.
+// upTo returns how many replicas the policies allow.
 func (p *past) upTo(current int32, r *v2.HPAScalingRules, now time.Time) int32 {
 	least, off := selects(r)
 	if r == nil || off {
@@ -209,7 +209,7 @@ func (p *past) upTo(current int32, r *v2.HPAScalingRules, now time.Time) int32 {
 	return n
 }
 
-// downTo is how few replicas the policies allow.
+// downTo returns how few replicas the policies allow.
 func (p *past) downTo(current int32, r *v2.HPAScalingRules, now time.Time) int32 {
 	least, off := selects(r)
 	if r == nil || off {

@@ -4,8 +4,8 @@
 // KEP-2021 for scaling to and from zero).
 //
 //   - source.go asks the APIs of resource, custom and external metrics,
-//   - replicas.go says how many replicas a metric asks for,
-//   - metric.go does so for each kind of metric, and says what its status is,
+//   - replicas.go computes the replicas that a metric asks for,
+//   - metric.go does so for each kind of metric, and makes its status,
 //   - behavior.go bounds how fast the number changes,
 //   - autoscaler.go puts this together.
 package horizontalpodautoscaler

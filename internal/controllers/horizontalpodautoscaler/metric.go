@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// question is what is asked of each metric of an autoscaler.
+// question is the input for each metric of an autoscaler.
 type question struct {
 	hpa      *v2.HorizontalPodAutoscaler
 	selector labels.Selector
@@ -29,8 +29,8 @@ type answer struct {
 	status   v2.MetricStatus
 }
 
-// failure is why a metric asks for nothing: the reason and the error of the condition
-// ScalingActive and of an event, and the error with what else is said of it.
+// failure is the failure of a metric: the reason and the error of the condition
+// ScalingActive and of an event, and the whole error.
 type failure struct {
 	reason string
 	cause  error
@@ -40,10 +40,10 @@ type failure struct {
 // Unwrap gives the error itself.
 func (f *failure) Unwrap() error { return f.error }
 
-// milli is a quantity of n thousandths.
+// milli returns a quantity of n thousandths.
 func milli(n int64) *resource.Quantity { return resource.NewMilliQuantity(n, resource.DecimalSI) }
 
-// amount is a quantity of a resource, in the form of the metrics' API.
+// amount returns a quantity of a resource, in the form of the metrics' API.
 func amount(name v1.ResourceName, n int64) *resource.Quantity {
 	if name == v1.ResourceMemory {
 		return resource.NewMilliQuantity(n, resource.BinarySI)
@@ -51,7 +51,7 @@ func amount(name v1.ResourceName, n int64) *resource.Quantity {
 	return milli(n)
 }
 
-// ask gives the answer of one metric.
+// ask returns the answer of one metric.
 func (c *controller) ask(ctx context.Context, q question, m *v2.MetricSpec) (answer, *failure) {
 	switch m.Type {
 	case v2.ObjectMetricSourceType:
@@ -76,8 +76,8 @@ func (c *controller) ask(ctx context.Context, q question, m *v2.MetricSpec) (ans
 	return answer{}, failed("InvalidMetricSourceType", fmt.Errorf("unknown metric source type %q", string(m.Type)), "%w")
 }
 
-// failed is the failure for an error, nil without one. What the event and condition
-// say of a failure to get a metric does not repeat what the error says around it.
+// failed returns the failure for an error, nil without one. The event and condition of a
+// failure to get a metric do not repeat the outer part of the error.
 func failed(reason string, err error, format string) *failure {
 	if err == nil {
 		return nil
@@ -179,7 +179,7 @@ func (c *controller) object(q question, m *v2.ObjectMetricSource) (answer, error
 	return answer{}, errors.New("invalid object metric source: neither a value target nor an average value target was set")
 }
 
-// externalName is how messages name an external metric, and, as upstream's do, one of
+// externalName returns how messages name an external metric, and, as upstream's do, one of
 // an object whose target is an average.
 func externalName(m v2.MetricIdentifier) string {
 	return fmt.Sprintf("external metric %s(%+v)", m.Name, m.Selector)

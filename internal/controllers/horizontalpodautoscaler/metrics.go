@@ -49,7 +49,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-// action is the label of a change.
+// action returns the label of a change.
 func action(from, to int32) string {
 	switch {
 	case to > from:

@@ -23,7 +23,7 @@ const (
 	initialReadiness = 30 * time.Second
 )
 
-// tolerances are those of a decrease and of an increase.
+// tolerances holds the tolerances of a decrease and of an increase.
 type tolerances struct{ down, up float64 }
 
 // within reports whether a ratio of usage to its target changes nothing.
@@ -53,9 +53,9 @@ func count(f float64) int32 {
 	return int32(f)
 }
 
-// measure says how much the measured pods use.
+// measure is the usage of the measured pods.
 type measure struct {
-	// ratio is that of usage to its target.
+	// ratio is the ratio of the usage to its target.
 	ratio float64
 	// average is a pod's, in thousandths; percent is the share of what they request.
 	average int64
@@ -113,21 +113,21 @@ func condition(pod *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
 	return nil
 }
 
-// target is what a metric of pods is compared with.
+// target is the target of a metric of pods.
 type target struct {
 	resource v1.ResourceName // empty for a custom metric
 	// of measures pods.
 	of func(samples) (measure, error)
-	// assumed is what a pod is taken to use that is not measured, where the number
-	// would decrease.
+	// assumed returns the usage to assume of a pod that is not measured, where the
+	// number would decrease.
 	assumed func(pod string) int64
 	within  tolerances
 }
 
-// replicas says how many replicas a metric of pods asks for. What is not known is
-// assumed in favour of no change: pods without a sample use nothing where the number
-// would increase, and their target where it would decrease; pods that are not ready
-// yet use nothing. If that turns the direction, nothing changes.
+// replicas returns the number of replicas that a metric of pods asks for. Unknown
+// usage is assumed in favour of no change: pods without a sample use nothing where
+// the number would increase, and their target where it would decrease; pods that are
+// not ready yet use nothing. If that turns the direction, nothing changes.
 func replicas(pods []*v1.Pod, m samples, current int32, t target, now time.Time) (int32, measure, error) {
 	if len(pods) == 0 {
 		return 0, measure{}, errors.New("no pods returned by selector while calculating replica count")
@@ -220,7 +220,7 @@ func utilization(pods []*v1.Pod, resource v1.ResourceName, container string, wan
 	}
 }
 
-// requests gives what each pod, or one container of it, requests of a resource.
+// requests returns what each pod, or one container of it, requests of a resource.
 func requests(pods []*v1.Pod, resource v1.ResourceName, container string) (map[string]int64, error) {
 	out := make(map[string]int64, len(pods))
 	for _, pod := range pods {
@@ -264,9 +264,9 @@ func requests(pods []*v1.Pod, resource v1.ResourceName, container string) (map[s
 	return out, nil
 }
 
-// byValue says how many replicas the value of a metric that is not one of the pods
-// asks for: in proportion to the pods that are ready, or, where there are none yet,
-// to one.
+// byValue returns the number of replicas that a metric asks for by its value, if it
+// is not a metric of the pods: in proportion to the pods that are ready, or, where
+// there are none yet, to one.
 func byValue(value, want int64, current int32, pods []*v1.Pod, within tolerances) (int32, error) {
 	ratio := float64(value) / float64(want)
 	if current == 0 {
@@ -287,8 +287,9 @@ func byValue(value, want int64, current int32, pods []*v1.Pod, within tolerances
 	return count(ratio * float64(ready)), nil
 }
 
-// byAverage says how many replicas a metric's value asks for of which each replica
-// takes want, and what each has now; status is how many there are.
+// byAverage returns the number of replicas so that each takes want of a metric's
+// value, and the value that each takes now; status is the number of replicas that
+// there are.
 func byAverage(value, want int64, status int32, within tolerances) (n int32, each int64) {
 	n = status
 	if ratio := float64(value) / (float64(want) * float64(status)); !within.within(ratio) {

@@ -39,7 +39,7 @@ type samples map[string]sample
 // say it.
 const defaultWindow = time.Minute
 
-// resources gives what the selected pods use of a resource, or one of their
+// resources returns what the selected pods use of a resource, or one of their
 // containers if it is named. A pod that is not known in full is left out.
 func (s *source) resources(ctx context.Context, resource v1.ResourceName, namespace string, selector labels.Selector, container string) (samples, error) {
 	list, err := s.resource.PodMetricses(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector.String()})
@@ -74,7 +74,7 @@ func usage(m *metricsv1beta1.PodMetrics, resource v1.ResourceName, container str
 	return sum, ok
 }
 
-// pods gives a custom metric of the selected pods.
+// pods returns a custom metric of the selected pods.
 func (s *source) pods(metric v2.MetricIdentifier, namespace string, selector labels.Selector) (samples, error) {
 	of, err := metav1.LabelSelectorAsSelector(metric.Selector)
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *source) pods(metric v2.MetricIdentifier, namespace string, selector lab
 	return out, nil
 }
 
-// object gives a custom metric of an object.
+// object returns a custom metric of an object.
 func (s *source) object(metric v2.MetricIdentifier, namespace string, ref *v2.CrossVersionObjectReference) (int64, error) {
 	of, err := metav1.LabelSelectorAsSelector(metric.Selector)
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *source) object(metric v2.MetricIdentifier, namespace string, ref *v2.Cr
 	return m.Value.MilliValue(), nil
 }
 
-// outside gives the sum of the values of an external metric.
+// outside returns the sum of the values of an external metric.
 func (s *source) outside(metric v2.MetricIdentifier, namespace string) (int64, error) {
 	of, err := metav1.LabelSelectorAsSelector(metric.Selector)
 	if err != nil {

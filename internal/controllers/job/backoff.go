@@ -24,7 +24,7 @@ type failures struct {
 	last time.Time
 }
 
-// after gives the failures once more pods have ended.
+// after returns the failures once more pods have ended.
 func (f failures) after(succeeded, failed []*v1.Pod) failures {
 	if len(succeeded) > 0 {
 		// Of the failed ones, those count that failed after the last success.
@@ -38,7 +38,7 @@ func (f failures) after(succeeded, failed []*v1.Pod) failures {
 	return f
 }
 
-// wait is the time until the next pod may be made.
+// wait returns the time until the next pod may be made.
 func (f failures) wait(now time.Time) time.Duration {
 	if f.n == 0 {
 		return 0
@@ -52,7 +52,7 @@ func (f failures) wait(now time.Time) time.Duration {
 
 func byEnd(a, b *v1.Pod) int { return ended(a).Compare(ended(b)) }
 
-// ended is the time at which a pod ended: when the last of its containers did,
+// ended returns the time at which a pod ended: when the last of its containers did,
 // else when it ceased to be ready, else when its deletion was asked for, else, of
 // a pod that never had a node, when it was made.
 func ended(p *v1.Pod) time.Time {
@@ -101,7 +101,7 @@ func indexFailures(p *v1.Pod) (counted, ignored int) {
 	return max(counted, 0), max(ignored, 0)
 }
 
-// indexFailuresAfter gives the same for the pod that replaces failed, which is
+// indexFailuresAfter returns the same for the pod that replaces failed, which is
 // nil if there was none before.
 func indexFailuresAfter(j *batch.Job, failed *v1.Pod) (counted, ignored int) {
 	if failed == nil {
@@ -114,7 +114,7 @@ func indexFailuresAfter(j *batch.Job, failed *v1.Pod) (counted, ignored int) {
 	return counted, ignored + 1
 }
 
-// indexWait is the time until the pod that replaces failed may be made.
+// indexWait returns the time until the pod that replaces failed may be made.
 func indexWait(failed *v1.Pod, now time.Time) time.Duration {
 	if failed == nil {
 		return 0

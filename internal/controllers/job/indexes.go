@@ -38,7 +38,7 @@ func parseIndexes(list string, completions int) indexes {
 	return out
 }
 
-// String gives the form that parseIndexes reads: a span of two is two numbers.
+// String returns the form that parseIndexes reads: a span of two is two numbers.
 func (x indexes) String() string {
 	var b strings.Builder
 	for _, s := range x {
@@ -59,7 +59,7 @@ func (x indexes) String() string {
 	return b.String()
 }
 
-// count is the number of indexes.
+// count returns the number of indexes.
 func (x indexes) count() (n int) {
 	for _, s := range x {
 		n += s.last - s.first + 1
@@ -85,7 +85,7 @@ func (x indexes) with(more ...int) indexes {
 	return x
 }
 
-// union gives the indexes of both.
+// union returns the indexes of both.
 func (x indexes) union(y indexes) indexes {
 	out := make(indexes, 0, len(x)+len(y))
 	for len(x) > 0 || len(y) > 0 {
@@ -104,7 +104,7 @@ func (x indexes) union(y indexes) indexes {
 	return out
 }
 
-// overlap is the number of indexes in both.
+// overlap returns the number of indexes in both.
 func (x indexes) overlap(y indexes) (n int) {
 	for len(x) > 0 && len(y) > 0 {
 		if common := min(x[0].last, y[0].last) - max(x[0].first, y[0].first) + 1; common > 0 {
@@ -119,7 +119,7 @@ func (x indexes) overlap(y indexes) (n int) {
 	return n
 }
 
-// gaps gives the first n indexes below completions that are not among x.
+// gaps returns the first n indexes below completions that are not among x.
 func (x indexes) gaps(n, completions int) []int {
 	var out []int
 	i := 0
@@ -140,7 +140,7 @@ func indexed(j *batch.Job) bool {
 	return j.Spec.CompletionMode != nil && *j.Spec.CompletionMode == batch.IndexedCompletion
 }
 
-// indexOf is the completion index of a pod, -1 if it has none.
+// indexOf returns the completion index of a pod, -1 if it has none.
 func indexOf(p *v1.Pod) int {
 	i, err := strconv.Atoi(p.Annotations[batch.JobCompletionIndexAnnotation])
 	if err != nil || i < 0 {
@@ -159,7 +159,7 @@ func validIndex(j *batch.Job, p *v1.Pod) bool {
 	return i >= 0 && i < int(*j.Spec.Completions)
 }
 
-// indexesOf gives the indexes of pods.
+// indexesOf returns the indexes of pods.
 func indexesOf(pods []*v1.Pod) indexes {
 	var x indexes
 	for _, p := range pods {

@@ -85,7 +85,7 @@ func external(j *batch.Job) bool {
 	return j.Spec.ManagedBy != nil && *j.Spec.ManagedBy != batch.JobControllerName
 }
 
-// condition gives the Job's condition of a type, nil if it has none.
+// condition returns the Job's condition of a type, nil if it has none.
 func condition(j *batch.Job, t batch.JobConditionType) *batch.JobCondition {
 	for i := range j.Status.Conditions {
 		if j.Status.Conditions[i].Type == t {
@@ -104,7 +104,7 @@ func is(j *batch.Job, t batch.JobConditionType) bool {
 // finished reports whether the Job is over.
 func finished(j *batch.Job) bool { return controllers.JobEnd(j) != nil }
 
-// owner gives the Job that controls a pod, nil if there is none.
+// owner returns the Job that controls a pod, nil if there is none.
 func (r *controller) owner(p *v1.Pod) *batch.Job {
 	ref := metav1.GetControllerOfNoCopy(p)
 	if ref == nil || ref.Kind != kind.Kind {
@@ -322,7 +322,7 @@ func (r *controller) reconcile(ctx context.Context, shared *batch.Job) (reconcil
 	return reconcile.Result{RequeueAfter: s.again}, managed
 }
 
-// claim gives the Job's pods once it has adopted and released what it should.
+// claim returns the Job's pods once it has adopted and released what it should.
 func (r *controller) claim(ctx context.Context, j *batch.Job) ([]*v1.Pod, error) {
 	selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/controllertest"
 )
 
-// made gives a Job as the API server stores it.
+// made returns a Job as the API server stores it.
 func made(change func(*batch.JobSpec)) *batch.Job {
 	l := map[string]string{"job": "j"}
 	j := &batch.Job{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "j"}, Spec: batch.JobSpec{
@@ -56,7 +56,7 @@ func (c *cluster) job() *batch.Job {
 	return controllertest.Must[*batch.Job](c.t)(c.Client.BatchV1().Jobs("ns").Get(context.Background(), "j", metav1.GetOptions{}))
 }
 
-// live gives the pods that have not ended, by name.
+// live returns the pods that have not ended, by name.
 func (c *cluster) live() (out []v1.Pod) {
 	c.t.Helper()
 	for _, p := range c.Pods("ns") {
@@ -92,7 +92,7 @@ func (c *cluster) reap() {
 	c.Advance(time.Second)
 }
 
-// summary is the status in short: counts, and conditions with their reasons.
+// summary returns the status in short: counts, and conditions with their reasons.
 func (c *cluster) summary() string {
 	c.t.Helper()
 	s := c.job().Status

@@ -66,7 +66,7 @@ func (r *controller) manage(ctx context.Context, key string, s *state) error {
 	return r.create(ctx, key, s, missing, at)
 }
 
-// surplus gives the active pods that are to go: those with an index that is
+// surplus returns the active pods that are to go: those with an index that is
 // another's too, or is none of the Job's, and then as many that n are reached.
 func (s *state) surplus(n int) []*v1.Pod {
 	left := slices.Clone(s.active)
@@ -93,7 +93,7 @@ func (s *state) surplus(n int) []*v1.Pod {
 	return out
 }
 
-// missingIndexes gives at most n indexes that pods can be made for now.
+// missingIndexes returns at most n indexes that pods can be made for now.
 func (s *state) missingIndexes(n int) []int {
 	have := s.done.union(s.lost).union(indexesOf(s.active))
 	if replacesFailed(s.job) {

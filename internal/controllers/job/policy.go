@@ -50,7 +50,7 @@ func judge(policy *batch.PodFailurePolicy, pod *v1.Pod) verdict {
 	return verdict{counts: true}
 }
 
-// exited gives the first status of a container that has ended with a code that
+// exited returns the first status of a container that has ended with a code that
 // matches.
 func exited(s *v1.PodStatus, want *batch.PodFailurePolicyOnExitCodesRequirement) *v1.ContainerStatus {
 	for _, list := range [][]v1.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses} {
@@ -68,7 +68,7 @@ func exited(s *v1.PodStatus, want *batch.PodFailurePolicyOnExitCodesRequirement)
 	return nil
 }
 
-// matching gives the first condition that matches one of the patterns.
+// matching returns the first condition that matches one of the patterns.
 func matching(s *v1.PodStatus, patterns []batch.PodFailurePolicyOnPodConditionsPattern) *v1.PodCondition {
 	for i := range s.Conditions {
 		c := &s.Conditions[i]
@@ -97,7 +97,7 @@ func failed(j *batch.Job, p *v1.Pod) bool {
 	return !replacesFailed(j) && p.DeletionTimestamp != nil && p.Status.Phase != v1.PodSucceeded
 }
 
-// success gives the message of the first rule of the Job's success policy
+// success returns the message of the first rule of the Job's success policy
 // (KEP-3998) that the indexes which have succeeded meet, "" if none does.
 func success(j *batch.Job, done indexes) string {
 	if j.Spec.SuccessPolicy == nil || len(done) == 0 {

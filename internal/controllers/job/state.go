@@ -81,7 +81,7 @@ func observe(j *batch.Job, pods []*v1.Pod, known memory, now time.Time) *state {
 // uncounted reports whether the pod's end is still to be counted.
 func (s *state) uncounted(p *v1.Pod) bool { return tracked(p) && !s.released.Has(p.UID) }
 
-// fresh gives the pods to be counted that are not in the status' list, and match.
+// fresh returns the pods to be counted that are not in the status' list, and match.
 func (s *state) fresh(listed []types.UID, match func(*v1.Pod) bool) (out []*v1.Pod) {
 	for _, p := range s.pods {
 		if s.uncounted(p) && !slices.Contains(listed, p.UID) && validIndex(s.job, p) && match(p) {

@@ -1,4 +1,4 @@
-// Package legacytoken marks the generated tokens in Secrets that nobody has used for
-// a year as invalid, and deletes them when a year later nobody has missed them
-// (KEP-2799). When a token was last used, the API server writes on its Secret.
+// Package legacytoken marks generated tokens in Secrets as invalid when they have
+// not been used for a year, and deletes them a year later (KEP-2799). The API server
+// records the last use of a token in a label of its Secret.
 package legacytoken

@@ -70,7 +70,7 @@ func (l *cleaner) clean(ctx context.Context) {
 	}
 }
 
-// trackedSince gives the first whole day of which it is known what was used.
+// trackedSince returns the first whole day of which it is known what was used.
 func (l *cleaner) trackedSince(ctx context.Context) (time.Time, error) {
 	c, err := l.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, token.TrackingConfigMap, metav1.GetOptions{})
 	if err != nil {

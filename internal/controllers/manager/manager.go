@@ -86,7 +86,7 @@ func once(of func(string) kubernetes.Interface) func(string) kubernetes.Interfac
 	}
 }
 
-// watched are the resources that rows have informers for.
+// watched returns the resources that rows have informers for.
 func watched(rows []*controllers.Row) []schema.GroupVersionResource {
 	all := sets.New[schema.GroupVersionResource]()
 	for _, row := range rows {

@@ -106,7 +106,7 @@ func Start(t component.Term, c controllers.Context, selection ...string) error {
 	return nil
 }
 
-// context gives the controllers' Context without the informers. cfg and client
+// context returns the controllers' Context without the informers. cfg and client
 // are the kubeconfig user's.
 func (o *Options) context(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) (controllers.Context, error) {
 	configs := func(string) *rest.Config { return rest.CopyConfig(cfg) }
@@ -156,7 +156,7 @@ func (o *Options) context(ctx context.Context, cfg *rest.Config, client kubernet
 	return c, nil
 }
 
-// accounts gives the configurations of the controllers' service accounts, which
+// accounts returns the configurations of the controllers' service accounts, which
 // are made where they are absent: as long as that fails it tries again.
 func (o *Options) accounts(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) (map[string]*rest.Config, error) {
 	base := rest.AnonymousClientConfig(cfg)

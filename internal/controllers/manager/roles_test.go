@@ -10,7 +10,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/authz"
 )
 
-// rulesOf gives the rules of the roles that an account of kube-system has somewhere.
+// rulesOf returns the rules of the roles that an account of kube-system has somewhere.
 func rulesOf(account string) (rules []rbac.PolicyRule) {
 	roles := map[string][]rbac.PolicyRule{}
 	for _, o := range authz.Bootstrap() {

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// Names are the names of all controllers, in order.
+// Names returns the names of all controllers, in order.
 func Names() []string {
 	var out []string
 	for i := range table {
@@ -18,7 +18,7 @@ func Names() []string {
 	return out
 }
 
-// Identities are the service accounts that the controllers act as, in order.
+// Identities returns the service accounts that the controllers act as, in order.
 func Identities() []string {
 	all := sets.New[string]()
 	for i := range table {
@@ -27,7 +27,7 @@ func Identities() []string {
 	return sets.List(all)
 }
 
-// Select gives the names of the controllers that a list in the form of
+// Select returns the names of the controllers that a list in the form of
 // upstream's --controllers selects: "*" is all, "name" has one run and "-name"
 // keeps one from it, whichever comes first; an empty list is "*".
 func Select(list []string) (sets.Set[string], error) {

@@ -67,7 +67,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// informed are the types that f has informers for.
+// informed returns the types that f has informers for.
 func informed(f informers.SharedInformerFactory) sets.Set[reflect.Type] {
 	stopped := make(chan struct{})
 	close(stopped)

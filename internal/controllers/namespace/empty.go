@@ -64,7 +64,7 @@ func (n *controller) empty(ctx context.Context, ns *v1.Namespace) (time.Duration
 	return estimate, f, errors.Join(errs...)
 }
 
-// resources gives the namespaced resources whose objects can be deleted.
+// resources returns the namespaced resources whose objects can be deleted.
 func (n *controller) resources(f *findings) ([]resource, error) {
 	lists, err := discovery.ServerPreferredNamespacedResources(n.discovery)
 	if err != nil {

@@ -39,7 +39,7 @@ var fine = []v1.NamespaceCondition{
 	{Type: v1.NamespaceFinalizersRemaining, Reason: "ContentHasNoFinalizers", Message: "All content-preserving finalizers finished"},
 }
 
-// apply gives a copy of ns with the findings as its conditions, or nil where
+// apply returns a copy of ns with the findings as its conditions, or nil where
 // they are its conditions already.
 func (f *findings) apply(ns *v1.Namespace) *v1.Namespace {
 	if len(f.remaining) > 0 {

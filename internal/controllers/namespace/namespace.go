@@ -113,7 +113,7 @@ func (n *controller) finish(ctx context.Context, name string) (time.Duration, er
 	return 0, ignoreGone(err)
 }
 
-// nextLook gives when to come back to a namespace in which something is left: at
+// nextLook returns when to come back to a namespace in which something is left: at
 // first soon, for most objects go at once, later after about half of the estimate.
 // Nothing tells of the end of an object of an arbitrary kind.
 func (n *controller) nextLook(name string, estimate time.Duration) time.Duration {

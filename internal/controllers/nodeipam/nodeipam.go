@@ -68,7 +68,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	}, reconcile.Enqueue[*v1.Node](n.queue))
 	loop := reconcile.Loop[*v1.Node]{Queue: n.queue, Workers: workers, For: informer, Reconcile: n.reconcile, Gone: n.gone}
 	return func(ctx context.Context) {
-		// What nodes have is not given to others, so it is known before any is given.
+		// The ranges that nodes have must be known before any is given.
 		if !reconcile.WaitFor(ctx, informer) {
 			n.queue.ShutDown()
 			return
@@ -139,7 +139,7 @@ func (n *controller) gone(_ context.Context, name string) error {
 	return nil
 }
 
-// reserve gives the ranges that the node is to have: those that were reserved
+// reserve returns the ranges that the node is to have: those that were reserved
 // before, whose write may have been lost, or new ones.
 func (n *controller) reserve(name string) ([]netip.Prefix, error) {
 	n.mu.Lock()

@@ -35,7 +35,7 @@ func newPool(r controllers.PodRange) (*pool, error) {
 	return &pool{PodRange: r, holders: make([]uint32, 1<<room), free: 1 << room}, nil
 }
 
-// take gives the next free block; false where there is none.
+// take returns the next free block; false where there is none.
 func (p *pool) take() (netip.Prefix, bool) {
 	if p.free == 0 {
 		return netip.Prefix{}, false
@@ -49,7 +49,7 @@ func (p *pool) take() (netip.Prefix, bool) {
 	return block, true
 }
 
-// block is the i-th.
+// block returns the i-th block.
 func (p *pool) block(i int) netip.Prefix {
 	base := p.Cluster.Addr()
 	n := new(big.Int).SetBytes(base.AsSlice())
@@ -58,7 +58,7 @@ func (p *pool) block(i int) netip.Prefix {
 	return netip.PrefixFrom(a, p.NodeBits)
 }
 
-// index is the number of the block that has the address, which is in the range.
+// index returns the number of the block that has the address, which is in the range.
 func (p *pool) index(a netip.Addr) int {
 	n := new(big.Int).SetBytes(a.AsSlice())
 	n.Sub(n, new(big.Int).SetBytes(p.Cluster.Addr().AsSlice()))

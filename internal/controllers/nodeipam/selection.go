@@ -36,7 +36,7 @@ func (s *Selection) AddFlags(fs *pflag.FlagSet) {
 // The masks of nodes' ranges where none are given, upstream's.
 const defaultIPv4, defaultIPv6 = 24, 64
 
-// Ranges gives what the selection says, none where nodes are to get none.
+// Ranges returns what the selection says, none where nodes are to get none.
 func (s *Selection) Ranges() ([]controllers.PodRange, error) {
 	if s.NoAllocation {
 		return nil, nil

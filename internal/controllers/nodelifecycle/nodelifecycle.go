@@ -158,7 +158,7 @@ func (n *controller) unknown(ctx context.Context, node *v1.Node) (*v1.Node, erro
 var managed = map[string]bool{v1.TaintNodeNotReady: true, v1.TaintNodeUnreachable: true, v1.TaintNodeMemoryPressure: true, v1.TaintNodeDiskPressure: true,
 	v1.TaintNodePIDPressure: true, v1.TaintNodeNetworkUnavailable: true, v1.TaintNodeUnschedulable: true}
 
-// wanted are the taints that a node's conditions and cordon make.
+// wanted returns the taints that a node's conditions and cordon make.
 func wanted(node *v1.Node) []v1.Taint {
 	var out []v1.Taint
 	add := func(key string, effects ...v1.TaintEffect) {

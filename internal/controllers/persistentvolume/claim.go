@@ -77,7 +77,8 @@ func (p *controller) syncRequested(ctx context.Context, c *v1.PersistentVolumeCl
 	return err
 }
 
-// satisfies says why a volume is not what a claim asks for, or gives nil.
+// satisfies returns an error that tells why a volume does not satisfy a claim,
+// or nil.
 func (p *controller) satisfies(v *v1.PersistentVolume, c *v1.PersistentVolumeClaim) error {
 	requested, have := c.Spec.Resources.Requests[v1.ResourceStorage], v.Spec.Capacity[v1.ResourceStorage]
 	switch {
@@ -126,7 +127,7 @@ func (p *controller) syncUnbound(ctx context.Context, c *v1.PersistentVolumeClai
 	return err
 }
 
-// match gives the volume that names the claim, or the smallest that is enough for
+// match returns the volume that names the claim, or the smallest that is enough for
 // it.
 func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.PersistentVolume, error) {
 	var some []*v1.PersistentVolume
@@ -182,7 +183,7 @@ const (
 	isDefaultBeta = "storageclass.beta.kubernetes.io/is-default-class"
 )
 
-// defaultClass gives the newest of the classes that are marked as the default
+// defaultClass returns the newest of the classes that are marked as the default
 // one; of two of the same second the first by name.
 func defaultClass(all []*storage.StorageClass) (best *storage.StorageClass) {
 	for _, s := range all {

@@ -163,7 +163,7 @@ func (p *controller) classChanged(s *storage.StorageClass) {
 	}
 }
 
-// indexed gives the objects of an informer under a value of an index.
+// indexed returns the objects of an informer under a value of an index.
 func indexed[T any](inf cache.SharedIndexInformer, index, value string) []T {
 	found, err := inf.GetIndexer().ByIndex(index, value)
 	if err != nil {
@@ -194,7 +194,7 @@ func (p *controller) reconcile(ctx context.Context, key string) (reconcile.Resul
 	return reconcile.Result{}, p.syncVolume(trace.WithCause(ctx, v), v)
 }
 
-// claim gives the newest that is known of a claim.
+// claim returns the newest that is known of a claim.
 func (p *controller) claim(key string) (*v1.PersistentVolumeClaim, bool) {
 	o, ok, err := p.claims.GetIndexer().GetByKey(key)
 	if err != nil || !ok {
@@ -203,7 +203,7 @@ func (p *controller) claim(key string) (*v1.PersistentVolumeClaim, bool) {
 	return p.writtenClaims.of(o.(*v1.PersistentVolumeClaim)), true
 }
 
-// volume gives the newest that is known of a volume.
+// volume returns the newest that is known of a volume.
 func (p *controller) volume(name string) (*v1.PersistentVolume, bool) {
 	o, ok, err := p.volumes.GetIndexer().GetByKey(name)
 	if err != nil || !ok {

@@ -94,7 +94,8 @@ func (s suite) volume(name string) *v1.PersistentVolume {
 	return controllertest.Must[*v1.PersistentVolume](s.t)(s.Client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{}))
 }
 
-// want is what a claim or a volume is to be, as "name phase other's name".
+// want checks that claims and volumes are as in lines, each "claim name phase
+// volume" or "volume name phase claim".
 func (s suite) want(lines ...string) {
 	s.t.Helper()
 	synctest.Wait()

@@ -21,7 +21,7 @@ func (n *newest[T]) wrote(o T) {
 	n.m[reconcile.Key(o)] = o
 }
 
-// of gives what was written of o, if that is newer than o.
+// of returns what was written of o, if that is newer than o.
 func (n *newest[T]) of(o T) T {
 	key := reconcile.Key(o)
 	w, ok := n.m[key]

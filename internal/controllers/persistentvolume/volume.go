@@ -97,7 +97,7 @@ func (p *controller) unbind(ctx context.Context, v *v1.PersistentVolume) error {
 	return err
 }
 
-// release does with a volume whose claim is gone what its policy says. A volume
+// release applies the reclaim policy to a volume whose claim is gone. A volume
 // that has failed stays Failed, for people to see.
 func (p *controller) release(ctx context.Context, v *v1.PersistentVolume) error {
 	var err error
@@ -118,7 +118,7 @@ func (p *controller) release(ctx context.Context, v *v1.PersistentVolume) error 
 		if v.DeletionTimestamp != nil {
 			return nil
 		}
-		// What could delete volumes of kinds in the tree is in drivers now.
+		// The plug-ins that deleted volumes are CSI drivers now.
 		why := "no deletable volume plugin matched"
 		if v.Spec.CSI != nil {
 			why = "no volume plugin matched"

@@ -113,8 +113,8 @@ func (g *collector) away(ctx context.Context, name string) bool {
 	return apierrors.IsNotFound(err)
 }
 
-// outOfService reports whether an administrator says that a node, which is not ready,
-// is off and what ran there runs no more.
+// outOfService reports whether a node is not ready and has the taint by which an
+// administrator confirms that its pods run no more.
 func outOfService(n *v1.Node) bool {
 	ready := slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
 	return !ready && slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == v1.TaintNodeOutOfService })

@@ -83,7 +83,7 @@ func newController(c controllers.Context, k kind) (reconcile.Run, error) {
 	}.Run, nil
 }
 
-// owner gives the key of the set that a pod names as its controller.
+// owner returns the key of the set that a pod names as its controller.
 func (r *controller) owner(pod *v1.Pod) (string, bool) {
 	ref := metav1.GetControllerOfNoCopy(pod)
 	if ref == nil || ref.Kind != r.gvk.Kind {

@@ -250,7 +250,7 @@ func (r *controller) ensure(ctx context.Context, pod *v1.Pod, entry *v1.PodResou
 	return "", fmt.Errorf("create ResourceClaim %s: the names are taken", claim.Name)
 }
 
-// claimName gives "<pod>-<entry>-<suffix>", at most 63 characters; of names that
+// claimName returns "<pod>-<entry>-<suffix>", at most 63 characters; of names that
 // are too long, both lose their ends in proportion.
 func claimName(pod *v1.Pod, entry string, attempt int) string {
 	base := pod.Name + "-" + entry + "-"

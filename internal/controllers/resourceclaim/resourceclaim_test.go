@@ -34,7 +34,7 @@ func named(entry, claim string) v1.PodResourceClaim {
 	return v1.PodResourceClaim{Name: entry, ResourceClaimName: ptr.To(claim)}
 }
 
-// allocated is a claim that some scheduler allocated for pods.
+// allocated returns a claim that some scheduler allocated for pods.
 func allocated(name string, pods ...*v1.Pod) *resourceapi.ResourceClaim {
 	c := &resourceapi.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "ns", Finalizers: []string{resourceapi.Finalizer}},
 		Status: resourceapi.ResourceClaimStatus{Allocation: &resourceapi.AllocationResult{}}}

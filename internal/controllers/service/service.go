@@ -50,7 +50,8 @@ type controller struct {
 	balancers map[string]lb.Balancer
 	// done are the Services that have their load balancer, as it was ensured last.
 	done map[string]*ensured
-	// refused are those that may get theirs when another Service changes.
+	// refused holds the Services without a load balancer that may get one when
+	// another Service changes.
 	refused map[string]bool
 }
 
@@ -79,7 +80,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	loop := reconcile.Loop[*v1.Service]{Queue: s.queue, For: services.Informer(), Reads: []cache.SharedIndexInformer{nodes.Informer(), slices.Informer()},
 		Reconcile: s.reconcile, Gone: s.gone}
 	return func(ctx context.Context) {
-		// What Services have is not given to others, so it is known before any is given.
+		// The addresses that Services have must be known before any is given.
 		if !reconcile.WaitFor(ctx, services.Informer()) {
 			s.queue.ShutDown()
 			return
@@ -206,7 +207,7 @@ func (c *controller) ensure(ctx context.Context, key string, s *v1.Service, b lb
 		c.refused[key] = true
 		delete(c.done, key)
 		if len(s.Status.LoadBalancer.Ingress) > 0 {
-			// What it had before it changed is not its own anymore.
+			// It no longer has the load balancer of before the change.
 			if err := c.patch(ctx, s, func(m *v1.Service) { m.Status.LoadBalancer = v1.LoadBalancerStatus{} }); err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("failed to update load balancer status: %w", err)
 			}
@@ -241,7 +242,7 @@ func (c *controller) ensure(ctx context.Context, key string, s *v1.Service, b lb
 	return nil
 }
 
-// retry queues the Services that were refused what another may have given back.
+// retry queues the refused Services after another Service has changed.
 func (c *controller) retry() {
 	for key := range c.refused {
 		c.queue.Forget(key)
@@ -350,7 +351,7 @@ func samePort(a, b v1.ServicePort) bool {
 	return a.Name == b.Name && a.Protocol == b.Protocol && a.Port == b.Port && a.NodePort == b.NodePort
 }
 
-// foreign are the annotations that are not the controller's own.
+// foreign returns the annotations that are not the controller's own.
 func foreign(all map[string]string) map[string]string {
 	out := maps.Clone(all)
 	delete(out, lb.AnnouncedBy)

@@ -230,7 +230,8 @@ func TestClasses(t *testing.T) {
 	})
 }
 
-// TestRestarts has what there is be kept by the processes that follow.
+// TestRestarts checks that a later process keeps the load balancers that there
+// are.
 func TestRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, lb.Options{})

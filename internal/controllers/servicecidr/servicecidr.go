@@ -67,7 +67,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	}.Run, nil
 }
 
-// prefixes are the ranges of c.
+// prefixes returns the ranges of c.
 func prefixes(c *v1.ServiceCIDR) (out []netip.Prefix) {
 	for _, text := range c.Spec.CIDRs {
 		if p, err := netip.ParsePrefix(text); err == nil {

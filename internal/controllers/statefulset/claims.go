@@ -30,7 +30,7 @@ func claimOf(t *v1.PersistentVolumeClaim, set *apps.StatefulSet, name string) bo
 	return ok && err == nil
 }
 
-// claimsOf are the claims that a pod of the set has, as they are made.
+// claimsOf returns the claims that a pod of the set has, as they are made.
 func claimsOf(set *apps.StatefulSet, pod *v1.Pod) []*v1.PersistentVolumeClaim {
 	_, ordinal := identity(pod)
 	var out []*v1.PersistentVolumeClaim
@@ -72,7 +72,7 @@ func (s *controller) createClaims(ctx context.Context, set *apps.StatefulSet, po
 	return errors.Join(errs...)
 }
 
-// policy gives whether a set's claims go with its pods when it is scaled down, and
+// policy returns whether a set's claims go with its pods when it is scaled down, and
 // with the set.
 func policy(set *apps.StatefulSet) (scaled, deleted bool) {
 	p := set.Spec.PersistentVolumeClaimRetentionPolicy
@@ -87,7 +87,7 @@ func refersTo(ref *metav1.OwnerReference, kind schema.GroupVersionKind, o metav1
 	return ref.Kind == kind.Kind && ref.APIVersion == kind.GroupVersion().String() && ref.UID == o.GetUID()
 }
 
-// owners gives the owner references that a pod's claim has by the set's policy:
+// owners returns the owner references that a pod's claim has by the set's policy:
 // it goes with the set, or with a pod that is scaled down. Those of others stay;
 // where another controls the claim, ours are left out and conflict is true.
 func owners(claim *v1.PersistentVolumeClaim, set *apps.StatefulSet, pod *v1.Pod) (refs []metav1.OwnerReference, conflict bool) {

@@ -12,7 +12,7 @@ import (
 	"keelson.dev/keelson/internal/controllers"
 )
 
-// identity gives the name of the set that a pod's name says it is of, and its
+// identity returns the name of the set that a pod's name says it is of, and its
 // ordinal there; the ordinal of any other pod is -1.
 func identity(pod *v1.Pod) (set string, ordinal int) { return splitName(pod.Name) }
 
@@ -32,7 +32,7 @@ func podName(set *apps.StatefulSet, ordinal int) string {
 	return set.Name + "-" + strconv.Itoa(ordinal)
 }
 
-// first is the ordinal of the first replica of a set.
+// first returns the ordinal of the first replica of a set.
 func first(set *apps.StatefulSet) int {
 	if set.Spec.Ordinals == nil {
 		return 0
@@ -47,7 +47,7 @@ func within(set *apps.StatefulSet, ordinal int) bool {
 	return ordinal >= first(set) && ordinal < first(set)+replicasOf(set)
 }
 
-// revisionOf gives the name of the revision that a pod was made of.
+// revisionOf returns the name of the revision that a pod was made of.
 func revisionOf(pod *v1.Pod) string { return pod.Labels[apps.StatefulSetRevisionLabel] }
 
 // newPod makes the pod of a set's ordinal of a template, at a revision.

@@ -359,7 +359,7 @@ func (p *pass) writeStatus(ctx context.Context) error {
 	return err
 }
 
-// nextAvailable is the time until the next ready pod becomes available, since
+// nextAvailable returns the time until the next ready pod becomes available, since
 // nothing else would happen then; zero if none will.
 func (p *pass) nextAvailable() time.Duration {
 	var next time.Duration

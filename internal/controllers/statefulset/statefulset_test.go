@@ -76,7 +76,7 @@ func (s suite) change(f func(*apps.StatefulSet)) {
 	synctest.Wait()
 }
 
-// pods gives the pods as "name image", with a "-" after those that are being
+// pods returns the pods as "name image", with a "-" after those that are being
 // deleted.
 func (s suite) pods() string {
 	s.t.Helper()

@@ -74,7 +74,7 @@ func (e *controller) tainted(states ...*v1.Node) {
 	}
 }
 
-// from gives when the pod began to bear the taints of its node.
+// from returns when the pod began to bear the taints of its node.
 func (e *controller) from(pod *v1.Pod) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -144,7 +144,7 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// stay gives how long a pod may stay beside a taint that it has borne since from, or
+// stay returns how long a pod may stay beside a taint that it has borne since from, or
 // since the taint was added if that is known; negative is for ever.
 func stay(ctx context.Context, pod *v1.Pod, t *v1.Taint, from, now time.Time) (time.Duration, bool) {
 	left, tolerated := time.Duration(-1), false

@@ -33,7 +33,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	return reconcile.Loop[*batch.Job]{Queue: queue, Workers: 5, For: jobs, Reconcile: r.reconcile}.Run, nil
 }
 
-// expiry is when a Job is to be deleted; false if it is not to be, yet.
+// expiry returns when a Job is to be deleted; false if it is not to be, yet.
 func expiry(j *batch.Job) (time.Time, bool) {
 	if j.Spec.TTLSecondsAfterFinished == nil || j.DeletionTimestamp != nil {
 		return time.Time{}, false

@@ -1,6 +1,6 @@
-// Package volumeexpand tells of claims that ask for more than they have. What
-// could expand volumes of kinds in the tree is in CSI drivers now, whose resizers
-// do the work; the controller's part is the event.
+// Package volumeexpand records an event for claims that ask for more than they
+// have. The volume plug-ins that were once in the tree are CSI drivers now, whose
+// resizers expand the volumes.
 package volumeexpand
 
 import (

@@ -50,7 +50,7 @@ func NewAttributesClasses(c controllers.Context) (reconcile.Run, error) {
 	}.Run, nil
 }
 
-// classesOf are the attributes classes that a claim or a volume has or asks for.
+// classesOf returns the attributes classes that a claim or a volume has or asks for.
 func classesOf(o any) (out []string) {
 	add := func(name *string) {
 		if name != nil && *name != "" && !slices.Contains(out, *name) {

@@ -23,7 +23,7 @@ const (
 	byClaim         = "protected-claim"
 )
 
-// claimsOf gives the keys of the claims that a pod uses.
+// claimsOf returns the keys of the claims that a pod uses.
 func claimsOf(p *v1.Pod) (out []string) {
 	for i := range p.Spec.Volumes {
 		switch v := &p.Spec.Volumes[i]; {
@@ -112,8 +112,8 @@ func (p *claimProtector) release(ctx context.Context, claim *v1.PersistentVolume
 	return err
 }
 
-// tellUse writes the condition Unused, which says whether a pod that has not ended
-// names the claim, and since when (KEP-5541).
+// tellUse writes the condition Unused: whether no pod that has not ended names the
+// claim, and since when (KEP-5541).
 func (p *claimProtector) tellUse(ctx context.Context, claim *v1.PersistentVolumeClaim) error {
 	users, err := p.pods.GetIndexer().ByIndex(byClaim, reconcile.Key(claim))
 	if err != nil {

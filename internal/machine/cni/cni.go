@@ -41,11 +41,12 @@ const Bridge = bridge
 type Options struct {
 	// Dir is where the configuration and the addresses in use are kept.
 	Dir string
-	// None leaves the network to others, who put its configuration into SystemConf.
+	// None leaves the network to another implementation, which puts its
+	// configuration into SystemConf.
 	None bool
 }
 
-// Network is what the pods of the machine get.
+// Network describes the network of the machine's pods.
 type Network struct {
 	// Own are the ranges of their addresses, All those of the whole cluster's pods,
 	// which see one another's addresses.
@@ -60,7 +61,7 @@ func Own(o Options) bool {
 	return len(files) == 0 && !o.None
 }
 
-// Conf gives the folder of the network's configuration: the system's if that has
+// Conf returns the folder of the network's configuration: the system's if that has
 // one, else one of our own, which Apply fills.
 func Conf(o Options) (dir string, own bool, err error) {
 	if !Own(o) {
@@ -108,7 +109,8 @@ type conflist struct {
 	Plugins []plugin `json:"plugins"`
 }
 
-// Last is what Apply made last, in whichever process; the zero value at first.
+// Last returns the network that Apply made last, in this process or an earlier
+// one; the zero value if there was none.
 func Last(o Options) (n Network) {
 	if b, err := os.ReadFile(o.state()); err != nil || json.Unmarshal(b, &n) != nil {
 		return Network{}
@@ -116,10 +118,10 @@ func Last(o Options) (n Network) {
 	return n
 }
 
-// state is the file of Last.
+// state returns the file of Last.
 func (o *Options) state() string { return filepath.Join(o.Dir, "network.json") }
 
-// configuration is the content of the file.
+// configuration returns the content of the file.
 func (o *Options) configuration(n Network) ([]byte, error) {
 	p := plugin{Type: "bridge", Bridge: bridge, IsGateway: true, Hairpin: true, MTU: n.MTU, IPAM: ipam{Type: "host-local", DataDir: filepath.Join(o.Dir, "addresses")}}
 	for _, r := range n.Own {
@@ -138,15 +140,16 @@ type Default struct {
 	mu   sync.Mutex
 	last Network
 	done bool
-	// generation is that of nftables when the tables were seen to be there.
+	// generation is the generation of nftables at which the tables were found
+	// complete.
 	generation uint32
 	// ports are the host ports of each pod.
 	ports map[types.UID][]hostport.Port
 }
 
 // Apply makes the network that of the machine's pods. Pods that there are keep what
-// they have. It is written once for a process, and when it has changed or somebody has
-// taken its tables away.
+// they have. It is written once for a process, and again when it has changed or its
+// tables were removed.
 func (d *Default) Apply(o Options, n Network) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -272,7 +275,7 @@ func forward(ranges []netip.Prefix) error {
 	return nil
 }
 
-// whole reports whether nobody has taken the tables away.
+// whole reports whether the tables are still there.
 func (d *Default) whole() bool {
 	g, err := nftables.Generation()
 	if err == nil && g == d.generation {
@@ -291,7 +294,7 @@ func (d *Default) whole() bool {
 	return true
 }
 
-// masquerade is the script of the table of a family: it lets pods out under the
+// masquerade returns the script of the table of a family: it lets pods out under the
 // machine's address, and host ports in. What a pod or the machine itself sends to a
 // host port comes back the same way only under the machine's address. fresh makes the
 // table anew; else only the ranges of all pods are.

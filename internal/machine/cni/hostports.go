@@ -66,13 +66,13 @@ func (d *Default) script(pods map[types.UID][]hostport.Port) string {
 	return b.String()
 }
 
-// content is that of a map or set of nftables.
+// content is the content of a map or set of nftables.
 type content struct {
 	kind, name string
 	elements   []string
 }
 
-// elements are those of the maps of a family.
+// elements returns the elements of the maps of a family.
 func elements(four bool, pods map[types.UID][]hostport.Port) []content {
 	all, one, itself := content{kind: "map", name: "hostports"}, content{kind: "map", name: "hostipports"}, content{kind: "set", name: "hairpin"}
 	taken := map[string]bool{}

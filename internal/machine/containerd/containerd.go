@@ -45,7 +45,7 @@ func (o *Options) log() string    { return filepath.Join(o.Dir, "containerd.log"
 
 func (o *Options) configFile() string { return filepath.Join(o.Dir, "config.toml") }
 
-// Endpoint is the CRI socket.
+// Endpoint returns the CRI socket.
 func (r *Runtime) Endpoint() string { return "unix://" + r.o.socket() }
 
 // Start starts containerd, or finds the one that it started before: containers
@@ -102,7 +102,7 @@ func (r *Runtime) launch(ctx context.Context) error {
 	return r.wait(ctx)
 }
 
-// alive is the process of a containerd that was started here, nil if it has
+// alive returns the process of a containerd that was started here, nil if it has
 // ended.
 func (r *Runtime) alive() *process {
 	b, err := os.ReadFile(r.o.pid())
@@ -205,6 +205,6 @@ func (o *Options) binDir() string {
 	return "/opt/cni/bin"
 }
 
-// Existing is a containerd that was started before with these options, running
+// Existing returns a containerd that was started before with these options, running
 // or not.
 func Existing(o Options) *Runtime { return &Runtime{o} }

@@ -119,7 +119,7 @@ func kill(pid int) error {
 // killTimeout is how long the kernel may take to end a process that was killed.
 const killTimeout = 10 * time.Second
 
-// processes are the numbers of all processes of the machine.
+// processes returns the numbers of all processes of the machine.
 func processes() (pids []int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
@@ -130,7 +130,7 @@ func processes() (pids []int) {
 	return pids
 }
 
-// parents gives each process's parent, by number.
+// parents returns each process's parent, by number.
 func parents(pids []int) map[int]int {
 	out := map[int]int{}
 	for _, pid := range pids {

@@ -198,7 +198,7 @@ func preStop(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, k *ru
 	})
 }
 
-// grace gives the time that the container has to end: its pod's grace period,
+// grace returns the time that the container has to end: its pod's grace period,
 // which the node agent keeps with it.
 func grace(k *runtimeapi.Container, most time.Duration) time.Duration {
 	g := defaultGrace
@@ -266,7 +266,7 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// shims are the processes that hold this containerd's containers.
+// shims returns the processes that hold this containerd's containers.
 func (r *Runtime) shims() (pids []int) {
 	for _, pid := range processes() {
 		if isShim(cmdline(pid), r.o.socket()) {

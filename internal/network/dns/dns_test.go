@@ -23,7 +23,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// objects is a small cluster.
+// objects returns a small cluster.
 func objects() []runtime.Object {
 	meta := func(name string, labels ...string) metav1.ObjectMeta {
 		m := metav1.ObjectMeta{Namespace: "ns", Name: name, Labels: map[string]string{}}
@@ -64,7 +64,7 @@ type upstream struct {
 	asked atomic.Int32
 }
 
-// resolver is a name server that knows example.org, and names below slow that it
+// resolver returns a name server that knows example.org, and names below slow that it
 // answers once, by TCP only.
 func resolver(t *testing.T, answer func(w dns.ResponseWriter, r *dns.Msg)) *upstream {
 	t.Helper()
@@ -145,7 +145,7 @@ func add(t *testing.T, f informers.SharedInformerFactory, o runtime.Object) {
 	}
 }
 
-// ask gives the answer in a line: the code if it is not NOERROR, the records, "+"
+// ask returns the answer in a line: the code if it is not NOERROR, the records, "+"
 // and the additional ones, "soa" for the record of a negative answer.
 func ask(t *testing.T, s *Server, name string, qtype uint16) string {
 	t.Helper()

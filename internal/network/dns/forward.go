@@ -97,7 +97,7 @@ func newForwarder(c Config) *forwarder {
 		udp: &dns.Client{Net: "udp", Timeout: askTimeout, UDPSize: ednsSize}, tcp: &dns.Client{Net: "tcp", Timeout: askTimeout}}
 }
 
-// ask gives the answer to a question of a message. It belongs to the caller.
+// ask returns the answer to a question of a message. It belongs to the caller.
 func (f *forwarder) ask(ctx context.Context, q dns.Question, r *dns.Msg) (*dns.Msg, error) {
 	servers, stub, err := f.servers(dns.CanonicalName(q.Name))
 	if err != nil {
@@ -139,7 +139,7 @@ func (f *forwarder) ask(ctx context.Context, q dns.Question, r *dns.Msg) (*dns.M
 	return named(w.m, q.Name), nil
 }
 
-// named is a copy of an answer to a question that was spelt this way.
+// named returns a copy of an answer to a question that was spelt this way.
 func named(m *dns.Msg, name string) *dns.Msg {
 	out := m.Copy()
 	for _, rr := range out.Answer {
@@ -150,7 +150,7 @@ func named(m *dns.Msg, name string) *dns.Msg {
 	return out
 }
 
-// kept gives an answer from the cache, with what is left of its time.
+// kept returns an answer from the cache, with what is left of its time.
 func (f *forwarder) kept(k question, name string) *dns.Msg {
 	x, ok := f.cache.Get(k)
 	if !ok {
@@ -229,7 +229,7 @@ func (f *forwarder) keep(k question, m *dns.Msg) {
 	}
 }
 
-// servers gives those that are asked for a name, and whether it is in a stub
+// servers returns those that are asked for a name, and whether it is in a stub
 // domain.
 func (f *forwarder) servers(name string) (list []string, stub bool, err error) {
 	f.mu.Lock()
@@ -288,7 +288,7 @@ func (f *forwarder) readResolvers() error {
 	return nil
 }
 
-// server gives the address of a server, unless it is this one.
+// server returns the address of a server, unless it is this one.
 func (f *forwarder) server(s, port string) (string, bool) {
 	if host, p, err := net.SplitHostPort(s); err == nil {
 		s, port = host, p

@@ -176,7 +176,7 @@ func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) {
 	}
 }
 
-// Answer gives the answer to a message with one question.
+// Answer returns the answer to a message with one question.
 func (s *Server) Answer(ctx context.Context, r *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(r)

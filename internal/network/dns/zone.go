@@ -134,7 +134,7 @@ func header(name string, t uint16, ttl uint32) dns.RR_Header {
 	return dns.RR_Header{Name: name, Rrtype: t, Class: dns.ClassINET, Ttl: ttl}
 }
 
-// addresses gives those that a question for addresses asks for.
+// addresses returns those that a question for addresses asks for.
 func addresses(q dns.Question, all []netip.Addr) (out []dns.RR) {
 	for _, a := range all {
 		if rr := address(q.Name, a); rr.Header().Rrtype == q.Qtype {
@@ -237,7 +237,7 @@ func alias(name string) bool {
 	return err != nil && name != ""
 }
 
-// endpoints gives the ready endpoints of a Service, all or those of a hostname.
+// endpoints returns the ready endpoints of a Service, all or those of a hostname.
 func (z *zone) endpoints(s *v1.Service, own, hostname string, matches func(string, v1.Protocol) bool) (all []target) {
 	for _, slice := range index.Of(z.slices, s.Namespace, s.Name) {
 		for i := range slice.Endpoints {
@@ -278,7 +278,7 @@ func (z *zone) endpoints(s *v1.Service, own, hostname string, matches func(strin
 
 func ready(e *discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }
 
-// hostOf is the first label of an endpoint's name: its hostname or, where it has
+// hostOf returns the first label of an endpoint's name: its hostname or, where it has
 // none, its address with dashes.
 func hostOf(e *discoveryv1.Endpoint, ip string) string {
 	if e.Hostname != nil && *e.Hostname != "" {
@@ -380,7 +380,7 @@ func (z *zone) reverse(q dns.Question) (answer, bool) {
 	return a, true
 }
 
-// endpointNames gives the names of endpoints of this address.
+// endpointNames returns the names of endpoints of this address.
 func (z *zone) endpointNames(ip string) (names []string) {
 	all, err := z.slices.ByIndex(byAddress, ip)
 	if err != nil {

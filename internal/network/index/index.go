@@ -12,7 +12,7 @@ import (
 // ByService is the index of EndpointSlices by the namespace/name of their Service.
 const ByService = "keelson.dev/service"
 
-// ServiceOf gives the namespace/name of a slice's Service, "" if it has none.
+// ServiceOf returns the namespace/name of a slice's Service, "" if it has none.
 func ServiceOf(s *discoveryv1.EndpointSlice) string {
 	n := s.Labels[discoveryv1.LabelServiceName]
 	if n == "" {
@@ -47,7 +47,7 @@ func Add(i cache.SharedIndexInformer, name string, f cache.IndexFunc) error {
 	return nil
 }
 
-// Of gives the slices of a Service by name. They are the informer's own.
+// Of returns the slices of a Service by name. They are the informer's own.
 func Of(i cache.Indexer, namespace, name string) []*discoveryv1.EndpointSlice {
 	all, err := i.ByIndex(ByService, namespace+"/"+name)
 	if err != nil {

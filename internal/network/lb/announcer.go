@@ -43,7 +43,8 @@ type AnnouncerConfig struct {
 	// node does.
 	Renewed func() time.Time
 	Clock   clock.WithTicker
-	// Problem, if set, is told of what keeps addresses from being answered for.
+	// Problem, if set, is called with an error that keeps addresses from being
+	// answered for.
 	Problem func(error)
 }
 
@@ -133,7 +134,7 @@ func (a *Announcer) Run(ctx context.Context) {
 	}
 }
 
-// addresses are those that this node answers for.
+// addresses returns the addresses that this node answers for.
 func (a *Announcer) addresses() (out []netip.Addr) {
 	if a.Renewed != nil && a.Clock.Since(a.Renewed()) > cutOff {
 		return nil

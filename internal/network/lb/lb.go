@@ -28,7 +28,7 @@ type Balancer interface {
 	Delete(ctx context.Context, s *v1.Service) error
 }
 
-// Balanced is what a Service has of its load balancer.
+// Balanced is the result of a load balancer for its Service.
 type Balanced struct {
 	Status v1.LoadBalancerStatus
 	// Annotations are set on the Service.
@@ -51,8 +51,8 @@ type Options struct {
 	// Disabled leaves load balancers to another implementation, as a cloud's
 	// controller manager.
 	Disabled bool
-	// Addresses are those of the pool. Where there are some, it is the pool that
-	// gives Services without a class their addresses.
+	// Addresses holds the ranges of the pool. If there are any, Services without
+	// a class get their addresses from the pool.
 	Addresses []Range
 }
 
@@ -157,7 +157,7 @@ func (v *ranges) String() string {
 // Type implements pflag.Value.
 func (v *ranges) Type() string { return "ranges" }
 
-// serving gives the nodes that can take the Service's packets: those that are
+// serving returns the nodes that can take the Service's packets: those that are
 // Ready and, by the policy Local, have a ready endpoint.
 func serving(s *v1.Service, nodes []*v1.Node, slices cache.Indexer) (out []*v1.Node) {
 	var local map[string]bool
@@ -207,7 +207,7 @@ func rank(s *v1.Service, nodes []*v1.Node) []*v1.Node {
 	return out
 }
 
-// families are those of the Service's addresses.
+// families returns the families of the Service's addresses.
 func families(s *v1.Service) []v1.IPFamily {
 	if len(s.Spec.IPFamilies) > 0 {
 		return s.Spec.IPFamilies

@@ -86,7 +86,7 @@ func local(s *v1.Service) {
 	s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
 }
 
-// text is the outcome of a call.
+// text returns the outcome of a call.
 func text(b *Balanced, err error) string {
 	if err != nil {
 		return err.Error()

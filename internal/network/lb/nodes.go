@@ -19,7 +19,7 @@ const nodesMax = 100
 // the first Service that asks for it.
 type Nodes struct {
 	slices cache.Indexer
-	// ports are those that Services have.
+	// ports holds the Service that has each port.
 	ports map[port]types.NamespacedName
 }
 
@@ -90,7 +90,7 @@ func (n *Nodes) Ensure(_ context.Context, s *v1.Service, nodes []*v1.Node) (*Bal
 	return &Balanced{Status: ingress(addrs)}, nil
 }
 
-// addressOf gives the node's address of a family, the external one if it has one.
+// addressOf returns the node's address of a family, the external one if it has one.
 func addressOf(n *v1.Node, f v1.IPFamily) (out netip.Addr) {
 	for _, t := range []v1.NodeAddressType{v1.NodeExternalIP, v1.NodeInternalIP} {
 		for _, x := range n.Status.Addresses {

@@ -32,7 +32,7 @@ func NewPool(all []Range, endpointSlices cache.Indexer, services []*v1.Service) 
 	return p
 }
 
-// addressesOf gives the addresses of the Service's load balancer.
+// addressesOf returns the addresses of the Service's load balancer.
 func addressesOf(s *v1.Service) (out []netip.Addr) {
 	for _, in := range s.Status.LoadBalancer.Ingress {
 		if a, err := netip.ParseAddr(in.IP); err == nil {

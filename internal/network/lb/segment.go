@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// NewSegments gives the networks of this process's network namespace: those of
+// NewSegments returns the networks of this process's network namespace: those of
 // Ethernet. Which of them has an address is told by the addresses of the machine's
 // interfaces, else by its default route.
 func NewSegments() Segments { return &segments{at: map[segmentKey]*segment{}} }
@@ -117,7 +117,7 @@ type link struct {
 
 type links []link
 
-// ethernets gives the interfaces that others are reached over.
+// ethernets returns the interfaces that others are reached over.
 func ethernets() (out links, err error) {
 	all, err := net.Interfaces()
 	if err != nil {
@@ -142,7 +142,7 @@ func ethernets() (out links, err error) {
 	return out, nil
 }
 
-// of gives the interfaces on whose network the address is.
+// of returns the interfaces on whose network the address is.
 func (all links) of(a netip.Addr) (out []net.Interface, err error) {
 	for _, l := range all {
 		if slices.ContainsFunc(l.prefixes, func(p netip.Prefix) bool { return p.Masked().Contains(a) }) {

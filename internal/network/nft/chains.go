@@ -19,11 +19,11 @@ type Base struct {
 	Table, Chain string
 	// Hook is its number, as unix.NF_INET_FORWARD.
 	Hook uint32
-	// Drops is what its policy does.
+	// Drops reports whether the chain's policy is to drop.
 	Drops bool
 }
 
-// Bases gives the base chains of a family's tables of filters.
+// Bases returns the base chains of a family's tables of filters.
 func Bases(f Family) (out []Base, err error) {
 	err = dump(f, unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, func(*encoder) {}, func(b []byte) {
 		x := Base{Hook: ^uint32(0)}
@@ -65,7 +65,7 @@ type Rule struct {
 	Comment string
 }
 
-// Commented gives the rules of a chain, in order, with their comments.
+// Commented returns the rules of a chain, in order, with their comments.
 func Commented(f Family, table, chain string) (out []Rule, err error) {
 	err = dump(f, unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, func(e *encoder) {
 		e.string(unix.NFTA_RULE_TABLE, table)
@@ -107,7 +107,7 @@ func comment(b []byte) string {
 	return ""
 }
 
-// text is a string that ends in a zero byte.
+// text returns a string that ends in a zero byte.
 func text(b []byte) string {
 	if n := len(b); n > 0 && b[n-1] == 0 {
 		b = b[:n-1]

@@ -11,7 +11,7 @@ import (
 // until one does not match.
 type Expr func(*encoder)
 
-// Reg gives the number of a 32-bit register, 0 to 15.
+// Reg returns the number of a 32-bit register, 0 to 15.
 func Reg(n int) uint32 { return unix.NFT_REG32_00 + uint32(n) }
 
 func expression(name string, attrs func(*encoder)) Expr {

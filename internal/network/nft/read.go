@@ -109,7 +109,7 @@ func dump(f Family, typ, flags uint16, attrs func(*encoder), each func(body []by
 	return nil
 }
 
-// Generation is a number that each transaction on any table of the network
+// Generation returns a number that each transaction on any table of the network
 // namespace changes.
 func Generation() (uint32, error) {
 	var id uint32
@@ -141,7 +141,7 @@ func Rules(f Family, table, chain string) (n int, err error) {
 	return n, nil
 }
 
-// Sets gives the names of a table's sets and maps; none if it is not there.
+// Sets returns the names of a table's sets and maps; none if it is not there.
 func Sets(f Family, table string) (names []string, err error) {
 	err = dump(f, unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, func(e *encoder) { e.string(unix.NFTA_SET_TABLE, table) }, func(b []byte) {
 		attributes(b, func(typ uint16, v []byte) {
@@ -159,7 +159,7 @@ func Sets(f Family, table string) (names []string, err error) {
 	return names, nil
 }
 
-// Elements gives the keys and values of a set or map, without verdicts.
+// Elements returns the keys and values of a set or map, without verdicts.
 func Elements(f Family, table, set string) (out []Element, err error) {
 	err = dump(f, unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, func(e *encoder) {
 		e.string(unix.NFTA_SET_ELEM_LIST_TABLE, table)

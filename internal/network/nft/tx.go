@@ -37,7 +37,7 @@ func (t Type) bytes() uint32 {
 	return 4 // the others, filled up to a register
 }
 
-// Address is the type of the family's addresses.
+// Address returns the type of the family's addresses.
 func (f Family) Address() Type {
 	if f == IPv4 {
 		return Addr4
@@ -195,7 +195,7 @@ func (t *Tx) AddRule(chain string, exprs ...Expr) {
 	})
 }
 
-// fields gives the width of a concatenation in bytes, and the number by which
+// fields returns the width of a concatenation in bytes, and the number by which
 // nft lists it.
 func fields(types []Type) (width, magic uint32) {
 	for _, t := range types {
@@ -306,7 +306,7 @@ func (t *Tx) element(typ, flags uint16, what, set string, x Element) {
 
 func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
 
-// hint says what to do about a step that the kernel has not what it needs for.
+// hint returns advice for a step that the kernel lacks support for.
 func hint(s step, err unix.Errno) string {
 	switch {
 	case err == unix.EOPNOTSUPP && s.what == "add table":

@@ -1,8 +1,8 @@
 // Package podnet connects the pods of this machine with those of the others, by
-// what the Nodes say: spec.podCIDRs and their InternalIPs. The ranges of a node
-// on the same segment are reached by routes to its address, those of others
-// through VXLAN (RFC 7348). It follows changes of the Nodes, and of the machine's
-// links, addresses and routes.
+// the Nodes' spec.podCIDRs and InternalIPs. The ranges of a node on the same
+// segment are reached by routes to its address, those of others through VXLAN
+// (RFC 7348). It follows changes of the Nodes, and of the machine's links,
+// addresses and routes.
 //
 // Nothing has to be exchanged beside the Nodes: the hardware address of a node's
 // end of the tunnel is made of the node's name.

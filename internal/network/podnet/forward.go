@@ -17,8 +17,8 @@ import (
 // through.
 const accepted = "keelson pods"
 
-// families are those of nftables in which firewalls are, by the name that the nft
-// program has for them.
+// families holds the families of nftables in which firewalls are, with the names
+// that the nft program uses.
 var families = []struct {
 	family nft.Family
 	name   string

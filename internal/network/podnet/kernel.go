@@ -24,14 +24,14 @@ const vni, port = 0x4b5353, 8472
 // protocol marks the routes that are made here (rtnetlink(7), rtm_protocol).
 const protocol netlink.RouteProtocol = 0x4b
 
-// Netlink is the network of this process's namespace. pods is the name of the link
+// Netlink returns the network of this process's namespace. pods is the name of the link
 // that the machine's pods are on, which leads to no other node.
 func Netlink(pods string) Kernel { return &kernel{pods: pods} }
 
 type kernel struct {
 	pods string
-	// generation is that of nftables when all firewalls were seen to let pods through;
-	// dropped is why one does not.
+	// generation is the generation of nftables at which all firewalls were found to
+	// let pods through; dropped is the reason why one does not.
 	generation uint32
 	dropped    error
 }
@@ -78,7 +78,7 @@ func (k *kernel) Way(a netip.Addr) (Way, error) {
 	return Way{Link: attrs.Index, MTU: attrs.MTU, Direct: len(r.Gw) == 0 && r.Via == nil && segment}, nil
 }
 
-// own is the way of one of the machine's addresses: the link that has it.
+// own returns the way of one of the machine's addresses: the link that has it.
 func (k *kernel) own(a netip.Addr) (Way, error) {
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
@@ -172,7 +172,7 @@ func (k *kernel) Apply(s State) error {
 	return errors.Join(errs...)
 }
 
-// routes are those made here.
+// routes returns the routes made by this package.
 func (k *kernel) routes() ([]netlink.Route, error) {
 	var out []netlink.Route
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -220,7 +220,7 @@ func (k *kernel) tunnel(t *Tunnel) (int, error) {
 		if l, err = netlink.LinkByName(Link); err != nil {
 			return 0, fmt.Errorf("link %s: %w", Link, err)
 		}
-		// Whoever makes addresses for new links is to leave this one alone.
+		// The kernel must not make addresses for this link by itself.
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+Link+"/accept_ra", []byte("0"), 0o644)
 	}
 	if l.Attrs().MTU != t.MTU {

@@ -12,7 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Node is what is needed of a Node.
+// Node holds the fields of a Node that a plan depends on.
 type Node struct {
 	Name    string
 	Created time.Time
@@ -35,7 +35,7 @@ func nodeOf(o *v1.Node) Node {
 	return n
 }
 
-// Ranges are a Node's ranges of pods' addresses.
+// Ranges returns a Node's ranges of pods' addresses.
 func Ranges(o *v1.Node) (out []netip.Prefix) {
 	for _, s := range o.Spec.PodCIDRs {
 		if p, err := netip.ParsePrefix(s); err == nil {
@@ -45,7 +45,7 @@ func Ranges(o *v1.Node) (out []netip.Prefix) {
 	return out
 }
 
-// address is the first address of a family.
+// address returns the first address of a family.
 func (n *Node) address(four bool) (netip.Addr, bool) {
 	i := slices.IndexFunc(n.Addresses, func(a netip.Addr) bool { return a.Is4() == four })
 	if i < 0 {
@@ -58,14 +58,15 @@ func (n *Node) address(four bool) (netip.Addr, bool) {
 type Way struct {
 	// Link is the index of the link that packets leave by, MTU its largest packet.
 	Link, MTU int
-	// Direct is that of an address on the link's own segment, whose frames carry
-	// whatever is sent to it.
+	// Direct reports whether the address is on the link's own segment, which
+	// carries any packet that is sent to it.
 	Direct bool
-	// Local is that of an address of the machine itself.
+	// Local reports whether the address is the machine's own.
 	Local bool
 }
 
-// State is what the machine is to have so that its pods reach the others.
+// State holds the routes and the tunnel by which the machine's pods reach the
+// others.
 type State struct {
 	// Routes lead to the ranges of nodes on the same segment.
 	Routes []Route
@@ -115,8 +116,8 @@ const (
 	Forwarding  = "ForwardingIsDropped"
 )
 
-// overhead is what VXLAN adds to a packet: the outer IP and UDP headers, its own,
-// and the inner Ethernet header.
+// overhead returns the bytes that VXLAN adds to a packet: the outer IP and UDP
+// headers, its own, and the inner Ethernet header.
 func overhead(outer netip.Addr) int {
 	if outer.Is4() {
 		return 50
@@ -124,10 +125,10 @@ func overhead(outer netip.Addr) int {
 	return 70
 }
 
-// fallbackMTU is that of Ethernet, where links do not say.
+// fallbackMTU is the MTU of Ethernet, for links that report none.
 const fallbackMTU = 1500
 
-// Plan is what a machine does for its pods' network.
+// Plan is the configuration of a machine for its pods' network.
 type Plan struct {
 	State
 	// Own are this node's ranges, All those of the whole cluster.
@@ -138,7 +139,7 @@ type Plan struct {
 	Troubles []Trouble
 }
 
-// MAC is the hardware address of a node's end of the tunnel: a locally
+// MAC returns the hardware address of a node's end of the tunnel: a locally
 // administered one.
 func MAC(node string) (mac [6]byte) {
 	sum := sha256.Sum256([]byte("keelson vxlan " + node))
@@ -147,9 +148,9 @@ func MAC(node string) (mac [6]byte) {
 	return mac
 }
 
-// plan says how the machine of the node self reaches the pods of all nodes. way tells
-// how it reaches an address. occupied are the ranges that the machine has routes to
-// for other ends. Of ranges that overlap, the one of the older Node stays.
+// plan returns how the machine of the node self reaches the pods of all nodes. way
+// tells how it reaches an address. occupied are the ranges that the machine has
+// routes to for other ends. Of ranges that overlap, the one of the older Node stays.
 func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(netip.Addr) (Way, error)) Plan {
 	var p Plan
 	trouble := func(reason, format string, args ...any) {

@@ -36,7 +36,7 @@ func node(name string, age int, words ...string) Node {
 	return n
 }
 
-// text is what a plan has, one word a part.
+// text formats a plan, one word for each part.
 func text(p Plan) (out []string) {
 	for _, r := range p.Routes {
 		out = append(out, fmt.Sprintf("%s>%s/%d", r.To, r.Via, r.Link))

@@ -24,7 +24,7 @@ type Kernel interface {
 	Way(netip.Addr) (Way, error)
 	// IPv6 reports whether the machine has IPv6.
 	IPv6() bool
-	// Occupied are the ranges that the machine has routes to which were not made
+	// Occupied returns the ranges that the machine has routes to which were not made
 	// here, but for the default.
 	Occupied() ([]netip.Prefix, error)
 	// Apply makes the state that of the machine.
@@ -48,7 +48,7 @@ type Config struct {
 	// Local sets up the pods' own network of the machine: their ranges, those of the
 	// whole cluster, and the size of their packets.
 	Local func(Plan) error
-	// Problem, if set, is told what is wrong, once as long as it stays.
+	// Problem, if set, is called once for each problem as long as it lasts.
 	Problem func(reason string, err error)
 	Clock   clock.WithTicker
 }
@@ -66,8 +66,8 @@ type Network struct {
 }
 
 // coalesce is how long changes are gathered, retryPeriod how long after an error a new
-// attempt is made, and checkPeriod how often firewalls are looked at, and all else in
-// case a change was not told of.
+// attempt is made, and checkPeriod how often firewalls are looked at, and everything
+// else in case a change was not reported.
 const coalesce, retryPeriod, checkPeriod = 50 * time.Millisecond, time.Second, 5 * time.Second
 
 // rangePatience is how long the Node may have no range before that is reported.
@@ -123,7 +123,7 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 }
 
-// pass makes the machine's network what the Nodes say.
+// pass brings the machine's network up to date with the Nodes.
 func (n *Network) pass() error {
 	all, err := n.nodes.List(labels.Everything())
 	if err != nil {

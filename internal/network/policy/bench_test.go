@@ -15,7 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// kernelRig is a rig on the kernel's tables, in a network namespace of the
+// kernelRig returns a rig on the kernel's tables, in a network namespace of the
 // benchmark's own, on its thread, which ends with it.
 func kernelRig(b *testing.B) *rig {
 	b.Helper()

@@ -43,7 +43,7 @@ type groupOf struct {
 	pods       labels.Selector
 }
 
-// key is the same for the same selection.
+// key returns a key that is equal for equal selections.
 func (g *groupOf) key() string {
 	if g.namespaces == nil {
 		return "pods/" + g.namespace + "/" + g.pods.String()
@@ -62,7 +62,7 @@ type port struct {
 // span is a range of addresses of one family, both ends included.
 type span struct{ first, last netip.Addr }
 
-// String gives both ends.
+// String returns both ends.
 func (s span) String() string { return s.first.String() + "-" + s.last.String() }
 
 func compile(p *networkingv1.NetworkPolicy) (*spec, error) {
@@ -143,7 +143,7 @@ func allow(namespace string, peers []networkingv1.NetworkPolicyPeer, ports []net
 	return a, nil
 }
 
-// block gives the addresses of an IPBlock, without its exceptions.
+// block returns the addresses of an IPBlock, without its exceptions.
 func block(b *networkingv1.IPBlock) ([]span, error) {
 	p, err := netip.ParsePrefix(b.CIDR)
 	if err != nil {
@@ -205,7 +205,7 @@ func union(all []span) (out []span) {
 	return out
 }
 
-// isolating gives a policy of the same kind that allows nothing, and selects all
+// isolating returns a policy of the same kind that allows nothing, and selects all
 // pods of its namespace if its selector is not valid.
 func isolating(p *networkingv1.NetworkPolicy) *spec {
 	s, err := compile(&networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{PodSelector: p.Spec.PodSelector, PolicyTypes: p.Spec.PolicyTypes}})

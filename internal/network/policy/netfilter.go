@@ -22,7 +22,7 @@ type netfilter struct {
 	generation uint32
 }
 
-// NewNetfilter gives the kernel's table for IPv4 or IPv6 in this process's network
+// NewNetfilter returns the kernel's table for IPv4 or IPv6 in this process's network
 // namespace.
 func NewNetfilter(ipv6 bool) Kernel {
 	if ipv6 {
@@ -42,7 +42,7 @@ type base struct {
 // address is reached.
 const firstDiscovery, lastDiscovery = 133, 137
 
-// bases are the chains that packets come through: what the first one accepts, the
+// bases returns the chains that packets come through: what the first one accepts, the
 // second one still looks at. They come after the service proxy's, which answers
 // for Services without endpoints.
 func (k *netfilter) bases() []base {
@@ -70,7 +70,7 @@ func (k *netfilter) bases() []base {
 // linkLocal is the range fe80::/10.
 var linkLocal = append([]byte{0xfe, 0x80}, make([]byte, 14)...)
 
-// prefix is the mask of an IPv6 address of so many bits.
+// prefix returns the mask of an IPv6 address of so many bits.
 func prefix(bits int) []byte {
 	mask := make([]byte, 16)
 	for i := range bits {
@@ -174,7 +174,7 @@ func (k *netfilter) add(t *nft.Tx, b *Batch) {
 	}
 }
 
-// rule gives the kernel's rule for one.
+// rule returns the kernel's rule for one.
 func (k *netfilter) rule(r *Rule) (out []nft.Expr) {
 	if r.Source != "" {
 		out = append(out, k.family.Source(nft.Reg(0)), nft.In(r.Source, nft.Reg(0)))

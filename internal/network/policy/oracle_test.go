@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// oracle judges packets by what the API's documentation says of NetworkPolicies,
-// without any of the package's forms.
+// oracle judges packets by the API's documentation of NetworkPolicies, without
+// the package's data structures.
 type oracle struct {
 	node       string
 	pods       map[string]*v1.Pod // by namespace/name
@@ -20,7 +20,7 @@ type oracle struct {
 	policies   map[string]*networkingv1.NetworkPolicy
 }
 
-// podOf gives the pod that has the address.
+// podOf returns the pod that has the address.
 func (o *oracle) podOf(a netip.Addr) *v1.Pod {
 	for _, p := range o.pods {
 		if p.Spec.HostNetwork || p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed {
@@ -43,8 +43,8 @@ func (o *oracle) allows(p packet) bool {
 	return o.direction(from, networkingv1.PolicyTypeEgress, p, to, p.to, to) && o.direction(to, networkingv1.PolicyTypeIngress, p, from, p.from, to)
 }
 
-// direction judges for a pod what its policies of one type say of a peer; port
-// names are those of the pod that the packet goes to.
+// direction reports whether a pod's policies of one type allow a peer. Port
+// names are resolved in the pod that the packet goes to.
 func (o *oracle) direction(subject *v1.Pod, t networkingv1.PolicyType, p packet, peer *v1.Pod, peerAddr netip.Addr, dest *v1.Pod) bool {
 	if subject == nil || subject.Spec.NodeName != o.node {
 		return true

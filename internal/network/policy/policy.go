@@ -32,7 +32,8 @@ type Config struct {
 	// come from a pod of the same bridge. It may be nil.
 	Bridged func(netip.Addr) error
 	Clock   clock.WithTicker
-	// Problem, if set, is told of what keeps policies from being enforced.
+	// Problem, if set, is called with an error that keeps policies from being
+	// enforced.
 	Problem func(error)
 }
 
@@ -223,7 +224,7 @@ func (p *Controller) inspect(ctx context.Context) bool {
 	return !t.current
 }
 
-// Sync has the kernel do what has changed.
+// Sync writes the changes to the kernel.
 func (p *Controller) Sync() error {
 	p.syncing.Lock()
 	defer p.syncing.Unlock()
@@ -245,7 +246,7 @@ func (p *Controller) Sync() error {
 		if pol, ok := get[*networkingv1.NetworkPolicy](p.Policies, name.String()); ok {
 			var err error
 			if s, err = compile(pol); err != nil {
-				// What is not understood allows nothing.
+				// An invalid policy allows nothing.
 				klog.Background().Error(err, "A network policy is not valid", "policy", name)
 				s = isolating(pol)
 			}
@@ -270,7 +271,7 @@ func get[T any](i cache.SharedIndexInformer, key string) (x T, ok bool) {
 	return x, ok
 }
 
-// facts gives what is known of a pod, nil if it has no address that is its own.
+// facts returns what is known of a pod, nil if it has no address that is its own.
 func (p *Controller) facts(name types.NamespacedName) *facts {
 	pod, there := get[*v1.Pod](p.Pods, name.String())
 	p.mu.Lock()

@@ -77,8 +77,8 @@ func (r *rig) sync() {
 	}
 }
 
-// random makes objects out of few names, labels and addresses, so that they have
-// much to do with one another.
+// random makes objects out of few names, labels and addresses, so that they
+// often refer to one another.
 type random struct{ *rand.Rand }
 
 func one[T any](r random, of ...T) T { return of[r.IntN(len(of))] }
@@ -116,7 +116,7 @@ func (r random) addresses(n int) []v1.PodIP {
 	return one(r, []v1.PodIP{four}, []v1.PodIP{four, six}, []v1.PodIP{six, four}, nil)
 }
 
-// pod gives a pod; taken are the addresses that are another's.
+// pod returns a pod; taken are the addresses that are another's.
 func (r random) pod(taken map[string]bool) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: one(r, randomNamespaces...), Name: fmt.Sprint("p", r.IntN(randomPods/2)), Labels: r.labels()},
 		Spec: v1.PodSpec{NodeName: one(r, "here", "here", "there"), HostNetwork: r.IntN(12) == 0}}
@@ -306,8 +306,8 @@ func denyAll(namespace string) *networkingv1.NetworkPolicy {
 		Spec: networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}}}
 }
 
-// TestAdmitted has a pod isolated whose addresses its status does not tell yet, and
-// whose address another pod had, which is still there.
+// TestAdmitted checks that a pod is isolated though its status has no addresses yet
+// and another pod, which still exists, had its address.
 func TestAdmitted(t *testing.T) {
 	k := &fake{}
 	r := newRig(t, k, nil)
@@ -353,7 +353,8 @@ func TestAdmitted(t *testing.T) {
 	isolated(false)
 }
 
-// TestIncremental has a pod more be elements only, and no more than those.
+// TestIncremental checks that another pod changes elements only, and only its
+// own.
 func TestIncremental(t *testing.T) {
 	k := &fake{}
 	r := newRig(t, k, nil)
@@ -403,7 +404,7 @@ func TestIncremental(t *testing.T) {
 	}
 }
 
-// TestNotValid has a policy that is not understood isolate, and allow nothing.
+// TestNotValid checks that an invalid policy isolates pods, and allows nothing.
 func TestNotValid(t *testing.T) {
 	k := &fake{}
 	r := newRig(t, k, nil)

@@ -13,7 +13,7 @@ const (
 	itself  = "itself"  // (address, address) of isolated pods
 )
 
-// Kind is what the elements of a set are.
+// Kind is the kind of a set's elements.
 type Kind uint8
 
 // Kinds of sets.

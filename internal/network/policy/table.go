@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// table holds what is wanted of the kernel, for both families of addresses, and
-// what of it the kernel has. Sets and chains are in both; an element is in that of
-// its address.
+// table holds the wanted sets and chains, for both families of addresses, and
+// which of them the kernel has. Sets and chains are in both; an element is in that
+// of its address.
 type table struct {
 	kernels [2]Kernel // IPv4, IPv6; nil leaves a family out
 
@@ -110,8 +110,8 @@ func (t *table) deleteChain(name string) {
 // wanted reports whether there is anything that the kernel has to do.
 func (t *table) wanted() bool { return len(t.chains) > 0 }
 
-// write has the kernel do what is wanted. After an error the tables are made anew
-// by the next write.
+// write writes the wanted state to the kernel. After an error the tables are made
+// anew by the next write.
 func (t *table) write() error {
 	if t.current && len(t.touched)+len(t.rewrite)+len(t.elements) == 0 {
 		return nil
@@ -254,7 +254,7 @@ func (t *table) changes() (b [2]Batch) {
 	return b
 }
 
-// sort has the elements of a set be neighbours, in an order of their own.
+// sort sorts the elements, so that those of a set are neighbours.
 func (b *Batch) sort() {
 	for _, list := range [][]Element{b.DeleteElements, b.AddElements} {
 		slices.SortFunc(list, func(x, y Element) int {

@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// world holds what pods, namespaces and policies there are, and keeps the table as
-// they ask for. What several ask for is counted.
+// world holds the pods, namespaces and policies, and keeps the table up to date
+// with them. Shared sets and chains are counted.
 type world struct {
 	table      *table
 	namespaces map[string]*namespace
@@ -34,14 +34,14 @@ type namespace struct {
 	policies map[string]*policy
 }
 
-// facts are what is known of a pod.
+// facts holds what is known of a pod.
 type facts struct {
 	labels labels.Set
 	addrs  []netip.Addr
 	ports  []containerPort
 	local  bool // on this node
-	// rank says which of several pods an address is taken to be of: that with the
-	// greatest.
+	// rank decides to which of several pods an address is taken to belong: the
+	// one with the greatest.
 	rank int64
 }
 
@@ -252,7 +252,7 @@ func (w *world) give(has *map[place]string, want map[place]string) {
 	}
 }
 
-// own are the addresses that are taken to be the pod's.
+// own returns the addresses that are taken to be the pod's.
 func (w *world) own(p *pod) (out []netip.Addr) {
 	for _, a := range p.addrs {
 		if all := w.claims[a]; len(all) > 0 && all[0] == p {
@@ -262,7 +262,7 @@ func (w *world) own(p *pod) (out []netip.Addr) {
 	return out
 }
 
-// peer gives the elements of a pod in the sets of peers.
+// peer returns the elements of a pod in the sets of peers.
 func (w *world) peer(p *pod) map[place]string {
 	own := w.own(p)
 	if len(own) == 0 || len(w.shared) == 0 {
@@ -277,7 +277,7 @@ func (w *world) peer(p *pod) map[place]string {
 	return out
 }
 
-// keys gives the elements of a pod in a set.
+// keys returns the elements of a pod in a set.
 func (w *world) keys(s *shared, p *pod, own []netip.Addr) (out []Key) {
 	switch {
 	case s.group != nil && w.selects(s.group, p):
@@ -305,7 +305,7 @@ func (w *world) selects(g *groupOf, p *pod) bool {
 	return ns.labels != nil && g.namespaces.Matches(ns.labels) && g.pods.Matches(p.labels)
 }
 
-// subject gives the elements of a pod that are due to policies that select it, and
+// subject returns the elements of a pod that are due to policies that select it, and
 // counts the chains that they lead to.
 func (w *world) subject(p *pod) map[place]string {
 	out := map[place]string{}
@@ -395,7 +395,7 @@ func (p *policy) chain(d int) string {
 	return short(directions[d] + "/" + p.namespace + "/" + p.name)
 }
 
-// rules gives those of allowance i.
+// rules returns those of allowance i.
 func (w *world) rules(pol *policy, d, i int) []Rule {
 	a := &pol.spec.allows[d][i]
 	ports := []Rule{{Do: Accept}}
@@ -501,7 +501,7 @@ func (w *world) release(name string) {
 	w.table.deleteSet(name)
 }
 
-// digest is a short name for what is long.
+// digest returns a short name for what is long.
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])

@@ -27,7 +27,7 @@ func namespace(t testing.TB) {
 
 var podRange = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")}
 
-// kernelRig is a rig on the kernel's tables.
+// kernelRig returns a rig on the kernel's tables.
 func kernelRig(t testing.TB) *rig {
 	namespace(t)
 	return newRig(t, Config{IPv4: NewNetfilter(false, podRange), IPv6: NewNetfilter(true, podRange), Flows: Conntrack(), NoHealthChecks: true})

@@ -33,7 +33,7 @@ func yes(b *bool, otherwise bool) bool {
 	return *b
 }
 
-// endpointsOf gives the endpoints that the slices have for a Service's port, in
+// endpointsOf returns the endpoints that the slices have for a Service's port, in
 // the family of addresses. An address that is in several is that on this node.
 func endpointsOf(all []*discoveryv1.EndpointSlice, p *v1.ServicePort, family discoveryv1.AddressType, node string) []endpoint {
 	n := 0
@@ -78,7 +78,7 @@ func endpointsOf(all []*discoveryv1.EndpointSlice, p *v1.ServicePort, family dis
 	return out
 }
 
-// portOf gives the number that a slice has for a Service's port, 0 if none.
+// portOf returns the number that a slice has for a Service's port, 0 if none.
 func portOf(s *discoveryv1.EndpointSlice, p *v1.ServicePort) uint16 {
 	for i := range s.Ports {
 		sp := &s.Ports[i]
@@ -149,7 +149,7 @@ func choose(all []endpoint, node, zone string) chosen {
 	return c
 }
 
-// topology gives a filter for the ready endpoints that are for clients on this
+// topology returns a filter for the ready endpoints that are for clients on this
 // node. Hints count only if all ready endpoints have them and one is for here:
 // those for nodes before those for zones.
 func topology(all []endpoint, node, zone string) func(*endpoint) bool {

@@ -11,7 +11,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Conntrack gives the kernel's flows, in this process's network namespace.
+// Conntrack returns the kernel's flows, in this process's network namespace.
 func Conntrack() Flows { return conntrack{} }
 
 type conntrack struct{}

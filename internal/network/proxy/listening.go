@@ -18,7 +18,7 @@ import (
 // Sockets are the ports on which programs of a machine listen.
 type Sockets struct {
 	at map[Key]bool
-	// any are those at all addresses, with a zero Addr.
+	// any holds the sockets that listen at all addresses, with a zero Addr.
 	any map[Key]bool
 }
 
@@ -28,7 +28,7 @@ func (s *Sockets) Has(k Key) bool {
 	return s != nil && (s.at[k] || s.any[Key{Proto: k.Proto, Port: k.Port}])
 }
 
-// Listening gives those of this thread's network namespace.
+// Listening returns those of this thread's network namespace.
 func Listening() (*Sockets, error) {
 	s := &Sockets{map[Key]bool{}, map[Key]bool{}}
 	for _, f := range []struct {

@@ -28,7 +28,7 @@ type netfilter struct {
 	generation uint32
 }
 
-// NewNetfilter gives the kernel's tables for IPv4 or IPv6 in this process's
+// NewNetfilter returns the kernel's tables for IPv4 or IPv6 in this process's
 // network namespace. What pods (their ranges on this node) send to a cluster
 // address keeps its source.
 func NewNetfilter(ipv6 bool, pods []netip.Prefix) Kernel {
@@ -51,7 +51,7 @@ type base struct {
 	rules [][]nft.Expr
 }
 
-// bases are the chains that packets come through.
+// bases returns the chains that packets come through.
 func (k *netfilter) bases() []base {
 	// The address, the protocol and the port of the destination.
 	key := func(exprs ...nft.Expr) []nft.Expr {
@@ -76,7 +76,7 @@ func (k *netfilter) bases() []base {
 	}
 }
 
-// words is how many registers an address takes.
+// words returns how many registers an address takes.
 func (k *netfilter) words() int {
 	if k.family == nft.IPv4 {
 		return 1
@@ -121,7 +121,7 @@ func (k *netfilter) Replace(b *Batch) error {
 	return k.commit(t, true)
 }
 
-// kept are the elements of the maps for affinity that there are and will be.
+// kept returns the elements of the maps for affinity that there are and will be.
 func (k *netfilter) kept(wanted []string) (map[string][]nft.Element, error) {
 	have, err := nft.Sets(k.family, tableName)
 	if err != nil {
@@ -216,7 +216,7 @@ func (k *netfilter) add(t *nft.Tx, b *Batch) {
 	}
 }
 
-// rules gives the kernel's rules for one; FromPods is one rule a range.
+// rules returns the kernel's rules for one; FromPods is one rule a range.
 func (k *netfilter) rules(r *Rule) [][]nft.Expr {
 	var do []nft.Expr
 	source, value := nft.Reg(0), nft.Reg(4)

@@ -96,7 +96,7 @@ type Proxy struct {
 
 	// unsupported are the Services that were told of, by UID.
 	unsupported map[types.UID]bool
-	// sockets are those that programs had at the last Sync that needed to know.
+	// sockets holds the programs' sockets at the last Sync that needed them.
 	sockets *Sockets
 }
 
@@ -384,7 +384,7 @@ func (p *Proxy) support(s *v1.Service) {
 	}
 }
 
-// every gives all Services that there are, and those that the table has.
+// every returns all Services that there are, and those that the table has.
 func (p *Proxy) every(t *table) (map[types.NamespacedName]bool, error) {
 	list, err := p.services.List(labels.Everything())
 	if err != nil {
@@ -429,7 +429,7 @@ func (p *Proxy) write(t *table, names map[types.NamespacedName]bool, checks map[
 	return p.forget(t, before, c)
 }
 
-// some gives the entries of m that have one of these names.
+// some returns the entries of m that have one of these names.
 func some(m map[types.NamespacedName]*installed, names map[types.NamespacedName]bool) map[types.NamespacedName]*installed {
 	out := make(map[types.NamespacedName]*installed, len(names))
 	for n := range names {

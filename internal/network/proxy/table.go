@@ -71,7 +71,7 @@ func (t *table) reset() {
 	t.current, t.written = false, false
 }
 
-// sizeFor gives the logarithm of a block for n endpoints.
+// sizeFor returns the logarithm of a block for n endpoints.
 func sizeFor(n int) int { return bits.Len(uint(max(n, 1) - 1)) }
 
 func (t *table) take(n int) *block {
@@ -276,7 +276,7 @@ func liveElement(set string, a netip.AddrPort) Element {
 	return Element{Place: Place{set, Key{Addr: a.Addr(), Port: a.Port()}}}
 }
 
-// numbered is the element of the block's endpoint i.
+// numbered returns the element of the block's endpoint i.
 func (r *block) numbered(i int, a netip.AddrPort) Element {
 	return Element{Place{r.set, Key{Number: r.first + uint32(i)}}, Value{Endpoint: a}}
 }

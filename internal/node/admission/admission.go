@@ -45,7 +45,7 @@ func rejected(reason, format string, args ...any) *Rejection {
 	return &Rejection{reason, "Pod was rejected: " + fmt.Sprintf(format, args...)}
 }
 
-// Admit gives the reason why a pod cannot run here, nil if it can: the
+// Admit returns the reason why a pod cannot run here, nil if it can: the
 // scheduler's checks once more, for pods that were bound without it and for
 // changes since.
 func (c *Checker) Admit(ctx context.Context, pod *v1.Pod) *Rejection {
@@ -108,7 +108,7 @@ func (c *Checker) admitAppArmor(pod *v1.Pod) *Rejection {
 	return nil
 }
 
-// others are the pods that share the node with this one.
+// others returns the pods that share the node with this one.
 func (c *Checker) others(pod *v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, other := range c.Pods() {
@@ -164,7 +164,7 @@ func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shorta
 	return nil
 }
 
-// Infeasible gives the reason and message if the node cannot give the pod the
+// Infeasible returns the reason and message if the node cannot give the pod the
 // resources that it asks for: now, or ever.
 func (c *Checker) Infeasible(ctx context.Context, pod *v1.Pod) (reason, message string) {
 	node, err := c.Client.CoreV1().Nodes().Get(ctx, c.NodeName, metav1.GetOptions{})

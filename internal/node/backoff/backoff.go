@@ -17,7 +17,7 @@ type Backoff struct {
 	last  time.Time
 }
 
-// Wait is how much of the pause after a failure at since is left at now.
+// Wait returns how much of the pause after a failure at since is left at now.
 func (b *Backoff) Wait(since, now time.Time) time.Duration {
 	if b.Pause == 0 || since.Sub(b.last) > 2*Max {
 		return 0

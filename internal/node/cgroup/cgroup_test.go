@@ -141,7 +141,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// hierarchy is a folder with what the kernel has in one.
+// hierarchy returns a folder with what the kernel has in one.
 func hierarchy(t *testing.T, v2 bool, files ...string) *Manager {
 	t.Helper()
 	m := &Manager{FS: t.TempDir(), Driver: Cgroupfs, V2: v2}

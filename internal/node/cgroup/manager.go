@@ -34,7 +34,7 @@ type slicer interface {
 	Remove(slice string) error
 }
 
-// None is a manager that makes no cgroups, for tests of what has one.
+// None returns a manager that makes no cgroups, for tests of what has one.
 func None() *Manager { return &Manager{Driver: Cgroupfs} }
 
 // New makes a manager for this machine.
@@ -167,7 +167,7 @@ func (m *Manager) write(n Name, r Resources) error {
 	return nil
 }
 
-// settings are the files of either version for the resources, in the order in
+// settings returns the files of either version for the resources, in the order in
 // which they are to be written.
 func (m *Manager) settings(r Resources) []setting {
 	if r.OnlyPages {
@@ -184,7 +184,7 @@ func (m *Manager) settings(r Resources) []setting {
 	return settingsV1(r)
 }
 
-// pageSizes are the sizes of huge pages that the machine has, in bytes.
+// pageSizes returns the sizes of huge pages that the machine has, in bytes.
 func pageSizes() (out []int64) {
 	const kilobytes = "/sys/kernel/mm/hugepages/hugepages-"
 	found, _ := filepath.Glob(kilobytes + "*kB")
@@ -241,7 +241,7 @@ func settingsV2(r Resources) []setting {
 	return out
 }
 
-// Unified are the settings of cgroup v2 as the runtime takes them for a
+// Unified returns the settings of cgroup v2 as the runtime takes them for a
 // container, by file name.
 func Unified(p Protection, high int64) map[string]string {
 	out := map[string]string{}
@@ -271,7 +271,7 @@ func limit(v int64) string {
 	return strconv.FormatInt(v, 10)
 }
 
-// pageName is the kernel's name of a page size: 2MB, 1GB.
+// pageName returns the kernel's name of a page size: 2MB, 1GB.
 func pageName(size int64) string {
 	units := []string{"B", "KB", "MB", "GB"}
 	i := 0
@@ -281,7 +281,7 @@ func pageName(size int64) string {
 	return strconv.FormatInt(size, 10) + units[i]
 }
 
-// PageName is the name of a page size as CRI has it.
+// PageName returns the name of a page size as CRI has it.
 func PageName(size int64) string { return pageName(size) }
 
 // Remove removes the cgroup and those below it in each hierarchy. One that has
@@ -316,7 +316,7 @@ func (m *Manager) Remove(n Name) error {
 	return errors.Join(errs...)
 }
 
-// PodUIDs are the pods that have a cgroup below n, by UID.
+// PodUIDs returns the pods that have a cgroup below n, by UID.
 func (m *Manager) PodUIDs(n Name) map[string]Name {
 	out := map[string]Name{}
 	if m.FS == "" {

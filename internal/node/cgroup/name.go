@@ -30,7 +30,7 @@ func (d Driver) Validate() error {
 // Name is a cgroup by its path, from the root of the pods' cgroups down.
 type Name []string
 
-// Pods is the cgroup of all pods of a node, below a root ("" is the machine's).
+// Pods returns the cgroup of all pods of a node, below a root ("" is the machine's).
 func Pods(root string) Name {
 	var n Name
 	for _, part := range strings.Split(root, "/") {
@@ -41,7 +41,7 @@ func Pods(root string) Name {
 	return append(n, "kubepods")
 }
 
-// Class is the cgroup of the pods of a class, which for guaranteed pods is that
+// Class returns the cgroup of the pods of a class, which for guaranteed pods is that
 // of all pods.
 func (n Name) Class(class v1.PodQOSClass) Name {
 	switch class {
@@ -51,12 +51,12 @@ func (n Name) Class(class v1.PodQOSClass) Name {
 	return n
 }
 
-// Pod is the cgroup of a pod in the cgroup of its class.
+// Pod returns the cgroup of a pod in the cgroup of its class.
 func (n Name) Pod(uid string) Name { return n.child("pod" + uid) }
 
 func (n Name) child(part string) Name { return append(n[:len(n):len(n)], part) }
 
-// Parent is the name as CRI's cgroup_parent has it.
+// Parent returns the name as CRI's cgroup_parent has it.
 func (n Name) Parent(d Driver) string {
 	if d != Systemd {
 		return "/" + strings.Join(n, "/")
@@ -65,7 +65,7 @@ func (n Name) Parent(d Driver) string {
 	return parts[len(parts)-1]
 }
 
-// Path is where the cgroup is below a hierarchy's mount point.
+// Path returns where the cgroup is below a hierarchy's mount point.
 func (n Name) Path(d Driver) string {
 	if d != Systemd {
 		return path.Join(n...)
@@ -73,7 +73,7 @@ func (n Name) Path(d Driver) string {
 	return path.Join(n.slices()...)
 }
 
-// slices are the systemd slices that lead to the cgroup: a dash in a slice's
+// slices returns the systemd slices that lead to the cgroup: a dash in a slice's
 // name means that it is inside another one.
 func (n Name) slices() []string {
 	out, name := make([]string, len(n)), ""

@@ -74,7 +74,7 @@ func Weight(shares uint64) uint64 {
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
-// ForPod gives the settings for a pod of this class: from the sums of its
+// ForPod returns the settings for a pod of this class: from the sums of its
 // containers' requests and limits, or from the pod's own.
 func ForPod(pod *v1.Pod, class v1.PodQOSClass, m Memory) Resources {
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
@@ -106,7 +106,7 @@ func ForPod(pod *v1.Pod, class v1.PodQOSClass, m Memory) Resources {
 	return out
 }
 
-// HugePages are the amounts of huge pages in a list, by page size, in bytes.
+// HugePages returns the amounts of huge pages in a list, by page size, in bytes.
 func HugePages(list v1.ResourceList) map[int64]int64 {
 	var out map[int64]int64
 	for name, q := range list {
@@ -144,15 +144,15 @@ func (s *Sum) Add(pod *v1.Pod, class v1.PodQOSClass) {
 	}
 }
 
-// Burstable gives the settings for the class of the burstable pods.
+// Burstable returns the settings for the class of the burstable pods.
 func (s *Sum) Burstable(m Memory) Resources {
 	return Resources{CPUShares: Shares(s.BurstableCPU), Protection: m.protect(v1.PodQOSBurstable, s.BurstableMemory)}
 }
 
-// BestEffort gives the settings for the class of the pods without requests.
+// BestEffort returns the settings for the class of the pods without requests.
 func (s *Sum) BestEffort() Resources { return Resources{CPUShares: minShares} }
 
-// Node gives the settings for all pods together: the node's allocatable
+// Node returns the settings for all pods together: the node's allocatable
 // resources.
 func (s *Sum) Node(allocatable v1.ResourceList, m Memory) Resources {
 	out := Resources{CPUShares: Shares(allocatable.Cpu().MilliValue()), Memory: allocatable.Memory().Value(), HugePages: HugePages(allocatable)}
@@ -194,7 +194,7 @@ func (m Memory) protect(class v1.PodQOSClass, request int64) Protection {
 	return Protection{}
 }
 
-// Container gives the settings of cgroup v2 for the memory of a container of a
+// Container returns the settings of cgroup v2 for the memory of a container of a
 // pod of this class: its request and limit (0 is none), and what the node has
 // for pods, in bytes.
 func (m Memory) Container(class v1.PodQOSClass, request, limit, allocatable int64) (p Protection, high int64) {
@@ -213,7 +213,7 @@ func (m Memory) Container(class v1.PodQOSClass, request, limit, allocatable int6
 	return p, high
 }
 
-// Max is the larger of each limit and weight, under which a change from one to
+// Max returns the larger of each limit and weight, under which a change from one to
 // the other can be made step by step.
 func Max(a, b Resources) Resources {
 	larger := func(x, y int64) int64 {

@@ -22,7 +22,7 @@ type property struct {
 	value any
 }
 
-// properties are the resources as systemd keeps them for a slice; what systemd
+// properties returns the resources as systemd keeps them for a slice; what systemd
 // does not know would be taken back when it reloads.
 func properties(r Resources, v2 bool) []property {
 	unsigned := func(v int64) uint64 {

@@ -53,7 +53,7 @@ type Run struct {
 	Target string
 }
 
-// Container gives the container as CRI describes it, and makes the files that are
+// Container returns the container as CRI describes it, and makes the files that are
 // mounted into it.
 func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.ContainerConfig, error) {
 	pod, spec := r.Pod, r.Container

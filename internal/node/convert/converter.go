@@ -27,7 +27,8 @@ type Converter struct {
 	CRI    *cri.Client
 	Client kubernetes.Interface // for runtime classes
 	Layout layout.Layout
-	// Services are those that containers are told of by variables.
+	// Services lists the Services for which containers get environment
+	// variables.
 	Services corelisters.ServiceLister
 	Sources  Sources
 	// SubPath makes a path in a volume of the pod ready, for the mount of this

@@ -20,7 +20,7 @@ import (
 	"keelson.dev/keelson/internal/node/podspec"
 )
 
-// environment gives the container's variables, later ones over earlier ones:
+// environment returns the container's variables, later ones over earlier ones:
 // services, envFrom, env.
 func (c *Converter) environment(ctx context.Context, r *Run) ([]*runtimeapi.KeyValue, error) {
 	pod := r.Pod

@@ -20,7 +20,7 @@ import (
 // wrote it, and the kernel would not take more for a process.
 const envFileMax = 2 << 20
 
-// fileValue is the value of a variable in a file of one of the pod's volumes,
+// fileValue returns the value of a variable in a file of one of the pod's volumes,
 // which the container need not mount; false if there is none and none is
 // needed (KEP-3721).
 func fileValue(volumes map[string]volume.Mounted, r *v1.FileKeySelector) (string, bool, error) {

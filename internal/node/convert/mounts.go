@@ -12,7 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// mounts gives the mounts of a container whose environment is env, and makes the
+// mounts returns the mounts of a container whose environment is env, and makes the
 // files that are mounted beside its volumes.
 func (c *Converter) mounts(ctx context.Context, r *Run, env map[string]string) ([]*runtimeapi.Mount, error) {
 	pod, spec := r.Pod, r.Container
@@ -84,7 +84,7 @@ func (c *Converter) mounts(ctx context.Context, r *Run, env map[string]string) (
 	return out, nil
 }
 
-// volumeDevices are the devices of a container's block volumes.
+// volumeDevices returns the devices of a container's block volumes.
 func volumeDevices(r *Run) ([]*runtimeapi.Device, error) {
 	var out []*runtimeapi.Device
 	for i := range r.Container.VolumeDevices {

@@ -18,7 +18,7 @@ const (
 	nodenameMax = 64
 )
 
-// Hostname is the name that the pod has for itself.
+// Hostname returns the name that the pod has for itself.
 func (c *Converter) Hostname(pod *v1.Pod) string {
 	h := pod.Name
 	if pod.Spec.Hostname != "" {

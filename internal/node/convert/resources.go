@@ -67,7 +67,7 @@ const (
 	criticalPriority = 2_000_001_000
 )
 
-// oomScore is how soon a container is killed when the machine's memory is used
+// oomScore returns how soon a container is killed when the machine's memory is used
 // up: the smaller the part of the memory that it asks for, the sooner.
 func oomScore(pod *v1.Pod, c *v1.Container, total int64) int64 {
 	if p := pod.Spec.Priority; p != nil && *p >= criticalPriority {
@@ -82,7 +82,7 @@ func oomScore(pod *v1.Pod, c *v1.Container, total int64) int64 {
 	return oomBurstable(pod, c, total)
 }
 
-// oomBurstable is the score of a container of a burstable pod on a machine with
+// oomBurstable returns the score of a container of a burstable pod on a machine with
 // so much memory, in bytes. What the pod asks for beyond its containers counts
 // for each of them alike, and a sidecar lives as long as the container that asks
 // for the least.
@@ -115,7 +115,7 @@ func oomBurstable(pod *v1.Pod, c *v1.Container, total int64) int64 {
 	return min(max(out, oomBestEffort+oomGuaranteed), oomBestEffort-1)
 }
 
-// sandboxResources are the sums of the containers' resources and the pod's
+// sandboxResources returns the sums of the containers' resources and the pod's
 // overhead, for runtimes that size a machine by them.
 func sandboxResources(pod *v1.Pod) (overhead, resources *runtimeapi.LinuxContainerResources) {
 	convert := func(requests, limits v1.ResourceList) *runtimeapi.LinuxContainerResources {

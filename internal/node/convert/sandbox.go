@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/node/podspec"
 )
 
-// Sandbox is the pod's sandbox as CRI describes it.
+// Sandbox returns the pod's sandbox as CRI describes it.
 func (c *Converter) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
 	dns, err := c.dnsConfig(pod)
 	if err != nil {
@@ -96,7 +96,7 @@ func namespaces(pod *v1.Pod) *runtimeapi.NamespaceOption {
 	return o
 }
 
-// Users is the user namespace of a pod: the machine's, or one of its own, if
+// Users returns the user namespace of a pod: the machine's, or one of its own, if
 // the runtime can do that.
 func (c *Converter) Users(ctx context.Context, pod *v1.Pod, handler string) (*runtimeapi.UserNamespace, error) {
 	if podspec.HostUsers(pod) {
@@ -115,7 +115,7 @@ func (c *Converter) Users(ctx context.Context, pod *v1.Pod, handler string) (*ru
 	return c.usersIn(pod)
 }
 
-// usersIn is the user namespace that the pod has or, if it is to have one of its
+// usersIn returns the user namespace that the pod has or, if it is to have one of its
 // own, gets.
 func (c *Converter) usersIn(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
 	if podspec.HostUsers(pod) {
@@ -124,7 +124,7 @@ func (c *Converter) usersIn(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
 	return c.UserNamespaces.Pod(string(pod.UID))
 }
 
-// RuntimeHandler is the handler of the pod's RuntimeClass.
+// RuntimeHandler returns the handler of the pod's RuntimeClass.
 func (c *Converter) RuntimeHandler(ctx context.Context, pod *v1.Pod) (string, error) {
 	if n := pod.Spec.RuntimeClassName; n != nil && *n != "" {
 		rc, err := c.Client.NodeV1().RuntimeClasses().Get(ctx, *n, metav1.GetOptions{})

@@ -22,7 +22,7 @@ func int64Value(v *int64) *runtimeapi.Int64Value {
 	return &runtimeapi.Int64Value{Value: *v}
 }
 
-// groups are the further groups of a pod's processes.
+// groups returns the further groups of a pod's processes.
 func groups(s *v1.PodSecurityContext) []int64 {
 	out := slices.Clone(s.SupplementalGroups)
 	if s.FSGroup != nil {
@@ -44,7 +44,7 @@ func AppArmorEnabled() bool {
 	return err == nil && strings.HasPrefix(string(b), "Y")
 }
 
-// appArmor gives a profile in both forms that runtimes know: that of CRI v1,
+// appArmor returns a profile in both forms that runtimes know: that of CRI v1,
 // and the older one.
 func appArmor(p *v1.AppArmorProfile) (*runtimeapi.SecurityProfile, string) {
 	if p == nil {

@@ -15,7 +15,7 @@ var (
 	unspelled = strings.NewReplacer("PLUS", "+", "MINUS", "-")
 )
 
-// stopSignal is the signal that ends the container, the runtime's choice where
+// stopSignal returns the signal that ends the container, the runtime's choice where
 // the container has none.
 func stopSignal(c *v1.Container) runtimeapi.Signal {
 	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
@@ -24,7 +24,7 @@ func stopSignal(c *v1.Container) runtimeapi.Signal {
 	return runtimeapi.Signal(runtimeapi.Signal_value[signalPrefix+spelled.Replace(string(*c.Lifecycle.StopSignal))])
 }
 
-// Signal is the signal as the runtime tells of it, nil if it does not.
+// Signal returns the signal as the runtime tells of it, nil if it does not.
 func Signal(s runtimeapi.Signal) *v1.Signal {
 	if s == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		return nil

@@ -114,7 +114,7 @@ func (p *Providers) add(one kubelet.CredentialProvider, bin string) error {
 	return nil
 }
 
-// Auths are the credentials that the plug-ins have for an image, named without tag and
+// Auths returns the credentials that the plug-ins have for an image, named without tag and
 // digest, that is pulled for the pod. What a plug-in fails with is an error beside the
 // others' credentials.
 func (p *Providers) Auths(ctx context.Context, pod *v1.Pod, image string) ([]provider.AuthConfig, error) {
@@ -142,7 +142,7 @@ func (p *Providers) Auths(ctx context.Context, pod *v1.Pod, image string) ([]pro
 	return out, errors.Join(errs...)
 }
 
-// ask gives a plug-in's answer for the image, a cached one if there is one.
+// ask returns a plug-in's answer for the image, a cached one if there is one.
 func (p *Providers) ask(ctx context.Context, one *plugin, pod *v1.Pod, image string) (map[string]provider.AuthConfig, error) {
 	r := &provider.CredentialProviderRequest{TypeMeta: metav1.TypeMeta{APIVersion: one.APIVersion, Kind: "CredentialProviderRequest"}, Image: image}
 	whose, ok, err := p.identify(ctx, one, pod, r)

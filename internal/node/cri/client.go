@@ -86,5 +86,5 @@ func Connect(ctx context.Context, endpoint string, opts ...grpc.DialOption) (*Cl
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Conn is the connection, for services of a runtime beside CRI's.
+// Conn returns the connection, for services of a runtime beside CRI's.
 func (c *Client) Conn() grpc.ClientConnInterface { return c.conn }

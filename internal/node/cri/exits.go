@@ -79,7 +79,7 @@ func hasEnded(seen map[string]podState, id string) bool {
 	return true
 }
 
-// ofContainer gives the container of a TaskExit, if it is its first process
+// ofContainer returns the container of a TaskExit, if it is its first process
 // that has ended, not one that was executed in it.
 func ofContainer(value []byte) (string, bool) {
 	var exit events.TaskExit

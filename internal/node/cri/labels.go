@@ -22,7 +22,7 @@ const (
 	PreStopAnnotation = "io.kubernetes.container.preStopHandler"
 )
 
-// RestartCount is how often the container had been started before this run.
+// RestartCount returns how often the container had been started before this run.
 func RestartCount(c *runtimeapi.ContainerStatus) int32 {
 	if n, err := strconv.Atoi(c.Annotations[RestartCountAnnotation]); err == nil {
 		return int32(n)

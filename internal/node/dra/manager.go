@@ -136,7 +136,7 @@ func (m *Manager) prepare(ctx context.Context, pod *v1.Pod, name string, owned b
 	return m.save()
 }
 
-// driversOf are the drivers of the claim's devices, without those all of whose
+// driversOf returns the drivers of the claim's devices, without those all of whose
 // devices skip the operation.
 func driversOf(c *resourcev1.ResourceClaim, operation resourcev1.SkipNodeOperation) map[string]bool {
 	out := map[string]bool{}
@@ -227,7 +227,7 @@ func (m *Manager) unprepare(ctx context.Context, uid types.UID, c *claim) error 
 	return nil
 }
 
-// CDI are the names of the devices for a container of the pod, whose claims are
+// CDI returns the names of the devices for a container of the pod, whose claims are
 // prepared (https://github.com/cncf-tags/container-device-interface).
 func (m *Manager) CDI(pod *v1.Pod, c *v1.Container) []string {
 	var out []string

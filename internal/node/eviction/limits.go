@@ -25,7 +25,7 @@ func (m *Manager) limits(pods []*v1.Pod, of func(*v1.Pod) (statsapi.PodStats, bo
 	return evicted
 }
 
-// exceeded gives the first limit that the pod exceeds, by the signal of its
+// exceeded returns the first limit that the pod exceeds, by the signal of its
 // metric and the message of the eviction.
 func exceeded(pod *v1.Pod, st *statsapi.PodStats, dedicatedImageFs bool) (signal, message string) {
 	for i := range pod.Spec.Volumes {

@@ -33,7 +33,7 @@ const (
 
 // Pods gives the pods of the node, and ends them.
 type Pods interface {
-	// Active are the pods that have not ended.
+	// Active returns the pods that have not ended.
 	Active() []*v1.Pod
 	// Evict has the pod fail within grace seconds; condition may be nil.
 	Evict(pod *v1.Pod, grace int64, message string, condition *v1.PodCondition)
@@ -129,7 +129,7 @@ func (m *Manager) cleanup(ctx context.Context, pods []*v1.Pod) {
 	}
 }
 
-// UnderPressure gives those of the conditions that the node is in.
+// UnderPressure returns those of the conditions that the node is in.
 func (m *Manager) UnderPressure() (out []v1.NodeConditionType) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -141,7 +141,7 @@ func (m *Manager) UnderPressure() (out []v1.NodeConditionType) {
 	return out
 }
 
-// Admit gives the message of the refusal of a pod that the node must not take
+// Admit returns the message of the refusal of a pod that the node must not take
 // while it is under pressure, and "" where it may.
 func (m *Manager) Admit(pod *v1.Pod, class v1.PodQOSClass) string {
 	conditions := m.UnderPressure()
@@ -314,7 +314,7 @@ func (m *Manager) evict(pod *v1.Pod, grace int64, message string, annotations ma
 	return true
 }
 
-// explain gives the message that names the low resource, and the containers of
+// explain returns the message that names the low resource, and the containers of
 // the pod that used more of it than they requested.
 func explain(resource v1.ResourceName, pod *v1.Pod, of func(*v1.Pod) (statsapi.PodStats, bool), due []Threshold, seen map[Signal]observation) (string, map[string]string) {
 	var b strings.Builder

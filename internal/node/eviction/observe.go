@@ -47,7 +47,7 @@ func observe(s *statsapi.Summary) map[Signal]observation {
 	return out
 }
 
-// crossed are the thresholds of which less is left than they want; with reclaim,
+// crossed returns the thresholds of which less is left than they want; with reclaim,
 // less than they want and their minimum reclaim.
 func crossed(thresholds []Threshold, seen map[Signal]observation, reclaim bool) (out []Threshold) {
 	for _, t := range thresholds {

@@ -58,7 +58,7 @@ func rank(pods []*v1.Pod, of func(*v1.Pod) (statsapi.PodStats, bool), s Signal, 
 	})
 }
 
-// measure is the pod's usage of what the signal is of.
+// measure returns the pod's usage of what the signal is of.
 func measure(p *v1.Pod, st *statsapi.PodStats, s Signal, dedicatedImageFs bool) usage {
 	request := func(name v1.ResourceName) int64 {
 		q := resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{})[name]
@@ -85,7 +85,7 @@ func measure(p *v1.Pod, st *statsapi.PodStats, s Signal, dedicatedImageFs bool) 
 	return usage{bytes, request(v1.ResourceEphemeralStorage)}
 }
 
-// diskUsage gives the pod's use of the file system of the signal, in bytes and
+// diskUsage returns the pod's use of the file system of the signal, in bytes and
 // inodes: logs and local volumes are on the node's, the containers' writable
 // layers on the images'; where both are one, the sum.
 func diskUsage(p *v1.Pod, st *statsapi.PodStats, s Signal, dedicatedImageFs bool) (bytes, files int64) {

@@ -66,7 +66,7 @@ type Amount struct {
 	Fraction float64
 }
 
-// Of gives the amount where there is capacity of it.
+// Of returns the amount where there is capacity of it.
 func (a Amount) Of(capacity int64) int64 {
 	if a.Quantity != nil {
 		return a.Quantity.Value()
@@ -200,7 +200,7 @@ func parseAmount(s string) (Amount, error) {
 	return Amount{Quantity: &q}, nil
 }
 
-// Reserved gives the memory and ephemeral storage that the hard thresholds keep
+// Reserved returns the memory and ephemeral storage that the hard thresholds keep
 // from the pods of a node with that capacity.
 func Reserved(thresholds []Threshold, capacity v1.ResourceList) v1.ResourceList {
 	out := v1.ResourceList{}

@@ -62,7 +62,7 @@ func (r Runner) Run(ctx context.Context, h *v1.LifecycleHandler, c *v1.Container
 	return nil
 }
 
-// Encode gives the container's preStop hook in the form that the runtime keeps it in,
+// Encode returns the container's preStop hook in the form that the runtime keeps it in,
 // "" for none: with the number of a port that it names.
 func Encode(c *v1.Container) string {
 	if c.Lifecycle == nil || c.Lifecycle.PreStop == nil {

@@ -1,4 +1,5 @@
-// Package hostport says what maps ports of the machine to pods.
+// Package hostport has the interface by which ports of the machine are mapped
+// to pods.
 package hostport
 
 import (

@@ -71,7 +71,7 @@ type failedPull struct {
 	at time.Time
 }
 
-// Pod gives what pulls the images of one pod.
+// Pod returns what pulls the images of one pod.
 func (p *Puller) Pod() *Pulls {
 	return &Pulls{p: p, pauses: map[string]*backoff.Backoff{}, failed: map[string]failedPull{}}
 }
@@ -91,7 +91,7 @@ func (p *Puller) lock(image string) func() {
 	return m.Unlock
 }
 
-// find gives the ID and size in bytes of an image that the runtime has; an empty
+// find returns the ID and size in bytes of an image that the runtime has; an empty
 // ID if it has none.
 func (p *Puller) find(ctx context.Context, image string) (string, uint64, error) {
 	r, err := p.Runtime.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: image}})
@@ -119,7 +119,7 @@ func whyPull(image string, err error) Failure {
 	return Failure{Reason: "ErrImagePull", Message: err.Error()}
 }
 
-// Ensure gives the ID of an image, pulled as the policy says. ref is the object
+// Ensure returns the ID of an image, pulled as the policy says. ref is the object
 // of the events.
 func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1.PullPolicy, ref *v1.ObjectReference) (string, *Failure) {
 	p := s.p
@@ -218,7 +218,7 @@ type dockerAuth struct {
 	Username, Password, Auth string
 }
 
-// auths are the credentials for the image: those of the pod's pull secrets, then those
+// auths returns the credentials for the image: those of the pod's pull secrets, then those
 // of the node's credential providers.
 func (p *Puller) auths(ctx context.Context, pod *v1.Pod, image string) []*runtimeapi.AuthConfig {
 	ref, err := name.ParseReference(image, name.WithDefaultRegistry("docker.io"))

@@ -186,7 +186,7 @@ type image struct {
 	use
 }
 
-// unused gives the images that no container uses, the one unused for the longest
+// unused returns the images that no container uses, the one unused for the longest
 // time first.
 func (c *Collector) unused(ctx context.Context, now time.Time) ([]image, error) {
 	images, err := c.Runtime.ListImages(ctx, &runtimeapi.ListImagesRequest{})

@@ -45,7 +45,7 @@ func spool(r io.Reader, dir string) (string, error) {
 	return f.Name(), errors.Join(err, f.Close())
 }
 
-// read gives the images of an archive. It may unpack it into dir.
+// read returns the images of an archive. It may unpack it into dir.
 func read(archive, dir string) ([]named, error) {
 	files, err := names(archive)
 	if err != nil {
@@ -60,7 +60,7 @@ func read(archive, dir string) ([]named, error) {
 	return nil, errors.New("the archive has neither a manifest.json, as docker save makes it, nor an index.json, as OCI layouts have it")
 }
 
-// names are the files at the archive's root.
+// names returns the files at the archive's root.
 func names(archive string) (map[string]bool, error) {
 	out := map[string]bool{}
 	err := each(archive, func(name string, _ *tar.Header, _ io.Reader) error {
@@ -156,7 +156,7 @@ func oci(archive, dir string) (out []named, err error) {
 	return out, nil
 }
 
-// imageOf is the image that a descriptor of the index is of: for this machine, where
+// imageOf returns the image that a descriptor of the index is of: for this machine, where
 // it is of several.
 func imageOf(index v1.ImageIndex, d v1.Descriptor) (v1.Image, error) {
 	if !d.MediaType.IsIndex() {

@@ -28,7 +28,7 @@ func randomImage(t *testing.T) v1.Image {
 	return i
 }
 
-// saved is an archive as docker save makes it.
+// saved returns an archive as docker save makes it.
 func saved(t *testing.T, tags ...string) []byte {
 	t.Helper()
 	all := map[name.Tag]v1.Image{}
@@ -46,7 +46,7 @@ func saved(t *testing.T, tags ...string) []byte {
 	return b.Bytes()
 }
 
-// packed is a folder as an archive.
+// packed returns a folder as an archive.
 func packed(t *testing.T, dir string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -60,7 +60,7 @@ func packed(t *testing.T, dir string) []byte {
 	return b.Bytes()
 }
 
-// laidOut is an archive of an OCI layout with what add puts into it.
+// laidOut returns an archive of an OCI layout with what add puts into it.
 func laidOut(t *testing.T, add func(layout.Path) error) []byte {
 	t.Helper()
 	dir := t.TempDir()

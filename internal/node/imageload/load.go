@@ -65,7 +65,7 @@ func Load(ctx context.Context, runtime *cri.Client, archive io.Reader, done func
 	return nil
 }
 
-// Name is the name of an image as CRI has it.
+// Name returns the name of an image as CRI has it.
 func Name(t name.Tag) string {
 	host := t.RegistryStr()
 	if host == name.DefaultRegistry {

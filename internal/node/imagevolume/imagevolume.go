@@ -121,7 +121,7 @@ func (m *Mounter) Release(ctx context.Context, known func(pod string) bool) erro
 	}
 }
 
-// prepare gives a context for calls to containerd itself, in the namespace that it
+// prepare returns a context for calls to containerd itself, in the namespace that it
 // keeps CRI's images in.
 func (m *Mounter) prepare(ctx context.Context) (context.Context, error) {
 	if m.snapshotter == "" {
@@ -145,7 +145,7 @@ func snapshotterOf(config string) string {
 	return c.Containerd.Snapshotter
 }
 
-// top is the snapshot that has all layers of an image, whose ID is the digest of its
+// top returns the snapshot that has all layers of an image, whose ID is the digest of its
 // configuration.
 func (m *Mounter) top(ctx context.Context, image string) (string, error) {
 	stream, err := content.NewContentClient(m.Runtime.Conn()).Read(ctx, &content.ReadContentRequest{Digest: image})
@@ -198,7 +198,8 @@ func mountAt(m *types.Mount, dir string) error {
 	return unix.Mount(m.Source, dir, m.Type, locked, data)
 }
 
-// options are those for the file system: not the flags, which are ours.
+// options returns the options for the file system, without ro and rw, which are
+// flags of the mount.
 func options(all []string) string {
 	var out []string
 	for _, o := range all {

@@ -58,7 +58,7 @@ func Load(file, dir string) (Fields, error) {
 	return out, json.Unmarshal(all, &out)
 }
 
-// read gives one file as JSON, having checked its kind and its fields.
+// read returns one file as JSON, having checked its kind and its fields.
 func read(file string) ([]byte, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -148,7 +148,7 @@ func set(sets []*pflag.FlagSet, name, value string) error {
 	return fmt.Errorf("there is no flag --%s", name)
 }
 
-// text gives a field's value as its flag takes it.
+// text returns a field's value as its flag takes it.
 func text(name string, value any) (string, error) {
 	switch v := value.(type) {
 	case string:

@@ -16,35 +16,35 @@ type Layout struct {
 	Logs string
 }
 
-// Pods is the folder that has one of each pod.
+// Pods returns the folder that has one of each pod.
 func (l Layout) Pods() string { return filepath.Join(l.Root, "pods") }
 
-// Pod is the pod's folder.
+// Pod returns the pod's folder.
 func (l Layout) Pod(uid types.UID) string { return filepath.Join(l.Pods(), string(uid)) }
 
-// Hosts is the file that is /etc/hosts in the pod's containers.
+// Hosts returns the file that is /etc/hosts in the pod's containers.
 func (l Layout) Hosts(pod *v1.Pod) string { return filepath.Join(l.Pod(pod.UID), "etc-hosts") }
 
-// Resources is the file that tells what the pod was given.
+// Resources returns the file that tells what the pod was given.
 func (l Layout) Resources(pod *v1.Pod) string { return filepath.Join(l.Pod(pod.UID), "resources.json") }
 
-// Termination is the file of a container's termination message, in its run of
+// Termination returns the file of a container's termination message, in its run of
 // this number.
 func (l Layout) Termination(pod *v1.Pod, container string, run int32) string {
 	return filepath.Join(l.Pod(pod.UID), "containers", container, strconv.Itoa(int(run)))
 }
 
-// PodLogs is the folder of the logs of the pod's containers.
+// PodLogs returns the folder of the logs of the pod's containers.
 func (l Layout) PodLogs(pod *v1.Pod) string {
 	return filepath.Join(l.Logs, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 }
 
-// Log is the file of a container's log, in its run of this number.
+// Log returns the file of a container's log, in its run of this number.
 func (l Layout) Log(pod *v1.Pod, container string, run int32) string {
 	return filepath.Join(l.PodLogs(pod), LogName(container, run))
 }
 
-// LogName is the log's file below the folder of the pod's logs.
+// LogName returns the log's file below the folder of the pod's logs.
 func LogName(container string, run int32) string {
 	return filepath.Join(container, strconv.Itoa(int(run))+".log")
 }

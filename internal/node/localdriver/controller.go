@@ -45,7 +45,8 @@ var modes = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER, csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 }
 
-// block reads what kind of volume is asked for; why says what it cannot be.
+// block reports whether a block volume is asked for. why is the reason if the
+// volume cannot be as asked for, else empty.
 func block(all []*csi.VolumeCapability) (block bool, why string) {
 	mount := false
 	for _, c := range all {
@@ -139,7 +140,7 @@ func (d *Driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*c
 	return &csi.CreateVolumeResponse{Volume: d.volume(id, want)}, nil
 }
 
-// source gives what a volume's content is copied from, and its folder.
+// source returns what a volume's content is copied from, and its folder.
 func (d *Driver) source(want *item) (*item, string, error) {
 	kind, id := volumes, want.Volume
 	if want.Snapshot != "" {
@@ -160,7 +161,7 @@ func (d *Driver) source(want *item) (*item, string, error) {
 	return from, d.path(kind, id), nil
 }
 
-// space gives the bytes that the disk has, and those that are free.
+// space returns the bytes that the disk has, and those that are free.
 func space(dir string) (total, free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -214,7 +215,7 @@ func (d *Driver) ValidateVolumeCapabilities(_ context.Context, r *csi.ValidateVo
 		VolumeContext: r.VolumeContext, VolumeCapabilities: r.VolumeCapabilities, Parameters: r.Parameters}}, nil
 }
 
-// existing gives a volume, or the answer that there is none.
+// existing returns a volume, or the answer that there is none.
 func (d *Driver) existing(id string) (*item, error) {
 	i, err := d.read(volumes, id)
 	if err != nil {

@@ -43,7 +43,7 @@ type item struct {
 
 var plain = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,99}$`)
 
-// identify gives the ID of what is asked for by a name. An ID is a folder's name.
+// identify returns the ID of what is asked for by a name. An ID is a folder's name.
 func identify(name string) string {
 	if plain.MatchString(name) {
 		return name
@@ -51,7 +51,7 @@ func identify(name string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:40]
 }
 
-// path gives the folder of an ID, which comes from a client: "" if it is none.
+// path returns the folder of an ID, which comes from a client: "" if it is none.
 func (d *Driver) path(kind, id string) string {
 	if !plain.MatchString(id) {
 		return ""
@@ -59,7 +59,7 @@ func (d *Driver) path(kind, id string) string {
 	return filepath.Join(d.Dir, kind, id)
 }
 
-// read gives a volume or a snapshot, nil if there is none.
+// read returns a volume or a snapshot, nil if there is none.
 func (d *Driver) read(kind, id string) (*item, error) {
 	dir := d.path(kind, id)
 	if dir == "" {
@@ -87,7 +87,7 @@ func (d *Driver) write(kind, id string, i *item) error {
 	return renameio.WriteFile(filepath.Join(d.path(kind, id), meta), text, 0o600)
 }
 
-// list gives the IDs of all volumes or snapshots, in order.
+// list returns the IDs of all volumes or snapshots, in order.
 func (d *Driver) list(kind string) ([]string, error) {
 	found, err := filepath.Glob(filepath.Join(d.Dir, kind, "*", meta))
 	if err != nil {
@@ -100,7 +100,7 @@ func (d *Driver) list(kind string) ([]string, error) {
 	return found, nil
 }
 
-// sweep removes what a crash left of creations and deletions.
+// sweep removes the remains of creations and deletions that crashed.
 func (d *Driver) sweep() error {
 	var errs []error
 	for _, kind := range []string{volumes, snapshots} {
@@ -173,8 +173,8 @@ func makeDisk(path string, size int64, from string) error {
 	return errors.Join(f.Truncate(size), f.Close())
 }
 
-// remove removes a volume or a snapshot; the JSON goes first, so that what a
-// crash leaves is seen to be nothing.
+// remove removes a volume or a snapshot; the JSON goes first, so that the rest
+// is not taken for a volume after a crash.
 func (d *Driver) remove(kind, id string, i *item) error {
 	dir := d.path(kind, id)
 	if err := os.Remove(filepath.Join(dir, meta)); err != nil && !errors.Is(err, fs.ErrNotExist) {

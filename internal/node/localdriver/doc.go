@@ -9,10 +9,11 @@
 //	volumes/<id>/data          the files
 //	volumes/<id>/disk          the device, a sparse file
 //
-// A folder without its JSON is what a crash left of a creation, and is made anew
-// or removed. Sizes are limits where the file system has quotas of projects (XFS,
-// and ext4, mounted with prjquota); elsewhere a volume may take what is free.
-// Copies share their blocks with the original where the file system can do that.
+// A folder without its JSON was left by a crash during its creation, and is made
+// anew or removed. Sizes are limits where the file system has quotas of projects
+// (XFS, and ext4, mounted with prjquota); elsewhere a volume may take what is
+// free. Copies share their blocks with the original where the file system can do
+// that.
 //
-// It knows nothing of Kubernetes.
+// The package does not depend on Kubernetes.
 package localdriver

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// findLoop gives the loop device of a file (loop(4)), "" if it has none.
+// findLoop returns the loop device of a file (loop(4)), "" if it has none.
 func findLoop(path string) (string, error) {
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {

@@ -142,7 +142,7 @@ func isMount(path string) (bool, error) {
 
 func mountPoints() ([]mount.MountInfo, error) { return mount.ParseMountInfo("/proc/self/mountinfo") }
 
-// published gives a path that a volume is mounted at, "" if there is none.
+// published returns a path that a volume is mounted at, "" if there is none.
 func (d *Driver) published(id string, i *item) (string, error) {
 	points, err := mountPoints()
 	if err != nil {

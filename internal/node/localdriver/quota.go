@@ -39,7 +39,7 @@ type dqblk struct {
 	_                                                             [4]byte
 }
 
-// quotaOf tells whether the file system of dir enforces quotas of projects.
+// quotaOf reports whether the file system of dir enforces quotas of projects.
 func quotaOf(dir string) quota {
 	var info [24]byte // struct if_dqinfo
 	return quota(quotactl(dir, qGetinfo, 0, unsafe.Pointer(&info)) == nil)
@@ -94,7 +94,7 @@ func join(dir string, project uint32) error {
 	return nil
 }
 
-// project gives a project that no other volume has.
+// project returns a project that no other volume has.
 func (d *Driver) project(id string) (uint32, error) {
 	if !d.quota {
 		return 0, nil

@@ -33,7 +33,7 @@ func (sm *summary) ready(c *v1.Container) bool {
 	return st != nil && sm.probes.ready(c, st.Id)
 }
 
-// containerStatus is the status of a container; one that waits for nothing in
+// containerStatus returns the status of a container; one that waits for nothing in
 // particular waits for the reason creating.
 func (sm *summary) containerStatus(c *v1.Container, creating string) v1.ContainerStatus {
 	pod, obs := sm.pod, sm.obs
@@ -122,7 +122,7 @@ func (sm *summary) terminated(st *runtimeapi.ContainerStatus) *v1.ContainerState
 	}
 }
 
-// termMessage gives the container's termination message, or the end of its log.
+// termMessage returns the container's termination message, or the end of its log.
 func (sm *summary) termMessage(st *runtimeapi.ContainerStatus) string {
 	if st.Annotations[cri.TerminationPathAnnotation] != "" {
 		if f, err := os.Open(sm.Layout.Termination(sm.pod, st.Labels[cri.ContainerNameLabel], cri.RestartCount(st))); err == nil {
@@ -139,7 +139,7 @@ func (sm *summary) termMessage(st *runtimeapi.ContainerStatus) string {
 	return st.Message
 }
 
-// logTail gives the last lines of a log in CRI's format, at most size bytes.
+// logTail returns the last lines of a log in CRI's format, at most size bytes.
 func logTail(path string, lines, size int) string {
 	f, err := os.Open(path)
 	if err != nil {

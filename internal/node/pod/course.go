@@ -60,7 +60,7 @@ func exitedBadly(st *runtimeapi.ContainerStatus) bool {
 	return st.State == runtimeapi.ContainerState_CONTAINER_EXITED && st.ExitCode != 0
 }
 
-// mayRestart reports whether the container runs again after it exited so.
+// mayRestart reports whether the container runs again after this exit.
 func mayRestart(pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus) bool {
 	return restart.After(&pod.Spec, c, st.ExitCode) != restart.Nothing
 }

@@ -12,7 +12,7 @@ import (
 	"keelson.dev/keelson/internal/node/restart"
 )
 
-// What is told of a container of which the runtime knows nothing any more.
+// The reason and message of a container that the runtime has lost.
 const (
 	reasonUnknown   = "ContainerStatusUnknown"
 	exitCodeUnknown = 137
@@ -36,9 +36,8 @@ func (o *observed) recall(pod *v1.Pod) {
 	}
 }
 
-// lastRun is the end of a container's last run by its status, nil if it has
-// had none. Of a run that the status does not know the end of, the end is not
-// known to anybody.
+// lastRun returns the end of a container's last run by its status, nil if it has
+// had none. The end of a run that the status does not have is unknown.
 func lastRun(s *v1.ContainerStatus) *runtimeapi.ContainerStatus {
 	if s == nil {
 		return nil

@@ -34,11 +34,11 @@ type Volumes interface {
 	// SubPath makes a path in a volume of the pod ready, for the mount of this
 	// index of a container.
 	SubPath(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
-	// Mounted gives a volume of the pod that is ready.
+	// Mounted returns a volume of the pod that is ready.
 	Mounted(pod types.UID, name string) (volume.Mounted, bool)
 	// Unmount takes down whatever the pod has mounted.
 	Unmount(ctx context.Context, uid types.UID) error
-	// Pods are the pods that have something mounted.
+	// Pods returns the pods that have something mounted.
 	Pods() []types.UID
 }
 
@@ -47,7 +47,7 @@ type Policies interface {
 	// Admit returns when those are enforced that there are for the pod, which has
 	// these addresses.
 	Admit(ctx context.Context, pod *v1.Pod, addresses []netip.Addr) error
-	// Forget says that the pod has them no more.
+	// Forget is called when the pod has them no more.
 	Forget(pod *v1.Pod)
 }
 
@@ -145,7 +145,7 @@ func (m *Manager) forget(w *worker) {
 	m.Gone(p)
 }
 
-// Pods are the pods of this node, each with the status last computed here.
+// Pods returns the pods of this node, each with the status last computed here.
 func (m *Manager) Pods() []*v1.Pod {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -221,7 +221,7 @@ func (m *Manager) ContainerID(podNamespace, podName string, podUID types.UID, co
 	return list[n].Id, list[n].LogPath, nil
 }
 
-// Sandbox is the ID of the pod's sandbox.
+// Sandbox returns the ID of the pod's sandbox.
 func (m *Manager) Sandbox(namespace, name string) (string, error) {
 	w, err := m.find(namespace, name, "")
 	if err != nil {
@@ -237,5 +237,5 @@ func (m *Manager) Sandbox(namespace, name string) (string, error) {
 	return "", fmt.Errorf("sandbox of pod %q not found", name+"_"+namespace)
 }
 
-// containerID is a container's ID as statuses have it.
+// containerID returns a container's ID as statuses have it.
 func (m *Manager) containerID(id string) string { return m.CRI.RuntimeName + "://" + id }

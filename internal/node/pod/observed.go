@@ -27,7 +27,7 @@ type observed struct {
 	anewBy string
 }
 
-// ready is the newest sandbox if it is ready.
+// ready returns the newest sandbox if it is ready.
 func (o *observed) ready() *runtimeapi.PodSandboxStatus {
 	if len(o.sandboxes) > 0 && o.sandboxes[0].State == runtimeapi.PodSandboxState_SANDBOX_READY {
 		return o.sandboxes[0]
@@ -35,7 +35,7 @@ func (o *observed) ready() *runtimeapi.PodSandboxStatus {
 	return nil
 }
 
-// newest is the newest container of that name, or nil.
+// newest returns the newest container of that name, or nil.
 func (o *observed) newest(name string) *runtimeapi.ContainerStatus {
 	if l := o.containers[name]; len(l) > 0 {
 		return l[0]
@@ -43,7 +43,7 @@ func (o *observed) newest(name string) *runtimeapi.ContainerStatus {
 	return nil
 }
 
-// current is the newest container of that name if it is in the newest sandbox
+// current returns the newest container of that name if it is in the newest sandbox
 // and not from before all containers were told to start anew.
 func (o *observed) current(name string) *runtimeapi.ContainerStatus {
 	c := o.newest(name)
@@ -91,7 +91,7 @@ func (o *observed) running() []*runtimeapi.ContainerStatus {
 	return out
 }
 
-// ips are the pod's addresses as the sandbox has them.
+// ips returns the pod's addresses as the sandbox has them.
 func (o *observed) ips() []string {
 	if len(o.sandboxes) == 0 {
 		return nil

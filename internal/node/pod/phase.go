@@ -176,7 +176,7 @@ func (sm *summary) conditions(s *v1.PodStatus, initialized bool, now metav1.Time
 	return out
 }
 
-// merge gives own, and the conditions of others whose types own does not have.
+// merge returns own, and the conditions of others whose types own does not have.
 func merge(own, others []v1.PodCondition) []v1.PodCondition {
 	out := append([]v1.PodCondition{}, own...)
 next:

@@ -48,8 +48,8 @@ func (ps *probes) keep(pod *v1.Pod, obs *observed) {
 		ctx, cancel := context.WithCancel(ps.ctx)
 		p := &probing{cancel: cancel, started: c.StartupProbe == nil, ready: c.ReadinessProbe == nil}
 		if !p.ready || !p.started {
-			// An agent that starts again takes the word of the one before it,
-			// so that a restart does not take pods out of their services.
+			// A restarted agent keeps the readiness in the pod's status, so
+			// that its restart does not remove pods from their Services.
 			if s := podspec.Status(pod, c.Name); s != nil && s.ContainerID == ps.containerID(st.Id) {
 				p.started = p.started || s.Started != nil && *s.Started
 				p.ready = p.ready || s.Ready

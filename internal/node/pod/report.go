@@ -27,7 +27,7 @@ type report struct {
 	got     *v1.Pod // what the API gave for it
 }
 
-// last is the status as it was last computed, nil if it was not.
+// last returns the status as it was last computed, nil if it was not.
 func (r *report) last() *v1.PodStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()

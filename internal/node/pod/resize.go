@@ -100,7 +100,7 @@ func wanted(pod *v1.Pod) map[string]v1.ResourceRequirements {
 	return out
 }
 
-// allocated is the pod with the resources that it has been given.
+// allocated returns the pod with the resources that it has been given.
 func (rs *resizing) allocated(pod *v1.Pod) *v1.Pod {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
@@ -224,7 +224,7 @@ func (rs *resizing) actuated(pod *v1.Pod, id string, r *v1.ResourceRequirements,
 	return rs.save(pod)
 }
 
-// of gives what a running container has got, if that is known.
+// of returns what a running container has got, if that is known.
 func (rs *resizing) of(id string) (v1.ResourceRequirements, bool) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

@@ -20,7 +20,8 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 )
 
-// callTimeout bounds a call to the runtime: a kubelet's runtimeRequestTimeout.
+// callTimeout bounds a call to the runtime, as a kubelet's
+// runtimeRequestTimeout.
 const callTimeout = 2 * time.Minute
 
 // startFailure is why a container did not start, and when to try again.
@@ -29,7 +30,7 @@ type startFailure struct {
 	after time.Duration
 }
 
-// containerRef gives the object of events about a container.
+// containerRef returns the object of events about a container.
 func containerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	field := "spec.containers"
 	for f, c := range podspec.Containers(pod) {
@@ -145,7 +146,7 @@ func (w *worker) images(ctx context.Context, pod *v1.Pod, c *v1.Container, ref *
 	return out, nil
 }
 
-// target is the ID of the container whose processes the container is to see, ""
+// target returns the ID of the container whose processes the container is to see, ""
 // if it is to see none.
 func (w *worker) target(ctx context.Context, pod *v1.Pod, c *v1.Container) (string, error) {
 	name := podspec.Target(pod, c.Name)

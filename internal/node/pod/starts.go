@@ -58,7 +58,7 @@ func (s *starts) isBusy(name string) bool {
 	return s.busy[name]
 }
 
-// waitingFor gives why the container is not running, if its last start failed or it
+// waitingFor returns why the container is not running, if its last start failed or it
 // waits for the next one.
 func (s *starts) waitingFor(name string) (wait, bool) {
 	s.mu.Lock()
@@ -67,7 +67,7 @@ func (s *starts) waitingFor(name string) (wait, bool) {
 	return w, ok
 }
 
-// left is how long the container has to wait before it is started again after a
+// left returns how long the container has to wait before it is started again after a
 // start that failed.
 func (s *starts) left(name string) time.Duration {
 	s.mu.Lock()
@@ -100,7 +100,7 @@ func (s *starts) run(name string, start func() *startFailure, done func()) {
 	})
 }
 
-// crashLoop is how long the container has to wait before it starts again after
+// crashLoop returns how long the container has to wait before it starts again after
 // its exit at since, 0 if it may start now.
 func (s *starts) crashLoop(pod *v1.Pod, c *v1.Container, since time.Time) time.Duration {
 	s.mu.Lock()

@@ -15,7 +15,7 @@ func (m *Manager) AddStatic(pod, mirror *v1.Pod) {
 	m.add(w)
 }
 
-// Static are the static pods that are on the node.
+// Static returns the static pods that are on the node.
 func (m *Manager) Static() (out []*v1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -51,7 +51,7 @@ func (w *worker) mirrorChanged(mirror *v1.Pod) {
 	w.notify()
 }
 
-// inAPI is the pod as the API has it: a static pod's mirror, nil where it has none.
+// inAPI returns the pod as the API has it: a static pod's mirror, nil where it has none.
 func (w *worker) inAPI() *v1.Pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()

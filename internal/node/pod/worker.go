@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// retryPeriod is the pause after a step that failed for a reason which no
-	// event will tell us the end of.
+	// retryPeriod is the pause after a step that failed for a reason whose end
+	// no event reports.
 	retryPeriod = 10 * time.Second
 	// shortRetry is the pause after the runtime or the API refused a step of
 	// the taking down of a pod.
@@ -27,7 +27,7 @@ const (
 	idle = time.Duration(1<<63 - 1)
 )
 
-// base is what the parts of a worker have in common.
+// base has the fields that the parts of a worker share.
 type base struct {
 	*Manager
 	uid  types.UID
@@ -119,7 +119,7 @@ func (w *worker) latest() *v1.Pod {
 	return w.pod
 }
 
-// snapshot is the pod with the status last computed here.
+// snapshot returns the pod with the status last computed here.
 func (w *worker) snapshot() *v1.Pod {
 	pod := w.latest()
 	status := w.report.last()

@@ -8,7 +8,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// AsContainer gives an ephemeral container as one that is never started again
+// AsContainer returns an ephemeral container as one that is never started again
 // (https://kubernetes.io/docs/concepts/workloads/pods/ephemeral-containers/).
 func AsContainer(e *v1.EphemeralContainer) *v1.Container {
 	c := v1.Container(e.EphemeralContainerCommon)
@@ -16,7 +16,7 @@ func AsContainer(e *v1.EphemeralContainer) *v1.Container {
 	return &c
 }
 
-// Containers are all containers of a pod, each with the field that it is in.
+// Containers returns all containers of a pod, each with the field that it is in.
 func Containers(pod *v1.Pod) iter.Seq2[string, *v1.Container] {
 	return func(yield func(string, *v1.Container) bool) {
 		for i := range pod.Spec.InitContainers {
@@ -37,7 +37,7 @@ func Containers(pod *v1.Pod) iter.Seq2[string, *v1.Container] {
 	}
 }
 
-// Container is the container of that name, nil if the pod has none.
+// Container returns the container of that name, nil if the pod has none.
 func Container(pod *v1.Pod, name string) *v1.Container {
 	for _, c := range Containers(pod) {
 		if c.Name == name {
@@ -47,7 +47,7 @@ func Container(pod *v1.Pod, name string) *v1.Container {
 	return nil
 }
 
-// Target is the container whose processes the ephemeral container of that name
+// Target returns the container whose processes the ephemeral container of that name
 // is to see, if it names one.
 func Target(pod *v1.Pod, name string) string {
 	for i := range pod.Spec.EphemeralContainers {
@@ -69,7 +69,7 @@ func IsInit(pod *v1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == name })
 }
 
-// Status is the status of the container of that name, nil if the pod has none.
+// Status returns the status of the container of that name, nil if the pod has none.
 func Status(pod *v1.Pod, name string) *v1.ContainerStatus {
 	for _, l := range [][]v1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
 		for i := range l {
@@ -84,7 +84,7 @@ func Status(pod *v1.Pod, name string) *v1.ContainerStatus {
 // Terminal reports whether a pod of this phase has ended.
 func Terminal(p v1.PodPhase) bool { return p == v1.PodSucceeded || p == v1.PodFailed }
 
-// GracePeriod is how long, in seconds, the pod's containers have to end.
+// GracePeriod returns how long, in seconds, the pod's containers have to end.
 func GracePeriod(pod *v1.Pod) int64 {
 	if pod.Spec.TerminationGracePeriodSeconds != nil {
 		return *pod.Spec.TerminationGracePeriodSeconds
@@ -102,7 +102,7 @@ func StrictGroups(pod *v1.Pod) bool {
 	return s != nil && s.SupplementalGroupsPolicy != nil && *s.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict
 }
 
-// AppArmor is the container's own profile, else its pod's, nil for none.
+// AppArmor returns the container's own profile, else its pod's, nil for none.
 func AppArmor(pod *v1.Pod, c *v1.Container) *v1.AppArmorProfile {
 	if s := c.SecurityContext; s != nil && s.AppArmorProfile != nil {
 		return s.AppArmorProfile
@@ -113,7 +113,7 @@ func AppArmor(pod *v1.Pod, c *v1.Container) *v1.AppArmorProfile {
 	return nil
 }
 
-// QOS is the pod's class of service: that of its status, else the one that
+// QOS returns the pod's class of service: that of its status, else the one that
 // follows from its resources
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/).
 func QOS(pod *v1.Pod) v1.PodQOSClass {

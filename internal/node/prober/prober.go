@@ -39,7 +39,7 @@ const (
 	Failure
 )
 
-// String is the result by the name that metrics have for it.
+// String returns the result by the name that metrics have for it.
 func (r Result) String() string {
 	switch r {
 	case Success:

@@ -89,7 +89,7 @@ func (p *Provisioner) Run(ctx context.Context) { p.run(ctx) }
 
 // wants reports whether a claim waits for a volume of this node: its pod was
 // scheduled here, or its class does not wait for pods. A volume of such a class
-// is the node's that makes its object first.
+// belongs to the node that makes its object first.
 func (p *Provisioner) wants(c *v1.PersistentVolumeClaim) bool {
 	if c.Spec.VolumeName != "" || c.DeletionTimestamp != nil || c.Annotations[volume.AnnStorageProvisioner] != p.Driver {
 		return false
@@ -107,7 +107,7 @@ func (p *Provisioner) own(v *v1.PersistentVolume) bool {
 	return ok && node == p.Node
 }
 
-// owner gives the one node that a volume's affinity binds it to by the key of a
+// owner returns the one node that a volume's affinity binds it to by the key of a
 // topology.
 func owner(v *v1.PersistentVolume, topology string) (string, bool) {
 	a := v.Spec.NodeAffinity
@@ -181,7 +181,7 @@ func (p *Provisioner) failed(c *v1.PersistentVolumeClaim, err error) error {
 	return err
 }
 
-// request is what the claim asks of the driver.
+// request returns the driver's request to create the volume of a claim.
 func (p *Provisioner) request(ctx context.Context, name string, c *v1.PersistentVolumeClaim, class *storage.StorageClass) (*csi.CreateVolumeRequest, error) {
 	here := []*csi.Topology{{Segments: map[string]string{p.Topology: p.Node}}}
 	size := c.Spec.Resources.Requests[v1.ResourceStorage]
@@ -219,7 +219,7 @@ var modes = map[v1.PersistentVolumeAccessMode]csi.VolumeCapability_AccessMode_Mo
 	v1.ReadWriteMany: csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, v1.ReadOnlyMany: csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,
 }
 
-// cloned gives the driver's handle of the volume that a claim has.
+// cloned returns the driver's handle of the volume that a claim has.
 func (p *Provisioner) cloned(ctx context.Context, namespace, name string) (string, error) {
 	c, err := p.Client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -238,7 +238,7 @@ func (p *Provisioner) cloned(ctx context.Context, namespace, name string) (strin
 	return v.Spec.CSI.VolumeHandle, nil
 }
 
-// object is the PersistentVolume of a volume, for the claim alone.
+// object returns the PersistentVolume of a volume, for the claim alone.
 func (p *Provisioner) object(name string, c *v1.PersistentVolumeClaim, class *storage.StorageClass, made *csi.Volume) (*v1.PersistentVolume, error) {
 	ref, err := reference.GetReference(scheme.Scheme, c)
 	if err != nil {
@@ -262,8 +262,9 @@ func (p *Provisioner) object(name string, c *v1.PersistentVolumeClaim, class *st
 	return v, nil
 }
 
-// syncVolume deletes a volume that was released, and whose policy says so. One
-// that people delete while a claim has it stays until then.
+// syncVolume deletes a volume that was released, if its reclaim policy is
+// Delete. A volume that is deleted while a claim has it stays until it is
+// released.
 func (p *Provisioner) syncVolume(ctx context.Context, v *v1.PersistentVolume) (reconcile.Result, error) {
 	return reconcile.Result{}, p.reclaim(trace.WithCause(ctx, v), v)
 }

@@ -145,7 +145,7 @@ func (r *Registry) keep(m manifest) error {
 	return renameio.WriteFile(r.file(m.Path), b, 0o600)
 }
 
-// answer is what a handler answers.
+// answer records the response of a handler.
 type answer struct {
 	header http.Header
 	code   int

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// allocatable gives the capacity less the reservations; memory in huge pages
+// allocatable returns the capacity less the reservations; memory in huge pages
 // cannot be used for anything else.
 func allocatable(capacity v1.ResourceList, reserved ...v1.ResourceList) v1.ResourceList {
 	out := capacity.DeepCopy()
@@ -38,7 +38,7 @@ func allocatable(capacity v1.ResourceList, reserved ...v1.ResourceList) v1.Resou
 	return out
 }
 
-// hugePages is the memory that the machine has in huge pages, by size.
+// hugePages returns the memory that the machine has in huge pages, by size.
 func hugePages(sys string) v1.ResourceList {
 	out := v1.ResourceList{}
 	dirs, _ := filepath.Glob(filepath.Join(sys, "kernel/mm/hugepages/hugepages-*kB"))

@@ -12,7 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Renewed gives when the API server has last renewed the node's Lease; the zero Time
+// Renewed returns when the API server has last renewed the node's Lease; the zero Time
 // before the first.
 func (s *Reporter) Renewed() time.Time {
 	if ns := s.renewed.Load(); ns != 0 {

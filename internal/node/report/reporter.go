@@ -57,7 +57,8 @@ type Config struct {
 	MaxPods int64
 	// KubeReserved and SystemReserved are kept from pods.
 	KubeReserved, SystemReserved v1.ResourceList
-	// Thresholds are those of evictions, which keep something from pods, too.
+	// Thresholds holds the thresholds of evictions. The hard ones are not
+	// allocatable to pods.
 	Thresholds []eviction.Threshold
 
 	Client   kubernetes.Interface
@@ -126,13 +127,13 @@ func (s *Reporter) measure() {
 	s.alloc = allocatable(c, s.KubeReserved, s.SystemReserved, eviction.Reserved(s.Thresholds, c))
 }
 
-// Memory is the machine's memory in bytes.
+// Memory returns the machine's memory in bytes.
 func (s *Reporter) Memory() int64 { return s.total }
 
-// Allocatable is what the node has for pods.
+// Allocatable returns the resources that the node has for pods.
 func (s *Reporter) Allocatable() v1.ResourceList { return s.alloc }
 
-// ForPods is the limit of all pods together.
+// ForPods returns the limit of all pods together.
 func (s *Reporter) ForPods() v1.ResourceList { return s.forPods }
 
 // Changed has the status computed, and written if it is another one, now.
@@ -230,7 +231,7 @@ func (s *Reporter) labels() map[string]string {
 	return out
 }
 
-// Initial is the node as it is registered, without conditions.
+// Initial returns the node as it is registered, without conditions.
 func (s *Reporter) Initial() *v1.Node {
 	return &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: s.labels()},
@@ -308,7 +309,7 @@ func (s *Reporter) write(ctx context.Context, status v1.NodeStatus) error {
 	return err
 }
 
-// Ref is the object of events about the node.
+// Ref returns the object of events about the node.
 func (s *Reporter) Ref() *v1.ObjectReference {
 	return &v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: s.NodeName}
 }

@@ -19,7 +19,7 @@ const (
 	Pod
 )
 
-// After gives the action when container c of a pod exits with the code. The
+// After returns the action when container c of a pod exits with the code. The
 // first rule that matches decides, then the container's policy, then the pod's.
 func After(spec *v1.PodSpec, c *v1.Container, code int32) Action {
 	policy := spec.RestartPolicy

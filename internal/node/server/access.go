@@ -119,7 +119,7 @@ var fine = []struct {
 // WebSocket to them is a GET, which must not make of a right to read one to act.
 var commanding = []string{"/exec", "/attach", "/portForward", "/run", "/cri"}
 
-// attributes gives the accesses to a subresource of the node of which u has to be
+// attributes returns the accesses to a subresource of the node of which u has to be
 // allowed one to make the request.
 func (a *Access) attributes(u user.Info, r *http.Request) []authorizer.AttributesRecord {
 	verb := verbs[r.Method]

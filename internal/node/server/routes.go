@@ -16,7 +16,7 @@ type route struct {
 	long bool
 }
 
-// routes are all parts of the node's API.
+// routes returns all parts of the node's API.
 func (s *server) routes() []route {
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
 	in := func(path string) []string { // a container, by its pod's UID or not

@@ -31,7 +31,7 @@ type Agent interface {
 	Sandbox(namespace, name string) (string, error)
 	Stats() *stats.Provider
 	Metrics() *nodemetrics.Metrics
-	// Configuration gives the agent's settings.
+	// Configuration returns the agent's settings.
 	Configuration() *kubeletconfig.KubeletConfiguration
 }
 

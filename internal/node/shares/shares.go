@@ -29,21 +29,21 @@ type Shares struct {
 	mu sync.Mutex // over writes to the classes' cgroups
 }
 
-// Cgroup is the parent of the cgroups of the pod's containers.
+// Cgroup returns the parent of the cgroups of the pod's containers.
 func (s *Shares) Cgroup(pod *v1.Pod) cgroup.Name {
 	return cgroup.Pods(s.Root).Class(podspec.QOS(pod)).Pod(string(pod.UID))
 }
 
-// Parent is the pod's cgroup in the form that the runtime takes.
+// Parent returns the pod's cgroup in the form that the runtime takes.
 func (s *Shares) Parent(pod *v1.Pod) string { return s.Cgroup(pod).Parent(s.Cgroups.Driver) }
 
-// Path is the pod's cgroup below the root of each hierarchy.
+// Path returns the pod's cgroup below the root of each hierarchy.
 func (s *Shares) Path(pod *v1.Pod) string { return s.Cgroup(pod).Path(s.Cgroups.Driver) }
 
-// AllPath is the cgroup of all pods below the root of each hierarchy.
+// AllPath returns the cgroup of all pods below the root of each hierarchy.
 func (s *Shares) AllPath() string { return cgroup.Pods(s.Root).Path(s.Cgroups.Driver) }
 
-// Of gives what the pod is to have of the machine.
+// Of returns what the pod is to have of the machine.
 func (s *Shares) Of(pod *v1.Pod) cgroup.Resources {
 	r := cgroup.ForPod(pod, podspec.QOS(pod), s.Memory)
 	r.Pids = s.PidsLimit

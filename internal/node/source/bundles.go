@@ -16,7 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// TrustBundle gives the certificates that a projection names, in PEM, each once and
+// TrustBundle returns the certificates that a projection names, in PEM, each once and
 // without what is beside them; none where there is no such bundle and none is needed
 // (https://kep.k8s.io/3257).
 func (s *Source) TrustBundle(ctx context.Context, p *v1.ClusterTrustBundleProjection) ([]byte, error) {
@@ -37,7 +37,7 @@ func (s *Source) TrustBundle(ctx context.Context, p *v1.ClusterTrustBundleProjec
 	return together(selected), nil
 }
 
-// bundles are all of the cluster's: as the watch for them has them, else as they are
+// bundles returns all of the cluster's: as the watch for them has them, else as they are
 // now.
 func (s *Source) bundles(ctx context.Context) (out []*certificatesv1.ClusterTrustBundle, err error) {
 	s.mu.Lock()
@@ -59,7 +59,7 @@ func (s *Source) bundles(ctx context.Context) (out []*certificatesv1.ClusterTrus
 	return out, nil
 }
 
-// chosen are the bundles that a projection names, by their names' order.
+// chosen returns the bundles that a projection names, by their names' order.
 func chosen(all []*certificatesv1.ClusterTrustBundle, p *v1.ClusterTrustBundleProjection) ([]*certificatesv1.ClusterTrustBundle, error) {
 	selector := labels.Nothing()
 	if p.LabelSelector != nil {

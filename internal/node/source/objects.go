@@ -109,7 +109,7 @@ func (s *Source) watch(ctx context.Context, running *sync.WaitGroup, r reference
 	return o
 }
 
-// watched gives an object as its watch has it, nil where there is none.
+// watched returns an object as its watch has it, nil where there is none.
 func (s *Source) watched(r reference) any {
 	s.mu.Lock()
 	o := s.objects[r]
@@ -122,7 +122,7 @@ func (s *Source) watched(r reference) any {
 	return got
 }
 
-// references are the objects that the pod names, each once.
+// references returns the objects that the pod names, each once.
 func references(p *v1.Pod) []reference {
 	var out []reference
 	add := func(k kind, name string) {

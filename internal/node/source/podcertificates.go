@@ -45,7 +45,7 @@ type certificate struct {
 	refused error
 }
 
-// PodCertificate gives a private key and a chain of certificates, both in PEM, that
+// PodCertificate returns a private key and a chain of certificates, both in PEM, that
 // the projection's signer issues to the pod (https://kep.k8s.io/4317), and the next
 // ones when it is time for that. use is a name of the caller's. A pod has one call at
 // a time.
@@ -161,7 +161,7 @@ func newKey(kind string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("unknown key type %q", kind)
 }
 
-// answered gives the request when its signer has answered, or as it is after
+// answered returns the request when its signer has answered, or as it is after
 // issuePeriod.
 func (s *Source) answered(ctx context.Context, r *certificatesv1.PodCertificateRequest) (*certificatesv1.PodCertificateRequest, error) {
 	if len(r.Status.Conditions) > 0 {

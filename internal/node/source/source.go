@@ -57,7 +57,7 @@ type token struct {
 	issued, expires time.Time
 }
 
-// renewal is when a token is to be replaced: when four fifths of its life are
+// renewal returns when a token is to be replaced: when four fifths of its life are
 // over, as upstream's kubelet does.
 func (t token) renewal() time.Time { return t.issued.Add(t.expires.Sub(t.issued) * 4 / 5) }
 
@@ -121,7 +121,7 @@ func (s *Source) Run(ctx context.Context, on func(Change)) error {
 	}
 }
 
-// due are the pods with a token or a certificate that is to be replaced.
+// due returns the pods with a token or a certificate that is to be replaced.
 func (s *Source) due() []types.UID {
 	now := s.clock.Now()
 	s.mu.Lock()
@@ -156,7 +156,7 @@ func (s *Source) Secret(ctx context.Context, ns, name string) (*v1.Secret, error
 	return s.client.CoreV1().Secrets(ns).Get(ctx, name, metav1.GetOptions{})
 }
 
-// Token gives the pod's token for a use (a name of the caller's), a new one
+// Token returns the pod's token for a use (a name of the caller's), a new one
 // when it is time for that.
 func (s *Source) Token(ctx context.Context, p *v1.Pod, use string, t *v1.ServiceAccountTokenProjection) (string, error) {
 	key := tokenKey{p.UID, t.Audience, use}

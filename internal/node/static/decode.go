@@ -86,7 +86,7 @@ func IsMirror(pod *v1.Pod) bool {
 	return ok
 }
 
-// Mirror gives the mirror pod, which shows the static pod in the API and is
+// Mirror returns the mirror pod, which shows the static pod in the API and is
 // owned by the node.
 func Mirror(pod *v1.Pod, node types.UID) *v1.Pod {
 	controller := true

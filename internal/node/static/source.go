@@ -72,7 +72,7 @@ func (s *Source) quiet(ctx context.Context, events <-chan fsnotify.Event) {
 	}
 }
 
-// Read gives the pods of all manifests that can be read; the others are logged.
+// Read returns the pods of all manifests that can be read; the others are logged.
 // Files whose names begin with a dot are passed over.
 func (s *Source) Read(ctx context.Context) (pods []*v1.Pod) {
 	log := klog.FromContext(ctx)

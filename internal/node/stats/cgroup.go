@@ -23,7 +23,7 @@ func newCgroups(fs string) cgroups {
 	return cgroups{fs: fs, v2: err == nil}
 }
 
-// dir is the folder of a cgroup in the hierarchy of a controller.
+// dir returns the folder of a cgroup in the hierarchy of a controller.
 func (c cgroups) dir(controller, path string) string {
 	if c.v2 {
 		return filepath.Join(c.fs, path)
@@ -164,16 +164,16 @@ func (c cgroups) memory(path string) (out memory, ok bool) {
 	return out, true
 }
 
-// pids is how many processes and threads are in a cgroup, below it included.
+// pids returns how many processes and threads are in a cgroup, below it included.
 func (c cgroups) pids(path string) (uint64, bool) { return c.number("pids", path, "pids.current") }
 
-// pidLimit is the most that may be, 0 where there is no limit.
+// pidLimit returns the limit of processes and threads, 0 if there is none.
 func (c cgroups) pidLimit(path string) uint64 {
 	n, _ := c.number("pids", path, "pids.max")
 	return n
 }
 
-// processes is how many processes are in a cgroup and below it.
+// processes returns how many processes are in a cgroup and below it.
 func (c cgroups) processes(path string) (n uint64) {
 	_ = filepath.WalkDir(c.dir("pids", path), func(p string, d os.DirEntry, err error) error {
 		if err == nil && d.Name() == "cgroup.procs" {

@@ -113,7 +113,7 @@ func (s *sizes) forget() {
 	}
 }
 
-// fileSystem gives what there is and what is left of the file system that path
+// fileSystem returns what there is and what is left of the file system that path
 // is on; of the space that is left, without what only root may take.
 func fileSystem(path string, at time.Time) (*statsapi.FsStats, bool) {
 	var st unix.Statfs_t
@@ -132,7 +132,7 @@ func fileSystem(path string, at time.Time) (*statsapi.FsStats, bool) {
 	}, true
 }
 
-// usedOn gives the space that a folder takes up, with the figures of its file
+// usedOn returns the space that a folder takes up, with the figures of its file
 // system.
 func usedOn(dir string, s size) *statsapi.FsStats {
 	out, ok := fileSystem(dir, s.at)

@@ -78,7 +78,7 @@ type sample struct {
 // minInterval is the least time that a rate is taken over.
 const minInterval = 2 * time.Second
 
-// rate is how much of a core has been used since it was asked for last, in
+// rate returns how much of a core has been used since it was asked for last, in
 // nanocores; nil the first time.
 func (p *Provider) rate(key string, usage uint64, at time.Time) *uint64 {
 	p.mu.Lock()
@@ -327,7 +327,7 @@ func number(n *runtimeapi.UInt64Value) *uint64 {
 	return ptr.To(n.Value)
 }
 
-// started is when the container was started, by its pod's status.
+// started returns when the container was started, by its pod's status.
 func started(pod *v1.Pod, id string) metav1.Time {
 	for _, s := range slices.Concat(pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		if s.State.Running != nil && strings.HasSuffix(s.ContainerID, "://"+id) {
@@ -389,7 +389,7 @@ func isLocalEphemeral(v *v1.Volume) bool {
 	return v.ConfigMap != nil || v.EmptyDir != nil && v.EmptyDir.Medium == v1.StorageMediumDefault
 }
 
-// claimOf is the claim that the volume is of, empty if it is of none.
+// claimOf returns the claim that the volume is of, empty if it is of none.
 func claimOf(pod *v1.Pod, v *v1.Volume) string {
 	switch {
 	case v.PersistentVolumeClaim != nil:
@@ -400,7 +400,7 @@ func claimOf(pod *v1.Pod, v *v1.Volume) string {
 	return ""
 }
 
-// volume is the folder of a pod's volume, empty if it has none.
+// volume returns the folder of a pod's volume, empty if it has none.
 func (p *Provider) volume(pod *v1.Pod, name string) string {
 	if p.Mounted != nil {
 		if path, ok := p.Mounted(pod.UID, name); ok {
@@ -466,7 +466,7 @@ func network(path, name string, now time.Time) *statsapi.NetworkStats {
 	return out
 }
 
-// rlimit is how many processes there may be on the machine, and are.
+// rlimit returns the limit and the number of the machine's processes.
 func rlimit(now time.Time) *statsapi.RlimitStats {
 	read := func(path string) (int64, bool) {
 		b, err := os.ReadFile(path)
@@ -500,7 +500,7 @@ func rlimit(now time.Time) *statsapi.RlimitStats {
 	return &statsapi.RlimitStats{Time: metav1.NewTime(now), MaxPID: &most, NumOfRunningProcesses: &n}
 }
 
-// MemTotal is the machine's memory in bytes, 0 if that is not known.
+// MemTotal returns the machine's memory in bytes, 0 if that is not known.
 func MemTotal() uint64 {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -515,7 +515,7 @@ func MemTotal() uint64 {
 	return 0
 }
 
-// bootTime is when the machine was started.
+// bootTime returns when the machine was started.
 func bootTime() time.Time {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -524,5 +524,5 @@ func bootTime() time.Time {
 	return time.Unix(int64(table(b)["btime"]), 0)
 }
 
-// cores is how many the machine has.
+// cores returns the number of the machine's processors.
 func cores() int { return runtime.NumCPU() }

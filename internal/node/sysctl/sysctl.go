@@ -32,7 +32,7 @@ const (
 	network = "net"
 )
 
-// namespace is the namespace that has its own value of the parameter, empty
+// namespace returns the namespace that has its own value of the parameter, empty
 // where the value is the machine's.
 func namespace(name string) string {
 	switch {

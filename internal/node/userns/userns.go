@@ -44,7 +44,7 @@ type Allocator struct {
 	next uint32
 }
 
-// Pod gives the mapping of the pod whose folder has this name, the same one
+// Pod returns the mapping of the pod whose folder has this name, the same one
 // each time.
 func (a *Allocator) Pod(uid string) (*runtimeapi.UserNamespace, error) {
 	a.mu.Lock()

@@ -299,7 +299,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	return os.RemoveAll(m.volumes(uid))
 }
 
-// Mounted gives a volume of a pod, if it is ready. It does not wait for those
+// Mounted returns a volume of a pod, if it is ready. It does not wait for those
 // that are being made.
 func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
 	m.mu.Lock()
@@ -316,7 +316,7 @@ func (m *Manager) Mounted(uid types.UID, name string) (Mounted, bool) {
 	return v, ok
 }
 
-// Pods are the pods that have volumes, or parts of them, on this machine.
+// Pods returns the pods that have volumes, or parts of them, on this machine.
 func (m *Manager) Pods() []types.UID {
 	var out []types.UID
 	for _, dir := range []string{m.volumes("*"), m.subPaths("*")} {

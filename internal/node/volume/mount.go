@@ -92,7 +92,7 @@ func DetachBelow(dir string) error {
 	return errors.Join(errs...)
 }
 
-// below are the mount points below dir in the text of a mountinfo (proc(5)), the
+// below returns the mount points below dir in the text of a mountinfo (proc(5)), the
 // last one first.
 func below(info, dir string) (out []string) {
 	for line := range strings.Lines(info) {

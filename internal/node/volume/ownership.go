@@ -50,7 +50,7 @@ func SetGroup(dir string, group int64, policy *v1.PodFSGroupChangePolicy, readOn
 	})
 }
 
-// groupMode is what the group may at least do with a file or folder.
+// groupMode returns the least permissions of the group on a file or folder.
 func groupMode(info fs.FileInfo, readOnly bool) fs.FileMode {
 	mode := fs.FileMode(0o660)
 	if readOnly {

@@ -12,7 +12,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 )
 
-// claimOf is the name of the claim that a volume is of, or "".
+// claimOf returns the name of the claim that a volume is of, or "".
 func claimOf(p *v1.Pod, v *v1.Volume) string {
 	switch {
 	case v.PersistentVolumeClaim != nil:
@@ -23,8 +23,8 @@ func claimOf(p *v1.Pod, v *v1.Volume) string {
 	return ""
 }
 
-// resolve finds the claim and the PersistentVolume that a volume is of. Only a
-// volume that says that it is the claim's is: the claim's author could name any.
+// resolve finds the claim and the PersistentVolume that a volume is of. The
+// volume must refer to the claim, too: the claim's author could name any volume.
 func (m *Manager) resolve(ctx context.Context, s *Spec, name string) error {
 	claim, err := m.Client.CoreV1().PersistentVolumeClaims(s.Pod.Namespace).Get(ctx, name, metav1.GetOptions{})
 	switch {

@@ -31,7 +31,7 @@ type Spec struct {
 	Dir string
 }
 
-// Name is the name that the volume has on the node: its own, or that of its
+// Name returns the name that the volume has on the node: its own, or that of its
 // PersistentVolume.
 func (s *Spec) Name() string {
 	if s.Persistent != nil {
@@ -51,7 +51,7 @@ func (s *Spec) Block() bool {
 	return s.Persistent != nil && ptr.Deref(s.Persistent.Spec.VolumeMode, v1.PersistentVolumeFilesystem) == v1.PersistentVolumeBlock
 }
 
-// FSGroup is the group that owns the volume's files, nil for none
+// FSGroup returns the group that owns the volume's files, nil for none
 // (https://kubernetes.io/docs/tasks/configure-pod-container/security-context/).
 func (s *Spec) FSGroup() *int64 {
 	if c := s.Pod.Spec.SecurityContext; c != nil {
@@ -60,7 +60,7 @@ func (s *Spec) FSGroup() *int64 {
 	return nil
 }
 
-// User is the user that all of the pod's containers run as, nil if there is
+// User returns the user that all of the pod's containers run as, nil if there is
 // none that the pod names for all of them.
 func (s *Spec) User() *int64 {
 	var all *int64
@@ -85,7 +85,7 @@ func (s *Spec) User() *int64 {
 
 // Plugin makes volumes of one kind.
 type Plugin interface {
-	// Name is the kind's name as upstream has it (kubernetes.io/empty-dir);
+	// Name returns the kind's name as upstream has it (kubernetes.io/empty-dir);
 	// the volumes' folders are below one of that name.
 	Name() string
 	// Supports reports whether the volume is of this kind. Its Dir is not known

@@ -237,7 +237,7 @@ func duration(d time.Duration) *Duration {
 	return &Duration{Seconds: int64(d / time.Second), Nanos: int32(d % time.Second)}
 }
 
-// or gives m, or otherwise where there is none.
+// or returns m, or otherwise where there is none.
 func (m *Duration) or(otherwise time.Duration) time.Duration {
 	if m == nil {
 		return otherwise

@@ -74,7 +74,8 @@ type Duration struct {
 	Nanos   int32 `protobuf:"varint,2,opt,name=nanos,proto3"`
 }
 
-// AutoscalingOptions are what may differ between groups, of those that there are.
+// AutoscalingOptions holds the options of the autoscaler that may differ between
+// groups.
 type AutoscalingOptions struct {
 	ScaleDownUtilizationThreshold float64   `protobuf:"fixed64,1,opt,name=scaleDownUtilizationThreshold,proto3"`
 	ScaleDownUnneededDuration     *Duration `protobuf:"bytes,8,opt,name=scaleDownUnneededDuration,proto3"`

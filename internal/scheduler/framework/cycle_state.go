@@ -31,7 +31,7 @@ func (n Names) Has(name string) bool {
 // NewCycleState makes an empty state.
 func NewCycleState() *CycleState { return &CycleState{data: map[string]StateData{}} }
 
-// Read gives the data under key, nil when there is none.
+// Read returns the data under key, nil when there is none.
 func (c *CycleState) Read(key string) StateData { return c.data[key] }
 
 // Write stores data under key.

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// Diagnosis says why no node fits.
+// Diagnosis holds the reasons why no node fits.
 type Diagnosis struct {
 	// NodeToStatus has the refusal of each node looked at.
 	NodeToStatus map[string]*Status
@@ -19,7 +19,7 @@ type Diagnosis struct {
 	UnschedulablePlugins sets.Set[string]
 	// PreFilterMsg is set where the pod was refused before any node.
 	PreFilterMsg string
-	// PostFilterMsg is what the PostFilter plugins and preemption say.
+	// PostFilterMsg is the message of the PostFilter plugins and preemption.
 	PostFilterMsg string
 }
 
@@ -32,7 +32,7 @@ func NewDiagnosis() *Diagnosis {
 	}
 }
 
-// Status gives the status of a node.
+// Status returns the status of a node.
 func (d *Diagnosis) Status(node string) *Status {
 	if s, ok := d.NodeToStatus[node]; ok {
 		return s
@@ -47,7 +47,7 @@ type FitError struct {
 	Diagnosis   *Diagnosis
 }
 
-// Error gives the message of the FailedScheduling event.
+// Error returns the message of the FailedScheduling event.
 func (f *FitError) Error() string {
 	d := f.Diagnosis
 	var b strings.Builder

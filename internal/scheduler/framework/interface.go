@@ -112,6 +112,6 @@ type View interface {
 	NodesWithAffinity(f func(*NodeInfo))
 	// AnyAffinity reports whether there are such nodes.
 	AnyAffinity() bool
-	// Image gives an image's state by its normalized name, or nil.
+	// Image returns an image's state by its normalized name, or nil.
 	Image(name string) *ImageState
 }

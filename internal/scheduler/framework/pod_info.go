@@ -61,7 +61,7 @@ func NewPodInfoOf(pod *v1.Pod, r *PodRequests) *PodInfo {
 	return &PodInfo{Pod: pod, Requests: r, Affinity: ParseAffinity(pod), Ports: HostPorts(pod), Claims: Claims(pod)}
 }
 
-// At gives the same for the pod on a node: what NewPodInfo has read does not
+// At returns the same for the pod on a node: what NewPodInfo has read does not
 // depend on it.
 func (p *PodInfo) At(node string) *PodInfo {
 	pod := *p.Pod

@@ -42,7 +42,7 @@ func AsStatus(err error) *Status {
 	return &Status{code: Error, reasons: []string{err.Error()}, err: err}
 }
 
-// Code gives the outcome.
+// Code returns the outcome.
 func (s *Status) Code() Code {
 	if s == nil {
 		return Success
@@ -50,7 +50,7 @@ func (s *Status) Code() Code {
 	return s.code
 }
 
-// Reasons gives what a user is told.
+// Reasons returns what a user is told.
 func (s *Status) Reasons() []string {
 	if s == nil {
 		return nil

@@ -16,8 +16,8 @@ type Owners struct {
 	StatefulSets           appslisters.StatefulSetLister
 }
 
-// Selector is what the selectors of a pod's services and of its controller
-// have in common. It is empty for a pod that has none of them.
+// Selector returns the conjunction of the selectors of a pod's services and of
+// its controller. It is empty for a pod that has none of them.
 func (o *Owners) Selector(pod *v1.Pod) labels.Selector {
 	set := labels.Set{}
 	services, err := o.Services.Services(pod.Namespace).List(labels.Everything())

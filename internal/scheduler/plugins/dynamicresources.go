@@ -77,7 +77,7 @@ type pendingAllocation struct {
 // Name implements framework.Plugin.
 func (*DynamicResources) Name() string { return "DynamicResources" }
 
-// deviceState is what a cycle knows of a pod's claims.
+// deviceState is a cycle's state of a pod's claims.
 type deviceState struct {
 	allocated []*allocatedClaim
 	// open are the claims to be allocated, in the order of the pod's.
@@ -103,14 +103,15 @@ type allocatedClaim struct {
 	nodes *nodeaffinity.NodeSelector // nil: everywhere
 }
 
-// nodeDevices is what the open claims and the extended resources get on a node.
+// nodeDevices holds the devices of the open claims and the extended resources
+// on a node.
 type nodeDevices struct {
 	results  []resourceapi.AllocationResult
 	extended *resourceapi.ResourceClaim // nil: the node needs none
 	mappings []*corev1apply.ContainerExtendedResourceRequestApplyConfiguration
 }
 
-// extendedRequest is what a container asks of an extended resource.
+// extendedRequest is a container's request of an extended resource.
 type extendedRequest struct {
 	container string
 	request   string // in the claim
@@ -125,7 +126,7 @@ func (d *DynamicResources) Backed(name v1.ResourceName) bool {
 	return d.Extended.GetDeviceClass(name) != nil
 }
 
-// requests gives the extended resources of a pod that classes stand for.
+// requests returns the extended resources of a pod that classes stand for.
 func (d *DynamicResources) requests(pod *v1.Pod) []extendedRequest {
 	var out []extendedRequest
 	for i, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
@@ -248,7 +249,7 @@ type classLister struct {
 	resourcelisters.DeviceClassLister
 }
 
-// List gives all classes.
+// List returns all classes.
 func (l classLister) List() ([]*resourceapi.DeviceClass, error) {
 	return l.DeviceClassLister.List(labels.Everything())
 }
@@ -310,7 +311,7 @@ func (d *DynamicResources) inFlight(uid types.UID) bool {
 	return d.pending[uid] != nil
 }
 
-// tainted gives all slices, with the taints of rules.
+// tainted returns all slices, with the taints of rules.
 func (d *DynamicResources) tainted() ([]*resourceapi.ResourceSlice, error) {
 	all, err := d.Slices.List(labels.Everything())
 	if err != nil {
@@ -427,7 +428,7 @@ func (d *DynamicResources) Reserve(_ context.Context, state *fw.CycleState, _ *v
 	return nil
 }
 
-// claims gives those that are to be allocated on a node.
+// claims returns those that are to be allocated on a node.
 func (s *deviceState) claims(on *nodeDevices) []*resourceapi.ResourceClaim {
 	if on.extended == nil {
 		return s.open

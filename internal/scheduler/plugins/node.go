@@ -155,7 +155,7 @@ type NodeAffinity struct{ fw.Local }
 // Name implements framework.Plugin.
 func (NodeAffinity) Name() string { return "NodeAffinity" }
 
-// required are the required node affinity terms of a pod; nil without any.
+// required returns the required node affinity terms of a pod; nil without any.
 func required(pod *v1.Pod) *v1.NodeSelector {
 	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil {
 		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution

@@ -173,7 +173,7 @@ func (BalancedAllocation) Score(_ context.Context, state *fw.CycleState, pod *v1
 	return fw.MaxNodeScore/2 + (fw.MaxNodeScore/2+with-without)/2, nil
 }
 
-// balance is how alike CPU and memory of the node are used with so much more
+// balance returns how alike CPU and memory of the node are used with so much more
 // of them.
 func balance(n *fw.NodeInfo, cpu, memory int64) int64 {
 	if n.Allocatable.MilliCPU == 0 || n.Allocatable.Memory == 0 {

@@ -57,8 +57,8 @@ func (c *Constraint) Matching(namespace string, n *fw.NodeInfo) int {
 	return count
 }
 
-// Score is what count matching pods in a domain weigh, one of size domains.
-// The maximal skew waters differences down.
+// Score returns the weight of count matching pods in a domain, one of size
+// domains. A greater maximal skew makes differences smaller.
 func (c *Constraint) Score(count, size int) float64 {
 	return float64(count)*math.Log(float64(size+2)) + float64(c.MaxSkew-1)
 }
@@ -100,7 +100,7 @@ func parse(pod *v1.Pod, action v1.UnsatisfiableConstraintAction) (*Constraints, 
 	return out, nil
 }
 
-// Soft gives the constraints that only rank nodes: the pod's own, or for a pod
+// Soft returns the constraints that only rank nodes: the pod's own, or for a pod
 // without constraints the system's default ones; nil if there are none.
 func (p PodTopologySpread) Soft(pod *v1.Pod) (*Constraints, error) {
 	if len(pod.Spec.TopologySpreadConstraints) > 0 {

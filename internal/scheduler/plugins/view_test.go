@@ -176,7 +176,7 @@ func filter(t *testing.T, p fw.FilterPlugin, pod *v1.Pod, nodes view) []string {
 	return out
 }
 
-// score gives the normalized scores of the nodes; nil if there is no score.
+// score returns the normalized scores of the nodes; nil if there is no score.
 func score(t *testing.T, p fw.ScorePlugin, pod *v1.Pod, nodes view) []int64 {
 	t.Helper()
 	state := fw.NewCycleState()

@@ -605,7 +605,7 @@ func (NodeVolumeLimits) PreFilter(_ context.Context, _ *fw.CycleState, pod *v1.P
 	return nil, nil
 }
 
-// attachment is the CSI driver of a claim, and the volume it attaches.
+// attachment returns the CSI driver of a claim, and the volume it attaches.
 func (p NodeVolumeLimits) attachment(key string) (driver, handle string) {
 	c, err := p.claim(key)
 	if err != nil {

@@ -54,7 +54,7 @@ func parseRecord(key string, v []byte) (record, error) {
 	return r, nil
 }
 
-// head is the part of a record before the value.
+// head returns the part of a record before the value.
 func (r *record) head(b []byte) []byte {
 	for _, n := range []int64{r.create, r.mod, r.expiry} {
 		b = binary.AppendVarint(b, n)

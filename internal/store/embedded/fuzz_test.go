@@ -52,7 +52,7 @@ func FuzzRecord(f *testing.F) {
 
 const dataDir = "data"
 
-// written are the files of a store with some pods, a part of which is in a table and
+// written returns the files of a store with some pods, a part of which is in a table and
 // the rest in the log.
 func written(f *testing.F) map[string][]byte {
 	f.Helper()

@@ -98,7 +98,7 @@ func (s *Store) signal() {
 	}
 }
 
-// take gives the writes that wait; false when the store is closed and none is
+// take returns the writes that wait; false when the store is closed and none is
 // left.
 func (s *Store) take() ([]*op, bool) {
 	for {

@@ -26,7 +26,7 @@ type Options struct {
 	File string
 	// Reload reads it again when it changes.
 	Reload bool
-	// Resource says of which resource the object at a key is.
+	// Resource returns the resource of the object at a key.
 	Resource func(key string) schema.GroupResource
 	// Server names this API server in metrics.
 	Server string

@@ -29,7 +29,7 @@ type lease struct {
 	keys  int
 }
 
-// get gives a lease for a key that is to live for ttl.
+// get returns a lease for a key that is to live for ttl.
 func (l *leases) get(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -141,10 +141,10 @@ func (s *Store) begin() error {
 	return nil
 }
 
-// place is where etcd has the store's key.
+// place returns where etcd has the store's key.
 func (s *Store) place(key string) string { return s.opts.Prefix + strings.TrimPrefix(key, root) }
 
-// keyAt is the store's key at a place in etcd; false where it is not the store's.
+// keyAt returns the store's key at a place in etcd; false where it is not the store's.
 func (s *Store) keyAt(place []byte) (string, bool) {
 	rest, ok := strings.CutPrefix(string(place), s.opts.Prefix+"/")
 	return root + "/" + rest, ok

@@ -58,7 +58,7 @@ func (w *writes) remove(one *write) {
 	}
 }
 
-// take gives the object that has value as its bytes, with its revision set; an
+// take returns the object that has value as its bytes, with its revision set; an
 // empty one if none on its way has.
 func (w *writes) take(key string, value []byte, revision int64) store.Value {
 	w.mu.Lock()
@@ -71,7 +71,7 @@ func (w *writes) take(key string, value []byte, revision int64) store.Value {
 	return store.Value{}
 }
 
-// object gives the object of a write that was committed at revision.
+// object returns the object of a write that was committed at revision.
 func (w *writes) object(one *write, revision int64) store.Value {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 // history is the recent changes in order of revision. A revision may have
 // several changes, or none.
 type history struct {
-	// compacted is the oldest revision whose state can be read: the changes
-	// kept are those after it.
+	// compacted is the oldest revision whose state can be read: later changes
+	// are kept.
 	compacted int64
 	events    []*store.Event // a ring, len is a power of two
 	times     []int64        // when each was committed, in Unix nanoseconds
@@ -19,7 +19,7 @@ type history struct {
 	bytes     int // what only the history holds: the objects that were replaced, encoded
 }
 
-// held is how much of ev only the history holds.
+// held returns how much of ev only the history holds.
 func held(ev *store.Event) int {
 	n := 0
 	if ev.Prev != nil {

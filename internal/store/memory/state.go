@@ -45,7 +45,7 @@ type State struct {
 	indexes []index
 	waiting []waiter
 	closed  bool
-	// unreadable is what the engine could not read, by key.
+	// unreadable holds the entries that the engine could not read, by key.
 	unreadable map[string]store.Unreadable
 }
 
@@ -160,14 +160,14 @@ func (s *State) advance(revision int64) {
 	s.waiting = kept
 }
 
-// Current is the live entry at key, or nil, for the goroutine that changes the
+// Current returns the live entry at key, or nil, for the goroutine that changes the
 // state.
 func (s *State) Current(key string) *store.Entry {
 	e, _ := s.live.Get(&store.Entry{Key: key})
 	return e
 }
 
-// Change is the change of key at revision; nil if the history does not have it.
+// Change returns the change of key at revision; nil if the history does not have it.
 func (s *State) Change(key string, revision int64) *store.Event {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -242,7 +242,7 @@ func (s *State) Count(prefix string) int {
 	return n
 }
 
-// snapshot gives an unchanging copy of the live tree and its revision. The
+// snapshot returns an unchanging copy of the live tree and its revision. The
 // copy shares its nodes with the tree until they change.
 func (s *State) snapshot() (*btree.BTreeG[*store.Entry], int64) {
 	s.mu.RLock()
@@ -330,7 +330,7 @@ func (s *State) matcher(opts store.ListOptions) (func(*store.Entry) bool, error)
 	}, nil
 }
 
-// past gives a tree and the states, by key, that differ from it at revision:
+// past returns a tree and the states, by key, that differ from it at revision:
 // what the changes since then replaced.
 func (s *State) past(ctx context.Context, prefix string, revision int64) (*btree.BTreeG[*store.Entry], map[string]*store.Entry, error) {
 	s.mu.RLock()
@@ -385,7 +385,7 @@ func (s *State) replaced(prefix string, seen, end int64, states map[string]*stor
 	return reached
 }
 
-// rewound is the tree below prefix with the undone states.
+// rewound returns the tree below prefix with the undone states.
 func rewound(tree *btree.BTreeG[*store.Entry], prefix string, undo map[string]*store.Entry) *btree.BTreeG[*store.Entry] {
 	if len(undo) == 0 {
 		return tree

@@ -42,7 +42,7 @@ func (s *State) Unreadable(prefix string) []store.Unreadable {
 	return out
 }
 
-// UnreadableAt gives what cannot be read at key, if there is such.
+// UnreadableAt returns what cannot be read at key, if there is such.
 func (s *State) UnreadableAt(key string) (store.Unreadable, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -23,10 +23,10 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// Codec gives the codec of the test objects.
+// Codec returns the codec of the test objects.
 func Codec() store.Codec { return store.NewCodec(scheme.Scheme) }
 
-// Indexers gives the indexers that the store under test must have.
+// Indexers returns the indexers that the store under test must have.
 func Indexers() []store.Indexer {
 	return []store.Indexer{{
 		Name:   "spec.nodeName",
@@ -49,7 +49,7 @@ func Pod(name, node string) *v1.Pod {
 	}
 }
 
-// Key is the key of a test pod.
+// Key returns the key of a test pod.
 func Key(name string) string { return "/registry/pods/ns/" + name }
 
 // Run runs the suite on stores that open makes.

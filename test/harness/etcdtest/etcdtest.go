@@ -93,7 +93,7 @@ func (s *Server) Kill() {
 	}
 }
 
-// Client is a client of its own, which ends with the test.
+// Client returns a client of its own, which ends with the test.
 func (s *Server) Client() *clientv3.Client {
 	s.t.Helper()
 	o := clientv3.Config{Endpoints: []string{s.URL}, Logger: zap.NewNop()}

@@ -103,7 +103,7 @@ func (l *Layer) Libraries(path string) {
 	}
 }
 
-// Image is an image of the layer alone.
+// Image returns an image of the layer alone.
 func (l *Layer) Image(config v1.Config) v1.Image {
 	if err := l.tar.Close(); err != nil {
 		l.Fatal(err)

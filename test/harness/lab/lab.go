@@ -171,7 +171,7 @@ func (m *Machine) In(f func() error) error {
 // inMachine, in the environment, is the file of the namespace of Self's machine.
 const inMachine = "KEELSON_TEST_MACHINE"
 
-// Self is the test's own program on the machine, with these variables in its
+// Self returns the test's own program on the machine, with these variables in its
 // environment; its TestMain calls Enter first.
 func (m *Machine) Self(env ...string) *exec.Cmd {
 	return harness.Self(append(env, inMachine+"="+m.file)...)
@@ -214,7 +214,7 @@ func (m *Machine) Cut(out bool) {
 	check(m.t, netlink.LinkSetUp(l))
 }
 
-// Left is what the machine's network has beside what the lab has given it.
+// Left returns the parts of the machine's network that the lab has not made.
 func (m *Machine) Left() (left []string) {
 	m.t.Helper()
 	check(m.t, m.In(func() error {

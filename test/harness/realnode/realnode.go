@@ -39,7 +39,7 @@ type Node struct {
 	Manifests string
 }
 
-// Start gives a cluster whose node is Ready, until the end of the test. The
+// Start returns a cluster whose node is Ready, until the end of the test. The
 // name, port, folders and cgroup of o are set by it. A process has one such cluster
 // at a time.
 func Start(t testing.TB, o agent.Options) *Node {

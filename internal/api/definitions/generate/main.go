@@ -68,7 +68,7 @@ func generate() error {
 	return os.WriteFile("definitions.txt", out, 0o666)
 }
 
-// packages gives the packages of the types that have definitions.
+// packages returns the packages of the types that have definitions.
 func packages() []string {
 	all := sets.New[string]()
 	for _, t := range definitions.Types() {

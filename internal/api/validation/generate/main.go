@@ -134,7 +134,7 @@ var table = map[reflect.Type]any{
 %s}
 `
 
-// kinds are the kinds in a package of types.
+// kinds returns the kinds in a package of types.
 func kinds(path string) []string {
 	all := sets.New[string]()
 	for _, gv := range scheme.Scheme.PrioritizedVersionsAllGroups() {
@@ -178,7 +178,7 @@ const doc = `// Package %s has the validation that the markers of %s declare.
 package %[1]s
 `
 
-// packages are those of the types of the groups' stable versions.
+// packages returns the packages of the types of the groups' stable versions.
 func packages() []string {
 	all := sets.New[string]()
 	for _, gv := range scheme.Scheme.PrioritizedVersionsAllGroups() {
@@ -193,7 +193,7 @@ func packages() []string {
 
 var stable = regexp.MustCompile(`^v\d+$`)
 
-// folder is the name of the package for the types of another: group and version.
+// folder returns the name of the package for the types of another: group and version.
 func folder(path string) string {
 	return strings.ReplaceAll(strings.TrimPrefix(path, types+"/"), "/", "")
 }

@@ -53,7 +53,7 @@ func New() *Runtime {
 	return r
 }
 
-// Client gives the client of the runtime.
+// Client returns the client of the runtime.
 func (r *Runtime) Client() *cri.Client {
 	return &cri.Client{RuntimeServiceClient: r, ImageServiceClient: r, RuntimeName: "critest", RuntimeVersion: "1"}
 }
@@ -80,14 +80,14 @@ func (r *Runtime) Lose() {
 	r.sandboxes, r.containers = map[string]*sandbox{}, map[string]*container{}
 }
 
-// Created are the names of all containers that were ever created, in order.
+// Created returns the names of all containers that were ever created, in order.
 func (r *Runtime) Created() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.created)
 }
 
-// Sandboxes are the configurations of the sandboxes that there are.
+// Sandboxes returns the configurations of the sandboxes that there are.
 func (r *Runtime) Sandboxes() []*runtimeapi.PodSandboxConfig {
 	r.mu.Lock()
 	defer r.mu.Unlock()

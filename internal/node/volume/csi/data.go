@@ -16,7 +16,7 @@ import (
 // dataFile is the file beside a target; its keys are upstream's.
 const dataFile = "vol_data.json"
 
-// published is what is to be undone of a pod's volume.
+// published is the record of a pod's volume, by which it is unpublished.
 type published struct {
 	Driver     string `json:"driverName"`
 	Handle     string `json:"volumeHandle"`
@@ -42,8 +42,8 @@ func (d *published) write(dir string) error {
 	return renameio.WriteFile(filepath.Join(dir, dataFile), text, 0o600)
 }
 
-// read gives what dir says, nil if it says nothing. One that cannot be read is
-// damaged: nothing here leaves half a file.
+// read returns the record in dir, nil if there is none. A file that cannot be
+// decoded is damaged: files are written whole.
 func read(dir string) (*published, error) {
 	text, err := os.ReadFile(filepath.Join(dir, dataFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -59,7 +59,7 @@ func read(dir string) (*published, error) {
 	return d, nil
 }
 
-// all gives what the pods of the node have, by folder.
+// all returns what the pods of the node have, by folder.
 func (p *Plugin) all() (map[string]*published, error) {
 	files, err := filepath.Glob(filepath.Join(p.Root, "pods", "*", "volumes", "kubernetes.io~csi", "*", dataFile))
 	if err != nil {
@@ -85,10 +85,10 @@ func (p *Plugin) used(driver, handle, dir string) (bool, error) {
 	return false, err
 }
 
-// drivers is the folder of what the drivers have on the node.
+// folder returns the folder of what the drivers have on the node.
 func (p *Plugin) folder() string { return filepath.Join(p.Root, "plugins", "kubernetes.io", "csi") }
 
-// staging is where a volume is staged.
+// staging returns where a volume is staged.
 func (p *Plugin) staging(driver, handle, volume string, block bool) string {
 	if block {
 		return filepath.Join(p.folder(), "volumeDevices", "staging", volume)
@@ -96,7 +96,7 @@ func (p *Plugin) staging(driver, handle, volume string, block bool) string {
 	return filepath.Join(p.folder(), driver, fmt.Sprintf("%x", sha256.Sum256([]byte(handle))), "globalmount")
 }
 
-// target is where a volume is published for a pod.
+// target returns where a volume is published for a pod.
 func (p *Plugin) target(dir, volume string, pod types.UID, block bool) string {
 	if block {
 		return filepath.Join(p.folder(), "volumeDevices", "publish", volume, string(pod))

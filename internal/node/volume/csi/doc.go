@@ -4,7 +4,7 @@
 // CSINode and labels, waits until volumes are attached, stages them once for the
 // node and publishes them once for each pod.
 //
-// What is on disk says what was done, so that an agent after this one undoes it:
+// The state is kept on disk, so that a later agent can undo it:
 //
 //	pods/<uid>/volumes/kubernetes.io~csi/<volume>/vol_data.json   what is, or may be, published; written first, removed last
 //	pods/<uid>/volumes/kubernetes.io~csi/<volume>/mount           the target of a file system

@@ -89,7 +89,7 @@ func (p *Plugin) Deregister(name string) {
 	}
 }
 
-// driver gives a driver that has registered.
+// driver returns a driver that has registered.
 func (p *Plugin) driver(name string) (*driver, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

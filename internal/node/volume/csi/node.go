@@ -114,8 +114,8 @@ func (p *Plugin) changeCSINode(ctx context.Context, owner *v1.Node, change func(
 	})
 }
 
-// setInUse says in the node's status which volumes are in use, beside those that
-// were: the attach and detach controller takes none of these away.
+// setInUse changes the volumes that the node's status reports as in use. The
+// attach and detach controller detaches none of these.
 func (p *Plugin) setInUse(ctx context.Context, change func(map[v1.UniqueVolumeName]bool)) error {
 	p.inUse.Lock()
 	defer p.inUse.Unlock()

@@ -63,7 +63,7 @@ func (*Plugin) Supports(s *volume.Spec) bool {
 	return s.Volume.CSI != nil
 }
 
-// request is what is asked of a driver for a pod's volume.
+// request holds the parameters of a driver's calls for a pod's volume.
 type request struct {
 	driver     *driver
 	settings   *storage.CSIDriver // nil where there is none
@@ -118,7 +118,7 @@ func (p *Plugin) Mount(ctx context.Context, s *volume.Spec) (volume.Mounted, err
 	return out, nil
 }
 
-// seLinuxMount tells whether the driver leaves labels to the runtime.
+// seLinuxMount reports whether the driver leaves labels to the runtime.
 func seLinuxMount(d *storage.CSIDriver) *bool {
 	if d == nil || d.Spec.SELinuxMount == nil {
 		return nil
@@ -212,7 +212,7 @@ func (r *request) lifecycle() error {
 	return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)", want, r.data.Driver, r.settings.Spec.VolumeLifecycleModes)
 }
 
-// mode gives the first of a volume's access modes as CSI names it.
+// mode returns the first of a volume's access modes as CSI names it.
 func mode(modes []v1.PersistentVolumeAccessMode, d *driver) csi.VolumeCapability_AccessMode_Mode {
 	single := d.can[csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER]
 	first := v1.ReadWriteOnce
@@ -286,15 +286,15 @@ func (p *Plugin) addTokens(ctx context.Context, pod *v1.Pod, r *request) error {
 	return nil
 }
 
-// attached says that the volume is in use and waits until it is attached, where
-// the driver's are.
+// attached reports the volume as in use and waits until it is attached, if the
+// driver's volumes are attached at all.
 func (p *Plugin) attached(ctx context.Context, s *volume.Spec, r *request) error {
 	if s.Persistent == nil || r.settings != nil && !ptr.Deref(r.settings.Spec.AttachRequired, true) {
 		return nil
 	}
 	r.data.Attachment = attachment(r.data.Handle, r.data.Driver, p.Node)
 	name := uniqueName(r.data)
-	// It is said before the attachment is read: one that is there then stays.
+	// It is reported before the attachment is read: one that exists then stays.
 	if err := p.setInUse(ctx, func(set map[v1.UniqueVolumeName]bool) { set[name] = true }); err != nil {
 		return err
 	}
@@ -315,7 +315,7 @@ func (p *Plugin) attached(ctx context.Context, s *volume.Spec, r *request) error
 	return &volume.Pending{Err: fmt.Errorf("volume %s is being attached", s.Name())}
 }
 
-// attachment is the name of the object by which a volume is attached to a node.
+// attachment returns the name of the object by which a volume is attached to a node.
 func attachment(handle, driver, node string) string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(handle+driver+node)))
 }
@@ -339,7 +339,8 @@ func (p *Plugin) stageVolume(ctx context.Context, r *request) error {
 	return nil
 }
 
-// without is a map that lacks a key: what is a pod's is not staged with.
+// without returns m without a key: a volume is not staged with attributes of
+// one pod.
 func without(m map[string]string, key string) map[string]string {
 	m = maps.Clone(m)
 	delete(m, key)
@@ -395,8 +396,8 @@ func (r *request) groupApplies(s *volume.Spec) bool {
 func (p *Plugin) Unmount(ctx context.Context, dir string) error {
 	d, err := read(dir)
 	if err != nil {
-		// Nobody knows what was there: what is mounted is taken down by force, and
-		// the volume stays staged.
+		// The driver cannot be asked: mounts are taken down by force, and the
+		// volume stays staged.
 		klog.FromContext(ctx).Error(err, "Unmounting a volume without its driver", "dir", dir)
 		return volume.Detach(filepath.Join(dir, "mount"))
 	}

@@ -44,7 +44,7 @@ func (n *node) note(call string) {
 	n.calls = append(n.calls, call)
 }
 
-// since gives the calls since it was asked last.
+// since returns the calls since it was asked last.
 func (n *node) since() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -254,7 +254,7 @@ func TestDamaged(t *testing.T) {
 	s.called("")
 }
 
-// TestAttach checks that the volume is said to be in use before its attachment
+// TestAttach checks that the volume is reported as in use before its attachment
 // is read, and waited for until it is attached.
 func TestAttach(t *testing.T) {
 	s := start(t, nil)
@@ -290,8 +290,8 @@ func TestAttach(t *testing.T) {
 	inUse(0)
 }
 
-// TestInline checks that volumes in pods need a driver that has such, and get
-// the pod's name, tokens and secret.
+// TestInline checks that inline volumes need a driver that supports them, and
+// get the pod's name, tokens and secret.
 func TestInline(t *testing.T) {
 	inline := func(s *suite) *volume.Spec {
 		spec := s.spec("a", persistent())

@@ -76,7 +76,7 @@ func own(dir string, group *int64) error {
 	return os.Chmod(dir, mode) // whatever the umask is
 }
 
-// size is how much memory the volume may take, in bytes: the least of its
+// size returns how much memory the volume may take, in bytes: the least of its
 // limit, the pod's memory limit, and what the node has for pods; 0 if none of
 // them is known.
 func (p *Plugin) size(s *volume.Spec) int64 {
@@ -99,8 +99,8 @@ func (p *Plugin) size(s *volume.Spec) int64 {
 	return least
 }
 
-// memoryLimit is the pod's, if all of its containers have one or it has one of
-// its own.
+// memoryLimit returns the pod's memory limit, if all of its containers have one or
+// it has one of its own.
 func memoryLimit(p *v1.Pod) (resource.Quantity, bool) {
 	if r := p.Spec.Resources; r == nil || r.Limits.Memory().IsZero() {
 		for i := range p.Spec.Containers {

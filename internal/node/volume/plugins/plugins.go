@@ -16,7 +16,7 @@ import (
 	"keelson.dev/keelson/internal/node/volume/projected"
 )
 
-// All are the plug-ins, for a node that has allocatable for pods.
+// All returns the plug-ins, for a node that has allocatable for pods.
 func All(s projected.Source, allocatable func() v1.ResourceList) []volume.Plugin {
 	return append(projected.Plugins(s, allocatable),
 		&emptydir.Plugin{Allocatable: allocatable},
@@ -24,7 +24,7 @@ func All(s projected.Source, allocatable func() v1.ResourceList) []volume.Plugin
 	)
 }
 
-// OnChange gives what brings the volumes of the manager up to date after a change.
+// OnChange returns what brings the volumes of the manager up to date after a change.
 func OnChange(ctx context.Context, m *volume.Manager) func(source.Change) {
 	return func(c source.Change) {
 		m.Refresh(ctx, c.Namespace, c.Pod, c.Object, func(v *v1.Volume) bool {

@@ -17,7 +17,7 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 )
 
-// files gives the content that sources make.
+// files returns the content that sources make.
 func (p *plugin) files(ctx context.Context, s *volume.Spec, sources []v1.VolumeProjection, mode os.FileMode) (map[string]file, error) {
 	out := map[string]file{}
 	keys := func(kind, name string, items []v1.KeyToPath, data map[string][]byte, optional bool) error {
@@ -150,8 +150,8 @@ func (p *plugin) files(ctx context.Context, s *volume.Spec, sources []v1.VolumeP
 	return out, nil
 }
 
-// private is a file that only the processes of the pod read, where it says which
-// these are.
+// private returns a file that only the pod's user and group can read, if the pod
+// names either.
 func private(s *volume.Spec, data []byte, mode os.FileMode) file {
 	f := file{data: data, mode: mode, user: s.User()}
 	if f.user != nil || s.FSGroup() != nil {

@@ -19,11 +19,11 @@ import (
 type Source interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
-	// Token is the pod's token for a use, which the volume names.
+	// Token returns the pod's token for a use, which the volume names.
 	Token(ctx context.Context, p *v1.Pod, use string, t *v1.ServiceAccountTokenProjection) (string, error)
 	// TrustBundle is certificates in PEM.
 	TrustBundle(ctx context.Context, p *v1.ClusterTrustBundleProjection) ([]byte, error)
-	// PodCertificate is a private key of the pod and its certificate chain, in PEM, for
+	// PodCertificate returns a private key of the pod and its certificate chain, in PEM, for
 	// a use, which the volume names.
 	PodCertificate(ctx context.Context, p *v1.Pod, use string, c *v1.PodCertificateProjection) (key, chain []byte, err error)
 }
@@ -54,7 +54,7 @@ var kinds = []kind{
 	}},
 }
 
-// Plugins are the kinds; allocatable is what the downward API gives for limits
+// Plugins returns the kinds; allocatable is what the downward API gives for limits
 // that are not set.
 func Plugins(s Source, allocatable func() v1.ResourceList) []volume.Plugin {
 	out := make([]volume.Plugin, len(kinds))
