@@ -1,5 +1,5 @@
-// Command release packs binaries for users who do not build: for each architecture
-// an archive and a Debian package, and the checksums of all of them.
+// Command release packs binaries: for each architecture an archive and a Debian
+// package, and the checksums of all of them.
 //
 //	release -version 1.2.3 -depends "containerd, runc" -out dist amd64=keelson-amd64 arm64=keelson-arm64
 package main

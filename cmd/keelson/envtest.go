@@ -42,7 +42,7 @@ func envtestCommand() *cobra.Command {
 	}
 }
 
-// command returns the one that the program is called by.
+// command returns the command that the program is called by.
 func command(program string) *cobra.Command {
 	switch filepath.Base(program) {
 	case "kube-apiserver":

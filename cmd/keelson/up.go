@@ -404,7 +404,7 @@ func resetCommand() *cobra.Command {
 	return c
 }
 
-// client returns one of the user's kubeconfig, with its namespace.
+// client returns a client of the user's kubeconfig, with its namespace.
 func client() (*kubernetes.Clientset, string, error) {
 	loader := userKubeconfig()
 	cfg, err := loader.ClientConfig()
@@ -419,7 +419,8 @@ func client() (*kubernetes.Clientset, string, error) {
 	return cs, ns, err
 }
 
-// adminClient returns one of the user's kubeconfig, with its configuration.
+// adminClient returns a client of the user's kubeconfig, with its
+// configuration.
 func adminClient() (*kubernetes.Clientset, *rest.Config, error) {
 	cfg, err := userKubeconfig().ClientConfig()
 	if err != nil {

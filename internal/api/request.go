@@ -14,7 +14,7 @@ import (
 type Request interface {
 	// Context is done when the request is.
 	Context() context.Context
-	// User returns the one whose request it is.
+	// User returns the user of the request.
 	User() user.Info
 	// Attributes returns the attributes by which the request has been
 	// authorized.

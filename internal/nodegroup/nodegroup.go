@@ -33,7 +33,8 @@ type Group interface {
 	// Least and Most are the bounds of its size; Least may be 0.
 	Least() int
 	Most() int
-	// Target returns the size that it will have; nodes may be on their way.
+	// Target returns the size that the group will have; nodes may be on their
+	// way.
 	Target(ctx context.Context) (int, error)
 	// Increase adds n to the target.
 	Increase(ctx context.Context, n int) error

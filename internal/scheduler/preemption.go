@@ -36,8 +36,8 @@ type candidate struct {
 	violations int       // of disruption budgets
 }
 
-// preempt looks for the victims of a pod that fits nowhere. It returns nil
-// with the reason if there are none. keep says that a nomination made earlier
+// preempt looks for the victims of a pod that fits nowhere. It returns nil with
+// the reason if there are none. keep reports whether an earlier nomination
 // still stands. The snapshot is locked.
 func (s *Scheduler) preempt(ctx context.Context, state *fw.CycleState, pod *v1.Pod, d *fw.Diagnosis) (c *candidate, keep bool, message string) {
 	s.metrics.preemptionAttempts.Inc()

@@ -129,8 +129,8 @@ func (q *queue) signal() {
 	}
 }
 
-// put adds a pod, or brings its object up to date. change says what of the pod
-// has changed.
+// put adds a pod, or brings its object up to date. change has the kinds of
+// changes of the pod.
 func (q *queue) put(old, pod *v1.Pod, change fw.Event) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -358,8 +358,8 @@ func (q *queue) happened(kind fw.Event, old, now any) {
 	}
 }
 
-// helps reports whether a plugin that refused the pod says that the event may
-// make it fit.
+// helps reports whether the event may make the pod fit, by the hint of a plugin
+// that refused it.
 func (q *queue) helps(w *waiter, e event) bool {
 	for name := range w.refused {
 		hints, known := q.hints[name]

@@ -26,7 +26,7 @@ type snapshot struct {
 	images   map[string]*fw.ImageState
 	affinity map[*fw.NodeInfo]struct{} // those that hold pods with inter-pod terms
 
-	// generation is that of the last change; recent has the nodes by
+	// generation is the generation of the last change; recent has the nodes by
 	// generation, the last changed first, so that a reader that has seen an earlier
 	// generation finds what has changed since without a look at all nodes.
 	generation int64

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Print writes the way of an object as a tree: what was done to it, and below
+// Print writes the steps of an object as a tree: the writes to it, and below
 // each step what other objects were written because of it, with the time since
 // the first step.
 func Print(w io.Writer, uid types.UID, steps []Step) {

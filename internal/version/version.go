@@ -13,7 +13,7 @@ import (
 // Build ends the version that the node agents of Keelson report.
 const Build = "+keelson"
 
-// Info is what the API server reports as its version.
+// Info is the version that the API server reports.
 var Info = read()
 
 // read takes what the linker was told of the build (the Makefile's LDFLAGS) and,

@@ -210,7 +210,7 @@ func (e *env) until(what string, ok func() bool) {
 	harness.Eventually(e, what, ok)
 }
 
-// token returns one of an account.
+// token returns a token of an account.
 func (e *env) token(namespace, account string) string {
 	e.Helper()
 	r, err := e.core.CoreV1().ServiceAccounts(namespace).CreateToken(e.ctx, account, &authenticationv1.TokenRequest{}, create)

@@ -52,7 +52,7 @@ func (t *T) servingCert(host string) (tls.Certificate, []byte) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// privateKey returns the certificate's, in PEM.
+// privateKey returns the certificate's private key, in PEM.
 func (t *T) privateKey(c tls.Certificate) []byte {
 	t.Helper()
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: got[[]byte](t)(x509.MarshalPKCS8PrivateKey(c.PrivateKey))})

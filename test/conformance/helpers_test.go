@@ -251,7 +251,7 @@ func (t *T) change(r dynamic.ResourceInterface, name, sub string, f func(*unstru
 	}
 }
 
-// pod returns one with a web server.
+// pod returns a pod with a web server.
 func pod(name string, labels map[string]string) *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Spec: v1.PodSpec{
 		TerminationGracePeriodSeconds: ptr.To[int64](0), Containers: []v1.Container{{Name: "web", Image: "keelson.local/demo"}}}}

@@ -70,5 +70,5 @@ func (p *Process) Kill() {
 	_ = p.cmd.Wait()
 }
 
-// Pid returns the process's.
+// Pid returns the process's ID.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }

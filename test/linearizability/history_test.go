@@ -57,7 +57,7 @@ type sight struct {
 	after, before int64
 }
 
-// sights returns how the history of an object looks like through the view.
+// sights returns the history of an object as the view shows it.
 func (v *view) sights(key string, history []change) []sight {
 	var out []sight
 	was, last := false, facts{}

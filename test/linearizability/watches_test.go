@@ -468,7 +468,7 @@ func protobufEvents(r io.Reader) func() (received, error) {
 	}
 }
 
-// narrow returns a client over HTTP/1 or 2 that takes little before it is read.
+// narrow returns a client over HTTP/1 or 2 with small buffers for unread data.
 func narrow(t *testing.T, cfg *rest.Config, http2 bool) *http.Client {
 	t.Helper()
 	c, err := rest.TLSConfigFor(cfg)

@@ -199,7 +199,7 @@ func (e *env) routes() {
 	}
 }
 
-// pod returns one of the demo image on a machine.
+// pod returns a pod of the demo image on a machine.
 func (e *env) pod(m *lab.Machine, app string) *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: e.ns, Name: app + "-" + m.Name, Labels: map[string]string{"app": app}}, Spec: v1.PodSpec{
 		NodeName: m.Name, TerminationGracePeriodSeconds: ptr.To[int64](1),
@@ -308,8 +308,8 @@ func (e *env) pods() {
 	}
 }
 
-// firewall has one that drops what a machine forwards, as Docker's and ufw's do, let
-// the pods' packets through, also after it was written anew.
+// firewall checks that a firewall that drops forwarded packets, as Docker's and
+// ufw's do, lets the pods' packets through, also after it was written anew.
 func (e *env) firewall() {
 	pods := e.run("web", e.server, e.near)
 	nft := func(script string) {
@@ -396,7 +396,8 @@ func (e *env) forwarded(p *v1.Pod) (string, error) {
 	return string(b), err
 }
 
-// talk opens a connection from a machine and gives a function that asks over it.
+// talk opens a connection from a machine and returns a function that asks over
+// it.
 func (e *env) talk(m *lab.Machine, address string) func() error {
 	e.Helper()
 	var c net.Conn
@@ -423,7 +424,7 @@ func (e *env) talk(m *lab.Machine, address string) func() error {
 	}
 }
 
-// killed kills the server, whose node's pods and whose and others' connections go on.
+// killed checks that pods and connections survive when the server is killed.
 func (e *env) killed() {
 	before := e.run("web", e.server, e.second, e.far)
 	address := net.JoinHostPort(e.expose("web").Spec.ClusterIP, "80")

@@ -26,7 +26,7 @@ func schemaParse(apiVersion string) (schema.GroupVersion, error) {
 	return schema.ParseGroupVersion(apiVersion)
 }
 
-// lowerKind returns a kind as tables name it: daemonset.apps.
+// lowerKind returns a kind as tables name it, such as daemonset.apps.
 func lowerKind(kind string, gv schema.GroupVersion) string {
 	k := strings.ToLower(kind)
 	if gv.Group != "" {

@@ -3,8 +3,8 @@ package podspec
 import "k8s.io/apimachinery/pkg/util/validation/field"
 
 // Ratchet returns the errors of an object after an update that are not errors of
-// the object before it as well: what was stored under weaker rules can still be
-// changed in its other parts.
+// the object before it as well: an object that was stored under weaker rules can
+// still be changed in its other parts.
 func Ratchet(is field.ErrorList, was func() field.ErrorList) field.ErrorList {
 	if len(is) == 0 {
 		return nil

@@ -24,7 +24,7 @@ type Object interface {
 }
 
 // Kind holds what is particular to objects of type T, in functions over that type;
-// each may be nil. api.Resource says what they do.
+// each may be nil. api.Resource documents them.
 type Kind[T Object] struct {
 	// Spec gives a pointer to what the user wishes of the object: a change of
 	// it advances the generation (if Generation is set), and a status update

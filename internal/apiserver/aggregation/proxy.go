@@ -56,7 +56,7 @@ func (r *Registry) pass(b *backend, w http.ResponseWriter, req *http.Request) {
 	defer cancel()
 	upgrade := httpstream.IsUpgradeRequest(req)
 	if upgrade {
-		// An upgrade dials by itself: what the transport would set is set here.
+		// An upgrade does not use the transport, so its headers are set here.
 		transport.SetAuthProxyHeaders(out, u.GetName(), u.GetUID(), u.GetGroups(), u.GetExtra())
 	}
 	rt := transport.NewAuthProxyRoundTripper(u.GetName(), u.GetUID(), u.GetGroups(), u.GetExtra(), b.transport)

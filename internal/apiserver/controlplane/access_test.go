@@ -125,7 +125,7 @@ func TestNodeServerAccess(t *testing.T) {
 			t.Errorf("%s: %s %s: %d %s, want %d", k.name, k.method, k.path, w.Code, strings.TrimSpace(w.Body.String()), k.want)
 		}
 	}
-	// What a node's server leads back to the API server is not an administrator's.
+	// The API server's identity at nodes has no other rights.
 	as := c.Client(&user.DefaultInfo{Name: authz.KubeletClient, Groups: []string{user.AllAuthenticated}})
 	if _, err := as.CoreV1().Secrets("").List(ctx, metav1.ListOptions{}); err == nil {
 		t.Error("the API server's identity at nodes reads secrets")

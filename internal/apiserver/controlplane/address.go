@@ -21,7 +21,7 @@ func (c *Instance) proxyClient() (certs.Pair, error) {
 	return certs.ReadPair(c.API.ProxyClientCertFile, c.API.ProxyClientKeyFile)
 }
 
-// externalURL returns the API server's as others reach it.
+// externalURL returns the URL by which others reach the API server.
 func (c *Instance) externalURL() string {
 	_, port, err := net.SplitHostPort(c.Address)
 	if err != nil {

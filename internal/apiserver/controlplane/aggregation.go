@@ -27,7 +27,7 @@ func (c *Instance) serviceResolver() (webhook.ServiceResolver, error) {
 	return c.services, nil
 }
 
-// aggregation makes the registry of what other API servers serve.
+// aggregation makes the registry of the API groups of other API servers.
 func (c *Instance) aggregation() (*aggregation.Registry, error) {
 	resolver, err := c.serviceResolver()
 	if err != nil {

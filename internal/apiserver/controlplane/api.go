@@ -15,8 +15,8 @@ import (
 // API holds the settings of the API server beside the selections of its
 // packages, under the names of upstream's flags.
 type API struct {
-	// ExternalHostname is where others find it, host or host:port; by default the
-	// address that it is advertised by.
+	// ExternalHostname is where clients reach it, host or host:port; by default
+	// the address that it is advertised by.
 	ExternalHostname string
 	RuntimeConfig    catalogue.RuntimeConfig
 	// EventTTL, MinRequestTimeout and RequestTimeout: 0 stands for upstream's. With
@@ -33,8 +33,9 @@ type API struct {
 	// HiddenMetrics are left out of /metrics.
 	HiddenMetrics []string
 	Kubelet       kubelet.Options
-	// ProxyClientCertFile and ProxyClientKeyFile are what aggregated API servers and
-	// webhooks know this one by, in place of the cluster's own front proxy.
+	// ProxyClientCertFile and ProxyClientKeyFile are the client certificate for
+	// aggregated API servers and webhooks, in place of the cluster's own front
+	// proxy's.
 	ProxyClientCertFile, ProxyClientKeyFile string
 }
 

@@ -18,7 +18,7 @@ import (
 
 // Config returns a client configuration for u, without a network between.
 func (c *Instance) Config(u user.Info) *rest.Config {
-	// The server may be yet to be made from what has the client.
+	// The server may not exist yet: parts of it have this client.
 	return inprocess.Config(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { c.Server.ServeHTTP(w, req) }), u)
 }
 
@@ -27,7 +27,7 @@ func (c *Instance) Client(u user.Info) kubernetes.Interface {
 	return kubernetes.NewForConfigOrDie(c.Config(u))
 }
 
-// URL returns the server's, as local clients reach it.
+// URL returns the URL by which local clients reach the server.
 func (c *Instance) URL() string {
 	host, port, _ := net.SplitHostPort(c.Address)
 	if ip, err := netip.ParseAddr(host); err != nil || ip.IsUnspecified() {

@@ -70,7 +70,8 @@ func (e *endless) authority() string {
 	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: e.Certificate().Raw}))
 }
 
-// check has seen the end of an answer that was not taken any further than most.
+// check waits for the end of an answer, and checks that no more than most bytes
+// of it were read.
 func (e *endless) check(t *testing.T, most int64) {
 	t.Helper()
 	harness.Eventually(t, "an answer to be asked for and ended", func() bool { return e.ended.Load() > 0 })

@@ -150,7 +150,7 @@ func FuzzSelectors(f *testing.F) {
 	})
 }
 
-// FuzzWebhook has a webhook answer what none would: the API server answers all the
+// FuzzWebhook has a webhook send arbitrary answers: the API server answers all the
 // same, and stores no object but one that it would store without.
 func FuzzWebhook(f *testing.F) {
 	patch := base64.StdEncoding.EncodeToString([]byte(`[{"op":"add","path":"/data","value":{"a":"b"}}]`))

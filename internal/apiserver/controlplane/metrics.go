@@ -19,7 +19,7 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// newMeter makes what measures nodes and pods for metrics.k8s.io.
+// newMeter makes the meter of nodes and pods for metrics.k8s.io.
 func (c *Instance) newMeter(reader *live.Reader) *usage.Meter {
 	return usage.New(usage.Config{
 		Nodes: c.Informers.Core().V1().Nodes().Lister(), Pods: c.Informers.Core().V1().Pods().Lister(), OfNode: reader.PodsOf,

@@ -53,7 +53,8 @@ type Options struct {
 	Encryption encryption.Options
 	// Fairness configures how many requests are answered at once.
 	Fairness priority.Selection
-	// Serving selects the TLS that is spoken and the headers of every answer.
+	// Serving selects the versions and ciphers of TLS and the headers of every
+	// answer.
 	Serving serving.Selection
 	// API holds the other settings of the API server, Tokens those for service
 	// accounts' tokens.
@@ -75,8 +76,8 @@ type Options struct {
 	stallLimit time.Duration
 	// Progress, if set, is told of each step of the start.
 	Progress func(step string, took time.Duration)
-	// Waiting, if set, is told now and then of a step that takes long: its name,
-	// why where that is known (after a colon), and since when.
+	// Waiting, if set, is called from time to time during a step that takes
+	// long: its name, why where that is known (after a colon), and since when.
 	Waiting func(step, why string, since time.Duration)
 }
 

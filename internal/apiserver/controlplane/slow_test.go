@@ -143,7 +143,7 @@ func TestHalfBody(t *testing.T) {
 	}
 }
 
-// narrow returns a client over HTTP/1 or 2 that takes little of what is not read.
+// narrow returns a client over HTTP/1 or 2 with small buffers for unread data.
 func narrow(t *testing.T, cfg *rest.Config, http2 bool) *http.Client {
 	t.Helper()
 	c, err := rest.TLSConfigFor(cfg)

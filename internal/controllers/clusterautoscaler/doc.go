@@ -9,7 +9,7 @@
 //   - autoscaler.go is the loop: it looks at the cluster once in a while, and soon
 //     after a pod has been found unschedulable,
 //   - up.go packs pods on nodes to come, expander.go chooses a group,
-//   - down.go finds nodes that are not needed, drain.go says which pods may be moved
+//   - down.go finds nodes that are not needed, drain.go decides which pods may be moved
 //     and moves them,
-//   - status.go tells what it sees.
+//   - status.go reports the state of the cluster.
 package clusterautoscaler

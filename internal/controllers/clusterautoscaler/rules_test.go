@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/nodegroup"
 )
 
-// pod returns one of a ReplicaSet in the namespace, changed by f.
+// pod returns a pod of a ReplicaSet in the namespace, changed by f.
 func pod(namespace string, f func(*v1.Pod)) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "p", Labels: map[string]string{"app": "web"}, Annotations: map[string]string{},
 		OwnerReferences: []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "r", Controller: ptr.To(true)}}}}

@@ -342,7 +342,7 @@ func proportion(rs *apps.ReplicaSet, d *apps.Deployment, toAdd, added int32) int
 	} else {
 		before, ok := intAnnotation(rs, maxAnnotation)
 		if !ok || before == 0 {
-			// No record of the size before: what is there now is the best guess.
+			// No record of the earlier size: the present one is the best guess.
 			before = d.Status.Replicas
 		}
 		if before == 0 {

@@ -135,7 +135,8 @@ func start(t *testing.T, replicas int32) (*controllertest.Cluster, *scaled, *val
 	return s.c, s, v
 }
 
-// autoscaler returns one with a metric, between least and 10 replicas.
+// autoscaler returns an autoscaler with a metric, between least and 10
+// replicas.
 func autoscaler(name string, least int32, m v2.MetricSpec) *v2.HorizontalPodAutoscaler {
 	return &v2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name}, Spec: v2.HorizontalPodAutoscalerSpec{
 		ScaleTargetRef: v2.CrossVersionObjectReference{APIVersion: "fish.example.com/v1", Kind: "Pond", Name: "web"},

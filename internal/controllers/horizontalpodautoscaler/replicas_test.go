@@ -13,7 +13,8 @@ import (
 
 var now = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-// pod returns one that requests one CPU, has been ready for long, and is changed by f.
+// pod returns a pod that requests one CPU, has been ready for long, and is changed by
+// f.
 func pod(name string, f func(*v1.Pod)) *v1.Pod {
 	start, ready := metav1.NewTime(now.Add(-time.Hour)), metav1.NewTime(now.Add(-time.Hour+time.Minute))
 	p := &v1.Pod{

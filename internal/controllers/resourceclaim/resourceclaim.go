@@ -38,8 +38,8 @@ const (
 	// usersIndex indexes pods by the claims that they use ("claim/<namespace>/<name>")
 	// and the templates that claims of theirs are made from ("template/…").
 	usersIndex = "keelson/resourceclaims"
-	// longestBase is what a name of 63 characters has room for before its suffix of
-	// five and the hyphen.
+	// longestBase is the longest base of a name of 63 characters with a hyphen and
+	// a suffix of five.
 	longestBase = 57
 )
 

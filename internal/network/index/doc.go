@@ -1,3 +1,4 @@
 // Package index has the indexes that the packages of the network keep of their
-// informers: what a Service has, by its name. They hold no copy of an object.
+// informers: the slices of a Service, by its name. They hold no copy of an
+// object.
 package index

@@ -42,9 +42,9 @@ type base struct {
 // address is reached.
 const firstDiscovery, lastDiscovery = 133, 137
 
-// bases returns the chains that packets come through: what the first one accepts, the
-// second one still looks at. They come after the service proxy's, which answers
-// for Services without endpoints.
+// bases returns the chains that packets come through. Packets that the first one
+// accepts still come to the second one. They come after the service proxy's, which
+// answers for Services without endpoints.
 func (k *netfilter) bases() []base {
 	accept := nft.Do(nft.Accept, "")
 	words := uint32(1)

@@ -501,7 +501,7 @@ func (w *world) release(name string) {
 	w.table.deleteSet(name)
 }
 
-// digest returns a short name for what is long.
+// digest returns a short name for s.
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])

@@ -11,7 +11,7 @@
 //     neighbouring numbers, so that its one rule takes a random number from
 //     first to first+n-1 and looks it up: an endpoint more or less is an element
 //     and that rule, however many others there are.
-//   - The map unserved has the ports that have no endpoint: what comes there is
+//   - The map unserved has the ports that have no endpoint: packets to them are
 //     rejected, or dropped where only this node has none for it.
 //
 // A Service that changes is planned anew (plan.go), and what differs from what

@@ -141,7 +141,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// hierarchy returns a folder with what the kernel has in one.
+// hierarchy returns a manager on a folder with the kernel's files of a
+// hierarchy.
 func hierarchy(t *testing.T, v2 bool, files ...string) *Manager {
 	t.Helper()
 	m := &Manager{FS: t.TempDir(), Driver: Cgroupfs, V2: v2}

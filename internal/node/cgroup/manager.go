@@ -34,7 +34,7 @@ type slicer interface {
 	Remove(slice string) error
 }
 
-// None returns a manager that makes no cgroups, for tests of what has one.
+// None returns a manager that makes no cgroups, for tests of its users.
 func None() *Manager { return &Manager{Driver: Cgroupfs} }
 
 // New makes a manager for this machine.

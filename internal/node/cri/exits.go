@@ -18,7 +18,7 @@ import (
 var settling = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond}
 
 // exits follows containerd's own events, of which the ends of containers are
-// enough: what else happens to them the agent does itself.
+// enough: the agent causes all other events itself.
 func (c *Client) exits(ctx context.Context, clk clock.Clock, seen map[string]podState, changed func(string)) error {
 	if c.RuntimeName != "containerd" {
 		return status.Error(codes.Unimplemented, "the runtime has no events")

@@ -74,8 +74,8 @@ func Name(t name.Tag) string {
 	return host + "/" + t.RepositoryStr() + ":" + t.TagStr()
 }
 
-// give has the runtime pull an image from the registry at addr, and know it by its
-// own name.
+// give makes the runtime pull an image from the registry at addr, and know it by
+// its own name.
 func give(ctx context.Context, runtime *cri.Client, addr string, n named) error {
 	local, err := name.NewTag(addr + "/" + n.tag.RepositoryStr() + ":" + n.tag.TagStr())
 	if err != nil {

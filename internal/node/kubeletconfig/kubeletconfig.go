@@ -23,7 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Fields are those of a configuration that are given, by their names in JSON.
+// Fields holds the fields that a configuration sets, by their names in JSON.
 type Fields map[string]any
 
 // Load reads a configuration file and the drop-ins (*.conf) of a folder, in the order

@@ -25,7 +25,7 @@ func (l Layout) Pod(uid types.UID) string { return filepath.Join(l.Pods(), strin
 // Hosts returns the file that is /etc/hosts in the pod's containers.
 func (l Layout) Hosts(pod *v1.Pod) string { return filepath.Join(l.Pod(pod.UID), "etc-hosts") }
 
-// Resources returns the file that tells what the pod was given.
+// Resources returns the file with the pod's allocated resources.
 func (l Layout) Resources(pod *v1.Pod) string { return filepath.Join(l.Pod(pod.UID), "resources.json") }
 
 // Termination returns the file of a container's termination message, in its run of

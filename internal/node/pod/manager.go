@@ -28,8 +28,8 @@ import (
 
 // Volumes makes the volumes of pods.
 type Volumes interface {
-	// Mount makes all volumes of the pod ready, by volume name. Those that
-	// failed are told of by a volume.Failed, with the time to try again.
+	// Mount makes all volumes of the pod ready, by volume name. The error of
+	// those that failed is a volume.Failed, with the time to try again.
 	Mount(ctx context.Context, pod *v1.Pod) (map[string]volume.Mounted, error)
 	// SubPath makes a path in a volume of the pod ready, for the mount of this
 	// index of a container.
@@ -44,8 +44,8 @@ type Volumes interface {
 
 // Policies enforces the network policies that select a pod of this node.
 type Policies interface {
-	// Admit returns when those are enforced that there are for the pod, which has
-	// these addresses.
+	// Admit returns when the policies for the pod, which has these addresses, are
+	// enforced.
 	Admit(ctx context.Context, pod *v1.Pod, addresses []netip.Addr) error
 	// Forget is called when the pod has them no more.
 	Forget(pod *v1.Pod)
@@ -111,7 +111,7 @@ func (m *Manager) add(w *worker) {
 	m.wg.Go(func() { w.run(m.ctx) })
 }
 
-// Removed has the pod of this UID end: it is no more in the API, or in the
+// Removed ends the pod of this UID: it is no longer in the API, or in the
 // manifests.
 func (m *Manager) Removed(uid types.UID) {
 	m.mu.Lock()

@@ -49,7 +49,7 @@ func (r *report) settled() bool {
 }
 
 // publish sends the status if it has changed. It was made from base, nil for none
-// in the API: what others have written since is not lost.
+// in the API: later writes of others are not lost.
 func (r *report) publish(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,8 +64,8 @@ func (r *report) publish(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	if same {
 		r.posted = &s
 	}
-	// What the API made of the status that it last had from here may differ from it;
-	// what others have written since is written over.
+	// The API's form of the status that was written last may differ from it; later
+	// writes of others are overwritten.
 	kept := r.got == nil || equality.Semantic.DeepEqual(base.Status, r.got.Status)
 	if same || r.posting || kept && r.posted != nil && equality.Semantic.DeepEqual(s, *r.posted) {
 		return

@@ -28,8 +28,8 @@ func newStarts(b *base) *starts {
 	return &starts{base: b, busy: map[string]bool{}, recent: map[string]bool{}, waiting: map[string]wait{}, retryAt: map[string]time.Time{}, restarts: map[string]*backoff.Backoff{}}
 }
 
-// observing is called before the pod is read from the runtime: what is read may be of
-// before the end of a start that ends from now on.
+// observing is called before the pod is read from the runtime: a start that ends from
+// now on may not be seen as ended.
 func (s *starts) observing() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -101,7 +101,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.handler.ServeHTTP(w, req)
 		return
 	}
-	// One at a time, so that the files are what the handler has.
+	// One at a time, so that the files match the handler's manifests.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := manifest{Path: req.URL.Path, ContentType: req.Header.Get("Content-Type")}

@@ -1,4 +1,4 @@
-// Package report tells the API of a node: it registers the Node object and keeps
-// its labels, capacity, conditions and what the runtime can do, and renews the
-// node's lease.
+// Package report reports a node to the API: it registers the Node object, keeps
+// its labels, capacity, conditions and runtime features up to date, and renews
+// the node's lease.
 package report

@@ -11,8 +11,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// tellFeatures puts into the node's status what the runtime says it can do, for
-// each of its handlers, and which of v1.37's newer features the node has
+// tellFeatures writes the runtime's features to the node's status, for each of
+// its handlers, and which of v1.37's newer features the node has
 // (https://kep.k8s.io/5328).
 func tellFeatures(out *v1.NodeStatus, r *runtimeapi.StatusResponse) {
 	for _, h := range r.GetRuntimeHandlers() {

@@ -38,7 +38,7 @@ const (
 	unreadyPeriod = time.Second
 	// Heartbeat is how often an unchanged status is written all the same.
 	Heartbeat = 5 * time.Minute
-	// maxImages is how many images a node tells of, upstream's.
+	// maxImages is how many images a node reports, as upstream's.
 	maxImages = 50
 )
 
@@ -83,7 +83,7 @@ type Reporter struct {
 	// difference is left.
 	forPods v1.ResourceList
 	total   int64
-	// said is the last status of the runtime, nil before the first.
+	// said is the last status that the runtime reported, nil before the first.
 	said *runtimeapi.StatusResponse
 	wake chan struct{} // by Changed
 	// renewed is when the node's Lease was, in nanoseconds.
@@ -94,7 +94,7 @@ type Reporter struct {
 func New(c Config) *Reporter {
 	s := &Reporter{Config: c, wake: make(chan struct{}, 1)}
 	s.measure()
-	// An informer that is stopped refuses handlers; there is nothing to hear from it.
+	// An informer that is stopped refuses handlers and has no more events.
 	_, _ = c.Nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: func(_, now any) {
 		if n, ok := now.(*v1.Node); ok && n.Name == c.NodeName && doubted(n) {
 			s.Changed()
@@ -192,7 +192,7 @@ func doubted(n *v1.Node) bool {
 	})
 }
 
-// own are the conditions that a node tells of itself.
+// own holds the conditions that the node itself reports.
 var own = []v1.NodeConditionType{v1.NodeReady, v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure}
 
 func (s *Reporter) doubted() bool {

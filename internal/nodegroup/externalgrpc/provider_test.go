@@ -27,7 +27,7 @@ import (
 	"keelson.dev/keelson/internal/nodegroup"
 )
 
-// method returns one of a server; f answers it.
+// method returns a method of a server that f answers.
 func method[In any](name string, f func(*In) (any, error)) grpc.MethodDesc {
 	return grpc.MethodDesc{MethodName: name, Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 		in := new(In)

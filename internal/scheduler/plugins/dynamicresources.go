@@ -459,7 +459,7 @@ func (d *DynamicResources) Unreserve(ctx context.Context, state *fw.CycleState, 
 	if len(written) == 0 && made == nil && len(s.allocated) == 0 {
 		return
 	}
-	// The snapshot is locked: what the API server has to know is told it later.
+	// The snapshot is locked: the API server is written to later.
 	go d.giveBack(context.WithoutCancel(ctx), s, pod, made)
 }
 

@@ -26,7 +26,8 @@ type question struct {
 	err      error
 }
 
-// revision returns one that has every write which was acknowledged before the call.
+// revision returns a revision that has every write which was acknowledged before
+// the call.
 func (f *fence) revision(ctx context.Context) (int64, error) {
 	f.mu.Lock()
 	if f.next == nil {

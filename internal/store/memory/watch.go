@@ -8,8 +8,8 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// topic is what a watcher listens to: a prefix that is a whole key or ends in
-// a slash, or a value of an index.
+// topic is the topic of a watcher: a prefix that is a whole key or ends in a
+// slash, or a value of an index.
 type topic struct{ index, value string }
 
 // maxQueued is the greatest number of events that wait in a watcher's queue;

@@ -21,7 +21,8 @@ func ValidateCustom_EvictionResponder_Name(_ context.Context, _ operation.Operat
 	return nil
 }
 
-// reservedPriorities are those below, which are for responders of Kubernetes' own.
+// reservedPriorities is the first priority that users may give: lower ones are
+// reserved for Kubernetes' own responders.
 const reservedPriorities = 1000
 
 // ValidateCustom_EvictionResponder_Priority keeps responders off the priorities of
