@@ -7,7 +7,7 @@
 // # Adding a controller
 //
 // Make a folder named after what it does, with a doc.go, and in it a constructor
-// that takes a Context and gives a Run:
+// that takes a Context and returns a Run:
 //
 //	func New(c controllers.Context) (reconcile.Run, error) {
 //		jobs, pods := c.Informers.Batch().V1().Jobs(), c.Informers.Core().V1().Pods().Informer()

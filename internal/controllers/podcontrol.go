@@ -76,7 +76,7 @@ func SlowStart(n int, f func(i int) error) (int, error) {
 	return done, nil
 }
 
-// Parallel calls f with 0 to n-1 at once, and gives the error of the first of these
+// Parallel calls f with 0 to n-1 at once, and returns the error of the first of these
 // that failed.
 func Parallel(n int, f func(i int) error) error {
 	errs := make([]error, n)

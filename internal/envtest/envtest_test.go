@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// asChild has the test's program start WithParent and print a line when it ends;
-// asParent has it start a child and end.
+// asChild makes the test's program start WithParent and print a line when it
+// ends; asParent has it start a child and end.
 const asChild, asParent = "KEELSON_ENVTEST_CHILD", "KEELSON_ENVTEST_PARENT"
 
 func TestMain(m *testing.M) {

@@ -185,7 +185,7 @@ func importsOf(t *testing.T, root string) map[string][]string {
 	return out
 }
 
-// TestForbidden has the rules refuse what they are for.
+// TestForbidden checks that the rules refuse the imports that they forbid.
 func TestForbidden(t *testing.T) {
 	layers := []string{"internal/cluster", "internal/controllers", "internal/node", "internal/network", "internal/store"}
 	for _, c := range []struct {

@@ -244,8 +244,8 @@ func (a *Agent) ContainerStatus(ctx context.Context, id string) (*runtimeapi.Con
 	return r.Status, nil
 }
 
-// NetworkChanged has the node's status be written soon, because the runtime's network
-// is ready.
+// NetworkChanged makes the reporter write the node's status soon, because the
+// runtime's network is ready.
 func (a *Agent) NetworkChanged() { a.reporter.Changed() }
 
 // Stats measures the node and its pods.

@@ -35,7 +35,7 @@ func newStaticPods(a *Agent) *staticPods {
 
 func fullName(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
 
-// notify has the pods looked at.
+// notify wakes the loop, which looks at the pods.
 func (s *staticPods) notify() {
 	select {
 	case s.wake <- struct{}{}:

@@ -121,7 +121,7 @@ func TestNominatedRoom(t *testing.T) {
 	}
 }
 
-// TestMessage has the message of upstream's documentation.
+// TestMessage checks the message of upstream's documentation.
 func TestMessage(t *testing.T) {
 	tainted := func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoSchedule}} }
 	small := func(n *v1.Node) { n.Status.Allocatable[v1.ResourceCPU] = resource.MustParse("100m") }

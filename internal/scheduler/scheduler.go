@@ -416,7 +416,7 @@ func (s *Scheduler) afterFailure(ctx context.Context, a *attempt, err error) *af
 	return f
 }
 
-// failed tells why a pod has no node, and puts it back.
+// failed reports why a pod has no node, and puts it back.
 func (s *Scheduler) failed(ctx context.Context, a *attempt, f *aftermath) {
 	if ctx.Err() != nil {
 		return
@@ -455,7 +455,7 @@ func (s *Scheduler) failed(ctx context.Context, a *attempt, f *aftermath) {
 	}
 }
 
-// gated tells that a pod waits for its gates.
+// gated reports that a pod waits for its gates.
 func (s *Scheduler) gated(ctx context.Context, pod *v1.Pod) {
 	c := v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionFalse, Reason: v1.PodReasonSchedulingGated, ObservedGeneration: pod.Generation,
 		Message: "Scheduling is blocked due to non-empty scheduling gates", LastTransitionTime: s.now()}

@@ -77,7 +77,7 @@ func (m *Simulator) AddNode(n *v1.Node) { m.s.snapshot.setNode(n) }
 func (m *Simulator) RemoveNode(name string) { m.s.snapshot.removeNode(name) }
 
 // Place puts pod onto the node where the scheduler would put it, without preemption,
-// and gives the node's name.
+// and returns the node's name.
 func (m *Simulator) Place(ctx context.Context, pod *v1.Pod) (string, error) {
 	s := m.s.snapshot
 	s.mu.Lock()

@@ -19,7 +19,7 @@ type Step struct {
 	UID         types.UID `json:"uid"`
 	// ResourceVersion is the one of the state written.
 	ResourceVersion string `json:"resourceVersion"`
-	// What tells in a few words what changed ("Ready", "bound to node-1").
+	// What describes in a few words what changed ("Ready", "bound to node-1").
 	What string `json:"what,omitempty"`
 	// CauseUID and CauseVersion name the object's version that the write was
 	// made for; empty for a request from outside.

@@ -73,7 +73,7 @@ func (t *T) blocked(pod string) {
 	}
 }
 
-// webs waits until n pods of app=web are ready and gives the first.
+// webs waits until n pods of app=web are ready and returns the first.
 func (t *T) webs(n int) string {
 	t.Helper()
 	name := ""

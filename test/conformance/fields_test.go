@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// validate sends a body with that fieldValidation, and gives the warnings and the
+// validate sends a body with that fieldValidation, and returns the warnings and the
 // error.
 func (t *T) validate(verb, path, kind, mode, body string) (warned string, err error) {
 	t.Helper()

@@ -12,7 +12,7 @@ import (
 )
 
 // kubectl runs upstream's kubectl, of the library's version, in the test's
-// namespace, and gives all that it prints.
+// namespace, and returns all that it prints.
 func (t *T) kubectl(stdin string, args ...string) (string, error) {
 	t.Helper()
 	self := got[string](t)(os.Executable())

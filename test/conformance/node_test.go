@@ -18,7 +18,7 @@ import (
 )
 
 // pushBusybox makes an image of this machine's busybox, which has a file /data/text
-// beside the programs, and gives its reference.
+// beside the programs, and returns its reference.
 func pushBusybox(t testing.TB) string {
 	const program = "/bin/busybox"
 	data, err := os.ReadFile(program)
@@ -105,7 +105,7 @@ func (t *T) log(pod, container string) (string, error) {
 	return string(b), err
 }
 
-// output runs the pod to its success and gives what its first container printed.
+// output runs the pod to its success and returns what its first container printed.
 func (t *T) output(p *v1.Pod) string {
 	t.Helper()
 	t.makePod(p)
@@ -125,7 +125,7 @@ func (t *T) prints(p *v1.Pod, texts ...string) {
 	}
 }
 
-// inContainer runs a command in a container and gives what it prints.
+// inContainer runs a command in a container and returns what it prints.
 func (t *T) inContainer(pod, container string, command ...string) string {
 	t.Helper()
 	return t.kubectlOK(append([]string{"exec", pod, "-c", container, "--"}, command...)...)

@@ -41,7 +41,7 @@ func (t *T) createPod(p *v1.Pod) *v1.Pod {
 	return got[*v1.Pod](t)(t.Client.CoreV1().Pods(p.Namespace).Create(t.Context(), p, create))
 }
 
-// placedOn waits until a pod has a node, and gives its name.
+// placedOn waits until a pod has a node, and returns its name.
 func (t *T) placedOn(p *v1.Pod) (node string) {
 	t.Helper()
 	t.until(p.Name+" to have a node", func(ctx context.Context) (bool, error) {
@@ -110,7 +110,7 @@ func (t *T) stock(node, amount string) {
 	})
 }
 
-// rank makes a priority class while the test runs, and gives its name.
+// rank makes a priority class while the test runs, and returns its name.
 func (t *T) rank(value int32) string {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", t.NS, value)

@@ -46,7 +46,7 @@ func mutate(patch string) answer {
 	}
 }
 
-// serve runs a TLS server for the time of the test, and gives a client
+// serve runs a TLS server for the time of the test, and returns a client
 // configuration for it.
 func (t *T) serve(h http.Handler) dict {
 	t.Helper()

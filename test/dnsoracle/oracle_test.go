@@ -58,7 +58,7 @@ func coreDNS(t *testing.T, kubeconfig string) plugin.Handler {
 	return k
 }
 
-// objects makes some Services with endpoints, and gives names that are near them.
+// objects makes some Services with endpoints, and returns names that are near them.
 func objects(t *testing.T, client kubernetes.Interface, rnd *rand.Rand) (names []string) {
 	ctx := t.Context()
 	names = []string{domain, "svc." + domain, "pod." + domain, "default.svc." + domain, "nobody.default.svc." + domain,

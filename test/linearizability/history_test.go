@@ -119,7 +119,7 @@ func learn(histories map[string][]change, segments []*segment) {
 	}
 }
 
-// judge compares what a watcher saw with what was written, and gives what is wrong.
+// judge compares what a watcher saw with what was written, and returns what is wrong.
 func (v *view) judge(histories map[string][]change, s *segment) (wrong []string) {
 	fail := func(format string, args ...any) { wrong = append(wrong, v.name+": "+fmt.Sprintf(format, args...)) }
 	last := s.from

@@ -281,7 +281,7 @@ func TestKernel(t *testing.T) {
 	)
 	factory := informers.NewSharedInformerFactory(api, 0)
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.214.0.0/24"), netip.MustParsePrefix("fd00:214::/64")}
-	// start runs a proxy as a process does, and gives what ends it.
+	// start runs a proxy as a process does, and returns what ends it.
 	start := func() (stop func()) {
 		t.Helper()
 		p, err := proxy.New(proxy.Config{NodeName: "here", NodeIPs: []netip.Addr{netip.MustParseAddr(node4), netip.MustParseAddr(node6)}, Informers: factory,

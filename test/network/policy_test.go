@@ -371,8 +371,8 @@ func verify(t *testing.T, members []*member, allowed func(probe) bool) {
 	})
 }
 
-// TestPolicyOfConnections has a new policy end what it does not allow, and let go
-// on what it does.
+// TestPolicyOfConnections checks that a new policy ends the connections that it
+// does not allow, and no others.
 func TestPolicyOfConnections(t *testing.T) {
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
 		t.Fatal(err)

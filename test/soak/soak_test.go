@@ -77,7 +77,7 @@ func serve(dir, address string) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// start starts the server and gives its process and its administrator's client.
+// start starts the server and returns its process and its administrator's client.
 func start(t *testing.T) (*harness.Process, *rest.Config) {
 	t.Helper()
 	address, dir := harness.FreeAddress(t), t.TempDir()

@@ -12,7 +12,7 @@ import (
 )
 
 // valid reports whether a value certainly obeys a schema. If not, the library's
-// validation, which takes many times longer, decides and gives the errors.
+// validation, which takes many times longer, decides and returns the errors.
 type valid func(v any) bool
 
 // unsure leaves the value to the library.

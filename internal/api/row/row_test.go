@@ -10,7 +10,8 @@ import (
 	"keelson.dev/keelson/internal/api"
 )
 
-// TestNames has the names of a row follow from its type, irregular plurals included.
+// TestNames checks that the names of a row follow from its type, irregular plurals
+// included.
 func TestNames(t *testing.T) {
 	for _, c := range []struct {
 		row                                        *api.Resource

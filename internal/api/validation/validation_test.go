@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// call has the rules of T speak; without any it fails.
+// call runs the rules of T; without any it fails.
 func call[T any](t *testing.T, op operation.Type, obj, old T) (out []string) {
 	t.Helper()
 	f := For[T]()

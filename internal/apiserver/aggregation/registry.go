@@ -76,7 +76,7 @@ func (r *Registry) change(f func(map[schema.GroupVersion]*backend) bool) {
 	}
 }
 
-// Set has the registry know a, available as its condition says; not if a later
+// Set adds a to the registry, available as its condition says; not if a later
 // one is known.
 func (r *Registry) Set(a *v1.APIService) {
 	gv := groupVersion(a)

@@ -25,7 +25,7 @@ func boot(t testing.TB, o Options) *Instance {
 	return c
 }
 
-// ask has the API server answer a request, without a network between.
+// ask sends a request to the API server, without a network between.
 func ask(c *Instance, method, path, body string) *httptest.ResponseRecorder {
 	req := httptest.NewRequest(method, path, strings.NewReader(body))
 	req.Header.Set("Content-Type", "application/json")

@@ -17,7 +17,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
-// staticAdmission writes a configuration of a plug-in with manifests, and gives its selection.
+// staticAdmission writes a configuration of a plug-in with manifests, and returns its selection.
 func staticAdmission(t *testing.T, plugin, kind, manifests string) kadmission.Selection {
 	t.Helper()
 	dir := t.TempDir()

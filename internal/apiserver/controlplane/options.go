@@ -23,7 +23,7 @@ import (
 type Options struct {
 	// DataDir holds the store and the certificates; empty keeps both in memory.
 	DataDir string
-	// NoSync has the store not wait for the disk.
+	// NoSync makes the store not wait for the disk.
 	NoSync bool
 	// Listen is the address of the API server (host:port; port 0 picks one);
 	// empty serves this process only.

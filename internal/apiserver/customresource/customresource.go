@@ -309,7 +309,7 @@ func ignore(err error) error {
 	return err
 }
 
-// deleteAll deletes the objects of a resource, and gives the number of those
+// deleteAll deletes the objects of a resource, and returns the number of those
 // that are not gone yet.
 func (c *controller) deleteAll(ctx context.Context, gvr schema.GroupVersionResource, namespaced bool) (int, error) {
 	list, err := c.Metadata.Resource(gvr).List(ctx, metav1.ListOptions{})

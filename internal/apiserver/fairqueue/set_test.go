@@ -183,7 +183,8 @@ func TestWithoutQueues(t *testing.T) {
 	})
 }
 
-// TestReconfigured has the configuration change under load: nothing is lost.
+// TestReconfigured checks that nothing is lost when the configuration changes
+// under load.
 func TestReconfigured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSet(t, fq.QueuingConfig{DesiredNumQueues: 16, QueueLengthLimit: 1000, HandSize: 3}, 4)

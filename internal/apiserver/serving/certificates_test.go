@@ -20,7 +20,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// certificate writes one that calls itself name into dir, and gives its files.
+// certificate writes one that calls itself name into dir, and returns its files.
 func certificate(t *testing.T, dir, file, name string, sans ...string) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -73,7 +73,7 @@ func New(c Config) *Meter {
 	return &Meter{Config: c, local: map[string]Stats{}, asked: map[string]*answer{}}
 }
 
-// Local has the meter measure a node without a network between.
+// Local makes the meter measure a node without a network between.
 func (m *Meter) Local(node string, stats Stats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

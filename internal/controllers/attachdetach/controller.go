@@ -487,8 +487,8 @@ func (a *controller) tell(pods []*v1.Pod, message string) {
 	}
 }
 
-// tellTaken tells pods that their volume is another node's, and which pods of
-// their namespace have it there.
+// tellTaken records events of pods whose volume is attached to another node,
+// and which pods of their namespace have it there.
 func (a *controller) tellTaken(node string, w *wanted) {
 	all, err := a.want(node)
 	if err != nil {

@@ -1,6 +1,5 @@
-// Package attachdetach has the volumes of pods attached to the pods' nodes, and
-// detached when no pod needs them there
-// (https://kubernetes.io/docs/concepts/storage/volumes/#csi,
+// Package attachdetach attaches the volumes of pods to the pods' nodes, and detaches them when no pod
+// needs them there (https://kubernetes.io/docs/concepts/storage/volumes/#csi,
 // https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/#non-graceful-node-shutdown).
 //
 // It writes VolumeAttachments, which a driver's attacher acts on, and

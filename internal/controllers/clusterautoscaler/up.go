@@ -157,7 +157,8 @@ func (a *autoscaler) increase(ctx context.Context, v *view, o *option) bool {
 	return true
 }
 
-// notTriggered tells pods that no group helps them, when the reasons change.
+// notTriggered records events of pods that no group helps, when the reasons
+// change.
 func (a *autoscaler) notTriggered(pods []*v1.Pod, reasons map[*v1.Pod]map[string]int) {
 	for _, p := range pods {
 		var parts []string

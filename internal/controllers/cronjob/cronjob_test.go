@@ -110,7 +110,8 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
-// TestForbidden has the Job that was held up made when the one before has ended.
+// TestForbidden checks that a Job that was held up is made when the earlier one
+// has ended.
 func TestForbidden(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, func(s *batch.CronJobSpec) { s.ConcurrencyPolicy = batch.ForbidConcurrent })

@@ -47,7 +47,7 @@ type place struct {
 	pods []*v1.Pod
 }
 
-// comeBack has the set looked at again after wait.
+// comeBack queues the set again after wait.
 func (p *pass) comeBack(wait time.Duration) {
 	if wait > 0 && (p.again == 0 || wait < p.again) {
 		p.again = wait

@@ -16,7 +16,7 @@ import (
 
 const hashLabel = apps.ControllerRevisionHashLabelKey
 
-// revisions finds or makes the revision of the set's template, and gives the others.
+// revisions finds or makes the revision of the set's template, and returns the others.
 func (p *pass) revisions(ctx context.Context) ([]*apps.ControllerRevision, error) {
 	all, err := p.history.Claim(ctx, p.ds, gvk, p.selector, p.fresh(p.ds))
 	if err != nil {

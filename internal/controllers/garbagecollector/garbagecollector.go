@@ -177,7 +177,8 @@ func (c *collector) observe(r *resource, o metav1.Object) {
 	c.served(r)
 }
 
-// invalidOwner tells of a reference to an owner in another namespace.
+// invalidOwner records an event about a reference to an owner in another
+// namespace.
 func (c *collector) invalidOwner(n node, ref metav1.OwnerReference) {
 	apiVersion, kind := n.resource.GroupVersion().WithKind(n.resource.kind).ToAPIVersionAndKind()
 	c.recorder.Eventf(&v1.ObjectReference{APIVersion: apiVersion, Kind: kind, Namespace: n.namespace, Name: n.name, UID: n.uid}, v1.EventTypeWarning,

@@ -311,7 +311,7 @@ func (c *controller) rescale(ctx context.Context, hpa *v2.HorizontalPodAutoscale
 	})
 }
 
-// measure asks all metrics, and gives the answer with the most replicas. It is ok
+// measure asks all metrics, and returns the answer with the most replicas. It is ok
 // unless all have failed, or one has that could have kept the number from
 // decreasing; the error tells of those that have failed in any case.
 func (c *controller) measure(ctx context.Context, hpa *v2.HorizontalPodAutoscaler, s *autoscalingv1.Scale, k *known) (best answer, statuses []v2.MetricStatus, ok bool, err error) {

@@ -91,7 +91,7 @@ func count(status *batch.JobStatus, waiting sets.Set[types.UID]) bool {
 	return changed
 }
 
-// list adds the UIDs of pods that have ended to the status, and gives the pods
+// list adds the UIDs of pods that have ended to the status, and returns the pods
 // whose finalizers can be removed once that is written. listed reports whether it
 // added any, all whether there is none left for another time.
 func (s *state) list() (release []*v1.Pod, listed, all bool) {
@@ -168,7 +168,7 @@ func (s *state) writeIndexes(released []*v1.Pod) bool {
 	return changed
 }
 
-// untrackAll removes the finalizers of pods and gives the UIDs of those that have
+// untrackAll removes the finalizers of pods and returns the UIDs of those that have
 // none any more.
 func (r *controller) untrackAll(ctx context.Context, key string, j *batch.Job, pods []*v1.Pod) (sets.Set[types.UID], error) {
 	done := make([]bool, len(pods))

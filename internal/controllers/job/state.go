@@ -226,7 +226,7 @@ func (s *state) complete() {
 	}
 }
 
-// lookAgain has the Job reconciled again after d at the latest.
+// lookAgain makes the Job be reconciled again after d at the latest.
 func (s *state) lookAgain(d time.Duration) {
 	if s.again == 0 || d < s.again {
 		s.again = d

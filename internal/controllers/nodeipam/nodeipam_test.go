@@ -93,7 +93,7 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// ranges has the controller give these.
+// ranges makes the controller give ranges out of these.
 func ranges(cidrs ...string) func(*controllers.Context) {
 	return func(c *controllers.Context) {
 		s := Selection{ClusterCIDRs: cidrs}

@@ -142,7 +142,8 @@ func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.Persi
 	return volume.FindMatchingVolume(c, some, nil, nil, delayed, true)
 }
 
-// awaitConsumer tells what a claim of a class that binds late waits for.
+// awaitConsumer records an event with what a claim of a class that binds late
+// waits for.
 func (p *controller) awaitConsumer(c *v1.PersistentVolumeClaim) {
 	var names []string
 	for _, pod := range indexed[*v1.Pod](p.pods, podsByClaim, reconcile.Key(c)) {

@@ -196,7 +196,7 @@ func (r *controller) reconcilePod(ctx context.Context, pod *v1.Pod) (reconcile.R
 	return reconcile.Result{}, nil
 }
 
-// ensure makes the claim of an entry that names a template, and gives its name
+// ensure makes the claim of an entry that names a template, and returns its name
 // where the pod's status lacks it.
 func (r *controller) ensure(ctx context.Context, pod *v1.Pod, entry *v1.PodResourceClaim) (string, error) {
 	known, own, err := resourceclaim.Name(pod, entry)

@@ -185,7 +185,7 @@ func (c *controller) reconcile(ctx context.Context, s *v1.Service) (reconcile.Re
 	return reconcile.Result{}, err
 }
 
-// ensure has the balancer do what the Service, its endpoints and the nodes ask for.
+// ensure calls the balancer for the Service, its endpoints and the nodes.
 func (c *controller) ensure(ctx context.Context, key string, s *v1.Service, b lb.Balancer) error {
 	nodes, names := c.eligible()
 	last := c.done[key]

@@ -12,7 +12,7 @@ var reasons = map[string][2]string{
 	"delete": {"SuccessfulDelete", "FailedDelete"},
 }
 
-// podEvent tells what became of a pod of the set.
+// podEvent records an event about a change of a pod of the set.
 func (s *controller) podEvent(verb string, set *apps.StatefulSet, pod *v1.Pod, err error) {
 	if err != nil {
 		s.recorder.Eventf(set, v1.EventTypeWarning, reasons[verb][1], "%s Pod %s in StatefulSet %s failed error: %s", verb, pod.Name, set.Name, err)
@@ -21,7 +21,7 @@ func (s *controller) podEvent(verb string, set *apps.StatefulSet, pod *v1.Pod, e
 	s.recorder.Eventf(set, v1.EventTypeNormal, reasons[verb][0], "%s Pod %s in StatefulSet %s successful", verb, pod.Name, set.Name)
 }
 
-// claimEvent tells what became of a claim of a pod of the set.
+// claimEvent records an event about a change of a claim of a pod of the set.
 func (s *controller) claimEvent(verb string, set *apps.StatefulSet, pod *v1.Pod, claim *v1.PersistentVolumeClaim, err error) {
 	if err != nil {
 		s.recorder.Eventf(set, v1.EventTypeWarning, reasons[verb][1], "%s Claim %s for Pod %s in StatefulSet %s failed error: %s", verb, claim.Name, pod.Name, set.Name, err)

@@ -252,7 +252,7 @@ func nft(script string) error {
 	return nil
 }
 
-// forward has the machine pass packets on.
+// forward makes the machine forward packets.
 func forward(ranges []netip.Prefix) error {
 	const dir = "/proc/sys/net/ipv6/conf"
 	for _, r := range ranges {
@@ -360,9 +360,9 @@ table %[1]s %[2]s {
 `, family, table, mine, elements, multicast, loopback, address)
 }
 
-// bridgedPacketsAreSeen has the kernel show nftables what goes from one port of
-// a bridge to another, and reports whether it does: its module br_netfilter may
-// be missing.
+// bridgedPacketsAreSeen makes the kernel pass to nftables what goes from one
+// port of a bridge to another, and reports whether it does: its module
+// br_netfilter may be missing.
 func bridgedPacketsAreSeen() bool {
 	const dir = "/proc/sys/net/bridge"
 	if _, err := os.Stat(dir); err != nil {

@@ -97,7 +97,7 @@ func elements(four bool, pods map[types.UID][]hostport.Port) []content {
 	return []content{all, one, itself}
 }
 
-// forget has the kernel look up these ports anew: a flow of UDP has no end at
+// forget makes the kernel look up these ports anew: a flow of UDP has no end at
 // which it would.
 func forget(ports []hostport.Port) error {
 	for _, p := range ports {

@@ -21,7 +21,7 @@ func ServiceOf(s *discoveryv1.EndpointSlice) string {
 	return s.Namespace + "/" + n
 }
 
-// Slices has the informer of EndpointSlices keep the index ByService.
+// Slices makes the informer of EndpointSlices keep the index ByService.
 func Slices(i cache.SharedIndexInformer) error {
 	return Add(i, ByService, func(obj any) ([]string, error) {
 		if s, ok := obj.(*discoveryv1.EndpointSlice); ok {

@@ -15,11 +15,11 @@ import (
 
 // Segments are the networks that the machine is on.
 type Segments interface {
-	// Answer has the machine answer for these addresses, and for no others, and
-	// tells those on its networks of the ones that are new. An error is about some
-	// of the addresses; the others are answered for.
+	// Answer makes the machine answer for these addresses, and for no others, and
+	// announces the new ones on its networks. An error is about some of the
+	// addresses; the others are answered for.
 	Answer(addrs []netip.Addr) error
-	// Tell tells them again.
+	// Tell announces addresses again.
 	Tell(addrs []netip.Addr)
 	// Close ends all answers.
 	Close()
@@ -52,11 +52,10 @@ const (
 	// inspection is how often the machine's interfaces, and its contact to the API
 	// server, are looked at.
 	inspection = 2 * time.Second
-	// tellings is how often those on the network are told of a new address: a
-	// packet may be lost.
+	// tellings is how often a new address is announced: a packet may be lost.
 	tellings = 3
-	// lasting is at which try a problem is told of: an interface that comes up has
-	// its addresses a moment later.
+	// lasting is the try from which a problem is reported: an interface that comes
+	// up has its addresses a moment later.
 	lasting = 3
 	// cutOff is after how long without contact the node counts as failed: the
 	// duration of its Lease.

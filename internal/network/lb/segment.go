@@ -233,7 +233,8 @@ func (s *segment) has(a netip.Addr) bool {
 	return s.addrs[a]
 }
 
-// answer has the segment answer for these addresses, and tells of the new ones.
+// answer makes the segment answer for these addresses, and announces the new
+// ones.
 func (s *segment) answer(addrs []netip.Addr) error {
 	s.mu.Lock()
 	was := s.addrs
@@ -278,9 +279,9 @@ func (s *segment) answer(addrs []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// tell tells all on the network that the address is here: by gratuitous ARP (RFC
-// 5227), both as a question and as an answer, of which some heed one only, or by an
-// unsolicited advertisement (RFC 4861).
+// tell announces the address on the network: by gratuitous ARP (RFC 5227), both as
+// a question and as an answer, of which some heed one only, or by an unsolicited
+// advertisement (RFC 4861).
 func (s *segment) tell(a netip.Addr) error {
 	if s.arp != nil {
 		for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {

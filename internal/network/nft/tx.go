@@ -53,7 +53,7 @@ type Set struct {
 	Verdicts bool
 	// Dynamic elements are added by rules, and end after a time.
 	Dynamic bool
-	// Intervals has the elements be ranges: each begins at an element, and ends
+	// Intervals makes the elements ranges: each begins at an element, and ends
 	// before the next one with End, or with the greatest key where there is none.
 	Intervals bool
 	// Size bounds it; 0 is no bound.
@@ -317,7 +317,7 @@ func hint(s step, err unix.Errno) string {
 	return ""
 }
 
-// Commit has the kernel take the whole transaction, or nothing of it.
+// Commit sends the transaction to the kernel, which takes all of it or nothing.
 func (t *Tx) Commit() error {
 	if t.Empty() {
 		return nil

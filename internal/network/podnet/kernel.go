@@ -185,7 +185,7 @@ func (k *kernel) routes() ([]netlink.Route, error) {
 	return out, nil
 }
 
-// tunnel makes the tunnel what it is to be, and gives its index.
+// tunnel makes the tunnel what it is to be, and returns its index.
 func (k *kernel) tunnel(t *Tunnel) (int, error) {
 	l, err := netlink.LinkByName(Link)
 	switch {

@@ -20,7 +20,7 @@ import (
 
 // Kernel is the network of a machine.
 type Kernel interface {
-	// Way tells how an address is reached.
+	// Way returns how an address is reached.
 	Way(netip.Addr) (Way, error)
 	// IPv6 reports whether the machine has IPv6.
 	IPv6() bool
@@ -29,7 +29,8 @@ type Kernel interface {
 	Occupied() ([]netip.Prefix, error)
 	// Apply makes the state that of the machine.
 	Apply(State) error
-	// Changes tells when something has changed that Way goes by, until ctx is done.
+	// Changes sends when something has changed that Way depends on, until ctx is
+	// done.
 	Changes(ctx context.Context) (<-chan struct{}, error)
 	// Forward lets the pods' packets through where a firewall of the machine drops
 	// what it forwards.

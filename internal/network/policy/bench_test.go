@@ -89,7 +89,7 @@ func BenchmarkFromNothing(b *testing.B) {
 	})
 }
 
-// BenchmarkOnePod has a pod of another node come and go.
+// BenchmarkOnePod measures a pod of another node that comes and goes.
 func BenchmarkOnePod(b *testing.B) {
 	each(b, func(b *testing.B, r *rig, _ int) {
 		r.sync()
@@ -102,7 +102,7 @@ func BenchmarkOnePod(b *testing.B) {
 	})
 }
 
-// BenchmarkOneLocalPod has a pod of this node come and go.
+// BenchmarkOneLocalPod measures a pod of this node that comes and goes.
 func BenchmarkOneLocalPod(b *testing.B) {
 	each(b, func(b *testing.B, r *rig, _ int) {
 		r.sync()
@@ -115,7 +115,7 @@ func BenchmarkOneLocalPod(b *testing.B) {
 	})
 }
 
-// BenchmarkOnePolicy has a policy change.
+// BenchmarkOnePolicy measures the change of a policy.
 func BenchmarkOnePolicy(b *testing.B) {
 	each(b, func(b *testing.B, r *rig, _ int) {
 		r.sync()

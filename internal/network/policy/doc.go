@@ -1,5 +1,4 @@
-// Package policy has nftables let through what NetworkPolicies allow to and from
-// this node's pods.
+// Package policy enforces NetworkPolicies for this node's pods by nftables.
 //
 // It needs informers of Pods, Namespaces and NetworkPolicies, and a Kernel for each
 // family of addresses. All rules are in one table a family:

@@ -444,7 +444,7 @@ func (w *world) rules(pol *policy, d, i int) []Rule {
 	return out
 }
 
-// use counts a use of a shared set by the policy, and gives the set's name.
+// use counts a use of a shared set by the policy, and returns the set's name.
 func (w *world) use(pol *policy, key string, s *shared, ranges []span) string {
 	name := short(key)
 	pol.uses = append(pol.uses, name)

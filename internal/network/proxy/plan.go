@@ -87,7 +87,7 @@ func internalLocal(s *v1.Service) bool {
 	return s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == v1.ServiceInternalTrafficPolicyLocal
 }
 
-// port plans one port, and gives the addresses of this node's ready endpoints.
+// port plans one port, and returns the addresses of this node's ready endpoints.
 func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.EndpointSlice, h *here) []netip.Addr {
 	all := endpointsOf(sliced, sp, h.family, h.node)
 	c := choose(all, h.node, h.zone)

@@ -370,7 +370,8 @@ func (p *Proxy) noteOwn(t *table, n types.NamespacedName, s *v1.Service, next *p
 	}
 }
 
-// support tells of a Service that the kernel cannot serve a port of.
+// support records an event about a Service with a port that the kernel cannot
+// serve.
 func (p *Proxy) support(s *v1.Service) {
 	if p.Follows == nil || p.unsupported[s.UID] {
 		return
@@ -440,7 +441,7 @@ func some(m map[types.NamespacedName]*installed, names map[types.NamespacedName]
 	return out
 }
 
-// forget has the kernel forget flows of UDP that go where they should not
+// forget makes the kernel forget flows of UDP that go where they should not
 // anymore, or went nowhere before there was an endpoint.
 func (p *Proxy) forget(t *table, before map[types.NamespacedName]*installed, c change) error {
 	if p.Flows == nil {

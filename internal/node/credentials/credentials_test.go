@@ -126,7 +126,8 @@ func TestAuths(t *testing.T) {
 	}
 }
 
-// TestAccounts has the credentials of one service account not be another's.
+// TestAccounts checks that the credentials of one service account are not used
+// for another.
 func TestAccounts(t *testing.T) {
 	p, runs := providers(t, testingclock.NewFakePassiveClock(time.Unix(1000, 0)), "Global",
 		"  tokenAttributes: {serviceAccountTokenAudience: registry, requireServiceAccount: true, cacheType: ServiceAccount}\n")

@@ -56,7 +56,7 @@ func (s *server) NodeUnprepareResources(_ context.Context, r *dra.NodeUnprepareR
 	return out, nil
 }
 
-// called has these been the driver's calls since the last time.
+// called checks that these were the driver's calls since the last time.
 func (s *server) called(t *testing.T, want ...string) {
 	t.Helper()
 	s.mu.Lock()

@@ -66,7 +66,7 @@ func Has(pod *v1.Pod) bool {
 	return len(pod.Spec.ResourceClaims) > 0 || pod.Status.ExtendedResourceClaimStatus != nil
 }
 
-// Prepare has the drivers prepare the pod's claims.
+// Prepare calls the drivers to prepare the pod's claims.
 func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod) error {
 	m.work.Lock()
 	defer m.work.Unlock()
@@ -149,7 +149,7 @@ func driversOf(c *resourcev1.ResourceClaim, operation resourcev1.SkipNodeOperati
 	return out
 }
 
-// ask has one driver prepare a claim.
+// ask calls one driver to prepare a claim.
 func (m *Manager) ask(ctx context.Context, name string, c *resourcev1.ResourceClaim) ([]device, error) {
 	d := m.driver(name)
 	if d == nil {

@@ -35,7 +35,7 @@ const (
 type Pods interface {
 	// Active returns the pods that have not ended.
 	Active() []*v1.Pod
-	// Evict has the pod fail within grace seconds; condition may be nil.
+	// Evict makes the pod fail within grace seconds; condition may be nil.
 	Evict(pod *v1.Pod, grace int64, message string, condition *v1.PodCondition)
 	// Ended reports whether nothing of the pod is left on the node.
 	Ended(uid types.UID) bool
@@ -171,7 +171,7 @@ func IsCritical(pod *v1.Pod) bool {
 		pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
 }
 
-// pass looks once, and gives the pods that it evicts.
+// pass looks once, and returns the pods that it evicts.
 func (m *Manager) pass(ctx context.Context) []*v1.Pod {
 	log := klog.FromContext(ctx)
 	summary, err := m.Summary(ctx)
@@ -237,7 +237,7 @@ func (m *Manager) pass(ctx context.Context) []*v1.Pod {
 	return nil
 }
 
-// update takes note of what is seen, and gives the thresholds that are to be
+// update takes note of what is seen, and returns the thresholds that are to be
 // acted on: crossed for longer than their grace period, by stats that are new.
 func (m *Manager) update(seen map[Signal]observation) []Threshold {
 	now := m.Clock.Now()
@@ -279,7 +279,7 @@ func (m *Manager) update(seen map[Signal]observation) []Threshold {
 	return due
 }
 
-// key tells thresholds of one signal apart.
+// key distinguishes the thresholds of one signal.
 func (t *Threshold) key() string { return string(t.Signal) + "/" + t.Grace.String() }
 
 // reclaim frees what can be freed without ending a pod, and reports whether that

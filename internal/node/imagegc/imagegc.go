@@ -230,7 +230,7 @@ func (c *Collector) unused(ctx context.Context, now time.Time) ([]image, error) 
 	return out, nil
 }
 
-// free removes images until want bytes are free, and gives how many are.
+// free removes images until want bytes are free, and returns how many are.
 func (c *Collector) free(ctx context.Context, unused []image, want int64, now time.Time) (int64, error) {
 	var freed int64
 	var errs []error

@@ -141,7 +141,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestUnpack has no file of an archive leave the folder.
+// TestUnpack checks that no file of an archive leaves the folder.
 func TestUnpack(t *testing.T) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

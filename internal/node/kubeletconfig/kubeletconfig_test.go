@@ -76,7 +76,7 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// TestFields has the tables name fields of the configuration only.
+// TestFields checks that the tables name only fields of the configuration.
 func TestFields(t *testing.T) {
 	known := map[string]bool{}
 	for i, c := 0, reflect.TypeFor[kubelet.KubeletConfiguration](); i < c.NumField(); i++ {

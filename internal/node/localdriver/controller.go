@@ -227,7 +227,7 @@ func (d *Driver) existing(id string) (*item, error) {
 	return i, nil
 }
 
-// page cuts the part of a list that is asked for, and gives the token of the next.
+// page cuts the part of a list that is asked for, and returns the token of the next.
 func page(all []string, token string, most int32) ([]string, string, error) {
 	start := 0
 	if token != "" {

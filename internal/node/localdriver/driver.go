@@ -116,7 +116,7 @@ func closeAll(all map[string]net.Listener) error {
 	return errors.Join(errs...)
 }
 
-// GetInfo tells the node's agent of the driver.
+// GetInfo describes the driver to the node's agent.
 func (d *Driver) GetInfo(context.Context, *registration.InfoRequest) (*registration.PluginInfo, error) {
 	return &registration.PluginInfo{Type: registration.CSIPlugin, Name: Name, Endpoint: d.socket, SupportedVersions: []string{"1.0.0"}}, nil
 }

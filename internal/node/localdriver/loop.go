@@ -82,7 +82,7 @@ func detachLoop(path string) error {
 	return onLoop(path, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0) })
 }
 
-// refreshLoop has the loop device of a file see its new size.
+// refreshLoop makes the loop device of a file take its new size.
 func refreshLoop(path string) error {
 	return onLoop(path, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
 }

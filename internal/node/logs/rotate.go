@@ -34,7 +34,7 @@ type Rotator struct {
 	MaxSize  int64 // bytes
 	MaxFiles int   // with the one being written; at least 2
 	Now      func() time.Time
-	// Reopen has the runtime open the log of a container anew (CRI's
+	// Reopen makes the runtime open the log of a container anew (CRI's
 	// ReopenContainerLog).
 	Reopen func(ctx context.Context, containerID string) error
 }

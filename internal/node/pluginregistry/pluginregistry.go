@@ -91,7 +91,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// sync compares the sockets with what has registered, and gives when it is to be
+// sync compares the sockets with what has registered, and returns when it is to be
 // called again, 0 if not before something changes. A socket that was made anew is
 // another plug-in's, or a restarted one's, and registers again.
 func (r *Registry) sync(ctx context.Context) time.Duration {

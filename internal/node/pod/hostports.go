@@ -9,7 +9,7 @@ import (
 	"keelson.dev/keelson/internal/node/podspec"
 )
 
-// mapPorts has the pod's host ports lead to its sandbox.
+// mapPorts maps the pod's host ports to its sandbox.
 func (sb *sandbox) mapPorts(pod *v1.Pod, obs *observed) error {
 	now := obs.ready()
 	if sb.HostPorts == nil || pod.Spec.HostNetwork || now == nil || sb.mapped == now.Id {

@@ -88,7 +88,7 @@ type Manager struct {
 // New makes a manager without pods, whose workers end with ctx of Start.
 func New(c Config) *Manager { return &Manager{Config: c, workers: map[types.UID]*worker{}} }
 
-// Start has the pods that are added from now on run until ctx ends.
+// Start makes pods that are added from now on run until ctx ends.
 func (m *Manager) Start(ctx context.Context) { m.ctx = ctx }
 
 // Wait returns when all that was started has ended, after the context of Start.
@@ -121,7 +121,7 @@ func (m *Manager) Removed(uid types.UID) {
 	}
 }
 
-// RuntimeChanged has the pod looked at after an event of the runtime.
+// RuntimeChanged wakes the pod's worker after an event of the runtime.
 func (m *Manager) RuntimeChanged(uid types.UID) {
 	if w := m.worker(uid); w != nil {
 		w.notify()
@@ -172,7 +172,7 @@ func (m *Manager) Ended(uid types.UID) bool {
 	return w == nil || w.ending.done.Load()
 }
 
-// wakePending has the pods that wait for room look again.
+// wakePending wakes the workers of the pods that wait for room.
 func (m *Manager) wakePending() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

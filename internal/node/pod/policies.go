@@ -7,8 +7,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// admit has the network policies that select the pod be enforced before the first
-// of its containers starts.
+// admit waits until the network policies that select the pod are enforced, before
+// the first of its containers starts.
 func (sb *sandbox) admit(ctx context.Context, pod *v1.Pod, obs *observed) error {
 	now := obs.ready()
 	if sb.Policies == nil || pod.Spec.HostNetwork || now == nil || sb.admitted == now.Id {

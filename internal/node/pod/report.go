@@ -34,7 +34,8 @@ func (r *report) last() *v1.PodStatus {
 	return r.status
 }
 
-// forget has the status sent whatever the API had before.
+// forget makes the next publish send the status, even if the API has it
+// already.
 func (r *report) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

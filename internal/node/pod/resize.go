@@ -249,8 +249,8 @@ func (rs *resizing) condition(t v1.PodConditionType, pod *v1.Pod, reason, messag
 		LastTransitionTime: metav1.NewTime(rs.Clock.Now().UTC().Truncate(time.Second))}
 }
 
-// resizeMessage tells of a resize as upstream's events do: with the resources
-// of the containers as JSON.
+// resizeMessage formats a resize as upstream's events do: with the resources of
+// the containers as JSON.
 func resizeMessage(what string, pod *v1.Pod, failure string) string {
 	type container struct {
 		Name      string                  `json:"name"`

@@ -5,7 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// AddStatic has a pod of a manifest run, whose status is told by its mirror in the
+// AddStatic runs a pod of a manifest. Its status is reported by its mirror in the
 // API, nil if there is none yet.
 func (m *Manager) AddStatic(pod, mirror *v1.Pod) {
 	m.mu.Lock()
@@ -27,8 +27,8 @@ func (m *Manager) Static() (out []*v1.Pod) {
 	return out
 }
 
-// MirrorChanged has the static pod of that name tell its status to this mirror, nil
-// if the API has none any more.
+// MirrorChanged makes the static pod of that name report its status to this mirror,
+// nil if the API has none any more.
 func (m *Manager) MirrorChanged(namespace, name string, mirror *v1.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -39,7 +39,8 @@ func (m *Manager) MirrorChanged(namespace, name string, mirror *v1.Pod) {
 	}
 }
 
-// mirrorChanged has the worker of a static pod write its status to this mirror.
+// mirrorChanged makes the worker of a static pod write its status to this
+// mirror.
 func (w *worker) mirrorChanged(mirror *v1.Pod) {
 	w.mu.Lock()
 	other := mirror != nil && (w.mirror == nil || w.mirror.UID != mirror.UID)

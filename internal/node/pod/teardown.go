@@ -173,7 +173,7 @@ func (w *worker) stopContainers(ctx context.Context, pod *v1.Pod, gone bool, obs
 	}
 }
 
-// fail has the worker end its pod; the first reason counts.
+// fail makes the worker end its pod; the first reason counts.
 func (w *worker) fail(f *Failure) {
 	if w.ending.imposed.CompareAndSwap(nil, f) {
 		w.notify()

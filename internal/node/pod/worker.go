@@ -34,7 +34,7 @@ type base struct {
 	wake chan struct{}
 }
 
-// notify has the pod looked at.
+// notify wakes the worker, which looks at the pod.
 func (b *base) notify() {
 	select {
 	case b.wake <- struct{}{}:

@@ -132,8 +132,8 @@ func (p *Provisioner) syncClaim(ctx context.Context, c *v1.PersistentVolumeClaim
 	return reconcile.Result{}, p.resize(trace.WithCause(ctx, c), c)
 }
 
-// provision has the driver make a volume, and makes the object that the binder
-// binds the claim to.
+// provision calls the driver to make a volume, and makes the object that the
+// binder binds the claim to.
 func (p *Provisioner) provision(ctx context.Context, c *v1.PersistentVolumeClaim) error {
 	name := "pvc-" + string(c.UID)
 	if _, ok, err := p.volumes.GetIndexer().GetByKey(name); err != nil || ok {
@@ -319,8 +319,8 @@ func larger(c *v1.PersistentVolumeClaim) bool {
 	return c.Status.Phase == v1.ClaimBound && want.Cmp(have) > 0
 }
 
-// resize has the driver grow the volume of a claim that asks for more: first the
-// volume, then its object, then the claim's status.
+// resize calls the driver to grow the volume of a claim that asks for more:
+// first the volume, then its object, then the claim's status.
 func (p *Provisioner) resize(ctx context.Context, c *v1.PersistentVolumeClaim) error {
 	if !larger(c) || c.DeletionTimestamp != nil {
 		return nil

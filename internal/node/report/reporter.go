@@ -136,7 +136,7 @@ func (s *Reporter) Allocatable() v1.ResourceList { return s.alloc }
 // ForPods returns the limit of all pods together.
 func (s *Reporter) ForPods() v1.ResourceList { return s.forPods }
 
-// Changed has the status computed, and written if it is another one, now.
+// Changed computes the status now, and writes it if it has changed.
 func (s *Reporter) Changed() {
 	select {
 	case s.wake <- struct{}{}:

@@ -91,7 +91,7 @@ func (f *Failed) Error() string {
 	return strings.Join(all, "; ")
 }
 
-// Message tells of a volume that could not be made ready, in upstream's words.
+// Message returns upstream's message for a volume that could not be made ready.
 func Message(name string, err error) string {
 	return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", name, err)
 }
@@ -167,7 +167,7 @@ func (m *Manager) plugin(s *Spec) Plugin {
 
 func folder(p Plugin) string { return strings.ReplaceAll(p.Name(), "/", "~") }
 
-// one makes a volume ready, and gives what is known of it.
+// one makes a volume ready, and returns what is known of it.
 func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, *Spec, error) {
 	s := &Spec{Pod: object, Volume: v}
 	if name := claimOf(object, v); name != "" {

@@ -38,7 +38,7 @@ func method[In any](name string, f func(*In) (any, error)) grpc.MethodDesc {
 	}}
 }
 
-// serve serves methods over mutual TLS, and gives the file that a client is configured by.
+// serve serves methods over mutual TLS, and returns the file that a client is configured by.
 func serve(t *testing.T, methods ...grpc.MethodDesc) string {
 	t.Helper()
 	bundle, err := certs.Ensure("", certs.Options{})

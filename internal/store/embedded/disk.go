@@ -191,7 +191,7 @@ func (d *disk) checkFormat() error {
 	return nil
 }
 
-// load reads everything and gives the last revision.
+// load reads everything and returns the last revision.
 func (d *disk) load(each func(record) error) (int64, error) {
 	var rev int64
 	v, closer, err := d.db.Get(keyRevision)

@@ -59,7 +59,7 @@ func (x *expirer) add(key string, revision int64, at time.Time) {
 	}
 }
 
-// due pops what has expired, and gives the time until the next.
+// due pops what has expired, and returns the time until the next.
 func (x *expirer) due(now time.Time) (out []expiry, next time.Duration, more bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

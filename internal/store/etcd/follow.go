@@ -24,7 +24,7 @@ const (
 	backlog = 5000
 )
 
-// load reads the state as it was a little before, and gives the revision that
+// load reads the state as it was a little before, and returns the revision that
 // etcd is at.
 func (s *Store) load(ctx context.Context) (int64, error) {
 	resp, err := s.client.Get(ctx, compactKey)

@@ -190,7 +190,7 @@ func (s *Store) DeleteUnreadable(ctx context.Context, key string) error {
 	return s.Reach(ctx, rev)
 }
 
-// commit does op if key is at revision, and gives the revision of the change. A
+// commit does op if key is at revision, and returns the revision of the change. A
 // client that goes away does not take its write back, so ctx is only looked at
 // before.
 func (s *Store) commit(ctx context.Context, key string, revision int64, op clientv3.Op) (int64, error) {

@@ -134,7 +134,7 @@ func withConfig(t testing.TB, img v1.Image, config v1.Config) *v1.ConfigFile {
 }
 
 // Push puts the image into a registry on loopback that lives as long as the
-// test, and gives its reference.
+// test, and returns its reference.
 func Push(t testing.TB, img v1.Image, repository string) string {
 	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(s.Close)

@@ -72,7 +72,7 @@ func pending(s *volume.Spec) bool {
 	return granted.Cmp(have) > 0
 }
 
-// expand has the driver grow what is on the node of a volume that was made larger
+// expand calls the driver to grow the node's part of a volume that was made larger
 // (https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims),
 // and tells the claim. A pod that only reads the volume leaves it as it is.
 func (p *Plugin) expand(ctx context.Context, s *volume.Spec, r *request) error {

@@ -19,7 +19,7 @@ import (
 // nodeIDs is the node's annotation with the IDs that the drivers know it by.
 const nodeIDs = "csi.volume.kubernetes.io/nodeid"
 
-// publishNode tells of a driver in the node's labels, its annotation and its
+// publishNode adds a driver to the node's labels, its annotation and its
 // CSINode.
 func (p *Plugin) publishNode(ctx context.Context, name string, info *csi.NodeGetInfoResponse) error {
 	topology := info.AccessibleTopology.GetSegments()

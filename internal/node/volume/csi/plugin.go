@@ -41,7 +41,7 @@ type Plugin struct {
 	// Node is the node's name.
 	Node   string
 	Client kubernetes.Interface
-	// Recorder tells pods of what is done while they run.
+	// Recorder records events of pods about changes while they run.
 	Recorder record.EventRecorder
 
 	mu      sync.Mutex
