@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	stdjson "encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,6 +32,13 @@ func versioned(row *api.Resource, obj runtime.Object) (runtime.Object, error) {
 		return obj, nil
 	}
 	return row.Hub.FromHub(obj)
+}
+
+// untype has obj name no kind, as it is stored: that of a Go type is known.
+func untype(obj runtime.Object) {
+	if _, ok := obj.(*unstructured.Unstructured); !ok {
+		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	}
 }
 
 func marshalJSON(obj runtime.Object) ([]byte, error) {
@@ -90,6 +98,9 @@ func single(row *api.Resource, e *store.Entry, enc store.Encoding) ([]byte, erro
 	}
 	return withKind(row.GVK(), b)
 }
+
+// errTorn is the error of an entry whose encoding is corrupt.
+var errTorn = errors.New("internal: an entry's encoding is not an object")
 
 func withKind(gvk schema.GroupVersionKind, b []byte) ([]byte, error) {
 	if len(b) < 2 || b[0] != '{' {
