@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/ptr"
 
@@ -70,15 +72,9 @@ func TestNodeIdentity(t *testing.T) {
 		_, err := node.CoordinationV1().Leases(v1.NamespaceNodeLease).Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, create)
 		return err
 	}
+	// label is a patch of one label: controllers write to the Node as well.
 	label := func(key string) error {
-		n, err := node.CoreV1().Nodes().Get(ctx, "node-used", get)
-		must(err)
-		n = n.DeepCopy()
-		if n.Labels == nil {
-			n.Labels = map[string]string{}
-		}
-		n.Labels[key], n.ResourceVersion = "x", "" // controllers write to it as well
-		_, err = node.CoreV1().Nodes().Update(ctx, n, metav1.UpdateOptions{})
+		_, err := node.CoreV1().Nodes().Patch(ctx, "node-used", types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{%q:"x"}}}`, key), metav1.PatchOptions{})
 		return err
 	}
 	status := func(pod *v1.Pod) error {

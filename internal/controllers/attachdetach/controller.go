@@ -13,6 +13,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	storage "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -104,6 +105,12 @@ func New(c controllers.Context) (reconcile.Run, error) {
 			a.podChanged(p)
 		}
 	}, reconcile.Ignore)
+	// A volume may be seen later than the claim that has it.
+	reconcile.Handle(volumes.Informer(), a.volumeChanged, func(old, cur *v1.PersistentVolume) {
+		if !equality.Semantic.DeepEqual(old.Spec.ClaimRef, cur.Spec.ClaimRef) {
+			a.volumeChanged(cur)
+		}
+	}, reconcile.Ignore)
 	reconcile.Handle(drivers.Informer(), func(*storage.CSIDriver) {
 		all, _ := a.nodes.List(labels.Everything())
 		for _, n := range all {
@@ -191,8 +198,14 @@ func (a *controller) volumeFree(va *storage.VolumeAttachment) {
 	if va.Spec.Source.PersistentVolumeName == nil {
 		return
 	}
-	v, err := a.volumes.Get(*va.Spec.Source.PersistentVolumeName)
-	if err != nil || v.Spec.ClaimRef == nil {
+	if v, err := a.volumes.Get(*va.Spec.Source.PersistentVolumeName); err == nil {
+		a.volumeChanged(v)
+	}
+}
+
+// volumeChanged queues the nodes whose pods use a volume's claim.
+func (a *controller) volumeChanged(v *v1.PersistentVolume) {
+	if v.Spec.ClaimRef == nil {
 		return
 	}
 	for _, p := range indexed[*v1.Pod](a.pods, podsByClaim, v.Spec.ClaimRef.Namespace+"/"+v.Spec.ClaimRef.Name) {
