@@ -37,9 +37,6 @@ type failure struct {
 	error
 }
 
-// Unwrap gives the error itself.
-func (f *failure) Unwrap() error { return f.error }
-
 // milli returns a quantity of n thousandths.
 func milli(n int64) *resource.Quantity { return resource.NewMilliQuantity(n, resource.DecimalSI) }
 
