@@ -304,7 +304,7 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] shoul
 		extra: dict{"matchConditions": []any{
 			dict{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"},
 			// Objects that are in no namespace are those of other tests too.
-			dict{"name": "in-namespace", "expression": "request.namespace == '" + t.NS + "'"},
+			dict{"name": "in-namespace", "expression": "has(request.namespace) && request.namespace == '" + t.NS + "'"},
 		}}})
 	t.until("the mutation", func(ctx context.Context) (bool, error) {
 		cm, err := t.Client.CoreV1().ConfigMaps(t.NS).Create(ctx, configMap("mutate-me"+rand.String(5), nil), create)
