@@ -147,10 +147,14 @@ func (d *DynamicResources) requests(pod *v1.Pod) []extendedRequest {
 
 // PreFilter implements framework.PreFilterPlugin.
 func (d *DynamicResources) PreFilter(ctx context.Context, state *fw.CycleState, pod *v1.Pod) (sets.Set[string], *fw.Status) {
-	s := &deviceState{byNode: map[string]*nodeDevices{}, unavailable: sets.New[types.UID](), extended: d.requests(pod)}
-	if len(pod.Spec.ResourceClaims) == 0 && len(s.extended) == 0 {
+	var extended []extendedRequest
+	if len(Requests(state, pod).Requested.Scalar) > 0 {
+		extended = d.requests(pod)
+	}
+	if len(pod.Spec.ResourceClaims) == 0 && len(extended) == 0 {
 		return nil, fw.NewStatus(fw.Skip)
 	}
+	s := &deviceState{byNode: map[string]*nodeDevices{}, unavailable: sets.New[types.UID](), extended: extended}
 	never := func(err error) (sets.Set[string], *fw.Status) {
 		return nil, fw.NewStatus(fw.UnschedulableAndUnresolvable, err.Error())
 	}
