@@ -2,12 +2,9 @@ package proxy
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
-	v1 "k8s.io/api/core/v1"
 
 	"keelson.dev/keelson/internal/network/nft"
 )
@@ -21,20 +18,18 @@ const affinityMax = 1 << 20
 
 // netfilter is the kernel's table of one family.
 type netfilter struct {
-	family nft.Family
+	nft.Table
 	// pods are the ranges of this node's pods, of the family.
 	pods []netip.Prefix
-	// generation of the kernel's tables when this one was seen to be intact.
-	generation uint32
 }
 
 // NewNetfilter returns the kernel's tables for IPv4 or IPv6 in this process's
 // network namespace. What pods (their ranges on this node) send to a cluster
 // address keeps its source.
 func NewNetfilter(ipv6 bool, pods []netip.Prefix) Kernel {
-	k := &netfilter{family: nft.IPv4}
+	k := &netfilter{Table: nft.Table{Family: nft.IPv4, Name: tableName}}
 	if ipv6 {
-		k.family = nft.IPv6
+		k.Family = nft.IPv6
 	}
 	for _, p := range pods {
 		if p.Addr().Is4() != ipv6 {
@@ -44,44 +39,30 @@ func NewNetfilter(ipv6 bool, pods []netip.Prefix) Kernel {
 	return k
 }
 
-// base is a chain at a hook, with its rules.
-type base struct {
-	name  string
-	hook  nft.Hook
-	rules [][]nft.Expr
-}
-
-// bases returns the chains that packets come through.
-func (k *netfilter) bases() []base {
+// bases returns the chains that packets come through, and the one that refuses.
+func (k *netfilter) bases() []nft.Chain {
 	// The address, the protocol and the port of the destination.
 	key := func(exprs ...nft.Expr) []nft.Expr {
-		return append(exprs, k.family.Destination(nft.Reg(0)), nft.Protocol(nft.Reg(k.words())), nft.DestinationPort(nft.Reg(k.words()+1)))
+		return append(exprs, k.Family.Destination(nft.Reg(0)), nft.Protocol(nft.Reg(k.Family.Words())), nft.DestinationPort(nft.Reg(k.Family.Words()+1)))
 	}
 	follow := [][]nft.Expr{append(key(), nft.Follow(services, nft.Reg(0)))}
 	guarded := [][]nft.Expr{append(key(nft.Beginning()...), nft.Follow(firewall, nft.Reg(0)))}
 	refuse := append(key(nft.Beginning()...), nft.Follow(unserved, nft.Reg(0)))
 	// A port that the Service of a cluster address does not have.
-	unknown := append(nft.Beginning(), k.family.Destination(nft.Reg(0)), nft.In(clusterIPs, nft.Reg(0)), nft.Do(nft.Goto, reject))
-	itself := append(nft.Translated(), k.family.Source(nft.Reg(0)), k.family.Destination(nft.Reg(k.words())), nft.In(hairpin, nft.Reg(0)), nft.Masquerade())
+	unknown := append(nft.Beginning(), k.Family.Destination(nft.Reg(0)), nft.In(clusterIPs, nft.Reg(0)), nft.Do(nft.Goto, reject))
+	itself := append(nft.Translated(), k.Family.Source(nft.Reg(0)), k.Family.Destination(nft.Reg(k.Family.Words())), nft.In(hairpin, nft.Reg(0)), nft.Masquerade())
 	marked := append([]nft.Expr{nft.Mark(nft.Reg(0)), nft.Bits(nft.Reg(0), masqueradeMark)}, append(nft.AddMark(0, masqueradeMark), nft.Masquerade())...)
-	return []base{
-		{"prerouting-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_PRE_ROUTING, Priority: -110}, guarded},
-		{"output-before", nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_OUT, Priority: -110}, guarded},
-		{"prerouting", nft.Hook{Type: "nat", Number: unix.NF_INET_PRE_ROUTING, Priority: -100}, follow},
-		{"output", nft.Hook{Type: "nat", Number: unix.NF_INET_LOCAL_OUT, Priority: -100}, follow},
-		{"input-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_IN}, [][]nft.Expr{refuse}},
-		{"forward-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD}, [][]nft.Expr{refuse, unknown}},
-		{"output-filter", nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_OUT}, [][]nft.Expr{refuse, unknown}},
-		{"postrouting", nft.Hook{Type: "nat", Number: unix.NF_INET_POST_ROUTING, Priority: 100}, [][]nft.Expr{marked, itself}},
+	return []nft.Chain{
+		{Name: reject, Rules: [][]nft.Expr{{k.Family.Reject()}}},
+		{Name: "prerouting-filter", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_PRE_ROUTING, Priority: -110}, Rules: guarded},
+		{Name: "output-before", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_OUT, Priority: -110}, Rules: guarded},
+		{Name: "prerouting", Hook: &nft.Hook{Type: "nat", Number: unix.NF_INET_PRE_ROUTING, Priority: -100}, Rules: follow},
+		{Name: "output", Hook: &nft.Hook{Type: "nat", Number: unix.NF_INET_LOCAL_OUT, Priority: -100}, Rules: follow},
+		{Name: "input-filter", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_IN}, Rules: [][]nft.Expr{refuse}},
+		{Name: "forward-filter", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD}, Rules: [][]nft.Expr{refuse, unknown}},
+		{Name: "output-filter", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_LOCAL_OUT}, Rules: [][]nft.Expr{refuse, unknown}},
+		{Name: "postrouting", Hook: &nft.Hook{Type: "nat", Number: unix.NF_INET_POST_ROUTING, Priority: 100}, Rules: [][]nft.Expr{marked, itself}},
 	}
-}
-
-// words returns how many registers an address takes.
-func (k *netfilter) words() int {
-	if k.family == nft.IPv4 {
-		return 1
-	}
-	return 4
 }
 
 // Replace implements Kernel.
@@ -90,11 +71,8 @@ func (k *netfilter) Replace(b *Batch) error {
 	if err != nil {
 		return err
 	}
-	t := nft.Begin(k.family, tableName)
-	t.AddTable()
-	t.DeleteTable()
-	t.AddTable()
-	addr := k.family.Address()
+	t := k.BeginNew()
+	addr := k.Family.Address()
 	key := []nft.Type{addr, nft.Proto, nft.Port}
 	for _, name := range []string{services, unserved, firewall} {
 		t.AddSet(nft.Set{Name: name, Key: key, Verdicts: true})
@@ -104,26 +82,19 @@ func (k *netfilter) Replace(b *Batch) error {
 	}
 	t.AddSet(nft.Set{Name: clusterIPs, Key: []nft.Type{addr}})
 	t.AddSet(nft.Set{Name: hairpin, Key: []nft.Type{addr, addr}})
-	t.AddChain(reject, nil)
-	t.AddRule(reject, k.family.Reject())
-	for _, c := range k.bases() {
-		t.AddChain(c.name, &c.hook)
-		for _, r := range c.rules {
-			t.AddRule(c.name, r...)
-		}
-	}
+	t.AddChains(k.bases())
 	k.add(t, b)
 	for set, all := range kept {
 		for _, x := range all {
 			t.AddElement(set, x)
 		}
 	}
-	return k.commit(t, true)
+	return k.Commit(t, true)
 }
 
 // kept returns the elements of the maps for affinity that there are and will be.
 func (k *netfilter) kept(wanted []string) (map[string][]nft.Element, error) {
-	have, err := nft.Sets(k.family, tableName)
+	have, err := nft.Sets(k.Family, tableName)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +105,7 @@ func (k *netfilter) kept(wanted []string) (map[string][]nft.Element, error) {
 	out := map[string][]nft.Element{}
 	for _, n := range have {
 		if want[n] {
-			if out[n], err = nft.Elements(k.family, tableName, n); err != nil {
+			if out[n], err = nft.Elements(k.Family, tableName, n); err != nil {
 				return nil, err
 			}
 		}
@@ -144,7 +115,7 @@ func (k *netfilter) kept(wanted []string) (map[string][]nft.Element, error) {
 
 // Write implements Kernel.
 func (k *netfilter) Write(b *Batch) error {
-	t := nft.Begin(k.family, tableName)
+	t := k.Begin()
 	for _, x := range b.DeleteElements {
 		t.DeleteElement(x.Set, k.element(x))
 	}
@@ -155,35 +126,12 @@ func (k *netfilter) Write(b *Batch) error {
 	for _, s := range b.DeleteSets {
 		t.DeleteSet(s)
 	}
-	return k.commit(t, false)
-}
-
-// commit commits the transaction, and remembers the generation that it made if no
-// other transaction came since the table was seen to be intact: known reports
-// whether it is intact now, whatever was before.
-func (k *netfilter) commit(t *nft.Tx, known bool) error {
-	before, err := nft.Generation()
-	if err != nil {
-		return err
-	}
-	if err := t.Commit(); err != nil {
-		return err
-	}
-	after, err := nft.Generation()
-	switch {
-	case err != nil:
-		return err
-	case after == before+1 && (known || before == k.generation):
-		k.generation = after
-	case known:
-		k.generation = before // so that Intact looks
-	}
-	return nil
+	return k.Commit(t, false)
 }
 
 // add appends what the batch makes, and the flushes of what it unmakes.
 func (k *netfilter) add(t *nft.Tx, b *Batch) {
-	addr := k.family.Address()
+	addr := k.Family.Address()
 	for _, s := range b.AddAffinity {
 		t.AddSet(nft.Set{Name: s, Key: []nft.Type{addr}, Value: []nft.Type{addr, nft.Port}, Dynamic: true, Size: affinityMax})
 	}
@@ -232,11 +180,11 @@ func (k *netfilter) rules(r *Rule) [][]nft.Expr {
 	case Balance:
 		do = []nft.Expr{nft.Random(source, r.First, r.N), nft.Get(r.Set, source, value)}
 		if r.Affinity != "" {
-			do = append(do, k.family.Source(source), nft.Remember(r.Affinity, source, value, r.Timeout))
+			do = append(do, k.Family.Source(source), nft.Remember(r.Affinity, source, value, r.Timeout))
 		}
 		do = append(do, k.to(value))
 	case Stick:
-		do = []nft.Expr{k.family.Source(source), nft.Get(r.Affinity, source, value), nft.In(r.Live, value),
+		do = []nft.Expr{k.Family.Source(source), nft.Get(r.Affinity, source, value), nft.In(r.Live, value),
 			nft.Remember(r.Affinity, source, value, r.Timeout), k.to(value)}
 	}
 	switch r.When {
@@ -264,15 +212,11 @@ func (k *netfilter) rules(r *Rule) [][]nft.Expr {
 }
 
 func (k *netfilter) to(reg uint32) nft.Expr {
-	return k.family.To(reg, reg+uint32(k.words()))
+	return k.Family.To(reg, reg+uint32(k.Family.Words()))
 }
 
 func (k *netfilter) within(p netip.Prefix, outside bool) []nft.Expr {
-	mask := make([]byte, p.Addr().BitLen()/8)
-	for i := range p.Bits() {
-		mask[i/8] |= 0x80 >> (i % 8)
-	}
-	return append([]nft.Expr{k.family.Source(nft.Reg(0))}, nft.Within(nft.Reg(0), mask, p.Masked().Addr().AsSlice(), outside)...)
+	return append([]nft.Expr{k.Family.Source(nft.Reg(0))}, nft.Within(nft.Reg(0), nft.Mask(p.Bits(), p.Addr().BitLen()/8), p.Masked().Addr().AsSlice(), outside)...)
 }
 
 // element encodes an element as its set has it.
@@ -280,7 +224,7 @@ func (k *netfilter) element(x Element) nft.Element {
 	out := nft.Element{}
 	switch x.Set {
 	case services, unserved, firewall:
-		out.Key = append(append(x.Key.Addr.AsSlice(), protocolNumber(x.Key.Proto), 0, 0, 0), port(x.Key.Port)...)
+		out.Key = append(append(x.Key.Addr.AsSlice(), nft.ProtocolNumber(string(x.Key.Proto)), 0, 0, 0), port(x.Key.Port)...)
 		if x.Value.Chain == "" {
 			out.Verdict = &nft.Verdict{Code: nft.Drop}
 		} else {
@@ -304,44 +248,5 @@ func (k *netfilter) element(x Element) nft.Element {
 // port fills a register.
 func port(n uint16) []byte { return append(binary.BigEndian.AppendUint16(nil, n), 0, 0) }
 
-func protocolNumber(p v1.Protocol) byte {
-	switch p {
-	case v1.ProtocolUDP:
-		return unix.IPPROTO_UDP
-	case v1.ProtocolSCTP:
-		return unix.IPPROTO_SCTP
-	}
-	return unix.IPPROTO_TCP
-}
-
-// Intact implements Kernel. Others' transactions change the generation; what is
-// looked at then is whether the table still has its rules at the hooks.
-func (k *netfilter) Intact() (bool, error) {
-	g, err := nft.Generation()
-	if err != nil || g == k.generation {
-		return err == nil, err
-	}
-	for _, c := range append(k.bases(), base{name: reject, rules: make([][]nft.Expr, 1)}) {
-		n, err := nft.Rules(k.family, tableName, c.name)
-		if err != nil {
-			return false, err
-		}
-		if n != len(c.rules) {
-			return false, nil
-		}
-	}
-	k.generation = g
-	return true, nil
-}
-
-// Remove implements Kernel.
-func (k *netfilter) Remove() error {
-	t := nft.Begin(k.family, tableName)
-	t.AddTable()
-	t.DeleteTable()
-	err := t.Commit()
-	if k.family == nft.IPv6 && errors.Is(err, unix.EAFNOSUPPORT) || err != nil && strings.Contains(err.Error(), "not supported") {
-		return nil // where the family is not there, nothing of it is
-	}
-	return err
-}
+// Intact implements Kernel.
+func (k *netfilter) Intact() (bool, error) { return k.Table.Intact(k.bases()) }
