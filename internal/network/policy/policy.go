@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/network/upkeep"
 )
 
 // Config configures a Controller.
@@ -36,13 +38,6 @@ type Config struct {
 	// enforced.
 	Problem func(error)
 }
-
-const (
-	// inspection is how often the tables are looked at for changes by others.
-	inspection = 2 * time.Second
-	retryMin   = time.Second
-	retryMax   = 30 * time.Second
-)
 
 // Controller keeps the tables as the policies ask for.
 type Controller struct {
@@ -160,43 +155,19 @@ func (p *Controller) Run(ctx context.Context) error {
 	if !p.ready(ctx) {
 		return nil
 	}
-	ticks := p.Clock.NewTicker(inspection)
-	defer ticks.Stop()
-	retry := retryMin
-	var later <-chan time.Time
-	for {
-		err := p.Sync()
-		if err == nil {
-			err = p.checkBridges()
+	write := func() error {
+		if err := p.Sync(); err != nil {
+			return err
 		}
-		if err != nil {
-			klog.FromContext(ctx).Error(err, "Network policies are not enforced as they should be; trying again", "in", retry)
-			if p.Problem != nil {
-				p.Problem(err)
-			}
-			later = p.Clock.After(retry)
-			retry = min(2*retry, retryMax)
-		} else {
-			later, retry = nil, retryMin
-		}
-	wait:
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-p.wake:
-				if later == nil {
-					break wait
-				}
-			case <-later:
-				break wait
-			case <-ticks.C():
-				if later == nil && p.inspect(ctx) {
-					break wait
-				}
-			}
-		}
+		return p.checkBridges()
 	}
+	upkeep.Loop{Clock: p.Clock, Wake: p.wake, Sync: write, Inspect: p.inspect, Failed: func(err error, again time.Duration) {
+		klog.FromContext(ctx).Error(err, "Network policies are not enforced as they should be; trying again", "in", again)
+		if p.Problem != nil {
+			p.Problem(err)
+		}
+	}}.Run(ctx)
+	return nil
 }
 
 // inspect reports whether another has changed a table.

@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/network/index"
+	"keelson.dev/keelson/internal/network/upkeep"
 )
 
 // Config configures a Proxy.
@@ -66,13 +67,6 @@ type Flow struct{ To, Answers netip.AddrPort }
 type Flows interface {
 	Forget(ipv6 bool, stale func(Flow) bool) (int, error)
 }
-
-const (
-	// inspection is how often the tables are looked at for changes by others.
-	inspection = 2 * time.Second
-	retryMin   = time.Second
-	retryMax   = 30 * time.Second
-)
 
 // Proxy keeps the tables as Services and their endpoints ask for.
 type Proxy struct {
@@ -201,39 +195,13 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
 		return nil
 	}
-	ticks := p.Clock.NewTicker(inspection)
-	defer ticks.Stop()
-	retry := retryMin
-	var later <-chan time.Time
-	for {
-		if err := p.Sync(); err != nil {
-			klog.FromContext(ctx).Error(err, "Services are not served as they should be; trying again", "in", retry)
-			if p.Problem != nil {
-				p.Problem(err)
-			}
-			later = p.Clock.After(retry)
-			retry = min(2*retry, retryMax)
-		} else {
-			later, retry = nil, retryMin
+	upkeep.Loop{Clock: p.Clock, Wake: p.wake, Sync: p.Sync, Inspect: p.inspect, Failed: func(err error, again time.Duration) {
+		klog.FromContext(ctx).Error(err, "Services are not served as they should be; trying again", "in", again)
+		if p.Problem != nil {
+			p.Problem(err)
 		}
-	wait:
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-p.wake:
-				if later == nil {
-					break wait
-				}
-			case <-later:
-				break wait
-			case <-ticks.C():
-				if later == nil && p.inspect(ctx) {
-					break wait
-				}
-			}
-		}
-	}
+	}}.Run(ctx)
+	return nil
 }
 
 // inspect reports whether there is something to do that no informer told:
