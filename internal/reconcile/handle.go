@@ -24,6 +24,20 @@ func SplitKey(key string) (namespace, name string) {
 	return "", key
 }
 
+// Indexed returns the objects under a value of an index, all of type T. Without the
+// index there are none: a constructor adds those that it reads.
+func Indexed[T any](ix cache.Indexer, index, value string) []T {
+	found, err := ix.ByIndex(index, value)
+	if err != nil {
+		return nil
+	}
+	out := make([]T, len(found))
+	for i, o := range found {
+		out[i] = o.(T)
+	}
+	return out
+}
+
 // Deleted returns the object of a delete notification, which may be wrapped in a
 // tombstone.
 func Deleted[T any](obj any) (T, bool) {

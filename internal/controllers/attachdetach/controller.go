@@ -94,14 +94,14 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		a.volumeFree(va)
 	})
 	reconcile.Handle(claims.Informer(), func(c *v1.PersistentVolumeClaim) {
-		for _, p := range indexed[*v1.Pod](a.pods, podsByClaim, reconcile.Key(c)) {
+		for _, p := range reconcile.Indexed[*v1.Pod](a.pods.GetIndexer(), podsByClaim, reconcile.Key(c)) {
 			a.podChanged(p)
 		}
 	}, func(old, cur *v1.PersistentVolumeClaim) {
 		if old.Spec.VolumeName == cur.Spec.VolumeName && old.Status.Phase == cur.Status.Phase {
 			return
 		}
-		for _, p := range indexed[*v1.Pod](a.pods, podsByClaim, reconcile.Key(cur)) {
+		for _, p := range reconcile.Indexed[*v1.Pod](a.pods.GetIndexer(), podsByClaim, reconcile.Key(cur)) {
 			a.podChanged(p)
 		}
 	}, reconcile.Ignore)
@@ -173,19 +173,6 @@ func attached(o any) ([]string, error) {
 	return nil, nil
 }
 
-// indexed returns the objects of an informer under a value of an index.
-func indexed[T any](inf cache.SharedIndexInformer, index, value string) []T {
-	found, err := inf.GetIndexer().ByIndex(index, value)
-	if err != nil {
-		return nil // there is no such index: New has added them all
-	}
-	out := make([]T, len(found))
-	for i, o := range found {
-		out[i] = o.(T)
-	}
-	return out
-}
-
 func (a *controller) podChanged(p *v1.Pod) {
 	if p.Spec.NodeName != "" && usesClaims(p) {
 		a.queue.Add(p.Spec.NodeName)
@@ -208,7 +195,7 @@ func (a *controller) volumeChanged(v *v1.PersistentVolume) {
 	if v.Spec.ClaimRef == nil {
 		return
 	}
-	for _, p := range indexed[*v1.Pod](a.pods, podsByClaim, v.Spec.ClaimRef.Namespace+"/"+v.Spec.ClaimRef.Name) {
+	for _, p := range reconcile.Indexed[*v1.Pod](a.pods.GetIndexer(), podsByClaim, v.Spec.ClaimRef.Namespace+"/"+v.Spec.ClaimRef.Name) {
 		a.podChanged(p)
 	}
 }
@@ -247,7 +234,7 @@ type wanted struct {
 // claims of pods that have ended need none.
 func (a *controller) want(node string) (map[string]*wanted, error) {
 	out := map[string]*wanted{}
-	for _, p := range indexed[*v1.Pod](a.pods, podsByNode, node) {
+	for _, p := range reconcile.Indexed[*v1.Pod](a.pods.GetIndexer(), podsByNode, node) {
 		if controllers.PodTerminated(p) {
 			continue
 		}
@@ -309,7 +296,7 @@ func (a *controller) reconcile(ctx context.Context, name string) (reconcile.Resu
 		want = nil
 	}
 	have := map[string]*storage.VolumeAttachment{}
-	for _, va := range indexed[*storage.VolumeAttachment](a.attachments, attachmentsByNode, name) {
+	for _, va := range reconcile.Indexed[*storage.VolumeAttachment](a.attachments.GetIndexer(), attachmentsByNode, name) {
 		if a.own(va) {
 			have[va.Name] = va
 		}
@@ -467,7 +454,7 @@ func (a *controller) report(ctx context.Context, node *v1.Node, status []v1.Atta
 // attach makes an attachment, unless the volume is for one node and has another.
 func (a *controller) attach(ctx context.Context, node, key string, w *wanted) error {
 	if exclusive(w.volume) {
-		for _, va := range indexed[*storage.VolumeAttachment](a.attachments, attachmentsByClaim, w.volume.Name) {
+		for _, va := range reconcile.Indexed[*storage.VolumeAttachment](a.attachments.GetIndexer(), attachmentsByClaim, w.volume.Name) {
 			if va.Spec.NodeName != node && a.own(va) {
 				a.tellTaken(va.Spec.NodeName, w)
 				return nil // it comes back when that attachment is gone

@@ -126,9 +126,8 @@ func (e *controller) usersOf(c *resourceapi.ResourceClaim) {
 }
 
 func (e *controller) sliceChanged(s *resourceapi.ResourceSlice) {
-	claims, _ := e.claimIndex.ByIndex(poolIndex, s.Spec.Driver+"/"+s.Spec.Pool.Name)
-	for _, c := range claims {
-		e.usersOf(c.(*resourceapi.ResourceClaim))
+	for _, c := range reconcile.Indexed[*resourceapi.ResourceClaim](e.claimIndex, poolIndex, s.Spec.Driver+"/"+s.Spec.Pool.Name) {
+		e.usersOf(c)
 	}
 }
 
@@ -259,7 +258,7 @@ func tolerated(tolerations []resourceapi.DeviceToleration, t resourceapi.DeviceT
 func (e *controller) device(d *resourceapi.DeviceRequestAllocationResult) (*resourceapi.ResourceSlice, resourceapi.Device) {
 	var slice *resourceapi.ResourceSlice
 	var device resourceapi.Device
-	for s := range e.pool(d.Driver + "/" + d.Pool) {
+	for _, s := range e.pool(d.Driver + "/" + d.Pool) {
 		for i := range s.Spec.Devices {
 			if s.Spec.Devices[i].Name == d.Device {
 				slice, device = s, s.Spec.Devices[i]
@@ -270,19 +269,13 @@ func (e *controller) device(d *resourceapi.DeviceRequestAllocationResult) (*reso
 }
 
 // pool returns the slices of the newest generation of a pool.
-func (e *controller) pool(key string) func(yield func(*resourceapi.ResourceSlice) bool) {
-	list, _ := e.sliceIndex.ByIndex(poolIndex, key)
+func (e *controller) pool(key string) []*resourceapi.ResourceSlice {
+	list := reconcile.Indexed[*resourceapi.ResourceSlice](e.sliceIndex, poolIndex, key)
 	newest := int64(-1)
-	for _, o := range list {
-		newest = max(newest, o.(*resourceapi.ResourceSlice).Spec.Pool.Generation)
+	for _, s := range list {
+		newest = max(newest, s.Spec.Pool.Generation)
 	}
-	return func(yield func(*resourceapi.ResourceSlice) bool) {
-		for _, o := range list {
-			if s := o.(*resourceapi.ResourceSlice); s.Spec.Pool.Generation == newest && !yield(s) {
-				return
-			}
-		}
-	}
+	return slices.DeleteFunc(list, func(s *resourceapi.ResourceSlice) bool { return s.Spec.Pool.Generation != newest })
 }
 
 // reconcilePod evicts a pod when its time is over.
@@ -307,19 +300,8 @@ func (e *controller) reconcilePod(ctx context.Context, pod *v1.Pod) (reconcile.R
 	}
 	ctx = trace.WithCause(ctx, due.cause)
 	e.recorder.Event(pod, v1.EventTypeNormal, "DeviceTaintManagerEviction", "Marking for deletion")
-	now = now.DeepCopy()
-	now.Status.Conditions = append(slices.DeleteFunc(now.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.DisruptionTarget }), v1.PodCondition{
-		Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: "DeletionByDeviceTaintManager", Message: "Device Taint manager: deleting due to NoExecute taint",
-		LastTransitionTime: metav1.NewTime(e.clock.Now().UTC().Truncate(time.Second)),
-	})
-	if _, err := client.UpdateStatus(ctx, now, metav1.UpdateOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		return reconcile.Result{}, err
-	}
-	err = client.Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
-	switch {
-	case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
-		return reconcile.Result{}, nil
-	case err != nil:
+	gone, err := controllers.Disrupt(ctx, e.client, e.clock, now, "DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint")
+	if err != nil || !gone {
 		return reconcile.Result{}, err
 	}
 	e.count(due.rules, 1)

@@ -131,7 +131,7 @@ func (e *controller) pending(rule *resourceapi.DeviceTaintRule) (pods, namespace
 // among those that are allocated.
 func (e *controller) selectedDevices(rule *resourceapi.DeviceTaintRule) (published, allocated int) {
 	for _, key := range e.sliceIndex.ListIndexFuncValues(poolIndex) {
-		for s := range e.pool(key) {
+		for _, s := range e.pool(key) {
 			for i := range s.Spec.Devices {
 				if selects(rule, s.Spec.Driver, s.Spec.Pool.Name, s.Spec.Devices[i].Name) {
 					published++

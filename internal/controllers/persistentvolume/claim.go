@@ -131,10 +131,10 @@ func (p *controller) syncUnbound(ctx context.Context, c *v1.PersistentVolumeClai
 // it.
 func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.PersistentVolume, error) {
 	var some []*v1.PersistentVolume
-	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClaim, reconcile.Key(c)) {
+	for _, v := range reconcile.Indexed[*v1.PersistentVolume](p.volumes.GetIndexer(), volumesByClaim, reconcile.Key(c)) {
 		some = append(some, p.writtenVolumes.of(v))
 	}
-	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClass, volume.GetPersistentVolumeClaimClass(c)) {
+	for _, v := range reconcile.Indexed[*v1.PersistentVolume](p.volumes.GetIndexer(), volumesByClass, volume.GetPersistentVolumeClaimClass(c)) {
 		if v = p.writtenVolumes.of(v); volume.CheckAccessModes(c, v) {
 			some = append(some, v)
 		}
@@ -146,7 +146,7 @@ func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.Persi
 // waits for.
 func (p *controller) awaitConsumer(c *v1.PersistentVolumeClaim) {
 	var names []string
-	for _, pod := range indexed[*v1.Pod](p.pods, podsByClaim, reconcile.Key(c)) {
+	for _, pod := range reconcile.Indexed[*v1.Pod](p.pods.GetIndexer(), podsByClaim, reconcile.Key(c)) {
 		names = append(names, pod.Name)
 	}
 	switch len(names) {

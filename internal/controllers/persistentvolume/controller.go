@@ -134,7 +134,7 @@ func (p *controller) claimChanged(c *v1.PersistentVolumeClaim) {
 	if c.Spec.VolumeName != "" {
 		p.queue.Add(volumePrefix + c.Spec.VolumeName)
 	}
-	for _, v := range indexed[*v1.PersistentVolume](p.volumes, volumesByClaim, key) {
+	for _, v := range reconcile.Indexed[*v1.PersistentVolume](p.volumes.GetIndexer(), volumesByClaim, key) {
 		p.queue.Add(volumePrefix + v.Name)
 	}
 }
@@ -142,14 +142,14 @@ func (p *controller) claimChanged(c *v1.PersistentVolumeClaim) {
 // volumeChanged queues a volume and the claims that may have it.
 func (p *controller) volumeChanged(v *v1.PersistentVolume) {
 	p.queue.Add(volumePrefix + v.Name)
-	for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByVolume, v.Name) {
+	for _, c := range reconcile.Indexed[*v1.PersistentVolumeClaim](p.claims.GetIndexer(), claimsByVolume, v.Name) {
 		p.queue.Add(claimPrefix + reconcile.Key(c))
 	}
 	if v.Spec.ClaimRef != nil {
 		p.queue.Add(claimPrefix + v.Spec.ClaimRef.Namespace + "/" + v.Spec.ClaimRef.Name)
 		return
 	}
-	for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByClass, volume.GetPersistentVolumeClass(v)) {
+	for _, c := range reconcile.Indexed[*v1.PersistentVolumeClaim](p.claims.GetIndexer(), claimsByClass, volume.GetPersistentVolumeClass(v)) {
 		p.queue.Add(claimPrefix + reconcile.Key(c))
 	}
 }
@@ -157,23 +157,10 @@ func (p *controller) volumeChanged(v *v1.PersistentVolume) {
 // classChanged queues the claims that wait for a class: this one, or a default.
 func (p *controller) classChanged(s *storage.StorageClass) {
 	for _, class := range []string{s.Name, ""} {
-		for _, c := range indexed[*v1.PersistentVolumeClaim](p.claims, claimsByClass, class) {
+		for _, c := range reconcile.Indexed[*v1.PersistentVolumeClaim](p.claims.GetIndexer(), claimsByClass, class) {
 			p.queue.Add(claimPrefix + reconcile.Key(c))
 		}
 	}
-}
-
-// indexed returns the objects of an informer under a value of an index.
-func indexed[T any](inf cache.SharedIndexInformer, index, value string) []T {
-	found, err := inf.GetIndexer().ByIndex(index, value)
-	if err != nil {
-		return nil // there is no such index: New has added them all
-	}
-	out := make([]T, len(found))
-	for i, o := range found {
-		out[i] = o.(T)
-	}
-	return out
 }
 
 func (p *controller) reconcile(ctx context.Context, key string) (reconcile.Result, error) {

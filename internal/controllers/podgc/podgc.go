@@ -129,8 +129,7 @@ func (g *collector) end(ctx context.Context, p *v1.Pod, conditions ...v1.PodCond
 		n := p.DeepCopy()
 		n.Status.Phase, n.Status.ObservedGeneration = v1.PodFailed, p.Generation
 		for _, c := range conditions {
-			c.LastTransitionTime = metav1.NewTime(g.clock.Now().UTC().Truncate(time.Second))
-			n.Status.Conditions = append(slices.DeleteFunc(n.Status.Conditions, func(old v1.PodCondition) bool { return old.Type == c.Type }), c)
+			controllers.SetPodCondition(&n.Status, c, g.clock)
 		}
 		if _, err := g.client.CoreV1().Pods(p.Namespace).UpdateStatus(trace.WithCause(ctx, p), n, metav1.UpdateOptions{}); err != nil {
 			if !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {

@@ -121,9 +121,8 @@ func (r *controller) claimChanged(c *resourceapi.ResourceClaim) {
 func (r *controller) wakeUsers(c *resourceapi.ResourceClaim) { r.wake("claim/" + reconcile.Key(c)) }
 
 func (r *controller) wake(key string) {
-	pods, _ := r.podIndex.ByIndex(usersIndex, key)
-	for _, p := range pods {
-		r.podChanged(p.(*v1.Pod))
+	for _, p := range reconcile.Indexed[*v1.Pod](r.podIndex, usersIndex, key) {
+		r.podChanged(p)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
@@ -123,18 +122,8 @@ func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (reconcile.Resu
 	}
 	ctx = trace.WithCause(ctx, node)
 	e.recorder.Event(pod, v1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", pod.Namespace, pod.Name))
-	out := pod.DeepCopy()
-	out.Status.Conditions = append(slices.DeleteFunc(out.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.DisruptionTarget }),
-		v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
-			LastTransitionTime: metav1.NewTime(e.clock.Now().UTC().Truncate(time.Second))})
-	if _, err := e.client.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, out, metav1.UpdateOptions{}); ignoreGone(err) != nil {
-		return reconcile.Result{}, err
-	}
-	err = e.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
-	if apierrors.IsConflict(err) {
-		err = nil // another pod has the name now
-	}
-	return reconcile.Result{}, ignoreGone(err)
+	_, err = controllers.Disrupt(ctx, e.client, e.clock, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+	return reconcile.Result{}, err
 }
 
 func ignoreGone(err error) error {
