@@ -84,7 +84,8 @@ func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
 	return nil
 }
 
-// clientCA gives the authority, in PEM, of the certificates of the callers of the node.
+// clientCA returns the authority, in PEM, of the certificates of the callers of the
+// node.
 func (o *ProcessOptions) clientCA(cfg *rest.Config) ([]byte, error) {
 	file := cmp.Or(o.ClientCAFile, cfg.CAFile)
 	if file == "" {

@@ -18,8 +18,8 @@ import (
 	"keelson.dev/keelson/internal/network/dns"
 )
 
-// informers gives those of the node: of pods it sees its own, of nodes itself, of
-// config maps only the one with the name server's settings.
+// informers returns those of the node: of pods it sees its own, of nodes itself,
+// of config maps only the one with the name server's settings.
 func (o *ProcessOptions) informers(client kubernetes.Interface) informers.SharedInformerFactory {
 	f := component.Informers(client)
 	byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
@@ -85,7 +85,8 @@ func peerOnly(obj any) (any, error) {
 	return out, nil
 }
 
-// peers gives an informer of all Nodes with what the pods' network needs of them.
+// peers returns an informer of all Nodes with what the pods' network needs of
+// them.
 func peers(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
 	i := coreinformers.NewNodeInformer(client, 0, cache.Indexers{})
 	return i, i.SetTransform(func(obj any) (any, error) {

@@ -90,7 +90,8 @@ func (h *host) startAnnouncer(agent *node.Agent, o Options) error {
 	return nil
 }
 
-// policies gives what enforces network policies, nil if that is left to others.
+// policies returns what enforces network policies, nil if that is left to
+// others.
 func (h *host) policies(o Options) (*policy.Controller, error) {
 	if o.Network.Policies == None {
 		return nil, nil
@@ -114,7 +115,7 @@ func (h *host) policies(o Options) (*policy.Controller, error) {
 	return c, nil
 }
 
-// problem gives a function that records an event of the node.
+// problem returns a function that records an event of the node.
 func (h *host) problem(component string, o Options, reason, note string) func(error) {
 	recorder := h.Recorder(h.client, component, o.Name)
 	return func(err error) {
@@ -160,8 +161,8 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) e
 	return nil
 }
 
-// addressesIn gives the machine's addresses in these ranges. Node ports are not
-// served on loopback, as by upstream's nftables mode.
+// addressesIn returns the machine's addresses in these ranges. Node ports are
+// not served on loopback, as by upstream's nftables mode.
 func addressesIn(ranges []netip.Prefix) ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {

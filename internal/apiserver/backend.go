@@ -31,7 +31,7 @@ func (r proxied) target() (scheme, name, port string, err error) {
 	return scheme, name, port, nil
 }
 
-// proxiedPath gives the part of the request's path that is below the proxy.
+// proxiedPath returns the part of the request's path that is below the proxy.
 func (r proxied) proxiedPath() string {
 	path := ""
 	if len(r.info.Parts) > 3 { // resource, name, "proxy", ...
@@ -180,8 +180,8 @@ func (r proxied) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error
 	return list, nil
 }
 
-// behind gives the pod whose address the endpoint is; nil where there is none, or
-// where the address is not to be dialled: the right to write endpoints must not
+// behind returns the pod whose address the endpoint is; nil where there is none,
+// or where the address is not to be dialled: the right to write endpoints must not
 // choose what the API server connects to.
 func (r proxied) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
 	if len(ep.Addresses) == 0 || ep.TargetRef == nil || ep.TargetRef.Kind != "Pod" || ep.TargetRef.Namespace != svc.Namespace {

@@ -25,7 +25,7 @@ type creations struct {
 	next   int
 }
 
-// known gives the fields of an object like u, or nil.
+// known returns the fields of an object like u, or nil.
 func (c *creations) known(u map[string]any) map[string]any {
 	c.RLock()
 	defer c.RUnlock()

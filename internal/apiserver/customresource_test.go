@@ -60,7 +60,7 @@ func (a *api) define(group string, versions ...version) func(version string) str
 	return path
 }
 
-// field gives the value at a path of the answer's object.
+// field returns the value at a path of the answer's object.
 func (got answer) field(path ...string) any {
 	u := unstructured.Unstructured{}
 	if u.UnmarshalJSON(got.body) != nil {
@@ -70,7 +70,7 @@ func (got answer) field(path ...string) any {
 	return v
 }
 
-// managers gives the managers of the answer's object, each as "name operation
+// managers returns the managers of the answer's object, each as "name operation
 // version subresource".
 func (got answer) managers() (out []string) {
 	u := unstructured.Unstructured{}

@@ -71,7 +71,7 @@ func unsupportedMediaType(types []string) error {
 	}}
 }
 
-// fieldValidation gives the way to treat unknown and duplicate fields: Strict,
+// fieldValidation returns the way to treat unknown and duplicate fields: Strict,
 // Warn or Ignore.
 func (r *incoming) fieldValidation(given string) string {
 	if given == "" {

@@ -218,7 +218,7 @@ func (r *deleter) grace(obj runtime.Object, acc metav1.Object, opts *metav1.Dele
 	return true, true
 }
 
-// finalizers gives those of the object once the propagation policy is known.
+// finalizers returns those of the object once the propagation policy is known.
 func (r *deleter) finalizers(acc metav1.Object, opts *metav1.DeleteOptions) []string {
 	old := acc.GetFinalizers()
 	orphan := slices.Contains(old, metav1.FinalizerOrphanDependents)

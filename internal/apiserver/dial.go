@@ -30,7 +30,7 @@ func Dialer(timeout time.Duration, refuse func(netip.AddrPort) error) func(ctx c
 	return d.DialContext
 }
 
-// RefuseOwn gives an error for the addresses that the API server itself is reached at:
+// RefuseOwn returns an error for the addresses that the API server itself is reached at:
 // what it passes on must not come back to it under an identity of its own, or for ever.
 func RefuseOwn(own func(netip.AddrPort) bool) func(netip.AddrPort) error {
 	return func(a netip.AddrPort) error {

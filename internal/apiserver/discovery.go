@@ -115,7 +115,7 @@ func (s *Server) generation() [2]uint64 {
 	return g
 }
 
-// groups gives the groups that this server and others serve, in the order of
+// groups returns the groups that this server and others serve, in the order of
 // their priorities.
 func (s *Server) groups() []catalogue.Group {
 	groups := s.Catalogue.Groups()
@@ -145,7 +145,7 @@ func (s *Server) groups() []catalogue.Group {
 	return groups
 }
 
-// remoteVersions gives the group versions that other servers serve.
+// remoteVersions returns the group versions that other servers serve.
 func (s *Server) remoteVersions() map[schema.GroupVersion]aggregation.Version {
 	if s.Aggregation == nil {
 		return nil
@@ -187,12 +187,13 @@ func discoveredVerbs(row *api.Resource) []string {
 	return customVerbs
 }
 
-// byName gives the rows in the order in which a version's resources are listed.
+// byName returns the rows in the order in which a version's resources are
+// listed.
 func byName(rows []*api.Resource) []*api.Resource {
 	return slices.SortedFunc(slices.Values(rows), func(a, b *api.Resource) int { return strings.Compare(a.Resource, b.Resource) })
 }
 
-// apiResources gives the resource and its subresources in discovery's form.
+// apiResources returns the resource and its subresources in discovery's form.
 func apiResources(rows *catalogue.Catalogue, row *api.Resource) []metav1.APIResource {
 	out := []metav1.APIResource{{
 		Name: row.Resource, SingularName: row.Singular, Namespaced: row.Namespaced, Kind: row.Kind,

@@ -26,7 +26,7 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// versioned gives the object of e in the row's version.
+// versioned returns the object of e in the row's version.
 func versioned(row *api.Resource, obj runtime.Object) (runtime.Object, error) {
 	if row.Hub == nil {
 		return obj, nil
@@ -56,7 +56,7 @@ func marshalProtobuf(obj runtime.Object) ([]byte, error) {
 	return m.Marshal()
 }
 
-// item gives an entry's bytes as an item of a list: without its kind, where
+// item returns an entry's bytes as an item of a list: without its kind, where
 // the type has one. It is encoded at most once per entry.
 func item(row *api.Resource, e *store.Entry, enc store.Encoding) ([]byte, error) {
 	encode := marshalJSON
@@ -84,7 +84,7 @@ func isUnstructured(row *api.Resource) bool {
 	return ok
 }
 
-// single gives an entry's bytes as an object on its own.
+// single returns an entry's bytes as an object on its own.
 func single(row *api.Resource, e *store.Entry, enc store.Encoding) ([]byte, error) {
 	b, err := item(row, e, enc)
 	if err != nil {
@@ -183,7 +183,8 @@ func (r *response) writeStored(code int, a accepted, obj runtime.Object) error {
 	return notAcceptable(a.as.Kind)
 }
 
-// withGVK gives obj with its kind set: itself if it has one, else a shallow copy.
+// withGVK returns obj with its kind set: itself if it has one, else a shallow
+// copy.
 func withGVK(gvk schema.GroupVersionKind, obj runtime.Object) runtime.Object {
 	if !obj.GetObjectKind().GroupVersionKind().Empty() {
 		return obj

@@ -63,7 +63,8 @@ func newFairness(f flowcontrol.Interface, cat *catalogue.Catalogue, s store.Stor
 // upstream counts where it does not know their size.
 const typicalSize = 1000
 
-// stored gives how many objects there are of a resource, by its name with the group's.
+// stored returns how many objects there are of a resource, by its name with the
+// group's.
 func stored(cat *catalogue.Catalogue, s store.Store) func(string) (storage.Stats, error) {
 	var mu sync.Mutex
 	var generation uint64

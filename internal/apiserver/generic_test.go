@@ -59,7 +59,7 @@ func TestGenericCode(t *testing.T) {
 	}
 }
 
-// knowledge gives what a file says of single resources, which have names.
+// knowledge returns what a file says of single resources, which have names.
 func knowledge(t *testing.T, file, text string, names map[string]bool) (found []string) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, text, 0)

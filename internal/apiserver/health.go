@@ -14,7 +14,7 @@ import (
 // VersionInfo is the answer of /version.
 type VersionInfo = version.Info
 
-// healthChecks gives the checks below the path, by name.
+// healthChecks returns the checks below the path, by name.
 func (s *Server) healthChecks(path string) map[string]func() error {
 	// The store's check has upstream's name, etcd, whichever store it is.
 	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": s.storeAlive}

@@ -106,7 +106,7 @@ type ownershipKey struct {
 	subresource string
 }
 
-// ownership gives the tracker for the row's objects, changed through the
+// ownership returns the tracker for the row's objects, changed through the
 // subresource.
 func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, error) {
 	key := ownershipKey{row, subresource}
@@ -159,8 +159,8 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 	return kept.(*ownership), nil
 }
 
-// TypesOf gives the schemas of a kind, by which policies merge its objects; nil for a
-// kind that has none. They are known as soon as the kind is served.
+// TypesOf returns the schemas of a kind, by which policies merge its objects; nil for
+// a kind that has none. They are known as soon as the kind is served.
 func (s *Server) TypesOf(gvk schema.GroupVersionKind) managedfields.TypeConverter {
 	row := s.Catalogue.ForKind(gvk)
 	if row == nil || row.NotStored || kubescheme.Scheme.Recognizes(gvk) {
@@ -260,7 +260,8 @@ func (o rowObjects) version(gv schema.GroupVersion) *api.Resource {
 	return nil
 }
 
-// ConvertToVersion gives in, an object of any of the versions, in that of target.
+// ConvertToVersion returns in, an object of any of the versions, in that of
+// target.
 func (o rowObjects) ConvertToVersion(in runtime.Object, target runtime.GroupVersioner) (runtime.Object, error) {
 	from := o.row
 	if gvk := in.GetObjectKind().GroupVersionKind(); !gvk.Empty() {
@@ -346,7 +347,7 @@ func (r *writer) manage(obj, old runtime.Object, manager, subresource string) ru
 	return obj
 }
 
-// wholeSeconds gives the managers of obj the times that clients see: else a
+// wholeSeconds returns the managers of obj the times that clients see: else a
 // client that writes back what it has read would change them.
 func wholeSeconds(obj runtime.Object) {
 	acc, err := meta.Accessor(obj)

@@ -117,7 +117,7 @@ func (o *objects) Collect(ch chan<- prometheus.Metric) {
 
 var metricVerbs = map[string]string{"get": "GET", "list": "LIST", "watch": "WATCH", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETECOLLECTION"}
 
-// key gives the series that the request counts in.
+// key returns the series that the request counts in.
 func (r *call) key() seriesKey {
 	i := r.info
 	k := seriesKey{verb: metricVerbs[i.Verb], group: i.APIGroup, version: i.APIVersion, resource: i.Resource, subresource: i.Subresource, dryRun: strings.Contains(r.req.URL.RawQuery, "dryRun=All")}
@@ -149,8 +149,8 @@ func (r *call) connects() bool {
 	})
 }
 
-// method gives the label for a request's method. Unknown methods, of which there
-// is no end, share one.
+// method returns the label for a request's method. Unknown methods, of which
+// there is no end, share one.
 func method(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodHead:
@@ -161,7 +161,7 @@ func method(m string) string {
 	return endpointmetrics.OtherRequestMethod
 }
 
-// nonResource gives the label for a path. Paths that are not served, of which
+// nonResource returns the label for a path. Paths that are not served, of which
 // there is no end, share one.
 func nonResource(path string) string {
 	switch path {

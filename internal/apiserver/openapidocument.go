@@ -347,7 +347,7 @@ func (s *Server) keepDocuments() {
 	c.forget.Reset(keepDocuments)
 }
 
-// openapiV2 gives the OpenAPI v2 document of all resources, made on request.
+// openapiV2 returns the OpenAPI v2 document of all resources, made on request.
 func (s *Server) openapiV2() (*document, error) {
 	s.keepDocuments()
 	c := &s.openapi.v2

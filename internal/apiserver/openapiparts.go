@@ -90,8 +90,8 @@ func (p *parts) set(rows []*api.Resource) {
 	})
 }
 
-// newCustom gives the row's part beside base, and its parameters that base does not
-// have.
+// newCustom returns the row's part beside base, and its parameters that base does
+// not have.
 func (p *parts) newCustom(row *api.Resource) (*part, map[string]spec.Parameter, error) {
 	doc, err := row.DocumentV2()
 	if err != nil {

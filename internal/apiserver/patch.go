@@ -130,7 +130,7 @@ func strategicError(err error) error {
 	return unprocessable(err)
 }
 
-// patched gives a new object that the patch makes of old.
+// patched returns a new object that the patch makes of old.
 func (r *writer) patched(old runtime.Object, patch []byte, patchType types.PatchType, fieldValidation string) (runtime.Object, error) {
 	before, err := marshalJSON(withGVK(r.row.GVK(), old))
 	if err != nil {

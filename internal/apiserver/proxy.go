@@ -52,7 +52,7 @@ func (p responder) Error(_ http.ResponseWriter, _ *http.Request, err error) {
 // proxied is a request that is passed on, to a pod, a service or a node.
 type proxied struct{ *call }
 
-// node gives the way to the agent of the named node.
+// node returns the way to the agent of the named node.
 func (r proxied) node(name string, unverified bool) (*url.URL, http.RoundTripper, error) {
 	obj, err := r.Object(nodes, "", name)
 	if err != nil {

@@ -135,7 +135,7 @@ func plainFields(row *api.Resource) bool {
 	return len(row.FieldLabels) == 0 && catalogue.IsBuiltin(row.Group)
 }
 
-// notSelectable gives upstream's message for a label that does not select.
+// notSelectable returns upstream's message for a label that does not select.
 func notSelectable(row *api.Resource, label string) string {
 	switch {
 	case plainFields(row):

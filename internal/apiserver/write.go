@@ -221,7 +221,7 @@ func (r *writer) ttl(obj runtime.Object) time.Duration {
 	return r.row.TTL(obj)
 }
 
-// hub gives obj as it is stored.
+// hub returns obj as it is stored.
 func (r *writer) hub(obj runtime.Object) (runtime.Object, error) {
 	if r.row.Hub != nil {
 		h, err := r.row.Hub.ToHub(obj)

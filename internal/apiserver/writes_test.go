@@ -11,7 +11,7 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 )
 
-// warnings gives the warnings of an answer, without their codes and agents.
+// warnings returns the warnings of an answer, without their codes and agents.
 func (got answer) warnings() (out []string) {
 	for _, w := range got.header["Warning"] {
 		_, text, _ := strings.Cut(w, `"`)

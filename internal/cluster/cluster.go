@@ -100,7 +100,7 @@ func (c *Cluster) start() error {
 	return nil
 }
 
-// leader gives what runs components for the whole cluster in this process: the
+// leader returns what runs components for the whole cluster in this process: the
 // only server does so at once, several elect one.
 func (c *Cluster) leader() *component.Leader {
 	l := &component.Leader{Process: c.Process, Clock: c.Clock, Metrics: c.Server.Metrics, Election: component.Election{LeaderElect: c.Etcd != nil},

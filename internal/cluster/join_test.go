@@ -47,7 +47,7 @@ func signingRequest(t *testing.T, name, signer string, subject pkix.Name, dns []
 	}}, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: k})
 }
 
-// me gives the name of the user that the API server takes a client for.
+// me returns the name of the user that the API server takes a client for.
 func me(t *testing.T, cfg *rest.Config) (string, error) {
 	t.Helper()
 	client, err := kubernetes.NewForConfig(cfg)

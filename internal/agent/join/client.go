@@ -90,7 +90,7 @@ func (c *Client) Obtain(ctx context.Context) error {
 	return c.write(ca)
 }
 
-// joined gives why the machine has to join, nil if it has.
+// joined returns why the machine has to join, nil if it has.
 func (c *Client) joined() (ended, err error) {
 	if _, err := os.Stat(c.Kubeconfig()); errors.Is(err, os.ErrNotExist) {
 		return errors.New("this machine has joined no cluster yet"), nil

@@ -55,7 +55,7 @@ func ValidateHash(s string) error {
 // signature.
 var discoveryPatience = time.Minute
 
-// Discover gives the authority of the API server at that URL, in PEM. It is asked
+// Discover returns the authority of the API server at that URL, in PEM. It is asked
 // before it is known, so what it says counts only if it is signed by the token, and if
 // all of its authorities have one of the hashes; then it has to answer under that
 // authority.
@@ -99,8 +99,8 @@ func Discover(ctx context.Context, server string, t Token, hashes []string) ([]b
 	return ca, nil
 }
 
-// clusterInfoOf gives the kubeconfig of cluster-info, whose signature by the token it
-// has checked.
+// clusterInfoOf returns the kubeconfig of cluster-info, whose signature by the token
+// it has checked.
 func clusterInfoOf(ctx context.Context, config *rest.Config, t Token) (kubeconfig string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, discoveryPatience)
 	defer cancel()

@@ -93,7 +93,7 @@ func Create(ctx context.Context, admin kubernetes.Interface, t Token) (Token, er
 	return t, nil
 }
 
-// List gives the tokens of the cluster, in order.
+// List returns the tokens of the cluster, in order.
 func List(ctx context.Context, admin kubernetes.Interface) ([]Token, error) {
 	all, err := admin.CoreV1().Secrets(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{FieldSelector: "type=" + string(api.SecretTypeBootstrapToken)})
 	if err != nil {

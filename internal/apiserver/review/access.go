@@ -17,8 +17,8 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// Access gives the decision of by, which allows everything if it is nil, on what u
-// asks for: ra, or other if that is nil.
+// Access returns the decision of by, which allows everything if it is nil, on what
+// u asks for: ra, or other if that is nil.
 func Access(ctx context.Context, by authorizer.Authorizer, u user.Info, ra *authorizationv1.ResourceAttributes, other *authorizationv1.NonResourceAttributes) (status authorizationv1.SubjectAccessReviewStatus) {
 	a := authorizer.AttributesRecord{User: u}
 	if ra != nil {
@@ -55,7 +55,7 @@ func Access(ctx context.Context, by authorizer.Authorizer, u user.Info, ra *auth
 	return status
 }
 
-// Subject gives the user that a review is about.
+// Subject returns the user that a review is about.
 func Subject(s *authorizationv1.SubjectAccessReviewSpec) user.Info {
 	extra := map[string][]string{}
 	for k, v := range s.Extra {
@@ -86,8 +86,8 @@ func Rules(ctx context.Context, from authorizer.RuleResolver, u user.Info, names
 	return out
 }
 
-// fieldRequirements gives the requirements that a review has on the fields of a
-// request. Operators of later versions are left out: the request is then taken
+// fieldRequirements returns the requirements that a review has on the fields of
+// a request. Operators of later versions are left out: the request is then taken
 // to be wider than it is.
 func fieldRequirements(a *authorizationv1.FieldSelectorAttributes) (out fields.Requirements, err error) {
 	if a == nil {

@@ -20,8 +20,8 @@ const (
 	groupName  = "simulated"
 )
 
-// Provider gives the nodes as a node group, whose size the cluster autoscaler changes
-// between Nodes and Most; nil if it is fixed.
+// Provider returns the nodes as a node group, whose size the cluster autoscaler
+// changes between Nodes and Most; nil if it is fixed.
 func (n *Nodes) Provider() nodegroup.Provider {
 	if n.Most == n.Nodes {
 		return nil

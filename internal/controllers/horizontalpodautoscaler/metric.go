@@ -90,7 +90,7 @@ func failed(reason string, err error, format string) *failure {
 // told is the part of an error that events and conditions tell.
 type told struct{ error }
 
-// Unwrap gives the error itself.
+// Unwrap returns the error itself.
 func (t *told) Unwrap() error { return t.error }
 
 func (c *controller) resource(ctx context.Context, q question, name v1.ResourceName, container string, t *v2.MetricTarget) (answer, v2.MetricValueStatus, error) {

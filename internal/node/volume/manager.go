@@ -71,7 +71,7 @@ type Pending struct{ Err error }
 
 func (p *Pending) Error() string { return p.Err.Error() }
 
-// Unwrap gives what is waited for.
+// Unwrap returns what is waited for.
 func (p *Pending) Unwrap() error { return p.Err }
 
 // Failed is the error of volumes that could not be made ready.
