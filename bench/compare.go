@@ -80,7 +80,7 @@ func compare(ctx context.Context, o settings) (err error) {
 	return nil
 }
 
-// startAll starts the three, and gives what stops them.
+// startAll starts the three, and returns what stops them.
 func (c *comparison) startAll(ctx context.Context) ([]*process, func() error, error) {
 	var procs []*process
 	stop := func() error {
@@ -174,7 +174,7 @@ func (c *comparison) constant(ctx context.Context, path string, body []byte) err
 	return err
 }
 
-// measure measures each of procs once a round, and gives the medians.
+// measure measures each of procs once a round, and returns the medians.
 func (c *comparison) measure(figure string, procs []*process, f func(p *process, round int) (float64, error)) ([]float64, error) {
 	all := make([][]float64, len(procs))
 	for round := range c.rounds {
@@ -195,7 +195,7 @@ func (c *comparison) measure(figure string, procs []*process, f func(p *process,
 }
 
 // profiled takes a profile of Keelson's processor time in the first round, if
-// one is wanted; the function that it gives waits for it.
+// one is wanted; the function that it returns waits for it.
 func (c *comparison) profiled(figure string, p *process, round int) func() error {
 	if c.profile == "" || p != c.keelson || round > 0 {
 		return func() error { return nil }

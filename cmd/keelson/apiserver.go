@@ -41,7 +41,7 @@ func (f *apiServerFlags) addFlags(sets *cliflag.NamedFlagSets) {
 }
 
 // options fills in o what the flags say, of which changed tells which were given.
-// It gives the range of the services' addresses, which --service-cidr says is
+// It returns the range of the services' addresses, which --service-cidr says is
 // serviceCIDR.
 func (f *apiServerFlags) options(o *cluster.Options, serviceCIDR string, changed func(string) bool) (string, error) {
 	var errs []error

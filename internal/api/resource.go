@@ -66,10 +66,10 @@ type Resource struct {
 	Strategy
 	// Table columns as upstream prints them.
 	Columns []metav1.TableColumnDefinition
-	// Cells gives one object's table cells, in the order of Columns. now
-	// serves the ages.
+	// Cells returns one object's table cells, in the order of Columns. now serves
+	// the ages.
 	Cells func(obj runtime.Object, now time.Time) []any
-	// RowConditions, if set, gives the conditions of an object's row in the table.
+	// RowConditions, if set, returns the conditions of an object's row in the table.
 	RowConditions func(obj runtime.Object) []metav1.TableRowCondition
 
 	// Status is the strategy of the status subresource, nil if there is none.
@@ -114,8 +114,8 @@ type Strategy struct {
 	// Validate checks a new object beyond its ObjectMeta names (which the
 	// API server checks with ValidateName).
 	Validate func(obj runtime.Object) field.ErrorList
-	// ValidateName gives messages for a bad metadata.name, or nil; default
-	// is DNS subdomain. With prefix true the name is a generateName prefix.
+	// ValidateName returns messages for a bad metadata.name, or nil; default is DNS
+	// subdomain. With prefix true the name is a generateName prefix.
 	ValidateName func(name string, prefix bool) []string
 	// Warnings for create and update (old nil for create).
 	Warnings func(obj, old runtime.Object) []string
@@ -145,9 +145,9 @@ type Strategy struct {
 	// DeleteReturnsObject answers a deletion with the object, not a Status
 	// (pods, services, serviceaccounts, …: upstream's ReturnDeletedObject).
 	DeleteReturnsObject bool
-	// TTL gives the life of a new version (Events: one hour); 0 is for ever.
+	// TTL returns the life of a new version (Events: one hour); 0 is for ever.
 	TTL func(obj runtime.Object) time.Duration
-	// Fields gives the selectable fields besides metadata.name and
+	// Fields returns the selectable fields besides metadata.name and
 	// metadata.namespace.
 	Fields func(obj runtime.Object) fields.Set
 	// FieldLabels are the names that Fields may give, so that a selector
@@ -187,7 +187,7 @@ type Hub struct {
 type Scale struct {
 	// Path is the field of an object that has spec.replicas.
 	Path []string
-	// Get gives spec.replicas, nil where the object has none, status.replicas and
+	// Get returns spec.replicas, nil where the object has none, status.replicas and
 	// the selector's string form.
 	Get func(obj runtime.Object) (spec *int32, status int32, selector string, err error)
 	// Set changes spec.replicas of obj, in place.

@@ -15,9 +15,10 @@ import (
 // Computed gives the objects of a resource that is not stored, in the version of
 // its rows' hub.
 type Computed interface {
-	// Get gives one object, nil if there is none; an error is the answer.
+	// Get returns one object, nil if there is none; an error is the answer.
 	Get(ctx context.Context, namespace, name string) (runtime.Object, error)
-	// List gives those in a namespace, or in all if it is empty, whose labels match.
+	// List returns those in a namespace, or in all if it is empty, whose labels
+	// match.
 	List(ctx context.Context, namespace string, selector labels.Selector) ([]runtime.Object, error)
 }
 

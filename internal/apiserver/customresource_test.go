@@ -30,7 +30,7 @@ type version struct {
 }
 
 // define makes a custom resource of kind Thing in group, waits until it is served,
-// and gives the path of its objects in a version.
+// and returns the path of its objects in a version.
 func (a *api) define(group string, versions ...version) func(version string) string {
 	a.Helper()
 	var list []any

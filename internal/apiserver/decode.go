@@ -125,7 +125,7 @@ func (r *incoming) decodeBytes(data []byte, mediaType string, into runtime.Objec
 }
 
 // parse reads an object of the kind that it names, gvk where it names none, and
-// gives its unknown and duplicate fields.
+// returns its unknown and duplicate fields.
 func (r *incoming) parse(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, mode string) (obj runtime.Object, got *schema.GroupVersionKind, strict []error, err error) {
 	d := r.s.codecs.decoder(mediaType, mode != metav1.FieldValidationIgnore)
 	if _, ok := into.(*unstructured.Unstructured); ok {
@@ -143,7 +143,7 @@ func (r *incoming) parse(data []byte, mediaType string, into runtime.Object, gvk
 }
 
 // plainObject reads an object without a Go type, where there is nothing to say
-// about its bytes; else it gives nil.
+// about its bytes; else it returns nil.
 func plainObject(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind) *unstructured.Unstructured {
 	if _, ok := into.(*unstructured.Unstructured); !ok || mediaType != typeJSON {
 		return nil

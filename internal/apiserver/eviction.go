@@ -155,7 +155,7 @@ func evictionConflict(err error, budget string) error {
 }
 
 // markDisrupted sets the condition DisruptionTarget in the pod's status, and
-// gives its new resourceVersion. With exact the pod must be as it was found.
+// returns its new resourceVersion. With exact the pod must be as it was found.
 func (r *evictor) markDisrupted(pod *v1.Pod, exact bool) (string, error) {
 	w := writing{verb: "update", subresource: "status", options: &metav1.UpdateOptions{}, applied: true, bare: true}
 	e, _, err := r.change(&api.UpdateStrategy{}, w, func(old runtime.Object) (runtime.Object, error) {

@@ -192,7 +192,7 @@ func dryRunLabel(dry bool) string {
 	return ""
 }
 
-// begin counts a request in, and gives what counts it out.
+// begin counts a request in, and returns what counts it out.
 func (m *metrics) begin(r *call) *atomic.Int64 {
 	n := &m.inflightRead
 	switch r.info.Verb {

@@ -28,8 +28,8 @@ import (
 
 // NodeTransport reaches the HTTP server of a node's agent.
 type NodeTransport interface {
-	// Node gives the base URL of the node's server and the transport to it, which with
-	// unverified does not check the server's certificate.
+	// Node returns the base URL of the node's server and the transport to it, which
+	// with unverified does not check the server's certificate.
 	Node(ctx context.Context, node *v1.Node, unverified bool) (*url.URL, http.RoundTripper, error)
 }
 

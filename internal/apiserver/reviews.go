@@ -21,7 +21,7 @@ import (
 
 // Tokens issues service accounts' tokens.
 type Tokens interface {
-	// Audiences gives the audiences of the API server itself.
+	// Audiences returns the audiences of the API server itself.
 	Audiences() []string
 	// Request issues the token that tr, with its defaults, asks for, for sa, and
 	// fills in its status.

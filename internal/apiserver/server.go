@@ -87,7 +87,7 @@ type Config struct {
 	StallLimit time.Duration
 	// SendRetryAfter lets Refuse have an effect.
 	SendRetryAfter bool
-	// Exempt, if set, gives the UIDs of the flow schema and the priority level
+	// Exempt, if set, returns the UIDs of the flow schema and the priority level
 	// called exempt.
 	Exempt func() (schema, level types.UID)
 	// Audit, if set, is told of every request.

@@ -31,7 +31,7 @@ type writing struct {
 	dryRun       bool
 	fieldManager string
 	applied      bool // the object's managed fields have been set by apply
-	// seen, if set, gives what admission sees of the change in place of the
+	// seen, if set, returns what admission sees of the change in place of the
 	// object, and puts back into the object what admission has changed there.
 	seen func(obj, old runtime.Object) (admission.Attributes, func() error, error)
 	// bare has a change pass no admission: the server itself makes it.

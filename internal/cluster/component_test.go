@@ -27,7 +27,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// identity writes a kubeconfig of the user called name and gives its path.
+// identity writes a kubeconfig of the user called name and returns its path.
 func identity(t *testing.T, c *Cluster, name string) string {
 	t.Helper()
 	pair, err := c.Certs.ClientCert(name, nil)

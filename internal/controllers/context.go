@@ -85,7 +85,7 @@ type Context struct {
 	// Sign issues a certificate, in PEM, with the cluster's authority. Where it
 	// is nil no certificates are signed.
 	Sign func(template *x509.Certificate, public any) ([]byte, error)
-	// LegacyToken gives the token that is in secret, of an account. Where it is
+	// LegacyToken returns the token that is in secret, of an account. Where it is
 	// nil secrets are not filled with tokens.
 	LegacyToken func(account *v1.ServiceAccount, secret *v1.Secret) (string, error)
 

@@ -51,8 +51,8 @@ func (c PodControl) Delete(ctx context.Context, owner runtime.Object, pod *v1.Po
 }
 
 // SlowStart calls f with 0 to n-1, in parallel batches of 1, 2, 4 and so on, and
-// stops after the first batch with an error, so that a workload that cannot make
-// its pods does not fill the API server with attempts. It gives the number of calls
+// stops after the first batch with an error, so that a workload that cannot make its
+// pods does not fill the API server with attempts. It returns the number of calls
 // that succeeded, and an error of one that did not.
 func SlowStart(n int, f func(i int) error) (int, error) {
 	done, next := 0, 0

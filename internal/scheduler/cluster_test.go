@@ -47,7 +47,7 @@ func create(t *testing.T, client kubernetes.Interface, p *v1.Pod) {
 	}
 }
 
-// until watches a pod until ok, and gives it as it is then.
+// until watches a pod until ok, and returns it as it is then.
 func until(t *testing.T, client kubernetes.Interface, name string, ok func(*v1.Pod, watch.EventType) bool) *v1.Pod {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -83,8 +83,8 @@ func (t *T) inPhase(name string, phase v1.PodPhase) *v1.Pod {
 	})
 }
 
-// waitsFor waits until a container of the pod waits for that reason, and gives its
-// message.
+// waitsFor waits until a container of the pod waits for that reason, and returns
+// its message.
 func (t *T) waitsFor(name, reason string) string {
 	t.Helper()
 	message := ""

@@ -175,7 +175,7 @@ func read(b []byte) (value int, revision int64) {
 	return value, revision
 }
 
-// do does in, and records it. It gives the revision that was seen.
+// do does in, and records it. It returns the revision that was seen.
 func (c *client) do(in operation) int64 {
 	called := time.Since(c.begin).Nanoseconds()
 	object := func(revision string) string {

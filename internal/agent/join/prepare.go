@@ -88,7 +88,7 @@ func clusterInfo(ctx context.Context, admin kubernetes.Interface, kubeconfig str
 	return err
 }
 
-// Role makes a ClusterRole, or gives the one that there is these rules.
+// Role makes a ClusterRole, or returns the one that there is these rules.
 func Role(ctx context.Context, admin kubernetes.Interface, name string, rules []rbacv1.PolicyRule) error {
 	roles := admin.RbacV1().ClusterRoles()
 	_, err := roles.Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})

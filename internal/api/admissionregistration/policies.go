@@ -76,7 +76,7 @@ func storeCommon(stored sets.Set[string], variables []v1.Variable, conditions []
 	}
 }
 
-// validatePolicy checks what the two kinds of policies share, and gives a
+// validatePolicy checks what the two kinds of policies share, and returns a
 // compiler that knows the policy's variables.
 func validatePolicy(failure *v1.FailurePolicyType, kind *v1.ParamKind, match *v1.MatchResources, conditions []v1.MatchCondition, variables []v1.Variable, stored sets.Set[string], fldPath *field.Path) (field.ErrorList, *compiler) {
 	var errs field.ErrorList

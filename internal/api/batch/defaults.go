@@ -87,7 +87,7 @@ var (
 	uidLabels  = []string{"controller-uid", v1.ControllerUidLabel}
 )
 
-// generateSelector gives a job a selector of its own UID, unless the user
+// generateSelector returns a job a selector of its own UID, unless the user
 // manages the selector. What the user has set stays, for validation to judge.
 func generateSelector(j *v1.Job) {
 	if ptr.Deref(j.Spec.ManualSelector, false) {

@@ -26,16 +26,16 @@ type Object interface {
 // Kind holds what is particular to objects of type T, in functions over that type;
 // each may be nil. api.Resource documents them.
 type Kind[T Object] struct {
-	// Spec gives a pointer to what the user wishes of the object: a change of
-	// it advances the generation (if Generation is set), and a status update
-	// may not touch it. A kind whose wish is in several fields may give any
-	// comparable value when it has no status.
+	// Spec returns a pointer to what the user wishes of the object: a change of it
+	// advances the generation (if Generation is set), and a status update may not
+	// touch it. A kind whose wish is in several fields may give any comparable value
+	// when it has no status.
 	Spec func(T) any
-	// Status gives a pointer to the status. It makes the status subresource.
+	// Status returns a pointer to the status. It makes the status subresource.
 	Status func(T) any
 	// Generation reports whether the kind counts generations of Spec.
 	Generation bool
-	// Counted gives what else advances the generation.
+	// Counted returns what else advances the generation.
 	Counted func(T) any
 
 	Default          func(T)
@@ -52,13 +52,13 @@ type Kind[T Object] struct {
 	StatusOnly           bool
 	PrepareStatusUpdate  func(obj, old T)
 	ValidateStatusUpdate func(obj, old T) field.ErrorList
-	// Warnings gives the warnings for a creation, and for an update unless
+	// Warnings returns the warnings for a creation, and for an update unless
 	// UpdateWarnings is set.
 	Warnings       func(T) []string
 	UpdateWarnings func(obj, old T) []string
 	// Updates are further subresources that update the whole object, by name.
 	Updates map[string]Update[T]
-	// Scale gives what the scale subresource shows and changes. It makes it.
+	// Scale returns what the scale subresource shows and changes. It makes it.
 	Scale func(T) Scale
 
 	GracePeriod   func(obj T, wanted *int64) int64

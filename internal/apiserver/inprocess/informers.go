@@ -216,7 +216,7 @@ func (f *Informers) Storagemigration() storagemigration.Interface {
 type listWatch struct {
 	store store.Store
 	row   *api.Resource
-	// shown gives an object as it is to be seen.
+	// shown returns an object as it is to be seen.
 	shown func(runtime.Object) runtime.Object
 }
 

@@ -205,7 +205,7 @@ func (a *Allocator) dynamic(ctx context.Context, s *v1.Service, family v1.IPFami
 }
 
 // addresses takes an address of each of s's families: the one that s asks for, or one
-// for it where it asks for any. It gives those that it took.
+// for it where it asks for any. It returns those that it took.
 func (a *Allocator) addresses(ctx context.Context, s, old *v1.Service, dryRun bool) (taken []netip.Addr, err error) {
 	if s.Spec.Type == v1.ServiceTypeExternalName || s.Spec.ClusterIP == v1.ClusterIPNone {
 		return nil, nil

@@ -12,9 +12,9 @@ import (
 	"keelson.dev/keelson/internal/api/core"
 )
 
-// families fills in the families of s's addresses and its policy of them, as far as
-// it does not say them, and checks that the cluster has them. A Service gets a second
-// family, or gives it up, only where its policy or its fields change.
+// families fills in the families of s's addresses and its policy of them, as far as it
+// does not say them, and checks that the cluster has them. A Service gets a second
+// family, or returns it up, only where its policy or its fields change.
 func (a *Allocator) families(s, old *v1.Service) error {
 	if s.Spec.Type == v1.ServiceTypeExternalName || preferredAsBefore(s, old) {
 		return nil

@@ -43,9 +43,9 @@ type Stats func(context.Context) (*statsapi.Summary, error)
 type Config struct {
 	Nodes corelisters.NodeLister
 	Pods  corelisters.PodLister
-	// OfNode gives the pods that are bound to a node.
+	// OfNode returns the pods that are bound to a node.
 	OfNode func(ctx context.Context, node string) ([]*v1.Pod, error)
-	// Agent gives the way to the server of a node's agent.
+	// Agent returns the way to the server of a node's agent.
 	Agent func(ctx context.Context, node *v1.Node) (*url.URL, http.RoundTripper, error)
 	// Simulated reports whether a node is simulated.
 	Simulated func(*v1.Node) bool

@@ -188,7 +188,7 @@ func (r *controller) delete(ctx context.Context, cj *batch.CronJob, j *batch.Job
 }
 
 // start makes the Job of the last scheduled time that was not served yet, and
-// gives the time until the next one; 0 if there is none.
+// returns the time until the next one; 0 if there is none.
 func (r *controller) start(ctx context.Context, cj *batch.CronJob, jobs []*batch.Job) (time.Duration, error) {
 	if cj.DeletionTimestamp != nil {
 		return 0, nil
@@ -269,8 +269,8 @@ func (r *controller) served(cj *batch.CronJob, at time.Time, jobs []*batch.Job, 
 	cj.Status.LastScheduleTime = &metav1.Time{Time: at}
 }
 
-// create makes the Job of a time, or gives the one that was made before. It gives
-// nil where the namespace takes no more.
+// create makes the Job of a time, or returns the one that was made before. It
+// returns nil where the namespace takes no more.
 func (r *controller) create(ctx context.Context, cj *batch.CronJob, name string, at time.Time) (*batch.Job, error) {
 	t := cj.Spec.JobTemplate.DeepCopy()
 	zone := time.UTC

@@ -160,7 +160,7 @@ func (p *plan) add(svc *v1.Service, addressType discoveryv1.AddressType, g *grou
 
 // hint sets the hints by which service proxies choose endpoints that are near: those
 // of the annotation topology-mode, which spreads endpoints over the zones by what
-// their nodes can do, else those of trafficDistribution. It gives the events to
+// their nodes can do, else those of trafficDistribution. It returns the events to
 // record.
 func (p *plan) hint(logger klog.Logger, svc *v1.Service, addressType discoveryv1.AddressType, zones *topologycache.TopologyCache) (events []*topologycache.EventBuilder) {
 	si := &topologycache.SliceInfo{ServiceKey: svc.Namespace + "/" + svc.Name, AddressType: addressType, ToCreate: p.create, ToUpdate: p.update, Unchanged: p.unchanged}

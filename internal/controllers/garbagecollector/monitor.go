@@ -31,7 +31,7 @@ var ignored = map[schema.GroupResource]bool{
 }
 
 // deletable returns the resources that the collector can watch and delete. Where
-// some groups could not be discovered it gives the others, and an error.
+// some groups could not be discovered it returns the others, and an error.
 func deletable(d discovery.DiscoveryInterface) ([]resource, error) {
 	lists, err := discovery.ServerPreferredResources(d)
 	var out []resource

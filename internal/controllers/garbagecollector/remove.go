@@ -248,8 +248,8 @@ func (c *collector) finishForeground(ctx context.Context, n node, deps []node) e
 
 // dependents reads from the API server what refers to an owner that is being
 // deleted: nothing more will. Of a resource that cannot be read, because its
-// aggregated server or its conversion webhook does not answer, it gives what the
-// graph knows: the deletion of objects of which none is a dependent goes on.
+// aggregated server or its conversion webhook does not answer, it returns what
+// the graph knows: the deletion of objects of which none is a dependent goes on.
 func (c *collector) dependents(ctx context.Context, n node, known []node) ([]node, error) {
 	c.monitorsMu.Lock()
 	var resources []*resource

@@ -172,8 +172,8 @@ func (c *controller) reconcile(ctx context.Context, shared *v2.HorizontalPodAuto
 	return reconcile.Result{RequeueAfter: period}, nil
 }
 
-// autoscale sets the replicas of hpa's target, and hpa's status; it gives the action
-// that it has taken.
+// autoscale sets the replicas of hpa's target, and hpa's status; it returns the
+// action that it has taken.
 func (c *controller) autoscale(ctx context.Context, hpa *v2.HorizontalPodAutoscaler) (did string, err error) {
 	was := hpa.Status.DeepCopy()
 	ref := hpa.Spec.ScaleTargetRef

@@ -25,8 +25,8 @@ type resource struct {
 func (r resource) can(verb string) bool { return slices.Contains(r.verbs, verb) }
 
 // empty deletes what is in ns: the pods first, so that they do not lose what
-// they use while they run, then all else. It gives an estimate of how long what
-// is left will need, zero where nothing is.
+// they use while they run, then all else. It returns an estimate of how long
+// what is left will need, zero where nothing is.
 func (n *controller) empty(ctx context.Context, ns *v1.Namespace) (time.Duration, *findings, error) {
 	f := newFindings()
 	var errs []error

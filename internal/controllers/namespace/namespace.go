@@ -78,7 +78,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 }
 
 // finish empties a namespace that is being deleted, and lets it go when nothing
-// is left; else it gives an estimate of how long what is left will take.
+// is left; else it returns an estimate of how long what is left will take.
 func (n *controller) finish(ctx context.Context, name string) (time.Duration, error) {
 	// What is about to be emptied must be the namespace of now, not one of the
 	// same name that the cache remembers.

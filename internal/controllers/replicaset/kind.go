@@ -21,7 +21,7 @@ type kind struct {
 	queue    string // its name in metrics
 	informer cache.SharedIndexInformer
 	convert  func(obj any) *apps.ReplicaSet
-	// original gives the API object that events are about.
+	// original returns the API object that events are about.
 	original func(rs *apps.ReplicaSet) runtime.Object
 	list     func(namespace string) ([]*apps.ReplicaSet, error)
 	get      func(ctx context.Context, c kubernetes.Interface, ns, name string) (*apps.ReplicaSet, error)

@@ -128,7 +128,7 @@ func (q *controller) list(gr schema.GroupResource, namespace string) ([]runtime.
 	return out, nil
 }
 
-// watch has the number of a resource's objects known. It gives nil where the
+// watch has the number of a resource's objects known. It returns nil where the
 // cluster has no such resource.
 func (q *controller) watch(ctx context.Context, gr schema.GroupResource) (cache.SharedIndexInformer, error) {
 	q.mu.Lock()

@@ -129,8 +129,8 @@ func (p *pass) run(ctx context.Context) error {
 	return err
 }
 
-// each calls f with each pod: one after the other until it gives an error where the
-// pods are ordered, else in batches that grow as long as none fails.
+// each calls f with each pod: one after the other until it returns an error where
+// the pods are ordered, else in batches that grow as long as none fails.
 func (p *pass) each(pods []*v1.Pod, f func(*v1.Pod) error) error {
 	if p.ordered() {
 		for _, pod := range pods {

@@ -38,7 +38,7 @@ type AnnouncerConfig struct {
 	// Services is an informer. The caller starts it.
 	Services cache.SharedIndexInformer
 	Segments Segments
-	// Renewed, if set, gives when the API server has last heard of this node. One
+	// Renewed, if set, returns when the API server has last heard of this node. One
 	// that is cut off for so long that it counts as failed does not answer: another
 	// node does.
 	Renewed func() time.Time

@@ -35,14 +35,14 @@ type Config struct {
 	IPv4, IPv6 Kernel
 	// Flows are the connections that the kernel follows; nil leaves them alone.
 	Flows Flows
-	// NodePortAddresses gives the addresses that node ports are served on; nil is
+	// NodePortAddresses returns the addresses that node ports are served on; nil is
 	// the first address of each family that the Node has.
 	NodePortAddresses func() ([]netip.Addr, error)
 	// HealthAddress is where health check node ports are served; "" is all addresses.
 	HealthAddress string
 	// NoHealthChecks leaves them out.
 	NoHealthChecks bool
-	// Listening gives the ports of this machine that programs have; nil takes none
+	// Listening returns the ports of this machine that programs have; nil takes none
 	// to be.
 	Listening func() (*Sockets, error)
 	// Follows, if set, reports whether the kernel follows connections of a protocol,

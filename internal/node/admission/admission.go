@@ -27,12 +27,12 @@ type Checker struct {
 	Client   kubernetes.Interface
 	CRI      *cri.Client
 	Sysctls  *sysctl.List
-	// Pressure gives the message if the pod is refused for what the node is short
+	// Pressure returns the message if the pod is refused for what the node is short
 	// of, else "".
 	Pressure func(*v1.Pod, v1.PodQOSClass) string
-	// Allocatable gives what the node has for pods.
+	// Allocatable returns what the node has for pods.
 	Allocatable func() v1.ResourceList
-	// Initial gives the node as it is registered, for when the API cannot tell.
+	// Initial returns the node as it is registered, for when the API cannot tell.
 	Initial func() *v1.Node
 	// Pods are the node's pods.
 	Pods func() []*v1.Pod

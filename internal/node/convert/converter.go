@@ -36,7 +36,7 @@ type Converter struct {
 	SubPath        func(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
 	UserNamespaces *userns.Allocator
 	Shares         *shares.Shares
-	// Allocatable gives what the node has for pods.
+	// Allocatable returns what the node has for pods.
 	Allocatable func() v1.ResourceList
 	// Memory is the machine's memory in bytes.
 	Memory int64

@@ -73,7 +73,7 @@ type Config struct {
 // Collector removes images.
 type Collector struct {
 	Config
-	// space gives the size of the file system at a path and its free space, in
+	// space returns the size of the file system at a path and its free space, in
 	// bytes.
 	space func(path string) (capacity, available int64, err error)
 

@@ -110,7 +110,7 @@ var fixed = Fields{
 }
 
 // Apply sets the flags of the sets by the fields, save for those that are set already:
-// what the command line says counts. It gives the fields that have no effect.
+// what the command line says counts. It returns the fields that have no effect.
 func (f Fields) Apply(sets ...*pflag.FlagSet) (without []string, err error) {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(f)) {

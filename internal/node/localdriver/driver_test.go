@@ -153,7 +153,7 @@ func TestSizes(t *testing.T) {
 }
 
 // fileSystem mounts a file system of so many bytes, made with these options, and
-// gives its folder.
+// returns its folder.
 func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) error, options ...string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

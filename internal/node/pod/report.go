@@ -14,7 +14,7 @@ import (
 // report sends a pod's status to the API.
 type report struct {
 	*base
-	// inAPI gives the pod as the API has it, nil if it has none.
+	// inAPI returns the pod as the API has it, nil if it has none.
 	inAPI func() *v1.Pod
 	// written takes the pod that the API gave for a status that was made from base.
 	written func(base, got *v1.Pod)

@@ -131,7 +131,7 @@ func (rs *resizing) allocated(pod *v1.Pod) *v1.Pod {
 }
 
 // resize gives a running pod the resources that its spec asks for now, if the
-// node has them, and brings its containers there. It gives the pod as it is to
+// node has them, and brings its containers there. It returns the pod as it is to
 // run.
 func (rs *resizing) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1.Pod, error) {
 	has := rs.allocated(pod)

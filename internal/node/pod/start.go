@@ -123,8 +123,8 @@ func (w *worker) removeContainer(ctx context.Context, pod *v1.Pod, st *runtimeap
 	}
 }
 
-// images pulls the images that the container mounts as volumes, and gives the IDs of
-// those that the runtime is to mount, by volume; else they have been mounted.
+// images pulls the images that the container mounts as volumes, and returns the IDs
+// of those that the runtime is to mount, by volume; else they have been mounted.
 func (w *worker) images(ctx context.Context, pod *v1.Pod, c *v1.Container, ref *v1.ObjectReference) (map[string]string, *image.Failure) {
 	out := map[string]string{}
 	for i := range pod.Spec.Volumes {

@@ -65,7 +65,7 @@ type Config struct {
 	CRI      *cri.Client
 	Recorder record.EventRecorder
 	Clock    clock.WithTicker
-	// Pressure gives the conditions of what the node is short of.
+	// Pressure returns the conditions of what the node is short of.
 	Pressure func() []v1.NodeConditionType
 	// Registered is called when the Node has been made.
 	Registered func()

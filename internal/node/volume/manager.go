@@ -34,7 +34,7 @@ type Manager struct {
 	Plugins []Plugin
 	// Client reads the claims of pods, and their volumes.
 	Client kubernetes.Interface
-	// Node gives the node's labels, which a PersistentVolume's affinity is checked
+	// Node returns the node's labels, which a PersistentVolume's affinity is checked
 	// against; nil checks none.
 	Node  func(ctx context.Context) (map[string]string, error)
 	Clock clock.WithTicker

@@ -90,7 +90,7 @@ func (s *Status) IsRejected() bool {
 	return c == Unschedulable || c == UnschedulableAndUnresolvable
 }
 
-// AsError gives the status as an error, nil on success.
+// AsError returns the status as an error, nil on success.
 func (s *Status) AsError() error {
 	if s.IsSuccess() {
 		return nil

@@ -15,7 +15,7 @@ import (
 // InterPodAffinity places pods near to, or far from, other pods.
 type InterPodAffinity struct {
 	View fw.View
-	// NamespaceLabels gives the labels of a namespace.
+	// NamespaceLabels returns the labels of a namespace.
 	NamespaceLabels func(string) labels.Set
 }
 

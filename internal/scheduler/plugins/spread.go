@@ -19,9 +19,9 @@ import (
 // PodTopologySpread spreads pods over zones, hosts or other domains. KEP-895.
 type PodTopologySpread struct {
 	View fw.View
-	// Defaults gives the selector of the pods that a pod without constraints is
-	// spread from by default: those of its services and its controller. It may
-	// be nil.
+	// Defaults returns the selector of the pods that a pod without constraints is
+	// spread from by default: those of its services and its controller. It may be
+	// nil.
 	Defaults func(*v1.Pod) labels.Selector
 }
 

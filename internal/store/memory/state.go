@@ -360,8 +360,8 @@ func (s *State) past(ctx context.Context, prefix string, revision int64) (*btree
 	return tree, replaced, nil
 }
 
-// replaced notes in states what some of the changes after the revision seen, up
-// to end, replaced, unless a change before did. It gives the revision up to which
+// replaced notes in states what some of the changes after the revision seen, up to
+// end, replaced, unless a change before did. It returns the revision up to which
 // that was. s.mu is held.
 func (s *State) replaced(prefix string, seen, end int64, states map[string]*store.Entry) int64 {
 	scanned, reached := 0, end

@@ -199,7 +199,7 @@ func folder(path string) string {
 }
 
 // strippedModules writes copies of the modules with types below scratch, without the
-// rules of alpha, and gives a go.work by which they are found and their version.
+// rules of alpha, and returns a go.work by which they are found and their version.
 func strippedModules(scratch string) (work, version string, err error) {
 	here, err := run(nil, "go", "list", "-m", "-f", "{{.Dir}} {{.GoVersion}}")
 	if err != nil {

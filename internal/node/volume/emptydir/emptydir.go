@@ -21,7 +21,7 @@ import (
 // Plugin makes emptyDir volumes.
 type Plugin struct {
 	volume.Unmounter
-	// Allocatable gives the node's resources for pods: no volume in memory is
+	// Allocatable returns the node's resources for pods: no volume in memory is
 	// larger.
 	Allocatable func() v1.ResourceList
 }
