@@ -101,8 +101,8 @@ func freePort() string {
 	return port
 }
 
-// rate has the clients call f until the window is over, and returns the calls a
-// second.
+// rate makes the clients call f until the window is over, and returns the calls
+// per second.
 func rate(ctx context.Context, clients int, window time.Duration, f func(ctx context.Context, client, n int) error) (float64, error) {
 	end := time.Now().Add(window)
 	counts, errs := make([]int, clients), make([]error, clients)

@@ -80,7 +80,7 @@ func compare(ctx context.Context, o settings) (err error) {
 	return nil
 }
 
-// startAll starts the three, and returns what stops them.
+// startAll starts the three servers, and returns a function that stops them.
 func (c *comparison) startAll(ctx context.Context) ([]*process, func() error, error) {
 	var procs []*process
 	stop := func() error {
@@ -168,7 +168,7 @@ func (c *comparison) prepare(ctx context.Context) error {
 	return nil
 }
 
-// constant has the limit answer as Keelson does.
+// constant makes the limit answer with the bytes that Keelson does.
 func (c *comparison) constant(ctx context.Context, path string, body []byte) error {
 	_, err := c.limit.client.must(ctx, "PUT", c.limit.url+path, "", body)
 	return err
@@ -433,7 +433,7 @@ func (c *comparison) pods(ctx context.Context) error {
 	return nil
 }
 
-// watch has the watchers see events at a steady rate, and measures the servers' processor time for each that is seen.
+// watch sends the watchers events at a steady rate, and measures the servers' processor time for each that is seen.
 func (c *comparison) watch(ctx context.Context) error {
 	v, err := c.measure("watch", []*process{c.keelson, c.peer}, func(p *process, round int) (float64, error) {
 		return c.watched(ctx, p, round)

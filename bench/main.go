@@ -2,7 +2,7 @@
 // on the same disk, with the same client, in the same run. The peer is upstream's
 // generic API server, from the published k8s.io/apiextensions-apiserver, without
 // authentication, on etcd. The limit is a Go net/http TLS server that answers
-// every request with constant bytes: what the protocol alone costs.
+// every request with constant bytes: the cost of the protocol alone.
 //
 //	bench -keelson ../bin/keelson -etcd etcd compare
 package main

@@ -40,9 +40,9 @@ func (f *apiServerFlags) addFlags(sets *cliflag.NamedFlagSets) {
 	fs.IntVar(&f.port, "secure-port", 6443, "port to listen on, with --bind-address; in place of --listen")
 }
 
-// options fills in o what the flags say, of which changed tells which were given.
-// It returns the range of the services' addresses, which --service-cidr says is
-// serviceCIDR.
+// options fills in o from the flags; changed reports whether a flag was set on the
+// command line. It returns the range of the services' addresses, serviceCIDR by
+// --service-cidr.
 func (f *apiServerFlags) options(o *cluster.Options, serviceCIDR string, changed func(string) bool) (string, error) {
 	var errs []error
 	if changed("bind-address") || changed("secure-port") {

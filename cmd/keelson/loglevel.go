@@ -20,7 +20,7 @@ func (l *logLevel) add(fs *pflag.FlagSet) {
 	fs.StringVar(&l.vmodule, "vmodule", "", "log levels of files, pattern=N, comma separated")
 }
 
-// set has klog take the level.
+// set sets klog's level.
 func (l *logLevel) set() error {
 	fs := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(fs)

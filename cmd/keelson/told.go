@@ -93,7 +93,8 @@ var toldFlags = []struct{ name, kind, only, why string }{
 	{"watch-cache", "bool", "true", "reads and watches are always served from memory, and are as fresh as the store: leave it out"},
 }
 
-// hintFlags are taken; their user is told that they change nothing.
+// hintFlags are flags that have no effect: they are accepted with a warning that
+// says so.
 var hintFlags = []struct{ name, kind, value, why string }{
 	{"default-watch-cache-size", "int", "100", "all objects are in memory, with the last changes"},
 	{"delete-collection-workers", "int", "1", "objects are deleted one after the other, as upstream does by default"},
@@ -109,7 +110,7 @@ var hintFlags = []struct{ name, kind, value, why string }{
 	{"watch-cache-sizes", "strings", "", "all objects are in memory, with the last changes"},
 }
 
-// addTold adds the flags that Keelson has an answer to but no choice.
+// addTold adds the flags of upstream that Keelson accepts with one value only.
 func addTold(flags *pflag.FlagSet) {
 	for _, f := range toldFlags {
 		t := &told{why: f.why, kind: f.kind}

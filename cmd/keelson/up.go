@@ -30,7 +30,8 @@ import (
 func pidFile(dataDir string) string { return filepath.Join(dataDir, "keelson.pid") }
 func logFile(dataDir string) string { return filepath.Join(dataDir, "keelson.log") }
 
-// lockEnv tells a server which of its files is the lock.
+// lockEnv is the environment variable with the number of the file descriptor
+// that holds the lock.
 const lockEnv = "KEELSON_LOCK_FD"
 
 // keepLock keeps the lock from the processes that this one starts: the

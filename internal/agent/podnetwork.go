@@ -87,8 +87,8 @@ func (h *host) startPods(m *machine.Machine, agent *node.Agent, o Options) error
 	return nil
 }
 
-// awaitNetwork has the Node be Ready as soon as the runtime has read the network's
-// configuration.
+// awaitNetwork polls the runtime until it has read the network's configuration, and
+// then has the Node's status reported at once.
 func (h *host) awaitNetwork(agent *node.Agent) {
 	ctx, cancel := context.WithTimeout(h.Ctx, 10*time.Second)
 	defer cancel()

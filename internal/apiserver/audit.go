@@ -35,7 +35,8 @@ func (r *call) identify() {
 	}
 }
 
-// audited has f answer the request, and the audit log told of it.
+// audited calls f to answer the request, and records the stages of the request
+// in the audit log.
 func (r *call) audited(f func()) {
 	if r.s.Audit == nil {
 		f()
@@ -48,7 +49,8 @@ func (r *call) audited(f func()) {
 	filters.WithAudit(h, r.s.Audit.Backend, r.s.Audit.Policy, longRunning).ServeHTTP(r.w, r.req)
 }
 
-// auditUnauthenticated has f refuse the request, and the audit log told of it.
+// auditUnauthenticated calls f to refuse the request, and records that in the
+// audit log.
 func (r *call) auditUnauthenticated(f func()) {
 	if r.s.Audit == nil {
 		f()

@@ -34,7 +34,7 @@ func versioned(row *api.Resource, obj runtime.Object) (runtime.Object, error) {
 	return row.Hub.FromHub(obj)
 }
 
-// untype has obj name no kind, as it is stored: that of a Go type is known.
+// untype clears the kind of an object of a Go type, as it is stored.
 func untype(obj runtime.Object) {
 	if _, ok := obj.(*unstructured.Unstructured); !ok {
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})

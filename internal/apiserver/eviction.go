@@ -145,8 +145,8 @@ func (r *evictor) evictOnce(del *metav1.DeleteOptions, dryRun bool) (again bool,
 	return false, err
 }
 
-// evictionConflict has the client try again where the budget's count was taken
-// of a pod that is not the same any more.
+// evictionConflict is the error that makes the client try again where the
+// budget's count was taken of a pod that is not the same any more.
 func evictionConflict(err error, budget string) error {
 	if budget == "" || !apierrors.IsConflict(err) {
 		return err

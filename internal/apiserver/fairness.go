@@ -25,12 +25,12 @@ import (
 
 type callKey struct{}
 
-// fairness has each request wait for its turn, by its flow schema and priority
-// level: KEP-1040.
+// fairness makes each request wait for its turn, by its flow schema and priority
+// level (KEP-1040).
 type fairness struct {
 	flowcontrol.Interface
-	// inFlight refuses what is too much at once, in place of all the rest: what upstream
-	// does without priority and fairness.
+	// inFlight, if set, replaces all the rest: it refuses requests beyond a fixed number,
+	// as upstream does without priority and fairness.
 	inFlight http.Handler
 	debug    *mux.PathRecorderMux
 	estimate flowcontrolrequest.WorkEstimatorFunc
@@ -88,8 +88,8 @@ func stored(cat *catalogue.Catalogue, s store.Store) func(string) (storage.Stats
 	}
 }
 
-// inTurn has the request proceed when it is its turn. Components of this process
-// do not wait: what they would wait for may need them.
+// inTurn calls proceed when it is the request's turn. Components of this process
+// do not wait: the requests that they would wait for may depend on them.
 func (r *call) inTurn() {
 	f := r.s.fairness
 	if f == nil || r.inProcess {
@@ -200,8 +200,8 @@ func (t *awaiting) refuse() {
 	http.Error(t.w, "Too many requests, please try again later.", t.code)
 }
 
-// watch has a watch wait for its turn, which ends when its initial events have been
-// sent: from then on it holds no seat.
+// watch makes a watch wait for its turn. The watch holds its seat until its initial
+// events have been sent.
 func (f *fairness) watch(r *call) {
 	t := &awaiting{fairness: f, call: r}
 	begun, ready := make(chan struct{}), flowcontrol.NewInitializationSignal()
@@ -225,7 +225,7 @@ func (f *fairness) watch(r *call) {
 		return
 	}
 	defer func() {
-		ready.Signal() // also where it has not come so far
+		ready.Signal() // also where the initial events were not sent
 		if p := <-ended; p != nil {
 			panic(p)
 		}

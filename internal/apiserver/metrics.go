@@ -192,7 +192,8 @@ func dryRunLabel(dry bool) string {
 	return ""
 }
 
-// begin counts a request in, and returns what counts it out.
+// begin counts a request as being served, and returns the gauge to decrease at
+// its end.
 func (m *metrics) begin(r *call) *atomic.Int64 {
 	n := &m.inflightRead
 	switch r.info.Verb {

@@ -90,12 +90,12 @@ type Config struct {
 	// Exempt, if set, returns the UIDs of the flow schema and the priority level
 	// called exempt.
 	Exempt func() (schema, level types.UID)
-	// Audit, if set, is told of every request.
+	// Audit, if set, records every request.
 	Audit *auditing.Auditor
 	// Form, if set, is the form that an object at key is stored in now: one that
 	// is stored in another is written anew by a write that changes nothing.
 	Form func(key string) int64
-	// Recorded, if set, is told of every committed write with the request's
+	// Recorded, if set, is called after every committed write with the request's
 	// context, which carries its cause.
 	Recorded func(ctx context.Context, w Write)
 	// Types are the schemas of the built-in kinds, as NewTypes makes them;

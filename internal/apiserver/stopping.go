@@ -50,7 +50,8 @@ func (s *Server) enter(w http.ResponseWriter, req *http.Request, long bool) (lea
 	return func() {}, !refused
 }
 
-// alwaysAnswered are requests of this process, and what tells how the server is.
+// alwaysAnswered reports whether req is answered even while the server stops:
+// requests of this process, and the checks of its health.
 func alwaysAnswered(req *http.Request) bool {
 	if req.Context().Value(inProcessKey{}) != nil || strings.HasPrefix(req.UserAgent(), "kube-apiserver/") {
 		return true

@@ -27,7 +27,7 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// bookmarkPeriod is how often an idle watch tells its revision.
+// bookmarkPeriod is how often an idle watch sends a bookmark.
 const bookmarkPeriod = time.Minute
 
 // stream is a watch on its way to a client.
@@ -121,7 +121,7 @@ func (r reader) watch() error {
 			flush(r.w)
 			st.guard.written()
 		}
-		flowcontrol.WatchInitialized(r.ctx()) // the list has been read; what follows waits for nobody
+		flowcontrol.WatchInitialized(r.ctx()) // the list has been read, and sending it needs no turn
 		r.s.metrics.watching(r.call, 1)
 		defer r.s.metrics.watching(r.call, -1)
 		r.s.streams.Add(1)
@@ -157,7 +157,7 @@ func expiredWatch(err error) *metav1.Status {
 var errGone = errors.New("the client has gone")
 
 // run sends the initial list, then the changes, until the client goes, the time
-// ends or the server stops. Another end is told to the client.
+// ends or the server stops. On another error it sends an ERROR event.
 func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duration) {
 	ctx, cancel := context.WithCancel(st.ctx())
 	defer cancel()
@@ -279,7 +279,7 @@ const flushAt = 64 << 10
 // buffers are shared by the streams: few send at a time, and most wait.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// open has st.buf take what is sent.
+// open makes st.buf collect what is sent.
 func (st *stream) open() {
 	if st.buf == nil {
 		st.buf = buffers.Get().(*bytes.Buffer)
@@ -441,7 +441,7 @@ func (st *stream) frame(t string, object []byte) error {
 	return nil
 }
 
-// bookmark tells that everything up to rev has been sent.
+// bookmark sends a bookmark: everything up to rev has been sent.
 func (st *stream) bookmark(rev int64, initialEnd bool) error {
 	obj := st.row.New()
 	acc, err := meta.Accessor(obj)

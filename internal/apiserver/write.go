@@ -34,7 +34,7 @@ type writing struct {
 	// seen, if set, returns what admission sees of the change in place of the
 	// object, and puts back into the object what admission has changed there.
 	seen func(obj, old runtime.Object) (admission.Attributes, func() error, error)
-	// bare has a change pass no admission: the server itself makes it.
+	// bare makes a change bypass admission: the server itself makes it.
 	bare bool
 	// upsert lets a change create the object where there is none.
 	upsert bool
@@ -312,11 +312,11 @@ func (r *writer) update(strategy *api.UpdateStrategy) error {
 	return r.writeEntry(code, e)
 }
 
-// change reads the object that the request names, has produce make its new
+// change reads the object that the request names, calls produce for its new
 // state (from the old one, which it must not change; nil where there is none),
-// and takes that through everything that an update obeys. It starts again
-// where another write came between, unless the new state names the
-// resourceVersion that it is made from.
+// and takes that through everything that an update obeys. It starts again where
+// another write came between, unless the new state names the resourceVersion
+// that it is made from.
 func (r *writer) change(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (*store.Entry, bool, error) {
 	for try := 1; ; try++ {
 		e, created, again, err := r.changeOnce(strategy, w, produce)

@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// TestClaimOrphan has an owner meet an object without a controller that matches
-// its selector. Where it may not adopt the object, Claim gives an error: a controller
+// TestClaimOrphan checks an object without a controller that matches an owner's
+// selector. Where the owner may not adopt it, Claim returns an error: a controller
 // that took the object for gone would make another in its place.
 func TestClaimOrphan(t *testing.T) {
 	web := map[string]string{"app": "web"}

@@ -15,7 +15,7 @@ import (
 )
 
 // asChild makes the test's program start WithParent and print a line when it
-// ends; asParent has it start a child and end.
+// ends; asParent makes it start a child and end.
 const asChild, asParent = "KEELSON_ENVTEST_CHILD", "KEELSON_ENVTEST_PARENT"
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		if err := child.Start(); err != nil {
 			panic(err)
 		}
-		_, _ = io.Copy(io.Discard, os.Stdin) // until the test has it end
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends it
 	default:
 		os.Exit(m.Run())
 	}

@@ -185,7 +185,8 @@ func (d *decoder) number() (any, bool) {
 	}
 	s := string(d.data[begin:d.at])
 	if whole {
-		// Beyond 64 bits, and of a negative zero, the library has its own opinion.
+		// The library's results for numbers beyond 64 bits and for a negative zero
+		// differ.
 		n, err := strconv.ParseInt(s, 10, 64)
 		return n, err == nil && (n != 0 || s == "0")
 	}

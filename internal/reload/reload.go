@@ -15,13 +15,13 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// period is how often a file is looked at where no event tells of a change.
+// period is how often a file is read where no event reports a change.
 const period = time.Minute
 
-// File gives apply what the file at path has, and, until ctx is done, what it has
-// after each change: also where it is replaced, or is a link of a mounted volume.
-// The first error is returned; a later one is logged, and the file's last good
-// content stays in effect.
+// File calls apply with the content of the file at path, and until ctx is done
+// again after each change: also where the file is replaced, or is a link of a
+// mounted volume. The first error is returned; a later one is logged, and the
+// file's last good content stays in effect.
 func File(ctx context.Context, path string, apply func([]byte) error) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

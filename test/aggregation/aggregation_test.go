@@ -438,7 +438,8 @@ func (e *env) verbs() {
 	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "cannot be set with flunderReference at the same time") {
 		e.Errorf("an invalid flunder: %v", err)
 	}
-	// Its admission: fischers ban flunders, and a namespace has to be there.
+	// The sample server's admission refuses the flunders that a fischer bans, and
+	// objects of a missing namespace.
 	_, err = e.dynamic.Resource(fischers).Create(e.ctx, &unstructured.Unstructured{Object: map[string]any{"apiVersion": "wardle.example.com/v1alpha1", "kind": "Fischer",
 		"metadata": map[string]any{"name": "fischer"}, "disallowedFlunders": []any{"banned"}}}, create)
 	e.must(err)

@@ -52,14 +52,15 @@ func (t *T) changeCronJob(name string, f func(*batchv1.CronJobSpec)) {
 	}))
 }
 
-// miss has the CronJob have missed the minute of at.
+// miss changes the CronJob as if it had missed its run in the minute of at.
 func (t *T) miss(name string, at time.Time) {
 	t.Helper()
 	patch := patchOf(dict{"status": dict{"lastScheduleTime": at.UTC().Truncate(time.Minute).Add(-30 * time.Second).Format(time.RFC3339)}})
 	got[*batchv1.CronJob](t)(t.Client.BatchV1().CronJobs(t.NS).Patch(t.Context(), name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"))
 }
 
-// reschedule has the CronJob run at the minute of at, and have missed that.
+// reschedule sets the CronJob's schedule to the minute of at, as if it had
+// missed that run.
 func (t *T) reschedule(name string, at time.Time) {
 	t.Helper()
 	t.changeCronJob(name, func(s *batchv1.CronJobSpec) { s.Schedule = hourly(at) })

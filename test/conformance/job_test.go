@@ -61,8 +61,8 @@ func onExit(code int32) *batchv1.PodFailurePolicyOnExitCodesRequirement {
 	return &batchv1.PodFailurePolicyOnExitCodesRequirement{Operator: batchv1.PodFailurePolicyOnExitCodesOpIn, Values: []int32{code}}
 }
 
-// exit gives the code with which a running pod ends, and false if it does not
-// end.
+// exit returns the exit code of a running pod, and false if the pod keeps
+// running.
 type exit func(*v1.Pod) (int32, bool)
 
 func runs(*v1.Pod) (int32, bool) { return 0, false }
@@ -102,8 +102,9 @@ func (t *T) play(how exit) {
 	}
 }
 
-// end makes the pod one whose container has ended, with a code. It did so a while ago:
-// the node tells late, and the delay before a pod is replaced is over.
+// end sets the pod's status to one whose container has ended with code. The end is in
+// the past, as if the node had reported it late, so that the delay before a pod is
+// replaced is over.
 func end(p *v1.Pod, code int32) {
 	at := metav1.NewTime(time.Now().Add(-time.Hour))
 	p.Status.Phase = v1.PodSucceeded

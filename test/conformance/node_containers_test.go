@@ -83,7 +83,7 @@ var (
 
 // Termination.
 
-// messages runs a pod to its end and its container's message has to be that.
+// messages runs a pod to its end and checks the message of its container.
 func messages(script, want string, phase v1.PodPhase, change func(*v1.Container)) func(*T) {
 	return func(t *T) {
 		t.makePod(t.script("p", script, first(change)))

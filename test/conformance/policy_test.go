@@ -73,8 +73,8 @@ var _ = It("[sig-api-machinery] MutatingAdmissionPolicy [Privileged:ClusterAdmin
 		one: t.template("{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingAdmissionPolicyBinding, spec: {policyName: absent}}")})
 })
 
-// afterDelay gives err, nil if it tells that the API server has yet to read the
-// schemas that policies are applied by.
+// afterDelay returns err, or nil if it is the API server's answer as long as it
+// has not read the schemas that policies are applied by.
 func afterDelay(err error) error {
 	if err != nil && strings.Contains(err.Error(), "There can be a delay") {
 		return nil

@@ -22,7 +22,7 @@ const (
 	limitRange = "[sig-scheduling] LimitRange should "
 	predicates = "[sig-scheduling] SchedulerPredicates validates that "
 	preemption = "[sig-scheduling] SchedulerPreemption "
-	// foo is a resource that only these tests have nodes have, and pods request.
+	// foo is an extended resource that only these tests add to nodes and request.
 	foo = v1.ResourceName("scheduling.k8s.io/foo")
 )
 
@@ -94,7 +94,7 @@ func (t *T) label(node, key, value string) {
 	})
 }
 
-// stock has a node have so much of foo while the test runs.
+// stock adds amount of foo to a node's capacity until the test ends.
 func (t *T) stock(node, amount string) {
 	t.Helper()
 	set := func(ctx context.Context, amount any) error {

@@ -34,7 +34,8 @@ import (
 
 const domain = "cluster.local."
 
-// coreDNS returns the plug-in on a cluster. What it has no answer for does not exist.
+// coreDNS returns the plug-in on a cluster. A query that it does not answer gets
+// NXDOMAIN.
 func coreDNS(t *testing.T, kubeconfig string) plugin.Handler {
 	t.Helper()
 	c := caddy.NewTestController("dns", fmt.Sprintf("kubernetes cluster.local in-addr.arpa ip6.arpa {\n kubeconfig %s\n pods insecure\n fallthrough in-addr.arpa ip6.arpa\n}", kubeconfig))

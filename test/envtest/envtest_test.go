@@ -204,7 +204,7 @@ func TestOperator(t *testing.T) {
 	}
 }
 
-// reconciler gives each ship a log.
+// reconciler creates a log for each ship.
 type reconciler struct{ client.Client }
 
 // Reconcile implements reconcile.Reconciler.
@@ -387,8 +387,8 @@ func zombie(pid int) bool {
 	return err != nil || bytes.Contains(b, []byte(") Z "))
 }
 
-// BenchmarkStart is the time that a suite needs for its control plane: until etcd
-// and API server are healthy, a definition is stored, and all has ended. make
+// BenchmarkStart measures the time that a suite needs for its control plane: until
+// etcd and API server are healthy, a definition is stored, and all has ended. make
 // bench-envtest runs it with keelson, and with upstream's generic server and etcd.
 func BenchmarkStart(b *testing.B) {
 	for b.Loop() {

@@ -9,7 +9,8 @@ import (
 
 // change is a state that a writer has made of an object.
 type change struct {
-	// revision of the write; 0 where its answer was lost and no read has told it.
+	// revision of the write; 0 where its answer was lost and no read has returned
+	// it.
 	revision int64
 	live     bool // else it was deleted
 	facts

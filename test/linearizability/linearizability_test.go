@@ -175,7 +175,8 @@ func read(b []byte) (value int, revision int64) {
 	return value, revision
 }
 
-// do does in, and records it. It returns the revision that was seen.
+// do sends the operation and records it. It returns the revision that the answer
+// had.
 func (c *client) do(in operation) int64 {
 	called := time.Since(c.begin).Nanoseconds()
 	object := func(revision string) string {
@@ -380,7 +381,7 @@ func TestTwoServers(t *testing.T) {
 	})
 }
 
-// TestModel has the judge look at histories that are wrong.
+// TestModel checks that the judge refuses histories that are wrong.
 func TestModel(t *testing.T) {
 	at := func(call, end int64, in operation, out outcome) porcupine.Operation {
 		return porcupine.Operation{Input: in, Output: out, Call: call, Return: end}

@@ -229,7 +229,7 @@ type watcher struct {
 	accept   string
 	slow     bool
 	segments []*segment
-	// end, once it is not 0, is the revision that it has to come to.
+	// end, once it is not 0, is the revision that it must reach.
 	end *atomic.Int64
 	did *tally
 }
@@ -497,8 +497,8 @@ const (
 	asPartial  = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 )
 
-// watches has writers write and watchers watch while chaos is done to the server,
-// and compares what was written with what was seen.
+// watches runs writers and watchers while chaos kills the server, and compares
+// what was written with what was seen.
 func watches(t *testing.T, s *server, chaos func(ctx context.Context)) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", filepath.Join(s.dir, "kubeconfig"))
 	if err != nil {
@@ -633,7 +633,7 @@ func TestWatches(t *testing.T) {
 	}
 }
 
-// TestJudge has the judge look at watches that are wrong.
+// TestJudge checks that the judge refuses watches that are wrong.
 func TestJudge(t *testing.T) {
 	f := func(value, group string) facts { return facts{value: value, group: group} }
 	histories := map[string][]change{

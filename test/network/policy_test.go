@@ -360,11 +360,12 @@ func verify(t *testing.T, members []*member, allowed func(probe) bool) {
 	if t.Failed() {
 		return
 	}
-	// The policy may not be written yet: what passes now must not pass later.
+	// The policy may not be written yet: a connection that succeeds now must fail
+	// once it is.
 	each(no, func(p probe) (err error) {
 		for time.Now().Before(limit) {
 			if err := p.ask(300 * time.Millisecond); err != nil {
-				return nil //nolint:nilerr // that is what is wanted
+				return nil //nolint:nilerr // a refused connection is the success of this check
 			}
 		}
 		return errors.New("it passes")

@@ -126,7 +126,7 @@ func TestPool(t *testing.T) {
 	t.Cleanup(func() { cancel(); <-ended; factory.Shutdown() })
 	factory.StartWithContext(ctx)
 
-	// by gives the node that answers for the Service's addresses.
+	// by returns the node that answers for the Service's addresses.
 	by := func() string {
 		s, err := api.CoreV1().Services("ns").Get(t.Context(), "web", metav1.GetOptions{})
 		if err != nil {

@@ -82,8 +82,8 @@ func (e *env) services() {
 	}
 }
 
-// udp follows a flow of UDP from one endpoint to the next: it has no end at which
-// the kernel would look anew.
+// udp follows a flow of UDP from one endpoint to the next: without an end, the
+// kernel would keep sending it to the old one.
 func (e *env) udp() {
 	s := e.expose("dgram", "dgram")
 	c, err := (&net.Dialer{}).DialContext(e.Context(), "udp", net.JoinHostPort(s.Spec.ClusterIP, "80"))

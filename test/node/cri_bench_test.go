@@ -68,7 +68,7 @@ func (e *env) deploy(b *testing.B) time.Duration {
 	return took
 }
 
-// bare has the runtime start what three such pods consist of.
+// bare makes the runtime start what three such pods consist of.
 func (e *env) bare(b *testing.B, c *cri.Client, round int) time.Duration {
 	dir := b.TempDir()
 	errs := make([]error, 3)

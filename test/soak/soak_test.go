@@ -130,8 +130,9 @@ func (s *soak) heap(at string) int64 {
 	return n
 }
 
-// What the server remembers of changes, for watches and for keelson trace: that many,
-// for that long, of that size each in bytes. It is more as long as it has not run for long.
+// The bounds of the history that the server keeps for watches and for keelson trace: the
+// number of changes, their age, and the size of each in bytes. Memory grows until the
+// history has reached them.
 const (
 	remembered    = 100_000
 	rememberedFor = 5 * time.Minute
@@ -273,7 +274,7 @@ func (w *watcher) once(ctx context.Context, stopped <-chan struct{}) error {
 	r := bufio.NewReader(resp.Body)
 	for n := 1; !w.done(stopped); n++ {
 		line, err := r.ReadBytes('\n')
-		if err == io.EOF { //nolint:errorlint // it is that very value
+		if err == io.EOF { //nolint:errorlint // io.EOF is never wrapped here
 			w.resumed.Add(1)
 			return nil // the server has ended it
 		}
@@ -423,7 +424,7 @@ func TestSoak(t *testing.T) {
 	}
 	writing.Wait()
 	end := s.heap("end")
-	// A last write for each object: there is an event that each watch has to come to.
+	// A last write for each object: each watch must reach its event.
 	for i := range s.made {
 		s.made[i].Add(1)
 	}

@@ -111,7 +111,7 @@ const refreshPolicies = 20 * time.Millisecond
 
 var fastPolicies = sync.OnceFunc(func() { generic.SetPolicyRefreshIntervalForTests(refreshPolicies) })
 
-// initialize gives one of upstream's plug-ins what it asks for.
+// initialize sets the dependencies of one of upstream's plug-ins.
 func (e *Environment) initialize(p admission.Interface) error {
 	initializer.New(e.Client(), e.Dynamic(), e.Informers, e.Authorizer, utilfeature.DefaultFeatureGate, nil, e.Done, e.RESTMapper).Initialize(p)
 	if w, ok := p.(initializer.WantsExcludedAdmissionResources); ok {

@@ -326,8 +326,9 @@ func ownNode(node string, a admission.Attributes) error {
 		if is.Spec.ConfigSource != nil {
 			return fmt.Errorf("node %q is not allowed to create pods with a non-nil configSource", node)
 		}
-		// Upstream lets it. But every node has its packets go by the others' ranges, so
-		// that one which chooses its own could draw any traffic of the cluster to itself.
+		// Upstream allows it. But here every node routes packets by the other Nodes'
+		// ranges, so that a node which chooses its own could draw any traffic of the
+		// cluster to itself.
 		if len(is.Spec.PodCIDRs) > 0 {
 			return fmt.Errorf("node %q is not allowed to set spec.podCIDRs", node)
 		}

@@ -18,7 +18,7 @@ func taintNewNode(_ context.Context, _ admission.Attributes, node *v1.Node) erro
 	return nil
 }
 
-// topologyLabels tells a pod by its labels in which zone and region its node is.
+// topologyLabels adds the zone and the region of its node to a pod's labels.
 type topologyLabels struct{ nodes corelisters.NodeLister }
 
 func newTopologyLabels(e *Environment) *plain {

@@ -30,8 +30,8 @@ func Bounded(rt http.RoundTripper, most int64) http.RoundTripper {
 }
 
 // BoundedEvents returns rt, of whose answers no more than MaxBytes of a line can be
-// read: a watch in JSON has no end, but a line is an event. Those in protobuf say how
-// long they are, which clients look at.
+// read: a watch in JSON has no end, but a line is an event. Events in protobuf begin
+// with their length, which clients check.
 func BoundedEvents(rt http.RoundTripper) http.RoundTripper {
 	return &bounded{rt, func(req *http.Request, body io.ReadCloser) io.ReadCloser {
 		return &reader{ReadCloser: body, of: req.URL.Host, left: MaxBytes, lines: true}

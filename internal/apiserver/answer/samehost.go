@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// SameHost gives rt, but refuses redirects to another host than the one that was asked:
-// the client to which the answer is passed on would take them for the API server's
-// (CVE-2022-3172). Pages in HTML, whose links are rewritten, are bounded.
+// SameHost returns rt, but refuses redirects to another host than the one that was
+// asked: the client to which the answer is passed on would take them for the API
+// server's (CVE-2022-3172). Pages in HTML, whose links are rewritten, are bounded.
 func SameHost(rt http.RoundTripper) http.RoundTripper { return sameHost{rt} }
 
 type sameHost struct{ http.RoundTripper }
@@ -20,8 +20,8 @@ type sameHost struct{ http.RoundTripper }
 // are dialled as the inner transport does.
 func (t sameHost) WrappedRoundTripper() http.RoundTripper { return t.RoundTripper }
 
-// maxHTML is the most of a page, in bytes, that has its links rewritten, for which it
-// has to be in memory.
+// maxHTML is the size, in bytes, up to which the links of a page are rewritten: the
+// page has to be in memory for that.
 const maxHTML = 32 << 20
 
 // RoundTrip implements http.RoundTripper.

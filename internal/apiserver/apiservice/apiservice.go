@@ -193,8 +193,8 @@ func (c *controller) local(name string) *apiregistration.APIService {
 	return nil
 }
 
-// check finds whether a's server can be reached, says so in its status, and has
-// the registry read what it serves.
+// check finds whether a's server can be reached, says so in its status, and
+// makes the registry read its discovery.
 func (c *controller) check(ctx context.Context, a *apiregistration.APIService) error {
 	condition := apiregistration.APIServiceCondition{Type: apiregistration.Available, Status: apiregistration.ConditionFalse}
 	condition.Reason, condition.Message = c.missing(a)

@@ -150,8 +150,8 @@ func FuzzSelectors(f *testing.F) {
 	})
 }
 
-// FuzzWebhook has a webhook send arbitrary answers: the API server answers all the
-// same, and stores no object but one that it would store without.
+// FuzzWebhook makes a webhook send arbitrary answers, and checks that the API
+// server still answers, and stores no object but one that it would store without.
 func FuzzWebhook(f *testing.F) {
 	patch := base64.StdEncoding.EncodeToString([]byte(`[{"op":"add","path":"/data","value":{"a":"b"}}]`))
 	for _, answer := range []string{

@@ -288,8 +288,8 @@ func TestStuckClients(t *testing.T) {
 	reading.Wait()
 }
 
-// TestWatchError has a watch come to an object that cannot be encoded: its client is
-// told so.
+// TestWatchError checks that the client of a watch gets an error for an object that
+// cannot be encoded.
 func TestWatchError(t *testing.T) {
 	c, cfg := slowServer(t, 0)
 	if w := ask(c, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", fishDefinition); w.Code != http.StatusCreated {
@@ -321,7 +321,7 @@ func TestWatchError(t *testing.T) {
 	for {
 		var e metav1.WatchEvent
 		if err := d.Decode(&e); err != nil {
-			if err != io.EOF { //nolint:errorlint // it is that very value
+			if err != io.EOF { //nolint:errorlint // io.EOF is never wrapped here
 				t.Error(err)
 			}
 			break

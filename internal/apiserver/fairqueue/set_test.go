@@ -32,8 +32,8 @@ func newSet(t *testing.T, cfg fq.QueuingConfig, limit int) *set {
 	return c.Complete(fq.DispatchingConfig{ConcurrencyLimit: limit, ConcurrencyDenominator: max(1, limit)}).(*set)
 }
 
-// ask starts a request of a flow, which is served for d. It returns what tells
-// whether it was.
+// ask starts a request of a flow, which is served for d. It returns a channel
+// that receives whether it was served.
 func ask(ctx context.Context, s *set, flow uint64, seats int, d time.Duration) chan bool {
 	served := make(chan bool, 1)
 	r, _ := s.StartRequest(ctx, &request.WorkEstimate{InitialSeats: uint64(seats)}, flow, fmt.Sprint(flow), "schema", nil, nil, nil)

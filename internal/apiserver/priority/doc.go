@@ -1,4 +1,4 @@
-// Package priority has requests wait for their turn by FlowSchemas and
-// PriorityLevelConfigurations, and keeps those of these objects that a cluster
-// is to have (KEP-1040). The queues are package fairqueue's.
+// Package priority makes requests wait for their turn by FlowSchemas and
+// PriorityLevelConfigurations, and maintains the mandatory and suggested ones of
+// these objects (KEP-1040). The queues are package fairqueue's.
 package priority

@@ -67,7 +67,8 @@ func TestTwice(t *testing.T) {
 	}
 }
 
-// TestReconcile has objects stored by another version, or changed since.
+// TestReconcile starts with objects that another version stored, or that were
+// changed since.
 func TestReconcile(t *testing.T) {
 	get := rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"pods"}}
 	list := rbacv1.PolicyRule{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"pods"}}

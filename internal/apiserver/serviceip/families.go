@@ -115,7 +115,7 @@ func (a *Allocator) inferFamilies(s *v1.Service) (errs field.ErrorList) {
 	for i, text := range s.Spec.ClusterIPs {
 		ip, err := netip.ParseAddr(text)
 		if err != nil {
-			break // None, or what validation has let pass in an older form
+			break // None, or an address in an older form that validation accepts
 		}
 		if i < len(s.Spec.IPFamilies) {
 			continue

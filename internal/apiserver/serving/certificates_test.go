@@ -91,7 +91,8 @@ func TestCertificates(t *testing.T) {
 	harness.Eventually(t, "the changed certificate to be shown", func() bool { return shown(t, address, "elsewhere.test") == "renewed" })
 }
 
-// TestCertDir has a certificate made in the folder, which is then served from there.
+// TestCertDir checks that a certificate is made in the folder, and served from there
+// the next time.
 func TestCertDir(t *testing.T) {
 	dir := t.TempDir()
 	own, err := tls.LoadX509KeyPair(certificate(t, dir, "own", "own"))

@@ -71,9 +71,9 @@ func dial(t *testing.T, srv *http.Server, proto string) net.Conn {
 	return tc
 }
 
-// TestSlowClients has clients stop at each step on the way to a request: the server
-// ends their connections, and nothing of them stays. (Where HTTP/2 was agreed on and
-// nothing comes net/http itself waits for ten seconds.)
+// TestSlowClients checks that the server ends the connections of clients that stall
+// at each step before a request, and that nothing of them stays. (Where HTTP/2 was
+// agreed on and nothing comes net/http itself waits for ten seconds.)
 func TestSlowClients(t *testing.T) {
 	srv := listen(t, &Selection{}, 300*time.Millisecond, tellProto)
 	before := runtime.NumGoroutine()
@@ -159,8 +159,8 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestClientThatReadsNothing has a client over HTTP/2 with unlimited windows that
-// reads nothing: the server gives up.
+// TestClientThatReadsNothing checks that the server ends the connection of an
+// HTTP/2 client with unlimited windows that reads nothing.
 func TestClientThatReadsNothing(t *testing.T) {
 	ended := make(chan error, 1)
 	srv := listen(t, &Selection{}, 300*time.Millisecond, func(w http.ResponseWriter, _ *http.Request) {

@@ -145,7 +145,7 @@ func (e *external) known(id string) (publicKey, bool) {
 	return keys[i], true
 }
 
-// sign has the signer make a token of a payload. The answer is checked like a
+// sign asks the signer for a token of a payload. The answer is checked like a
 // token from any client.
 func (e *external) sign(ctx context.Context, payload []byte) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)

@@ -32,8 +32,9 @@ type tracker struct {
 	client client.Interface
 }
 
-// Track has the use of tokens in Secrets written on them from now on, by c, and
-// notes since when in the ConfigMap. It tries the latter until it is done or ctx is.
+// Track records from now on when the tokens in Secrets are used, by c in a label of
+// the Secret, and notes the day on which this began in the ConfigMap. It retries the
+// latter until it succeeds or ctx is done.
 func (a *Authority) Track(ctx context.Context, c client.Interface) {
 	a.tracker.Store(&tracker{ctx, c})
 	since := &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: TrackingConfigMap},

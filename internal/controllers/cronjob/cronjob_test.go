@@ -186,8 +186,8 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// TestLostStatus has the Job made and the status not written: it is not made
-// twice.
+// TestLostStatus checks that a Job is not made twice where the status could not
+// be written after it was made.
 func TestLostStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := start(t, func(*batch.CronJobSpec) {})

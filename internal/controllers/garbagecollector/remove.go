@@ -132,8 +132,8 @@ const (
 	going
 )
 
-// judge returns the state of an owner. The graph may tell that it exists, since
-// it hears of deletions; that it does not exist, only the API server can tell.
+// judge returns the state of an owner. That it exists is known from the graph,
+// which follows deletions; that it does not exist is asked of the API server.
 func (c *collector) judge(ctx context.Context, n node, ref metav1.OwnerReference) (ownerState, error) {
 	c.graph.mu.Lock()
 	known := c.graph.knownAbsent(ref.UID, n.namespace)

@@ -41,7 +41,7 @@ type Store struct {
 	Lister appslisters.ControllerRevisionLister
 }
 
-// Claim gives the revisions that owner controls, the oldest first, once it has
+// Claim returns the revisions that owner controls, the oldest first, once it has
 // adopted those that match selector and have no controller. fresh reads the owner
 // past any cache.
 func (s Store) Claim(ctx context.Context, owner metav1.Object, kind schema.GroupVersionKind, selector labels.Selector,
@@ -112,7 +112,7 @@ func Template(r *apps.ControllerRevision) (*v1.PodTemplateSpec, error) {
 func Has(r *apps.ControllerRevision, data []byte) bool { return bytes.Equal(r.Data.Raw, data) }
 
 // New makes a revision of owner without a name. It has the annotations that owner
-// has now, of which one tells kubectl the cause of the change.
+// has now, among them kubectl's change-cause.
 func New(owner metav1.Object, kind schema.GroupVersionKind, template map[string]string, data []byte, number int64) *apps.ControllerRevision {
 	marks := map[string]string{}
 	maps.Copy(marks, template)
@@ -140,9 +140,9 @@ func hash(data []byte, collisions int32) string {
 	return rand.SafeEncodeString(fmt.Sprint(h.Sum32()))
 }
 
-// Update gives the revision of owner whose data is data, which becomes the latest
-// of a sorted history: an older one is numbered anew, and where there is none it
-// is made. collisions is raised by each name that has been taken.
+// Update returns the revision of owner whose data is data, which becomes the
+// latest of a sorted history: an older one is numbered anew, and where there is
+// none it is made. collisions is raised by each name that has been taken.
 func (s Store) Update(ctx context.Context, owner metav1.Object, kind schema.GroupVersionKind, template map[string]string, data []byte,
 	revisions []*apps.ControllerRevision, collisions *int32) (*apps.ControllerRevision, error) {
 	for i, r := range slices.Backward(revisions) {

@@ -71,8 +71,8 @@ func New(c controllers.Context, selection ...string) (*Manager, error) {
 	return m, nil
 }
 
-// once has of make the client of each identity once: the events of a controller
-// share its client.
+// once returns a make that is called once per identity, so that the events of a
+// controller share its client.
 func once(of func(string) kubernetes.Interface) func(string) kubernetes.Interface {
 	var mu sync.Mutex
 	made := map[string]kubernetes.Interface{}

@@ -28,8 +28,8 @@ func Identities() []string {
 }
 
 // Select returns the names of the controllers that a list in the form of
-// upstream's --controllers selects: "*" is all, "name" has one run and "-name"
-// keeps one from it, whichever comes first; an empty list is "*".
+// upstream's --controllers selects: "*" is all, "name" enables one and "-name"
+// disables one, whichever comes first; an empty list is "*".
 func Select(list []string) (sets.Set[string], error) {
 	names := map[string]string{}
 	for i := range table {

@@ -139,7 +139,7 @@ func TestNodes(t *testing.T) {
 		if got := c.Events(); !slices.Equal(got, []string{"Normal CIDRNotAvailable Node c status is now: CIDRNotAvailable"}) {
 			t.Errorf("events: %q", got)
 		}
-		// Its heartbeats do not have it told again.
+		// The Node's heartbeats do not repeat the event.
 		n := controllertest.Must[*v1.Node](t)(nodes.Get(ctx, "c", metav1.GetOptions{})).DeepCopy()
 		n.Labels = map[string]string{"a": "b"}
 		controllertest.Must[*v1.Node](t)(nodes.Update(ctx, n, metav1.UpdateOptions{}))

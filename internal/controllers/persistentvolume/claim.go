@@ -26,7 +26,8 @@ func (p *controller) syncClaim(ctx context.Context, c *v1.PersistentVolumeClaim)
 	return p.syncUnbound(ctx, c)
 }
 
-// syncBound keeps what a bound claim has, or tells that it is lost.
+// syncBound checks that a bound claim still has its volume, and sets its phase
+// to Lost if not.
 func (p *controller) syncBound(ctx context.Context, c *v1.PersistentVolumeClaim) error {
 	if c.Spec.VolumeName == "" {
 		return p.lost(ctx, c, "ClaimLost", "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!")
@@ -77,8 +78,8 @@ func (p *controller) syncRequested(ctx context.Context, c *v1.PersistentVolumeCl
 	return err
 }
 
-// satisfies returns an error that tells why a volume does not satisfy a claim,
-// or nil.
+// satisfies returns nil if the volume satisfies the claim, else an error with
+// the reason.
 func (p *controller) satisfies(v *v1.PersistentVolume, c *v1.PersistentVolumeClaim) error {
 	requested, have := c.Spec.Resources.Requests[v1.ResourceStorage], v.Spec.Capacity[v1.ResourceStorage]
 	switch {

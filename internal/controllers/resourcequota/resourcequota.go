@@ -128,8 +128,8 @@ func (q *controller) list(gr schema.GroupResource, namespace string) ([]runtime.
 	return out, nil
 }
 
-// watch has the number of a resource's objects known. It returns nil where the
-// cluster has no such resource.
+// watch starts to count a resource's objects. It returns nil where the cluster
+// has no such resource.
 func (q *controller) watch(ctx context.Context, gr schema.GroupResource) (cache.SharedIndexInformer, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -176,8 +176,8 @@ func (q *controller) registry(ctx context.Context, o *v1.ResourceQuota) (quotav1
 }
 
 func (q *controller) count(ctx context.Context, namespace, name string) error {
-	// As it is now: what was charged to it a moment ago may be gone already,
-	// and the lister know of neither. The controller's role lists.
+	// The quota is read again: its charges of a moment ago may be gone already, and
+	// the lister know of neither. The controller's role lists.
 	found, err := q.client.CoreV1().ResourceQuotas(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
 	if err != nil {
 		return err

@@ -97,8 +97,8 @@ func elements(four bool, pods map[types.UID][]hostport.Port) []content {
 	return []content{all, one, itself}
 }
 
-// forget makes the kernel look up these ports anew: a flow of UDP has no end at
-// which it would.
+// forget deletes the connection tracking entries of these ports: the kernel
+// would keep sending a flow of UDP, which has no end, to the old address.
 func forget(ports []hostport.Port) error {
 	for _, p := range ports {
 		if p.Protocol != v1.ProtocolUDP {

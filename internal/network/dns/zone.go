@@ -349,8 +349,8 @@ func (z *zone) pod(q dns.Question, labels []string) answer {
 	return answer{}
 }
 
-// reverse answers for the name of an address in in-addr.arpa or ip6.arpa. What
-// the cluster has no name for is asked elsewhere.
+// reverse answers for the name of an address in in-addr.arpa or ip6.arpa. A
+// query for an address without a name in the cluster is forwarded.
 func (z *zone) reverse(q dns.Question) (answer, bool) {
 	ip, ok := addressOf(dns.CanonicalName(q.Name))
 	if !ok {

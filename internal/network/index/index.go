@@ -33,7 +33,7 @@ func Slices(i cache.SharedIndexInformer) error {
 	})
 }
 
-// Add has an informer keep an index, if it does not already.
+// Add adds an index to an informer, if it is not there already.
 func Add(i cache.SharedIndexInformer, name string, f cache.IndexFunc) error {
 	if _, there := i.GetIndexer().GetIndexers()[name]; there {
 		return nil

@@ -107,7 +107,7 @@ func (t *table) deleteChain(name string) {
 	t.rewrite[name] = true
 }
 
-// wanted reports whether there is anything that the kernel has to do.
+// wanted reports whether there is anything to write to the kernel.
 func (t *table) wanted() bool { return len(t.chains) > 0 }
 
 // write writes the wanted state to the kernel. After an error the tables are made

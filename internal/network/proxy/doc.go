@@ -1,5 +1,5 @@
-// Package proxy has the addresses of Services lead to their endpoints, by
-// nftables, as upstream's kube-proxy has.
+// Package proxy sends packets for the addresses of Services to their endpoints, by
+// nftables, as upstream's kube-proxy does.
 //
 // It needs informers of Services, EndpointSlices and its own Node, and a Kernel
 // for each family of addresses. All rules are in one table a family:

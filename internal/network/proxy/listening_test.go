@@ -104,8 +104,8 @@ func TestListening(t *testing.T) {
 	}
 }
 
-// TestUnsupported has a Service told once of a protocol that the kernel does not
-// follow.
+// TestUnsupported checks that a Service gets one event for a protocol that the
+// kernel does not support.
 func TestUnsupported(t *testing.T) {
 	var told []string
 	r := newRig(t, Config{IPv4: &fake{}, NoHealthChecks: true, Follows: func(p v1.Protocol) bool { return p != v1.ProtocolSCTP },

@@ -62,8 +62,8 @@ type Config struct {
 // where answers to it come from.
 type Flow struct{ To, Answers netip.AddrPort }
 
-// Flows forgets flows of UDP, which have no end at which the kernel would look
-// up the endpoint anew.
+// Flows deletes the connection tracking entries of UDP flows: the kernel would
+// keep sending a flow, which has no end, to its old endpoint.
 type Flows interface {
 	Forget(ipv6 bool, stale func(Flow) bool) (int, error)
 }

@@ -22,8 +22,8 @@ const (
 // is added, the kernel visits each rule that uses the map.
 const spread = 64
 
-// masqueradeMark is the bit of a packet's mark that has it leave with the
-// address of the machine. It is upstream's.
+// masqueradeMark is the bit of a packet's mark, upstream's, by which the
+// packet's source becomes the machine's address.
 const masqueradeMark = 0x4000
 
 // When selects the packets that a rule is for.

@@ -93,8 +93,8 @@ func setOfEndpoints(n int) string { return endpoints + strconv.Itoa(n%spread) }
 // change holds the new plans of some Services; a nil plan removes the Service.
 type change map[types.NamespacedName]*plan
 
-// write writes the plans to the kernel. After an error the table has to be made
-// anew.
+// write writes the plans to the kernel. After an error the table has to be
+// written from nothing.
 func (t *table) write(c change) error {
 	var b Batch
 	before := map[Place]claim{}

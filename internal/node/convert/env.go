@@ -206,7 +206,7 @@ func expand(s string, values map[string]string) string {
 	return b.String()
 }
 
-// serviceEnv has the addresses of the services that a pod is told about: the
+// serviceEnv returns the variables with the addresses of services: the
 // kubernetes one, and with enableServiceLinks those of its namespace.
 func (c *Converter) serviceEnv(pod *v1.Pod) (map[string]string, error) {
 	out := map[string]string{}

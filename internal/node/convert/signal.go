@@ -24,7 +24,8 @@ func stopSignal(c *v1.Container) runtimeapi.Signal {
 	return runtimeapi.Signal(runtimeapi.Signal_value[signalPrefix+spelled.Replace(string(*c.Lifecycle.StopSignal))])
 }
 
-// Signal returns the signal as the runtime tells of it, nil if it does not.
+// Signal returns the signal that the runtime reports in the API's form, nil if
+// it reports none.
 func Signal(s runtimeapi.Signal) *v1.Signal {
 	if s == runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
 		return nil

@@ -9,8 +9,8 @@ import (
 )
 
 // callError is the error of a call to the runtime. Its text is the runtime's,
-// without gRPC's "rpc error: code = …" around it, since it ends up in events
-// and statuses; status.Code and status.FromError still tell its code.
+// without gRPC's "rpc error: code = …" around it, since it ends up in events and
+// statuses; status.Code and status.FromError still return its code.
 type callError struct{ s *status.Status }
 
 func (e callError) Error() string              { return prefix.ReplaceAllString(e.s.Message(), "") }

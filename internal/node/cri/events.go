@@ -14,8 +14,8 @@ import (
 // PodUIDLabel is the label by which sandboxes and containers name their pod.
 const PodUIDLabel = "io.kubernetes.pod.uid"
 
-// PodGraceAnnotation is the annotation by which containers tell the grace period
-// of their pod, in seconds.
+// PodGraceAnnotation is the annotation with which containers carry the grace
+// period of their pod, in seconds.
 const PodGraceAnnotation = "io.kubernetes.pod.terminationGracePeriod"
 
 const (

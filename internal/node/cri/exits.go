@@ -13,8 +13,8 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// settling are the pauses after which a list is tried again that does not show
-// yet what an event told of: CRI hears of it no sooner than we do.
+// settling are the pauses after which a list is tried again that does not have
+// the change of an event yet: CRI gets events no sooner than its clients.
 var settling = []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond}
 
 // exits follows containerd's own events, of which the ends of containers are

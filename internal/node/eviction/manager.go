@@ -57,8 +57,8 @@ type Config struct {
 	Node             *v1.ObjectReference
 	Recorder         record.EventRecorder
 	Clock            clock.WithTicker
-	// Evicted is told of each eviction and the signal that caused it, Age of how
-	// old the stats were, in seconds, by which it was decided. Both may be nil.
+	// Evicted is called for each eviction with the signal that caused it, Age with
+	// the age in seconds of the stats by which it was decided. Both may be nil.
 	Evicted func(signal string)
 	Age     func(signal string, seconds float64)
 	// Changed, if set, is called when UnderPressure gives other conditions than

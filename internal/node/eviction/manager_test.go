@@ -310,8 +310,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestChanged looks at the node before Run: its pressure is told once, and its
-// end once, and no pod is evicted for it.
+// TestChanged checks that pressure before Run is reported once, and its end
+// once, and that no pod is evicted for it.
 func TestChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &node{memory: 50, disk: 500, pods: []*v1.Pod{pod("a", 0, 0)}, stats: map[string]statsapi.PodStats{"a": uses(10, 0, 0)}}

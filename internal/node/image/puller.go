@@ -24,8 +24,8 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 )
 
-// retry is the pause after a failure which no event tells the end of; again is
-// that after a failed pull, whose backoff is looked at then.
+// retry is the pause after a failure whose end no event announces; again is that
+// after a failed pull, whose backoff is looked at then.
 const (
 	retry = 10 * time.Second
 	again = time.Second

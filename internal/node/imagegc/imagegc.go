@@ -65,8 +65,8 @@ type Config struct {
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder
 	Node     *v1.ObjectReference
-	// Removed is told of each image that is removed, and why: space or age. May
-	// be nil.
+	// Removed, if set, is called for each image that is removed, with the reason:
+	// space or age.
 	Removed func(reason string)
 }
 

@@ -46,8 +46,8 @@ type image struct {
 	digest   string
 }
 
-// Serve starts a registry on loopback, and tells a containerd with its hosts
-// in hostsDir of it.
+// Serve starts a registry on loopback, and adds it to hostsDir, where containerd
+// has the configuration of its registries.
 func Serve(hostsDir string) (*Registry, error) {
 	for _, name := range []string{"pause", "demo"} {
 		if _, err := bin.ReadFile("bin/" + name); err != nil {

@@ -67,7 +67,7 @@ func (m *Mounter) Mount(ctx context.Context, image, pod, volume, dir string) err
 	switch status.Code(err) {
 	case codes.OK:
 		mounts = view.Mounts
-	case codes.AlreadyExists: // of an agent that has not come to mount it
+	case codes.AlreadyExists: // left by an agent that ended before the mount
 		old, err := client.Mounts(ctx, &snapshots.MountsRequest{Snapshotter: m.snapshotter, Key: key})
 		if err != nil {
 			return err
@@ -134,7 +134,8 @@ func (m *Mounter) prepare(ctx context.Context) (context.Context, error) {
 	return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", "k8s.io"), nil
 }
 
-// snapshotterOf reads the configuration that containerd's CRI tells of itself.
+// snapshotterOf reads the snapshotter from the configuration that containerd's
+// CRI plug-in reports.
 func snapshotterOf(config string) string {
 	var c struct {
 		Containerd struct{ Snapshotter string }

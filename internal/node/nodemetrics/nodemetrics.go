@@ -87,7 +87,7 @@ func (m *Metrics) Probe(kind, result, container, pod, namespace, uid string, too
 	m.probeTime.WithLabelValues(kind, container, pod, namespace).Observe(took.Seconds())
 }
 
-// Forget drops what is told of a pod's probes.
+// Forget drops the metrics of a pod's probes.
 func (m *Metrics) Forget(namespace, pod, uid string) {
 	m.probes.DeletePartialMatch(prometheus.Labels{"pod_uid": uid})
 	m.probeTime.DeletePartialMatch(prometheus.Labels{"pod": pod, "namespace": namespace})

@@ -24,8 +24,8 @@ import (
 
 // Handler takes the plug-ins of one type.
 type Handler interface {
-	// Register makes a plug-in known, whose socket is endpoint. It is told of the
-	// error.
+	// Register makes a plug-in known, whose socket is endpoint. The plug-in gets the
+	// error as the answer to its registration.
 	Register(ctx context.Context, name, endpoint string, versions []string) error
 	// Deregister forgets it: its registration socket is gone.
 	Deregister(name string)

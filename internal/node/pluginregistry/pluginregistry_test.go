@@ -16,7 +16,7 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// driver is a plug-in; told is what it is told of its registration.
+// driver is a plug-in; told receives the results of its registrations.
 type driver struct {
 	registration.UnimplementedRegistrationServer
 	name string

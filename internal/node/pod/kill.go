@@ -37,7 +37,7 @@ func newKills(b *base, h *history) *kills {
 }
 
 // kill stops a container beside the loop; asked again with less time, it
-// hurries. The runtime's event tells of the end.
+// hurries. The runtime's event reports the end.
 func (k *kills) kill(ctx context.Context, pod *v1.Pod, st *runtimeapi.ContainerStatus, message string, grace int64) {
 	grace = max(grace, minimumGrace)
 	until := k.Clock.Now().Add(time.Duration(grace) * time.Second)

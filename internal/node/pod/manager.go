@@ -105,7 +105,7 @@ func (m *Manager) Changed(pod *v1.Pod) {
 	m.add(newWorker(m, pod))
 }
 
-// add has a worker run; m.mu is held.
+// add starts a worker; m.mu is held.
 func (m *Manager) add(w *worker) {
 	m.workers[w.uid] = w
 	m.wg.Go(func() { w.run(m.ctx) })

@@ -20,9 +20,9 @@ type observed struct {
 	sandboxes  []*runtimeapi.PodSandboxStatus           // newest first
 	containers map[string][]*runtimeapi.ContainerStatus // by name, newest first
 	sandboxOf  map[string]string                        // container ID to sandbox ID
-	// anew is when all containers were last told to start anew, in
-	// nanoseconds as the runtime counts, and anewBy the container whose exit
-	// told so; 0 if none has.
+	// anew is when all containers were last asked to start anew, in nanoseconds as
+	// the runtime counts, and anewBy the container whose exit asked for it; 0 if
+	// none has.
 	anew   int64
 	anewBy string
 }
@@ -44,7 +44,7 @@ func (o *observed) newest(name string) *runtimeapi.ContainerStatus {
 }
 
 // current returns the newest container of that name if it is in the newest sandbox
-// and not from before all containers were told to start anew.
+// and not from before all containers were asked to start anew.
 func (o *observed) current(name string) *runtimeapi.ContainerStatus {
 	c := o.newest(name)
 	if c == nil || len(o.sandboxes) == 0 || o.sandboxOf[c.Id] != o.sandboxes[0].Id || c.CreatedAt < o.anew {

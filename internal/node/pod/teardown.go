@@ -27,7 +27,7 @@ type Failure struct {
 	// Grace is the most that the containers have to end, in seconds; nil is no
 	// such limit.
 	Grace *int64
-	// Condition is told in the pod's status; may be nil.
+	// Condition is added to the pod's status; may be nil.
 	Condition *v1.PodCondition
 }
 

@@ -8,8 +8,9 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Report is told of each run of a probe: its outcome, its output, whether the
-// outcome has by now come often enough in a row to count, and how long it took.
+// Report is called after each run of a probe with its outcome, its output,
+// whether the outcome has by now come often enough in a row to count, and how
+// long it took.
 type Report func(r Result, output string, err error, decided bool, took time.Duration)
 
 // attempts is how often a probe that could not be run is tried at once.

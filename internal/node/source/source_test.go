@@ -22,7 +22,8 @@ import (
 )
 
 // TestTokens checks that a token is kept for four fifths of its life, and its pod
-// is told of then; a change of a config map is told of at once.
+// is then reported as changed; the pods of a changed config map are reported at
+// once.
 func TestTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u"}, Spec: v1.PodSpec{ServiceAccountName: "sa", NodeName: "node",

@@ -15,7 +15,7 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Period is how often the folder is read where nothing tells of its changes, the
+// Period is how often the folder is read where inotify is not available, the
 // kubelet's fileCheckFrequency.
 const Period = 20 * time.Second
 
@@ -34,7 +34,7 @@ type Source struct {
 	first map[string]time.Time // when a pod was seen first, by UID
 }
 
-// Run gives the pods, now and when they may have changed, until ctx ends.
+// Run delivers the pods, now and when they may have changed, until ctx ends.
 func (s *Source) Run(ctx context.Context, changed func([]*v1.Pod)) {
 	log := klog.FromContext(ctx)
 	events := make(chan fsnotify.Event)

@@ -44,8 +44,8 @@ func namespace(name string) string {
 	return ""
 }
 
-// dotted writes a name of either form (net/ipv4/x, net.ipv4.x) with dots
-// between its parts; as sysctl(8), the first separator tells the form.
+// dotted writes a name of either form (net/ipv4/x, net.ipv4.x) with dots between
+// its parts; as sysctl(8), the first separator determines the form.
 func dotted(name string) string {
 	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
 		return name

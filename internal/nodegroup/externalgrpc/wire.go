@@ -5,7 +5,7 @@ import "fmt"
 // service is the service's name; a method is at "/" + service + "/" + name.
 const service = "clusterautoscaler.cloudprovider.v1.externalgrpc.CloudProvider"
 
-// NodeGroup is a group as the provider tells it.
+// NodeGroup is a group as the provider reports it.
 type NodeGroup struct {
 	ID      string `protobuf:"bytes,1,opt,name=id,proto3"`
 	MinSize int32  `protobuf:"varint,2,opt,name=minSize,proto3"`

@@ -20,7 +20,7 @@ type expirer struct {
 
 type expiry struct {
 	key      string
-	revision int64 // of the entry; a newer version has its own expiry
+	revision int64 // revision of the entry; a newer version has its own expiry
 	at       time.Time
 }
 

@@ -134,8 +134,9 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// TestFullDisk fails the log's writes at some point: what was acknowledged is
-// there afterwards, and the writes after it are refused with advice.
+// TestFullDisk makes the log's writes fail at some point, and checks that what
+// was acknowledged is there afterwards, and the writes after it are refused with
+// advice.
 func TestFullDisk(t *testing.T) {
 	mem := vfs.NewMem()
 	full := false

@@ -36,7 +36,7 @@ func (s *Store) compact() {
 	}
 }
 
-// compactOnce is one round: it returns the round that is current then, and
+// compactOnce runs one round, and returns the round that is current then and
 // etcd's revision.
 func (s *Store) compactOnce(round, revision int64) (int64, int64, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, requestTimeout)

@@ -1,5 +1,5 @@
-// Package storetest is what every engine of the store has to pass. It may
-// import package store and Kubernetes' types.
+// Package storetest is the test suite that every engine of the store has to
+// pass. It may import package store and Kubernetes' types.
 package storetest
 
 import (

@@ -1,8 +1,7 @@
 // Package csi makes the volumes of CSI drivers ready
-// (https://github.com/container-storage-interface/spec/blob/master/spec.md): it
-// keeps the drivers that have registered, tells the cluster of them by the node's
-// CSINode and labels, waits until volumes are attached, stages them once for the
-// node and publishes them once for each pod.
+// (https://github.com/container-storage-interface/spec/blob/master/spec.md): it keeps the drivers that have registered,
+// publishes them in the node's CSINode and labels, waits until volumes are attached, stages them once for the node and
+// publishes them once for each pod.
 //
 // The state is kept on disk, so that a later agent can undo it:
 //

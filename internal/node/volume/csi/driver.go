@@ -20,8 +20,9 @@ type driver struct {
 	can  map[csi.NodeServiceCapability_RPC_Type]bool
 }
 
-// Register takes a driver: it is asked what it can do, and the cluster is told of
-// it. It implements the handler of package pluginregistry.
+// Register adds a driver: it asks for the driver's capabilities and publishes the
+// driver in the node's CSINode. It implements the handler of package
+// pluginregistry.
 func (p *Plugin) Register(ctx context.Context, name, endpoint string, versions []string) error {
 	supported := false
 	for _, v := range versions {
@@ -52,7 +53,8 @@ func (p *Plugin) Register(ctx context.Context, name, endpoint string, versions [
 	return nil
 }
 
-// introduce asks what a driver can do, and tells the cluster.
+// introduce asks a driver for its capabilities and publishes it in the node's
+// CSINode.
 func (p *Plugin) introduce(ctx context.Context, d *driver) error {
 	capabilities, err := d.node.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{})
 	if err != nil {
@@ -72,7 +74,7 @@ func (p *Plugin) introduce(ctx context.Context, d *driver) error {
 	return p.publishNode(ctx, d.name, info)
 }
 
-// Deregister forgets a driver, and has the cluster do so.
+// Deregister forgets a driver, and removes it from the node's CSINode.
 func (p *Plugin) Deregister(name string) {
 	p.mu.Lock()
 	d := p.drivers[name]

@@ -74,7 +74,7 @@ func pending(s *volume.Spec) bool {
 
 // expand calls the driver to grow the node's part of a volume that was made larger
 // (https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims),
-// and tells the claim. A pod that only reads the volume leaves it as it is.
+// and records the result in the claim's status. A pod that only reads the volume leaves it as it is.
 func (p *Plugin) expand(ctx context.Context, s *volume.Spec, r *request) error {
 	if s.Persistent == nil || r.readOnly || !r.driver.can[csi.NodeServiceCapability_RPC_EXPAND_VOLUME] || !pending(s) {
 		return nil
