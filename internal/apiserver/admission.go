@@ -11,7 +11,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 )
 
-// chain is the admission chain; what it notes goes to the audit log.
+// chain returns the admission chain, whose annotations go to the audit log.
 func (r *call) chain() admission.Interface {
 	if r.s.Audit == nil || r.s.Admission == nil {
 		return r.s.Admission
@@ -42,8 +42,8 @@ func (r *call) validate(a admission.Attributes) error {
 	return v.Validate(r.ctx(), a, r.s.Objects)
 }
 
-// admissionOptions are the options of a write as admission sees them: with
-// their kind, and those of a patch as the creation's or update's that it is.
+// admissionOptions returns the options of a write as admission sees them: with
+// their kind, and for a patch as those of the creation or update that it is.
 func admissionOptions(op admission.Operation, options runtime.Object) runtime.Object {
 	if p, ok := options.(*metav1.PatchOptions); ok && op == admission.Create {
 		options = &metav1.CreateOptions{DryRun: p.DryRun, FieldManager: p.FieldManager, FieldValidation: p.FieldValidation}
@@ -61,8 +61,8 @@ func admissionOptions(op admission.Operation, options runtime.Object) runtime.Ob
 	return options
 }
 
-// keptManagers are an object's managed fields before others may change them: those of a
-// typed object, or the list of one without a Go type.
+// keptManagers holds an object's managed fields from before admission: those of a typed
+// object, or the list of one without a Go type.
 type keptManagers struct {
 	typed   []metav1.ManagedFieldsEntry
 	untyped []any

@@ -22,7 +22,7 @@ import (
 	"keelson.dev/keelson/testcluster"
 )
 
-// api is an API server and a client that sends what it is told to.
+// api is an API server and a client that sends the requests of a test.
 type api struct {
 	*testing.T
 	cfg    *rest.Config

@@ -20,8 +20,8 @@ const (
 	annotationReason   = "authorization.k8s.io/reason"
 )
 
-// identify gives the request an ID, the client's if it has given one, under which
-// the audit log has it.
+// identify sets the request's ID for the audit log: the client's Audit-ID header,
+// or a new one.
 func (r *call) identify() {
 	id := r.req.Header.Get(auditinternal.HeaderAuditID)
 	if id == "" {
@@ -63,7 +63,8 @@ func (r *call) auditUnauthenticated(f func()) {
 	filters.WithFailedAuthenticationAudit(h, r.s.Audit.Backend, r.s.Audit.Policy).ServeHTTP(r.w, r.req)
 }
 
-// longRunning reports whether a request lasts as long as its client likes.
+// longRunning reports whether a request has no deadline: watches and
+// connections.
 func longRunning(_ *http.Request, i *request.RequestInfo) bool {
 	switch {
 	case i == nil:
@@ -80,7 +81,7 @@ func longRunning(_ *http.Request, i *request.RequestInfo) bool {
 	return false
 }
 
-// decided notes what the authorizer has decided.
+// decided records the authorizer's decision.
 func (r *incoming) decided(d authorizer.Decision, reason string) {
 	if r.s.Audit == nil {
 		return
@@ -92,7 +93,7 @@ func (r *incoming) decided(d authorizer.Decision, reason string) {
 	audit.AddAuditAnnotations(r.ctx(), annotationDecision, decision, annotationReason, reason)
 }
 
-// level is how much the audit log wants to know of the request.
+// level returns the audit level of the request.
 func (r *incoming) level() auditinternal.Level {
 	if r.s.Audit == nil {
 		return auditinternal.LevelNone
@@ -103,7 +104,7 @@ func (r *incoming) level() auditinternal.Level {
 	return auditinternal.LevelNone
 }
 
-// auditRequest notes the object that came with the request.
+// auditRequest records the object that came with the request.
 func (r *incoming) auditRequest(obj runtime.Object) {
 	if r.level() == auditinternal.LevelNone {
 		return
@@ -113,24 +114,24 @@ func (r *incoming) auditRequest(obj runtime.Object) {
 	}
 }
 
-// auditPatch notes the patch that came with the request.
+// auditPatch records the patch that came with the request.
 func (r *incoming) auditPatch(patch []byte) {
 	if r.level() != auditinternal.LevelNone {
 		audit.LogRequestPatch(r.ctx(), patch)
 	}
 }
 
-// auditResponse notes the answer, which has its kind.
+// auditResponse records the answer, whose kind is set.
 func (r *incoming) auditResponse(obj runtime.Object) {
 	if r.level() != auditinternal.LevelNone {
 		audit.LogResponseObject(r.ctx(), obj, obj.GetObjectKind().GroupVersionKind().GroupVersion(), auditCodec{})
 	}
 }
 
-// wantsResponse reports whether the audit log wants what is answered.
+// wantsResponse reports whether the audit log records the answer.
 func (r *incoming) wantsResponse() bool { return r.level() == auditinternal.LevelRequestResponse }
 
-// auditCodec writes objects as they are, which have their kinds.
+// auditCodec writes objects as they are: their kinds are set.
 type auditCodec struct{}
 
 var auditJSON = json.NewSerializerWithOptions(json.DefaultMetaFactory, nil, nil, json.SerializerOptions{})

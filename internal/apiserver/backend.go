@@ -83,8 +83,8 @@ func (r proxied) podProxy() error {
 	return r.proxyTo(&url.URL{Scheme: scheme, Host: host}, opts.Path, r.s.backends)
 }
 
-// podPort is the number of the port that is asked for by number or name, or of the
-// pod's first one; empty where it has none.
+// podPort returns the port of the pod with that number or name, or without either
+// its first one; empty if it has none.
 func podPort(pod *v1.Pod, asked string) (string, error) {
 	for i := range pod.Spec.Containers {
 		for _, p := range pod.Spec.Containers[i].Ports {
@@ -102,8 +102,8 @@ func podPort(pod *v1.Pod, asked string) (string, error) {
 	return asked, nil
 }
 
-// address is where requests for port at ip are passed on to; without a port it is that
-// of the scheme.
+// address returns the host and port that requests for port at ip are passed on to;
+// without a port it is that of the scheme.
 func (r proxied) address(ip, port string) (string, error) {
 	a, err := netip.ParseAddr(ip)
 	if err != nil {
@@ -164,7 +164,7 @@ func (r proxied) serviceProxy() error {
 	return r.proxyTo(&url.URL{Scheme: scheme, Host: host}, opts.Path, r.s.backends)
 }
 
-// endpoints are the slices of the service that have addresses.
+// endpoints returns the slices of the service that have addresses.
 func (r proxied) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error) {
 	res, err := r.s.Store.List(r.ctx(), r.s.Catalogue.Lookup("discovery.k8s.io", "v1", "endpointslices").Prefix(svc.Namespace), store.ListOptions{})
 	if err != nil {
@@ -180,9 +180,9 @@ func (r proxied) endpoints(svc *v1.Service) ([]*discoveryv1.EndpointSlice, error
 	return list, nil
 }
 
-// behind returns the pod whose address the endpoint is; nil where there is none,
-// or where the address is not to be dialled: the right to write endpoints must not
-// choose what the API server connects to.
+// behind returns the pod whose address the endpoint has. It returns nil where there
+// is none, or where the address must not be dialled: the right to write endpoints
+// must not choose what the API server connects to.
 func (r proxied) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
 	if len(ep.Addresses) == 0 || ep.TargetRef == nil || ep.TargetRef.Kind != "Pod" || ep.TargetRef.Namespace != svc.Namespace {
 		return nil
@@ -205,13 +205,13 @@ func (r proxied) behind(svc *v1.Service, ep *discoveryv1.Endpoint) *v1.Pod {
 }
 
 // nodeProxy passes a request on to a node's agent, or to another port of the node, which
-// gets none of this server's credentials.
+// gets no credentials of this server.
 func (r proxied) nodeProxy() error {
 	scheme, name, port, err := r.target()
 	if err != nil {
 		return err
 	}
-	// The agent takes the request for this server's own.
+	// The agent sees a request by this server, not by the client.
 	if err := r.mayUpgrade(); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 	"keelson.dev/keelson/internal/store/embedded"
 )
 
-// backend is a transport that remembers what it was sent, and answers with resp.
+// backend is a transport that records its requests and answers with resp.
 type backend struct {
 	got  *http.Request
 	resp func() *http.Response
@@ -42,15 +42,15 @@ func (b *backend) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("inside")), Request: r}, nil
 }
 
-// agent is a way to nodes, of which the port of all is 10250.
+// agent is a NodeTransport whose nodes all have the port 10250.
 type agent struct{ *backend }
 
 func (a agent) Node(_ context.Context, n *v1.Node, _ bool) (*url.URL, http.RoundTripper, error) {
 	return &url.URL{Scheme: "https", Host: n.Status.Addresses[0].Address + ":10250"}, a, nil
 }
 
-// proxies is a server with a pod "p" at each of several addresses, services in front of
-// them, and nodes. It has neither authentication nor admission.
+// proxies returns a server with a pod "p" at each of several addresses, services in
+// front of them, and nodes. It has neither authentication nor admission.
 func proxies(t *testing.T) (s *Server, plain, node *backend) {
 	t.Helper()
 	st, err := embedded.Open(embedded.Options{Codec: store.NewCodec(catalogue.Scheme)})
@@ -115,15 +115,15 @@ func proxies(t *testing.T) (s *Server, plain, node *backend) {
 	return s, plain, node
 }
 
-// TestProxy: a backend gets the part of the path that is its own, and only addresses
-// that pods and nodes may have are asked.
+// TestProxy checks that a backend gets the path below the proxy's, and that requests
+// are passed on to the addresses that pods and nodes may have only.
 func TestProxy(t *testing.T) {
 	s, plain, node := proxies(t)
 	const pods, services, nodes = "/api/v1/namespaces/a/pods/", "/api/v1/namespaces/a/services/", "/api/v1/nodes/"
 	for _, c := range []struct {
 		path string
 		code int
-		want string // the URL that the backend is asked for, or a part of the answer
+		want string // the URL of the request to the backend, or a part of the answer
 		by   *backend
 	}{
 		{pods + "p/proxy/abc/d?x=1", 200, "http://10.1.2.3:8080/abc/d?x=1", plain},
@@ -194,8 +194,8 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// TestProxyHeaders: a backend gets neither a client's credentials nor the names that
-// a client claims.
+// TestProxyHeaders checks that a backend gets neither a client's credentials nor the
+// names that a client claims.
 func TestProxyHeaders(t *testing.T) {
 	s, plain, _ := proxies(t)
 	r := httptest.NewRequest("GET", "/api/v1/namespaces/a/pods/p/proxy/", nil)
@@ -214,7 +214,8 @@ func TestProxyHeaders(t *testing.T) {
 	}
 }
 
-// TestRedirects: a backend may send its client elsewhere in itself, and nowhere else.
+// TestRedirects checks that a backend may redirect its client to paths of its own, and
+// not to other hosts.
 func TestRedirects(t *testing.T) {
 	s, plain, _ := proxies(t)
 	const at = "/api/v1/namespaces/a/pods/p/proxy"
@@ -243,7 +244,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// zeros is an endless page.
+// zeros is a body without an end.
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
@@ -251,7 +252,8 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestPages: links of pages lead through the proxy, and no page fills the memory.
+// TestPages checks that links of pages lead through the proxy, and that large
+// pages are not held in memory.
 func TestPages(t *testing.T) {
 	s, plain, _ := proxies(t)
 	const page, rewritten = `<a href="/x">x</a>`, `<a href="/api/v1/namespaces/a/pods/p/proxy/x">x</a>`
@@ -294,7 +296,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestDialer: the addresses of a name are checked when it is dialled.
+// TestDialer checks that the addresses of a name are checked when it is dialled.
 func TestDialer(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	defer s.Close()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestWarnings: warnings that are too long or too many are cut, as upstream
-// cuts them.
+// TestWarnings checks that warnings that are too long or too many are cut, as
+// upstream cuts them.
 func TestWarnings(t *testing.T) {
 	long := strings.Repeat("ö", 3000)
 	for _, c := range []struct {
@@ -49,8 +49,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestAccepts: of the headers that clients send there is no end, of those that are
-// kept there is.
+// TestAccepts checks that the cache of Accept headers is bounded.
 func TestAccepts(t *testing.T) {
 	for i := range 2 * maxAccepts {
 		if got := accepts("application/json;q=0.5, text/x-" + strconv.Itoa(i)); len(got) != 2 || got[1].mediaType != typeJSON {

@@ -12,13 +12,13 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// call is one request on its way: it has the user identified, the request wait for
-// its turn, be authorized and admitted, and routes it to the type that serves it: a
-// reader, writer or deleter, an evictor or scaler, a proxied connection, or documents.
+// call is the processing of one request: authentication, its turn, authorization and
+// admission, and the routing to the type that serves it: a reader, writer or deleter,
+// an evictor or scaler, a proxied connection, or documents.
 type call struct {
 	response
 	started time.Time
-	// long reports whether the request lasts as long as its client likes.
+	// long reports whether the request has no deadline: watches and connections.
 	long bool
 	// inProcess reports whether it comes from a component of this process.
 	inProcess bool
@@ -113,7 +113,7 @@ func (r *call) serve() error {
 	case "create":
 		if r.row.Terminating != "" {
 			err := r.methodNotSupported()
-			err.(*apierrors.StatusError).ErrStatus.Message = r.row.Terminating //nolint:errorlint // it is that very type
+			err.(*apierrors.StatusError).ErrStatus.Message = r.row.Terminating //nolint:errorlint // made above, not wrapped
 			return err
 		}
 		return (&writer{call: r}).create()
@@ -129,7 +129,8 @@ func (r *call) serve() error {
 	return r.methodNotSupported()
 }
 
-// aggregated passes the request on if another server serves the group version.
+// aggregated passes the request on if another server serves the group version,
+// and reports whether it did.
 func (r *call) aggregated(group, version string) bool {
 	if r.s.Aggregation == nil {
 		return false
@@ -143,16 +144,16 @@ func (r *call) aggregated(group, version string) bool {
 	return true
 }
 
-// proceed answers the request, whose user is known.
+// proceed answers the request of an authenticated user.
 func (r *call) proceed() {
 	err := r.authorize()
 	if err == nil {
 		if r.long && r.hasUnboundBody() {
-			_ = r.conn.SetReadDeadline(time.Time{}) // as long as its client likes
+			_ = r.conn.SetReadDeadline(time.Time{}) // without a deadline
 		}
 		err = r.serve()
 	} else {
-		r.w.Header().Set("X-Content-Type-Options", "nosniff") // it names what was asked for
+		r.w.Header().Set("X-Content-Type-Options", "nosniff") // the error repeats what was asked for
 	}
 	if err != nil {
 		r.fail(err)

@@ -10,13 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// componentStatuses is what components computes.
+// componentStatuses is the resource of components.
 var componentStatuses = schema.GroupResource{Resource: "componentstatuses"}
 
-// components gives the states of the components that upstream reports.
+// components computes the ComponentStatuses that upstream reports.
 type components struct{ s *Server }
 
-// componentNames are those that upstream reports.
+// componentNames are the names of upstream's ComponentStatuses.
 var componentNames = []string{"controller-manager", "etcd-0", "scheduler"}
 
 // Get implements Computed.

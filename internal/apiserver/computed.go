@@ -12,13 +12,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Computed gives the objects of a resource that is not stored, in the version of
-// its rows' hub.
+// Computed computes the objects of a resource that is not stored, in its hub
+// version.
 type Computed interface {
-	// Get returns one object, nil if there is none; an error is the answer.
+	// Get returns one object, nil if there is none. Its error is the answer to the
+	// request.
 	Get(ctx context.Context, namespace, name string) (runtime.Object, error)
-	// List returns those in a namespace, or in all if it is empty, whose labels
-	// match.
+	// List returns the objects in a namespace, or in all if it is empty, whose
+	// labels match.
 	List(ctx context.Context, namespace string, selector labels.Selector) ([]runtime.Object, error)
 }
 

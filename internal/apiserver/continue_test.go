@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// FuzzContinue reads arbitrary continue tokens: each is refused, or is a place
+// FuzzContinue checks that an arbitrary continue token is refused, or is a place
 // below the resource.
 func FuzzContinue(f *testing.F) {
 	f.Add(continueToken{Revision: 7, Start: "ns/name"}.String())

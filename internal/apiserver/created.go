@@ -18,7 +18,7 @@ type creation struct {
 	fields map[string]any // shared: not to be changed
 }
 
-// creations are the latest of a resource, whose manager does not matter.
+// creations are the latest creations of a resource, by whichever manager.
 type creations struct {
 	sync.RWMutex
 	latest [8]*creation
@@ -44,9 +44,9 @@ func (c *creations) learn(k *creation) {
 	c.next = (c.next + 1) % len(c.latest)
 }
 
-// created records that manager owns the fields of the new object u, as the
-// field manager does, but from what is known of objects like it. It is false
-// where that cannot be.
+// created records that manager owns the fields of the new object u, as the field
+// manager does, if it knows the fields of an object of the same shape, and
+// reports whether it does.
 func (o *ownership) created(u *unstructured.Unstructured, version, manager string, now time.Time) bool {
 	metadata, ok := u.Object["metadata"].(map[string]any)
 	if !ok {
@@ -63,8 +63,7 @@ func (o *ownership) created(u *unstructured.Unstructured, version, manager strin
 	return true
 }
 
-// learn notes the fields that are owned of the created u, which had that shape
-// before.
+// learn remembers the owned fields of the created u for objects of its shape.
 func (o *ownership) learn(shape map[string]any, u *unstructured.Unstructured) {
 	metadata, _ := u.Object["metadata"].(map[string]any)
 	managers, _ := metadata["managedFields"].([]any)

@@ -22,7 +22,7 @@ const (
 	applyCBOR = "application/apply-patch+cbor"
 )
 
-// version is one of a custom resource's.
+// version is a version of a custom resource.
 type version struct {
 	name, schema string // of spec and status: the properties of the object, in JSON
 	unserved     bool
@@ -84,8 +84,8 @@ func (got answer) managers() (out []string) {
 	return out
 }
 
-// TestIntegers: whole numbers stay whole, and no digit of them is lost, however
-// they come.
+// TestIntegers checks that whole numbers stay whole and keep all digits in every
+// form of a request.
 func TestIntegers(t *testing.T) {
 	a := start(t)
 	const big = 9007199254740993 // 2^53+1, which no float64 is
@@ -182,8 +182,8 @@ func TestIntegers(t *testing.T) {
 	}
 }
 
-// TestOwnersOverVersions: a write through one version leaves alone what was applied
-// through another, and finds conflicts with it.
+// TestOwnersOverVersions checks that a write through one version keeps the fields
+// that were applied through another, and conflicts with them.
 func TestOwnersOverVersions(t *testing.T) {
 	a := start(t)
 	const schema = `"spec":{"type":"object","properties":{"a":{"type":"string"},"b":{"type":"string"}%s}},"status":{"type":"object","properties":{"s":{"type":"string"},"r":{"type":"integer"}}}`
@@ -243,7 +243,7 @@ func TestOwnersOverVersions(t *testing.T) {
 			}
 		})
 	}
-	// What a status owns is kept, too.
+	// The owners of fields of the status are kept, too.
 	if got := a.do("PATCH", path("v1")+"/s?fieldManager=alice", `{"apiVersion":"gears.example/v1","kind":"Thing","spec":{"a":"1"}}`, "Content-Type", apply); got.code != http.StatusCreated {
 		t.Fatal(got.Message)
 	}
@@ -256,7 +256,7 @@ func TestOwnersOverVersions(t *testing.T) {
 	if got := a.do("PATCH", path("v2")+"/s/status?fieldManager=third", `{"apiVersion":"gears.example/v2","kind":"Thing","status":{"s":"2"}}`, "Content-Type", apply); got.code != http.StatusConflict {
 		t.Errorf("a conflict over the status: %d %s", got.code, got.Message)
 	}
-	// A version that is not served any more has owners still.
+	// A version that is not served any more still has owners.
 	a.do("PATCH", path("v2")+"/u?fieldManager=alice", `{"apiVersion":"gears.example/v2","kind":"Thing","spec":{"a":"1"}}`, "Content-Type", apply)
 	if got := a.do("PATCH", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.gears.example", `[{"op":"replace","path":"/spec/versions/1/served","value":false}]`, "Content-Type", jsonPatch); got.code != http.StatusOK {
 		t.Fatal(got.Message)
@@ -267,8 +267,8 @@ func TestOwnersOverVersions(t *testing.T) {
 	}
 }
 
-// TestScaleWrites: every write of a scale, of objects that have replicas and of those
-// that have none.
+// TestScaleWrites checks every write of a scale, of objects with replicas and of
+// objects without.
 func TestScaleWrites(t *testing.T) {
 	a := start(t)
 	const schema = `"spec":{"type":"object","properties":{"replicas":{"type":"integer","maximum":9},"size":{"type":"integer"},"x":{"type":"string"}}},"status":{"type":"object","properties":{"replicas":{"type":"integer"}}}`
@@ -369,8 +369,8 @@ func TestScaleWrites(t *testing.T) {
 	}
 }
 
-// TestCustomStatus: a status obeys its schema and its rules by each way of writing
-// it; a value that was wrong before may stay.
+// TestCustomStatus checks that every way to write a status enforces its schema and
+// its rules; a value that was invalid before may stay.
 func TestCustomStatus(t *testing.T) {
 	a := start(t)
 	const schema = `"spec":{"type":"object","properties":{"max":{"type":"string"}}},"status":{"type":"object","required":["phase"],"properties":{
@@ -438,7 +438,8 @@ func TestCustomStatus(t *testing.T) {
 			t.Errorf("merge patch %s: %d %s", c.status, got.code, got.Message)
 		}
 	}
-	// A schema that became stricter lets what it finds stay, not come anew.
+	// A schema that became stricter keeps the invalid values that it finds, and
+	// refuses new ones.
 	a.do("PATCH", path+"/o/status", `{"status":{"max":"abc"}}`, "Content-Type", merge)
 	stricter := `[{"op":"replace","path":"/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/max/maxLength","value":2}]`
 	if got := a.do("PATCH", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.status.example", stricter, "Content-Type", jsonPatch); got.code != http.StatusOK {

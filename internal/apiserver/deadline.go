@@ -8,25 +8,26 @@ import (
 )
 
 const (
-	// lastWords is how long a request whose time is over may take to say so.
+	// lastWords is how long the answer to a request that timed out may take to be
+	// written.
 	lastWords = 5 * time.Second
-	// stallLimit is how long the client of a watch may leave unread what it was sent.
+	// stallLimit is how long the client of a watch may leave events unread.
 	stallLimit = 30 * time.Second
 )
 
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
-// connection has the methods of net/http's writers that bound a client that is too
-// slow. The writers of requests within the process lack them, and need none.
+// connection has the methods of net/http's writers that set deadlines for slow
+// clients. The writers of requests within the process have none, and need none.
 type connection interface {
 	SetReadDeadline(deadline time.Time) error
 	SetWriteDeadline(deadline time.Time) error
 }
 
-// limit ends the request when its time is over: what it waits for ends by its
-// context, reading its body at once, and its answer soon. The caller calls end when
-// the request is answered.
+// limit ends the request after d: its context is cancelled, reads of its body fail
+// at once, and writes of its answer after lastWords. The caller calls end when the
+// request is answered.
 func (r *call) limit(ctx context.Context, d time.Duration) (limited context.Context, end func()) {
 	limited, cancel := context.WithTimeout(ctx, d)
 	conn := r.conn
@@ -50,20 +51,20 @@ func (r *call) limit(ctx context.Context, d time.Duration) (limited context.Cont
 	})
 	return limited, func() {
 		if !stop() {
-			<-over // net/http's writer is not to be used after the handler's end
+			<-over // net/http's writer must not be used after the handler's end
 		}
 		cancel()
 	}
 }
 
-// hasUnboundBody reports whether net/http waits for the rest of the body as long as it
-// takes, even when the handler has ended without it. Over HTTP/2 it does not.
+// hasUnboundBody reports whether net/http waits without a limit for the rest of the
+// body after the handler has returned. Over HTTP/2 it does not.
 func (r *call) hasUnboundBody() bool {
 	return r.conn != nil && r.req.ProtoMajor == 1 && r.req.ContentLength != 0
 }
 
-// guard ends the stream of a client that leaves unread what it was sent. A nil
-// guard does nothing.
+// guard ends the stream of a client that stops reading. A nil guard does
+// nothing.
 type guard struct {
 	conn    connection
 	limit   time.Duration
@@ -93,7 +94,7 @@ func (g *guard) end() {
 	}
 }
 
-// writing notes that a write has begun, written that it has ended.
+// writing records that a write has begun, written that it has ended.
 func (g *guard) writing() {
 	if g != nil {
 		g.timer.Reset(g.limit)
@@ -106,7 +107,7 @@ func (g *guard) written() {
 	}
 }
 
-// stop is called at the end of the handler, after which net/http's writer is not to
+// stop is called at the end of the handler, after which net/http's writer must not
 // be used.
 func (g *guard) stop() {
 	if g == nil {

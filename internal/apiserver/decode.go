@@ -43,7 +43,8 @@ func (r *incoming) body() ([]byte, error) {
 	return data, nil
 }
 
-// unread is the answer to a request whose body could not be read to its end.
+// unread returns the answer to a request whose body could not be read to its
+// end.
 func unread(err error, why string) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errOverdue
@@ -51,7 +52,7 @@ func unread(err error, why string) error {
 	return apierrors.NewBadRequest(why + err.Error())
 }
 
-// contentType is the media type of the request's body.
+// contentType returns the media type of the request's body.
 func (r *incoming) contentType() (string, error) {
 	ct := r.req.Header.Get("Content-Type")
 	if ct == "" {
@@ -71,7 +72,7 @@ func unsupportedMediaType(types []string) error {
 	}}
 }
 
-// fieldValidation returns the way to treat unknown and duplicate fields: Strict,
+// fieldValidation returns how unknown and duplicate fields are treated: Strict,
 // Warn or Ignore.
 func (r *incoming) fieldValidation(given string) string {
 	if given == "" {
@@ -80,7 +81,7 @@ func (r *incoming) fieldValidation(given string) string {
 	return given
 }
 
-// decode reads an object of gvk from the body. into is an empty one.
+// decode reads an object of gvk from the body. into is an empty object.
 func (r *incoming) decode(into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string) (runtime.Object, error) {
 	mt, err := r.contentType()
 	if err != nil {
@@ -93,8 +94,8 @@ func (r *incoming) decode(into runtime.Object, gvk schema.GroupVersionKind, fiel
 	return r.decodeBytes(data, mt, into, gvk, fieldValidation)
 }
 
-// decodeBytes reads an object of gvk from data. strict are the faults that are known
-// of what data was made from, beside those that are found in it.
+// decodeBytes reads an object of gvk from data. strict are the unknown and duplicate
+// fields that were found in what data was made from, beside those in data itself.
 func (r *incoming) decodeBytes(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind, fieldValidation string, strict ...error) (runtime.Object, error) {
 	// The request has ended: its client no longer waits for the answer.
 	if err := r.ctx().Err(); err != nil {
@@ -142,8 +143,8 @@ func (r *incoming) parse(data []byte, mediaType string, into runtime.Object, gvk
 	return obj, got, found.Errors(), nil
 }
 
-// plainObject reads an object without a Go type, where there is nothing to say
-// about its bytes; else it returns nil.
+// plainObject reads an object without a Go type by the fast path; it returns nil
+// where its bytes need the full decoder.
 func plainObject(data []byte, mediaType string, into runtime.Object, gvk schema.GroupVersionKind) *unstructured.Unstructured {
 	if _, ok := into.(*unstructured.Unstructured); !ok || mediaType != typeJSON {
 		return nil
@@ -155,8 +156,8 @@ func plainObject(data []byte, mediaType string, into runtime.Object, gvk schema.
 	return &unstructured.Unstructured{Object: m}
 }
 
-// warnOfFields warns of unknown and duplicate fields. The YAML library says in one
-// error what is wrong in several lines: each is a warning.
+// warnOfFields warns of unknown and duplicate fields. The YAML library reports
+// several lines in one error: each line is a warning.
 func (r *incoming) warnOfFields(strict ...error) {
 	for _, e := range strict {
 		text := e.Error()
@@ -169,8 +170,9 @@ func (r *incoming) warnOfFields(strict ...error) {
 	}
 }
 
-// coerce does to an object without a Go type what decoding does to others, and
-// answers for unknown and duplicate fields, those in strict among them.
+// coerce does for an object without a Go type what decoding does for others: it
+// prunes and defaults by the schema, and refuses or warns of unknown and
+// duplicate fields, those in strict among them.
 func (r *incoming) coerce(obj runtime.Object, gvk schema.GroupVersionKind, mode string, strict ...error) error {
 	if r.row.Coerce != nil && gvk == r.row.GVK() {
 		unknown, err := r.row.Coerce(obj)

@@ -19,18 +19,18 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// finalizing reports whether something has to be done yet before an object that is
-// being deleted may go.
+// finalizing reports whether an object that is being deleted still has finalizers,
+// in its metadata or by its row.
 func (r *writer) finalizing(obj runtime.Object, acc metav1.Object) bool {
 	return len(acc.GetFinalizers()) > 0 || r.row.Finalizing != nil && r.row.Finalizing(obj)
 }
 
-// deleter ends objects of the request's row.
+// deleter deletes objects of the request's row.
 type deleter struct{ writer }
 
 func newDeleter(r *call) *deleter { return &deleter{writer{call: r}} }
 
-// deleteOptions come in the body, or as parameters.
+// deleteOptions reads the options from the body, or from the query parameters.
 func (r *deleter) deleteOptions() (*metav1.DeleteOptions, error) {
 	opts := &metav1.DeleteOptions{}
 	data, err := r.body()
@@ -60,7 +60,7 @@ func (r *deleter) deleteOptions() (*metav1.DeleteOptions, error) {
 	return opts, invalidOptions("DeleteOptions", metav1validation.ValidateDeleteOptions(opts))
 }
 
-// delete ends the object that the request names, now or when its grace period
+// delete deletes the object that the request names, now or when its grace period
 // and finalizers allow.
 func (r *deleter) delete() error {
 	opts, err := r.deleteOptions()
@@ -175,18 +175,18 @@ func (r *deleter) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.En
 	return ne, false, err
 }
 
-// mark sets the time of the deletion, seconds from now.
+// mark sets the deletion timestamp, seconds from now.
 func (r *writer) mark(acc metav1.Object, seconds int64) {
 	acc.SetDeletionTimestamp(&metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second).Add(time.Duration(seconds) * time.Second)})
 	acc.SetDeletionGracePeriodSeconds(&seconds)
-	// The spec's meaning changes with the deletion.
+	// A deletion counts as a change of the spec.
 	if acc.GetGeneration() > 0 {
 		acc.SetGeneration(acc.GetGeneration() + 1)
 	}
 }
 
 // grace begins or shortens a graceful deletion. wait reports whether the object
-// has to stay for its grace period.
+// stays for its grace period.
 func (r *deleter) grace(obj runtime.Object, acc metav1.Object, opts *metav1.DeleteOptions) (changed, wait bool) {
 	if r.row.GracePeriod == nil {
 		return false, false
@@ -218,7 +218,8 @@ func (r *deleter) grace(obj runtime.Object, acc metav1.Object, opts *metav1.Dele
 	return true, true
 }
 
-// finalizers returns those of the object once the propagation policy is known.
+// finalizers returns the object's finalizers after the propagation policy has
+// added or removed its own.
 func (r *deleter) finalizers(acc metav1.Object, opts *metav1.DeleteOptions) []string {
 	old := acc.GetFinalizers()
 	orphan := slices.Contains(old, metav1.FinalizerOrphanDependents)
@@ -249,7 +250,7 @@ func (r *deleter) finalizers(acc metav1.Object, opts *metav1.DeleteOptions) []st
 
 func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
 
-// deleteCollection ends every selected object, and answers with them.
+// deleteCollection deletes every selected object, and answers with them.
 func (r *deleter) deleteCollection() error {
 	lopts, sel, err := r.listOptions()
 	if err != nil {
@@ -309,7 +310,7 @@ func decodeDeleteOptions(data []byte, mediaType string) (*metav1.DeleteOptions, 
 		if err := boundYAML(data); err != nil {
 			return nil, err
 		}
-		err = yaml.Unmarshal(data, opts) // of which JSON is a part
+		err = yaml.Unmarshal(data, opts) // reads JSON, too
 	}
 	gvk := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
 	if err != nil {

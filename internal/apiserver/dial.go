@@ -14,11 +14,13 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/headerrequest"
 )
 
-// errAddress is upstream's answer to a request for an address that is not proxied.
+// errAddress is upstream's answer to a request for an address that must not be
+// proxied to.
 var errAddress = errors.New("address not allowed")
 
-// Dialer dials TCP, but to addresses that refuse gives an error for. It is asked about
-// what is dialled in the end, so that no name can stand for something else by then.
+// Dialer returns a function that dials TCP, except to addresses for which refuse
+// returns an error. refuse gets the address after the name was resolved, so that a name
+// cannot resolve to another address between the check and the connection.
 func Dialer(timeout time.Duration, refuse func(netip.AddrPort) error) func(ctx context.Context, network, address string) (net.Conn, error) {
 	d := &net.Dialer{Timeout: timeout, KeepAlive: 30 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
 		a, err := netip.ParseAddrPort(address)
@@ -30,8 +32,9 @@ func Dialer(timeout time.Duration, refuse func(netip.AddrPort) error) func(ctx c
 	return d.DialContext
 }
 
-// RefuseOwn returns an error for the addresses that the API server itself is reached at:
-// what it passes on must not come back to it under an identity of its own, or for ever.
+// RefuseOwn returns a function that returns an error for the API server's own addresses:
+// a request that it passes on must not come back with the server's identity, or in a
+// loop.
 func RefuseOwn(own func(netip.AddrPort) bool) func(netip.AddrPort) error {
 	return func(a netip.AddrPort) error {
 		if own != nil && own(netip.AddrPortFrom(a.Addr().Unmap(), a.Port())) {
@@ -41,8 +44,8 @@ func RefuseOwn(own func(netip.AddrPort) bool) func(netip.AddrPort) error {
 	}
 }
 
-// proxied is an error if requests may not be passed on to a, by upstream's rule: not to
-// addresses that mean something else on this machine than in the cluster.
+// proxied returns an error if requests must not be passed on to a, by upstream's rule:
+// not to addresses that mean something else on this machine than in the cluster.
 func (s *Server) proxied(a netip.AddrPort) error {
 	if !a.Addr().Unmap().IsGlobalUnicast() {
 		return errAddress
@@ -51,7 +54,7 @@ func (s *Server) proxied(a netip.AddrPort) error {
 }
 
 // newBackends makes the transport to the backends of proxies. It does not check their
-// certificates: the API server does not judge what a pod serves.
+// certificates, as upstream does not.
 func (s *Server) newBackends() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = nil
@@ -61,7 +64,7 @@ func (s *Server) newBackends() http.RoundTripper {
 }
 
 // forget removes the credentials and the names of users from the header of an
-// authenticated request: a backend does not need them, and must not trust them.
+// authenticated request: a backend needs neither, and must not trust the latter.
 func forget(h http.Header) {
 	h.Del("Authorization")
 	type list = headerrequest.StaticStringSlice

@@ -21,7 +21,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/aggregation"
 )
 
-// discoveryCache keeps what is made of the catalogue until that changes.
+// discoveryCache keeps the discovery documents until the catalogue changes.
 type discoveryCache struct {
 	mu         sync.Mutex
 	generation [2]uint64
@@ -39,11 +39,12 @@ var aggregatedKinds = map[schema.GroupVersionKind]bool{
 	{Group: "apidiscovery.k8s.io", Version: "v2", Kind: "APIGroupDiscoveryList"}: true,
 }
 
-// documents answers for what is no resource: discovery, OpenAPI, health, metrics and
-// the paths beside them.
+// documents answers requests that are for no resource: discovery, OpenAPI, health,
+// metrics and other paths.
 type documents struct{ *call }
 
-// serveDiscovery answers below /api and /apis; false if path is not discovery's.
+// serveDiscovery answers below /api and /apis; it returns false if the path is
+// not one of discovery.
 func (r documents) serveDiscovery(parts []string) (bool, error) {
 	groups := r.s.groups()
 	switch {
@@ -106,7 +107,8 @@ func (r documents) serveDiscovery(parts []string) (bool, error) {
 	return false, nil
 }
 
-// generation changes with what is served, here and by other servers.
+// generation returns numbers that change when the served groups change, here or
+// on aggregated servers.
 func (s *Server) generation() [2]uint64 {
 	g := [2]uint64{s.Catalogue.Generation()}
 	if s.Aggregation != nil {
@@ -170,8 +172,9 @@ func apiGroup(name string, versions []string) *metav1.APIGroup {
 
 var updateVerbs = []string{"get", "patch", "update"}
 
-// Of a custom resource, verbs and subresources are listed in another order than of
-// the others, and where its definition is being deleted, the verbs are fewer.
+// The verbs and subresources of custom resources are listed in another order than
+// those of built-in ones, and a resource whose definition is being deleted has
+// fewer verbs.
 var (
 	customVerbs      = []string{"delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"}
 	terminatingVerbs = []string{"delete", "deletecollection", "get", "list", "watch"}
@@ -212,8 +215,8 @@ func apiResources(rows *catalogue.Catalogue, row *api.Resource) []metav1.APIReso
 	return out
 }
 
-// storageVersionHash tells clients whether the version has changed that a resource
-// is stored in; it is empty for what is not stored.
+// storageVersionHash returns a hash by which clients see that the storage version
+// of a resource has changed; it is empty for a resource that is not stored.
 func storageVersionHash(rows *catalogue.Catalogue, row *api.Resource) string {
 	if row.NotStored {
 		return ""
@@ -299,7 +302,7 @@ func (s *Server) aggregated(core bool) (*aggregatedDiscovery, error) {
 	l.SetGroupVersionKind(apidiscovery.SchemeGroupVersion.WithKind("APIGroupDiscoveryList"))
 	remote := s.remoteVersions()
 	groups := slices.Clone(s.groups())
-	// Here, of two groups with the same priority the one with the lesser name is first.
+	// In this document groups of equal priority are ordered by name.
 	slices.SortFunc(groups, func(a, b catalogue.Group) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
 	})
@@ -337,7 +340,7 @@ func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {
 	}
 	kind := func(k schema.GroupVersionKind) *metav1.GroupVersionKind {
 		if k.GroupVersion() == row.GroupVersion() && !isUnstructured(row) {
-			return &metav1.GroupVersionKind{Kind: k.Kind} // nothing is that of the list
+			return &metav1.GroupVersionKind{Kind: k.Kind} // an empty kind is that of the list
 		}
 		return &metav1.GroupVersionKind{Group: k.Group, Version: k.Version, Kind: k.Kind}
 	}
@@ -351,7 +354,7 @@ func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {
 	return d
 }
 
-// serveNonResource answers the paths that are not of a resource.
+// serveNonResource answers requests for paths that are no resource.
 func (r documents) serveNonResource() error {
 	path := strings.Trim(r.req.URL.Path, "/")
 	if h := r.s.Paths["/"+path]; h != nil {

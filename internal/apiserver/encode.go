@@ -74,7 +74,8 @@ func item(row *api.Resource, e *store.Entry, enc store.Encoding) ([]byte, error)
 	return e.Encoded(enc, encode)
 }
 
-// kindPrefix begins the JSON of an object on its own.
+// kindPrefix returns the beginning of the JSON of an object on its own: its kind
+// and apiVersion.
 func kindPrefix(gvk schema.GroupVersionKind) string {
 	return `{"kind":` + strconv.Quote(gvk.Kind) + `,"apiVersion":` + strconv.Quote(gvk.GroupVersion().String()) + `,`
 }
@@ -99,7 +100,7 @@ func single(row *api.Resource, e *store.Entry, enc store.Encoding) ([]byte, erro
 	return withKind(row.GVK(), b)
 }
 
-// errTorn is the error of an entry whose encoding is corrupt.
+// errTorn is the error for an entry whose encoding is corrupt.
 var errTorn = errors.New("internal: an entry's encoding is not an object")
 
 func withKind(gvk schema.GroupVersionKind, b []byte) ([]byte, error) {
@@ -267,7 +268,7 @@ func (r *response) write(code int, contentType string, parts ...[]byte) error {
 	h.Set("Content-Length", strconv.Itoa(size))
 	r.w.WriteHeader(code)
 	if len(parts) > 2 {
-		// Each write that net/http sees costs a frame or more.
+		// Each write to net/http costs a frame or more.
 		w := gathers.Get().(*bufio.Writer)
 		defer gathers.Put(w)
 		w.Reset(r.w)
@@ -288,7 +289,7 @@ func (r *response) write(code int, contentType string, parts ...[]byte) error {
 	return nil
 }
 
-// gathers join the parts of an answer to few writes.
+// gathers are buffers that join the parts of an answer into few writes.
 var gathers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 256<<10) }}
 
 // writeList answers with a list of the row's kind: a concatenation of the

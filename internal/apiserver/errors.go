@@ -22,7 +22,7 @@ func (r *response) fail(err error) {
 	if (r.overdue() || errors.Is(err, errOverdue)) && r.code == 0 {
 		err = errOverdue
 		if r.req.ProtoMajor == 1 {
-			r.w.Header().Set("Connection", "close") // what is left of its body is not waited for
+			r.w.Header().Set("Connection", "close") // the rest of its body is not read
 		}
 	}
 	status := responsewriters.ErrorToAPIStatus(err)
@@ -32,7 +32,7 @@ func (r *response) fail(err error) {
 	r.writeStatus(int(status.Code), status)
 }
 
-// statusKind: a Status is of the unversioned kinds that are in every version.
+// statusKind is the kind of a Status, which is part of every group version.
 var statusKind = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
 
 func (r *response) writeStatus(code int, status *metav1.Status) {
@@ -46,8 +46,8 @@ func (r *response) writeStatus(code int, status *metav1.Status) {
 	}
 }
 
-// storeError turns an error of the store about the object name of the row
-// into what clients know.
+// storeError converts an error of the store about the row's object name into the
+// API's.
 func (r *incoming) storeError(err error, name string) error {
 	gr := r.groupResource()
 	switch {
@@ -125,6 +125,6 @@ func badRequest(format string, args ...any) error {
 func (r *response) notFoundPath() error {
 	http.Error(r.w, "404 page not found", http.StatusNotFound)
 	r.code = http.StatusNotFound
-	r.row = nil // what it is counted by is the client's invention
+	r.row = nil // metrics must not have labels that clients invent
 	return nil
 }

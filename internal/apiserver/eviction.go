@@ -24,11 +24,11 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// maxDisrupted bounds the evictions that a budget's controller has not
-// confirmed, upstream's.
+// maxDisrupted is upstream's bound of evictions that a budget's controller has
+// not confirmed yet.
 const maxDisrupted = 2000
 
-// evictor ends a pod as its disruption budget allows.
+// evictor deletes a pod if its disruption budget allows it.
 type evictor struct{ deleter }
 
 // evict deletes a pod if its disruption budget allows it: pods/eviction.
@@ -82,8 +82,8 @@ func (r *evictor) evict() error {
 	}
 }
 
-// eviction reads the request's Eviction, which may be of policy/v1beta1 too: that is
-// the same but for its name, and has no other use left.
+// eviction reads the request's Eviction, which may also be of policy/v1beta1: it is
+// the same kind under another version, of which nothing else is served.
 func (r *evictor) eviction(gvk schema.GroupVersionKind, fieldValidation string) (*policyv1.Eviction, error) {
 	mediaType, err := r.contentType()
 	if err != nil {
@@ -155,7 +155,8 @@ func evictionConflict(err error, budget string) error {
 }
 
 // markDisrupted sets the condition DisruptionTarget in the pod's status, and
-// returns its new resourceVersion. With exact the pod must be as it was found.
+// returns its new resourceVersion. With exact it fails if the pod has changed
+// meanwhile.
 func (r *evictor) markDisrupted(pod *v1.Pod, exact bool) (string, error) {
 	w := writing{verb: "update", subresource: "status", options: &metav1.UpdateOptions{}, applied: true, bare: true}
 	e, _, err := r.change(&api.UpdateStrategy{}, w, func(old runtime.Object) (runtime.Object, error) {
@@ -178,7 +179,7 @@ func (r *evictor) markDisrupted(pod *v1.Pod, exact bool) (string, error) {
 	return formatRevision(e.ModRevision), nil
 }
 
-// violates is the answer where a budget does not allow the eviction.
+// violates returns the answer to an eviction that a budget does not allow.
 func violates(message string, retryAfter int) error {
 	err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", retryAfter)
 	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: policyv1.DisruptionBudgetCause, Message: message})
@@ -186,8 +187,8 @@ func violates(message string, retryAfter int) error {
 }
 
 // disrupt takes one disruption from the pod's budget. free reports whether the
-// pod is not ready and does not count, as long as it stays so; budget is the
-// name of the budget that decides so.
+// pod is not ready and does not count, as long as that does not change; budget
+// is the name of the budget.
 func (r *evictor) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _ error) {
 	row := r.s.Catalogue.Lookup("policy", "v1", "poddisruptionbudgets")
 	for {
@@ -233,7 +234,7 @@ func (r *evictor) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _
 	}
 }
 
-// budget finds the one budget that the pod is of, nil if there is none.
+// budget returns the one budget that selects the pod, nil if there is none.
 func (r *evictor) budget(pod *v1.Pod, row *api.Resource) (*store.Entry, error) {
 	res, err := r.s.Store.List(r.ctx(), row.Prefix(pod.Namespace), store.ListOptions{})
 	if err != nil {

@@ -76,7 +76,7 @@ func TestEviction(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// A typed client would wait and try again where it is told to.
+			// A typed client would wait and retry after 429.
 			err = client.PolicyV1().RESTClient().Post().AbsPath("/api/v1/namespaces/default/pods/" + name + "/eviction").MaxRetries(0).
 				Body(&policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name}, DeleteOptions: c.opts}).Do(ctx).Error()
 			got, cause := "", ""

@@ -59,12 +59,12 @@ func newFairness(f flowcontrol.Interface, cat *catalogue.Catalogue, s store.Stor
 	return a
 }
 
-// typicalSize of an object, in bytes, makes a list of a hundred of them one seat, as
-// upstream counts where it does not know their size.
+// typicalSize is the assumed size of an object in bytes: a list of a hundred takes
+// one seat, as upstream counts where it does not know the size.
 const typicalSize = 1000
 
-// stored returns how many objects there are of a resource, by its name with the
-// group's.
+// stored returns a function that counts the objects of a resource, by its name
+// with the group's.
 func stored(cat *catalogue.Catalogue, s store.Store) func(string) (storage.Stats, error) {
 	var mu sync.Mutex
 	var generation uint64
@@ -126,8 +126,8 @@ func (r *call) inTurn() {
 	}
 }
 
-// looksAtFairness reports whether the request is for what the controller of priorities
-// makes: its metrics, its dumps, the status of its objects.
+// looksAtFairness reports whether the answer depends on the controller of priorities:
+// its metrics, its dumps, the status of its objects.
 func looksAtFairness(i *request.RequestInfo) bool {
 	return i.APIGroup == flowcontrolv1.GroupName || !i.IsResourceRequest && (strings.HasPrefix(i.Path, "/metrics") || strings.HasPrefix(i.Path, "/debug/api_priority"))
 }
@@ -142,7 +142,7 @@ var (
 	priorityLevelHeader = http.CanonicalHeaderKey(flowcontrolv1.ResponseHeaderMatchedPriorityLevelConfigurationUID)
 )
 
-// awaiting is a request that waits for its own.
+// awaiting is a request that waits for its turn.
 type awaiting struct {
 	*fairness
 	*call
@@ -151,7 +151,7 @@ type awaiting struct {
 	served bool
 }
 
-// kind is the index of the request's gauges.
+// kind returns the index of the request's gauges.
 func (t *awaiting) kind() int {
 	switch t.info.Verb {
 	case "get", "list", "watch":
@@ -160,7 +160,8 @@ func (t *awaiting) kind() int {
 	return 1
 }
 
-// handle calls serve when it is the request's turn, if that comes.
+// handle calls serve when it is the request's turn, and refuses the request if
+// its turn does not come in time.
 func (t *awaiting) handle(ctx context.Context, serve func()) {
 	k := t.kind()
 	t.Handle(ctx, flowcontrol.RequestDigest{RequestInfo: t.info, User: t.user},
@@ -188,7 +189,7 @@ func (t *awaiting) handle(ctx context.Context, serve func()) {
 		})
 }
 
-// refuse tells the client to come again later.
+// refuse answers with 429 and Retry-After.
 func (t *awaiting) refuse() {
 	endpointmetrics.RecordDroppedRequest(t.req, t.info, component, t.kind() == 1)
 	endpointmetrics.RecordRequestTermination(t.req, t.info, component, http.StatusTooManyRequests)

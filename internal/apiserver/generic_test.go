@@ -18,8 +18,8 @@ import (
 // it lists.
 var ofOne = []string{"backend.go", "components.go", "eviction.go", "handlers.go", "pods.go", "proxy.go", "reviews.go"}
 
-// allowedTypes are the packages of types that a file of generic code may import all the
-// same: what is written is of these types, or the file serves that whole API.
+// allowedTypes are packages of types that a file of generic code may import: the answers
+// are of these types, or the file serves that whole API.
 var allowedTypes = map[string][]string{
 	"discovery.go": {"k8s.io/api/apidiscovery/v2"},
 	"fairness.go":  {"k8s.io/api/flowcontrol/v1"},
@@ -31,8 +31,8 @@ var allowedTypes = map[string][]string{
 // words are the names of resources that mean something else as well.
 var words = map[string]string{"discovery.go": "apidiscovery.k8s.io"}
 
-// TestGenericCode has generic code know resources by their rows only: it imports no
-// group's types or rows, and names no resource, kind or group.
+// TestGenericCode checks that generic code knows resources by their rows only: it
+// imports no group's types or rows, and names no resource, kind or group.
 func TestGenericCode(t *testing.T) {
 	names := map[string]bool{}
 	for _, r := range catalogue.Builtin() {
@@ -59,7 +59,8 @@ func TestGenericCode(t *testing.T) {
 	}
 }
 
-// knowledge returns what a file says of single resources, which have names.
+// knowledge reports what a file knows of single resources: imports of their
+// types, and their names in strings.
 func knowledge(t *testing.T, file, text string, names map[string]bool) (found []string) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, text, 0)

@@ -8,12 +8,12 @@ import (
 // endpoint is a resource, or a subresource of one.
 type endpoint struct{ group, resource, subresource string }
 
-// handlers is the table of what is served for one resource only: the subresources
-// that are no view of the object, and the resources that are not stored. The rest of
-// the requests' path knows resources by their rows.
+// handlers is the table of handlers for single resources: the subresources that are
+// no view of the object, and the resources that are not stored. All other code of
+// this package knows resources by their rows.
 var handlers map[endpoint]func(*call) error
 
-func init() { // what it lists looks into it
+func init() { // in init, since the handlers refer to the table
 	handlers = map[endpoint]func(*call) error{
 		{"", "pods", "binding"}:                                      bindPod,
 		{"", "pods", "eviction"}:                                     func(r *call) error { return (&evictor{*newDeleter(r)}).evict() },
@@ -35,7 +35,7 @@ func init() { // what it lists looks into it
 	}
 }
 
-// passed makes a handler of a method of proxied.
+// passed returns a handler that calls a method of proxied.
 func passed(f func(proxied) error) func(*call) error {
 	return func(r *call) error { return f(proxied{r}) }
 }

@@ -16,7 +16,7 @@ type VersionInfo = version.Info
 
 // healthChecks returns the checks below the path, by name.
 func (s *Server) healthChecks(path string) map[string]func() error {
-	// The store's check has upstream's name, etcd, whichever store it is.
+	// The store's check has upstream's name, etcd, for every engine.
 	checks := map[string]func() error{"ping": func() error { return nil }, "log": func() error { return nil }, "etcd": s.storeAlive}
 	if path == "readyz" {
 		for name, f := range s.Readiness {
@@ -35,7 +35,7 @@ func (s *Server) healthChecks(path string) map[string]func() error {
 // health answers /healthz, /livez and /readyz, each with its checks by name
 // below it, ?verbose and ?exclude=.
 func (r documents) health(parts []string) error {
-	registerSLIs() // before the first of them
+	registerSLIs() // before the first check
 	checks := r.s.healthChecks(parts[0])
 	q := r.req.URL.Query()
 	if len(parts) > 1 {
@@ -43,7 +43,8 @@ func (r documents) health(parts []string) error {
 		if f == nil {
 			return r.notFoundPath()
 		}
-		// As upstream's: a single check is answered bare, and is no measurement.
+		// As upstream does: the error of a single check is the whole answer, and the
+		// check is not counted in metrics.
 		if err := f(); err != nil {
 			return r.write(http.StatusInternalServerError, "text/plain; charset=utf-8", []byte("internal server error: "+err.Error()+"\n"))
 		}

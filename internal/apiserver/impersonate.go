@@ -21,8 +21,8 @@ import (
 type impersonationKey struct{}
 
 // newImpersonation makes upstream's filter (KEP-5284; the older rules alone with
-// LegacyImpersonation), which hands a request that may be another user's back to the
-// call in its context.
+// LegacyImpersonation), which hands a request that may impersonate back to the call
+// in its context.
 func (s *Server) newImpersonation() http.Handler {
 	then := http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
 		r := req.Context().Value(impersonationKey{}).(*call)
@@ -44,7 +44,7 @@ func (s *Server) newImpersonation() http.Handler {
 	return impersonation.WithConstrainedImpersonation(then, a, codecs)
 }
 
-// impersonate makes the request one of the user that it wants to be.
+// impersonate makes the request one of the user that its headers name.
 func (r *call) impersonate() error {
 	h := r.req.Header
 	wanted := false
@@ -54,7 +54,8 @@ func (r *call) impersonate() error {
 	if !wanted {
 		return nil
 	}
-	// A refusal is read back as JSON, to be answered as every other.
+	// The filter's refusal is decoded from JSON, and answered in the form that the
+	// client accepts.
 	accept := h["Accept"]
 	delete(h, "Accept")
 	refused := &refusal{header: http.Header{}}
@@ -72,7 +73,7 @@ func (r *call) impersonate() error {
 	return status
 }
 
-// refusal is an http.ResponseWriter that keeps an error's answer.
+// refusal is an http.ResponseWriter that records the filter's error.
 type refusal struct {
 	header http.Header
 	code   int

@@ -20,7 +20,8 @@ import (
 	"keelson.dev/keelson/internal/store/embedded"
 )
 
-// as is a server that takes every request for u's; paths are its further handlers.
+// as returns a server that takes every request for u's; paths are its further
+// handlers.
 func as(t *testing.T, u user.Info, a authorizer.Authorizer, paths map[string]http.Handler) *Server {
 	t.Helper()
 	st, err := embedded.Open(embedded.Options{Codec: store.NewCodec(catalogue.Scheme)})
@@ -36,8 +37,8 @@ func as(t *testing.T, u user.Info, a authorizer.Authorizer, paths map[string]htt
 	return s
 }
 
-// TestImpersonation: for the headers of a request, the permissions that are asked for
-// and the user that results.
+// TestImpersonation checks, for the headers of a request, the permissions that are
+// asked for and the user that results.
 func TestImpersonation(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -122,8 +123,8 @@ func TestImpersonation(t *testing.T) {
 	}
 }
 
-// TestUnauthenticatedHTTP2: the HTTP/2 connection of an anonymous client ends after
-// one request.
+// TestUnauthenticatedHTTP2 checks that the HTTP/2 connection of an anonymous client
+// ends after one request.
 func TestUnauthenticatedHTTP2(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -28,8 +28,8 @@ import (
 	"keelson.dev/keelson/internal/objectjson"
 )
 
-// NewTypes reads the schemas of the built-in kinds, by which the fields of
-// their objects are owned and merged. It takes a tenth of a second.
+// NewTypes reads the schemas of the built-in kinds, by which the fields of their
+// objects are owned and merged. It takes about 0.1 s.
 func NewTypes(scheme *runtime.Scheme) managedfields.TypeConverter {
 	return &structuredTypes{TypeConverter: applyconfigurations.NewTypeConverter(scheme)}
 }
@@ -81,7 +81,7 @@ func (o *ownership) update(old, obj runtime.Object, manager string) runtime.Obje
 	if _, custom := obj.(*unstructured.Unstructured); custom || o.reset == "" {
 		return o.UpdateNoErrors(old, obj, manager)
 	}
-	// What is not written need not be compared.
+	// The part that is not written is not compared.
 	compared := o.UpdateNoErrors(o.written(old), o.written(obj), manager)
 	if from, err := meta.Accessor(compared); err == nil {
 		if to, err := meta.Accessor(obj); err == nil {
@@ -91,7 +91,7 @@ func (o *ownership) update(old, obj runtime.Object, manager string) runtime.Obje
 	return obj
 }
 
-// written is obj without the part that is not written.
+// written returns obj without the part that is not written.
 func (o *ownership) written(obj runtime.Object) runtime.Object {
 	c := shallow(obj)
 	if f := reflect.ValueOf(c).Elem().FieldByName(o.reset); f.IsValid() {
@@ -100,7 +100,8 @@ func (o *ownership) written(obj runtime.Object) runtime.Object {
 	return c
 }
 
-// ownershipKey has the row itself: a custom resource's next row has another schema.
+// ownershipKey is the key of an ownership. It has the row itself: another row of the
+// same custom resource has another schema.
 type ownershipKey struct {
 	row         *api.Resource
 	subresource string
@@ -151,7 +152,7 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 	}
 	s.ownerships.Range(func(key, _ any) bool {
 		if row := key.(ownershipKey).row; s.Catalogue.Lookup(row.Group, row.Version, row.Resource) != row {
-			s.ownerships.Delete(key) // a custom resource that has been changed or deleted since
+			s.ownerships.Delete(key) // the custom resource has been changed or deleted since
 		}
 		return true
 	})
@@ -173,8 +174,8 @@ func (s *Server) TypesOf(gvk schema.GroupVersionKind) managedfields.TypeConverte
 	return o.types
 }
 
-// versions are the rows of the versions that row's objects are written through,
-// itself among them: those whose objects are at the same place of the store.
+// versions returns the rows of all versions of row's objects, itself among them:
+// the rows with the same place in the store.
 func (s *Server) versions(row *api.Resource) []*api.Resource {
 	if row.Versions != nil {
 		return row.Versions
@@ -188,8 +189,8 @@ func (s *Server) versions(row *api.Resource) []*api.Resource {
 	return out
 }
 
-// describedTypes converts the objects of a kind that client-go has no apply
-// configuration of.
+// describedTypes returns a converter for the objects of a kind without an apply
+// configuration in client-go.
 func describedTypes(versions []*api.Resource) (managedfields.TypeConverter, error) {
 	models := map[string]*spec.Schema{}
 	for _, row := range versions {
@@ -210,7 +211,8 @@ func describedTypes(versions []*api.Resource) (managedfields.TypeConverter, erro
 	return managedfields.NewTypeConverter(models, false)
 }
 
-// customTypes converts the objects of a custom resource, by its schema.
+// customTypes returns a converter for the objects of a custom resource, by its
+// schema.
 func customTypes(row *api.Resource) (managedfields.TypeConverter, error) {
 	if row.Models == nil {
 		return managedfields.NewDeducedTypeConverter(), nil
@@ -252,7 +254,7 @@ func (o rowObjects) Convert(in, out, context any) error {
 	return fmt.Errorf("conversion of %T to %T is not served", in, out)
 }
 
-// version is the row of the kind in gv, nil if there is none.
+// version returns the row of the kind in gv, nil if there is none.
 func (o rowObjects) version(gv schema.GroupVersion) *api.Resource {
 	if i := slices.IndexFunc(o.versions, func(r *api.Resource) bool { return r.GroupVersion() == gv }); i >= 0 {
 		return o.versions[i]
@@ -260,7 +262,7 @@ func (o rowObjects) version(gv schema.GroupVersion) *api.Resource {
 	return nil
 }
 
-// ConvertToVersion returns in, an object of any of the versions, in that of
+// ConvertToVersion converts in, an object of any of the versions, to that of
 // target.
 func (o rowObjects) ConvertToVersion(in runtime.Object, target runtime.GroupVersioner) (runtime.Object, error) {
 	from := o.row
@@ -321,7 +323,7 @@ func (r *writer) manage(obj, old runtime.Object, manager, subresource string) ru
 	var shape map[string]any
 	if old == nil {
 		old = r.row.New()
-		// An emptied list of managed fields in a creation asks for none.
+		// An emptied list of managed fields in a creation asks for no managers.
 		given := acc.GetManagedFields()
 		if given != nil && len(given) == 0 {
 			return obj
@@ -347,7 +349,7 @@ func (r *writer) manage(obj, old runtime.Object, manager, subresource string) ru
 	return obj
 }
 
-// wholeSeconds returns the managers of obj the times that clients see: else a
+// wholeSeconds rounds the times of obj's managers to what clients see: else a
 // client that writes back what it has read would change them.
 func wholeSeconds(obj runtime.Object) {
 	acc, err := meta.Accessor(obj)
@@ -361,7 +363,7 @@ func wholeSeconds(obj runtime.Object) {
 	}
 }
 
-// managers is where the list of u's managers is; nil if there is none.
+// managers returns a pointer to the list of u's managers, nil if there is none.
 func managers(u *unstructured.Unstructured) *any {
 	metadata, _ := u.Object["metadata"].(map[string]any)
 	if l, _ := metadata["managedFields"].([]any); len(l) > 0 {
@@ -370,14 +372,14 @@ func managers(u *unstructured.Unstructured) *any {
 	return nil
 }
 
-// unmanaged is metadata without the managers, which take long to read from maps.
+// unmanaged is metadata without the managers, which are slow to read from maps.
 type unmanaged struct{ metav1.Object }
 
 // GetManagedFields implements metav1.Object.
 func (unmanaged) GetManagedFields() []metav1.ManagedFieldsEntry { return nil }
 
-// toValidate gives acc as it is to be validated: without the managers, where
-// manage has set them.
+// toValidate returns acc without the managers if manage has set them: these need
+// no validation.
 func (r *writer) toValidate(acc metav1.Object) metav1.Object {
 	if u, ok := acc.(*unstructured.Unstructured); ok && r.managed != nil && managers(u) == r.managed {
 		return unmanaged{acc}
@@ -385,7 +387,8 @@ func (r *writer) toValidate(acc metav1.Object) metav1.Object {
 	return acc
 }
 
-// manager is the field manager's name: the one given, or the client's name.
+// manager returns the name of the field manager: the one given, or the client's
+// name.
 func (r *writer) manager(given string) string {
 	if given != "" {
 		return given

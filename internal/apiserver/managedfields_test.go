@@ -11,7 +11,7 @@ import (
 )
 
 // TestVersionsOfKinds converts, for the field manager, an object of each built-in kind
-// that is served in several versions between all of them.
+// that is served in several versions between all these versions.
 func TestVersionsOfKinds(t *testing.T) {
 	s := &Server{Config: Config{Catalogue: catalogue.New(catalogue.Builtin())}}
 	several := 0

@@ -17,7 +17,7 @@ import (
 	endpointmetrics "k8s.io/apiserver/pkg/endpoints/metrics"
 	componentmetrics "k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
-	_ "k8s.io/component-base/metrics/prometheus/restclient" // what the process asks other servers
+	_ "k8s.io/component-base/metrics/prometheus/restclient" // requests to other servers
 	"k8s.io/component-base/metrics/prometheus/slis"
 	_ "k8s.io/component-base/metrics/prometheus/version"   // kubernetes_build_info
 	_ "k8s.io/component-base/metrics/prometheus/workqueue" // the controllers' queues
@@ -46,7 +46,8 @@ type seriesKey struct {
 	dryRun                                             bool
 }
 
-// series are the metrics of such requests, found once.
+// series holds the metrics of the requests of one key, so that they are looked
+// up once.
 type series struct {
 	duration, sli prometheus.Observer
 	byCode        sync.Map // int → prometheus.Counter
@@ -91,7 +92,7 @@ func newMetrics(reg *prometheus.Registry, cat *catalogue.Catalogue, s store.Stor
 	return m
 }
 
-// objects counts what is stored, when it is asked.
+// objects counts the stored objects when metrics are collected.
 type objects struct {
 	cat   *catalogue.Catalogue
 	store store.Store
@@ -117,7 +118,7 @@ func (o *objects) Collect(ch chan<- prometheus.Metric) {
 
 var metricVerbs = map[string]string{"get": "GET", "list": "LIST", "watch": "WATCH", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE", "deletecollection": "DELETECOLLECTION"}
 
-// key returns the series that the request counts in.
+// key returns the key of the series that counts the request.
 func (r *call) key() seriesKey {
 	i := r.info
 	k := seriesKey{verb: metricVerbs[i.Verb], group: i.APIGroup, version: i.APIVersion, resource: i.Resource, subresource: i.Subresource, dryRun: strings.Contains(r.req.URL.RawQuery, "dryRun=All")}
@@ -141,7 +142,8 @@ func (r *call) key() seriesKey {
 	return k
 }
 
-// connects reports whether the request is for a subresource that is a connection.
+// connects reports whether the request opens a connection (exec, attach,
+// port-forward, proxy).
 func (r *call) connects() bool {
 	row := r.s.Catalogue.Lookup(r.info.APIGroup, r.info.APIVersion, r.info.Resource)
 	return row != nil && slices.ContainsFunc(row.Subresources, func(s api.Subresource) bool {
@@ -149,8 +151,8 @@ func (r *call) connects() bool {
 	})
 }
 
-// method returns the label for a request's method. Unknown methods, of which
-// there is no end, share one.
+// method returns the label for a request's method. Unknown methods share one
+// label, so that clients cannot add labels.
 func method(m string) string {
 	switch m {
 	case http.MethodGet, http.MethodHead:
@@ -161,8 +163,8 @@ func method(m string) string {
 	return endpointmetrics.OtherRequestMethod
 }
 
-// nonResource returns the label for a path. Paths that are not served, of which
-// there is no end, share one.
+// nonResource returns the label for a path. Paths that are not served share one,
+// so that clients cannot add labels.
 func nonResource(path string) string {
 	switch path {
 	case "/healthz", "/livez", "/readyz", "/metrics", "/version", "/api", "/apis", "/openapi/v2", "/openapi/v3":
@@ -209,7 +211,7 @@ func (m *metrics) begin(r *call) *atomic.Int64 {
 
 func (m *metrics) observe(r *call, took time.Duration) {
 	if r.info.IsResourceRequest && r.row == nil {
-		return // resources that are not served have no series of their own: there is no end of them
+		return // resources that are not served have no series of their own: clients could invent any number
 	}
 	k := r.key()
 	s := m.of(k)
@@ -229,7 +231,7 @@ func (m *metrics) watching(r *call, n float64) {
 	m.longRunning.WithLabelValues(k.verb, k.group, k.version, k.resource, k.subresource, k.scope, component).Add(n)
 }
 
-// seen is the counter of the events of a row's watches.
+// seen returns the counter of the events of a row's watches.
 func (m *metrics) seen(row *api.Resource) prometheus.Counter {
 	return m.watchEvents.WithLabelValues(row.Group, row.Version, row.Resource)
 }
@@ -244,7 +246,8 @@ func (m *metrics) identified(u user.Info, err error) {
 	}
 }
 
-// serveMetrics serves the server's own, and those of upstream's libraries.
+// serveMetrics serves the server's own metrics and those of upstream's
+// libraries.
 func (r documents) serveMetrics() error {
 	r.code = http.StatusOK
 	all := prometheus.Gatherers{r.s.Metrics, legacyregistry.DefaultGatherer}
@@ -252,7 +255,7 @@ func (r documents) serveMetrics() error {
 	return nil
 }
 
-// without leaves the named metrics out of what g gathers.
+// without returns g without the named metrics.
 func without(g prometheus.Gatherer, names []string) prometheus.Gatherer {
 	if len(names) == 0 {
 		return g
@@ -263,13 +266,14 @@ func without(g prometheus.Gatherer, names []string) prometheus.Gatherer {
 	})
 }
 
-// registerSLIs makes the process's registry of how its health checks have gone.
+// registerSLIs makes the process's registry of the results of health checks.
 var registerSLIs = sync.OnceValue(func() componentmetrics.KubeRegistry {
 	slis.Register(slis.Registry)
 	return slis.Registry
 })
 
-// serveSLIs serves how the health checks have gone, which is asked often: KEP-3466.
+// serveSLIs serves the results of health checks, for scraping at a high rate
+// (KEP-3466).
 func (r documents) serveSLIs() error {
 	r.code = http.StatusOK
 	componentmetrics.HandlerFor(registerSLIs(), componentmetrics.HandlerOpts{ErrorHandling: componentmetrics.ContinueOnError}).ServeHTTP(r.w, r.req)

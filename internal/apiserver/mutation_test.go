@@ -16,8 +16,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
-// mutator changes every object that is admitted, as a webhook may, and remembers what
-// came to be validated.
+// mutator changes every object that is admitted, as a webhook may, and records what is
+// validated.
 type mutator struct {
 	change func(metav1.Object)
 	name   string
@@ -42,8 +42,8 @@ func (m *mutator) Validate(_ context.Context, a admission.Attributes, _ admissio
 	return nil
 }
 
-// TestMutation: the checks made before a plug-in changes an object hold after the
-// change.
+// TestMutation checks that the checks made before a plug-in changes an object hold
+// after the change.
 func TestMutation(t *testing.T) {
 	const configMaps, pods = "/api/v1/namespaces/a/configmaps", "/api/v1/namespaces/a/pods"
 	const wrongNamespace = "the namespace of the provided object does not match the namespace sent on the request"

@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 )
 
-// Media types of the wire.
+// Media types of requests and answers.
 const (
 	typeJSON     = "application/json"
 	typeYAML     = "application/yaml"
@@ -26,7 +26,7 @@ const (
 	typeCBOR     = "application/cbor"
 )
 
-// codecs are the serializers of the wire.
+// codecs are the serializers by media type.
 type codecs struct {
 	scheme                             *runtime.Scheme
 	json, strictJSON, yaml, strictYAML runtime.Serializer
@@ -70,7 +70,7 @@ func (c *codecs) decoder(mediaType string, strict bool) runtime.Decoder {
 	return nil
 }
 
-// accepted is the form of the answer that a client accepts.
+// accepted is a form of the answer that a client accepts.
 type accepted struct {
 	mediaType string
 	pretty    bool
@@ -83,7 +83,8 @@ type accepted struct {
 
 var wireTypes = map[string]bool{typeJSON: true, typeYAML: true, typeProtobuf: true, typeCBOR: true}
 
-// acceptCache has the few headers that clients send, the first that come.
+// acceptCache has parsed Accept headers: the first maxAccepts that were seen, as
+// clients send few different ones.
 var acceptCache struct {
 	sync.Map // string → []accepted
 	n        atomic.Int64
@@ -92,7 +93,7 @@ var acceptCache struct {
 // maxAccepts is how many headers are kept, of maxAccept bytes at most.
 const maxAccepts, maxAccept = 1000, 512
 
-// accepts parses an Accept header; the best first.
+// accepts parses an Accept header, and returns the best form first.
 func accepts(header string) []accepted {
 	if v, ok := acceptCache.Load(header); ok {
 		return v.([]accepted)
@@ -128,8 +129,8 @@ func accepts(header string) []accepted {
 	return out
 }
 
-// accept picks the form of the answer; can reports whether it can be turned into a
-// kind.
+// accept picks the form of the answer; can reports whether the answer can be
+// converted to a kind.
 func (r *response) accept(can func(schema.GroupVersionKind) bool) (accepted, error) {
 	header := r.req.Header.Get("Accept")
 	pretty := r.pretty()
@@ -154,7 +155,8 @@ func (r *response) accept(can func(schema.GroupVersionKind) bool) (accepted, err
 	return accepted{mediaType: typeJSON}, err
 }
 
-// pretty is wanted by ?pretty, and by browsers, curl and wget without it.
+// pretty reports whether the JSON of the answer is indented: with ?pretty, and
+// without it for browsers, curl and wget.
 func (r *incoming) pretty() bool {
 	if p := r.req.URL.RawQuery; p != "" {
 		if values, ok := r.req.URL.Query()["pretty"]; ok {
@@ -166,8 +168,8 @@ func (r *incoming) pretty() bool {
 	return strings.HasPrefix(ua, "curl") || strings.HasPrefix(ua, "Wget") || strings.HasPrefix(ua, "Mozilla/5.0")
 }
 
-// canTransform reports whether the answers of a stored resource can be turned
-// into gvk.
+// canTransform reports whether the answers of a stored resource can be converted
+// to gvk.
 func canTransform(gvk schema.GroupVersionKind) bool {
 	if gvk.Group != metav1.GroupName || (gvk.Version != "v1" && gvk.Version != "v1beta1") {
 		return false

@@ -39,17 +39,17 @@ import (
 	"keelson.dev/keelson/internal/apiserver/token"
 )
 
-// What is served is described in the form of go-restful's routes, of which nothing is
-// ever called: from these upstream's library makes its own documents, too.
+// The served paths are described as go-restful routes, which are never called:
+// upstream's library makes OpenAPI documents of them.
 
-// Media types of the descriptions. CBOR is left out, as it is by upstream's default.
+// Media types in the documents. CBOR is left out, as by upstream's default.
 var (
 	objectTypes = []string{typeJSON, typeYAML, typeProtobuf}
 	listTypes   = append(objectTypes[:len(objectTypes):len(objectTypes)], typeJSON+";stream=watch", typeProtobuf+";stream=watch")
 	patchTypes  = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType)}
 )
 
-// newService begins the description of what is below root.
+// newService begins the description of the paths below root.
 func newService(root string) *restful.WebService {
 	return new(restful.WebService).Path(root).Consumes("*/*")
 }
@@ -59,12 +59,13 @@ func describe(ws *restful.WebService, method, path string) *restful.RouteBuilder
 	return ws.Method(method).Path(path).To(func(*restful.Request, *restful.Response) {})
 }
 
-// describeRoot describes a document of discovery.
+// describeRoot describes a path of discovery.
 func describeRoot(ws *restful.WebService, doc, operation string, result any) *restful.WebService {
 	return ws.Route(describe(ws, http.MethodGet, "/").Doc(doc).Operation(operation).Produces(objectTypes...).Consumes(objectTypes...).Writes(result))
 }
 
-// roots describes what is served beside the group versions, each by its path.
+// roots returns the descriptions of what is served beside the group versions, by
+// path.
 func (s *Server) roots() map[string]*restful.WebService {
 	all := map[string]*restful.WebService{}
 	add := func(path string) *restful.WebService {
@@ -143,12 +144,12 @@ type described struct {
 	row    *api.Resource
 	sub    string // of the subresource
 	gvk    schema.GroupVersionKind
-	object runtime.Object // an empty one
+	object runtime.Object // an empty object
 	// all and one are the paths of the collection and of an object; of a subresource
 	// both are its own.
 	all, one string
-	of       string // what is read and written, in words
-	// options, if set, are the parameters of what is answered with text.
+	of       string // the object in words
+	// options, if set, are the parameters of a request that is answered with text.
 	options runtime.Object
 }
 
@@ -274,8 +275,8 @@ func (d *described) connect(sub *api.Subresource) {
 	}
 }
 
-// namer gives the kinds of each type: those of all upstream's versions, also of
-// versions that are no longer served.
+// namer returns the kinds of each type: those of all upstream's versions, also
+// of versions that are no longer served.
 var namer = sync.OnceValue(func() *openapi.DefinitionNamer {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -288,7 +289,8 @@ var namer = sync.OnceValue(func() *openapi.DefinitionNamer {
 	return openapi.NewDefinitionNamer(s)
 })
 
-// models are the names of the types that the services' routes read and write.
+// models returns the names of the types that the services' routes read and
+// write.
 func models(services []*restful.WebService) (names []string) {
 	for _, ws := range services {
 		for _, route := range ws.Routes() {
@@ -311,7 +313,7 @@ func (s *Server) documentInfo() *spec.Info {
 	return &spec.Info{InfoProps: spec.InfoProps{Title: "Kubernetes", Version: s.Version.Major + "." + s.Version.Minor}}
 }
 
-// describeV2 makes the document of what has Go types here.
+// describeV2 makes the document of the resources with Go types.
 func (s *Server) describeV2() (*spec.Swagger, error) {
 	var services []*restful.WebService
 	for _, ws := range s.roots() {
@@ -386,8 +388,8 @@ func (s *Server) describeV3(ws *restful.WebService) (*spec3.OpenAPI, error) {
 	})
 }
 
-// namedFor is the namer in the document of a group version: of the options and events
-// that there are in each version, that has its own and the core's.
+// namedFor returns the namer for the document of a group version. Of the options and
+// events, which are part of every version, the document has its own and the core's.
 func namedFor(path string) func(string) (string, spec.Extensions) {
 	return func(name string) (string, spec.Extensions) {
 		unique, extensions := namer().GetDefinitionName(name)

@@ -18,7 +18,7 @@ import (
 	"keelson.dev/keelson/internal/api/customresource"
 )
 
-// thing is the row of a custom resource with 50 properties.
+// thing returns the row of a custom resource with 50 properties.
 func thing(t testing.TB, n int) *api.Resource {
 	t.Helper()
 	properties := map[string]apiextensionsv1.JSONSchemaProps{}
@@ -50,8 +50,9 @@ func described2(t testing.TB) *spec.Swagger {
 	return all
 }
 
-// TestParts: the parts of the document of everything, one after the other, are what
-// upstream's library makes of the documents of all, in JSON as in protobuf.
+// TestParts checks that the parts of the document of everything, one after the
+// other, are equal to what upstream's library makes of all documents, in JSON as in
+// protobuf.
 func TestParts(t *testing.T) {
 	all := described2(t)
 	p, err := newParts(all)
@@ -65,7 +66,7 @@ func TestParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name := range doc.Definitions { // which the library would give other names
+		for name := range doc.Definitions { // the library would rename these
 			if p.has[name] {
 				delete(doc.Definitions, name)
 			}
@@ -111,7 +112,7 @@ func TestParts(t *testing.T) {
 	if !proto.Equal(&decoded, parsed) {
 		t.Error("the document in protobuf is another than that in JSON")
 	}
-	// A changed row takes the place of the old one; the others are not made anew.
+	// A changed row takes the place of the old one; the others are kept.
 	kept := p.custom[rows[0]]
 	rows[1] = thing(t, 3)
 	if p.set(rows); len(p.custom) != 3 || p.custom[rows[0]] != kept || p.custom[rows[1]] == nil {
@@ -119,8 +120,9 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// BenchmarkOpenAPIV2 makes the document of everything: that of the built-in resources,
-// what each custom resource adds to it, and the whole with one of 1,000 changed.
+// BenchmarkOpenAPIV2 measures the document of everything: that of the built-in
+// resources, what each custom resource adds to it, and the whole with one of 1,000
+// changed.
 func BenchmarkOpenAPIV2(b *testing.B) {
 	b.Run("built-in", func(b *testing.B) {
 		for b.Loop() {

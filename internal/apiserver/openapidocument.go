@@ -28,12 +28,12 @@ import (
 // openapiCache keeps the OpenAPI documents of recent requests: they are large, and
 // most are never requested.
 type openapiCache struct {
-	recent *lru.Cache // path below /openapi/v3 to *document
+	recent *lru.Cache // maps a path below /openapi/v3 to *document
 
 	v2 struct {
 		sync.Mutex
 		document   *document
-		generation [2]uint64 // that it is of
+		generation [2]uint64 // the catalogue's, for which v2 was made
 		parts      *parts
 	}
 
@@ -48,14 +48,15 @@ const (
 	keepDocuments = 5 * time.Minute
 )
 
-// document is in JSON, and in protobuf once that has been asked for; each in pieces.
+// document is an OpenAPI document in JSON, and in protobuf once it has been
+// requested; each in pieces.
 type document struct {
 	json  [][]byte
 	hash  string
 	proto func() ([][]byte, error)
 }
 
-// form is one that documents are asked for in.
+// form is a form in which documents are served.
 type form struct {
 	accept, given string
 	proto         bool
@@ -71,8 +72,8 @@ func forms(kind string) []form {
 	return []form{{typeJSON, typeJSON, false}, {protobuf, protobuf, true}, {"application/" + kind + "@v1.0+protobuf", protobuf, true}}
 }
 
-// formOf picks the form that the request accepts, the client's first choice
-// first; false if there is none.
+// formOf picks the first form of the request's Accept header that is served;
+// false if there is none.
 func (r documents) formOf(kind string) (form, bool) {
 	accept := r.req.Header.Get("Accept")
 	if accept == "" {
@@ -115,7 +116,8 @@ func (r documents) serveOpenAPI(parts []string) error {
 	return r.notFoundPath()
 }
 
-// versionAt is the group version whose path has these parts; false if it is no one's.
+// versionAt returns the group version whose path has these parts; false if there is
+// none.
 func versionAt(parts []string) (gv schema.GroupVersion, ok bool) {
 	switch {
 	case len(parts) == 2 && parts[0] == "api":
@@ -126,9 +128,9 @@ func versionAt(parts []string) (gv schema.GroupVersion, ok bool) {
 	return gv, false
 }
 
-// writeDocument answers with the document, as upstream does: a client that knows
-// it by its tag keeps what it has, one that names an old hash is sent on to the
-// new one, and what is asked for by its hash never changes.
+// writeDocument answers with the document, as upstream does: a client with its
+// ETag gets 304, a request with an old hash is redirected to the new one, and an
+// answer to a request with the hash may be cached for ever.
 func (r documents) writeDocument(hash, kind string, get func() (*document, error)) error {
 	h := r.w.Header()
 	h.Set("Vary", "Accept")
@@ -179,7 +181,7 @@ func (r documents) writeDocument(hash, kind string, get func() (*document, error
 	return r.write(http.StatusOK, f.given, body...)
 }
 
-// lastingWriter overrides how long an answer may be kept.
+// lastingWriter overrides the Cache-Control header of an answer.
 type lastingWriter struct {
 	http.ResponseWriter
 	control string
@@ -198,7 +200,8 @@ func hash(pieces ...[]byte) string {
 	return fmt.Sprintf("%X", h.Sum(nil))
 }
 
-// build is this program: what documents are made of beside the rows.
+// build returns the identity of this program, which documents depend on beside
+// the rows.
 var build = sync.OnceValue(func() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		return info.String()
@@ -206,7 +209,7 @@ var build = sync.OnceValue(func() string {
 	return ""
 })
 
-// relative is where the document of a group version with that hash is.
+// relative returns the URL of the document of a group version with that hash.
 func relative(path, hash string) string {
 	return (&url.URL{Path: "/openapi/v3/" + path, RawQuery: url.Values{"hash": {hash}}.Encode()}).String()
 }
@@ -252,22 +255,22 @@ func (r documents) openapiV3Root() error {
 	return r.write(http.StatusOK, typeJSON, b)
 }
 
-// hashV3 is what the document at path, of rows if it is a group version's, is known by:
-// all that it is made of, so that it need not be made.
+// hashV3 returns the hash of the document at path, of rows if it is a group version's.
+// It hashes the inputs of the document, so that the document need not be made.
 func (s *Server) hashV3(path string, rows []*api.Resource) string {
 	keys := []string{path, build(), s.Version.GitVersion}
 	for _, row := range rows {
 		keys = append(keys, row.Resource+" "+row.DocumentKey)
 	}
-	slices.Sort(keys) // the order of the rows is that of their definitions' coming, another on each server
+	slices.Sort(keys) // the order of the rows, that of their creation, differs between servers
 	return hash([]byte(strings.Join(keys, "\n")))
 }
 
-// openapiV3 is the document at path, which is known by hash.
+// openapiV3 returns the document at path, which has that hash.
 func (s *Server) openapiV3(path string, rows []*api.Resource, hash string) (*document, error) {
 	s.keepDocuments()
-	// Concurrent requests for the same document each make it; none waits for
-	// another.
+	// Concurrent requests for the same document each make it, without waiting for
+	// one another.
 	if doc, ok := s.openapi.recent.Get(path); ok && doc.(*document).hash == hash {
 		return doc.(*document), nil
 	}
@@ -313,7 +316,7 @@ func (s *Server) makeV3(path string, rows []*api.Resource) (*spec3.OpenAPI, erro
 	return builder.MergeSpecsV3(parts...)
 }
 
-// custom reports whether a group version is one of custom resources.
+// custom reports whether the group version of rows has custom resources.
 func custom(rows []*api.Resource) bool {
 	return slices.ContainsFunc(rows, func(row *api.Resource) bool { return row.DocumentV3 != nil })
 }
@@ -323,7 +326,7 @@ func undescribed(row *api.Resource, err error) {
 	klog.Background().Error(err, "The OpenAPI document of a custom resource cannot be made, and is left out", "resource", row.GroupVersionResource)
 }
 
-// keepDocuments has the documents kept for a while from now on.
+// keepDocuments keeps the documents for the time of that name from now on.
 func (s *Server) keepDocuments() {
 	c := &s.openapi
 	c.timing.Lock()

@@ -22,15 +22,14 @@ import (
 // encoded once: the document is its parts, one after the other, in JSON as in
 // protobuf.
 type part struct {
-	head        members // what is there once: the title, who may ask
+	head        members // the parts that a document has once: title, security
 	paths       members
 	definitions members
 	parameters  members
 	proto       func() ([]byte, error)
 }
 
-// parts holds the parts of one document. Without the parts of custom resources
-// it is base.
+// parts holds the parts of one document: base, and those of custom resources.
 type parts struct {
 	base   *part
 	custom map[*api.Resource]*part
@@ -40,7 +39,7 @@ type parts struct {
 	parameters map[string]spec.Parameter
 }
 
-// newParts begins with all, a document.
+// newParts returns the parts with the document all as base.
 func newParts(all *spec.Swagger) (*parts, error) {
 	p := &parts{base: &part{}, has: map[string]bool{}, parameters: map[string]spec.Parameter{}}
 	for _, m := range []struct {
@@ -63,8 +62,8 @@ func newParts(all *spec.Swagger) (*parts, error) {
 	return p, nil
 }
 
-// set makes rows the custom resources of the document. Those that cannot be described
-// are left out.
+// set replaces the custom resources of the document by rows. Rows that cannot be
+// described are left out.
 func (p *parts) set(rows []*api.Resource) {
 	old := p.custom
 	p.custom = make(map[*api.Resource]*part, len(rows))
@@ -90,8 +89,8 @@ func (p *parts) set(rows []*api.Resource) {
 	})
 }
 
-// newCustom returns the row's part beside base, and its parameters that base does
-// not have.
+// newCustom returns the part that the row adds to base, and the parameters that
+// base does not have.
 func (p *parts) newCustom(row *api.Resource) (*part, map[string]spec.Parameter, error) {
 	doc, err := row.DocumentV2()
 	if err != nil {
@@ -133,7 +132,7 @@ func (p *parts) document() (*document, error) {
 	})}, nil
 }
 
-// encode adds what doc has.
+// encode adds the encoding of doc.
 func (p *part) encode(doc *spec.Swagger) error {
 	if doc.Paths != nil {
 		for _, path := range slices.Sorted(maps.Keys(doc.Paths.Paths)) {
@@ -158,7 +157,7 @@ func (p *part) encode(doc *spec.Swagger) error {
 
 func (p *part) protobuf() ([]byte, error) {
 	whole := *p
-	if len(p.head) == 0 { // a document has to have one
+	if len(p.head) == 0 { // a document must have one
 		whole.head = members(`"swagger":"2.0","info":{"title":"","version":""}`)
 	}
 	m, err := openapi_v2.ParseDocument(bytes.Join(together(&whole), nil))
@@ -171,7 +170,7 @@ func (p *part) protobuf() ([]byte, error) {
 	return proto.Marshal(m)
 }
 
-// together is the JSON of all in one document, in pieces.
+// together returns the JSON of the document of all parts, in pieces.
 func together(all ...*part) (json [][]byte) {
 	section := func(begin string, of func(*part) members) {
 		json = append(json, []byte(begin))
@@ -204,7 +203,7 @@ func (m *members) add(name string, value any) error {
 	}
 	var v []byte
 	if own, ok := value.(stdjson.Marshaler); ok {
-		v, err = own.MarshalJSON() // which need not be looked through again
+		v, err = own.MarshalJSON() // MarshalJSON has compacted it already
 	} else {
 		v, err = stdjson.Marshal(value)
 	}

@@ -27,7 +27,7 @@ import (
 	"keelson.dev/keelson/internal/objectjson"
 )
 
-// patchRetries is upstream's bound for a patch that meets other writes.
+// patchRetries is upstream's bound for retries of a patch after conflicts.
 const patchRetries = 5
 
 // maxPatchOperations bounds a JSON patch, as upstream does.
@@ -64,8 +64,8 @@ type patch struct {
 	opts *metav1.PatchOptions
 	// applied reports whether it is a server-side apply, which sets the managers too.
 	applied bool
-	// produce makes the new object of the present one, which is nil where there is
-	// none and applied allows for that.
+	// produce makes the new object of the present one, which is nil for an apply
+	// that creates the object.
 	produce func(old runtime.Object) (runtime.Object, error)
 }
 
@@ -111,7 +111,7 @@ func unprocessable(err error) error {
 	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
 }
 
-// jsonPatchOperation has the fields of an operation of a JSON patch (RFC 6902).
+// jsonPatchOperation has the members of an operation of a JSON patch (RFC 6902).
 type jsonPatchOperation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
@@ -119,7 +119,8 @@ type jsonPatchOperation struct {
 	Value any    `json:"value"`
 }
 
-// strategicError is the answer to a strategic merge patch that cannot be applied.
+// strategicError returns the answer to a strategic merge patch that cannot be
+// applied.
 func strategicError(err error) error {
 	for _, bad := range []error{mergepatch.ErrBadJSONDoc, mergepatch.ErrBadPatchFormatForPrimitiveList, mergepatch.ErrBadPatchFormatForRetainKeys,
 		mergepatch.ErrBadPatchFormatForSetElementOrderList, mergepatch.ErrUnsupportedStrategicMergePatchFormat} {
@@ -130,14 +131,14 @@ func strategicError(err error) error {
 	return unprocessable(err)
 }
 
-// patched returns a new object that the patch makes of old.
+// patched returns a new object, the result of the patch applied to old.
 func (r *writer) patched(old runtime.Object, patch []byte, patchType types.PatchType, fieldValidation string) (runtime.Object, error) {
 	before, err := marshalJSON(withGVK(r.row.GVK(), old))
 	if err != nil {
 		return nil, err
 	}
 	var after []byte
-	var strict []error // of the patch itself
+	var strict []error // unknown and duplicate fields of the patch itself
 	switch patchType {
 	case types.JSONPatchType:
 		var operations []jsonPatchOperation
@@ -191,7 +192,7 @@ func (r *writer) patched(old runtime.Object, patch []byte, patchType types.Patch
 	if err := r.checkName(acc); err != nil {
 		return nil, err
 	}
-	// A patch is made from what it was applied to, unless it names a version.
+	// A patch applies to the version that was read, unless it names one itself.
 	oldAcc, err := meta.Accessor(old)
 	switch {
 	case err != nil:
@@ -204,7 +205,7 @@ func (r *writer) patched(old runtime.Object, patch []byte, patchType types.Patch
 	return obj, nil
 }
 
-// namesVersion reports whether a patch sets metadata.resourceVersion itself.
+// namesVersion reports whether a patch sets metadata.resourceVersion.
 func namesVersion(patch []byte) bool {
 	var v struct {
 		Metadata struct {

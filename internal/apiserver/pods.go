@@ -59,8 +59,8 @@ func bindPod(r *call) error {
 		return err
 	}
 	c := writer{call: r.as(row)}
-	// What a binding changes is not a client's to get wrong: the pod's own
-	// rules for updates do not apply, and the fields have no owner.
+	// The server makes this change: the validation of a pod's updates does not
+	// apply, and the fields get no owner.
 	strategy := &api.UpdateStrategy{PrepareForUpdate: func(obj, old runtime.Object) {
 		if p := obj.(*v1.Pod); p.Generation > 0 {
 			p.Generation = old.(*v1.Pod).Generation

@@ -38,7 +38,7 @@ var (
 	pods  = v1.SchemeGroupVersion.WithResource("pods")
 )
 
-// responder answers a proxy's error.
+// responder answers with the error of a proxy.
 type responder struct{ r *call }
 
 // Error implements proxy.ErrorResponder.
@@ -52,7 +52,7 @@ func (p responder) Error(_ http.ResponseWriter, _ *http.Request, err error) {
 // proxied is a request that is passed on, to a pod, a service or a node.
 type proxied struct{ *call }
 
-// node returns the way to the agent of the named node.
+// node returns the URL of the named node's agent and the transport to it.
 func (r proxied) node(name string, unverified bool) (*url.URL, http.RoundTripper, error) {
 	obj, err := r.Object(nodes, "", name)
 	if err != nil {
@@ -68,8 +68,8 @@ func (r proxied) node(name string, unverified bool) (*url.URL, http.RoundTripper
 	return r.s.Nodes.Node(r.ctx(), node, unverified)
 }
 
-// simulated reports whether the pod is on a simulated node, where nothing runs and its
-// address belongs to no one.
+// simulated reports whether the pod is on a simulated node, where nothing runs and no
+// machine has the pod's address.
 func (r proxied) simulated(pod *v1.Pod) bool {
 	if pod.Spec.NodeName == "" {
 		return false
@@ -192,7 +192,8 @@ func (r proxied) podLog() error {
 	}
 	if wsstream.IsWebSocketRequest(r.req) {
 		r.code = http.StatusSwitchingProtocols
-		// The reader drops what comes together with the end, which it does not from a buffer.
+		// The reader drops data that comes together with the end of the stream; a bufio.Reader
+		// returns the two one after the other.
 		return wsstream.NewReader(bufio.NewReader(resp.Body), true, wsstream.NewDefaultReaderProtocols()).Copy(r.w, r.req)
 	}
 	h := r.w.Header()
@@ -275,8 +276,8 @@ func execOptions(values url.Values) (*v1.PodExecOptions, error) {
 }
 
 // mayUpgrade checks that the user may create the subresource as well as get it, if the
-// request is for a connection: WebSocket's is a GET, in which commands are run all the
-// same (KEP-4006).
+// request is for a connection: a WebSocket is opened by a GET, though it runs commands
+// (KEP-4006).
 func (r proxied) mayUpgrade() error {
 	if r.info.Verb == "create" || !httpstream.IsUpgradeRequest(r.req) {
 		return nil
@@ -375,7 +376,7 @@ func (r proxied) podPortForward() error {
 		return err
 	}
 	loc := base.JoinPath("portForward", pod.Namespace, pod.Name)
-	// Of the ports, those go on that admission has seen.
+	// Only the ports that admission has seen are passed on.
 	if len(opts.Ports) > 0 {
 		ports := make([]string, len(opts.Ports))
 		for i, p := range opts.Ports {
@@ -401,7 +402,7 @@ func portForwardOptions(values url.Values) *v1.PodPortForwardOptions {
 	return o
 }
 
-// connect has admission decide on a connection, which options describe.
+// connect calls admission for a connection, which options describe.
 func (r proxied) connect(options runtime.Object) error {
 	kinds, _, err := r.s.Scheme.ObjectKinds(options)
 	if err != nil {

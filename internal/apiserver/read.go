@@ -51,7 +51,8 @@ func (r reader) get() error {
 	return r.writeEntry(http.StatusOK, e)
 }
 
-// reach waits up to 3 seconds, as upstream does, for the revision.
+// reach waits up to 3 seconds, as upstream does, until the store has the
+// revision.
 func (r reader) reach(rev int64) error {
 	if rev <= r.s.Store.Revision() {
 		return nil
@@ -80,7 +81,7 @@ type selection struct {
 	label        labels.Selector
 	field        fields.Selector
 	row          *api.Resource
-	index, value string // a store's index that narrows it
+	index, value string // the store's index to use
 	trivial      bool   // matches everything below the prefix
 }
 
@@ -104,7 +105,7 @@ func (r *incoming) listOptions() (*metainternal.ListOptions, *selection, error) 
 	if sel.field == nil {
 		sel.field = fields.Everything()
 	}
-	if r.info.Name != "" { // the deprecated /watch/ paths, and a field selector on the name
+	if r.info.Name != "" { // of the deprecated /watch/ paths
 		named := fields.OneTermEqualSelector("metadata.name", r.info.Name)
 		if name, ok := sel.field.RequiresExactMatch("metadata.name"); ok && name != r.info.Name {
 			return nil, nil, badRequest("field selector metadata.name=%s does not match the requested name %q", name, r.info.Name)
@@ -129,13 +130,13 @@ func (r *incoming) listOptions() (*metainternal.ListOptions, *selection, error) 
 	return opts, sel, nil
 }
 
-// plainFields reports whether the row is of a built-in kind that is selected by name and
-// namespace only, be it without one.
+// plainFields reports whether the row is of a built-in kind whose only selectable fields
+// are name and namespace.
 func plainFields(row *api.Resource) bool {
 	return len(row.FieldLabels) == 0 && catalogue.IsBuiltin(row.Group)
 }
 
-// notSelectable returns upstream's message for a label that does not select.
+// notSelectable returns upstream's message for a field that cannot be selected.
 func notSelectable(row *api.Resource, label string) string {
 	switch {
 	case plainFields(row):
@@ -199,7 +200,7 @@ func (s *selection) matches(e *store.Entry) bool {
 }
 
 // continueToken is the place where a list goes on. Start is relative to the
-// resource's prefix; a revision of -1 goes on in the present.
+// resource's prefix; the revision -1 stands for the latest state.
 type continueToken struct {
 	APIVersion string `json:"v"`
 	Revision   int64  `json:"rv"`
@@ -289,8 +290,8 @@ func (r reader) list() error {
 	return r.writeList(a, res.Entries, m)
 }
 
-// expiredContinue is the answer to a token whose revision has gone, with a new
-// one that goes on in the present.
+// expiredContinue returns the answer to a token whose revision was compacted,
+// with a new token that continues at the latest state.
 func expiredContinue(start string) error {
 	err := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. " +
 		"You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. " +

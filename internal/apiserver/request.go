@@ -20,14 +20,14 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// incoming is a request: by whom it is, what it is for, and its body. It reads, and
-// notes for the audit log and in warnings, but answers nothing.
+// incoming is a request: its user, its attributes and its body. It records audit
+// annotations and warnings, but writes no answer.
 type incoming struct {
 	s        *Server
 	req      *http.Request
 	info     *request.RequestInfo
 	user     user.Info
-	row      *api.Resource // nil until it is found, and for what is no resource
+	row      *api.Resource // nil until it is found, and for paths that are no resource
 	warnings *warnings
 }
 
@@ -88,7 +88,7 @@ func (r *incoming) Object(resource schema.GroupVersionResource, namespace, name 
 
 func (r *incoming) ctx() context.Context { return r.req.Context() }
 
-// judged is the answer to a decision about a: nil, or upstream's Forbidden.
+// judged returns the answer to a decision about a: nil, or upstream's Forbidden.
 func (r *incoming) judged(a authorizer.AttributesRecord, decision authorizer.Decision, reason string, err error) error {
 	if decision == authorizer.DecisionAllow {
 		return nil
@@ -107,7 +107,7 @@ func (r *incoming) groupResource() schema.GroupResource {
 	return r.row.GroupVersionResource.GroupResource()
 }
 
-// place puts obj into the request's namespace.
+// place sets the object's namespace to the request's, and refuses another one.
 func (r *incoming) place(acc metav1.Object) error {
 	if !r.row.Namespaced {
 		acc.SetNamespace("")
@@ -123,7 +123,8 @@ func (r *incoming) place(acc metav1.Object) error {
 	return nil
 }
 
-// checkName has acc bear the request's name, if it has none.
+// checkName sets acc's name to the request's if it is empty, and refuses another
+// one.
 func (r *incoming) checkName(acc metav1.Object) error {
 	if acc.GetName() == "" {
 		acc.SetName(r.info.Name)
@@ -134,7 +135,7 @@ func (r *incoming) checkName(acc metav1.Object) error {
 	return nil
 }
 
-// entry is the one that the request names.
+// entry returns the store's entry of the object that the request names.
 func (r *incoming) entry() (*store.Entry, error) {
 	key := r.row.Key(r.info.Namespace, r.info.Name)
 	e, err := r.s.Store.Get(r.ctx(), key)

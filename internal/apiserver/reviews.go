@@ -23,8 +23,8 @@ import (
 type Tokens interface {
 	// Audiences returns the audiences of the API server itself.
 	Audiences() []string
-	// Request issues the token that tr, with its defaults, asks for, for sa, and
-	// fills in its status.
+	// Request issues the token for sa that tr, with its defaults, asks for, and
+	// fills in tr's status.
 	Request(ctx context.Context, sa *v1.ServiceAccount, tr *authenticationv1.TokenRequest) error
 }
 
@@ -92,7 +92,7 @@ func issueToken(r *call) error {
 }
 
 // reviewHandler makes the handler of a kind whose status is the answer, which answer fills
-// in. complete, if set, returns an error where the question lacks something.
+// in. complete, if set, returns an error where the question is incomplete.
 func reviewHandler[T row.Object](answer func(r *call, o T) error, complete func(o T) error) func(*call) error {
 	return func(r *call) error {
 		opts := &metav1.CreateOptions{}
@@ -122,7 +122,7 @@ func reviewHandler[T row.Object](answer func(r *call, o T) error, complete func(
 		}
 		if r.row.Validate != nil {
 			if errs := r.row.Validate(o); len(errs) > 0 {
-				// Upstream's error does not know the kind either.
+				// Upstream's error lacks the kind, too.
 				return apierrors.NewInvalid(schema.GroupKind{Group: gvk.Group}, "", errs)
 			}
 		}

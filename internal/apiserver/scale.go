@@ -41,7 +41,7 @@ var scaleRow = &api.Resource{
 }
 
 // noReplicas stands for the replicas of an object that has none: a write that
-// leaves it as it is does not say how many there should be.
+// leaves it unchanged sets no number.
 const noReplicas = math.MinInt32
 
 // scaler reads and writes the Scale of an object.
@@ -111,8 +111,8 @@ func (r *scaler) scale() error {
 	return c.writeObject(http.StatusOK, s)
 }
 
-// wantedScale reads what a write of the Scale asks for: it gives what makes the new
-// Scale of the present one, its managers too, and fills in w.
+// wantedScale reads what a write of the Scale asks for: it returns a function that
+// makes the new Scale, with its managers, of the present one, and fills in w.
 func (r *scaler) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runtime.Object, error), error) {
 	if r.info.Verb == "update" {
 		opts := &metav1.UpdateOptions{}
@@ -153,7 +153,8 @@ func (r *scaler) wantedScale(w *writing) (func(live *autoscalingv1.Scale) (runti
 	}, nil
 }
 
-// scaled is old with the replicas that want makes of its Scale, and their managers.
+// scaled returns old with the replicas that want sets in its Scale, and their
+// managers.
 func (r *scaler) scaled(old runtime.Object, want func(live *autoscalingv1.Scale) (runtime.Object, error)) (runtime.Object, error) {
 	live, err := r.scaleOf(old)
 	if err != nil {
@@ -210,10 +211,10 @@ func (r *scaler) scaled(old runtime.Object, want func(live *autoscalingv1.Scale)
 	return obj, nil
 }
 
-// replicasPath is the field of spec.replicas as messages name it.
+// replicasPath returns the path of spec.replicas as messages name it.
 func (r *scaler) replicasPath() string { return "." + strings.Join(r.row.Scale.Path, ".") }
 
-// scaleOf is the Scale of an object in the row's version.
+// scaleOf returns the Scale of an object in the row's version.
 func (r *scaler) scaleOf(obj runtime.Object) (*autoscalingv1.Scale, error) {
 	acc, err := meta.Accessor(obj)
 	if err != nil {

@@ -56,13 +56,13 @@ type Config struct {
 	RuleResolver authorizer.RuleResolver
 	// Admission is the chain that every write passes; may be nil.
 	Admission admission.Interface
-	// Objects is admission's view of the objects; nil is the scheme's.
+	// Objects are admission's object interfaces; nil means those of the scheme.
 	Objects admission.ObjectInterfaces
-	// Reservations take what a new or changed object of a resource needs
-	// beyond itself: a Service's addresses and ports.
+	// Reservations allocate what a new or changed object of a resource needs outside
+	// of the store: a Service's addresses and ports.
 	Reservations map[schema.GroupResource]Reservation
-	// Computed gives the objects of resources that are not stored; New adds the
-	// states of components.
+	// Computed computes the objects of resources that are not stored; New adds the
+	// ComponentStatuses.
 	Computed map[schema.GroupResource]Computed
 	// Tokens issues tokens for serviceaccounts/token.
 	Tokens Tokens
@@ -70,56 +70,56 @@ type Config struct {
 	TokenAuthenticator authenticator.Token
 	// NoUnsafeDeletion ignores the option that deletes objects that cannot be read.
 	NoUnsafeDeletion bool
-	// LegacyImpersonation knows the verb "impersonate" alone, and none of KEP-5284's.
+	// LegacyImpersonation checks the verb "impersonate" only, and none of KEP-5284's.
 	LegacyImpersonation bool
 	// Nodes reaches the node agents' HTTP servers.
 	Nodes NodeTransport
-	// Own reports whether an address is one that this server is reached at; it may be
-	// nil. Nothing is passed on to those.
+	// Own reports whether an address is this server's own; it may be nil. Nothing is
+	// proxied to such an address.
 	Own func(netip.AddrPort) bool
-	// Fairness, if set, says when it is a request's turn.
+	// Fairness, if set, decides when it is a request's turn.
 	Fairness flowcontrol.Interface
-	// MaxReads and MaxWrites are, without Fairness, how many requests of each are
-	// answered at once; 0 is without limit.
+	// MaxReads and MaxWrites are, without Fairness, the numbers of reads and writes
+	// that are served at once; 0 means no limit.
 	MaxReads, MaxWrites int
-	// StallLimit is how long the client of a watch may leave unread what it was
-	// sent (default 30 seconds).
+	// StallLimit is how long the client of a watch may leave events unread (default
+	// 30 seconds).
 	StallLimit time.Duration
-	// SendRetryAfter lets Refuse have an effect.
+	// SendRetryAfter enables Refuse.
 	SendRetryAfter bool
 	// Exempt, if set, returns the UIDs of the flow schema and the priority level
 	// called exempt.
 	Exempt func() (schema, level types.UID)
 	// Audit, if set, records every request.
 	Audit *auditing.Auditor
-	// Form, if set, is the form that an object at key is stored in now: one that
-	// is stored in another is written anew by a write that changes nothing.
+	// Form, if set, returns the form (encryption key) in which objects at key are
+	// stored now: a write that changes nothing still writes an object that is stored
+	// in another form.
 	Form func(key string) int64
 	// Recorded, if set, is called after every committed write with the request's
 	// context, which carries its cause.
 	Recorded func(ctx context.Context, w Write)
-	// Types are the schemas of the built-in kinds, as NewTypes makes them;
-	// asked for at the first write. Default makes them then.
+	// Types returns the schemas of the built-in kinds, as NewTypes makes them; it is
+	// called at the first write. The default calls NewTypes then.
 	Types func() managedfields.TypeConverter
-	// Readiness are named checks behind /readyz.
+	// Readiness are further checks of /readyz, by name.
 	Readiness map[string]func() error
-	// TTL, if set, is how long an object is kept whose row says that it has a limited
-	// life, in place of what the row says.
+	// TTL, if set, replaces the time that objects of rows with a limited life are
+	// kept.
 	TTL time.Duration
-	// MinRequestTimeout, if set, is how long a watch lasts at least that says
-	// nothing else, in place of half an hour; it lasts up to twice as long. Below 0
-	// it lasts until it is ended.
+	// MinRequestTimeout is the least duration of a watch without timeoutSeconds
+	// (default half an hour); it lasts up to twice as long. Below 0 it has no end.
 	MinRequestTimeout time.Duration
-	// RequestTimeout is how long a request may take that is no watch or stream;
-	// 0 is a minute.
+	// RequestTimeout is how long a request that is no watch or stream may take; 0
+	// means a minute.
 	RequestTimeout time.Duration
 	// NoProfiling and NoLogs leave out /debug/pprof and /debug/flags, and /logs.
 	NoProfiling, NoLogs bool
-	// HiddenMetrics are the names of those that /metrics leaves out.
+	// HiddenMetrics are the names of the metrics that /metrics leaves out.
 	HiddenMetrics []string
 	// Version is the answer of /version.
 	Version VersionInfo
-	// Aggregation passes on what other servers serve; may be nil.
+	// Aggregation passes requests on to aggregated servers; may be nil.
 	Aggregation *aggregation.Registry
 	// Paths are further handlers, by their path, behind authorization.
 	Paths map[string]http.Handler
@@ -138,13 +138,12 @@ type Write struct {
 	Time        time.Time
 }
 
-// Reservation is something that a write holds outside of the store.
+// Reservation allocates something that an object needs outside of the store.
 type Reservation interface {
-	// Reserve takes what obj needs (old is nil for a creation) and fills it
-	// in. done is called once, with whether the write was committed; obj has
-	// not been written with false.
+	// Reserve allocates what obj needs (old is nil for a creation) and fills it in.
+	// done is called once and tells whether the write was committed.
 	Reserve(ctx context.Context, obj, old runtime.Object, dryRun bool) (done func(committed bool), err error)
-	// Release frees what a deleted object held.
+	// Release frees what a deleted object had.
 	Release(obj runtime.Object)
 }
 
@@ -160,7 +159,7 @@ type Server struct {
 	debug     http.Handler // nil if there is no profiling
 	backends  http.RoundTripper
 
-	impersonation func() http.Handler // made when it is first wanted
+	impersonation func() http.Handler // made when it is first called
 
 	ownerships sync.Map // ownershipKey → *ownership
 
@@ -232,8 +231,8 @@ func (s *Server) stale(e *store.Entry) bool { return s.Form != nil && s.Form(e.K
 
 type inProcessKey struct{}
 
-// WithUser marks the requests of a component in this process: they come from u
-// without further authentication.
+// WithUser returns a context for requests of a component in this process: they
+// are u's, without further authentication.
 func WithUser(ctx context.Context, u user.Info) context.Context {
 	return context.WithValue(ctx, inProcessKey{}, u)
 }
@@ -260,7 +259,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.warnings = rec
 	defer func() {
 		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler { //nolint:errorlint // it is that very value
+			if p == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so, too
 				panic(p)
 			}
 			klog.FromContext(ctx).Error(fmt.Errorf("%v", p), "A request's handler panicked", "verb", info.Verb, "path", req.URL.Path, "stack", string(debug.Stack()))
@@ -283,7 +282,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		defer context.AfterFunc(s.watches, end)()
 	}
 	if long && r.hasUnboundBody() {
-		_ = r.conn.SetReadDeadline(time.Now().Add(s.RequestTimeout)) // until it is allowed
+		_ = r.conn.SetReadDeadline(time.Now().Add(s.RequestTimeout)) // until the user is known
 	}
 	r.req = req.WithContext(ctx)
 	r.identify()
@@ -291,8 +290,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	err = r.authenticate()
 	s.metrics.identified(r.user, err)
 	if req.ProtoMajor == 2 && (err != nil || anonymous(r.user)) {
-		// Connections of HTTP/2 are cheap for a client, and dear for the server
-		// (CVE-2023-44487): this one ends with the answer.
+		// Streams of HTTP/2 are cheap for a client and expensive for the server
+		// (CVE-2023-44487): the connection ends with the answer.
 		w.Header().Set("Connection", "close")
 	}
 	if err != nil {

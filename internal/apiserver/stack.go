@@ -3,9 +3,9 @@ package apiserver
 // handlerStack is the size of stack that most requests need, in bytes.
 const handlerStack = 24 << 10
 
-// growStack makes the goroutine's stack that big at once. net/http serves each
-// request on a new goroutine, whose stack would else be copied to twice its size
-// several times on the way down, deeper and thus dearer each time.
+// growStack grows the goroutine's stack to handlerStack at once. net/http serves
+// each request on a new goroutine, whose stack would otherwise be doubled and
+// copied several times, at greater depth and cost each time.
 //
 //go:noinline
 func growStack(i int) byte {

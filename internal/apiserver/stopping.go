@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// Drain has /readyz fail from now on.
+// Drain makes /readyz fail from now on.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Refuse has new requests answered with 429 and when to come again, from now on.
+// Refuse makes new requests be answered with 429 and Retry-After from now on.
 func (s *Server) Refuse() { s.refusing.Store(true) }
 
-// Shutdown ends the watches, with what they have still to send, and what else
-// lasts as long as its client likes.
+// Shutdown ends the watches, once they have sent what they have, and the other
+// requests without a deadline.
 func (s *Server) Shutdown() { s.stop() }
 
-// Finish waits, after Refuse, for the requests from before that do not last as long
-// as their clients like, or until ctx is done.
+// Finish waits, after Refuse, until the earlier requests with a deadline have been
+// answered, or ctx is done.
 func (s *Server) Finish(ctx context.Context) {
 	finished := make(chan struct{})
 	go func() {
@@ -30,7 +30,8 @@ func (s *Server) Finish(ctx context.Context) {
 	}
 }
 
-// enter counts the request in, unless the server refuses it. leave counts it out.
+// enter counts the request as being served, unless the server refuses it. leave
+// ends that.
 func (s *Server) enter(w http.ResponseWriter, req *http.Request, long bool) (leave func(), ok bool) {
 	if !s.SendRetryAfter || alwaysAnswered(req) {
 		return func() {}, true

@@ -51,7 +51,8 @@ func (r *call) serveComputed() error {
 	return reader{r}.readComputed()
 }
 
-// as is r with answers and bodies of another row: a subresource's own kind.
+// as returns r with another row for bodies and answers: that of a subresource's
+// kind.
 func (r *call) as(row *api.Resource) *call {
 	c := *r
 	c.row = row

@@ -29,7 +29,7 @@ var defaultColumns = []metav1.TableColumnDefinition{
 	{Name: "Created At", Type: "date", Description: objectMetaDoc["creationTimestamp"]},
 }
 
-// table prints objects as upstream's server does.
+// table returns a Table of objects, as upstream's server prints them.
 func (r *response) table(objs []runtime.Object, m metav1.ListMeta) (*metav1.Table, error) {
 	var opts metav1.TableOptions
 	if err := metav1.Convert_url_Values_To_v1_TableOptions(ptr(r.req.URL.Query()), &opts, nil); err != nil {
@@ -81,7 +81,7 @@ func (r *response) table(objs []runtime.Object, m metav1.ListMeta) (*metav1.Tabl
 
 func ptr[T any](v T) *T { return &v }
 
-// partial is the metadata of o alone.
+// partial returns the metadata of o.
 func partial(row *api.Resource, o runtime.Object) (*metav1.PartialObjectMetadata, error) {
 	acc, err := meta.Accessor(o)
 	if err != nil {
@@ -100,7 +100,7 @@ func resourceVersionOf(o runtime.Object) string {
 	return acc.GetResourceVersion()
 }
 
-// shallow copies the struct of o, and nothing that it points to.
+// shallow returns a shallow copy of o.
 func shallow(o runtime.Object) runtime.Object {
 	if u, ok := o.(*unstructured.Unstructured); ok {
 		c := make(map[string]any, len(u.Object))
@@ -115,7 +115,7 @@ func shallow(o runtime.Object) runtime.Object {
 	return c.Interface().(runtime.Object)
 }
 
-// listOf makes the row's typed list.
+// listOf returns the row's typed list of objs.
 func listOf(row *api.Resource, objs []runtime.Object, m metav1.ListMeta) (runtime.Object, error) {
 	list := row.NewList()
 	if ul, ok := list.(*unstructured.UnstructuredList); ok {

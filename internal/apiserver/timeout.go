@@ -10,9 +10,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// allotted is how long the request may take: what its timeout parameter says, up
-// to the server's own bound; 0 is without an end. Reads within the process that do
-// not ask for an end need none: they are answered from memory.
+// allotted returns how long the request may take: its timeout parameter, up to the
+// server's own bound; 0 means no bound. Reads within the process without the
+// parameter have none: they are answered from memory.
 func (r *call) allotted() (time.Duration, error) {
 	s, req := r.s, r.req
 	asked := strings.Contains(req.URL.RawQuery, "timeout=")
@@ -39,5 +39,5 @@ func (r *call) allotted() (time.Duration, error) {
 // overdue reports whether the request's time is up.
 func (r *incoming) overdue() bool { return errors.Is(r.ctx().Err(), context.DeadlineExceeded) }
 
-// errOverdue is the answer to a request that fails after its time is up.
+// errOverdue is the answer to a request that timed out.
 var errOverdue = apierrors.NewTimeoutError("request did not complete within the allotted timeout", 0)

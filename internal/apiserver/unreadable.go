@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// ignoreReadError is the option by which an object is deleted that cannot be read
+// ignoreReadError is the option that deletes an object which cannot be read
 // (KEP-3926).
 const ignoreReadError = "ignoreStoreReadErrorWithClusterBreakingPotential"
 
@@ -60,8 +60,8 @@ func (r *incoming) unreadableAt(key string) bool {
 	return slices.ContainsFunc(r.s.Store.Unreadable(key), func(u store.Unreadable) bool { return u.Key == key })
 }
 
-// absent is the answer to a request for an object that the store does not give: there
-// is none, or it cannot be read.
+// absent returns the answer to a request for an object that the store does not return:
+// there is none, or it cannot be read.
 func (r *incoming) absent(key, name string) error {
 	if err := r.readError(slices.DeleteFunc(r.s.Store.Unreadable(key), func(u store.Unreadable) bool { return u.Key != key })); err != nil {
 		return err
@@ -69,7 +69,8 @@ func (r *incoming) absent(key, name string) error {
 	return apierrors.NewNotFound(r.groupResource(), name)
 }
 
-// readError is upstream's answer where objects cannot be read, nil if there are none.
+// readError returns upstream's answer where objects cannot be read, nil if all is
+// empty.
 func (r *incoming) readError(all []store.Unreadable) error {
 	if len(all) == 0 {
 		return nil

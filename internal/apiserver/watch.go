@@ -30,7 +30,7 @@ import (
 // bookmarkPeriod is how often an idle watch sends a bookmark.
 const bookmarkPeriod = time.Minute
 
-// stream is a watch on its way to a client.
+// stream sends the events of a watch to a client.
 type stream struct {
 	*call
 	sel       *selection
@@ -69,7 +69,7 @@ func (r reader) watch() error {
 		timeout = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
 	if least := r.s.MinRequestTimeout; timeout == 0 && least > 0 {
-		timeout = least + time.Duration(rand.Int64N(int64(least))) // spread out, so that not all come again at once
+		timeout = least + time.Duration(rand.Int64N(int64(least))) // random, so that clients do not all reconnect at once
 	}
 	st := &stream{call: r.call, sel: sel, form: form, bookmarks: opts.AllowWatchBookmarks, seen: r.s.metrics.seen(r.row), first: true}
 	initial := opts.SendInitialEvents != nil && *opts.SendInitialEvents ||
@@ -127,7 +127,7 @@ func (r reader) watch() error {
 		r.s.streams.Add(1)
 		defer r.s.streams.Add(-1)
 		first := list
-		list = nil // this function refers to list for as long as the watch lasts
+		list = nil // frees the list, which this function would refer to as long as the watch lasts
 		st.run(first, opts.SendInitialEvents != nil && *opts.SendInitialEvents, timeout)
 	}
 	if failed == nil {
@@ -184,7 +184,7 @@ func (st *stream) run(list *store.ListResult, endMark bool, timeout time.Duratio
 	}
 }
 
-// initial sends what there is.
+// initial sends the initial list.
 func (st *stream) initial(list *store.ListResult, endMark bool) error {
 	if list == nil {
 		return nil
@@ -205,7 +205,7 @@ func (st *stream) initial(list *store.ListResult, endMark bool) error {
 	return st.flush()
 }
 
-// next sends what happens next, or, after a while in which nothing does, a bookmark.
+// next sends the next changes, or a bookmark after bookmarkPeriod without any.
 func (st *stream) next(ctx context.Context) error {
 	wait, stop := ctx, context.CancelFunc(func() {})
 	if st.bookmarks {
@@ -240,19 +240,19 @@ func (st *stream) next(ctx context.Context) error {
 }
 
 const (
-	// turn is about what it takes to send a watch something.
+	// turn is about the time that it takes to send an event.
 	turn = 10 * time.Microsecond
-	// shortGather and longGather are what a client waits at most for an event
-	// because of the other watches: where little happens, and where much does.
+	// shortGather and longGather bound the time that an event is delayed because of
+	// other watches, where there are few events and where there are many.
 	shortGather, longGather = 20 * time.Millisecond, 100 * time.Millisecond
-	// crowd is how many events make it worth to gather for longer.
+	// crowd is the number of events at once from which gathering takes longer.
 	crowd = 4
 )
 
-// gather waits a little after n events were sent, so that what happens
-// meanwhile goes out at once: with few watches not at all, with many for about
-// as long as it takes to send all of them something, and for longer while there
-// is much to send, as network cards moderate their interrupts.
+// gather waits a little after n events were sent, so that the events of that
+// time are sent in one write. With few watches it does not wait; with many it
+// waits for about the time that it takes to send an event to each, and longer
+// while there are many events, as network cards moderate their interrupts.
 func (st *stream) gather(ctx context.Context, n int) {
 	all := time.Duration(st.s.streams.Load()) * turn
 	if n >= crowd {
@@ -272,11 +272,11 @@ func (st *stream) gather(ctx context.Context, n int) {
 	}
 }
 
-// flushAt is how many bytes a stream gathers at most, but for a big object, so
-// that a client that reads slowly holds no more.
+// flushAt bounds the bytes that a stream gathers, except for a larger object, so
+// that a slow client holds little memory.
 const flushAt = 64 << 10
 
-// buffers are shared by the streams: few send at a time, and most wait.
+// buffers are shared by the streams: few send at a time.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // open makes st.buf collect what is sent.
@@ -299,9 +299,9 @@ func (st *stream) flush() error {
 	}
 	st.guard.written()
 	if err != nil {
-		return errGone // a frame that is given up may still be read from the buffer
+		return errGone // the frame may still be read from the buffer, which is therefore not reused
 	}
-	if st.buf.Reset(); st.buf.Cap() <= 4*flushAt { // else an object was big: the next may not be
+	if st.buf.Reset(); st.buf.Cap() <= 4*flushAt { // a buffer that grew for a big object is not kept
 		buffers.Put(st.buf)
 	}
 	st.buf = nil
@@ -316,7 +316,8 @@ func (st *stream) flushFull() error {
 	return st.flush()
 }
 
-// event sends a change, as it looks through the selection.
+// event sends a change as the selection sees it: an object that enters it is
+// ADDED, one that leaves it DELETED.
 func (st *stream) event(ev *store.Event) error {
 	was := st.sel.matches(ev.Prev)
 	is := ev.Type == store.Put && st.sel.matches(ev.Entry)
@@ -328,7 +329,8 @@ func (st *stream) event(ev *store.Event) error {
 	case was && ev.Type == store.Delete:
 		return st.send(watch.Deleted, ev.Entry)
 	case was:
-		// Out of the selection: the client gets what it knew, at this revision.
+		// The object left the selection: the client gets its former state, at this
+		// revision.
 		obj := shallow(ev.Prev.Object())
 		setResourceVersion(obj, ev.Revision)
 		return st.send(watch.Deleted, store.NewEntry(ev.Prev.Key, ev.Prev.CreateRevision, ev.Revision, store.Value{Object: obj, Form: ev.Prev.Form}))
@@ -427,7 +429,7 @@ func (st *stream) object(t watch.EventType, obj runtime.Object) error {
 }
 
 // frame writes a length and a WatchEvent message with the object's bytes: the
-// object has an envelope, the event itself has none.
+// object is in its envelope, the event in none.
 func (st *stream) frame(t string, object []byte) error {
 	ev := metav1.WatchEvent{Type: t, Object: runtime.RawExtension{Raw: object}}
 	raw, err := ev.Marshal()
@@ -477,7 +479,7 @@ func (st *stream) bookmark(rev int64, initialEnd bool) error {
 func (st *stream) sendError(s *metav1.Status) {
 	s.SetGroupVersionKind(statusKind)
 	if st.object(watch.Error, s) == nil {
-		_ = st.flush() // if it has gone there is nobody to tell
+		_ = st.flush() // an error means that the client has gone
 	}
 }
 

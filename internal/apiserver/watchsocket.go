@@ -8,11 +8,12 @@ import (
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
-// overSocket has begin serve the watch over a WebSocket: each event is a message,
-// a text where the events are JSON. What the client sends is ignored, until it closes.
+// overSocket serves the watch over a WebSocket, by begin: each event is a message, of
+// type text if the events are JSON. Messages of the client are ignored, until it
+// closes.
 func (st *stream) overSocket(begin func()) {
 	r := st.call
-	r.code = http.StatusForbidden // unless the handshake succeeds, whose answer is the library's
+	r.code = http.StatusForbidden // unless the handshake succeeds; the library has written the answer
 	websocket.Handler(func(ws *websocket.Conn) {
 		defer ws.Close()
 		r.code = http.StatusSwitchingProtocols

@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// TestWatchOverSocket: each event is one message, of text in JSON and binary without a
-// length in protobuf; the stream ends with its time.
+// TestWatchOverSocket checks that each event is one message, text for JSON and binary
+// without a length for protobuf, and that the stream ends at its timeout.
 func TestWatchOverSocket(t *testing.T) {
 	a := start(t)
 	dial := func(query, accept string) (*websocket.Conn, error) {

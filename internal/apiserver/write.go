@@ -23,14 +23,14 @@ import (
 	"keelson.dev/keelson/internal/store"
 )
 
-// writing is how an object is to be written.
+// writing describes a write of an object.
 type writing struct {
 	verb         string // "create", "update", "patch", "delete"
 	subresource  string
 	options      runtime.Object // for admission
 	dryRun       bool
 	fieldManager string
-	applied      bool // the object's managed fields have been set by apply
+	applied      bool // server-side apply has set the managed fields
 	// seen, if set, returns what admission sees of the change in place of the
 	// object, and puts back into the object what admission has changed there.
 	seen func(obj, old runtime.Object) (admission.Attributes, func() error, error)
@@ -46,7 +46,8 @@ type writing struct {
 // writer creates and changes objects of the request's row.
 type writer struct {
 	*call
-	// managed is where manage has put the managers of an object without a Go type.
+	// managed points to the managers that manage has set in an object without a Go
+	// type.
 	managed *any
 }
 
@@ -80,12 +81,13 @@ func (r *writer) create() error {
 	return r.writeEntry(http.StatusCreated, e)
 }
 
-// generatedRetries is how often a generated name that is taken is made anew.
+// generatedRetries is how often another name is generated if one is taken.
 const generatedRetries = 8
 
 var errCreatedVersion = errors.New("resourceVersion should not be set on objects to be created")
 
-// insert takes a new object through everything that a creation obeys.
+// insert stores a new object after all steps of a creation: defaults, admission
+// and validation.
 func (r *writer) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 	acc, err := meta.Accessor(obj)
 	if err != nil {
@@ -107,7 +109,7 @@ func (r *writer) insert(obj runtime.Object, w writing) (*store.Entry, error) {
 	if err := r.mutate(attrs); err != nil {
 		return nil, err
 	}
-	// Whatever was checked before may have been changed since.
+	// Admission may have changed what was checked before.
 	if err := r.place(acc); err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
 	}
 	r.warn(obj, nil)
-	if attrs.GetName() == "" { // it was generated
+	if attrs.GetName() == "" { // the name was generated
 		attrs = r.attributes(obj, nil, acc.GetName(), admission.Create, w)
 	}
 	if err := r.validate(attrs); err != nil {
@@ -234,7 +236,7 @@ func (r *writer) hub(obj runtime.Object) (runtime.Object, error) {
 	return obj, nil
 }
 
-// unstored is an entry that shows obj as a write would have left it.
+// unstored returns an entry with obj as a write would store it.
 func (r *writer) unstored(obj runtime.Object) (*store.Entry, error) {
 	stored, err := r.hub(obj)
 	if err != nil {
@@ -264,7 +266,7 @@ func (r *writer) attributes(obj, old runtime.Object, name string, op admission.O
 		w.subresource, op, admissionOptions(op, w.options), w.dryRun, r.user)
 }
 
-// update replaces an object, or the part of it that strategy lets through.
+// update replaces an object, or the part of it that strategy allows.
 func (r *writer) update(strategy *api.UpdateStrategy) error {
 	opts := &metav1.UpdateOptions{}
 	if err := r.options(opts); err != nil {
@@ -314,9 +316,9 @@ func (r *writer) update(strategy *api.UpdateStrategy) error {
 
 // change reads the object that the request names, calls produce for its new
 // state (from the old one, which it must not change; nil where there is none),
-// and takes that through everything that an update obeys. It starts again where
-// another write came between, unless the new state names the resourceVersion
-// that it is made from.
+// and stores that after all steps of an update. After a conflict with another
+// write it starts again, unless the new state names the resourceVersion that it
+// is made from.
 func (r *writer) change(strategy *api.UpdateStrategy, w writing, produce func(old runtime.Object) (runtime.Object, error)) (*store.Entry, bool, error) {
 	for try := 1; ; try++ {
 		e, created, again, err := r.changeOnce(strategy, w, produce)
@@ -449,7 +451,8 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 			return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
 		}
 		committed = true
-		// The answer is what the client wrote, which was never stored.
+		// The object is removed in place of being stored; the answer is what the client
+		// wrote.
 		ne, err := r.unstored(obj)
 		return ne, false, false, err
 	}
@@ -470,16 +473,16 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	return ne, false, false, nil
 }
 
-// noVersion is the answer to an update that does not say which version of the
-// object it replaces, where the kind wants that.
+// noVersion returns the answer to an update without a resourceVersion of a kind
+// that requires one.
 func (r *writer) noVersion(name string) error {
 	gr := r.groupResource()
 	return apierrors.NewInvalid(schema.GroupKind{Group: gr.Group, Kind: gr.Resource}, name, field.ErrorList{
 		field.Invalid(field.NewPath("metadata", "resourceVersion"), 0, "must be specified for an update")})
 }
 
-// inherit fills in what only the server sets. Another UID, and a time of deletion
-// where there was none, are left for validation to refuse.
+// inherit copies from old what only the server sets. A changed UID, and a deletion
+// timestamp where there was none, are left for validation to refuse.
 func inherit(acc, old metav1.Object) {
 	if acc.GetUID() == "" {
 		acc.SetUID(old.GetUID())
@@ -498,7 +501,8 @@ func inherit(acc, old metav1.Object) {
 	}
 }
 
-// finished reports whether a deletion has nothing more to wait for.
+// finished reports whether obj can be removed: it is being deleted, its grace
+// period is over and it has no finalizers.
 func (r *writer) finished(obj runtime.Object, acc metav1.Object) bool {
 	if acc.GetDeletionTimestamp() == nil || r.finalizing(obj, acc) {
 		return false
@@ -520,7 +524,7 @@ func (r *writer) remove(e *store.Entry, old runtime.Object) (*store.Entry, error
 	return d, nil
 }
 
-// preconditions checks what a deletion asks of the object.
+// preconditions checks the preconditions of a deletion.
 func (r *writer) preconditions(p *metav1.Preconditions, acc metav1.Object) error {
 	if p == nil {
 		return nil

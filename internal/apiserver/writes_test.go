@@ -20,8 +20,8 @@ func (got answer) warnings() (out []string) {
 	return out
 }
 
-// TestUnconditionalUpdates: which kinds want an update to say what it replaces, by
-// upstream's strategies. All others take the latest.
+// TestUnconditionalUpdates checks which kinds require a resourceVersion in an
+// update, by upstream's strategies. All others replace the latest version.
 func TestUnconditionalUpdates(t *testing.T) {
 	conditional := []string{
 		"apiextensions.k8s.io/customresourcedefinitions", "apiregistration.k8s.io/apiservices", "coordination.k8s.io/leases", "node.k8s.io/runtimeclasses",
@@ -66,7 +66,8 @@ func TestUnconditionalUpdates(t *testing.T) {
 	}
 }
 
-// TestStrictPatches: duplicate and unknown fields of a patch.
+// TestStrictPatches checks that duplicate and unknown fields of a patch are
+// warned of or refused.
 func TestStrictPatches(t *testing.T) {
 	a := start(t)
 	path := a.define("strict.example", version{name: "v1", schema: `"spec":{"type":"object","properties":{"a":{"type":"string"}}}`})("v1")
@@ -76,8 +77,8 @@ func TestStrictPatches(t *testing.T) {
 	const head, thing = `"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s"}`, `"apiVersion":"strict.example/v1","kind":"Thing","metadata":{"name":"s"}`
 	for _, c := range []struct {
 		name, path, kind, body string
-		want                   string // the warning
-		strict                 string // of the answer to Strict
+		want                   string // the warning of fieldValidation Warn
+		strict                 string // in the error of fieldValidation Strict
 	}{
 		{"merge", cm, merge, `{"data":{"a":"1","a":"2"}}`, `duplicate field "data.a"`, `strict decoding error: duplicate field "data.a"`},
 		{"merge, both", cm, merge, `{"data":{"a":"1","a":"2"},"dada":{}}`, `duplicate field "data.a"`, `strict decoding error: duplicate field "data.a", unknown field "dada"`},
@@ -120,7 +121,7 @@ func TestStrictPatches(t *testing.T) {
 	}
 }
 
-// TestMetadataOfUpdates: the metadata that an update must not change.
+// TestMetadataOfUpdates checks the metadata that an update must not change.
 func TestMetadataOfUpdates(t *testing.T) {
 	a := start(t)
 	path := a.define("meta.example", version{name: "v1", schema: `"spec":{"type":"object"}`})("v1")
@@ -161,7 +162,8 @@ func TestMetadataOfUpdates(t *testing.T) {
 	}
 }
 
-// TestLastFinalizer: the answer to the write that lets an object go is what was written.
+// TestLastFinalizer checks that the answer to a write that removes the last finalizer is
+// what was written.
 func TestLastFinalizer(t *testing.T) {
 	a := start(t)
 	path := a.define("last.example", version{name: "v1", schema: `"data":{"type":"object","additionalProperties":{"type":"string"}}`})("v1")
@@ -189,7 +191,8 @@ func TestLastFinalizer(t *testing.T) {
 	}
 }
 
-// TestReadBack: a client sees the same object before and after a restart.
+// TestReadBack checks that a client sees the same object before and after a
+// restart.
 func TestReadBack(t *testing.T) {
 	a := start(t)
 	const slices, secrets = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", "/api/v1/namespaces/default/secrets"
@@ -212,7 +215,8 @@ func TestReadBack(t *testing.T) {
 	}
 }
 
-// TestDryRunCreate: only what is stored may have no resourceVersion.
+// TestDryRunCreate checks that the answer to a dry run has a name but no
+// resourceVersion.
 func TestDryRunCreate(t *testing.T) {
 	a := start(t)
 	const body = `{"metadata":{"name":"dr","resourceVersion":"1"}}`
@@ -227,7 +231,8 @@ func TestDryRunCreate(t *testing.T) {
 	}
 }
 
-// TestSingularFields: fields that are one of a list are in step with it, or refused.
+// TestSingularFields checks that a field which repeats an element of a list field is
+// kept equal to it, or refused.
 func TestSingularFields(t *testing.T) {
 	a := start(t)
 	a.do("POST", "/api/v1/namespaces/default/serviceaccounts", `{"metadata":{"name":"default"}}`)
@@ -265,7 +270,8 @@ func TestSingularFields(t *testing.T) {
 	}
 }
 
-// TestDeprecations: every request for what upstream marks as deprecated says so.
+// TestDeprecations checks that every request for what upstream marks as
+// deprecated gets a warning.
 func TestDeprecations(t *testing.T) {
 	a := start(t)
 	const endpoints, accounts, services = "/api/v1/namespaces/default/endpoints", "/api/v1/namespaces/default/serviceaccounts", "/api/v1/namespaces/default/services"
@@ -297,7 +303,8 @@ func TestDeprecations(t *testing.T) {
 	}
 }
 
-// TestEvictionVersions: an eviction may be of the version that has no other use.
+// TestEvictionVersions checks that an Eviction may be of policy/v1beta1, of which
+// nothing else is served.
 func TestEvictionVersions(t *testing.T) {
 	a := start(t)
 	const pods = "/api/v1/namespaces/default/pods"

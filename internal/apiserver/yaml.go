@@ -8,10 +8,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// boundYAML refuses a document whose aliases make more than MaxBody of it, about as
-// many bytes as its JSON has. The decoders bound how many values aliases stand for, and
-// not how long these are: two thousand times one string of 500 kB is a gigabyte. It is
-// called before them, and expands nothing.
+// boundYAML refuses a document whose JSON, with its aliases expanded, would have more
+// than about MaxBody bytes. The decoders bound the number of values that aliases expand
+// to, and not their length: two thousand times one string of 500 kB is a gigabyte. It is
+// called before the decoders, and expands nothing.
 func boundYAML(data []byte) error {
 	if bytes.IndexByte(data, '&') < 0 || bytes.IndexByte(data, '*') < 0 {
 		return nil // no aliases
@@ -30,8 +30,8 @@ func boundYAML(data []byte) error {
 	return nil
 }
 
-// expansion has the sizes of the nodes that are known, up to MaxBody+1; that of one
-// which is being looked at is -1.
+// expansion maps nodes to their expanded sizes, up to MaxBody+1; -1 marks a node
+// whose size is being computed.
 type expansion map[*yaml.Node]int
 
 // perNode is the number of bytes that a node takes in JSON beside its value:
@@ -48,7 +48,7 @@ func (e expansion) size(n *yaml.Node) (int, error) {
 	case ok:
 		return size, nil
 	}
-	// Only what has an anchor is met twice.
+	// Only a node with an anchor is visited twice.
 	if n.Anchor != "" {
 		e[n] = -1
 	}

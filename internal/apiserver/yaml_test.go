@@ -10,7 +10,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
-// laughs is a document each of whose levels has the one before it ten times.
+// laughs returns a document in which each level refers ten times to the level
+// before it.
 func laughs(levels int) string {
 	s := "a0: &a0 [lol,lol,lol,lol,lol,lol,lol,lol,lol,lol]\n"
 	for i := 1; i < levels; i++ {
@@ -47,7 +48,8 @@ func TestBoundYAML(t *testing.T) {
 	}
 }
 
-// TestYAMLBomb: no way into the server expands what it has been sent into gigabytes.
+// TestYAMLBomb checks that no request body is expanded into gigabytes, whatever verb
+// and media type it has.
 func TestYAMLBomb(t *testing.T) {
 	s := as(t, &user.DefaultInfo{Name: "jane"}, nil, nil)
 	bomb := "x: &x " + strings.Repeat("x", 500_000) + "\ny: [" + strings.Repeat("*x,", 2000) + "]\n"

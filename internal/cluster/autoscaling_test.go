@@ -24,8 +24,9 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// TestAutoscaleCustomResource: a custom resource with a scale is scaled by what its
-// pods use, with nothing installed. Its kind is defined when the controllers run.
+// TestAutoscaleCustomResource checks that a custom resource with a scale is scaled
+// by what its pods use, with nothing installed. Its kind is defined when the
+// controllers run.
 func TestAutoscaleCustomResource(t *testing.T) {
 	c := boot(t, Options{SimNodes: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

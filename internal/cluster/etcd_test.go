@@ -67,7 +67,7 @@ func holder(t *testing.T, client kubernetes.Interface, name string) string {
 	return ptr.Deref(l.Spec.HolderIdentity, "")
 }
 
-// TestTwoServers: two servers on one etcd are one cluster.
+// TestTwoServers checks that two servers on one etcd are one cluster.
 func TestTwoServers(t *testing.T) {
 	_, servers, clients := pair(t)
 	ctx := t.Context()
@@ -279,8 +279,8 @@ func servesOther(t *testing.T, c *Cluster, client kubernetes.Interface) {
 	}
 }
 
-// TestLeaderStops: when the server that leads ends, the other takes over, and
-// the first one's address is no endpoint any more.
+// TestLeaderStops checks that when the server that leads ends, the other takes
+// over, and the first one's address is no endpoint any more.
 func TestLeaderStops(t *testing.T) {
 	_, servers, clients := pair(t)
 	ctx := t.Context()

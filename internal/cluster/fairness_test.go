@@ -25,8 +25,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// TestFirstRequest: the first request after the start is already matched to its flow
-// schema.
+// TestFirstRequest checks that the first request after the start is already matched
+// to its flow schema.
 func TestFirstRequest(t *testing.T) {
 	c := boot(t, Options{Options: controlplane.Options{NoDrain: true}, NoScheduler: true, NoControllers: true})
 	begin := time.Now()

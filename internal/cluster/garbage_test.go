@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
-// TestGarbageEvent: the garbage collector may write its event, with the object that it is
-// about.
+// TestGarbageEvent checks that the garbage collector may write its event, with the object
+// that it is about.
 func TestGarbageEvent(t *testing.T) {
 	c := boot(t, Options{Options: controlplane.Options{NoDrain: true}, NoScheduler: true})
 	ctx, client := t.Context(), c.Client(inprocess.Admin).CoreV1()

@@ -24,8 +24,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 )
 
-// TestNodeIdentity: a node reads and changes what is its own or its pods', and
-// nothing else.
+// TestNodeIdentity checks that a node reads and changes its own objects and
+// those of its pods, and nothing else.
 func TestNodeIdentity(t *testing.T) {
 	c, err := Start(t.Context(), Options{NoScheduler: true})
 	if err != nil {

@@ -21,8 +21,9 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// TestResourceMetrics: what simulated pods use is served in both versions, in each
-// form; an installed metrics-server takes all of the group over, and gives it back.
+// TestResourceMetrics checks that the usage of simulated pods is served in both
+// versions and in each form, and that an installed metrics-server serves all of the
+// group until it is removed.
 func TestResourceMetrics(t *testing.T) {
 	c := boot(t, Options{SimNodes: 1})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -16,7 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// TestPods: pods run, those of Jobs to their end.
+// TestPods checks that pods run, those of Jobs to their end.
 func TestPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -81,8 +81,8 @@ func TestPods(t *testing.T) {
 	})
 }
 
-// TestDeletion: a pod that is deleted goes; one that is held by a finalizer has
-// failed first, for the holder to see.
+// TestDeletion checks that a deleted pod is removed, and that one with a
+// finalizer has the phase Failed first, for its controller to see.
 func TestDeletion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()

@@ -26,5 +26,5 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// TestAllocation: a pod's allocated resources outlive the agent, and an
-// interrupted write does not lose them.
+// TestAllocation checks that a pod's allocated resources outlive the agent, and
+// an interrupted write does not lose them.
