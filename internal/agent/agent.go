@@ -38,15 +38,16 @@ import (
 	"keelson.dev/keelson/internal/node/volume/plugins"
 )
 
-// host is what a node has in the process that it runs in, and how it reaches the
-// API server: with the rights of its node, and no others.
+// host holds what the parts of a node share in its process, among them the client
+// of the API server, which has the rights of the node and no others.
 type host struct {
-	// Process ends where the agent cannot go on.
+	// Process is ended if the agent cannot go on.
 	*component.Process
 	informers informers.SharedInformerFactory
 	clock     clock.WithTicker
 	client    kubernetes.Interface
-	// measured, if set, is told how the node is measured from within the process.
+	// measured, if set, is called with a function that measures the node from within
+	// the process.
 	measured func(node string, stats usage.Stats)
 	ip       netip.Addr
 	// nodes is an informer of all nodes, where informers has this one only.
@@ -58,8 +59,8 @@ type host struct {
 	// machine's.
 	dns     netip.Addr
 	version string
-	// clientCA is the authority, in PEM, of the certificates of those who call the
-	// node; certificate is the node's own.
+	// clientCA is the authority, in PEM, of the client certificates that the node's
+	// server accepts; certificate is the node's own.
 	clientCA    []byte
 	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
@@ -144,7 +145,7 @@ func (h *host) start(m *machine.Machine, o Options) error {
 	return nil
 }
 
-// enforced is a nil interface for a nil controller.
+// enforced returns c as an interface, which is nil if c is.
 func enforced(c *policy.Controller) pod.Policies {
 	if c == nil {
 		return nil
@@ -152,7 +153,8 @@ func enforced(c *policy.Controller) pod.Policies {
 	return c
 }
 
-// serve serves the node's HTTP API; the API server is asked about its callers.
+// serve serves the node's HTTP API. Its callers are authenticated and authorized
+// by the API server.
 func (h *host) serve(agent *node.Agent, o Options) error {
 	l, err := net.Listen("tcp", net.JoinHostPort("", fmt.Sprint(o.Port)))
 	if err != nil {

@@ -23,8 +23,9 @@ import (
 	"keelson.dev/keelson/internal/version"
 )
 
-// ownCertificate sets the certificate of the node's server. The version tells the
-// API server of Keelson which is signed by the cluster.
+// ownCertificate sets the certificate of the node's server. The API server's
+// version tells whether it is Keelson's, which signs the certificates of nodes by
+// itself.
 func (h *host) ownCertificate(m *machine.Machine, o *ProcessOptions) error {
 	if o.RotateServerCertificates {
 		h.version = version.Info.GitVersion
@@ -84,8 +85,8 @@ func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
 	return nil
 }
 
-// clientCA returns the authority, in PEM, of the certificates of the callers of the
-// node.
+// clientCA returns the authority, in PEM, of the client certificates that the node's
+// server accepts.
 func (o *ProcessOptions) clientCA(cfg *rest.Config) ([]byte, error) {
 	file := cmp.Or(o.ClientCAFile, cfg.CAFile)
 	if file == "" {

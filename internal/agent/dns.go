@@ -21,12 +21,12 @@ import (
 // clusterDomain is the domain of the Services' names.
 const clusterDomain = "cluster.local"
 
-// dnsProxy is the label of Services that service proxies leave alone. The nodes
-// have this Service's address themselves.
+// dnsProxy is the label by which service proxies ignore a Service. The nodes
+// themselves have the address of the Service kube-dns.
 const dnsProxy, dnsProxyName = "service.kubernetes.io/service-proxy-name", "keelson-dns"
 
-// dnsAddress is the cluster address of the Service kube-dns: the tenth of the
-// range, as upstream's installers have it.
+// dnsAddress returns the cluster address of the Service kube-dns: the tenth of
+// the range, as upstream's installers choose it.
 func dnsAddress(services netip.Prefix) netip.Addr {
 	a := services.Masked().Addr()
 	for range 10 {
@@ -35,7 +35,7 @@ func dnsAddress(services netip.Prefix) netip.Addr {
 	return a
 }
 
-// dnsService is the Service by which people and programs find the name server.
+// dnsService returns the Service of the name server.
 func dnsService(address netip.Addr) *v1.Service {
 	return &v1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "kube-dns", Namespace: metav1.NamespaceSystem, Labels: map[string]string{
@@ -45,7 +45,7 @@ func dnsService(address netip.Addr) *v1.Service {
 			{Name: "dns-tcp", Port: 53, Protocol: v1.ProtocolTCP, TargetPort: intstr.FromInt32(53)}}}}
 }
 
-// nameServer finds the address of the cluster's name server; it is not valid where
+// nameServer returns the address of the cluster's name server; it is invalid if
 // there is none.
 func (o *ProcessOptions) nameServer(ctx context.Context, client kubernetes.Interface) (netip.Addr, error) {
 	if o.ClusterDNS.IsValid() {
@@ -85,13 +85,13 @@ func (h *host) startDNS(o Options) error {
 	return nil
 }
 
-// publishDNS makes the Service kube-dns, by which people and programs find the
-// name server, until it has worked. Where names are left to another
-// implementation it takes its own away, so that there is a place for another.
+// publishDNS creates the Service kube-dns, and retries until that succeeds. With
+// another implementation of DNS (builtin is false) it deletes its own Service,
+// so that the other can have that name and address.
 func (s *Server) publishDNS(builtin bool) {
 	services := s.Admin.CoreV1().Services(metav1.NamespaceSystem)
 	want := dnsService(dnsAddress(s.ServiceCIDR))
-	// Only the end of the cluster ends it in another way.
+	// The error is that of s.Ctx, which ends with the cluster.
 	_ = wait.PollUntilContextCancel(s.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		old, err := services.Get(ctx, want.Name, metav1.GetOptions{})
 		switch {

@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/node/logs"
 )
 
-// AddFlags adds the flags of the node, but for those of Eviction, ImageGC and
+// AddFlags adds the flags of the node, except those of Eviction, ImageGC and
 // Network.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.LogMaxSize = logs.DefaultMaxSize
@@ -38,7 +38,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.StaticPods, "pod-manifest-path", "", "folder of the manifests of static pods, or one manifest (default: manifests in --data-dir)")
 }
 
-// Validate reports what is wrong with options that flags have filled in.
+// Validate returns an error for invalid values of flags.
 func (o *Options) Validate() error {
 	var errs []error
 	if err := o.CgroupDriver.Validate(); err != nil {
@@ -57,7 +57,7 @@ func (o *Options) Validate() error {
 	return errors.Join(append(errs, err, o.ImageGC.Validate(), o.Network.Validate())...)
 }
 
-// size is a flag of a number of bytes.
+// size is the flag value of a number of bytes.
 type size int64
 
 // Set implements pflag.Value.
@@ -76,8 +76,8 @@ func (v *size) String() string { return resource.NewQuantity(int64(*v), resource
 // Type implements pflag.Value.
 func (v *size) Type() string { return "string" }
 
-// reservation is a flag of amounts of the resources that can be reserved. What is
-// given again is added to what was given before.
+// reservation is the flag value of amounts of the resources that can be reserved.
+// A repeated flag adds to the earlier ones.
 type reservation v1.ResourceList
 
 // Set implements pflag.Value.
@@ -131,10 +131,10 @@ func (n *Network) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&n.NodePortAddresses, "nodeport-addresses", nil, "ranges of the machine's addresses on which node ports are served (default: the node's primary addresses)")
 }
 
-// taints is a flag of taints: key=value:effect, or key:effect.
+// taints is the flag value of taints: key=value:effect, or key:effect.
 type taints []v1.Taint
 
-// Set implements pflag.Value; what is set takes the place of what there was.
+// Set implements pflag.Value; a repeated flag replaces the earlier ones.
 func (t *taints) Set(s string) error {
 	var out taints
 	for part := range strings.SplitSeq(s, ",") {

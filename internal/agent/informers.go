@@ -18,15 +18,15 @@ import (
 	"keelson.dev/keelson/internal/network/dns"
 )
 
-// informers returns those of the node: of pods it sees its own, of nodes itself,
-// of config maps only the one with the name server's settings.
+// informers returns the node's informers, restricted to its own pods, its own
+// Node, and the ConfigMap with the name server's settings.
 func (o *ProcessOptions) informers(client kubernetes.Interface) informers.SharedInformerFactory {
 	f := component.Informers(client)
 	byNamespace := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
 	only := func(field, value string) func(*metav1.ListOptions) {
 		return func(l *metav1.ListOptions) { l.FieldSelector = fields.OneTermEqualSelector(field, value).String() }
 	}
-	// An informer that the factory has is the one that it gives to all.
+	// The factory returns an informer that was registered first to all callers.
 	for _, i := range []struct {
 		of   runtime.Object
 		with func(client kubernetes.Interface, resync time.Duration) cache.SharedIndexInformer
@@ -48,7 +48,7 @@ func (o *ProcessOptions) informers(client kubernetes.Interface) informers.Shared
 	return f
 }
 
-// allPods lists and watches the pods of all nodes.
+// allPods returns a ListWatch of the pods of all nodes.
 func allPods(client kubernetes.Interface) *cache.ListWatch {
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -60,7 +60,7 @@ func allPods(client kubernetes.Interface) *cache.ListWatch {
 	}
 }
 
-// peerOnly leaves of a pod what network policies look at.
+// peerOnly reduces a pod to the fields that network policies read.
 func peerOnly(obj any) (any, error) {
 	p, ok := obj.(*v1.Pod)
 	if !ok {
@@ -85,8 +85,8 @@ func peerOnly(obj any) (any, error) {
 	return out, nil
 }
 
-// peers returns an informer of all Nodes with what the pods' network needs of
-// them.
+// peers returns an informer of all Nodes reduced to the fields that the pods'
+// network reads.
 func peers(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
 	i := coreinformers.NewNodeInformer(client, 0, cache.Indexers{})
 	return i, i.SetTransform(func(obj any) (any, error) {

@@ -8,8 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestPeerOnly checks that a pod of another node keeps what network policies look
-// at, and nothing else that is large.
+// TestPeerOnly checks that a pod of another node keeps the fields that network
+// policies read, and nothing else that is large.
 func TestPeerOnly(t *testing.T) {
 	ports := []v1.ContainerPort{{Name: "http", ContainerPort: 80}}
 	always := v1.ContainerRestartPolicyAlways

@@ -18,21 +18,22 @@ import (
 	"keelson.dev/keelson/internal/node"
 )
 
-// Builtin and None say whether a part of the network is Keelson's own, or left to
-// another implementation.
+// Builtin and None are the implementations of a part of the network: Keelson's
+// own, or none, which leaves it to another.
 const (
 	Builtin = "builtin"
 	None    = "none"
 )
 
-// Network selects what a node serves of the cluster's network.
+// Network selects the parts of the cluster's network that a node serves.
 type Network struct {
 	// Proxy is Builtin (also where empty) or None.
 	Proxy string
 	// DNS is Builtin (also where empty) or None. Pods ask the address of the
 	// Service kube-dns either way.
 	DNS string
-	// Policies, of NetworkPolicy objects, are Builtin (also where empty) or None.
+	// Policies is the enforcement of NetworkPolicies: Builtin (also where empty) or
+	// None.
 	Policies string
 	// NodePortAddresses are ranges of the machine's addresses on which node ports
 	// are served, or "primary"; none is the node's primary addresses.
@@ -65,7 +66,8 @@ func (n *Network) nodePortRanges() ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// startNetwork starts what serves Services and their names on the machine.
+// startNetwork starts the service proxy, the name server and the announcer of
+// addresses on the machine.
 func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o Options) error {
 	if o.Network.DNS != None {
 		if err := h.startDNS(o); err != nil {
@@ -78,8 +80,8 @@ func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o Options) er
 	return h.startPods(m, agent, o)
 }
 
-// startAnnouncer starts what answers on the machine's networks for addresses of
-// load balancers.
+// startAnnouncer starts the announcer, which answers on the machine's networks
+// for addresses of load balancers.
 func (h *host) startAnnouncer(agent *node.Agent, o Options) error {
 	a, err := lb.NewAnnouncer(lb.AnnouncerConfig{NodeName: o.Name, Services: h.informers.Core().V1().Services().Informer(), Segments: lb.NewSegments(), Clock: h.clock,
 		Renewed: agent.Renewed, Problem: h.problem("keelson-lb", o, "FailedToAnnounce", "Addresses of load balancers are not answered for")})
@@ -90,8 +92,8 @@ func (h *host) startAnnouncer(agent *node.Agent, o Options) error {
 	return nil
 }
 
-// policies returns what enforces network policies, nil if that is left to
-// others.
+// policies returns the controller of network policies, nil if they are left to
+// another implementation.
 func (h *host) policies(o Options) (*policy.Controller, error) {
 	if o.Network.Policies == None {
 		return nil, nil
@@ -123,7 +125,8 @@ func (h *host) problem(component string, o Options, reason, note string) func(er
 	}
 }
 
-// startProxy serves Services until ctx is done; pods are the ranges of the machine's.
+// startProxy serves Services until ctx is done; pods are the ranges of the machine's
+// pods.
 func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) error {
 	cfg := proxy.Config{
 		NodeName: o.Name, NodeIPs: []netip.Addr{h.ip}, Informers: h.informers, Clock: h.clock,

@@ -22,15 +22,15 @@ type Options struct {
 	Port int
 	// Logs is where the containers' logs are (default below the data folder).
 	Logs string
-	// LogMaxSize (bytes) and LogMaxFiles of each container; the kubelet's
-	// defaults (10 MiB, 5) where 0.
+	// LogMaxSize (bytes) and LogMaxFiles bound the log of each container; 0 means
+	// the kubelet's defaults (10 MiB, 5).
 	LogMaxSize  int64
 	LogMaxFiles int
-	// MaxPods is how many pods may run, 110 where 0.
+	// MaxPods is how many pods may run; 0 means 110.
 	MaxPods int64
-	// KubeReserved and SystemReserved are kept from pods.
+	// KubeReserved and SystemReserved are resources that pods do not get.
 	KubeReserved, SystemReserved v1.ResourceList
-	// Eviction and ImageGC have the kubelet's defaults where they are empty.
+	// Eviction and ImageGC default to the kubelet's settings.
 	Eviction eviction.Settings
 	ImageGC  imagegc.Policy
 	// StaticPods is the folder of static pods' manifests; empty is none.
@@ -38,26 +38,27 @@ type Options struct {
 	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
 	// safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string
-	// PodPidsLimit is how many processes a pod may have; no limit where 0.
+	// PodPidsLimit is how many processes a pod may have; 0 means no limit.
 	PodPidsLimit int64
-	// ResolvConf is the resolvers' configuration of pods that have the machine's.
+	// ResolvConf is the resolver configuration (resolv.conf) for pods that use the
+	// machine's.
 	ResolvConf string
-	// Labels, Taints and ProviderID are those that the node is registered with.
+	// Labels, Taints and ProviderID are set on the Node when it is registered.
 	Labels     map[string]string
 	Taints     []v1.Taint
 	ProviderID string
 	// CredentialConfig is the file of the plug-ins that have credentials for images
 	// (CredentialProviderConfig), and CredentialBin the folder of their programs.
 	CredentialConfig, CredentialBin string
-	// CgroupDriver makes the pods' cgroups; what the runtime says where it is empty.
+	// CgroupDriver makes the pods' cgroups; where it is empty it is the runtime's.
 	CgroupDriver cgroup.Driver
-	// Storage is what makes volumes on this node's disk: Builtin, or None.
+	// Storage is the driver of volumes on this node's disk: Builtin or None.
 	Storage string
 	// Network configures the service proxy and the name server for pods.
 	Network Network
 }
 
-// NodeName is the name that the node has.
+// NodeName returns the name of the node.
 func (o *Options) NodeName() string {
 	if o.Name == "" {
 		return strings.ToLower(component.Hostname())
@@ -68,7 +69,7 @@ func (o *Options) NodeName() string {
 // nodeUser begins the name of a node's user.
 const nodeUser = "system:node:"
 
-// User is the one that the node acts as.
+// User returns the user that the node acts as.
 func (o *Options) User() user.Info {
 	return &user.DefaultInfo{Name: nodeUser + o.NodeName(), Groups: []string{user.NodesGroup, user.AllAuthenticated}}
 }

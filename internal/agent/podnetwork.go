@@ -21,11 +21,11 @@ import (
 )
 
 // rangesPatience is how long the service proxy waits for the Node's ranges where the
-// network of the pods is not the built-in one: the cluster may give none.
+// network of the pods is not the built-in one: the cluster may assign none.
 const rangesPatience = 10 * time.Second
 
-// startPods connects the machine's pods with those of the others, and starts what needs
-// to know their ranges, as often as these change.
+// startPods connects the machine's pods with those of other machines, and starts the
+// parts that depend on the pods' ranges; it restarts them when these change.
 func (h *host) startPods(m *machine.Machine, agent *node.Agent, o Options) error {
 	var mu sync.Mutex
 	var known []netip.Prefix
@@ -92,7 +92,7 @@ func (h *host) startPods(m *machine.Machine, agent *node.Agent, o Options) error
 func (h *host) awaitNetwork(agent *node.Agent) {
 	ctx, cancel := context.WithTimeout(h.Ctx, 10*time.Second)
 	defer cancel()
-	// Where that takes longer the agent finds out for itself.
+	// After the timeout the agent's periodic report finds the network ready.
 	if err := wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		return networkReady(ctx, agent.CRI())
 	}); err == nil {
@@ -110,8 +110,8 @@ func networkReady(ctx context.Context, c *cri.Client) (bool, error) {
 	}), nil
 }
 
-// ranges are those of the machine's pods where the network is not the built-in one:
-// none if the cluster does not give any within some time.
+// ranges returns the ranges of the machine's pods where the network is not the
+// built-in one, none if the cluster assigns none within rangesPatience.
 func (h *host) ranges(m *machine.Machine, o Options) []netip.Prefix {
 	if given := m.PodCIDRs(); len(given) > 0 {
 		return given

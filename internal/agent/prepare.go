@@ -15,14 +15,15 @@ import (
 	"keelson.dev/keelson/internal/network/dns"
 )
 
-// nodeNetworkRole lets nodes read what the service proxy, the name server and the
-// network policies of theirs are made of. On other clusters the accounts of kube-proxy and CoreDNS have
-// these rights, by tokens that are on every node.
+// nodeNetworkRole is the name of the ClusterRole by which nodes read the objects that the service proxy,
+// the name server and network policies need. On other clusters the accounts of kube-proxy and CoreDNS
+// have these rights, by tokens that are on every node.
 const nodeNetworkRole = "keelson:node-network"
 
-// PrepareJoin makes what the agents of other machines need in the cluster, as an
-// administrator: the roles of the nodes' network and storage, the StorageClass of
-// local volumes, and the Service kube-dns, which stays as it is where there is one.
+// PrepareJoin creates the objects that the agents of other machines need in the
+// cluster: the roles of the nodes' network and storage, the StorageClass of local
+// volumes, and the Service kube-dns. An existing Service stays as it is. admin has
+// the rights of an administrator.
 func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 	read := []string{"list", "watch"}
 	rules := []rbacv1.PolicyRule{
@@ -52,7 +53,7 @@ func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 		return fmt.Errorf("the ServiceCIDR %s: %w", cidrs.Name, err)
 	}
 	if _, err := admin.CoreV1().Services(metav1.NamespaceSystem).Create(ctx, dnsService(dnsAddress(services)), metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-		// Its address is taken where another Service has its name's place.
+		// A Service of another name may have its address.
 		if _, missing := admin.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{}); missing != nil {
 			return fmt.Errorf("the Service kube-dns: %w", err)
 		}

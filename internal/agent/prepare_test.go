@@ -10,8 +10,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 )
 
-// TestPrepareJoin checks what PrepareJoin makes, and that it leaves alone on a later
-// call what people have changed: the Service kube-dns and the StorageClass.
+// TestPrepareJoin checks the objects that PrepareJoin creates, and that a later call
+// keeps people's changes of the Service kube-dns and the StorageClass.
 func TestPrepareJoin(t *testing.T) {
 	ctx := t.Context()
 	admin := fake.NewClientset(&networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}})

@@ -29,42 +29,43 @@ import (
 // ProcessOptions configures a node's agent that runs in a process of its own,
 // against the API server of any Kubernetes cluster, with the rights of its node:
 // those of the Node authorizer, and, for the built-in service proxy and name
-// server, those of the role that PrepareJoin gives to nodes.
+// server, those of the role that PrepareJoin creates.
 type ProcessOptions struct {
 	Options
-	// Kubeconfig is a file, of the user system:node: and the node's name. Without one
-	// the node's own is used, which it gets by joining the cluster.
+	// Kubeconfig is the path of a kubeconfig of the user system:node:NAME. If it is
+	// empty the node's own is used, which it gets by joining the cluster.
 	Kubeconfig string
-	// Server is the URL of the API server, Token a bootstrap token and CAHashes are
-	// the hashes of the cluster's authority, by which the machine joins. They are not
-	// needed again once it has.
+	// Server is the URL of the API server, Token is a bootstrap token and CAHashes are
+	// the hashes of the cluster's authority, with which the machine joins. They are
+	// not needed after that.
 	Server, Token string
 	CAHashes      []string
 	// QPS and Burst limit the requests a second; 0 is no limit.
 	QPS   float32
 	Burst int
-	// NodeIP is the address that the node is reached by; the machine's towards its
-	// default route if it is not given.
+	// NodeIP is the address that the node is reached by; default the source address
+	// of the machine's default route.
 	NodeIP netip.Addr
-	// ClusterDNS is the address of the cluster's name server; that of the Service
-	// kube-system/kube-dns if it is not given.
+	// ClusterDNS is the address of the cluster's name server; default that of the
+	// Service kube-system/kube-dns.
 	ClusterDNS netip.Addr
-	// ClientCAFile has the authority, in PEM, of the certificates of the callers of
-	// the node; the kubeconfig's if empty.
+	// ClientCAFile is the file of the authority, in PEM, of the client certificates
+	// that the node's server accepts; default the kubeconfig's authority.
 	ClientCAFile string
-	// TLSCertFile and TLSPrivateKeyFile are the certificate of the node's server.
+	// TLSCertFile and TLSPrivateKeyFile are the files of the certificate of the
+	// node's server and its key.
 	TLSCertFile, TLSPrivateKeyFile string
-	// RotateServerCertificates has it signed by the cluster, by requests for
-	// certificates that an administrator has to approve. Without a file and this
-	// the node signs its own.
+	// RotateServerCertificates makes the cluster sign that certificate, by requests
+	// that an administrator has to approve. Without files and this the node signs
+	// its own.
 	RotateServerCertificates bool
-	// Progress, if set, is told of each step of the start.
+	// Progress, if set, is called after each step of the start.
 	Progress func(step string, took time.Duration)
-	// Ready, if set, is called when the node is.
+	// Ready, if set, is called when the node is Ready.
 	Ready func()
 }
 
-// AddFlags adds the flags of the process, but for those of Options.
+// AddFlags adds the flags of the process, except those of Options.
 func (o *ProcessOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "kubeconfig of the API server and of the node's user, system:node: and the node's name (default: the node's own, which it has once it has joined)")
 	fs.StringVar(&o.Server, "server", o.Server, "URL of the API server of the cluster to join")
@@ -80,7 +81,7 @@ func (o *ProcessOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.RotateServerCertificates, "rotate-server-certificates", o.RotateServerCertificates, "request the certificate of the node's server from the cluster, where the requests have to be approved (kubectl certificate approve)")
 }
 
-// Validate reports the values that cannot be.
+// Validate returns an error for invalid values.
 func (o *ProcessOptions) Validate() error {
 	switch {
 	case (o.TLSCertFile == "") != (o.TLSPrivateKeyFile == ""):
@@ -193,7 +194,7 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	return nil
 }
 
-// identify makes sure that the kubeconfig is not that of another node.
+// identify returns an error if the kubeconfig is that of another node.
 func (o *ProcessOptions) identify(ctx context.Context, cfg *rest.Config, client kubernetes.Interface) error {
 	me, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil {
@@ -205,8 +206,8 @@ func (o *ProcessOptions) identify(ctx context.Context, cfg *rest.Config, client 
 	return nil
 }
 
-// mayServe asks whether the node may read what its part of the network is made of,
-// which the Node authorizer does not allow.
+// mayServe asks the API server whether the node may read the objects that its part
+// of the network needs, which the Node authorizer does not allow.
 func (o *ProcessOptions) mayServe(ctx context.Context, client kubernetes.Interface, podNetwork bool) error {
 	var needed []authorizationv1.ResourceAttributes
 	if o.Network.Proxy != None || o.Network.DNS != None {

@@ -13,8 +13,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// complain reports the error that is not one with the text want; an empty want is
-// for none.
+// complain reports an error without the text want; an empty want means no error.
 func complain(t *testing.T, err error, want string) {
 	t.Helper()
 	if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -80,8 +79,8 @@ func TestNameServer(t *testing.T) {
 	}
 }
 
-// TestMayServe checks that a node asks for the rights of what it serves, and for no
-// others.
+// TestMayServe checks that a node asks for the rights that its parts of the network
+// need, and for no others.
 func TestMayServe(t *testing.T) {
 	nothing := Options{Storage: None, Network: Network{Proxy: None, DNS: None, Policies: None}}
 	with := func(change func(*Options)) ProcessOptions {

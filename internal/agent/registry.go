@@ -13,20 +13,21 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// hosting is the ConfigMap in kube-public by which a cluster tells tools of the
-// registry that images for it are pushed to (https://kep.k8s.io/1755).
+// hosting is the ConfigMap in kube-public by which tools find the registry that
+// images for the cluster are pushed to (https://kep.k8s.io/1755).
 const hosting, hostingKey = "local-registry-hosting", "localRegistryHosting.v1"
 
-// hostingHelp tells that a ConfigMap is of this cluster.
+// hostingHelp is the help in the ConfigMap, by which publishRegistry recognizes
+// its own.
 const hostingHelp = "keelson up --help: --registry"
 
-// publishRegistry tells of the registry at host, or that there is none. A ConfigMap
-// of somebody else's registry stays.
+// publishRegistry publishes the registry at host, or deletes its ConfigMap if there
+// is none. A ConfigMap of another registry stays.
 func (s *Server) publishRegistry(host string) {
 	maps := s.Admin.CoreV1().ConfigMaps(metav1.NamespacePublic)
 	want := &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: hosting, Namespace: metav1.NamespacePublic},
 		Data: map[string]string{hostingKey: fmt.Sprintf("host: %q\nhelp: %q\n", host, hostingHelp)}}
-	// Only the end of the cluster ends it in another way.
+	// The error is that of s.Ctx, which ends with the cluster.
 	_ = wait.PollUntilContextCancel(s.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		old, err := maps.Get(ctx, hosting, metav1.GetOptions{})
 		switch {

@@ -14,31 +14,32 @@ import (
 	"keelson.dev/keelson/internal/version"
 )
 
-// Server is an API server's process, which an agent may run in.
+// Server is the API server's process in which an agent runs.
 type Server struct {
 	*component.Process
-	// Step does a step of the start, and tells how long it took.
+	// Step runs a step of the start, and reports how long it took.
 	Step func(name string, f func() error) error
-	// Informers are of all objects; the agent reads the store's own by them.
+	// Informers read the store: the agent uses the store's own objects.
 	Informers informers.SharedInformerFactory
 	Clock     clock.WithTicker
 	// Node is a client with the rights of the agent's node, Admin one with those of
-	// the API server, which publishes what the node serves to the cluster.
+	// the API server, which publishes the Services of the node's parts.
 	Node, Admin kubernetes.Interface
-	// Measured is told how the node is measured from within the process.
+	// Measured is called with a function that measures the node from within the
+	// process.
 	Measured func(node string, stats usage.Stats)
-	// Address is the one that the node is reached by.
+	// Address is the node's address.
 	Address netip.Addr
 	// ServiceCIDR is the range of the Services' addresses.
 	ServiceCIDR netip.Prefix
-	// ClientCA is the authority, in PEM, of the certificates of the node's callers;
-	// Certificate is that of the node's own server.
+	// ClientCA is the authority, in PEM, of the client certificates that the node's
+	// server accepts; Certificate is the server's own.
 	ClientCA    []byte
 	Certificate tls.Certificate
 }
 
-// Start starts the node on the machine in the server's process, with which it ends.
-// The node is Ready some time later.
+// Start starts the node on the machine in the server's process, and returns before
+// it is Ready. It ends with the process.
 func Start(m *machine.Machine, o Options, s Server) error {
 	o.complete(m)
 	if err := m.Start(s.Ctx, s.Step); err != nil {

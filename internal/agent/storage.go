@@ -28,18 +28,18 @@ import (
 	"keelson.dev/keelson/internal/node/volume/csi"
 )
 
-// nodeStorageRole lets nodes read the claims that they make volumes for, and
-// write the objects of these volumes; admission keeps them to those of their own.
-// On other clusters the account of a driver's external-provisioner has these
-// rights, by a token that is on every node.
+// nodeStorageRole is the name of the ClusterRole by which nodes read the claims
+// that they make volumes for, and write the objects of these volumes; admission
+// restricts them to their own. On other clusters the account of a driver's
+// external-provisioner has these rights, by a token that is on every node.
 const nodeStorageRole = "keelson:node-storage"
 
 // localClass is the name of the StorageClass of the local driver.
 const localClass = "local"
 
-// prepareStorage makes what the local driver needs in the cluster, as an
-// administrator: the nodes' role, and the driver's object. Its StorageClass is
-// made with the driver's object, and not again: people may remove or change it.
+// prepareStorage creates the objects that the local driver needs in the cluster:
+// the nodes' role, and the CSIDriver. The StorageClass is created together with
+// the CSIDriver only, so that people may change or delete it.
 func prepareStorage(ctx context.Context, admin kubernetes.Interface) error {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: nodeStorageRole}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims"}, Verbs: []string{"get", "list", "watch"}},
@@ -75,9 +75,9 @@ func prepareStorage(ctx context.Context, admin kubernetes.Interface) error {
 	return nil
 }
 
-// publishStorage does so until it has worked.
+// publishStorage calls prepareStorage until it succeeds.
 func (s *Server) publishStorage() {
-	// Only the end of the cluster ends it in another way.
+	// The error is that of s.Ctx, which ends with the cluster.
 	_ = wait.PollUntilContextCancel(s.Ctx, time.Second, true, func(ctx context.Context) (bool, error) {
 		err := prepareStorage(ctx, s.Admin)
 		if err != nil && ctx.Err() == nil {
@@ -87,9 +87,9 @@ func (s *Server) publishStorage() {
 	})
 }
 
-// startStorage starts the registry of the node's plug-ins, what looks after
-// volumes in use, and the local driver with its provisioner. What it uses of the
-// informers is to be started by the caller.
+// startStorage starts the registry of the node's plug-ins, the upkeep of volumes
+// in use, and the local driver with its provisioner. The caller starts the
+// informers afterwards.
 func (h *host) startStorage(m *machine.Machine, o Options, volumes *volume.Manager, plugin *csi.Plugin, devices *dra.Manager) {
 	fail := func(what string, err error) {
 		if err != nil {

@@ -28,12 +28,13 @@ import (
 // nodeUser begins the name of a node's user.
 const nodeUser = "system:node:"
 
-// Client is the credentials of a node's client, in a folder.
+// Client manages the credentials of a node's client in a folder.
 type Client struct {
 	// Dir is the folder; Node is the node's name.
 	Dir, Node string
-	// Server is the URL of the API server, Token and Hashes are what the machine joins
-	// by. They are not needed again once it has.
+	// Server is the URL of the API server, Token and Hashes are the bootstrap token and
+	// the hashes of the cluster's authority with which the machine joins. They are not
+	// needed after that.
 	Server, Token string
 	Hashes        []string
 }
@@ -41,8 +42,8 @@ type Client struct {
 // pair is the prefix of the files of the client's certificate, the kubelet's.
 const pair = "kubelet-client"
 
-// Kubeconfig is the file with the URL and the authority of the API server, and the
-// node's certificate.
+// Kubeconfig returns the path of the file with the URL and the authority of the API
+// server, and the node's certificate.
 func (c *Client) Kubeconfig() string { return filepath.Join(c.Dir, "kubeconfig") }
 
 func (c *Client) pki() string { return filepath.Join(c.Dir, "pki") }
@@ -50,8 +51,8 @@ func (c *Client) pki() string { return filepath.Join(c.Dir, "pki") }
 // approvalPatience is how long a request for a certificate may wait for its approval.
 const approvalPatience = 2 * time.Minute
 
-// Obtain makes sure that there is a kubeconfig with a certificate that has not ended. A
-// machine that has joined needs no token.
+// Obtain makes sure that there is a kubeconfig with a certificate that has not expired.
+// A machine that has joined needs no token.
 func (c *Client) Obtain(ctx context.Context) error {
 	ended, err := c.joined()
 	if err != nil || ended == nil {
@@ -90,7 +91,8 @@ func (c *Client) Obtain(ctx context.Context) error {
 	return c.write(ca)
 }
 
-// joined returns why the machine has to join, nil if it has.
+// joined reports in ended why the machine has to join, nil if it has joined; err
+// is a failure to read its files.
 func (c *Client) joined() (ended, err error) {
 	if _, err := os.Stat(c.Kubeconfig()); errors.Is(err, os.ErrNotExist) {
 		return errors.New("this machine has joined no cluster yet"), nil
@@ -103,7 +105,7 @@ func (c *Client) joined() (ended, err error) {
 	}
 	cert, err := files.Current()
 	if err != nil {
-		return fmt.Errorf("the node's certificate in %s cannot be read: %w", c.pki(), err), nil //nolint:nilerr // it is requested anew
+		return fmt.Errorf("the node's certificate in %s cannot be read: %w", c.pki(), err), nil //nolint:nilerr // the certificate is requested again
 	}
 	if cert.Leaf != nil && time.Now().After(cert.Leaf.NotAfter) {
 		return fmt.Errorf("the node's certificate in %s has ended on %s", c.pki(), cert.Leaf.NotAfter.Format(time.DateOnly)), nil
@@ -111,12 +113,12 @@ func (c *Client) joined() (ended, err error) {
 	return nil, nil
 }
 
-// free makes sure that no other machine is the node of this name: the certificate would
-// be its, too.
+// free returns an error if another machine is the node of this name: it would share its
+// identity.
 func (c *Client) free(ctx context.Context, client kubernetes.Interface) error {
 	n, err := client.CoreV1().Nodes().Get(ctx, c.Node, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err), apierrors.IsForbidden(err): // a token of other groups may not look
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err): // a token of other groups may not read Nodes
 		return nil
 	case apierrors.IsUnauthorized(err):
 		return fmt.Errorf("the API server does not take the token: make another with keelson token create: %w", err)
@@ -138,7 +140,8 @@ func (c *Client) store() (certificate.FileStore, error) {
 	return certificate.NewFileStore(pair, c.pki(), c.pki(), "", "")
 }
 
-// manager requests certificates through the client that it is given one of.
+// manager returns a certificate manager that requests certificates through
+// client.
 func (c *Client) manager(client certificate.ClientsetFunc) (certificate.Manager, error) {
 	files, err := c.store()
 	if err != nil {
@@ -156,8 +159,8 @@ func (c *Client) manager(client certificate.ClientsetFunc) (certificate.Manager,
 	return m, nil
 }
 
-// write writes the kubeconfig. The certificate's file is read again when it has been
-// renewed.
+// write writes the kubeconfig. It refers to the certificate's file, which clients
+// read again when it has been renewed.
 func (c *Client) write(ca []byte) error {
 	files, err := c.store()
 	if err != nil {

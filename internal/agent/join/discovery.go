@@ -22,14 +22,14 @@ import (
 	"k8s.io/cluster-bootstrap/token/jws"
 )
 
-// Hash is the hash of an authority's public key, sha256:<hex> of its
-// SubjectPublicKeyInfo (RFC 7469), by which a machine knows the cluster.
+// Hash returns the hash of an authority's public key, sha256:<hex> of its
+// SubjectPublicKeyInfo (RFC 7469), by which a machine recognizes the cluster.
 func Hash(authority *x509.Certificate) string {
 	sum := sha256.Sum256(authority.RawSubjectPublicKeyInfo)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Hashes are those of the authorities of a bundle in PEM.
+// Hashes returns the hashes of the authorities of a bundle in PEM.
 func Hashes(bundle []byte) ([]string, error) {
 	all, err := certutil.ParseCertsPEM(bundle)
 	if err != nil {
@@ -42,7 +42,7 @@ func Hashes(bundle []byte) ([]string, error) {
 	return out, nil
 }
 
-// ValidateHash reports what is wrong with a hash.
+// ValidateHash returns an error if s has not the form of a hash.
 func ValidateHash(s string) error {
 	kind, sum, _ := strings.Cut(s, ":")
 	if b, err := hex.DecodeString(sum); kind != "sha256" || err != nil || len(b) != sha256.Size {
@@ -55,10 +55,10 @@ func ValidateHash(s string) error {
 // signature.
 var discoveryPatience = time.Minute
 
-// Discover returns the authority of the API server at that URL, in PEM. It is asked
-// before it is known, so what it says counts only if it is signed by the token, and if
-// all of its authorities have one of the hashes; then it has to answer under that
-// authority.
+// Discover returns the authority of the API server at that URL, in PEM. The first
+// request goes to an unknown server: its answer counts only if it is signed by the
+// token, and if all of its authorities have one of the hashes. A second request has to
+// be answered under that authority.
 func Discover(ctx context.Context, server string, t Token, hashes []string) ([]byte, error) {
 	for _, h := range hashes {
 		if err := ValidateHash(h); err != nil {
@@ -99,8 +99,8 @@ func Discover(ctx context.Context, server string, t Token, hashes []string) ([]b
 	return ca, nil
 }
 
-// clusterInfoOf returns the kubeconfig of cluster-info, whose signature by the token
-// it has checked.
+// clusterInfoOf returns the kubeconfig of cluster-info after checking its signature
+// by the token.
 func clusterInfoOf(ctx context.Context, config *rest.Config, t Token) (kubeconfig string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, discoveryPatience)
 	defer cancel()
@@ -113,15 +113,15 @@ func clusterInfoOf(ctx context.Context, config *rest.Config, t Token) (kubeconfi
 	err = wait.PollUntilContextCancel(ctx, 500*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		info, err := client.CoreV1().ConfigMaps(metav1.NamespacePublic).Get(ctx, api.ConfigMapClusterInfo, metav1.GetOptions{})
 		if ctx.Err() != nil {
-			return false, ctx.Err() // what was wrong before says more
+			return false, ctx.Err() // the error of the last attempt says more
 		}
 		last = err
 		switch {
 		case apierrors.IsNotFound(last), apierrors.IsForbidden(last), apierrors.IsUnauthorized(last):
 			last = fmt.Errorf("the cluster has no %s that machines may read: run keelson token create on it: %w", api.ConfigMapClusterInfo, last)
-			return false, nil //nolint:nilerr // it is tried again
+			return false, nil //nolint:nilerr // retried
 		case last != nil:
-			return false, nil //nolint:nilerr // it is tried again
+			return false, nil //nolint:nilerr // retried
 		}
 		kubeconfig = info.Data[api.KubeConfigKey]
 		signature, ok := info.Data[api.JWSSignatureKeyPrefix+t.ID]

@@ -24,7 +24,7 @@ import (
 	"k8s.io/cluster-bootstrap/token/jws"
 )
 
-// server answers with a cluster-info that names an authority and is signed by a token.
+// server serves a cluster-info that names an authority and is signed by a token.
 func server(t *testing.T, authority []byte, signer Token) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil)
@@ -58,7 +58,7 @@ func server(t *testing.T, authority []byte, signer Token) *httptest.Server {
 	return s
 }
 
-// authority makes one of nobody's.
+// authority makes a certificate authority.
 func authority(t *testing.T) (*x509.Certificate, []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -101,7 +101,7 @@ func TestDiscover(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			ctx := t.Context()
 			if c.name == "in the cluster's place" {
-				// Its certificate does not get better, which is tried until the time is over.
+				// Discover retries a wrong certificate until its time is over.
 				old := discoveryPatience
 				discoveryPatience = time.Second
 				defer func() { discoveryPatience = old }()
@@ -136,7 +136,7 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%+v was made", bad)
 		}
 	}
-	// What the fake API server does not do: string data becomes data.
+	// The fake API server does not convert stringData to data.
 	s, err := admin.CoreV1().Secrets("kube-system").Get(ctx, "bootstrap-token-"+made.ID, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -21,16 +21,16 @@ import (
 	"k8s.io/cluster-bootstrap/token/api"
 )
 
-// Names of the objects by which kubeadm lets nodes in.
+// Names of the objects by which kubeadm lets nodes join.
 const (
 	clusterInfoRole = "kubeadm:bootstrap-signer-clusterinfo"
 	getNodesRole    = "kubeadm:get-nodes"
 )
 
-// Prepare makes what machines need to join by a token: the ConfigMap
+// Prepare creates the objects that machines need to join by a token: the ConfigMap
 // kube-public/cluster-info with the URL and the authority of the API server, which
-// everybody may read, and what the bearers of tokens, and nodes, may do about
-// certificates. What is there stays, but for the URL and the authority.
+// anonymous users may read, and the rights of tokens and of nodes to request
+// certificates. Existing objects stay, except for the URL and the authority.
 func Prepare(ctx context.Context, admin kubernetes.Interface, server string, ca []byte) error {
 	info := clientcmdapi.NewConfig()
 	info.Clusters[""] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: ca}
@@ -68,7 +68,7 @@ func Prepare(ctx context.Context, admin kubernetes.Interface, server string, ca 
 	return nil
 }
 
-// clusterInfo writes the ConfigMap; the signatures in it are the signer's.
+// clusterInfo writes the ConfigMap, and keeps the signatures in it.
 func clusterInfo(ctx context.Context, admin kubernetes.Interface, kubeconfig string) error {
 	maps := admin.CoreV1().ConfigMaps(metav1.NamespacePublic)
 	old, err := maps.Get(ctx, api.ConfigMapClusterInfo, metav1.GetOptions{})
@@ -88,7 +88,8 @@ func clusterInfo(ctx context.Context, admin kubernetes.Interface, kubeconfig str
 	return err
 }
 
-// Role makes a ClusterRole, or returns the one that there is these rules.
+// Role creates a ClusterRole with these rules, or sets the rules of an existing
+// one.
 func Role(ctx context.Context, admin kubernetes.Interface, name string, rules []rbacv1.PolicyRule) error {
 	roles := admin.RbacV1().ClusterRoles()
 	_, err := roles.Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})
@@ -117,8 +118,8 @@ func Bind(ctx context.Context, admin kubernetes.Interface, name, role, group str
 	return nil
 }
 
-// Server finds the URL by which other machines reach the API server: that of the
-// endpoints of the Service kubernetes.
+// Server returns the URL by which other machines reach the API server: that of
+// the endpoints of the Service kubernetes.
 func Server(ctx context.Context, admin kubernetes.Interface) (string, error) {
 	slices, err := admin.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{LabelSelector: discovery.LabelServiceName + "=kubernetes"})
 	if err != nil {

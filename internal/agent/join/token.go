@@ -31,11 +31,11 @@ type Token struct {
 	Description string
 	// Expires is when it ends; never if zero.
 	Expires time.Time
-	// Usages are of api.KnownTokenUsages, Groups those that a bearer of it is in.
+	// Usages are of api.KnownTokenUsages, Groups are the groups of a bearer.
 	Usages, Groups []string
 }
 
-// String is the token as it is given to others.
+// String returns the token in the form ID.Secret.
 func (t *Token) String() string { return bootstraputil.TokenFromIDAndSecret(t.ID, t.Secret) }
 
 // Parse reads a token.
@@ -93,7 +93,7 @@ func Create(ctx context.Context, admin kubernetes.Interface, t Token) (Token, er
 	return t, nil
 }
 
-// List returns the tokens of the cluster, in order.
+// List returns the tokens of the cluster, sorted.
 func List(ctx context.Context, admin kubernetes.Interface) ([]Token, error) {
 	all, err := admin.CoreV1().Secrets(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{FieldSelector: "type=" + string(api.SecretTypeBootstrapToken)})
 	if err != nil {
@@ -104,11 +104,11 @@ func List(ctx context.Context, admin kubernetes.Interface) ([]Token, error) {
 		s := &all.Items[i]
 		t := Token{ID: secrets.GetData(s, api.BootstrapTokenIDKey), Secret: secrets.GetData(s, api.BootstrapTokenSecretKey), Description: secrets.GetData(s, api.BootstrapTokenDescriptionKey)}
 		if t.ID == "" || t.Secret == "" || s.Name != bootstraputil.BootstrapTokenSecretName(t.ID) {
-			continue // it is no one's
+			continue // not a valid token
 		}
 		if at := secrets.GetData(s, api.BootstrapTokenExpirationKey); at != "" {
 			if t.Expires, err = time.Parse(time.RFC3339, at); err != nil {
-				continue // it counts as expired
+				continue // an invalid time counts as expired
 			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(s.Data)) {
@@ -125,7 +125,7 @@ func List(ctx context.Context, admin kubernetes.Interface) ([]Token, error) {
 	return out, nil
 }
 
-// Delete takes away the token that s is, or is the ID of.
+// Delete deletes a token; s is the token or its ID.
 func Delete(ctx context.Context, admin kubernetes.Interface, s string) (id string, err error) {
 	id = s
 	if !bootstraputil.IsValidBootstrapTokenID(id) {
