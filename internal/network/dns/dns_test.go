@@ -64,8 +64,8 @@ type upstream struct {
 	asked atomic.Int32
 }
 
-// resolver returns a name server that knows example.org, and names below slow that it
-// answers once, by TCP only.
+// resolver returns the address of a name server that knows example.org, and names
+// below slow, which it answers once, by TCP only.
 func resolver(t *testing.T, answer func(w dns.ResponseWriter, r *dns.Msg)) *upstream {
 	t.Helper()
 	u := &upstream{}
@@ -211,7 +211,7 @@ func TestZone(t *testing.T) {
 		{"7.0.96.10.in-addr.arpa.", PTR, "PTR web.ns.svc.cluster.local."},
 		{"4.0.244.10.in-addr.arpa.", PTR, "PTR db-0.db.ns.svc.cluster.local."},
 		{"5.0.244.10.in-addr.arpa.", PTR, "PTR 10-244-0-5.db.ns.svc.cluster.local."},
-		{"6.0.244.10.in-addr.arpa.", PTR, "NXDOMAIN"}, // of whoever is asked
+		{"6.0.244.10.in-addr.arpa.", PTR, "NXDOMAIN"}, // forwarded
 		{"7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.", PTR, "PTR web.ns.svc.cluster.local."},
 
 		{"10-0-0-9.ns.pod.cluster.local.", A, "A 10.0.0.9"},
@@ -248,7 +248,7 @@ func TestZone(t *testing.T) {
 	}
 }
 
-// TestMessage looks at what does not depend on the name.
+// TestMessage checks the parts of an answer that do not depend on the name.
 func TestMessage(t *testing.T) {
 	s, f := newServer(t, testingclock.NewFakeClock(time.Now()))
 	r := new(dns.Msg)
@@ -262,7 +262,7 @@ func TestMessage(t *testing.T) {
 	if m := s.Answer(t.Context(), r); m.Rcode != dns.RcodeBadVers {
 		t.Errorf("EDNS version 1: %v", m)
 	}
-	// Without a resolver a name of others fails, and those of the cluster do not.
+	// Without a resolver only names of the cluster are resolved.
 	if got := ask(t, s, "example.org.", dns.TypeA); got != "SERVFAIL" {
 		t.Errorf("without a resolver: %q", got)
 	}
@@ -325,7 +325,7 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// TestLoop has a resolver that asks this server.
+// TestLoop checks that a resolver which asks this server is detected.
 func TestLoop(t *testing.T) {
 	var told atomic.Pointer[error]
 	s, _ := newServer(t, testingclock.NewFakeClock(time.Now()))

@@ -24,9 +24,10 @@ import (
 	"k8s.io/utils/lru"
 )
 
-// ConfigMap names the ConfigMap of kube-system that has the addresses of other
-// name servers: under stubDomains an object of lists by domain, under
-// upstreamNameservers a list in place of the machine's resolvers. Both are JSON.
+// ConfigMap is the name of the ConfigMap in kube-system with the addresses of
+// other name servers: stubDomains is an object of lists by domain,
+// upstreamNameservers a list that replaces the machine's resolvers. Both are
+// JSON.
 const ConfigMap = "kube-dns"
 
 const (
@@ -34,17 +35,17 @@ const (
 	// cacheMax and negativeMax bound how long an answer is kept.
 	cacheMax    = 30 * time.Second
 	negativeMax = 5 * time.Second
-	// askTimeout is how long one resolver is waited for, attempts how often one is
-	// asked.
+	// askTimeout is how long one resolver may take to answer, attempts how many
+	// queries are sent.
 	askTimeout = 2 * time.Second
 	attempts   = 2
-	// concurrent bounds the questions that wait for resolvers.
+	// concurrent bounds the queries that wait for resolvers.
 	concurrent = 1000
-	// loopCheck is how often resolvers are looked at again.
+	// loopCheck is how often resolvers are checked for loops.
 	loopCheck = 30 * time.Second
 )
 
-// forwarder asks other name servers, and keeps their answers.
+// forwarder forwards queries to other name servers, and caches their answers.
 type forwarder struct {
 	config     corelisters.ConfigMapNamespaceLister
 	resolvConf string
@@ -60,8 +61,8 @@ type forwarder struct {
 	// resolvers of the machine, from the file as it was at modified.
 	resolvers []string
 	modified  time.Time
-	// probe is the name that resolvers are asked for; looped are those from which
-	// the question came back here.
+	// probe is the name of the query that checks for loops; looped are the resolvers
+	// that sent it back here.
 	probe  string
 	probes int
 	looped map[string]bool
@@ -69,7 +70,7 @@ type forwarder struct {
 	version  string
 	stubs    map[string][]string
 	upstream []string
-	// waiting are questions that are being asked, so that each is asked once.
+	// waiting are queries that have been sent, so that equal ones share an answer.
 	waiting map[question]*waiter
 }
 
@@ -77,7 +78,7 @@ type question struct {
 	name    string
 	qtype   uint16
 	do, cd  bool
-	servers string // those of a stub domain, "" the machine's
+	servers string // the servers of a stub domain, "" for the machine's
 }
 
 type waiter struct {
@@ -139,7 +140,7 @@ func (f *forwarder) ask(ctx context.Context, q dns.Question, r *dns.Msg) (*dns.M
 	return named(w.m, q.Name), nil
 }
 
-// named returns a copy of an answer to a question that was spelt this way.
+// named returns a copy of an answer whose question has this spelling.
 func named(m *dns.Msg, name string) *dns.Msg {
 	out := m.Copy()
 	for _, rr := range out.Answer {
@@ -150,7 +151,7 @@ func named(m *dns.Msg, name string) *dns.Msg {
 	return out
 }
 
-// kept returns an answer from the cache, with what is left of its time.
+// kept returns an answer from the cache, with its remaining TTL.
 func (f *forwarder) kept(k question, name string) *dns.Msg {
 	x, ok := f.cache.Get(k)
 	if !ok {
@@ -229,7 +230,7 @@ func (f *forwarder) keep(k question, m *dns.Msg) {
 	}
 }
 
-// servers returns those that are asked for a name, and whether it is in a stub
+// servers returns the name servers for a name, and whether it is in a stub
 // domain.
 func (f *forwarder) servers(name string) (list []string, stub bool, err error) {
 	f.mu.Lock()
@@ -300,8 +301,8 @@ func (f *forwarder) server(s, port string) (string, bool) {
 	return net.JoinHostPort(s, port), true
 }
 
-// readConfig reads the ConfigMap if it has changed. What cannot be read is told
-// and counts as nothing.
+// readConfig reads the ConfigMap if it has changed. Invalid values are reported
+// and ignored.
 func (f *forwarder) readConfig() {
 	if f.config == nil {
 		return
@@ -354,9 +355,9 @@ func (f *forwarder) tell(err error) {
 	}
 }
 
-// detectLoops asks each resolver now and then for a random name. A resolver from
-// which the question comes back here is not asked anymore: it would ask this
-// server without end.
+// detectLoops periodically sends each resolver a query for a random name. A
+// resolver that sends the query back here is not used anymore: it would query
+// this server without end.
 func (f *forwarder) detectLoops(ctx context.Context) {
 	for {
 		f.mu.Lock()
@@ -389,7 +390,7 @@ func (f *forwarder) probeOne(ctx context.Context, server string) {
 	f.mu.Unlock()
 	r := new(dns.Msg)
 	r.SetQuestion(name, dns.TypeHINFO)
-	_, _, _ = f.udp.ExchangeContext(ctx, r, server) // whether it comes back is what counts
+	_, _, _ = f.udp.ExchangeContext(ctx, r, server) // only whether the query comes back matters
 	f.mu.Lock()
 	loops := f.probes > 0
 	f.probe = ""
@@ -401,7 +402,7 @@ func (f *forwarder) probeOne(ctx context.Context, server string) {
 	}
 }
 
-// probed reports whether this is the name that a resolver was asked for.
+// probed reports whether this is the name of the query that checks for loops.
 func (f *forwarder) probed(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -10,11 +10,11 @@ import (
 )
 
 // linkName is the link that has the server's addresses. It is a bridge without
-// ports: every kernel that has a network for pods has bridges.
+// ports: every kernel with a network for pods supports bridges.
 const linkName = "keelson-dns"
 
-// Link gives the machine addresses on a link of their own, in this process's
-// network namespace. They stay when the process ends; RemoveLink takes them away.
+// Link returns Links that add addresses to a link of their own, in this process's
+// network namespace. They stay when the process ends; RemoveLink removes them.
 func Link() Links { return link{} }
 
 type link struct{}
@@ -46,7 +46,7 @@ func (link) Add(addrs []netip.Addr) error {
 			return err
 		}
 		want[a.String()] = true
-		x.Flags = unix.IFA_F_NODAD // the address is the link's alone
+		x.Flags = unix.IFA_F_NODAD // no duplicate address detection: other nodes have the address, too
 		if err := netlink.AddrReplace(l, x); err != nil {
 			return fmt.Errorf("dns: address %s on link %s: %w", a, linkName, err)
 		}
@@ -61,7 +61,7 @@ func (link) Add(addrs []netip.Addr) error {
 	return nil
 }
 
-// RemoveLink takes the link away, with its addresses.
+// RemoveLink removes the link and its addresses.
 func RemoveLink() error {
 	l, err := netlink.LinkByName(linkName)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {

@@ -25,26 +25,26 @@ type Config struct {
 	Addresses []netip.Addr
 	// Port is 53 where 0.
 	Port uint16
-	// Informers give Services, EndpointSlices, Namespaces and ConfigMaps. The
+	// Informers provide Services, EndpointSlices, Namespaces and ConfigMaps. The
 	// caller starts them.
 	Informers informers.SharedInformerFactory
-	// Links puts the addresses on this machine; nil where they are there.
+	// Links adds the addresses to this machine; nil if it has them already.
 	Links Links
 	// ResolvConf is the file with the machine's resolvers (default
 	// /etc/resolv.conf).
 	ResolvConf string
 	Clock      clock.WithTicker
-	// Problem, if set, is told of what keeps names from being resolved.
+	// Problem, if set, is called with an error that keeps names from being resolved.
 	Problem func(error)
 }
 
-// Links gives the machine addresses.
+// Links adds addresses to the machine.
 type Links interface {
-	// Add makes the addresses the machine's own.
+	// Add adds the addresses.
 	Add(addrs []netip.Addr) error
 }
 
-// Server answers questions on one node.
+// Server is the name server of one node.
 type Server struct {
 	Config
 	zone    *zone
@@ -52,8 +52,8 @@ type Server struct {
 	synced  []cache.InformerSynced
 }
 
-// ednsSize is the size of datagrams that is offered to clients, by the advice of
-// DNS flag day 2020.
+// ednsSize is the size of datagrams that is announced to clients, by the advice
+// of DNS flag day 2020.
 const ednsSize = 1232
 
 // New makes a server. It does nothing before Run.
@@ -86,8 +86,8 @@ const (
 	retryMax = 30 * time.Second
 )
 
-// Run answers until ctx ends. What keeps it from listening is told, and tried
-// again.
+// Run serves until ctx ends. An error that keeps it from listening is reported,
+// and it tries again.
 func (s *Server) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), s.synced...) {
 		return nil
@@ -224,17 +224,17 @@ func (s *Server) Answer(ctx context.Context, r *dns.Msg) *dns.Msg {
 	m.Rcode, m.AuthenticatedData = answer.Rcode, answer.AuthenticatedData
 	m.Answer, m.Ns = answer.Answer, answer.Ns
 	for _, rr := range answer.Extra {
-		if rr.Header().Rrtype != dns.TypeOPT { // that is between the two of us
+		if rr.Header().Rrtype != dns.TypeOPT { // OPT is about this hop only
 			m.Extra = append(m.Extra, rr)
 		}
 	}
 	return m
 }
 
-// aliases bounds how many names an alias is followed through.
+// aliases bounds the number of CNAMEs that are followed.
 const aliases = 8
 
-// own answers for a name of the cluster.
+// own answers a query for a name of the cluster.
 func (s *Server) own(ctx context.Context, m *dns.Msg, q dns.Question) {
 	m.Authoritative = true
 	for range aliases {
@@ -258,7 +258,7 @@ func (s *Server) own(ctx context.Context, m *dns.Msg, q dns.Question) {
 		r.SetQuestion(q.Name, q.Qtype)
 		answer, err := s.forward.ask(ctx, q, r)
 		if err != nil {
-			m.Rcode = dns.RcodeServerFailure // the client asks again, or elsewhere
+			m.Rcode = dns.RcodeServerFailure // the client retries, or asks another server
 			return
 		}
 		m.Rcode = answer.Rcode
@@ -269,5 +269,5 @@ func (s *Server) own(ctx context.Context, m *dns.Msg, q dns.Question) {
 	m.Rcode = dns.RcodeServerFailure
 }
 
-// serial changes as zones' do, with time.
+// serial returns the serial of the SOA record, which grows with time.
 func serial() uint32 { return uint32(time.Now().Unix()) }

@@ -30,8 +30,8 @@ const (
 
 // zone answers for the cluster's domain.
 type zone struct {
-	// domain is the cluster's, with a dot at the end; server the addresses of
-	// its name server.
+	// domain is the cluster's domain, with a dot at the end; server has the
+	// addresses of its name server.
 	domain     string
 	server     []netip.Addr
 	services   corelisters.ServiceLister
@@ -86,21 +86,21 @@ func clusterIPs(s *v1.Service) []string {
 // answer is the zone's answer to a question.
 type answer struct {
 	records, extra []dns.RR
-	// exists reports whether there is something of that name, of whatever type.
+	// exists reports whether the name exists, with records of any type.
 	exists bool
-	// alias is where an alias leads to, "" if there is none.
+	// alias is the target of a CNAME, "" if there is none.
 	alias string
 }
 
-// target is an address behind a name, with a port.
+// target is an address of a name, with a port.
 type target struct {
-	name string // of the address
+	name string // the name of the address
 	addr netip.Addr
 	port uint16
 }
 
-// lookup answers for a name in the domain. The question's name is as it was
-// asked, since answers repeat it.
+// lookup answers a question for a name in the domain. Answers repeat the name in
+// the question's spelling.
 func (z *zone) lookup(q dns.Question) answer {
 	name := dns.CanonicalName(q.Name)
 	below := strings.TrimSuffix(strings.TrimSuffix(name, z.domain), ".")
@@ -121,7 +121,7 @@ func (z *zone) lookup(q dns.Question) answer {
 	case n == 2 && labels[0] == "ns" && labels[1] == "dns":
 		return answer{exists: true, records: addresses(q, z.server)}
 	case n == 1 && labels[0] == "dns":
-		return answer{exists: true} // for the one above
+		return answer{exists: true} // the name above exists
 	case labels[n-1] == "svc":
 		return z.service(q, labels[:n-1])
 	case labels[n-1] == "pod":
@@ -134,7 +134,7 @@ func header(name string, t uint16, ttl uint32) dns.RR_Header {
 	return dns.RR_Header{Name: name, Rrtype: t, Class: dns.ClassINET, Ttl: ttl}
 }
 
-// addresses returns those that a question for addresses asks for.
+// addresses returns the records of the addresses that have the question's type.
 func addresses(q dns.Question, all []netip.Addr) (out []dns.RR) {
 	for _, a := range all {
 		if rr := address(q.Name, a); rr.Header().Rrtype == q.Qtype {
@@ -166,7 +166,8 @@ func (z *zone) apex(q dns.Question) answer {
 	return a
 }
 
-// soa goes with answers that there is nothing: it says for how long.
+// soa returns the record that accompanies negative answers: it has the time for
+// which they may be cached.
 func (z *zone) soa() dns.RR {
 	return &dns.SOA{Hdr: header(z.domain, dns.TypeSOA, ttl), Ns: "ns.dns." + z.domain, Mbox: "hostmaster." + z.domain,
 		Serial: serial(), Refresh: 7200, Retry: 1800, Expire: 86400, Minttl: ttl}
@@ -231,7 +232,8 @@ func (z *zone) service(q dns.Question, labels []string) answer {
 	return describe(q, all)
 }
 
-// alias reports whether a Service may lead there: a name, not an address.
+// alias reports whether the external name of a Service is a name, not an
+// address.
 func alias(name string) bool {
 	_, err := netip.ParseAddr(name)
 	return err != nil && name != ""
@@ -289,7 +291,7 @@ func hostOf(e *discoveryv1.Endpoint, ip string) string {
 
 var dashes = strings.NewReplacer(".", "-", ":", "-")
 
-// describe answers a question with what is behind the name.
+// describe answers a question with the targets of its name.
 func describe(q dns.Question, all []target) answer {
 	a := answer{exists: len(all) > 0}
 	seen := map[netip.Addr]bool{}
@@ -326,8 +328,8 @@ func describe(q dns.Question, all []target) answer {
 	return a
 }
 
-// pod answers for address-with-dashes.namespace: as upstream's default, without
-// looking whether there is such a pod.
+// pod answers for address-with-dashes.namespace: as by upstream's default,
+// without checking that there is such a pod.
 func (z *zone) pod(q dns.Question, labels []string) answer {
 	switch len(labels) {
 	case 0:
@@ -349,8 +351,8 @@ func (z *zone) pod(q dns.Question, labels []string) answer {
 	return answer{}
 }
 
-// reverse answers for the name of an address in in-addr.arpa or ip6.arpa. A
-// query for an address without a name in the cluster is forwarded.
+// reverse answers a question for the name of an address in in-addr.arpa or
+// ip6.arpa. A query for an address without a name in the cluster is forwarded.
 func (z *zone) reverse(q dns.Question) (answer, bool) {
 	ip, ok := addressOf(dns.CanonicalName(q.Name))
 	if !ok {
@@ -380,7 +382,7 @@ func (z *zone) reverse(q dns.Question) (answer, bool) {
 	return a, true
 }
 
-// endpointNames returns the names of endpoints of this address.
+// endpointNames returns the names of the endpoints with this address.
 func (z *zone) endpointNames(ip string) (names []string) {
 	all, err := z.slices.ByIndex(byAddress, ip)
 	if err != nil {
@@ -400,7 +402,7 @@ func (z *zone) endpointNames(ip string) (names []string) {
 	return names
 }
 
-// addressOf reads the address in a name below in-addr.arpa or ip6.arpa.
+// addressOf returns the address in a name below in-addr.arpa or ip6.arpa.
 func addressOf(name string) (netip.Addr, bool) {
 	sep, group := ".", 1
 	below, ok := strings.CutSuffix(name, ".in-addr.arpa.")

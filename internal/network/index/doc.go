@@ -1,4 +1,3 @@
-// Package index has the indexes that the packages of the network keep of their
-// informers: the slices of a Service, by its name. They hold no copy of an
-// object.
+// Package index adds the indexes of informers that the packages of the network
+// share: the EndpointSlices of a Service, by its name.
 package index

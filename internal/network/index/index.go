@@ -40,7 +40,7 @@ func Add(i cache.SharedIndexInformer, name string, f cache.IndexFunc) error {
 	}
 	if err := i.AddIndexers(cache.Indexers{name: f}); err != nil {
 		if _, there := i.GetIndexer().GetIndexers()[name]; there {
-			return nil // another component was faster
+			return nil // another component has added it meanwhile
 		}
 		return fmt.Errorf("index %s: %w", name, err)
 	}

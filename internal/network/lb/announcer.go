@@ -13,11 +13,11 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Segments are the networks that the machine is on.
+// Segments are the networks that the machine is connected to.
 type Segments interface {
 	// Answer makes the machine answer for these addresses, and for no others, and
-	// announces the new ones on its networks. An error is about some of the
-	// addresses; the others are answered for.
+	// announces the new ones on its networks. An error concerns some of the
+	// addresses only.
 	Answer(addrs []netip.Addr) error
 	// Tell announces addresses again.
 	Tell(addrs []netip.Addr)
@@ -25,7 +25,8 @@ type Segments interface {
 	Close()
 }
 
-// Announcer answers for the addresses of load balancers that name its node.
+// Announcer answers (ARP, NDP) for the addresses of the load balancers that are
+// assigned to its node.
 type Announcer struct {
 	AnnouncerConfig
 	wake   chan struct{}
@@ -38,9 +39,9 @@ type AnnouncerConfig struct {
 	// Services is an informer. The caller starts it.
 	Services cache.SharedIndexInformer
 	Segments Segments
-	// Renewed, if set, returns when the API server has last heard of this node. One
-	// that is cut off for so long that it counts as failed does not answer: another
-	// node does.
+	// Renewed, if set, returns when the API server has last heard of this node. A
+	// node that is cut off for so long that it counts as failed stops answering:
+	// another node takes over.
 	Renewed func() time.Time
 	Clock   clock.WithTicker
 	// Problem, if set, is called with an error that keeps addresses from being
@@ -50,14 +51,15 @@ type AnnouncerConfig struct {
 
 const (
 	// inspection is how often the machine's interfaces, and its contact to the API
-	// server, are looked at.
+	// server, are checked.
 	inspection = 2 * time.Second
-	// tellings is how often a new address is announced: a packet may be lost.
+	// tellings is how many times a new address is announced, since a packet may be
+	// lost.
 	tellings = 3
-	// lasting is the try from which a problem is reported: an interface that comes
-	// up has its addresses a moment later.
+	// lasting is the number of failed attempts after which a problem is reported: an
+	// interface that comes up gets its addresses a moment later.
 	lasting = 3
-	// cutOff is after how long without contact the node counts as failed: the
+	// cutOff is the time without contact after which the node counts as failed: the
 	// duration of its Lease.
 	cutOff = 40 * time.Second
 )
@@ -82,7 +84,7 @@ func NewAnnouncer(c AnnouncerConfig) (*Announcer, error) {
 	return a, nil
 }
 
-// Run answers until ctx ends.
+// Run answers for the addresses until ctx ends.
 func (a *Announcer) Run(ctx context.Context) {
 	defer a.Segments.Close()
 	select {

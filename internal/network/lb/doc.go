@@ -1,8 +1,8 @@
 // Package lb gives Services of the type LoadBalancer addresses that are reached
 // from outside of the cluster.
 //
-// A platform's way to do so is a Balancer; internal/controllers/service calls it.
-// There are two that need no platform:
+// A Balancer does so by the means of a platform; internal/controllers/service calls
+// it. Two balancers need no platform:
 //
 //   - Nodes gives the addresses of the nodes themselves. On one machine it is all
 //     that is needed. A port is one Service's.

@@ -18,13 +18,14 @@ import (
 	"keelson.dev/keelson/internal/network/index"
 )
 
-// Balancer gives Services their load balancers. Calls are made one after the other.
+// Balancer makes the load balancers of Services. Its methods are not called
+// concurrently.
 type Balancer interface {
-	// Ensure gives the Service a load balancer that leads to these nodes, or
-	// brings the one that it has up to date. It is called again when the Service,
-	// its endpoints or the nodes change.
+	// Ensure makes a load balancer for the Service that sends to these nodes, or
+	// updates the one that it has. It is called again when the Service, its
+	// endpoints or the nodes change.
 	Ensure(ctx context.Context, s *v1.Service, nodes []*v1.Node) (*Balanced, error)
-	// Delete takes the Service's load balancer away, if it has one.
+	// Delete deletes the Service's load balancer, if it has one.
 	Delete(ctx context.Context, s *v1.Service) error
 }
 
@@ -35,8 +36,8 @@ type Balanced struct {
 	Annotations map[string]string
 }
 
-// The classes of Services (spec.loadBalancerClass) that ask for one of the
-// balancers of this package by name.
+// The classes of Services (spec.loadBalancerClass) that select a balancer of
+// this package.
 const (
 	ClassNodes = "keelson.dev/nodes"
 	ClassPool  = "keelson.dev/pool"
@@ -46,9 +47,9 @@ const (
 // of a Service's load balancer.
 const AnnouncedBy = "keelson.dev/announced-by"
 
-// Options of the load balancers of a cluster.
+// Options configure the load balancers of a cluster.
 type Options struct {
-	// Disabled leaves load balancers to another implementation, as a cloud's
+	// Disabled leaves load balancers to another implementation, such as a cloud
 	// controller manager.
 	Disabled bool
 	// Addresses holds the ranges of the pool. If there are any, Services without
@@ -62,7 +63,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.Var((*ranges)(&o.Addresses), "load-balancer-addresses", "addresses for Services of the type LoadBalancer, as 192.0.2.0/28 or 192.0.2.10-192.0.2.20, for which the nodes answer on their network (default: such Services have the nodes' own addresses)")
 }
 
-// mode is a flag that is builtin or none.
+// mode is a flag value that is builtin or none.
 type mode bool
 
 // Set implements pflag.Value.
@@ -85,12 +86,12 @@ func (m *mode) String() string {
 // Type implements pflag.Value.
 func (m *mode) Type() string { return "string" }
 
-// Range of addresses of one family, both ends included.
+// Range is a range of addresses of one family, both ends included.
 type Range struct{ First, Last netip.Addr }
 
-// ParseRange reads a range: a prefix, two addresses with a dash, or one address. Of
-// a prefix of IPv4 the first and the last address, which have a meaning of their
-// own, are left out, if it has more than two.
+// ParseRange reads a range: a prefix, two addresses with a dash, or one address. The
+// first and the last address of an IPv4 prefix with more than two addresses are left
+// out: they are the network's and the broadcast address.
 func ParseRange(s string) (r Range, err error) {
 	switch first, last, dash := strings.Cut(s, "-"); {
 	case dash:
@@ -130,7 +131,7 @@ func (r Range) Contains(a netip.Addr) bool {
 	return a.Is4() == r.First.Is4() && !a.Less(r.First) && !r.Last.Less(a)
 }
 
-// ranges is a flag of ranges. It can be given more than once.
+// ranges is the flag value of ranges. The flag can be repeated.
 type ranges []Range
 
 // Set implements pflag.Value.
@@ -157,8 +158,8 @@ func (v *ranges) String() string {
 // Type implements pflag.Value.
 func (v *ranges) Type() string { return "ranges" }
 
-// serving returns the nodes that can take the Service's packets: those that are
-// Ready and, by the policy Local, have a ready endpoint.
+// serving returns the nodes that can serve the Service: those that are Ready
+// and, with the external traffic policy Local, have a ready endpoint.
 func serving(s *v1.Service, nodes []*v1.Node, slices cache.Indexer) (out []*v1.Node) {
 	var local map[string]bool
 	if s.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal {
@@ -181,7 +182,7 @@ func serving(s *v1.Service, nodes []*v1.Node, slices cache.Indexer) (out []*v1.N
 
 func ready(e *discoveryv1.Endpoint) bool { return e.Conditions.Ready == nil || *e.Conditions.Ready }
 
-// Ready reports whether the node is.
+// Ready reports whether the node is Ready.
 func Ready(n *v1.Node) bool {
 	for _, c := range n.Status.Conditions {
 		if c.Type == v1.NodeReady {
@@ -191,13 +192,13 @@ func Ready(n *v1.Node) bool {
 	return false
 }
 
-// rank orders nodes for a Service: whichever of them there are, the first is the
-// same as long as it is there (rendezvous hashing).
+// rank orders nodes for a Service by rendezvous hashing: the first node stays
+// first as long as it is there, whichever others come and go.
 func rank(s *v1.Service, nodes []*v1.Node) []*v1.Node {
 	score := func(n *v1.Node) uint64 {
 		h := fnv.New64a()
 		fmt.Fprintf(h, "%s %s", s.UID, n.Name)
-		x := h.Sum64() // whose upper bits differ little for names that do
+		x := h.Sum64() // the upper bits of FNV differ little for similar names
 		x ^= x >> 33
 		x *= 0xff51afd7ed558ccd
 		return x ^ x>>33
@@ -207,7 +208,7 @@ func rank(s *v1.Service, nodes []*v1.Node) []*v1.Node {
 	return out
 }
 
-// families returns the families of the Service's addresses.
+// families returns the IP families of the Service.
 func families(s *v1.Service) []v1.IPFamily {
 	if len(s.Spec.IPFamilies) > 0 {
 		return s.Spec.IPFamilies

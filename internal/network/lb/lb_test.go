@@ -86,7 +86,7 @@ func local(s *v1.Service) {
 	s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
 }
 
-// text returns the outcome of a call.
+// text formats the result of a call.
 func text(b *Balanced, err error) string {
 	if err != nil {
 		return err.Error()
@@ -176,7 +176,8 @@ func TestPool(t *testing.T) {
 	if got := text(p.Ensure(t.Context(), balanced("three"), nil)); got != "192.0.2.1" {
 		t.Errorf("what was given back: %s", got)
 	}
-	// The nodes share the Services, and a node that goes leaves the others theirs.
+	// The Services are spread over the nodes; removing a node moves only its own
+	// Services.
 	all := []*v1.Node{node("a", true), node("b", true), node("d", true)}
 	leader := func(name string, nodes []*v1.Node) string { return rank(balanced(name), nodes)[0].Name }
 	count := map[string]int{}

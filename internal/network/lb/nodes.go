@@ -12,11 +12,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// nodesMax is how many nodes' addresses a Service has at most.
+// nodesMax bounds the number of nodes whose addresses a Service gets.
 const nodesMax = 100
 
-// Nodes is the Balancer that gives the nodes' own addresses. A port of them is of
-// the first Service that asks for it.
+// Nodes is the Balancer that uses the nodes' own addresses. A port belongs to the
+// first Service that asks for it.
 type Nodes struct {
 	slices cache.Indexer
 	// ports holds the Service that has each port.
@@ -28,8 +28,8 @@ type port struct {
 	port  int32
 }
 
-// NewNodes makes a balancer. EndpointSlices are those of an informer with the index
-// index.ByService. The Services are those that it gave ports before.
+// NewNodes makes a balancer. endpointSlices is the indexer of an informer with the
+// index index.ByService. services are those that have ports from before.
 func NewNodes(endpointSlices cache.Indexer, services []*v1.Service) *Nodes {
 	n := &Nodes{slices: endpointSlices, ports: map[port]types.NamespacedName{}}
 	slices.SortFunc(services, func(a, b *v1.Service) int {
@@ -37,13 +37,13 @@ func NewNodes(endpointSlices cache.Indexer, services []*v1.Service) *Nodes {
 	})
 	for _, s := range services {
 		if len(s.Status.LoadBalancer.Ingress) > 0 {
-			_ = n.take(s) // of two that have the same, the elder
+			_ = n.take(s) // of two Services with the same port, the older one keeps it
 		}
 	}
 	return n
 }
 
-// take gives the Service its ports, or none.
+// take reserves all ports of the Service, or none.
 func (n *Nodes) take(s *v1.Service) error {
 	name := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 	want := map[port]bool{}

@@ -11,15 +11,16 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Pool is the Balancer that gives addresses of ranges, for which a node answers.
+// Pool is the Balancer that assigns addresses of ranges, for which one of the
+// nodes answers.
 type Pool struct {
 	ranges []Range
 	slices cache.Indexer
 	held   map[netip.Addr]types.NamespacedName
 }
 
-// NewPool makes a balancer. EndpointSlices are those of an informer with the index
-// index.ByService. The Services are those that it gave addresses before.
+// NewPool makes a balancer. endpointSlices is the indexer of an informer with the
+// index index.ByService. services are those that have addresses from before.
 func NewPool(all []Range, endpointSlices cache.Indexer, services []*v1.Service) *Pool {
 	p := &Pool{ranges: all, slices: endpointSlices, held: map[netip.Addr]types.NamespacedName{}}
 	for _, s := range services {
@@ -54,7 +55,7 @@ func (p *Pool) Ensure(_ context.Context, s *v1.Service, nodes []*v1.Node) (*Bala
 		a, err := p.choose(s, name, f)
 		if err != nil {
 			if i > 0 && (s.Spec.IPFamilyPolicy == nil || *s.Spec.IPFamilyPolicy != v1.IPFamilyPolicyRequireDualStack) {
-				break // one family will do
+				break // one family suffices
 			}
 			return nil, err
 		}
@@ -75,8 +76,8 @@ func (p *Pool) Ensure(_ context.Context, s *v1.Service, nodes []*v1.Node) (*Bala
 	return out, nil
 }
 
-// choose gives the Service an address of a family: the one that it asks for, else
-// the one that it has, else the first that is free.
+// choose assigns an address of a family to the Service: the one that it asks for,
+// else the one that it has, else the first free one.
 func (p *Pool) choose(s *v1.Service, name types.NamespacedName, f v1.IPFamily) (netip.Addr, error) {
 	if s.Spec.LoadBalancerIP != "" {
 		a, err := netip.ParseAddr(s.Spec.LoadBalancerIP)
@@ -93,7 +94,7 @@ func (p *Pool) choose(s *v1.Service, name types.NamespacedName, f v1.IPFamily) (
 			return a, nil
 		}
 	}
-	// Of those that it has the least, whatever the order of the map.
+	// The least of the addresses that it has, since the order of the map is random.
 	var has netip.Addr
 	for a, by := range p.held {
 		if by == name && of(a, f) && (!has.IsValid() || a.Less(has)) {
@@ -109,7 +110,7 @@ func (p *Pool) choose(s *v1.Service, name types.NamespacedName, f v1.IPFamily) (
 			continue
 		}
 		any = true
-		// As many are held as there are Services: the search ends soon.
+		// At most one address is taken per Service, so that the search ends soon.
 		for a := r.First; a.IsValid() && r.Contains(a); a = a.Next() {
 			if _, taken := p.held[a]; !taken {
 				return a, nil

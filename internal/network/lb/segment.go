@@ -16,9 +16,9 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// NewSegments returns the networks of this process's network namespace: those of
-// Ethernet. Which of them has an address is told by the addresses of the machine's
-// interfaces, else by its default route.
+// NewSegments returns the Ethernet networks of this process's network namespace. An
+// address belongs to the network of the interface whose prefix contains it, else to
+// that of the default route.
 func NewSegments() Segments { return &segments{at: map[segmentKey]*segment{}} }
 
 type segments struct {
@@ -26,8 +26,8 @@ type segments struct {
 	at map[segmentKey]*segment
 }
 
-// segmentKey is an interface, as it is now: one that has another hardware address
-// is another.
+// segmentKey identifies an interface with its present hardware address: one that
+// gets another is a new segment.
 type segmentKey struct {
 	index    int
 	hardware string
@@ -66,7 +66,7 @@ func (s *segments) Answer(addrs []netip.Addr) error {
 	for k, addrs := range want {
 		seg := s.at[k]
 		if seg != nil && seg.ended() {
-			seg.close() // the interface was down, say
+			seg.close() // the socket has failed, for instance because the interface was down
 			seg = nil
 		}
 		if seg == nil {
@@ -93,7 +93,7 @@ func (s *segments) Tell(addrs []netip.Addr) {
 	for _, seg := range s.at {
 		for _, a := range addrs {
 			if seg.has(a) {
-				_ = seg.tell(a) // it was told before; this is for those who did not hear
+				_ = seg.tell(a) // an earlier announcement succeeded; this one repeats it
 			}
 		}
 	}
@@ -109,7 +109,7 @@ func (s *segments) Close() {
 	}
 }
 
-// link is an interface with its addresses.
+// link is a network interface with its addresses.
 type link struct {
 	net.Interface
 	prefixes []netip.Prefix
@@ -117,7 +117,7 @@ type link struct {
 
 type links []link
 
-// ethernets returns the interfaces that others are reached over.
+// ethernets returns the Ethernet interfaces that are up.
 func ethernets() (out links, err error) {
 	all, err := net.Interfaces()
 	if err != nil {
@@ -189,7 +189,7 @@ type segment struct {
 	dead  bool
 }
 
-// listen begins to listen to the questions of a network.
+// listen opens a socket for the ARP or NDP requests of a network.
 func listen(link *net.Interface, four bool) (*segment, error) {
 	s := &segment{link: link, addrs: map[netip.Addr]bool{}}
 	var err error
@@ -245,7 +245,7 @@ func (s *segment) answer(addrs []netip.Addr) error {
 	now := maps.Clone(s.addrs)
 	s.mu.Unlock()
 	if s.ndp != nil {
-		// Several addresses may share the group that questions are sent to.
+		// Several addresses may share a solicited-node multicast group.
 		groups := func(all map[netip.Addr]bool) map[netip.Addr]bool {
 			out := map[netip.Addr]bool{}
 			for a := range all {
@@ -258,7 +258,7 @@ func (s *segment) answer(addrs []netip.Addr) error {
 		had, want := groups(was), groups(now)
 		for g := range had {
 			if !want[g] {
-				_ = s.ndp.LeaveGroup(g) // what comes to it is not answered anyway
+				_ = s.ndp.LeaveGroup(g) // requests for the address are not answered anyway
 			}
 		}
 		for g := range want {
@@ -280,8 +280,8 @@ func (s *segment) answer(addrs []netip.Addr) error {
 }
 
 // tell announces the address on the network: by gratuitous ARP (RFC 5227), both as
-// a question and as an answer, of which some heed one only, or by an unsolicited
-// advertisement (RFC 4861).
+// a request and as a reply, since some hosts accept only one of them, or by an
+// unsolicited advertisement (RFC 4861).
 func (s *segment) tell(a netip.Addr) error {
 	if s.arp != nil {
 		for _, op := range []arp.Operation{arp.OperationRequest, arp.OperationReply} {
@@ -301,7 +301,7 @@ func (s *segment) tell(a netip.Addr) error {
 	return nil
 }
 
-// allNodes is the group of all on the network.
+// allNodes is the multicast group of all nodes of a network.
 var allNodes = netip.MustParseAddr("ff02::1")
 
 func (s *segment) advertisement(a netip.Addr, solicited bool) ndp.Message {
@@ -309,7 +309,7 @@ func (s *segment) advertisement(a netip.Addr, solicited bool) ndp.Message {
 		Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: s.link.HardwareAddr}}}
 }
 
-// serve answers questions until the socket is closed.
+// serve answers requests until the socket is closed.
 func (s *segment) serve(once func() error) {
 	for {
 		if err := once(); err != nil {
@@ -321,19 +321,19 @@ func (s *segment) serve(once func() error) {
 	}
 }
 
-// arpOnce answers a question. Its error ends the answers.
+// arpOnce answers one ARP request. After an error serve ends.
 func (s *segment) arpOnce() error {
 	p, _, err := s.arp.Read()
 	if err != nil {
 		return err
 	}
 	if p.Operation == arp.OperationRequest && p.SenderIP != p.TargetIP && s.has(p.TargetIP) {
-		_ = s.arp.Reply(p, s.link.HardwareAddr, p.TargetIP) // it will be asked again
+		_ = s.arp.Reply(p, s.link.HardwareAddr, p.TargetIP) // the host repeats its request
 	}
 	return nil
 }
 
-// ndpOnce is as arpOnce.
+// ndpOnce answers one neighbour solicitation. After an error serve ends.
 func (s *segment) ndpOnce() error {
 	m, _, from, err := s.ndp.ReadFrom()
 	if err != nil {
@@ -344,9 +344,9 @@ func (s *segment) ndpOnce() error {
 		return nil
 	}
 	to, solicited := from, true
-	if from.IsUnspecified() { // another is about to take the address
+	if from.IsUnspecified() { // duplicate address detection of a host that wants the address
 		to, solicited = allNodes, false
 	}
-	_ = s.ndp.WriteTo(s.advertisement(q.TargetAddress, solicited), nil, to) // it will be asked again
+	_ = s.ndp.WriteTo(s.advertisement(q.TargetAddress, solicited), nil, to) // the host repeats its request
 	return nil
 }

@@ -14,12 +14,12 @@ const Inet Family = unix.NFPROTO_INET
 // dropPolicy is the verdict NF_DROP of linux/netfilter.h.
 const dropPolicy = 0
 
-// Base is a chain that a hook of the kernel calls.
+// Base is a base chain: one that a hook of the kernel calls.
 type Base struct {
 	Table, Chain string
 	// Hook is its number, as unix.NF_INET_FORWARD.
 	Hook uint32
-	// Drops reports whether the chain's policy is to drop.
+	// Drops reports whether the chain's policy is drop.
 	Drops bool
 }
 
@@ -59,7 +59,7 @@ func Bases(f Family) (out []Base, err error) {
 	return out, nil
 }
 
-// Rule is a rule as it can be named in a transaction.
+// Rule identifies a rule in a transaction.
 type Rule struct {
 	Handle  uint64
 	Comment string
@@ -91,8 +91,8 @@ func Commented(f Family, table, chain string) (out []Rule, err error) {
 	return out, nil
 }
 
-// comment finds the comment in what the nft program keeps with a rule: fields of a
-// type, 0 for a comment, a length and a value.
+// comment returns the comment in the user data that the nft program stores with a
+// rule: fields of a type (0 for a comment), a length and a value.
 func comment(b []byte) string {
 	for len(b) >= 2 {
 		n := int(b[1])

@@ -50,7 +50,7 @@ func (e *encoder) nest(typ uint16, f func()) {
 	binary.NativeEndian.PutUint16(e.b[at:], uint16(len(e.b)-at))
 }
 
-// data appends a value as nf_tables nests it.
+// data appends a value in the nesting that nf_tables expects.
 func (e *encoder) data(typ uint16, v []byte) {
 	e.nest(typ, func() { e.bytes(unix.NFTA_DATA_VALUE, v) })
 }

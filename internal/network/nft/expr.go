@@ -49,7 +49,7 @@ func (f Family) Destination(reg uint32) Expr {
 	return payload(unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16, reg)
 }
 
-// DestinationPort loads the port that the packet goes to.
+// DestinationPort loads the packet's destination port.
 func DestinationPort(reg uint32) Expr { return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, reg) }
 
 func meta(key, reg uint32) Expr {
@@ -65,7 +65,7 @@ func Protocol(reg uint32) Expr { return meta(unix.NFT_META_L4PROTO, reg) }
 // Mark is described at Protocol.
 func Mark(reg uint32) Expr { return meta(unix.NFT_META_MARK, reg) }
 
-// SetMark makes the register the packet's mark.
+// SetMark sets the packet's mark to the value of the register.
 func SetMark(reg uint32) Expr {
 	return expression("meta", func(e *encoder) {
 		e.uint32(unix.NFTA_META_KEY, unix.NFT_META_MARK)
@@ -80,7 +80,7 @@ func ct(key, reg uint32) Expr {
 	})
 }
 
-// Bits of a connection's state and status, as the kernel has them.
+// Bits of a connection's state and status, as in the kernel.
 const (
 	stateEstablished = 1 << 1
 	stateRelated     = 1 << 2
@@ -95,17 +95,16 @@ func Beginning() []Expr { return []Expr{ct(unix.NFT_CT_STATE, Reg(0)), Bits(Reg(
 // Translated matches packets of connections whose destination was translated.
 func Translated() []Expr { return []Expr{ct(unix.NFT_CT_STATUS, Reg(0)), Bits(Reg(0), statusDestNAT)} }
 
-// Related matches packets that belong to a connection without being of it, as
-// ICMP's errors.
+// Related matches packets that are related to a connection, such as ICMP errors.
 func Related() []Expr { return []Expr{ct(unix.NFT_CT_STATE, Reg(0)), Bits(Reg(0), stateRelated)} }
 
-// Answers matches packets of a connection that go to the side that began it.
+// Answers matches packets in the reply direction of a connection.
 func Answers() []Expr {
 	return []Expr{ct(unix.NFT_CT_STATE, Reg(0)), Bits(Reg(0), stateEstablished|stateRelated),
 		ct(unix.NFT_CT_DIRECTION, Reg(0)), compare(unix.NFT_CMP_EQ, Reg(0), []byte{directionReply})}
 }
 
-// Bits matches where the register has any of these bits.
+// Bits matches if the register has any of these bits.
 func Bits(reg, bits uint32) Expr {
 	return func(e *encoder) {
 		Bitwise(reg, native(bits), native(0))(e)
@@ -115,7 +114,7 @@ func Bits(reg, bits uint32) Expr {
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-// Bitwise makes the register (itself AND mask) XOR xor.
+// Bitwise sets the register to (register AND mask) XOR xor.
 func Bitwise(reg uint32, mask, xor []byte) Expr {
 	return expression("bitwise", func(e *encoder) {
 		e.uint32(unix.NFTA_BITWISE_SREG, reg)
@@ -126,7 +125,7 @@ func Bitwise(reg uint32, mask, xor []byte) Expr {
 	})
 }
 
-// AddMark gives the packet's mark these bits, and takes away those of clear.
+// AddMark sets these bits of the packet's mark, and clears those of clear.
 func AddMark(set, clear uint32) []Expr {
 	return []Expr{Mark(Reg(0)), Bitwise(Reg(0), native(^(set | clear)), native(set)), SetMark(Reg(0))}
 }
@@ -139,16 +138,16 @@ func compare(op, reg uint32, v []byte) Expr {
 	})
 }
 
-// Equal matches where the register has this value, in the order of the network.
+// Equal matches if the register has this value, in network byte order.
 func Equal(reg uint32, v []byte) Expr { return compare(unix.NFT_CMP_EQ, reg, v) }
 
-// Between matches where the register has a value from first to last, in the
-// order of the network.
+// Between matches if the value of the register is from first to last, in network
+// byte order.
 func Between(reg uint32, first, last []byte) []Expr {
 	return []Expr{compare(unix.NFT_CMP_GTE, reg, first), compare(unix.NFT_CMP_LTE, reg, last)}
 }
 
-// ICMPType loads the type of a packet of ICMP, of either family.
+// ICMPType loads the type of an ICMP or ICMPv6 packet.
 func ICMPType(reg uint32) Expr { return payload(unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1, reg) }
 
 // FromLocal matches packets whose source is an address of this machine.
@@ -163,8 +162,8 @@ func FromLocal() []Expr {
 	}
 }
 
-// Within matches where the address at reg is in the set of bits that mask has,
-// of value; with outside, where it is not.
+// Within matches if the address at reg AND mask equals value; with outside, if
+// it does not.
 func Within(reg uint32, mask, value []byte, outside bool) []Expr {
 	op := uint32(unix.NFT_CMP_EQ)
 	if outside {
@@ -173,7 +172,7 @@ func Within(reg uint32, mask, value []byte, outside bool) []Expr {
 	return []Expr{Bitwise(reg, mask, make([]byte, len(mask))), compare(op, reg, value)}
 }
 
-// In matches what is in the set.
+// In matches if the value of the registers from reg is in the set.
 func In(set string, reg uint32) Expr {
 	return expression("lookup", func(e *encoder) {
 		e.uint32(unix.NFTA_LOOKUP_SREG, reg)
@@ -181,8 +180,8 @@ func In(set string, reg uint32) Expr {
 	})
 }
 
-// Get loads what the map has at reg into dest, and ends the rule if it has
-// nothing there.
+// Get loads the map's value at the key in reg into dest, and ends the rule if
+// the map does not have the key.
 func Get(set string, reg, dest uint32) Expr {
 	return expression("lookup", func(e *encoder) {
 		e.uint32(unix.NFTA_LOOKUP_SREG, reg)
@@ -191,11 +190,11 @@ func Get(set string, reg, dest uint32) Expr {
 	})
 }
 
-// Follow does what the map of verdicts says.
+// Follow takes the verdict from the map, at the key in reg.
 func Follow(set string, reg uint32) Expr { return Get(set, reg, unix.NFT_REG_VERDICT) }
 
-// Remember sets the dynamic map's element at key to the value at data, for so
-// long from now. It ends the rule if the map is full.
+// Remember sets the dynamic map's element at key to the value at data, with that
+// timeout. It ends the rule if the map is full.
 func Remember(set string, key, data uint32, timeout time.Duration) Expr {
 	return expression("dynset", func(e *encoder) {
 		e.string(unix.NFTA_DYNSET_SET_NAME, set)
@@ -216,7 +215,8 @@ func Random(reg, first, n uint32) Expr {
 	})
 }
 
-// To sends the packet to the address and port at these registers.
+// To translates the packet's destination to the address and port in these
+// registers.
 func (f Family) To(addr, port uint32) Expr {
 	return expression("nat", func(e *encoder) {
 		e.uint32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
@@ -226,14 +226,15 @@ func (f Family) To(addr, port uint32) Expr {
 	})
 }
 
-// Masquerade makes the source an address of the machine, on a random port.
+// Masquerade translates the source to an address of the machine and a random
+// port.
 func Masquerade() Expr {
 	return expression("masq", func(e *encoder) {
 		e.uint32(unix.NFTA_MASQ_FLAGS, unix.NF_NAT_RANGE_PROTO_RANDOM_FULLY)
 	})
 }
 
-// Reject answers that the port is unreachable.
+// Reject answers with ICMP port unreachable.
 func (f Family) Reject() Expr {
 	code := byte(3) // ICMP_PORT_UNREACH
 	if f == IPv6 {

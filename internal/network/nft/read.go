@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is one of netlink to netfilter.
+// socket is a netlink socket to netfilter.
 type socket struct {
 	fd  int
 	buf []byte
 }
 
-// answerTimeout bounds the wait for the kernel, which answers before the call
-// that sends returns.
+// answerTimeout bounds the wait for the kernel's answer, which is usually there
+// when the sending call returns.
 var answerTimeout = unix.Timeval{Sec: 60}
 
 func dial(size int) (*socket, error) {
@@ -27,7 +27,7 @@ func dial(size int) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netlink: %w", err)
 	}
-	// The kernel takes a message no larger than the buffer.
+	// The kernel accepts no message larger than the send buffer.
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size+64<<10),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20),
@@ -71,7 +71,7 @@ func (s *socket) receive(f func(typ uint16, seq uint32, body []byte)) error {
 	return nil
 }
 
-// dump asks for objects and calls f with the attributes of each.
+// dump requests a dump of objects and calls each with the attributes of each.
 func dump(f Family, typ, flags uint16, attrs func(*encoder), each func(body []byte)) error {
 	s, err := dial(4 << 10)
 	if err != nil {
@@ -109,8 +109,8 @@ func dump(f Family, typ, flags uint16, attrs func(*encoder), each func(body []by
 	return nil
 }
 
-// Generation returns a number that each transaction on any table of the network
-// namespace changes.
+// Generation returns a number that changes with each transaction on any table of
+// the network namespace.
 func Generation() (uint32, error) {
 	var id uint32
 	err := dump(0, unix.NFT_MSG_GETGEN, nothing, func(*encoder) {}, func(b []byte) {
@@ -126,7 +126,7 @@ func Generation() (uint32, error) {
 	return id, nil
 }
 
-// Rules counts the rules of a chain, 0 if it is not there.
+// Rules counts the rules of a chain, 0 if the chain does not exist.
 func Rules(f Family, table, chain string) (n int, err error) {
 	err = dump(f, unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, func(e *encoder) {
 		e.string(unix.NFTA_RULE_TABLE, table)
@@ -141,7 +141,8 @@ func Rules(f Family, table, chain string) (n int, err error) {
 	return n, nil
 }
 
-// Sets returns the names of a table's sets and maps; none if it is not there.
+// Sets returns the names of a table's sets and maps; none if the table does not
+// exist.
 func Sets(f Family, table string) (names []string, err error) {
 	err = dump(f, unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, func(e *encoder) { e.string(unix.NFTA_SET_TABLE, table) }, func(b []byte) {
 		attributes(b, func(typ uint16, v []byte) {

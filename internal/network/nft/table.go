@@ -14,8 +14,8 @@ type Chain struct {
 	Rules [][]Expr
 }
 
-// Table is a table of this process's own. It remembers the generation of the kernel's
-// tables at which it was known to be as it was written.
+// Table is a table that this process owns. It remembers the generation of the kernel's
+// tables at which the table was last known to be intact.
 type Table struct {
 	Family     Family
 	Name       string
@@ -25,7 +25,7 @@ type Table struct {
 // Begin begins a transaction that changes the table.
 func (k *Table) Begin() *Tx { return Begin(k.Family, k.Name) }
 
-// BeginNew begins a transaction that makes the table anew, whether there is one or not.
+// BeginNew begins a transaction that replaces the table by an empty one, or adds it.
 func (k *Table) BeginNew() *Tx {
 	t := k.Begin()
 	t.AddTable()
@@ -44,9 +44,9 @@ func (t *Tx) AddChains(chains []Chain) {
 	}
 }
 
-// Commit commits the transaction, and remembers the generation that it made if no
-// other transaction came since the table was seen to be intact: known reports
-// whether it is intact now, whatever was before.
+// Commit commits the transaction, and remembers its generation if no other
+// transaction came between since the table was last intact. known reports whether
+// the table is intact now in any case, as after BeginNew.
 func (k *Table) Commit(t *Tx, known bool) error {
 	before, err := Generation()
 	if err != nil {
@@ -62,14 +62,14 @@ func (k *Table) Commit(t *Tx, known bool) error {
 	case after == before+1 && (known || before == k.generation):
 		k.generation = after
 	case known:
-		k.generation = before // so that Intact looks
+		k.generation = before // so that Intact checks the table
 	}
 	return nil
 }
 
-// Intact reports whether the table is as it was written. Others' transactions change
-// the generation; what is looked at then is whether these chains still have their
-// rules.
+// Intact reports whether the table is as it was written. If another process's
+// transaction has changed the generation, it checks that these chains still have
+// their rules.
 func (k *Table) Intact(chains []Chain) (bool, error) {
 	g, err := Generation()
 	if err != nil || g == k.generation {
@@ -88,14 +88,14 @@ func (k *Table) Intact(chains []Chain) (bool, error) {
 	return true, nil
 }
 
-// Remove takes the table away.
+// Remove deletes the table.
 func (k *Table) Remove() error {
 	t := k.Begin()
 	t.AddTable()
 	t.DeleteTable()
 	err := t.Commit()
 	if k.Family == IPv6 && errors.Is(err, unix.EAFNOSUPPORT) || err != nil && strings.Contains(err.Error(), "not supported") {
-		return nil // where the family is not there, nothing of it is
+		return nil // a kernel without the family has no table of it
 	}
 	return err
 }
@@ -117,8 +117,8 @@ func Mask(bits, length int) []byte {
 	return mask
 }
 
-// ProtocolNumber returns the number of a protocol by the name that the API has for it:
-// TCP, UDP or SCTP.
+// ProtocolNumber returns the number of a protocol by its name in the API: TCP, UDP or
+// SCTP.
 func ProtocolNumber(name string) byte {
 	switch name {
 	case "UDP":

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Family of a table.
+// Family is the family of a table.
 type Family uint8
 
 // Families.
@@ -18,10 +18,10 @@ const (
 	IPv6 Family = unix.NFPROTO_IPV6
 )
 
-// Type of the fields of a set's keys, by the number that nft lists them under.
+// Type is the type of a field of a set's keys, the number by which nft lists it.
 type Type uint32
 
-// Types of fields.
+// The types of fields.
 const (
 	Addr4    Type = 7
 	Addr6    Type = 8
@@ -34,7 +34,7 @@ func (t Type) bytes() uint32 {
 	if t == Addr6 {
 		return 16
 	}
-	return 4 // the others, filled up to a register
+	return 4 // the others are padded to a register
 }
 
 // Address returns the type of the family's addresses.
@@ -45,7 +45,7 @@ func (f Family) Address() Type {
 	return Addr6
 }
 
-// Set describes a set or a map. Keys, and values, are one field or several.
+// Set describes a set or a map. Keys and values have one or more fields.
 type Set struct {
 	Name     string
 	Key      []Type
@@ -56,19 +56,19 @@ type Set struct {
 	// Intervals makes the elements ranges: each begins at an element, and ends
 	// before the next one with End, or with the greatest key where there is none.
 	Intervals bool
-	// Size bounds it; 0 is no bound.
+	// Size bounds the number of elements; 0 means no bound.
 	Size uint32
 }
 
-// Element of a set or map. The fields of key and value are registers: each is
-// filled up to 4 bytes.
+// Element is an element of a set or map. The fields of key and value are
+// registers: each is padded to 4 bytes.
 type Element struct {
 	Key     []byte
 	Value   []byte
 	Verdict *Verdict      // of a map of verdicts
 	End     bool          // of a set of intervals
 	Timeout time.Duration // of a dynamic map
-	Expires time.Duration // what is left of it
+	Expires time.Duration // the remaining time
 }
 
 // Verdict is the decision about a packet; a jump or goto names a chain.
@@ -83,11 +83,11 @@ type Tx struct {
 	table  string
 	e      encoder
 	what   []step
-	open   int // where the message begins that is being written, -1 if none
+	open   int // offset of the message that is being written, -1 if none
 	sets   uint32
 }
 
-// step is a message of the transaction, for errors.
+// step describes a message of the transaction, for errors.
 type step struct{ what, name string }
 
 // Begin begins a transaction on a table.
@@ -97,7 +97,7 @@ func Begin(f Family, table string) *Tx {
 	return t
 }
 
-// Empty reports whether nothing is to be done.
+// Empty reports whether the transaction has no messages.
 func (t *Tx) Empty() bool { return len(t.what) == 0 }
 
 const (
@@ -134,24 +134,24 @@ func (t *Tx) message(typ, flags uint16, what, name string, attrs func(e *encoder
 	t.end(t.open)
 }
 
-// AddTable makes the table if it is not there.
+// AddTable adds the table if it does not exist.
 func (t *Tx) AddTable() {
 	t.message(unix.NFT_MSG_NEWTABLE, create, "add table", t.table, func(e *encoder) { e.string(unix.NFTA_TABLE_NAME, t.table) })
 }
 
-// DeleteTable takes the table away with all that is in it.
+// DeleteTable deletes the table with its contents.
 func (t *Tx) DeleteTable() {
 	t.message(unix.NFT_MSG_DELTABLE, nothing, "delete table", t.table, func(e *encoder) { e.string(unix.NFTA_TABLE_NAME, t.table) })
 }
 
-// Hook is where a base chain is called.
+// Hook is the hook at which a base chain is called.
 type Hook struct {
 	Type     string // filter or nat
 	Number   uint32 // unix.NF_INET_...
 	Priority int32
 }
 
-// AddChain makes a chain, at a hook if there is one.
+// AddChain adds a chain, at a hook if hook is not nil.
 func (t *Tx) AddChain(name string, hook *Hook) {
 	t.message(unix.NFT_MSG_NEWCHAIN, create, "add chain", name, func(e *encoder) {
 		e.string(unix.NFTA_CHAIN_TABLE, t.table)
@@ -166,7 +166,7 @@ func (t *Tx) AddChain(name string, hook *Hook) {
 	})
 }
 
-// DeleteChain takes away a chain that nothing leads to and that has no rules.
+// DeleteChain deletes a chain, which must have no rules and no references.
 func (t *Tx) DeleteChain(name string) {
 	t.message(unix.NFT_MSG_DELCHAIN, nothing, "delete chain", name, func(e *encoder) {
 		e.string(unix.NFTA_CHAIN_TABLE, t.table)
@@ -174,7 +174,7 @@ func (t *Tx) DeleteChain(name string) {
 	})
 }
 
-// FlushChain takes away the chain's rules.
+// FlushChain deletes the chain's rules.
 func (t *Tx) FlushChain(name string) {
 	t.message(unix.NFT_MSG_DELRULE, nothing, "flush chain", name, func(e *encoder) {
 		e.string(unix.NFTA_RULE_TABLE, t.table)
@@ -205,7 +205,7 @@ func fields(types []Type) (width, magic uint32) {
 	return width, magic
 }
 
-// AddSet makes a set or a map.
+// AddSet adds a set or a map.
 func (t *Tx) AddSet(s Set) {
 	t.sets++
 	id := t.sets
@@ -239,14 +239,14 @@ func (t *Tx) AddSet(s Set) {
 		if s.Size > 0 {
 			e.nest(unix.NFTA_SET_DESC, func() { e.uint32(unix.NFTA_SET_DESC_SIZE, s.Size) })
 		}
-		// Keys that are numbers of this machine are listed as such.
+		// The mark is in host byte order, which nft needs to know to list it.
 		if len(s.Key) == 1 && s.Key[0] == MarkType {
 			e.bytes(unix.NFTA_SET_USERDATA, append([]byte{0, 4}, native(1)...))
 		}
 	})
 }
 
-// DeleteSet takes away a set that no rule uses.
+// DeleteSet deletes a set that no rule uses.
 func (t *Tx) DeleteSet(name string) {
 	t.message(unix.NFT_MSG_DELSET, nothing, "delete set", name, func(e *encoder) {
 		e.string(unix.NFTA_SET_TABLE, t.table)
@@ -254,12 +254,12 @@ func (t *Tx) DeleteSet(name string) {
 	})
 }
 
-// listMax is how large an attribute becomes at most before another message is
-// begun; its length is a number of 16 bits.
+// listMax is the size at which a list of elements is continued in another
+// message; the length of an attribute has 16 bits.
 const listMax = 48 << 10
 
-// AddElement adds an element to a set or map, DeleteElement takes one away.
-// Neighbours of the same set share a message.
+// AddElement adds an element to a set or map, DeleteElement deletes one.
+// Consecutive elements of the same set share a message.
 func (t *Tx) AddElement(set string, x Element) {
 	t.element(unix.NFT_MSG_NEWSETELEM, create, "add an element to set", set, x)
 }
@@ -306,7 +306,7 @@ func (t *Tx) element(typ, flags uint16, what, set string, x Element) {
 
 func align(n int) int { return (n + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
 
-// hint returns advice for a step that the kernel lacks support for.
+// hint returns advice for the error of a step that the kernel does not support.
 func hint(s step, err unix.Errno) string {
 	switch {
 	case err == unix.EOPNOTSUPP && s.what == "add table":
@@ -317,12 +317,13 @@ func hint(s step, err unix.Errno) string {
 	return ""
 }
 
-// Commit sends the transaction to the kernel, which takes all of it or nothing.
+// Commit sends the transaction to the kernel, which applies all of it or
+// nothing.
 func (t *Tx) Commit() error {
 	if t.Empty() {
 		return nil
 	}
-	// The last message is acknowledged, and with it all.
+	// The acknowledgement of the last message stands for all.
 	flags := binary.NativeEndian.Uint16(t.e.b[t.open+6:])
 	binary.NativeEndian.PutUint16(t.e.b[t.open+6:], flags|unix.NLM_F_ACK)
 	last := uint32(len(t.what))

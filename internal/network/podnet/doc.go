@@ -4,6 +4,6 @@
 // (RFC 7348). It follows changes of the Nodes, and of the machine's links,
 // addresses and routes.
 //
-// Nothing has to be exchanged beside the Nodes: the hardware address of a node's
-// end of the tunnel is made of the node's name.
+// The Nodes are all that machines need to know of each other: the hardware
+// address of a node's end of the tunnel is derived from the node's name.
 package podnet

@@ -13,20 +13,20 @@ import (
 	"keelson.dev/keelson/internal/network/nft"
 )
 
-// accepted is the comment of the rules by which a firewall lets pods' packets
-// through.
+// accepted is the comment of the rules that let pods' packets through a
+// firewall.
 const accepted = "keelson pods"
 
-// families holds the families of nftables in which firewalls are, with the names
-// that the nft program uses.
+// families holds the families of nftables that firewalls use, with their names in
+// the nft program.
 var families = []struct {
 	family nft.Family
 	name   string
 }{{nft.IPv4, "ip"}, {nft.IPv6, "ip6"}, {nft.Inet, "inet"}}
 
-// drops reports whether a chain is that of a firewall which drops what the machine
-// forwards: by its policy, as Docker and ufw have it, or by its last rule, as
-// firewalld. What another chain accepts it drops all the same, so that it has to
+// drops reports whether a chain belongs to a firewall that drops forwarded packets:
+// by its policy, as those of Docker and ufw, or by its last rule, as that of
+// firewalld. It drops packets even if another chain accepts them, so that it has to
 // accept the pods' packets itself.
 func drops(b nft.Base) bool {
 	return b.Hook == unix.NF_INET_FORWARD && (b.Drops || b.Table == "firewalld")
@@ -45,7 +45,7 @@ func (k *kernel) Forward() error {
 	return k.dropped
 }
 
-// accept puts rules before those of firewalls in nftables.
+// accept inserts accepting rules at the start of firewalls' chains in nftables.
 func (k *kernel) accept() error {
 	var script strings.Builder
 	for _, f := range families {
@@ -84,11 +84,11 @@ func (k *kernel) accept() error {
 }
 
 // legacy are the programs that write the older tables of iptables, which nftables does
-// not show, and the files that tell whether there are any.
+// not show, and the files that list these tables.
 var legacy = []struct{ program, tables string }{
 	{"iptables-legacy", "/proc/net/ip_tables_names"}, {"ip6tables-legacy", "/proc/net/ip6_tables_names"}}
 
-// acceptLegacy does the same for firewalls in the older tables.
+// acceptLegacy does what accept does, for firewalls in the older tables.
 func (k *kernel) acceptLegacy() error {
 	var errs []error
 	for _, l := range legacy {
@@ -134,7 +134,7 @@ func run(input, program string, args ...string) error {
 	return nil
 }
 
-// unaccept takes the rules away again.
+// unaccept deletes the rules.
 func (k *kernel) unaccept() error {
 	var script strings.Builder
 	var errs []error
@@ -162,7 +162,7 @@ func (k *kernel) unaccept() error {
 			continue
 		}
 		for _, side := range []string{"-o", "-i"} {
-			// There may be none.
+			// The rule may not exist.
 			_ = exec.Command(l.program, append([]string{"-w", "-D", "FORWARD"}, legacyRule(side, k.pods)...)...).Run()
 		}
 	}

@@ -17,15 +17,16 @@ import (
 // Link is the machine's end of the tunnel.
 const Link = "keelson-vxlan"
 
-// The network identifier and the port of the tunnel. The port is the one that the
-// kernel has of old, which firewalls of clusters let pass for other overlays, too.
+// vni and port are the network identifier and the port of the tunnel. The port is
+// the kernel's traditional default, which firewalls of clusters open for other
+// overlays, too.
 const vni, port = 0x4b5353, 8472
 
-// protocol marks the routes that are made here (rtnetlink(7), rtm_protocol).
+// protocol marks the routes of this package (rtnetlink(7), rtm_protocol).
 const protocol netlink.RouteProtocol = 0x4b
 
 // Netlink returns the network of this process's namespace. pods is the name of the link
-// that the machine's pods are on, which leads to no other node.
+// of the machine's pods, which is never the way to another node.
 func Netlink(pods string) Kernel { return &kernel{pods: pods} }
 
 type kernel struct {
@@ -72,8 +73,8 @@ func (k *kernel) Way(a netip.Addr) (Way, error) {
 	if attrs.Name == k.pods || attrs.Name == Link {
 		return Way{}, fmt.Errorf("its route is that of the pods, over %s", attrs.Name)
 	}
-	// Of links without hardware addresses (tunnels, WireGuard) each packet goes by
-	// its own destination.
+	// On links without hardware addresses (tunnels, WireGuard) a next hop has no
+	// effect: packets are delivered by their own destination.
 	segment := attrs.EncapType == "ether" && attrs.RawFlags&unix.IFF_NOARP == 0 && attrs.RawFlags&unix.IFF_BROADCAST != 0
 	return Way{Link: attrs.Index, MTU: attrs.MTU, Direct: len(r.Gw) == 0 && r.Via == nil && segment}, nil
 }
@@ -143,7 +144,7 @@ func (k *kernel) Apply(s State) error {
 	if s.Tunnel != nil {
 		for _, e := range s.Tunnel.Ends {
 			for _, r := range e.Ranges {
-				// The next hop is an address that only stands for the other end.
+				// The next hop is an address that only identifies the other end.
 				want[r] = netlink.Route{Dst: ipNet(r), Gw: ip(r.Addr()), LinkIndex: tunnel, Protocol: protocol, Flags: int(netlink.FLAG_ONLINK)}
 			}
 		}
@@ -185,7 +186,8 @@ func (k *kernel) routes() ([]netlink.Route, error) {
 	return out, nil
 }
 
-// tunnel makes the tunnel what it is to be, and returns its index.
+// tunnel adds the tunnel, or replaces it if its settings differ, and returns the
+// index of its link.
 func (k *kernel) tunnel(t *Tunnel) (int, error) {
 	l, err := netlink.LinkByName(Link)
 	switch {
@@ -220,7 +222,7 @@ func (k *kernel) tunnel(t *Tunnel) (int, error) {
 		if l, err = netlink.LinkByName(Link); err != nil {
 			return 0, fmt.Errorf("link %s: %w", Link, err)
 		}
-		// The kernel must not make addresses for this link by itself.
+		// The kernel must not configure addresses of this link by itself.
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+Link+"/accept_ra", []byte("0"), 0o644)
 	}
 	if l.Attrs().MTU != t.MTU {
@@ -265,7 +267,8 @@ func (k *kernel) addresses(l netlink.Link, t *Tunnel) error {
 	return nil
 }
 
-// neighbours fills in which end is behind which next hop, and where it is.
+// neighbours writes the neighbour and forwarding entries of the tunnel's ends:
+// the hardware address of each next hop, and the node's address behind it.
 func (k *kernel) neighbours(l netlink.Link, t *Tunnel) error {
 	index := l.Attrs().Index
 	type key struct {
@@ -326,7 +329,7 @@ func (k *kernel) Changes(ctx context.Context) (<-chan struct{}, error) {
 	links, addrs, routes := make(chan netlink.LinkUpdate), make(chan netlink.AddrUpdate), make(chan netlink.RouteUpdate)
 	out := make(chan struct{}, 1)
 	done := ctx.Done()
-	// Where messages are lost, all is looked at.
+	// Lost messages count as a change.
 	tell := func() {
 		select {
 		case out <- struct{}{}:
@@ -367,7 +370,7 @@ func (k *kernel) Changes(ctx context.Context) (<-chan struct{}, error) {
 	return out, nil
 }
 
-// ofPods reports whether a link is one of a pod's.
+// ofPods reports whether a link is a port of the pods' bridge.
 func (k *kernel) ofPods(l netlink.Link) bool {
 	if l == nil || l.Attrs().MasterIndex == 0 {
 		return false
@@ -376,8 +379,8 @@ func (k *kernel) ofPods(l netlink.Link) bool {
 	return err == nil && b.Attrs().Name == k.pods
 }
 
-// Remove takes away what a Network has made whose pods are on that link: the tunnel,
-// the routes, and the rules in firewalls.
+// Remove removes what the Network with that link of pods has made: the tunnel, the
+// routes, and the rules in firewalls.
 func Remove(pods string) error {
 	k := &kernel{pods: pods}
 	return errors.Join(k.Apply(State{}), k.unaccept())

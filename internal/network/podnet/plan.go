@@ -16,12 +16,12 @@ import (
 type Node struct {
 	Name    string
 	Created time.Time
-	// Ranges are of its pods' addresses, Addresses its InternalIPs.
+	// Ranges are its pods' ranges, Addresses its InternalIPs.
 	Ranges    []netip.Prefix
 	Addresses []netip.Addr
 }
 
-// nodeOf reads a Node. What is no range, or no address, is left out.
+// nodeOf reads a Node. Invalid ranges and addresses are left out.
 func nodeOf(o *v1.Node) Node {
 	n := Node{Name: o.Name, Created: o.CreationTimestamp.Time, Ranges: Ranges(o)}
 	for _, a := range o.Status.Addresses {
@@ -35,7 +35,7 @@ func nodeOf(o *v1.Node) Node {
 	return n
 }
 
-// Ranges returns a Node's ranges of pods' addresses.
+// Ranges returns the pods' ranges of a Node.
 func Ranges(o *v1.Node) (out []netip.Prefix) {
 	for _, s := range o.Spec.PodCIDRs {
 		if p, err := netip.ParsePrefix(s); err == nil {
@@ -54,12 +54,12 @@ func (n *Node) address(four bool) (netip.Addr, bool) {
 	return n.Addresses[i], true
 }
 
-// Way is how the machine reaches an address.
+// Way is the machine's route to an address.
 type Way struct {
-	// Link is the index of the link that packets leave by, MTU its largest packet.
+	// Link is the index of the link that packets leave by, MTU the link's.
 	Link, MTU int
-	// Direct reports whether the address is on the link's own segment, which
-	// carries any packet that is sent to it.
+	// Direct reports whether the address is on the link's own segment, so that it
+	// can be the next hop of other packets.
 	Direct bool
 	// Local reports whether the address is the machine's own.
 	Local bool
@@ -74,7 +74,7 @@ type State struct {
 	Tunnel *Tunnel
 }
 
-// Route leads to a range over a neighbour.
+// Route is a route to a range through a neighbour.
 type Route struct {
 	To   netip.Prefix
 	Via  netip.Addr
@@ -88,7 +88,8 @@ type Tunnel struct {
 	Link  int
 	MAC   [6]byte
 	MTU   int
-	// Addresses of the link itself, which the machine sends to pods from.
+	// Addresses are the link's own, the source addresses of the machine's packets to
+	// pods.
 	Addresses []netip.Addr
 	Ends      []End
 }
@@ -100,7 +101,7 @@ type End struct {
 	Ranges []netip.Prefix
 }
 
-// Trouble is a node that cannot be reached as it should be.
+// Trouble is a problem with reaching a node.
 type Trouble struct {
 	Reason string
 	Err    error
@@ -131,16 +132,16 @@ const fallbackMTU = 1500
 // Plan is the configuration of a machine for its pods' network.
 type Plan struct {
 	State
-	// Own are this node's ranges, All those of the whole cluster.
+	// Own are this node's ranges, All are those of the whole cluster.
 	Own, All []netip.Prefix
 	// MTU is the largest packet that reaches every pod.
 	MTU int
-	// Troubles are in order.
+	// Troubles are sorted.
 	Troubles []Trouble
 }
 
 // MAC returns the hardware address of a node's end of the tunnel: a locally
-// administered one.
+// administered address.
 func MAC(node string) (mac [6]byte) {
 	sum := sha256.Sum256([]byte("keelson vxlan " + node))
 	copy(mac[:], sum[:])
@@ -149,8 +150,8 @@ func MAC(node string) (mac [6]byte) {
 }
 
 // plan returns how the machine of the node self reaches the pods of all nodes. way
-// tells how it reaches an address. occupied are the ranges that the machine has
-// routes to for other ends. Of ranges that overlap, the one of the older Node stays.
+// returns the machine's route to an address. occupied are the ranges for which the
+// machine has other routes. Of overlapping ranges, the one of the older Node is used.
 func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(netip.Addr) (Way, error)) Plan {
 	var p Plan
 	trouble := func(reason, format string, args ...any) {
@@ -187,7 +188,7 @@ func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(
 	older := func(n *Node) bool {
 		return cmp.Or(n.Created.Compare(self.Created), cmp.Compare(n.Name, self.Name)) < 0
 	}
-	var outer netip.Addr // the machine's end of the tunnel
+	var outer netip.Addr // the address of the machine's end of the tunnel
 	if len(self.Addresses) > 0 {
 		outer = self.Addresses[0]
 	}
@@ -269,8 +270,8 @@ func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(
 	return p
 }
 
-// within reports of a route's range whether it takes packets from r: a wider one does
-// not, because the kernel takes the narrowest.
+// within returns a function that reports whether a route to a range takes packets from
+// r: a wider one does not, since the kernel prefers the narrowest.
 func within(r netip.Prefix) func(netip.Prefix) bool {
 	return func(o netip.Prefix) bool { return o.Bits() >= r.Bits() && r.Contains(o.Addr()) }
 }

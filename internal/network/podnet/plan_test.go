@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// machineWays are of a machine with 192.0.2.1/24 and 2001:db8::1/64 on link 2 and a
-// default route.
+// machineWays returns the ways of a machine with 192.0.2.1/24 and 2001:db8::1/64 on
+// link 2 and a default route.
 func machineWays(a netip.Addr) (Way, error) {
 	switch {
 	case a == netip.MustParseAddr("192.0.2.1") || a == netip.MustParseAddr("2001:db8::1"):

@@ -18,19 +18,18 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// Kernel is the network of a machine.
+// Kernel is the network configuration of a machine.
 type Kernel interface {
-	// Way returns how an address is reached.
+	// Way returns the machine's route to an address.
 	Way(netip.Addr) (Way, error)
 	// IPv6 reports whether the machine has IPv6.
 	IPv6() bool
-	// Occupied returns the ranges that the machine has routes to which were not made
-	// here, but for the default.
+	// Occupied returns the ranges of the machine's other routes, except the default.
 	Occupied() ([]netip.Prefix, error)
-	// Apply makes the state that of the machine.
+	// Apply configures the machine's routes and tunnel.
 	Apply(State) error
-	// Changes sends when something has changed that Way depends on, until ctx is
-	// done.
+	// Changes returns a channel that receives when something has changed that Way
+	// depends on, until ctx is done.
 	Changes(ctx context.Context) (<-chan struct{}, error)
 	// Forward lets the pods' packets through where a firewall of the machine drops
 	// what it forwards.
@@ -41,20 +40,20 @@ type Kernel interface {
 type Config struct {
 	// NodeName is this machine's node.
 	NodeName string
-	// Nodes gives all nodes; the caller starts it.
+	// Nodes is an informer of all nodes; the caller starts it.
 	Nodes  cache.SharedIndexInformer
 	Kernel Kernel
-	// Ranges of this machine's pods, in place of the Node's.
+	// Ranges, if set, are the ranges of this machine's pods, in place of the Node's.
 	Ranges []netip.Prefix
 	// Local sets up the pods' own network of the machine: their ranges, those of the
-	// whole cluster, and the size of their packets.
+	// whole cluster, and the MTU.
 	Local func(Plan) error
-	// Problem, if set, is called once for each problem as long as it lasts.
+	// Problem, if set, is called once for each problem, however long it lasts.
 	Problem func(reason string, err error)
 	Clock   clock.WithTicker
 }
 
-// Network keeps a machine's network that of the Nodes.
+// Network keeps a machine's network in step with the Nodes.
 type Network struct {
 	Config
 	nodes corelisters.NodeLister
@@ -67,8 +66,8 @@ type Network struct {
 }
 
 // coalesce is how long changes are gathered, retryPeriod how long after an error a new
-// attempt is made, and checkPeriod how often firewalls are looked at, and everything
-// else in case a change was not reported.
+// attempt is made, and checkPeriod how often firewalls are checked, and everything else
+// in case a change was not reported.
 const coalesce, retryPeriod, checkPeriod = 50 * time.Millisecond, time.Second, 5 * time.Second
 
 // rangePatience is how long the Node may have no range before that is reported.
@@ -169,7 +168,8 @@ func (n *Network) pass() error {
 	return errors.Join(errs...)
 }
 
-// lack reports that the Node has no range, unless it may get one any moment.
+// lack reports that the Node has no range, once that has lasted for
+// rangePatience; node is whether the Node exists.
 func (n *Network) lack(node bool) {
 	switch {
 	case !node:
@@ -181,7 +181,7 @@ func (n *Network) lack(node bool) {
 	}
 }
 
-// tell reports problems that were not there before.
+// tell reports the problems that are new since the last pass.
 func (n *Network) tell(troubles []Trouble) {
 	byReason := map[string][]string{}
 	for _, t := range troubles {

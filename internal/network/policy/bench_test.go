@@ -22,7 +22,7 @@ func kernelRig(b *testing.B) *rig {
 	if os.Geteuid() != 0 {
 		b.Skip("a network namespace needs root")
 	}
-	runtime.LockOSThread() // never unlocked
+	runtime.LockOSThread() // never unlocked: the thread ends with its namespace
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		b.Fatal(err)
 	}
@@ -36,7 +36,7 @@ const (
 )
 
 // fill makes a cluster: 100 namespaces of 50 pods in 5 applications, and 10
-// policies in each. Of the pods as many as are given are on this node.
+// policies in each. local of the pods are on this node.
 func fill(r *rig, local int) {
 	for n := range benchNamespaces {
 		ns := fmt.Sprint("ns", n)
@@ -66,7 +66,8 @@ func benchPod(i int, local bool) *v1.Pod {
 	return podAt(fmt.Sprint("ns", i%benchNamespaces), fmt.Sprint("pod", i), fmt.Sprintf("10.1.%d.%d", i/250, i%250+1), node, map[string]string{"app": fmt.Sprint("app", i/benchNamespaces%5)})
 }
 
-// each runs a benchmark with the pods of one node, and with all pods on one.
+// each runs a benchmark with a usual number of pods on this node, and with all
+// pods on it.
 func each(b *testing.B, f func(b *testing.B, r *rig, local int)) {
 	for _, local := range []int{110, benchPods} {
 		b.Run(fmt.Sprintf("policies=%d/pods=%d/here=%d", benchPolicies, benchPods, local), func(b *testing.B) {

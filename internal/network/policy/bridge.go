@@ -14,12 +14,13 @@ import (
 )
 
 // Bridged makes sure that packets to a pod pass nftables also when they come from a
-// pod of the same bridge: it has the kernel show bridged packets, if the pod is
-// reached over a bridge. The kernel's module br_netfilter may be missing.
+// pod of the same bridge: it makes the kernel pass bridged packets to nftables, if
+// the pod is reached over a bridge. It returns an error if the kernel's module
+// br_netfilter is missing.
 func Bridged(pod netip.Addr) error {
 	routes, err := netlink.RouteGet(net.IP(pod.AsSlice()))
 	if err != nil || len(routes) == 0 {
-		return nil //nolint:nilerr // it has gone, or cannot be reached
+		return nil //nolint:nilerr // the pod has gone, or cannot be reached
 	}
 	l, err := netlink.LinkByIndex(routes[0].LinkIndex)
 	if err != nil || l.Type() != "bridge" {
@@ -32,7 +33,7 @@ func Bridged(pod netip.Addr) error {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if path, missing := exec.LookPath("modprobe"); missing == nil {
-			_ = exec.Command(path, "br_netfilter").Run() // the file says whether it helped
+			_ = exec.Command(path, "br_netfilter").Run() // the existence of the file tells whether it succeeded
 		}
 		b, err = os.ReadFile(file)
 	}

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// spec is a NetworkPolicy in the form that is worked with.
+// spec is a NetworkPolicy in a form that is easier to evaluate.
 type spec struct {
 	subjects labels.Selector
 	// isolates reports whether the policy isolates the pods that it selects, in
@@ -26,18 +26,18 @@ const (
 	out
 )
 
-// allowance is a rule of a policy.
+// allowance is an ingress or egress rule of a policy.
 type allowance struct {
-	// anyPeer and anyPort say that the rule names none.
+	// anyPeer and anyPort report whether the rule names no peers, or no ports.
 	anyPeer, anyPort bool
 	groups           []groupOf
 	ranges           []span
 	ports            []port
 }
 
-// groupOf selects pods that are peers.
+// groupOf selects the pods of a peer.
 type groupOf struct {
-	// namespace is the only one, if the namespaces are not selected by labels.
+	// namespace is the only namespace, if namespaces are not selected by labels.
 	namespace  string
 	namespaces labels.Selector
 	pods       labels.Selector
@@ -62,7 +62,7 @@ type port struct {
 // span is a range of addresses of one family, both ends included.
 type span struct{ first, last netip.Addr }
 
-// String returns both ends.
+// String formats the span as first-last.
 func (s span) String() string { return s.first.String() + "-" + s.last.String() }
 
 func compile(p *networkingv1.NetworkPolicy) (*spec, error) {
@@ -170,7 +170,7 @@ func spanOf(p netip.Prefix) span {
 	return span{p.Addr(), a}
 }
 
-// without takes x out of the spans.
+// without returns the spans without the addresses of x.
 func without(all []span, x span) (left []span) {
 	for _, s := range all {
 		if s.first.Is4() != x.first.Is4() || s.last.Less(x.first) || x.last.Less(s.first) {
@@ -205,8 +205,8 @@ func union(all []span) (out []span) {
 	return out
 }
 
-// isolating returns a policy of the same kind that allows nothing, and selects all
-// pods of its namespace if its selector is not valid.
+// isolating returns a policy with the same pods and types that allows nothing. It
+// selects all pods of its namespace if the selector is invalid.
 func isolating(p *networkingv1.NetworkPolicy) *spec {
 	s, err := compile(&networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{PodSelector: p.Spec.PodSelector, PolicyTypes: p.Spec.PolicyTypes}})
 	if err != nil {

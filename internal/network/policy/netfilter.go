@@ -26,20 +26,20 @@ func NewNetfilter(ipv6 bool) Kernel {
 	return &netfilter{nft.Table{Family: family, Name: tableName}}
 }
 
-// The types of ICMPv6 by which neighbours and routers are found: without them no
-// address is reached.
+// firstDiscovery and lastDiscovery bound the types of ICMPv6 that find neighbours
+// and routers: without them no address can be reached.
 const firstDiscovery, lastDiscovery = 133, 137
 
-// bases returns the chains that packets come through. Packets that the first one
-// accepts still come to the second one. They come after the service proxy's, which
-// answers for Services without endpoints.
+// bases returns the base chains. Packets that the first one accepts still traverse
+// the second one. Both come after the service proxy's chains, which reject packets
+// to Services without endpoints.
 func (k *netfilter) bases() []nft.Chain {
 	accept := nft.Do(nft.Accept, "")
 	var always [][]nft.Expr
 	if k.Family == nft.IPv6 {
 		discovery := append([]nft.Expr{nft.Protocol(nft.Reg(0)), nft.Equal(nft.Reg(0), []byte{unix.IPPROTO_ICMPV6}), nft.ICMPType(nft.Reg(0))},
 			append(nft.Between(nft.Reg(0), []byte{firstDiscovery}, []byte{lastDiscovery}), accept)...)
-		// Pods of one bridge have addresses of its link, which no policy knows.
+		// Pods of one bridge have link-local addresses, which no policy selects.
 		link := append([]nft.Expr{k.Family.Destination(nft.Reg(0))}, append(nft.Within(nft.Reg(0), nft.Mask(10, 16), linkLocal, false), nft.Do(nft.Drop, ""))...)
 		always = [][]nft.Expr{discovery, link}
 	}
@@ -84,7 +84,8 @@ func (k *netfilter) Write(b *Batch) error {
 	return k.Commit(t, false)
 }
 
-// add appends what the batch makes, and the flushes of what it unmakes.
+// add appends the additions of the batch, and the flushes of the chains that it
+// deletes.
 func (k *netfilter) add(t *nft.Tx, b *Batch) {
 	addr := k.Family.Address()
 	for _, s := range b.AddSets {
@@ -120,7 +121,7 @@ func (k *netfilter) add(t *nft.Tx, b *Batch) {
 	}
 }
 
-// rule returns the kernel's rule for one.
+// rule encodes a rule.
 func (k *netfilter) rule(r *Rule) (out []nft.Expr) {
 	if r.Source != "" {
 		out = append(out, k.Family.Source(nft.Reg(0)), nft.In(r.Source, nft.Reg(0)))
@@ -148,7 +149,7 @@ func (k *netfilter) rule(r *Rule) (out []nft.Expr) {
 	return append(out, nft.Do(nft.Drop, ""))
 }
 
-// element encodes an element as its set has it.
+// element encodes an element by the kind of its set.
 func (k *netfilter) element(x Element) nft.Element {
 	out := nft.Element{Key: x.Key.Addr.AsSlice(), End: x.Key.End}
 	switch {
@@ -167,5 +168,5 @@ func number(port uint16) []byte { return binary.BigEndian.AppendUint16(nil, port
 // Intact implements Kernel.
 func (k *netfilter) Intact() (bool, error) { return k.Table.Intact(k.bases()) }
 
-// Remove takes the tables away.
+// Remove deletes the tables of both families.
 func Remove() error { return errors.Join(NewNetfilter(false).Remove(), NewNetfilter(true).Remove()) }

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// oracle judges packets by the API's documentation of NetworkPolicies, without
-// the package's data structures.
+// oracle evaluates packets by the API's documentation of NetworkPolicies,
+// without the package's data structures.
 type oracle struct {
 	node       string
 	pods       map[string]*v1.Pod // by namespace/name

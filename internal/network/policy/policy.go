@@ -23,7 +23,7 @@ import (
 
 // Config configures a Controller.
 type Config struct {
-	// NodeName is this node's.
+	// NodeName is the name of this node.
 	NodeName string
 	// Pods (of all nodes), Namespaces and Policies are informers. The caller starts
 	// them.
@@ -39,21 +39,21 @@ type Config struct {
 	Problem func(error)
 }
 
-// Controller keeps the tables as the policies ask for.
+// Controller keeps the tables in step with the policies.
 type Controller struct {
 	Config
 	synced []cache.DoneChecker
 	wake   chan struct{}
 
-	mu sync.Mutex // over what changed since the last Sync
-	// pods, namespaces and policies are the keys of those that changed.
+	mu sync.Mutex // guards the changes since the last Sync
+	// pods, namespaces and policies are the keys of the changed objects.
 	pods, policies map[types.NamespacedName]bool
 	namespaces     map[string]bool
-	// admitted are pods of this node whose status may not tell their addresses yet.
+	// admitted are pods of this node whose status may not have their addresses yet.
 	admitted map[types.NamespacedName]*admission
 	admitSeq int64
 
-	syncing sync.Mutex // over what follows
+	syncing sync.Mutex // guards the fields below
 	world   *world
 	bridged map[netip.Addr]bool
 }
@@ -83,7 +83,7 @@ func New(c Config) (*Controller, error) {
 	return p, err
 }
 
-// on has changed called with each object that changes.
+// on registers changed for each object of an informer that changes.
 func on[T any](p *Controller, i cache.SharedIndexInformer, changed func(T)) error {
 	f := func(obj any) {
 		if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
@@ -120,8 +120,8 @@ func (p *Controller) ready(ctx context.Context) bool {
 	return true
 }
 
-// Admit returns when the policies are enforced that select the pod, which is on
-// this node and has these addresses: its containers may be started.
+// Admit returns when the policies that select the pod are enforced, so that its
+// containers may be started. The pod is on this node and has these addresses.
 func (p *Controller) Admit(ctx context.Context, pod *v1.Pod, addrs []netip.Addr) error {
 	if pod.Spec.HostNetwork {
 		return nil
@@ -138,7 +138,7 @@ func (p *Controller) Admit(ctx context.Context, pod *v1.Pod, addrs []netip.Addr)
 	return p.Sync()
 }
 
-// Forget forgets a pod that was admitted, and has no address anymore.
+// Forget forgets a pod that was admitted, and no longer has addresses.
 func (p *Controller) Forget(pod *v1.Pod) {
 	name := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
 	p.mu.Lock()
@@ -150,7 +150,7 @@ func (p *Controller) Forget(pod *v1.Pod) {
 }
 
 // Run keeps the tables until ctx ends, and leaves them as they are: the policies
-// stay enforced, and the next process takes over.
+// stay enforced until the next process takes over.
 func (p *Controller) Run(ctx context.Context) error {
 	if !p.ready(ctx) {
 		return nil
@@ -242,7 +242,7 @@ func get[T any](i cache.SharedIndexInformer, key string) (x T, ok bool) {
 	return x, ok
 }
 
-// facts returns what is known of a pod, nil if it has no address that is its own.
+// facts returns the facts of a pod, nil if it has no address of its own.
 func (p *Controller) facts(name types.NamespacedName) *facts {
 	pod, there := get[*v1.Pod](p.Pods, name.String())
 	p.mu.Lock()
@@ -264,7 +264,7 @@ func (p *Controller) facts(name types.NamespacedName) *facts {
 	}
 	f := &facts{labels: pod.Labels, local: a != nil || pod.Spec.NodeName == p.NodeName, rank: pod.CreationTimestamp.UnixNano()}
 	if pod.DeletionTimestamp != nil {
-		f.rank = -1 // its address may be another's already
+		f.rank = -1 // another pod may have its address already
 	}
 	if a != nil {
 		f.addrs, f.rank = a.addrs, 1<<62+a.seq
@@ -299,8 +299,8 @@ func (p *Controller) facts(name types.NamespacedName) *facts {
 	return f
 }
 
-// checkBridges makes sure that the kernel shows the tables what goes to the
-// isolated pods of this node.
+// checkBridges makes sure that bridged packets to the isolated pods of this node
+// traverse the tables.
 func (p *Controller) checkBridges() error {
 	p.syncing.Lock()
 	defer p.syncing.Unlock()

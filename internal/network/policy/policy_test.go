@@ -40,7 +40,7 @@ func newRig(t testing.TB, four, six Kernel) *rig {
 	return &rig{t, c, oracle{"here", map[string]*v1.Pod{}, map[string]*v1.Namespace{}, map[string]*networkingv1.NetworkPolicy{}}}
 }
 
-// set has an informer hold an object; gone has it hold none of its name.
+// set adds an object to its informer's store, or with gone deletes it there.
 func (r *rig) set(obj metav1.Object, gone bool) {
 	name := types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetName()}
 	var i cache.SharedIndexInformer
@@ -116,7 +116,7 @@ func (r random) addresses(n int) []v1.PodIP {
 	return one(r, []v1.PodIP{four}, []v1.PodIP{four, six}, []v1.PodIP{six, four}, nil)
 }
 
-// pod returns a pod; taken are the addresses that are another's.
+// pod returns a pod; taken are the addresses of others.
 func (r random) pod(taken map[string]bool) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: one(r, randomNamespaces...), Name: fmt.Sprint("p", r.IntN(randomPods/2)), Labels: r.labels()},
 		Spec: v1.PodSpec{NodeName: one(r, "here", "here", "there"), HostNetwork: r.IntN(12) == 0}}
@@ -125,7 +125,7 @@ func (r random) pod(taken map[string]bool) *v1.Pod {
 		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Ports: []v1.ContainerPort{{Name: one(r, "web", "other", ""),
 			ContainerPort: one(r, int32(80), 81, 8080), Protocol: one(r, v1.ProtocolTCP, v1.ProtocolUDP)}}})
 	}
-	// A pod's names of ports are its containers' own.
+	// A name of a port is unique in a container, not in a pod.
 	seen := map[string]bool{}
 	for i := range p.Spec.Containers {
 		c := &p.Spec.Containers[i].Ports[0]
@@ -224,7 +224,7 @@ func (r random) step(to *rig) {
 }
 
 // TestRandom compares the tables with the oracle, for random objects that come,
-// change and go, and with tables that are made anew.
+// change and go, and with tables that are written from nothing.
 func TestRandom(t *testing.T) {
 	for seed := range uint64(24) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -235,11 +235,11 @@ func TestRandom(t *testing.T) {
 			for step := range 40 {
 				r.step(at)
 				switch r.IntN(12) {
-				case 0: // the kernel refuses one, and takes the next
+				case 0: // the kernel refuses one batch, and accepts the next
 					k[r.IntN(2)].fail = errors.New("refused")
 					_ = at.Sync()
 					k[0].fail, k[1].fail = nil, nil
-				case 1: // another has changed the table
+				case 1: // another process has changed the table
 					at.world.table.current = false
 				}
 				at.sync()
@@ -394,7 +394,7 @@ func TestIncremental(t *testing.T) {
 	if k.writes != writes {
 		t.Errorf("what is the same is written: %+v", k.last)
 	}
-	// All policies gone: nothing is left but what every table has.
+	// Without policies only the parts that every table has are left.
 	for _, p := range maps.Clone(r.oracle.policies) {
 		r.set(p, true)
 	}

@@ -6,10 +6,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Names of what every table has.
+// Names of the maps and sets that every table has.
 const (
-	ingress = "ingress" // address of an isolated pod to the chain of what may reach it
-	egress  = "egress"  // address of an isolated pod to the chain of what it may reach
+	ingress = "ingress" // address of an isolated pod to the chain for packets to it
+	egress  = "egress"  // address of an isolated pod to the chain for packets from it
 	itself  = "itself"  // (address, address) of isolated pods
 )
 
@@ -29,15 +29,16 @@ type Set struct {
 	Kind Kind
 }
 
-// Key of an element. A port is there in sets of the kind Ports only. End, in a set
-// of ranges, marks the first address that is not in the range before.
+// Key is the key of an element. Only sets of the kind Ports have a port. End, in a
+// set of ranges, marks the first address after a range.
 type Key struct {
 	Addr netip.Addr
 	Port uint16
 	End  bool
 }
 
-// Element of a set or map. Chain is the value, in ingress and egress.
+// Element is an element of a set or map. Chain is the value, in ingress and
+// egress.
 type Element struct {
 	Set   string
 	Key   Key
@@ -49,57 +50,57 @@ type Action uint8
 
 // Actions of rules.
 const (
-	Accept Action = iota // in this direction; the other is looked at as well
+	Accept Action = iota // in this direction; the other is checked as well
 	Drop
 	Jump
 )
 
-// Rule of a chain. All conditions that it has must hold.
+// Rule is a rule of a chain. All conditions that are set must hold.
 type Rule struct {
-	// Source and Destination are sets that have the address; "" is any.
+	// Source and Destination are the sets that must contain the address; "" is any.
 	Source, Destination string
 	// Proto is the protocol; "" is any.
 	Proto v1.Protocol
-	// First and Last bound the port that the packet goes to; 0 is any.
+	// First and Last bound the destination port; 0 is any.
 	First, Last uint16
-	// Named is a set that has the address and the port that the packet goes to.
+	// Named is the set that must contain the destination address and port.
 	Named string
 	Do    Action
 	Chain string // of Jump
 }
 
-// Chain with its rules.
+// Chain is a chain with its rules.
 type Chain struct {
 	Name  string
 	Rules []Rule
 }
 
-// Batch is a transaction.
+// Batch is a transaction on a table.
 type Batch struct {
 	DeleteElements []Element
 	AddSets        []Set
 	AddChains      []string
-	// Rules are of chains that are there, or added; they take the place of
-	// those that the chain has.
+	// Rules replace the rules of chains that exist or are added.
 	Rules        []Chain
 	AddElements  []Element
 	DeleteChains []string
 	DeleteSets   []string
 }
 
-// Empty reports whether nothing is to be done.
+// Empty reports whether the batch has no changes.
 func (b *Batch) Empty() bool {
 	return len(b.DeleteElements)+len(b.AddSets)+len(b.AddChains)+len(b.Rules)+len(b.AddElements)+len(b.DeleteChains)+len(b.DeleteSets) == 0
 }
 
 // Kernel holds the table of one family of addresses.
 type Kernel interface {
-	// Replace makes the table anew, with what every table has and what b adds.
+	// Replace replaces the table by one with the parts that every table has and what
+	// b adds.
 	Replace(b *Batch) error
 	// Write changes the table.
 	Write(b *Batch) error
 	// Intact reports whether the table is as it was written last.
 	Intact() (bool, error)
-	// Remove takes the table away.
+	// Remove deletes the table.
 	Remove() error
 }

@@ -7,20 +7,20 @@ import (
 	"slices"
 )
 
-// table holds the wanted sets and chains, for both families of addresses, and
-// which of them the kernel has. Sets and chains are in both; an element is in that
-// of its address.
+// table holds the wanted sets and chains, for both families of addresses, and which
+// of them the kernel has. Sets and chains are in both families; an element is in
+// that of its address.
 type table struct {
 	kernels [2]Kernel // IPv4, IPv6; nil leaves a family out
 
 	sets     map[string]*set
 	chains   map[string]*chain
 	touched  map[string]bool   // sets that changed since the last write
-	rewrite  map[string]bool   // chains that did
-	elements map[place]*string // elements that did, with the value that the kernel has; nil is none
+	rewrite  map[string]bool   // chains that changed
+	elements map[place]*string // elements that changed, with the value in the kernel, nil if none
 
-	// current reports whether the kernel has what was wanted at the last write.
-	// written reports whether it has tables at all.
+	// current reports whether the last write succeeded, written whether the kernel
+	// has the tables at all.
 	current, written bool
 }
 
@@ -51,7 +51,7 @@ func newTable(four, six Kernel) *table {
 	return t
 }
 
-// addSet wants a set that is not wanted yet.
+// addSet adds a set to the wanted ones.
 func (t *table) addSet(name string, k Kind) {
 	if s := t.sets[name]; s != nil { // it was to be deleted
 		s.gone = false
@@ -61,7 +61,7 @@ func (t *table) addSet(name string, k Kind) {
 	t.touched[name] = true
 }
 
-// deleteSet no longer wants a set, nor its elements.
+// deleteSet removes a set and its elements from the wanted ones.
 func (t *table) deleteSet(name string) {
 	s := t.sets[name]
 	for k := range s.elements {
@@ -81,7 +81,7 @@ func (t *table) deleteElement(name string, k Key) {
 	delete(t.sets[name].elements, k)
 }
 
-// touch remembers what the kernel has at a place that is about to change.
+// touch records the kernel's value at a place that is about to change.
 func (t *table) touch(p place) {
 	if _, ok := t.elements[p]; ok {
 		return
@@ -110,8 +110,8 @@ func (t *table) deleteChain(name string) {
 // wanted reports whether there is anything to write to the kernel.
 func (t *table) wanted() bool { return len(t.chains) > 0 }
 
-// write writes the wanted state to the kernel. After an error the tables are made
-// anew by the next write.
+// write writes the wanted state to the kernel. After an error the next write
+// replaces the tables.
 func (t *table) write() error {
 	if t.current && len(t.touched)+len(t.rewrite)+len(t.elements) == 0 {
 		return nil
@@ -123,7 +123,7 @@ func (t *table) write() error {
 		if !t.wanted() && !t.written {
 			t.done()
 			t.current = true
-			return nil // there never was a policy for this node
+			return nil // no policy has ever selected a pod of this node
 		}
 		b = t.everything()
 	} else {
@@ -155,7 +155,7 @@ func (t *table) purge() {
 	maps.DeleteFunc(t.chains, func(_ string, c *chain) bool { return c.gone })
 }
 
-// done marks that the kernel has what is wanted.
+// done marks the wanted state as written.
 func (t *table) done() {
 	for name := range t.touched {
 		if s := t.sets[name]; s != nil {
@@ -210,7 +210,7 @@ func (t *table) changes() (b [2]Batch) {
 		f := &b[family(p.key.Addr)]
 		s := t.sets[p.set]
 		if s.gone {
-			continue // they go with it
+			continue // its elements are deleted with it
 		}
 		want, wanted := s.elements[p.key]
 		if had != nil && wanted && *had == want {
@@ -254,7 +254,7 @@ func (t *table) changes() (b [2]Batch) {
 	return b
 }
 
-// sort sorts the elements, so that those of a set are neighbours.
+// sort sorts the elements, so that those of a set are consecutive.
 func (b *Batch) sort() {
 	for _, list := range [][]Element{b.DeleteElements, b.AddElements} {
 		slices.SortFunc(list, func(x, y Element) int {

@@ -16,15 +16,15 @@ import (
 )
 
 // world holds the pods, namespaces and policies, and keeps the table up to date
-// with them. Shared sets and chains are counted.
+// with them. It counts the users of shared sets and chains.
 type world struct {
 	table      *table
 	namespaces map[string]*namespace
 	pods       map[types.NamespacedName]*pod
 	shared     map[string]*shared
 	profiles   map[string]int // users of the chains of pods that the same policies select
-	// claims are the pods that have an address, the one that it is taken to be of
-	// first.
+	// claims are the pods that have an address; the first is the one that it is
+	// taken to belong to.
 	claims map[netip.Addr][]*pod
 }
 
@@ -54,26 +54,26 @@ type containerPort struct {
 type pod struct {
 	name types.NamespacedName
 	facts
-	peer     map[place]string // its elements of the sets of peers
-	subject  map[place]string // its elements of ingress, egress and itself
-	profiles [2]string        // of the directions in which it is isolated
-	policies map[*policy]bool // those that select it, if it is on this node
+	peer     map[place]string // its elements in the sets of peers
+	subject  map[place]string // its elements in ingress, egress and itself
+	profiles [2]string        // by direction, empty where it is not isolated
+	policies map[*policy]bool // the policies that select it, if it is on this node
 }
 
 type policy struct {
 	namespace, name string
-	spec            *spec         // nil when it is gone
+	spec            *spec         // nil when it is deleted
 	subjects        map[*pod]bool // on this node
 	chains          []string
 	uses            []string // of shared
 }
 
-// shared is a set that policies have in common: of the pods that a selection
-// selects, of the pods that have a port of a name, or of ranges.
+// shared is a set that policies share: of the pods that a selector selects, of
+// the pods that have a named port, or of ranges.
 type shared struct {
 	kind  Kind
 	group *groupOf
-	port  *containerPort // without a number
+	port  *containerPort // without its number
 	users int
 }
 
@@ -91,7 +91,7 @@ func (w *world) namespace(name string) *namespace {
 	return ns
 }
 
-// tidy forgets a namespace that there is nothing of.
+// tidy forgets a namespace of which nothing is known.
 func (w *world) tidy(name string) {
 	if ns := w.namespaces[name]; ns != nil && ns.labels == nil && len(ns.pods)+len(ns.policies) == 0 {
 		delete(w.namespaces, name)
@@ -110,7 +110,8 @@ func (w *world) setNamespace(name string, l labels.Set) {
 	w.tidy(name)
 }
 
-// setPod sets the facts of a pod, which are nil if there is none that counts.
+// setPod sets the facts of a pod, which are nil if the pod does not exist or has
+// no address.
 func (w *world) setPod(name types.NamespacedName, f *facts) {
 	p := w.pods[name]
 	ns := w.namespace(name.Namespace)
@@ -154,7 +155,7 @@ func (w *world) setPod(name types.NamespacedName, f *facts) {
 	}
 }
 
-// setPolicy sets what a policy says, nil if there is none.
+// setPolicy sets the spec of a policy, nil if there is none.
 func (w *world) setPolicy(name types.NamespacedName, s *spec) {
 	ns := w.namespace(name.Namespace)
 	pol := ns.policies[name.Name]
@@ -184,9 +185,8 @@ func (w *world) setPolicy(name types.NamespacedName, s *spec) {
 	}
 }
 
-// choose brings up to date whether the policy selects the pod. A policy that comes
-// to select its first pod of this node gets its rules, one whose last pod goes
-// loses them.
+// choose updates whether the policy selects the pod. The rules of a policy are
+// installed with its first pod of this node, and removed with the last.
 func (w *world) choose(pol *policy, p *pod) {
 	is := pol.spec != nil && p.local && len(p.addrs) > 0 && pol.spec.subjects.Matches(p.labels)
 	switch {
@@ -206,8 +206,8 @@ func (w *world) choose(pol *policy, p *pod) {
 	}
 }
 
-// refresh brings the elements of pods up to date. An address may have gone from
-// one of them to another: all is taken away before anything is added.
+// refresh brings the elements of pods up to date. An address may have moved from
+// one of them to another: all deletions come before the additions.
 func (w *world) refresh(pods ...*pod) {
 	peers, subjects := make([]map[place]string, len(pods)), make([]map[place]string, len(pods))
 	for i, p := range pods {
@@ -221,8 +221,8 @@ func (w *world) refresh(pods ...*pod) {
 	}
 }
 
-// isolate brings the elements of a pod up to date that are due to policies that
-// select it.
+// isolate brings the elements of a pod up to date that depend on the policies
+// that select it.
 func (w *world) isolate(p *pod) {
 	next := w.subject(p)
 	w.take(p.subject, next)
@@ -290,7 +290,7 @@ func (w *world) keys(s *shared, p *pod, own []netip.Addr) (out []Key) {
 				for _, a := range own {
 					out = append(out, Key{Addr: a, Port: c.port})
 				}
-				break // the first of a name has it
+				break // the first port of a name counts
 			}
 		}
 	}
@@ -305,8 +305,8 @@ func (w *world) selects(g *groupOf, p *pod) bool {
 	return ns.labels != nil && g.namespaces.Matches(ns.labels) && g.pods.Matches(p.labels)
 }
 
-// subject returns the elements of a pod that are due to policies that select it, and
-// counts the chains that they lead to.
+// subject returns the elements of a pod that depend on the policies that select it,
+// and counts uses of the chains that they lead to.
 func (w *world) subject(p *pod) map[place]string {
 	out := map[place]string{}
 	own := w.own(p)
@@ -339,7 +339,8 @@ func (w *world) subject(p *pod) map[place]string {
 	return out
 }
 
-// profile counts a use of the chain of pods that these chains' policies select.
+// profile returns the chain of pods that exactly these chains' policies select,
+// and counts a use of it.
 func (w *world) profile(d int, chains []string) string {
 	slices.Sort(chains)
 	name := "isolated/" + directions[d] + "/" + digest(strings.Join(chains, " "))
@@ -388,7 +389,7 @@ func (w *world) install(pol *policy) {
 	}
 }
 
-// directions name chains.
+// directions are the parts of chains' names.
 var directions = [2]string{"in", "out"}
 
 func (p *policy) chain(d int) string {
@@ -430,7 +431,8 @@ func (w *world) rules(pol *policy, d, i int) []Rule {
 	}
 	var out []Rule
 	if len(peers) > 1 && len(ports) > 1 {
-		// Not each peer with each port.
+		// Peers and ports are checked one after the other, so that there is no rule for
+		// each pair.
 		chain := short(fmt.Sprintf("%s/%d", pol.chain(d), i))
 		pol.chains = append(pol.chains, chain)
 		w.table.setChain(chain, ports)
@@ -507,8 +509,7 @@ func digest(s string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// short shortens a name to what the kernel takes, and tells it from others by a
-// digest.
+// short shortens a name to the kernel's limit, and makes it unique by a digest.
 func short(name string) string {
 	const most = 200
 	if len(name) <= most {

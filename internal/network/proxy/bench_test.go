@@ -12,14 +12,14 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// namespace gives the test a network namespace of its own, on its thread, which
-// ends with it.
+// namespace moves the test's thread to a network namespace of its own, which
+// ends with the test.
 func namespace(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a network namespace needs root")
 	}
-	runtime.LockOSThread() // never unlocked
+	runtime.LockOSThread() // never unlocked: the thread ends with its namespace
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,8 @@ func kernelRig(t testing.TB) *rig {
 	return newRig(t, Config{IPv4: NewNetfilter(false, podRange), IPv6: NewNetfilter(true, podRange), Flows: Conntrack(), NoHealthChecks: true})
 }
 
-// BenchmarkFromNothing writes a cluster's Services into an empty kernel.
+// BenchmarkFromNothing measures writing a cluster's Services into an empty
+// kernel.
 func BenchmarkFromNothing(b *testing.B) {
 	for _, size := range []struct{ services, each int }{{1000, 5}, {10_000, 5}, {1, 100_000}} {
 		b.Run(fmt.Sprintf("services=%d/endpoints=%d", size.services, size.services*size.each), func(b *testing.B) {
@@ -51,7 +52,8 @@ func BenchmarkFromNothing(b *testing.B) {
 	}
 }
 
-// BenchmarkOneEndpoint changes one endpoint of a Service among many.
+// BenchmarkOneEndpoint measures the change of one endpoint of a Service among
+// many.
 func BenchmarkOneEndpoint(b *testing.B) {
 	for _, size := range []struct{ services, each int }{{10_000, 5}, {1, 100_000}} {
 		b.Run(fmt.Sprintf("services=%d/endpoints=%d", size.services, size.services*size.each), func(b *testing.B) {

@@ -8,12 +8,12 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// endpoint is one of a Service's port.
+// endpoint is an endpoint of a Service's port.
 type endpoint struct {
 	addr                        netip.AddrPort
 	ready, serving, terminating bool
 	local                       bool // on this node
-	anywhere                    bool // it is not known on which node
+	anywhere                    bool // its node is not known
 	hints                       *discoveryv1.EndpointHints
 }
 
@@ -34,7 +34,8 @@ func yes(b *bool, otherwise bool) bool {
 }
 
 // endpointsOf returns the endpoints that the slices have for a Service's port, in
-// the family of addresses. An address that is in several is that on this node.
+// the family of addresses. Of endpoints with the same address, that of the highest
+// rank is used.
 func endpointsOf(all []*discoveryv1.EndpointSlice, p *v1.ServicePort, family discoveryv1.AddressType, node string) []endpoint {
 	n := 0
 	for _, s := range all {
@@ -55,7 +56,7 @@ func endpointsOf(all []*discoveryv1.EndpointSlice, p *v1.ServicePort, family dis
 			if len(e.Addresses) == 0 {
 				continue
 			}
-			ip, err := netip.ParseAddr(e.Addresses[0]) // the others mean nothing
+			ip, err := netip.ParseAddr(e.Addresses[0]) // only the first address is used
 			if err != nil {
 				continue
 			}
@@ -103,14 +104,13 @@ func protocol(p *v1.ServicePort) v1.Protocol {
 	return p.Protocol
 }
 
-// chosen are the endpoints that traffic is sent to: by the policy Cluster, and
-// by the policy Local. Each falls back on endpoints that terminate and still
-// serve.
+// chosen are the endpoints that traffic is sent to with the policies Cluster and
+// Local. Each falls back to endpoints that are terminating and still serving.
 type chosen struct {
 	cluster, local []netip.AddrPort
-	// any reports whether there is an endpoint for anybody, on any node.
+	// any reports whether there is an endpoint on any node.
 	any bool
-	// ready is how many on this node are ready, for the health check.
+	// ready are the ready endpoints on this node, for the health check.
 	ready []netip.Addr
 }
 
@@ -150,8 +150,8 @@ func choose(all []endpoint, node, zone string) chosen {
 }
 
 // topology returns a filter for the ready endpoints that are for clients on this
-// node. Hints count only if all ready endpoints have them and one is for here:
-// those for nodes before those for zones.
+// node. Hints are used only if all ready endpoints have them and one is for this
+// node or zone; hints for nodes come before those for zones.
 func topology(all []endpoint, node, zone string) func(*endpoint) bool {
 	forNode := func(e *endpoint) bool {
 		return slices.ContainsFunc(e.hints.ForNodes, func(n discoveryv1.ForNode) bool { return n.Name == node })

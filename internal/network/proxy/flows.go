@@ -11,20 +11,21 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Conntrack returns the kernel's flows, in this process's network namespace.
+// Conntrack returns the kernel's connection tracking, in this process's network
+// namespace.
 func Conntrack() Flows { return conntrack{} }
 
 type conntrack struct{}
 
-// Follows reports whether the kernel follows connections of the protocol: SCTP's it
-// does where it was built so.
+// Follows reports whether the kernel tracks connections of the protocol: support for
+// SCTP is optional.
 func Follows(p v1.Protocol) bool {
 	const followed, sctp = "/proc/sys/net/netfilter/nf_conntrack_max", "/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established"
 	if p != v1.ProtocolSCTP {
 		return true
 	}
 	if _, err := os.Stat(followed); err != nil {
-		return true // it follows none yet, so that this cannot be told
+		return true // it tracks no connections yet, so that its support is unknown
 	}
 	_, err := os.Stat(sctp)
 	return err == nil
@@ -38,7 +39,7 @@ func (conntrack) Forget(ipv6 bool, stale func(Flow) bool) (int, error) {
 	}
 	n, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, family, filter(stale))
 	if errors.Is(err, unix.ENOENT) {
-		err = nil // it ended by itself meanwhile
+		err = nil // the flow has ended meanwhile
 	}
 	return int(n), err
 }

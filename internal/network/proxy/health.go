@@ -13,8 +13,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// healthServers answer load balancers that ask whether this node has endpoints
-// of a Service: each Service has a port of its own.
+// healthServers answer the health checks of load balancers: whether this node
+// has endpoints of a Service. Each Service has a port of its own.
 type healthServers struct {
 	address string
 	mu      sync.Mutex
@@ -33,8 +33,8 @@ func newHealthServers(address string) *healthServers {
 	return &healthServers{address: address, servers: map[types.NamespacedName]*healthServer{}}
 }
 
-// set brings the servers of these Services up to date. One whose port is taken
-// is tried again at the Service's next change.
+// set brings the servers of these Services up to date. A server whose port is in
+// use is retried at the Service's next change.
 func (h *healthServers) set(checks map[types.NamespacedName]health) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -75,7 +75,7 @@ func (h *healthServers) close() {
 	}
 }
 
-// handler answers as upstream's does, so that load balancers read it.
+// handler answers in upstream's form.
 func (s *healthServer) handler(n types.NamespacedName) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()

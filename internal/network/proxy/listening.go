@@ -22,13 +22,13 @@ type Sockets struct {
 	any map[Key]bool
 }
 
-// Has reports whether a program of the machine gets what comes to one of the
+// Has reports whether a program of the machine listens at k, one of the
 // machine's addresses.
 func (s *Sockets) Has(k Key) bool {
 	return s != nil && (s.at[k] || s.any[Key{Proto: k.Proto, Port: k.Port}])
 }
 
-// Listening returns those of this thread's network namespace.
+// Listening returns the sockets of this thread's network namespace.
 func Listening() (*Sockets, error) {
 	s := &Sockets{map[Key]bool{}, map[Key]bool{}}
 	for _, f := range []struct {
@@ -36,8 +36,8 @@ func Listening() (*Sockets, error) {
 		proto v1.Protocol
 		state string
 	}{
-		{"tcp", v1.ProtocolTCP, "0A"}, {"tcp6", v1.ProtocolTCP, "0A"}, // listens
-		{"udp", v1.ProtocolUDP, "07"}, {"udp6", v1.ProtocolUDP, "07"}, // is not connected
+		{"tcp", v1.ProtocolTCP, "0A"}, {"tcp6", v1.ProtocolTCP, "0A"}, // TCP_LISTEN
+		{"udp", v1.ProtocolUDP, "07"}, {"udp6", v1.ProtocolUDP, "07"}, // TCP_CLOSE: not connected
 	} {
 		b, err := os.Open("/proc/thread-self/net/" + f.file)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -55,8 +55,9 @@ func Listening() (*Sockets, error) {
 	return s, nil
 }
 
-// read reads a file of proc(5): a line a socket, with its address as the second
-// field and its state as the fourth. Of TCP, those that listen come first.
+// read reads a file of proc(5): one line per socket, with its address as the
+// second field and its state as the fourth. In those of TCP, listening sockets
+// come first.
 func (s *Sockets) read(f *os.File, proto v1.Protocol, state string) error {
 	lines := bufio.NewScanner(f)
 	lines.Scan() // the heading
@@ -81,7 +82,7 @@ func (s *Sockets) read(f *os.File, proto v1.Protocol, state string) error {
 			return fmt.Errorf("%s: %w", f.Name(), err)
 		}
 		for i := 0; i+4 <= len(b); i += 4 {
-			slices.Reverse(b[i : i+4]) // words of a little-endian machine
+			slices.Reverse(b[i : i+4]) // words are in host byte order, here little-endian
 		}
 		a, _ := netip.AddrFromSlice(b)
 		k := Key{Addr: a.Unmap(), Proto: proto, Port: uint16(n)}
@@ -92,8 +93,8 @@ func (s *Sockets) read(f *os.File, proto v1.Protocol, state string) error {
 	return lines.Err()
 }
 
-// own are addresses of this machine, with the one that packets to them come to: it
-// is another one where a network translates what comes from outside.
+// own maps the addresses of the node to the machine's addresses at which packets to
+// them arrive: these differ where the network translates packets from outside.
 func own(n *v1.Node) map[netip.Addr]netip.Addr {
 	out := map[netip.Addr]netip.Addr{}
 	var four, six netip.Addr

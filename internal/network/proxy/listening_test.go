@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestOwnPorts has a program of the machine keep its port though a Service has it
-// at an address of the node, until it ends.
+// TestOwnPorts checks that a program of the machine keeps its port until it ends,
+// even if a Service has the port at an address of the node.
 func TestOwnPorts(t *testing.T) {
 	busy := &Sockets{map[Key]bool{}, map[Key]bool{{Proto: v1.ProtocolTCP, Port: 80}: true}}
 	free := &Sockets{}
@@ -56,7 +56,7 @@ func TestOwnPorts(t *testing.T) {
 	check("10.244.0.2:8080 masquerade")
 	now = busy
 	check("")
-	// A program that is the Service's endpoint is not told of.
+	// A program that is the Service's endpoint is not reported.
 	told = nil
 	r.set(slice("web", "web", ep(machine, func(e *discoveryv1.Endpoint) { e.NodeName = nil })))
 	s = s.DeepCopy()

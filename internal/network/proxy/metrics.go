@@ -7,7 +7,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 )
 
-// The names are upstream's kube-proxy's.
+// The metrics have the names of upstream's kube-proxy.
 const subsystem = "kubeproxy"
 
 var (

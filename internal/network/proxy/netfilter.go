@@ -12,8 +12,8 @@ import (
 // tableName is the name of the kernel's table, in each family.
 const tableName = "keelson-proxy"
 
-// affinityMax bounds the sources that a Service's port remembers. Beyond it,
-// new sources have no affinity.
+// affinityMax bounds the number of clients whose affinity is remembered per port
+// of a Service. Further clients have no affinity.
 const affinityMax = 1 << 20
 
 // netfilter is the kernel's table of one family.
@@ -23,9 +23,9 @@ type netfilter struct {
 	pods []netip.Prefix
 }
 
-// NewNetfilter returns the kernel's tables for IPv4 or IPv6 in this process's
-// network namespace. What pods (their ranges on this node) send to a cluster
-// address keeps its source.
+// NewNetfilter returns the kernel's table for IPv4 or IPv6 in this process's
+// network namespace. pods are the ranges of this node's pods, whose packets to
+// cluster addresses keep their source.
 func NewNetfilter(ipv6 bool, pods []netip.Prefix) Kernel {
 	k := &netfilter{Table: nft.Table{Family: nft.IPv4, Name: tableName}}
 	if ipv6 {
@@ -39,7 +39,7 @@ func NewNetfilter(ipv6 bool, pods []netip.Prefix) Kernel {
 	return k
 }
 
-// bases returns the chains that packets come through, and the one that refuses.
+// bases returns the base chains, and the chain that rejects.
 func (k *netfilter) bases() []nft.Chain {
 	// The address, the protocol and the port of the destination.
 	key := func(exprs ...nft.Expr) []nft.Expr {
@@ -48,7 +48,7 @@ func (k *netfilter) bases() []nft.Chain {
 	follow := [][]nft.Expr{append(key(), nft.Follow(services, nft.Reg(0)))}
 	guarded := [][]nft.Expr{append(key(nft.Beginning()...), nft.Follow(firewall, nft.Reg(0)))}
 	refuse := append(key(nft.Beginning()...), nft.Follow(unserved, nft.Reg(0)))
-	// A port that the Service of a cluster address does not have.
+	// Ports that the Service of a cluster address does not have are rejected.
 	unknown := append(nft.Beginning(), k.Family.Destination(nft.Reg(0)), nft.In(clusterIPs, nft.Reg(0)), nft.Do(nft.Goto, reject))
 	itself := append(nft.Translated(), k.Family.Source(nft.Reg(0)), k.Family.Destination(nft.Reg(k.Family.Words())), nft.In(hairpin, nft.Reg(0)), nft.Masquerade())
 	marked := append([]nft.Expr{nft.Mark(nft.Reg(0)), nft.Bits(nft.Reg(0), masqueradeMark)}, append(nft.AddMark(0, masqueradeMark), nft.Masquerade())...)
@@ -92,7 +92,7 @@ func (k *netfilter) Replace(b *Batch) error {
 	return k.Commit(t, true)
 }
 
-// kept returns the elements of the maps for affinity that there are and will be.
+// kept returns the elements of the affinity maps that exist and are wanted.
 func (k *netfilter) kept(wanted []string) (map[string][]nft.Element, error) {
 	have, err := nft.Sets(k.Family, tableName)
 	if err != nil {
@@ -129,7 +129,8 @@ func (k *netfilter) Write(b *Batch) error {
 	return k.Commit(t, false)
 }
 
-// add appends what the batch makes, and the flushes of what it unmakes.
+// add appends the additions of the batch, and the flushes of the chains that it
+// deletes.
 func (k *netfilter) add(t *nft.Tx, b *Batch) {
 	addr := k.Family.Address()
 	for _, s := range b.AddAffinity {
@@ -151,7 +152,8 @@ func (k *netfilter) add(t *nft.Tx, b *Batch) {
 			t.FlushChain(c.Name)
 		}
 	}
-	// Before the rules that use their maps, which the kernel would visit for each.
+	// Elements come before the rules that use their maps: the kernel visits these
+	// rules for each element that is added.
 	for _, x := range b.AddElements {
 		t.AddElement(x.Set, k.element(x))
 	}
@@ -164,7 +166,7 @@ func (k *netfilter) add(t *nft.Tx, b *Batch) {
 	}
 }
 
-// rules returns the kernel's rules for one; FromPods is one rule a range.
+// rules encodes a rule, FromPods as one rule for each range.
 func (k *netfilter) rules(r *Rule) [][]nft.Expr {
 	var do []nft.Expr
 	source, value := nft.Reg(0), nft.Reg(4)
@@ -196,7 +198,7 @@ func (k *netfilter) rules(r *Rule) [][]nft.Expr {
 		return out
 	case NotFromPods:
 		if len(k.pods) == 0 {
-			return nil // it is not known which these are
+			return nil // the ranges are unknown
 		}
 		var when []nft.Expr
 		for _, p := range k.pods {
@@ -219,7 +221,7 @@ func (k *netfilter) within(p netip.Prefix, outside bool) []nft.Expr {
 	return append([]nft.Expr{k.Family.Source(nft.Reg(0))}, nft.Within(nft.Reg(0), nft.Mask(p.Bits(), p.Addr().BitLen()/8), p.Masked().Addr().AsSlice(), outside)...)
 }
 
-// element encodes an element as its set has it.
+// element encodes an element by its set.
 func (k *netfilter) element(x Element) nft.Element {
 	out := nft.Element{}
 	switch x.Set {
@@ -235,7 +237,7 @@ func (k *netfilter) element(x Element) nft.Element {
 	case hairpin:
 		out.Key = append(x.Key.Addr.AsSlice(), x.Key.Addr.AsSlice()...)
 	default:
-		if !x.Value.Endpoint.IsValid() { // of Live
+		if !x.Value.Endpoint.IsValid() { // an element of a set Live
 			out.Key = append(x.Key.Addr.AsSlice(), port(x.Key.Port)...)
 			break
 		}
@@ -245,7 +247,7 @@ func (k *netfilter) element(x Element) nft.Element {
 	return out
 }
 
-// port fills a register.
+// port encodes a port for a register.
 func port(n uint16) []byte { return append(binary.BigEndian.AppendUint16(nil, n), 0, 0) }
 
 // Intact implements Kernel.

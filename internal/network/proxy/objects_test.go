@@ -60,7 +60,7 @@ func (r *rig) touched(obj runtime.Object) {
 	}
 }
 
-// set stores objects as their informers would.
+// set adds objects to their informers' stores.
 func (r *rig) set(objs ...runtime.Object) {
 	r.Helper()
 	for _, o := range objs {

@@ -10,15 +10,14 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// here holds the node's properties that plans depend on beside the Service and
-// its slices.
+// here holds the properties of the node that plans depend on.
 type here struct {
 	node, zone string
 	family     discoveryv1.AddressType
 	// nodePorts are the addresses of this node that node ports are served on.
 	nodePorts []netip.Addr
-	// own are the addresses of this node, with those that packets to them come to,
-	// sockets the ports of them that programs have.
+	// own are the addresses of this node, with those at which packets to them
+	// arrive; sockets are the ports that programs have there.
 	own     map[netip.Addr]netip.Addr
 	sockets *Sockets
 }
@@ -26,16 +25,16 @@ type here struct {
 // plan is the wanted content of the table for a Service.
 type plan struct {
 	chains map[string][]Rule
-	// endpoints of the chains that have a Balance rule, in the place of its
-	// First and N.
+	// endpoints of the chains that have a Balance rule, which replace its First and
+	// N.
 	endpoints map[string][]netip.AddrPort
 	affinity  map[string]bool // maps
-	// live are sets of the chain's endpoints, by name.
+	// live are the sets of chains' endpoints, by name.
 	live map[string][]netip.AddrPort
-	// udp are, of each destination of UDP, the endpoints that serve: flows to
-	// others are to be forgotten.
+	// udp has the serving endpoints of each UDP destination: flows to other
+	// endpoints are to be forgotten.
 	udp map[netip.AddrPort]map[netip.AddrPort]bool
-	// elements of services, unserved, firewall, clusterIPs and hairpin.
+	// elements are those of services, unserved, firewall, clusterIPs and hairpin.
 	elements map[Place]Value
 	// own are the ports of load balancers at addresses of this node, and whether a
 	// program has them.
@@ -44,7 +43,7 @@ type plan struct {
 
 // health is the answer of a Service's health check.
 type health struct {
-	port  int32 // 0 is none
+	port  int32 // 0 means none
 	local int   // endpoints on this node
 }
 
@@ -62,7 +61,8 @@ func (h *here) mine(ip string) (netip.Addr, bool) {
 	return a, err == nil && a.Is4() == (h.family == discoveryv1.AddressTypeIPv4)
 }
 
-// planFor plans a Service. The health is that of its external policy Local.
+// planFor plans a Service. The health is that of the external traffic policy
+// Local.
 func planFor(s *v1.Service, all []*discoveryv1.EndpointSlice, h *here) (*plan, health) {
 	p := &plan{chains: map[string][]Rule{}, endpoints: map[string][]netip.AddrPort{}, affinity: map[string]bool{},
 		live: map[string][]netip.AddrPort{}, udp: map[netip.AddrPort]map[netip.AddrPort]bool{}, elements: map[Place]Value{}, own: map[Key]bool{}}
@@ -109,7 +109,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 		}
 	}
 
-	// lead has an address lead to a chain, or nowhere.
+	// lead maps an address to a chain, or to a rejection or a drop.
 	lead := func(a netip.Addr, port int32, chain string, served bool) {
 		k := Key{Addr: a, Proto: proto, Port: uint16(port)}
 		if serving != nil {
@@ -119,7 +119,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 			p.elements[Place{services, k}] = Value{Chain: chain}
 			return
 		}
-		v := Value{} // dropped: there are endpoints, elsewhere
+		v := Value{} // dropped: there are endpoints on other nodes
 		if !c.any {
 			v.Chain = reject
 		}
@@ -148,7 +148,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 	external := "external/" + id
 	served := len(c.cluster) > 0
 	if externalLocal(s) {
-		served = len(c.local) > 0 || len(c.cluster) > 0 // clients in the cluster are sent anywhere
+		served = len(c.local) > 0 || len(c.cluster) > 0 // clients in the cluster are sent to any node
 	}
 	outside := false
 	expose := func(a netip.Addr, port int32) {
@@ -181,7 +181,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 					continue // the program is the Service's own
 				}
 				if p.own[k] = h.sockets.Has(k); p.own[k] {
-					continue // what listens on the machine keeps its port
+					continue // a program of the machine keeps its port
 				}
 				if to != a {
 					expose(to, sp.Port)
@@ -244,13 +244,13 @@ func (p *plan) balance(s *v1.Service, id, chain string, to []netip.AddrPort, mar
 			rules = append(rules, Rule{Do: Stick, Affinity: affinity, Live: live, Timeout: timeout},
 				Rule{Do: Balance, Affinity: affinity, Timeout: timeout})
 		}
-		// Also where the map for affinity is full.
+		// This rule also applies if the affinity map is full.
 		rules = append(rules, Rule{Do: Balance})
 	}
 	p.chains[chain] = rules
 }
 
-// guard lets only the load balancer's ranges of sources to its address.
+// guard restricts a load balancer's address to its source ranges.
 func (p *plan) guard(s *v1.Service, sp *v1.ServicePort, a netip.Addr, h *here) {
 	chain := "firewall/" + s.Namespace + "/" + s.Name
 	var rules []Rule
@@ -269,8 +269,8 @@ func (p *plan) guard(s *v1.Service, sp *v1.ServicePort, a netip.Addr, h *here) {
 		return
 	}
 	if local {
-		// A platform may give the machine the balancer's address: what the
-		// machine sends there has that address as its source too.
+		// A platform may assign the balancer's address to the machine, whose packets to
+		// it then have it as their source, too.
 		rules = append(rules, Rule{When: FromRange, Range: netip.PrefixFrom(a, a.BitLen()), Do: Return})
 		chain += "/" + a.String()
 	}

@@ -26,40 +26,42 @@ import (
 
 // Config configures a Proxy.
 type Config struct {
-	// NodeName is this node's, NodeIPs its addresses until its Node says them.
+	// NodeName is the name of this node, NodeIPs are its addresses until its Node
+	// has them.
 	NodeName string
 	NodeIPs  []netip.Addr
-	// Informers give Services, EndpointSlices and Nodes. The caller starts them.
+	// Informers provide Services, EndpointSlices and Nodes. The caller starts them.
 	Informers informers.SharedInformerFactory
 	// IPv4 and IPv6 hold the tables; nil leaves a family out.
 	IPv4, IPv6 Kernel
-	// Flows are the connections that the kernel follows; nil leaves them alone.
+	// Flows is the kernel's connection tracking; nil leaves it alone.
 	Flows Flows
-	// NodePortAddresses returns the addresses that node ports are served on; nil is
-	// the first address of each family that the Node has.
+	// NodePortAddresses returns the addresses that node ports are served on; nil
+	// means the Node's first address of each family.
 	NodePortAddresses func() ([]netip.Addr, error)
-	// HealthAddress is where health check node ports are served; "" is all addresses.
+	// HealthAddress is the address of health check node ports; "" means all addresses.
 	HealthAddress string
-	// NoHealthChecks leaves them out.
+	// NoHealthChecks disables them.
 	NoHealthChecks bool
-	// Listening returns the ports of this machine that programs have; nil takes none
-	// to be.
+	// Listening returns the ports of this machine that programs have; nil means that
+	// there are none.
 	Listening func() (*Sockets, error)
-	// Follows, if set, reports whether the kernel follows connections of a protocol,
-	// without which it cannot translate them; Unsupported is told of a Service that
-	// has a port of one that it does not.
+	// Follows, if set, reports whether the kernel tracks connections of a protocol,
+	// which it needs to translate them. Unsupported is called for a Service with a
+	// port of another protocol.
 	Follows     func(v1.Protocol) bool
 	Unsupported func(s *v1.Service, proto v1.Protocol)
-	// PortInUse, if set, is told of a Service whose port of this machine is a
-	// program's, which keeps it.
+	// PortInUse, if set, is called for a Service whose port of this machine is in
+	// use by a program, which keeps it.
 	PortInUse func(s *v1.Service, at netip.AddrPort, proto v1.Protocol)
 	Clock     clock.WithTicker
-	// Problem, if set, is told of what keeps the rules from being written.
+	// Problem, if set, is called with an error that keeps the rules from being
+	// written.
 	Problem func(error)
 }
 
-// Flow is a connection that the kernel follows: where it was sent to first, and
-// where answers to it come from.
+// Flow is a tracked connection: its original destination, and the source of its
+// replies.
 type Flow struct{ To, Answers netip.AddrPort }
 
 // Flows deletes the connection tracking entries of UDP flows: the kernel would
@@ -68,7 +70,7 @@ type Flows interface {
 	Forget(ipv6 bool, stale func(Flow) bool) (int, error)
 }
 
-// Proxy keeps the tables as Services and their endpoints ask for.
+// Proxy keeps the tables in step with Services and their endpoints.
 type Proxy struct {
 	Config
 	services corelisters.ServiceLister
@@ -79,16 +81,16 @@ type Proxy struct {
 	health   *healthServers
 
 	mu sync.Mutex
-	// dirty are the Services that changed since they were planned; all reports
-	// whether every one did.
+	// dirty are the Services that changed since they were planned; all marks every
+	// Service as changed.
 	dirty map[types.NamespacedName]bool
 	all   bool
-	// triggered is when the oldest change of endpoints that is not written yet
-	// happened, as the slices tell.
+	// triggered are the times of changes of endpoints that are not written yet, from
+	// the slices' annotations.
 	triggered []time.Time
 	wake      chan struct{}
 
-	// unsupported are the Services that were told of, by UID.
+	// unsupported are the Services that were reported, by UID.
 	unsupported map[types.UID]bool
 	// sockets holds the programs' sockets at the last Sync that needed them.
 	sockets *Sockets
@@ -185,7 +187,7 @@ func (p *Proxy) poke() {
 }
 
 // Run keeps the tables until ctx ends, and leaves them as they are: connections
-// go on, and the next process takes over.
+// stay, and the next process takes over.
 func (p *Proxy) Run(ctx context.Context) error {
 	defer func() {
 		if p.health != nil {
@@ -204,8 +206,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	return nil
 }
 
-// inspect reports whether there is something to do that no informer told:
-// another has changed a table, or the machine's addresses are others.
+// inspect reports whether there is something to write without a change of
+// objects: another process has changed a table, or the machine's addresses have
+// changed.
 func (p *Proxy) inspect(ctx context.Context) bool {
 	todo := false
 	for _, t := range p.tables {
@@ -226,8 +229,8 @@ func (p *Proxy) inspect(ctx context.Context) bool {
 	return p.programs(ctx) || todo || p.NodePortAddresses != nil
 }
 
-// programs reports whether a program has come to have a port of a Service, or has
-// given it back.
+// programs reports whether a program has begun or ended to listen on a port of a
+// Service.
 func (p *Proxy) programs(ctx context.Context) bool {
 	if p.Listening == nil || !slices.ContainsFunc(p.tables, func(t *table) bool { return len(t.own) > 0 }) {
 		return false
@@ -305,7 +308,7 @@ func (p *Proxy) Sync() error {
 	lastSync.SetToCurrentTime()
 	syncDuration.Observe(now.Sub(begin).Seconds())
 	for _, at := range triggered {
-		if at.After(begin.Add(-time.Hour)) { // slices from before this process began tell nothing
+		if at.After(begin.Add(-time.Hour)) { // changes from before this process began are not measured
 			programming.Observe(now.Sub(at).Seconds())
 		}
 	}
@@ -322,8 +325,8 @@ func (p *Proxy) balanced(names map[types.NamespacedName]bool) bool {
 	return false
 }
 
-// noteOwn notes the ports of this machine that a Service has, and tells of those
-// that a program has come to have.
+// noteOwn records the ports of this machine that a Service has, and reports those
+// that a program has taken.
 func (p *Proxy) noteOwn(t *table, n types.NamespacedName, s *v1.Service, next *plan) {
 	was := t.own[n]
 	delete(t.own, n)
@@ -353,7 +356,7 @@ func (p *Proxy) support(s *v1.Service) {
 	}
 }
 
-// every returns all Services that there are, and those that the table has.
+// every returns the names of all Services that exist or are in the table.
 func (p *Proxy) every(t *table) (map[types.NamespacedName]bool, error) {
 	list, err := p.services.List(labels.Everything())
 	if err != nil {
@@ -409,8 +412,8 @@ func some(m map[types.NamespacedName]*installed, names map[types.NamespacedName]
 	return out
 }
 
-// forget makes the kernel forget flows of UDP that go where they should not
-// anymore, or went nowhere before there was an endpoint.
+// forget deletes the kernel's entries of UDP flows to endpoints that no longer
+// serve, and of flows from before there was an endpoint.
 func (p *Proxy) forget(t *table, before map[types.NamespacedName]*installed, c change) error {
 	if p.Flows == nil {
 		return nil
@@ -479,8 +482,7 @@ func (p *Proxy) here() (here, error) {
 	return h, nil
 }
 
-// move tells the table where it is, and reports whether that is elsewhere than
-// before.
+// move sets the properties of the node, and reports whether they have changed.
 func (t *table) move(h here) bool {
 	four := t.here.family == discoveryv1.AddressTypeIPv4
 	var ports []netip.Addr
@@ -508,7 +510,7 @@ func equal(a, b []netip.Addr) bool {
 	return len(in) == 0
 }
 
-// Remove takes the tables away.
+// Remove deletes the tables of both families.
 func Remove() error {
 	return errors.Join(NewNetfilter(false, nil).Remove(), NewNetfilter(true, nil).Remove())
 }

@@ -21,7 +21,7 @@ func fakeRig(t testing.TB) (*rig, *fake) {
 	return newRig(t, Config{IPv4: k, NoHealthChecks: true}), k
 }
 
-// in describes an outcome in a line.
+// in formats an outcome in one line.
 func (o outcome) in() string {
 	var out []string
 	for _, a := range o.to {
@@ -132,7 +132,7 @@ func TestServices(t *testing.T) {
 			if got := k.packet(c.from, c.to, c.port, v1.ProtocolTCP).in(); got != c.want {
 				t.Errorf("to %q, want %q", got, c.want)
 			}
-			// Nothing is left of it.
+			// After the deletion nothing of the Service is left.
 			r.remove(s)
 			r.sync()
 			for set, all := range k.elements {
@@ -156,7 +156,7 @@ func TestAffinity(t *testing.T) {
 	if send(); send() != "10.244.1.2:8080" {
 		t.Errorf("the second packet went to %s", send())
 	}
-	// A new process, and a table that was flushed, remember.
+	// Affinity survives a new process and a flushed table.
 	k.gone = true
 	if !r.inspect(t.Context()) {
 		t.Error("the flushed table is not seen")
@@ -182,7 +182,8 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
-// TestOneChange counts the changes of the table for one endpoint less.
+// TestOneChange checks the number of changes that the removal of one endpoint
+// takes.
 func TestOneChange(t *testing.T) {
 	r, k := fakeRig(t)
 	objs := many(50, 90)
@@ -203,7 +204,7 @@ func TestOneChange(t *testing.T) {
 	}
 }
 
-// TestConflict has two Services want one external address and port.
+// TestConflict checks two Services with the same external address and port.
 func TestConflict(t *testing.T) {
 	r, k := fakeRig(t)
 	external := func(s *v1.Service) { s.Spec.ExternalIPs = []string{"203.0.113.9"} }
@@ -261,9 +262,9 @@ func TestFlows(t *testing.T) {
 	f := &flows{kept: []Flow{
 		{at("10.96.0.1:80"), at("10.96.0.1:80")},       // sent before there was an endpoint
 		{at("10.96.0.1:80"), at("10.244.1.2:8080")},    // stays
-		{at("10.96.0.1:80"), at("10.244.1.9:8080")},    // the endpoint went while nobody looked
-		{at("10.96.0.77:80"), at("10.244.1.2:8080")},   // of another
-		{at("192.0.2.1:30080"), at("10.244.1.9:8080")}, // by the node port
+		{at("10.96.0.1:80"), at("10.244.1.9:8080")},    // the endpoint went while the proxy did not run
+		{at("10.96.0.77:80"), at("10.244.1.2:8080")},   // of another Service
+		{at("192.0.2.1:30080"), at("10.244.1.9:8080")}, // to the node port
 	}}
 	r := newRig(t, Config{IPv4: &fake{}, Flows: f, NoHealthChecks: true})
 	udp := func(s *v1.Service) {
@@ -300,7 +301,7 @@ func TestRandom(t *testing.T) {
 					delete(stored, "svc/"+name)
 				}
 			case 1:
-				// Two may have the same address for a while.
+				// Two Services may have the same address for a while.
 				s := service(name, fmt.Sprintf("10.96.0.%d", 1+n), func(s *v1.Service) {
 					if rnd.IntN(2) == 0 {
 						s.Spec.SessionAffinity = v1.ServiceAffinityClientIP

@@ -17,23 +17,22 @@ type table struct {
 	here   here
 
 	services map[types.NamespacedName]*installed
-	// claims are the Services that want an element, in the order in which they
-	// came. The first has it.
+	// claims are the Services that want an element, in the order of their requests.
+	// The first one has it.
 	claims map[Place][]claim
-	// blocks of numbers of endpoints that are free, by the logarithm of their
-	// size; next is the first number that was never given out.
+	// free are the free blocks of endpoint numbers, by the logarithm of their size;
+	// next is the first number that was never used.
 	free [32][]block
 	next uint32
-	// sets counts the blocks, to spread them.
+	// sets counts the blocks, to spread them over the maps.
 	sets int
 
 	// own are the ports of this machine that Services have, and whether a program
 	// has them.
 	own map[types.NamespacedName]map[Key]bool
 
-	// current is false until the kernel has what the Services ask for, and again
-	// when it may not. written is false while it has no table, for nothing asks
-	// for one.
+	// current reports whether the kernel's table matches installed. written reports
+	// whether the kernel has a table: there is none before the first Service.
 	current, written bool
 }
 
@@ -42,15 +41,15 @@ type claim struct {
 	value Value
 }
 
-// installed is the kernel's state for a Service.
+// installed is the kernel's state of a Service.
 type installed struct {
 	plan   *plan
 	ranges map[string]*block
-	rules  map[string][]Rule // with numbers
+	rules  map[string][]Rule // with the numbers of endpoints
 }
 
-// block is a power of two of numbers, of which the first len(at) are of
-// endpoints.
+// block is a block of numbers, a power of two, of which the first len(at) are in
+// use.
 type block struct {
 	set   string
 	first uint32
@@ -64,7 +63,7 @@ func newTable(k Kernel, h here) *table {
 	return t
 }
 
-// reset forgets everything: the table is going to be made anew.
+// reset forgets everything before the table is replaced.
 func (t *table) reset() {
 	t.services, t.claims = map[types.NamespacedName]*installed{}, map[Place][]claim{}
 	t.free, t.next, t.sets = [32][]block{}, 0, 0
@@ -87,7 +86,7 @@ func (t *table) take(n int) *block {
 	return b
 }
 
-// setOfEndpoints names one of the maps of endpoints.
+// setOfEndpoints returns the name of the n-th map of endpoints.
 func setOfEndpoints(n int) string { return endpoints + strconv.Itoa(n%spread) }
 
 // change holds the new plans of some Services; a nil plan removes the Service.
@@ -111,11 +110,11 @@ func (t *table) write(c change) error {
 	for n := range c {
 		names = append(names, n)
 	}
-	// The order matters where two want an element for the first time.
+	// The order decides which Service gets an element that two want.
 	slices.SortFunc(names, func(a, b types.NamespacedName) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
-	// All give up what they no longer want before any takes something.
+	// All Services release what they no longer want before any takes something.
 	for _, n := range names {
 		if old := t.services[n]; old != nil {
 			for p := range old.plan.elements {
@@ -170,7 +169,7 @@ func (t *table) write(c change) error {
 }
 
 func (t *table) send(b *Batch) error {
-	bySet := func(a, b Element) int { return strings.Compare(a.Set, b.Set) } // neighbours share a message
+	bySet := func(a, b Element) int { return strings.Compare(a.Set, b.Set) } // consecutive elements of a set share a message
 	slices.SortStableFunc(b.DeleteElements, bySet)
 	slices.SortStableFunc(b.AddElements, bySet)
 	if !t.written {
@@ -178,7 +177,7 @@ func (t *table) send(b *Batch) error {
 			if t.current {
 				return nil
 			}
-			// A table that a process before this one left has nothing to say.
+			// A table that an earlier process left is obsolete.
 			return t.kernel.Remove()
 		}
 		if err := t.kernel.Replace(b); err != nil {
@@ -193,7 +192,7 @@ func (t *table) send(b *Batch) error {
 	return t.kernel.Write(b)
 }
 
-// install appends to the batch what changes of a Service's chains and sets.
+// install appends the changes of a Service's chains and sets to the batch.
 func (t *table) install(b *Batch, old *installed, next *plan) *installed {
 	if old == nil {
 		old = &installed{plan: &plan{}}
@@ -281,8 +280,8 @@ func (r *block) numbered(i int, a netip.AddrPort) Element {
 	return Element{Place{r.set, Key{Number: r.first + uint32(i)}}, Value{Endpoint: a}}
 }
 
-// place gives the endpoints neighbouring numbers, and moves as few of those that
-// have some as it can: the last ones into the places of those that went.
+// place assigns consecutive numbers to the endpoints, and moves as few of them as
+// possible: the last ones take the places of those that went.
 func (t *table) place(b *Batch, old *block, want []netip.AddrPort) *block {
 	if old != nil && len(want) > 1<<old.size || old != nil && old.size > 4 && len(want) < 1<<(old.size-2) {
 		t.give(b, old)
@@ -334,7 +333,7 @@ func (t *table) place(b *Batch, old *block, want []netip.AddrPort) *block {
 	return r
 }
 
-// give takes the block's endpoints out of the kernel and frees its numbers.
+// give deletes the block's endpoints from the kernel and frees its numbers.
 func (t *table) give(b *Batch, r *block) {
 	for i, a := range r.at {
 		b.DeleteElements = append(b.DeleteElements, r.numbered(i, a))

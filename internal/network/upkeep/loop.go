@@ -8,29 +8,28 @@ import (
 )
 
 const (
-	// inspection is how often the tables are looked at for changes by others.
+	// inspection is how often the tables are checked for changes by other processes.
 	inspection = 2 * time.Second
-	// retryMin is the time after which what failed is tried again; it doubles up to
-	// retryMax.
+	// retryMin is the time until the first retry; it doubles up to retryMax.
 	retryMin = time.Second
 	retryMax = 30 * time.Second
 )
 
-// Loop keeps tables.
+// Loop keeps tables in the wanted state.
 type Loop struct {
 	Clock clock.WithTicker
-	// Wake is sent to when something has changed.
+	// Wake receives when something has changed.
 	Wake <-chan struct{}
 	// Sync writes what has changed.
 	Sync func() error
-	// Inspect reports whether there is something to write that Wake does not tell of.
+	// Inspect reports whether there is something to write without a Wake.
 	Inspect func(ctx context.Context) bool
-	// Failed is called with an error of Sync, and the time after which it is tried
-	// again.
+	// Failed is called with an error of Sync, and the time until the retry.
 	Failed func(err error, again time.Duration)
 }
 
-// Run calls Sync, and again whenever something is to be written, until ctx ends.
+// Run calls Sync at once, and again whenever something is to be written, until
+// ctx ends.
 func (l Loop) Run(ctx context.Context) {
 	ticks := l.Clock.NewTicker(inspection)
 	defer ticks.Stop()

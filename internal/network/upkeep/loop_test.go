@@ -11,8 +11,8 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// TestLoop writes at once, when woken, when an inspection asks for it, and again
-// after a failure, ever later.
+// TestLoop checks that Sync is called at once, when woken, when an inspection
+// asks for it, and with backoff after a failure.
 func TestLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin, wake := time.Now(), make(chan struct{}, 1)
