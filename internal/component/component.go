@@ -19,19 +19,19 @@ import (
 // its own, against the API server of any Kubernetes cluster, under the names of
 // upstream's flags.
 type Options struct {
-	// Kubeconfig is a file; without one the account of the pod that the process
-	// runs in is used.
+	// Kubeconfig is the path of a kubeconfig; without one the process uses the
+	// service account of its pod.
 	Kubeconfig string
 	// Master is the URL of the API server, in place of the kubeconfig's.
 	Master string
-	// QPS and Burst limit the requests a second; 0 is no limit.
+	// QPS and Burst limit the requests per second; 0 means no limit.
 	QPS   float32
 	Burst int
 	Election
 }
 
-// Config reads the client configuration of the component called name. Its
-// requests carry what they are made for.
+// Config returns the client configuration of the component called name. Its
+// requests carry their cause (package trace).
 func (o *Options) Config(name string) (*rest.Config, error) {
 	cfg, err := clientcmd.BuildConfigFromFlags(o.Master, o.Kubeconfig)
 	if err != nil {
@@ -46,7 +46,7 @@ func (o *Options) Config(name string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Run starts a component, which name is the Lease of, and returns when it has
+// Run starts a component, whose Lease is called name, and returns when it has
 // ended, after ctx is done.
 func (o *Options) Run(ctx context.Context, name string, start func(t Term, cfg *rest.Config, client kubernetes.Interface) error) error {
 	if err := o.Validate(); err != nil {
@@ -74,13 +74,13 @@ func (o *Options) Run(ctx context.Context, name string, start func(t Term, cfg *
 	return nil
 }
 
-// Informers makes a factory of informers that hold no managed fields.
+// Informers returns a factory of informers that hold no managed fields.
 func Informers(client kubernetes.Interface) informers.SharedInformerFactory {
 	return informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(unmanaged))
 }
 
-// unmanaged drops the managed fields of what informers hold: no component reads
-// them, and the API server takes their absence in an update for no change.
+// unmanaged removes the managed fields of an informer's object: no component
+// reads them, and the API server takes their absence in an update as no change.
 func unmanaged(obj any) (any, error) {
 	if acc, err := meta.Accessor(obj); err == nil {
 		acc.SetManagedFields(nil)

@@ -1,6 +1,6 @@
-// Package component is what the parts of a cluster share that may run in a process
-// of their own: how they reach the API server, what they end with, their informers
-// and events, and the election of the process that runs them.
+// Package component has what the components that may run in a process of their own
+// share: the client of the API server, informers, events, goroutines that end
+// together, and leader election.
 //
 // It may import client-go, packages api/catalogue and trace.
 package component

@@ -4,7 +4,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// AddFlags adds the flags of how the component reaches the API server.
+// AddFlags adds the flags of the component's client of the API server.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig of the API server and of the identity that the component acts as (default: the service account of the pod that it runs in)")
 	fs.StringVar(&o.Master, "master", "", "URL of the API server, in place of the kubeconfig's")

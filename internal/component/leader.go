@@ -25,8 +25,9 @@ const (
 	retryPeriod   = 2 * time.Second
 )
 
-// Term is the time for which a component that one process runs for the whole
-// cluster runs in this one, and what it runs with.
+// Term is one run of a component that a single process runs for the whole
+// cluster, with what the component needs. It begins when this process is
+// elected, and ends when it loses the election.
 type Term struct {
 	*Process
 	Informers informers.SharedInformerFactory
@@ -38,20 +39,19 @@ type Leader struct {
 	Process *Process
 	Clock   clock.WithTicker
 	Metrics prometheus.Registerer
-	// Informers makes the factory of a term: a shared one would keep the handlers
-	// of every term.
+	// Informers makes the factory of a term: a shared factory would keep the
+	// handlers of every term.
 	Informers func() informers.SharedInformerFactory
-	// Election is how the processes that may run a component agree on one; the
-	// zero value, with LeaderElect false, is for the only one.
+	// Election configures the election among the processes that may run the
+	// component; the zero value, with LeaderElect false, is for a single process.
 	Election
 }
 
-// Election configures whether several processes choose one of them to run a
-// component, and how, under the names of upstream's flags.
+// Election configures leader election, by the names of upstream's flags.
 type Election struct {
 	LeaderElect                               bool
 	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
-	// Namespace of the Lease; kube-system if empty.
+	// Namespace is the namespace of the Lease; default kube-system.
 	Namespace string
 }
 
@@ -62,7 +62,7 @@ func (e *Election) complete() {
 	e.Namespace = cmp.Or(e.Namespace, metav1.NamespaceSystem)
 }
 
-// Validate reports the times that leave no room for one another.
+// Validate returns an error if the times do not fit together.
 func (e Election) Validate() error {
 	e.complete()
 	if e.RenewDeadline >= e.LeaseDuration {
@@ -74,9 +74,9 @@ func (e Election) Validate() error {
 	return nil
 }
 
-// Lead runs the component that start starts: from now on where no election is
-// held, else whenever this process holds the Lease called name, for which it
-// uses client.
+// Lead runs the component that start starts: from now on without an election,
+// else whenever this process holds the Lease called name, for which it uses
+// client.
 func (l *Leader) Lead(name string, client kubernetes.Interface, start func(Term) error) error {
 	if !l.LeaderElect {
 		t := Term{l.Process, l.Informers(), l.Metrics}
@@ -87,14 +87,14 @@ func (l *Leader) Lead(name string, client kubernetes.Interface, start func(Term)
 		return nil
 	}
 	l.complete()
-	// The Lease is given up, with an event, when everything else has ended.
+	// The Lease is released, with an event, when everything else has ended.
 	last := NewProcess(context.WithoutCancel(l.Process.Ctx))
 	lock := &resourcelock.LeaseLock{
 		LeaseMeta:  metav1.ObjectMeta{Namespace: l.Namespace, Name: name},
 		Client:     client.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: Hostname() + "_" + string(uuid.NewUUID()), EventRecorder: last.Recorder(client, name, "")},
 	}
-	var running sync.Mutex // a term begins when the one before has ended
+	var running sync.Mutex // a term begins after the one before has ended
 	serve := func() error {
 		ctx, end := context.WithCancel(l.Process.Ctx)
 		defer end()
@@ -158,7 +158,7 @@ func (l *Leader) serveTerm(ctx context.Context, name string, start func(Term) er
 	<-t.Ctx.Done()
 }
 
-// termMetrics takes a term's metrics away again when it ends.
+// termMetrics unregisters a term's metrics when it ends.
 type termMetrics struct {
 	prometheus.Registerer
 	mu   sync.Mutex

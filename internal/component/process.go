@@ -15,8 +15,8 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 )
 
-// Process is a group of goroutines that end together: a function that is run by
-// Go must return when Ctx is done.
+// Process is a group of goroutines that end together: a function that Go runs
+// must return when Ctx is done.
 type Process struct {
 	Ctx context.Context
 	// End ends Ctx, and so all that the process runs.
@@ -37,7 +37,8 @@ func (p *Process) Stop() {
 	p.Wait()
 }
 
-// Recorder records events as component on host, through a client of its identity.
+// Recorder returns a recorder of events as component on host, through a client of
+// its identity.
 func (p *Process) Recorder(client kubernetes.Interface, component, host string) record.EventRecorder {
 	b := record.NewBroadcaster(record.WithContext(p.Ctx))
 	b.StartRecordingToSink(&v1core.EventSinkImpl{Interface: client.CoreV1().Events("")})
@@ -54,8 +55,8 @@ func Hostname() string {
 	return h
 }
 
-// Address returns the machine's address towards its default route, else loopback.
-// Nothing is sent.
+// Address returns the source address of the machine's default route, else
+// loopback. It sends no packets.
 func Address() netip.Addr {
 	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
 		defer conn.Close()

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// AddFlags adds the flags of what pods run on.
+// AddFlags adds the flags of the runtime and the pods' network.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.Var((*prefixes)(&o.PodCIDRs), "pod-cidr", "ranges of the addresses of this machine's pods, one of a family, comma separated (default: those of the Node, spec.podCIDRs)")
 	fs.Var((*left)(&o.NoPodNetwork), "pod-network", "what connects pods where no CNI configuration is in /etc/cni/net.d: builtin, or none where one will be put there (by Calico, Cilium, Flannel)")
@@ -17,7 +17,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
 }
 
-// prefixes is a flag of ranges of addresses.
+// prefixes is the flag value of ranges of addresses.
 type prefixes []netip.Prefix
 
 // Set implements pflag.Value.
@@ -46,7 +46,8 @@ func (p *prefixes) String() string {
 // Type implements pflag.Value.
 func (p *prefixes) Type() string { return "strings" }
 
-// left is a flag of what is left to others: builtin or none.
+// left is the flag value of a part that may be left to another implementation:
+// builtin or none.
 type left bool
 
 // Set implements pflag.Value.

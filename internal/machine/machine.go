@@ -29,19 +29,18 @@ import (
 
 // Options of a Machine.
 type Options struct {
-	// PodCIDRs are the ranges of the pods' addresses, in place of those that the
-	// cluster gives to the Node.
+	// PodCIDRs are the ranges of the pods' addresses, in place of the Node's.
 	PodCIDRs []netip.Prefix
 	// NoPodNetwork leaves the pods' network to another implementation, which puts
 	// a CNI configuration into cni.SystemConf.
 	NoPodNetwork bool
-	// Runtime is the CRI socket of a running runtime; empty runs a private
+	// Runtime is the CRI socket of a running runtime; empty starts a private
 	// containerd.
 	Runtime string
-	// Registry is the address of a registry that images can be pushed to; empty is
-	// none.
+	// Registry is the address of a registry that images can be pushed to; empty
+	// means none.
 	Registry string
-	// CgroupRoot is the cgroup that the pods' cgroups are below; empty is the
+	// CgroupRoot is the cgroup that the pods' cgroups are below; empty means the
 	// root.
 	CgroupRoot string
 }
@@ -55,7 +54,8 @@ type Machine struct {
 	cni        cni.Options
 	pods       cni.Default
 	hostPorts  hostport.Mapper
-	// supervision of the runtime, which must not start again what Clean stops.
+	// supervision waits for the supervision of the runtime, which must not start
+	// again what Clean stops.
 	supervision sync.WaitGroup
 }
 
@@ -98,7 +98,7 @@ func (m *Machine) OwnNetwork() bool { return m.o.Runtime == "" && cni.Own(m.cni)
 // PodLink is the link that the pods of the built-in network are on.
 const PodLink = cni.Bridge
 
-// Connect makes the built-in network of the pods that of the plan.
+// Connect configures the built-in network of the pods by the plan.
 func (m *Machine) Connect(p podnet.Plan) error {
 	return m.pods.Apply(m.cni, cni.Network{Own: p.Own, All: p.All, MTU: p.MTU})
 }
@@ -114,7 +114,7 @@ func (m *Machine) Endpoint() string {
 	return containerd.Existing(m.containerd).Endpoint()
 }
 
-// Answers reports whether the runtime answers CRI now, by an error if it does not.
+// Answers returns an error if the runtime does not answer CRI now.
 func (m *Machine) Answers(ctx context.Context) error {
 	c, err := cri.Connect(ctx, m.Endpoint())
 	if err != nil {
@@ -126,10 +126,10 @@ func (m *Machine) Answers(ctx context.Context) error {
 // HostPorts maps host ports to pods; nil where the network's plug-ins do.
 func (m *Machine) HostPorts() hostport.Mapper { return m.hostPorts }
 
-// Start makes sure that there are a network and a runtime, unless the runtime
-// is one that is given. The registry of the built-in images and the supervision
-// of the runtime end with ctx; the runtime and its containers do not. Each step
-// is run by step under its name.
+// Start makes sure that there are a network and a runtime, unless an existing
+// runtime is configured. The registry of the built-in images and the supervision
+// of the runtime end with ctx; the runtime and its containers do not. step runs
+// each step, with its name.
 func (m *Machine) Start(ctx context.Context, step func(name string, f func() error) error) error {
 	if m.o.Runtime != "" {
 		return nil
@@ -140,7 +140,7 @@ func (m *Machine) Start(ctx context.Context, step func(name string, f func() err
 			return err
 		}
 		if !own {
-			return podnet.Remove(PodLink) // what there is of an earlier network
+			return podnet.Remove(PodLink) // the remains of an earlier network
 		}
 		m.hostPorts = &m.pods
 		last := cni.Last(m.cni)
@@ -148,9 +148,9 @@ func (m *Machine) Start(ctx context.Context, step func(name string, f func() err
 			last = cni.Network{Own: given, All: given}
 		}
 		if len(last.Own) == 0 {
-			return nil // the Node gets its own
+			return nil // the cluster assigns the Node's ranges
 		}
-		// Pods go on where they were, before the API server has been asked.
+		// Running pods keep their network before the API server is asked.
 		return m.pods.Apply(m.cni, last)
 	}); err != nil {
 		return err
@@ -179,9 +179,8 @@ func (m *Machine) Start(ctx context.Context, step func(name string, f func() err
 }
 
 // Clean stops the node's pods, each within its grace period, and its runtime,
-// and takes its network and its mounts down. It works, too, where the runtime
-// has died, or was never started. The context that Start was given must have
-// ended.
+// and removes its network and its mounts. It also works if the runtime has died,
+// or was never started. The context that Start was given must have ended.
 func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
 	m.supervision.Wait()
 	errs := []error{
@@ -194,11 +193,11 @@ func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
 		unmountBelow(m.dir, m.containerd.State),
 		os.RemoveAll(m.containerd.State),
 	}
-	_ = cgroup.RemoveAll("cgroupfs", m.o.CgroupRoot) // one that is still in use is removed next time
+	_ = cgroup.RemoveAll("cgroupfs", m.o.CgroupRoot) // a cgroup that is still in use is removed next time
 	return errors.Join(errs...)
 }
 
-// unmountBelow takes down what is mounted below the folders, the last first.
+// unmountBelow unmounts everything below the folders, the last mount first.
 func unmountBelow(dirs ...string) error {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -234,5 +233,5 @@ func mountsBelow(mountinfo string, dirs []string) (points []string) {
 	return points
 }
 
-// unescape undoes the octal escapes of proc(5).
+// unescape decodes the octal escapes of proc(5).
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)

@@ -19,7 +19,7 @@ import (
 // as a layer needs.
 const headerTimeout = 32 * time.Second
 
-// Registry returns the name by which pods have the images of the registry, "" without one.
+// Registry returns the host name of the registry in pods' images, "" without one.
 func (m *Machine) Registry() string {
 	_, port, err := net.SplitHostPort(m.o.Registry)
 	if err != nil {
@@ -28,9 +28,9 @@ func (m *Machine) Registry() string {
 	return net.JoinHostPort("localhost", port)
 }
 
-// serveRegistry serves the registry until ctx ends, and tells the runtime that it is
-// asked without TLS: by localhost, which runtimes do by themselves, and by the name
-// or address that it listens on.
+// serveRegistry serves the registry until ctx ends, and configures the runtime to use
+// it without TLS at the name or address that it listens on; runtimes use localhost
+// without TLS by default.
 func (m *Machine) serveRegistry(ctx context.Context) error {
 	host, port, err := net.SplitHostPort(m.o.Registry)
 	if err != nil {

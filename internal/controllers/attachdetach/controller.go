@@ -34,7 +34,7 @@ const (
 	// managed is the annotation of nodes whose agents leave attaching to this
 	// controller.
 	managed = "volumes.kubernetes.io/controller-managed-attach-detach"
-	// maxUnmount is how long a volume of an unhealthy node is waited for.
+	// maxUnmount is how long an unhealthy node may take to unmount a volume.
 	maxUnmount = 6 * time.Minute
 
 	podsByNode         = "attach-node"
@@ -56,7 +56,7 @@ type controller struct {
 	drivers           storagelisters.CSIDriverLister
 
 	mu sync.Mutex
-	// unwanted is since when no pod needs an attachment.
+	// unwanted has the times since which no pod needs an attachment.
 	unwanted map[string]time.Time
 }
 
@@ -148,7 +148,7 @@ func claimsOf(o any) (out []string, err error) {
 	return out, nil
 }
 
-// claimOf returns the name of the claim that a pod's volume is of, or "".
+// claimOf returns the name of the claim of a pod's volume, or "".
 func claimOf(p *v1.Pod, v *v1.Volume) string {
 	switch {
 	case v.PersistentVolumeClaim != nil:
@@ -273,8 +273,8 @@ func (a *controller) want(node string) (map[string]*wanted, error) {
 	return out, nil
 }
 
-// attachable reports whether volumes of a driver are attached. A driver that says
-// nothing wants it.
+// attachable reports whether volumes of a driver have to be attached, which is the
+// default.
 func (a *controller) attachable(driver string) bool {
 	d, err := a.drivers.Get(driver)
 	return err != nil || d.Spec.AttachRequired == nil || *d.Spec.AttachRequired
@@ -326,7 +326,8 @@ func (a *controller) reconcile(ctx context.Context, name string) (reconcile.Resu
 			status = append(status, a.entry(va, v))
 		}
 	}
-	// The agent must not use a volume that is about to go.
+	// The volume leaves the status first, so that the agent does not begin to use
+	// it.
 	if node != nil {
 		if err := a.report(ctx, node, status, want, have); err != nil {
 			return reconcile.Result{}, err
@@ -353,7 +354,8 @@ func (a *controller) reconcile(ctx context.Context, name string) (reconcile.Resu
 	return reconcile.Result{RequeueAfter: next}, errors.Join(errs...)
 }
 
-// source returns the volume of an attachment, nil if it is gone.
+// source returns the volume's source in an attachment, nil if the volume is
+// gone.
 func (a *controller) source(va *storage.VolumeAttachment) *v1.PersistentVolume {
 	if va.Spec.Source.PersistentVolumeName == nil {
 		return nil
@@ -365,8 +367,8 @@ func (a *controller) source(va *storage.VolumeAttachment) *v1.PersistentVolume {
 	return v
 }
 
-// own reports whether an attachment is this controller's: others are their
-// authors' affair.
+// own reports whether this controller made the attachment: others are left
+// alone.
 func (a *controller) own(va *storage.VolumeAttachment) bool {
 	if v := a.source(va); v != nil {
 		return va.Name == Name(v.Spec.CSI, va.Spec.NodeName)
@@ -389,8 +391,8 @@ func (a *controller) forget(key string) {
 }
 
 // mustWait returns how long an attachment that no pod needs is kept, as the node
-// may still use it; 0 if it can go. Without force it is until the node says so,
-// which wakes the controller.
+// may still use it; 0 if it can go. Without force it is kept until the node no
+// longer reports the volume in use, which wakes the controller.
 func (a *controller) mustWait(node *v1.Node, va *storage.VolumeAttachment, v *v1.PersistentVolume) time.Duration {
 	if node == nil || v == nil || !slices.Contains(node.Status.VolumesInUse, UniqueName(v.Spec.CSI)) {
 		return 0
@@ -412,11 +414,11 @@ func (a *controller) mustWait(node *v1.Node, va *storage.VolumeAttachment, v *v1
 	return maxUnmount
 }
 
-// report writes the node's volumesAttached, and tells the pods of volumes that
-// are new there.
+// report writes the node's volumesAttached, and records events of the pods whose
+// volumes are new there.
 func (a *controller) report(ctx context.Context, node *v1.Node, status []v1.AttachedVolume, want map[string]*wanted, have map[string]*storage.VolumeAttachment) error {
 	slices.SortFunc(status, func(x, y v1.AttachedVolume) int { return strings.Compare(string(x.Name), string(y.Name)) })
-	// Volumes of other kinds are of others.
+	// Volumes that are not CSI's are kept.
 	var next []v1.AttachedVolume
 	for _, v := range node.Status.VolumesAttached {
 		if !strings.HasPrefix(string(v.Name), "kubernetes.io/csi/") {
@@ -451,13 +453,14 @@ func (a *controller) report(ctx context.Context, node *v1.Node, status []v1.Atta
 	return nil
 }
 
-// attach makes an attachment, unless the volume is for one node and has another.
+// attach makes an attachment, unless the volume is for one node at a time and is
+// attached to another.
 func (a *controller) attach(ctx context.Context, node, key string, w *wanted) error {
 	if exclusive(w.volume) {
 		for _, va := range reconcile.Indexed[*storage.VolumeAttachment](a.attachments.GetIndexer(), attachmentsByClaim, w.volume.Name) {
 			if va.Spec.NodeName != node && a.own(va) {
 				a.tellTaken(va.Spec.NodeName, w)
-				return nil // it comes back when that attachment is gone
+				return nil // the end of that attachment queues this node
 			}
 		}
 	}
@@ -487,8 +490,8 @@ func (a *controller) tell(pods []*v1.Pod, message string) {
 	}
 }
 
-// tellTaken records events of pods whose volume is attached to another node,
-// and which pods of their namespace have it there.
+// tellTaken records events of the pods whose volume is attached to another node,
+// with the names of the pods of their namespace that use it there.
 func (a *controller) tellTaken(node string, w *wanted) {
 	all, err := a.want(node)
 	if err != nil {

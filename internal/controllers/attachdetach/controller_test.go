@@ -64,7 +64,7 @@ func (s suite) deletePod(name string) {
 	synctest.Wait()
 }
 
-// attach is a driver's attacher.
+// attach sets the status of an attachment, as a driver's attacher does.
 func (s suite) attach(node string, status storage.VolumeAttachmentStatus) {
 	s.t.Helper()
 	va := controllertest.Must[*storage.VolumeAttachment](s.t)(s.Client.StorageV1().VolumeAttachments().Get(ctx, Name(source, node), metav1.GetOptions{}))
@@ -84,7 +84,8 @@ func (s suite) node(name string, change func(*v1.Node)) {
 
 func use(n *v1.Node) { n.Status.VolumesInUse = []v1.UniqueVolumeName{UniqueName(source)} }
 
-// want is the nodes that the volume is to be attached to, and those that say so.
+// want checks the nodes that the volume is to be attached to, and those that
+// report it as attached.
 func (s suite) want(attachments, reported []string) {
 	s.t.Helper()
 	synctest.Wait()
@@ -140,9 +141,8 @@ func TestTaken(t *testing.T) {
 	})
 }
 
-// TestForce checks that a volume that a node uses is taken from it after six
-// minutes without a sign of life, or when the node has the out-of-service
-// taint.
+// TestForce checks that a volume that a node uses is detached after six minutes
+// without a heartbeat, or when the node has the out-of-service taint.
 func TestForce(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*v1.Node)
@@ -175,7 +175,7 @@ func TestForce(t *testing.T) {
 }
 
 // TestNotAttached checks that volumes of drivers that need no attaching have no
-// attachment, and attachments of others stay.
+// attachment, and that attachments that others made stay.
 func TestNotAttached(t *testing.T) {
 	run(t, func(s suite) {
 		controllertest.Must[*storage.CSIDriver](t)(s.Client.StorageV1().CSIDrivers().Create(ctx, &storage.CSIDriver{

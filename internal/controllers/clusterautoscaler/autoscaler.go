@@ -28,11 +28,13 @@ const (
 	// gather is how long the loop waits for further pods after one has been found
 	// unschedulable.
 	gather = 500 * time.Millisecond
-	// expendable is the priority below which pods wait for room without asking for it.
+	// expendable is the priority below which waiting pods do not add nodes.
 	expendable = -10
-	// firstBackoff and lastBackoff bound how long a group is left alone that has failed.
+	// firstBackoff and lastBackoff bound the time for which a group that has failed is
+	// not increased.
 	firstBackoff, lastBackoff = 5 * time.Minute, 30 * time.Minute
-	// delayAfterFailure is how long after a failed removal nothing is removed.
+	// delayAfterFailure is the time after a failed removal in which no node is
+	// removed.
 	delayAfterFailure = 3 * time.Minute
 )
 
@@ -48,28 +50,28 @@ type autoscaler struct {
 	budgets  policylisters.PodDisruptionBudgetLister
 	wake     chan struct{}
 
-	// What follows is the loop's own.
+	// The fields below are used by the loop only.
 	asked    map[string]time.Time // when each group was last increased
 	backoffs map[string]backoff
-	unneeded map[string]time.Time // since when each node is
-	told     map[types.UID]string // why a pod triggered nothing
-	added    time.Time            // when the last node was asked for
+	unneeded map[string]time.Time // since when each node is unneeded
+	told     map[types.UID]string // the reported reason why a pod did not trigger a scale-up
+	added    time.Time            // when the last node was requested
 	status   status
 
 	// mu guards the removals, which run beside the loop.
 	mu       sync.Mutex
-	removing map[string]bool // whether the node has pods, by name
-	failed   time.Time       // when a removal has failed last
+	removing map[string]bool // by name, whether the node has pods
+	failed   time.Time       // when a removal failed last
 	wg       sync.WaitGroup
 }
 
-// backoff is how long a group is left alone.
+// backoff is the time until which a group is not increased.
 type backoff struct {
 	until time.Time
 	next  time.Duration
 }
 
-// New makes the controller. Without a provider of node groups there is none.
+// New makes the controller. Without a provider of node groups it returns nil.
 func New(c controllers.Context) (reconcile.Run, error) {
 	if c.NodeGroups == nil {
 		return nil, nil
@@ -102,7 +104,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	}, nil
 }
 
-// look makes the loop look at the cluster soon.
+// look makes the loop check the cluster soon.
 func (a *autoscaler) look() {
 	select {
 	case a.wake <- struct{}{}:
@@ -138,7 +140,7 @@ func (a *autoscaler) run(ctx context.Context) {
 	}
 }
 
-// waits reports whether the scheduler has found no node for a pod, for which another
+// waits reports whether the scheduler has found no node for a pod, so that another
 // node might help.
 func waits(p *v1.Pod) bool {
 	if p.Spec.NodeName != "" || p.DeletionTimestamp != nil || p.Status.NominatedNodeName != "" || len(p.Spec.SchedulingGates) > 0 {
@@ -152,29 +154,29 @@ func waits(p *v1.Pod) bool {
 	})
 }
 
-// group is a node group as it is now.
+// group is the present state of a node group.
 type group struct {
 	nodegroup.Group
 	options nodegroup.GroupOptions
 	target  int
 	nodes   []*v1.Node // those that have registered
 	ready   int
-	// template is a node as a new one would be; nil if it is not known.
+	// template is what a new node would look like; nil if that is not known.
 	template *v1.Node
 }
 
-// view is the cluster as it is now.
+// view is the present state of the cluster.
 type view struct {
 	now     time.Time
 	groups  []*group
-	of      map[string]*group // by the node's name
-	nodes   []*v1.Node        // those that take pods
-	pods    []*v1.Pod         // those that are bound
+	of      map[string]*group // by name of the node
+	nodes   []*v1.Node        // the schedulable nodes
+	pods    []*v1.Pod         // the bound pods
 	pending []*v1.Pod
 	byNode  map[string][]*v1.Pod
 }
 
-// once looks at the cluster, and adds or removes nodes.
+// once reads the cluster's state, and adds or removes nodes.
 func (a *autoscaler) once(ctx context.Context) error {
 	v, err := a.see(ctx)
 	if err != nil {
@@ -186,7 +188,7 @@ func (a *autoscaler) once(ctx context.Context) error {
 		if g.template == nil {
 			continue
 		}
-		// Nodes that are on their way.
+		// Nodes that were requested and have not appeared yet.
 		for i := range g.target - g.ready {
 			a.sim.AddNode(g.node(fmt.Sprintf("upcoming-%d", i)))
 		}
@@ -292,8 +294,8 @@ func isReady(n *v1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
 }
 
-// template returns a node as a new one of the group would be: as the provider says, or
-// as one that is there.
+// template returns what a new node of the group would look like, from the provider or
+// from an existing node.
 func (a *autoscaler) template(ctx context.Context, g *group) (*v1.Node, error) {
 	for _, n := range g.nodes {
 		if isReady(n) && !tainted(n) {
@@ -306,7 +308,7 @@ func (a *autoscaler) template(ctx context.Context, g *group) (*v1.Node, error) {
 	return g.Template(ctx)
 }
 
-// node makes a node of the group that is yet to come.
+// node returns a simulated new node of the group.
 func (g *group) node(name string) *v1.Node {
 	n := g.template.DeepCopy()
 	n.Name = "template-node-for-" + g.ID() + "-" + name
@@ -318,8 +320,8 @@ func (g *group) node(name string) *v1.Node {
 	return n
 }
 
-// overdue gives up nodes that have not appeared in time, and leaves their group alone
-// for a while.
+// overdue cancels requested nodes that have not appeared in time, and makes their
+// group back off.
 func (a *autoscaler) overdue(ctx context.Context, v *view) {
 	for _, g := range v.groups {
 		missing := g.target - len(g.nodes)
@@ -332,7 +334,7 @@ func (a *autoscaler) overdue(ctx context.Context, v *view) {
 			continue
 		}
 		if !ok {
-			a.asked[g.ID()] = v.now // by an earlier process
+			a.asked[g.ID()] = v.now // requested by an earlier process
 			continue
 		}
 		if v.now.Sub(asked) < g.options.ProvisionTime {
@@ -348,7 +350,7 @@ func (a *autoscaler) overdue(ctx context.Context, v *view) {
 	}
 }
 
-// fail leaves a group alone for a while, the longer the more often it fails.
+// fail makes a group back off, for longer with each failure.
 func (a *autoscaler) fail(id string, now time.Time) {
 	wait := max(a.backoffs[id].next, firstBackoff)
 	a.backoffs[id] = backoff{until: now.Add(wait), next: min(2*wait, lastBackoff)}

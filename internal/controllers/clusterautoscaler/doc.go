@@ -3,8 +3,8 @@
 // Annotations, events, taints and the status ConfigMap are those of upstream's
 // Cluster Autoscaler (https://github.com/kubernetes/autoscaler/tree/master/cluster-autoscaler).
 //
-// The scheduler's own simulation decides whether pods fit on a node to come. It
-// does not regard the devices and volumes that they would claim there.
+// The scheduler's own simulation decides whether pods fit on a new node. It ignores the devices
+// and volumes that they would claim there.
 //
 //   - autoscaler.go is the loop: it looks at the cluster once in a while, and soon
 //     after a pod has been found unschedulable,

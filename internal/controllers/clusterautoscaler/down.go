@@ -12,16 +12,16 @@ import (
 	resourcehelpers "k8s.io/component-helpers/resource"
 )
 
-// candidate is a node that may not be needed.
+// candidate is a node that may be unneeded.
 type candidate struct {
 	group       *group
 	node        *v1.Node
-	pods        []*v1.Pod // those that are moved
+	pods        []*v1.Pod // the pods to be moved
 	utilization float64
 }
 
-// down finds nodes that are not needed, and removes those that have not been needed
-// for long.
+// down finds unneeded nodes, and removes those that have been unneeded for long
+// enough.
 func (a *autoscaler) down(ctx context.Context, v *view) {
 	budgets, err := a.budgets.List(labels.Everything())
 	if err != nil {
@@ -100,10 +100,10 @@ func (a *autoscaler) candidates(v *view, budgets []*policy.PodDisruptionBudget) 
 	return out
 }
 
-// find returns the candidates that can go together: for the pods of each the scheduler
-// finds room on nodes that stay.
+// find returns the candidates that can be removed together: the scheduler finds room
+// for their pods on nodes that stay.
 func (a *autoscaler) find(ctx context.Context, v *view, candidates []*candidate) (out []*candidate) {
-	received := map[string]bool{} // nodes that pods have been moved to
+	received := map[string]bool{} // nodes that pods would be moved to
 	for _, c := range candidates {
 		if received[c.node.Name] {
 			continue

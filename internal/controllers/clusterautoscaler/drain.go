@@ -26,9 +26,10 @@ const (
 )
 
 const (
-	// evictionTime is how long the eviction of a pod is tried.
+	// evictionTime is how long the eviction of a pod is retried.
 	evictionTime = 2 * time.Minute
-	// poll is how often it is tried, and how often a node's pods are looked at.
+	// poll is the time between two attempts, and between two checks of a node's
+	// pods.
 	poll = time.Second
 )
 
@@ -41,16 +42,16 @@ func ofDaemonSet(p *v1.Pod) bool {
 	return o != nil && o.Kind == "DaemonSet" || p.Annotations["cluster-autoscaler.kubernetes.io/daemonset-pod"] == "true"
 }
 
-// stays reports whether a pod ends with its node: it is not moved.
+// stays reports whether a pod is not moved, but ends with its node.
 func stays(p *v1.Pod) bool {
 	_, mirror := p.Annotations[v1.MirrorPodAnnotationKey]
 	return mirror || ofDaemonSet(p) || p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
 }
 
-// blocks returns the reason why a pod keeps its node, empty if it may be moved.
+// blocks returns the reason why a pod must not be moved, empty if it may be.
 func (a *autoscaler) blocks(p *v1.Pod, budgets []*policy.PodDisruptionBudget) string {
 	if p.DeletionTimestamp != nil {
-		return "" // it goes by itself
+		return "" // the pod is ending already
 	}
 	of := budgetsOf(p, budgets)
 	for _, b := range of {
@@ -107,7 +108,7 @@ func (a *autoscaler) remove(ctx context.Context, g *group, n *v1.Node, pods []*v
 		}
 		a.mu.Unlock()
 		if err == nil || ctx.Err() != nil {
-			return // a node that is left tainted is taken care of at the next start
+			return // untaint removes the taint at the next start
 		}
 		klog.FromContext(ctx).Error(err, "Removing a node failed", "node", n.Name)
 		a.recorder.Event(n, v1.EventTypeWarning, "ScaleDownFailed", err.Error())
@@ -164,7 +165,7 @@ func (a *autoscaler) drain(ctx context.Context, n *v1.Node, pods []*v1.Pod) erro
 			return err
 		}
 		for _, p := range all {
-			// Those that have come meanwhile were bound before the taint was seen.
+			// Further pods may have been bound before the scheduler saw the taint.
 			if p.Spec.NodeName == n.Name && !stays(p) {
 				left = p.Namespace + "/" + p.Name
 			}
@@ -181,7 +182,7 @@ func (a *autoscaler) drain(ctx context.Context, n *v1.Node, pods []*v1.Pod) erro
 	}
 }
 
-// pause waits a little; its error is that of ctx.
+// pause waits for poll; its error is that of ctx.
 func (a *autoscaler) pause(ctx context.Context) error {
 	t := a.clock.NewTimer(poll)
 	defer t.Stop()
@@ -193,7 +194,7 @@ func (a *autoscaler) pause(ctx context.Context) error {
 	}
 }
 
-// evict evicts a pod, as its budgets allow.
+// evict evicts a pod, and retries while its budgets do not allow it.
 func (a *autoscaler) evict(ctx context.Context, p *v1.Pod) error {
 	deadline := a.clock.Now().Add(evictionTime)
 	for {
@@ -202,7 +203,7 @@ func (a *autoscaler) evict(ctx context.Context, p *v1.Pod) error {
 			DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}},
 		})
 		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-			return nil // another pod of this name is another pod
+			return nil // the pod has been replaced by another of its name
 		}
 		if !apierrors.IsTooManyRequests(err) || a.clock.Now().After(deadline) {
 			return fmt.Errorf("failed to evict pod %s/%s within allowed timeout (last error: %w)", p.Namespace, p.Name, err)
@@ -213,7 +214,7 @@ func (a *autoscaler) evict(ctx context.Context, p *v1.Pod) error {
 	}
 }
 
-// setTaint marks a node as one that is about to go, or no more.
+// setTaint adds the taint of nodes that are to be deleted, or removes it.
 func (a *autoscaler) setTaint(ctx context.Context, name string, on bool) error {
 	nodes := a.client.CoreV1().Nodes()
 	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
@@ -234,7 +235,7 @@ func (a *autoscaler) setTaint(ctx context.Context, name string, on bool) error {
 	})
 }
 
-// untaint takes back the marks that an earlier process has left.
+// untaint removes the taints that an earlier process has left.
 func (a *autoscaler) untaint(ctx context.Context) {
 	nodes, err := a.nodes.List(labels.Everything())
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// expand chooses one of several options: each expander leaves those that it takes for
-// the best, and chance decides among the rest.
+// expand chooses one of several options: each expander keeps the options that it
+// prefers, and one of the rest is chosen at random.
 func (a *autoscaler) expand(ctx context.Context, options []*option) *option {
 	for _, name := range a.Expanders {
 		if len(options) == 1 {
@@ -27,7 +27,7 @@ func (a *autoscaler) expand(ctx context.Context, options []*option) *option {
 			options = a.byPriority(ctx, options)
 		}
 	}
-	return options[rand.IntN(len(options))] //nolint:gosec // it is no secret
+	return options[rand.IntN(len(options))] //nolint:gosec // not used for security
 }
 
 // leastWaste returns the options that leave the least of their new nodes' CPU and memory
@@ -45,7 +45,7 @@ func leastWaste(options []*option) (best []*option) {
 	return best
 }
 
-// waste returns the share of the new nodes' CPU that is not used, and of their memory.
+// waste returns the sum of the unused shares of the new nodes' CPU and memory.
 func waste(o *option) float64 {
 	var cpu, memory float64
 	for _, p := range o.pods {
@@ -68,7 +68,7 @@ func unused(has, used float64) float64 {
 const priorities = "cluster-autoscaler-priority-expander"
 
 // byPriority returns the options whose group matches the expressions of the greatest
-// priority; all of them where none does, or where there are none.
+// priority; all options where none matches, or where there are no priorities.
 func (a *autoscaler) byPriority(ctx context.Context, options []*option) []*option {
 	cm, err := a.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, priorities, metav1.GetOptions{})
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// statusName is the ConfigMap of the status; events that are about no other object
-	// are about it.
+	// statusName is the ConfigMap of the status; events about the autoscaler itself
+	// refer to it.
 	statusName = "cluster-autoscaler-status"
 	// lastUpdated is its annotation with the time, in this layout.
 	lastUpdated  = "cluster-autoscaler.kubernetes.io/last-updated"
 	updateLayout = "2006-01-02 15:04:05.999999999 -0700 MST"
-	// statusPeriod is how often a status is written that has not changed.
+	// statusPeriod is how often an unchanged status is written.
 	statusPeriod = time.Minute
 )
 
@@ -73,7 +73,7 @@ type activity struct {
 	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
 }
 
-// tell writes the status, if it has changed or is old.
+// tell writes the status, if it has changed or is older than statusPeriod.
 func (a *autoscaler) tell(ctx context.Context, v *view, scaled bool) {
 	next := a.summarize(v, scaled)
 	same := next
@@ -93,7 +93,7 @@ func (a *autoscaler) tell(ctx context.Context, v *view, scaled bool) {
 	a.status = next
 }
 
-// withoutProbes is s without the times at which it was looked at.
+// withoutProbes returns s without the probe times.
 func withoutProbes(s status) status {
 	s.NodeGroups = append([]groupStatus(nil), s.NodeGroups...)
 	clear := func(h *health, up, down *activity) {
@@ -207,7 +207,7 @@ func (a *autoscaler) writeStatus(ctx context.Context, text, at string) error {
 	return nil
 }
 
-// event records one about the autoscaler itself.
+// event records an event about the autoscaler itself.
 func (a *autoscaler) event(kind, reason, message string) {
 	a.recorder.Event(&v1.ObjectReference{APIVersion: "v1", Kind: "ConfigMap", Namespace: metav1.NamespaceSystem, Name: statusName}, kind, reason, message)
 }

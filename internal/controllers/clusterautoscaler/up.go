@@ -21,15 +21,16 @@ const (
 	unknown    = "not ready for scale-up"
 )
 
-// option is an increase of a group, with the waiting pods that it would help.
+// option is a possible increase of a group, with the waiting pods that it would
+// help.
 type option struct {
 	group *group
 	nodes []*v1.Node
 	pods  []*v1.Pod
-	on    map[*v1.Pod]string // the node of each
+	on    map[*v1.Pod]string // the new node of each pod
 }
 
-// up adds nodes for pods that fit nowhere, and reports whether it has.
+// up adds nodes for unschedulable pods, and reports whether it has.
 func (a *autoscaler) up(ctx context.Context, v *view, pods []*v1.Pod) (scaled bool) {
 	for len(pods) > 0 {
 		reasons := map[*v1.Pod]map[string]int{}
@@ -60,7 +61,7 @@ func (a *autoscaler) up(ctx context.Context, v *view, pods []*v1.Pod) (scaled bo
 		}
 		best := a.expand(ctx, options)
 		if !a.increase(ctx, v, best) {
-			continue // the group backs off now
+			continue // the group has begun to back off
 		}
 		scaled = true
 		pods = slices.DeleteFunc(pods, func(p *v1.Pod) bool { _, ok := best.on[p]; return ok })
@@ -75,8 +76,8 @@ func count(reasons map[*v1.Pod]map[string]int, p *v1.Pod, why string) {
 	reasons[p][why]++
 }
 
-// estimate packs pods on nodes of a group that are yet to come: a node is added where
-// the scheduler finds room on none. The simulation is afterwards what it was.
+// estimate packs pods on new nodes of a group: it adds a node when the scheduler finds
+// no room on the earlier ones. It leaves the simulation unchanged.
 func (a *autoscaler) estimate(ctx context.Context, g *group, pods []*v1.Pod, reasons map[*v1.Pod]map[string]int) *option {
 	o := &option{group: g, on: map[*v1.Pod]string{}}
 	room := g.Most() - g.target
@@ -116,7 +117,7 @@ func (a *autoscaler) estimate(ctx context.Context, g *group, pods []*v1.Pod, rea
 	return o
 }
 
-// refusals returns the scheduler's reasons against a node.
+// refusals returns the scheduler's reasons for refusing a node.
 func refusals(err error, node string) []string {
 	var fit *fw.FitError
 	if !errors.As(err, &fit) {
@@ -157,7 +158,7 @@ func (a *autoscaler) increase(ctx context.Context, v *view, o *option) bool {
 	return true
 }
 
-// notTriggered records events of pods that no group helps, when the reasons
+// notTriggered records events of the pods that no group helps, when the reasons
 // change.
 func (a *autoscaler) notTriggered(pods []*v1.Pod, reasons map[*v1.Pod]map[string]int) {
 	for _, p := range pods {

@@ -58,7 +58,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		podQueue: c.Queue("device_taint_eviction"), ruleQueue: c.Queue("device_taint_rule"), evicted: map[types.UID]int{},
 	}
 	for _, inf := range []cache.SharedIndexInformer{claims.Informer(), slices.Informer()} {
-		// The error is that another has added the index.
+		// An error means that another component has added the index.
 		_ = inf.AddIndexers(cache.Indexers{poolIndex: pools})
 	}
 	reconcile.Handle(pods.Informer(), func(p *v1.Pod) {
@@ -92,7 +92,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	), nil
 }
 
-// pools is poolIndex.
+// pools is the index function of poolIndex.
 func pools(obj any) ([]string, error) {
 	switch o := obj.(type) {
 	case *resourceapi.ResourceSlice:
@@ -109,7 +109,7 @@ func pools(obj any) ([]string, error) {
 	return nil, nil
 }
 
-// devices returns what is allocated to a claim.
+// devices returns the devices that are allocated to a claim.
 func devices(c *resourceapi.ResourceClaim) []resourceapi.DeviceRequestAllocationResult {
 	if c.Status.Allocation == nil {
 		return nil
@@ -146,8 +146,8 @@ func (e *controller) selected(r *resourceapi.DeviceTaintRule) {
 	}
 }
 
-// count adds to the number of pods that rules have evicted, and tells of it in
-// their status in a while: more pods are likely to follow.
+// count adds to the number of pods that rules have evicted, and queues the rules
+// with a delay to write their status, since more pods are likely to follow.
 func (e *controller) count(rules []*resourceapi.DeviceTaintRule, evicted int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -159,21 +159,21 @@ func (e *controller) count(rules []*resourceapi.DeviceTaintRule, evicted int) {
 	}
 }
 
-// selects reports whether a rule is for a device.
+// selects reports whether a rule selects a device.
 func selects(r *resourceapi.DeviceTaintRule, driver, pool, device string) bool {
 	s := r.Spec.DeviceSelector
 	return s != nil && (s.Driver == nil || *s.Driver == driver) && (s.Pool == nil || *s.Pool == pool) && (s.Device == nil || *s.Device == device)
 }
 
-// eviction is when a pod is to go, and because of what.
+// eviction is the time and the cause of a pod's eviction.
 type eviction struct {
 	at    time.Time
 	rules []*resourceapi.DeviceTaintRule
-	// cause is the object that has the taint which is the first to end the pod.
+	// cause is the object with the taint that ends the pod first.
 	cause runtime.Object
 }
 
-// due returns the eviction of a pod, or nil where it may stay.
+// due returns the eviction of a pod, nil if it may stay.
 func (e *controller) due(pod *v1.Pod) *eviction {
 	rules, err := e.rules.List(labels.Everything())
 	if err != nil {
@@ -184,8 +184,8 @@ func (e *controller) due(pod *v1.Pod) *eviction {
 	}), true)
 }
 
-// dueBy is due as if only rules were there, all of them with effect NoExecute, and
-// the taints of devices themselves where they are wanted.
+// dueBy returns the eviction of a pod by these rules, as if all of them had the
+// effect NoExecute, and, if wanted, by the taints of devices themselves.
 func (e *controller) dueBy(pod *v1.Pod, rules []*resourceapi.DeviceTaintRule, own bool) *eviction {
 	if pod.Spec.NodeName == "" || pod.DeletionTimestamp != nil || controllers.PodTerminated(pod) {
 		return nil
@@ -235,8 +235,8 @@ func (e *controller) dueBy(pod *v1.Pod, rules []*resourceapi.DeviceTaintRule, ow
 	return out
 }
 
-// tolerated returns how long a taint is borne: the shortest of the tolerations that
-// match.
+// tolerated returns how long a taint is tolerated: the shortest time of the matching
+// tolerations.
 func tolerated(tolerations []resourceapi.DeviceToleration, t resourceapi.DeviceTaint) (wait time.Duration, forever bool) {
 	found := false
 	for _, tol := range tolerations {
@@ -254,7 +254,7 @@ func tolerated(tolerations []resourceapi.DeviceToleration, t resourceapi.DeviceT
 	return wait, false
 }
 
-// device finds an allocated device in the newest generation of its pool.
+// device returns an allocated device in the newest generation of its pool.
 func (e *controller) device(d *resourceapi.DeviceRequestAllocationResult) (*resourceapi.ResourceSlice, resourceapi.Device) {
 	var slice *resourceapi.ResourceSlice
 	var device resourceapi.Device
@@ -278,7 +278,7 @@ func (e *controller) pool(key string) []*resourceapi.ResourceSlice {
 	return slices.DeleteFunc(list, func(s *resourceapi.ResourceSlice) bool { return s.Spec.Pool.Generation != newest })
 }
 
-// reconcilePod evicts a pod when its time is over.
+// reconcilePod evicts a pod when its tolerated time is over.
 func (e *controller) reconcilePod(ctx context.Context, pod *v1.Pod) (reconcile.Result, error) {
 	due := e.due(pod)
 	if due == nil {
@@ -288,8 +288,8 @@ func (e *controller) reconcilePod(ctx context.Context, pod *v1.Pod) (reconcile.R
 		e.count(due.rules, 0)
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	// What is evicted is decided by what the API server has, the pod's name may be
-	// another's by now.
+	// The pod is read from the API server, since another pod may have its name by
+	// now.
 	client := e.client.CoreV1().Pods(pod.Namespace)
 	now, err := client.Get(ctx, pod.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) || err == nil && (now.UID != pod.UID || now.DeletionTimestamp != nil) {

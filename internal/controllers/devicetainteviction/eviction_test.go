@@ -73,8 +73,8 @@ func (c cluster) condition() metav1.Condition {
 	return ptr.Deref(meta.FindStatusCondition(r.Status.Conditions, resourceapi.DeviceTaintConditionEvictionInProgress), metav1.Condition{})
 }
 
-// TestTaints evicts by taints of the driver and of rules, after the time that is
-// tolerated.
+// TestTaints checks evictions by taints of the driver and of rules, after the
+// tolerated time.
 func TestTaints(t *testing.T) {
 	const noExecute, noSchedule, none = resourceapi.DeviceTaintEffectNoExecute, resourceapi.DeviceTaintEffectNoSchedule, resourceapi.DeviceTaintEffectNone
 	tolerate := func(seconds *int64) []resourceapi.DeviceToleration {
@@ -139,7 +139,8 @@ func TestTaints(t *testing.T) {
 	}
 }
 
-// TestTaken takes a taint away before the tolerated time is over.
+// TestTaken checks that a pod stays whose taint is removed before the tolerated
+// time is over.
 func TestTaken(t *testing.T) {
 	run(t, []resourceapi.DeviceToleration{{Operator: resourceapi.DeviceTolerationOpExists, TolerationSeconds: ptr.To[int64](60)}}, func(c cluster) {
 		rules := c.Client.ResourceV1().DeviceTaintRules()
@@ -155,8 +156,8 @@ func TestTaken(t *testing.T) {
 	})
 }
 
-// TestSurvives checks that whatever goes wrong on the way, the pod goes in the
-// end.
+// TestSurvives checks that the pod is evicted in the end, whatever errors come
+// before.
 func TestSurvives(t *testing.T) {
 	controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
 		func(c *controllertest.Cluster) { cluster{c, t}.setup(nil) },

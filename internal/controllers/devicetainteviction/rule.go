@@ -23,8 +23,8 @@ const (
 	fieldManager = "device-taint-eviction-controller"
 )
 
-// reconcileRule tells in a rule's EvictionInProgress condition how many pods are
-// to be evicted because of it, and how many were.
+// reconcileRule reports in a rule's EvictionInProgress condition how many pods
+// are to be evicted because of it, and how many were.
 func (e *controller) reconcileRule(ctx context.Context, rule *resourceapi.DeviceTaintRule) (reconcile.Result, error) {
 	before := meta.FindStatusCondition(rule.Status.Conditions, resourceapi.DeviceTaintConditionEvictionInProgress)
 	now := e.clock.Now()
@@ -48,7 +48,7 @@ func (e *controller) reconcileRule(ctx context.Context, rule *resourceapi.Device
 	}
 	again := reconcile.Result{}
 	if c.Status == metav1.ConditionTrue {
-		again.RequeueAfter = statusPeriod // pods also go for other reasons
+		again.RequeueAfter = statusPeriod // pods also end for other reasons
 	}
 	if before != nil && c == *before {
 		return again, nil
@@ -128,7 +128,7 @@ func (e *controller) pending(rule *resourceapi.DeviceTaintRule) (pods, namespace
 }
 
 // selectedDevices counts the devices that a rule selects in the newest slices, and
-// among those that are allocated.
+// the allocated ones among them.
 func (e *controller) selectedDevices(rule *resourceapi.DeviceTaintRule) (published, allocated int) {
 	for _, key := range e.sliceIndex.ListIndexFuncValues(poolIndex) {
 		for _, s := range e.pool(key) {

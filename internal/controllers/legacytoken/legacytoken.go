@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// period is how often the Secrets are looked at, unused how long a token may go
+	// period is how often the Secrets are checked, unused how long a token may go
 	// without use before it becomes invalid, and then again before it is deleted.
 	period = 24 * time.Hour
 	unused = 365 * 24 * time.Hour
@@ -70,7 +70,7 @@ func (l *cleaner) clean(ctx context.Context) {
 	}
 }
 
-// trackedSince returns the first whole day of which it is known what was used.
+// trackedSince returns the first day on which all uses of tokens were recorded.
 func (l *cleaner) trackedSince(ctx context.Context) (time.Time, error) {
 	c, err := l.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, token.TrackingConfigMap, metav1.GetOptions{})
 	if err != nil {
@@ -124,8 +124,8 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// generated reports whether a Secret was made for its account by the control plane
-// of old: the account lists it.
+// generated reports whether an earlier control plane made the Secret for its
+// account: the account lists it.
 func (l *cleaner) generated(s *v1.Secret) (bool, error) {
 	name := s.Annotations[v1.ServiceAccountNameKey]
 	if name == "" {
@@ -144,7 +144,7 @@ func (l *cleaner) generated(s *v1.Secret) (bool, error) {
 	return slices.ContainsFunc(a.Secrets, func(r v1.ObjectReference) bool { return r.Name == s.Name }), nil
 }
 
-// mounted reports whether some pod names a Secret.
+// mounted reports whether a pod refers to a Secret.
 func (l *cleaner) mounted(s *v1.Secret) (bool, error) {
 	pods, err := l.pods.Pods(s.Namespace).List(labels.Everything())
 	if err != nil {

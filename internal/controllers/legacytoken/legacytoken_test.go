@@ -13,7 +13,8 @@ import (
 	"keelson.dev/keelson/internal/controllers/controllertest"
 )
 
-// TestClean marks tokens that were not used for a year, and deletes them a year later.
+// TestClean checks that tokens that were not used for a year are marked, and deleted a
+// year later.
 func TestClean(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
@@ -37,7 +38,7 @@ func TestClean(t *testing.T) {
 		{"of another type", func(s *v1.Secret) { s.Type = v1.SecretTypeOpaque }, nil, "", 800 * day, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // it is 2000-01-01
+			synctest.Test(t, func(t *testing.T) { // the bubble's time begins at 2000-01-01
 				k := controllertest.New(t, New)
 				core, ctx := k.Client.CoreV1(), t.Context()
 				controllertest.Must[*v1.ConfigMap](t)(core.ConfigMaps("kube-system").Create(ctx, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: token.TrackingConfigMap}, Data: map[string]string{"since": "2000-01-01"}}, metav1.CreateOptions{}))

@@ -59,7 +59,7 @@ func (p *controller) lost(ctx context.Context, c *v1.PersistentVolumeClaim, reas
 func (p *controller) syncRequested(ctx context.Context, c *v1.PersistentVolumeClaim) error {
 	v, ok := p.volume(c.Spec.VolumeName)
 	switch {
-	case !ok: // it may come yet
+	case !ok: // the volume may be created later
 	case v.Spec.ClaimRef == nil:
 		err := p.satisfies(v, c)
 		if err == nil {
@@ -99,7 +99,7 @@ func (p *controller) satisfies(v *v1.PersistentVolume, c *v1.PersistentVolumeCla
 	return nil
 }
 
-// syncUnbound finds a volume for a claim, or has one made.
+// syncUnbound binds a claim to a matching volume, or requests a new one.
 func (p *controller) syncUnbound(ctx context.Context, c *v1.PersistentVolumeClaim) error {
 	delayed, err := volume.IsDelayBindingMode(c, p.classes)
 	if err != nil {
@@ -128,8 +128,7 @@ func (p *controller) syncUnbound(ctx context.Context, c *v1.PersistentVolumeClai
 	return err
 }
 
-// match returns the volume that names the claim, or the smallest that is enough for
-// it.
+// match returns the volume that names the claim, or the smallest that satisfies it.
 func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.PersistentVolume, error) {
 	var some []*v1.PersistentVolume
 	for _, v := range reconcile.Indexed[*v1.PersistentVolume](p.volumes.GetIndexer(), volumesByClaim, reconcile.Key(c)) {
@@ -143,8 +142,8 @@ func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.Persi
 	return volume.FindMatchingVolume(c, some, nil, nil, delayed, true)
 }
 
-// awaitConsumer records an event with what a claim of a class that binds late
-// waits for.
+// awaitConsumer records the event of a claim that waits for a pod
+// (WaitForFirstConsumer).
 func (p *controller) awaitConsumer(c *v1.PersistentVolumeClaim) {
 	var names []string
 	for _, pod := range reconcile.Indexed[*v1.Pod](p.pods.GetIndexer(), podsByClaim, reconcile.Key(c)) {
@@ -160,8 +159,8 @@ func (p *controller) awaitConsumer(c *v1.PersistentVolumeClaim) {
 	}
 }
 
-// assignClass gives a claim without a class the default one, which may have come
-// after the claim.
+// assignClass sets the default class of a claim without a class: it may have been
+// created after the claim.
 func (p *controller) assignClass(ctx context.Context, c *v1.PersistentVolumeClaim) (bool, error) {
 	if volume.PersistentVolumeClaimHasClass(c) {
 		return false, nil
@@ -186,7 +185,7 @@ const (
 )
 
 // defaultClass returns the newest of the classes that are marked as the default
-// one; of two of the same second the first by name.
+// one; of two with the same time the first by name.
 func defaultClass(all []*storage.StorageClass) (best *storage.StorageClass) {
 	for _, s := range all {
 		if s.Annotations[isDefault] != "true" && s.Annotations[isDefaultBeta] != "true" {
@@ -212,12 +211,12 @@ var migrated = map[string]string{
 	"kubernetes.io/vsphere-volume":  "csi.vsphere.vmware.com",
 }
 
-// provision asks the provisioner of a class for a volume, by an annotation.
+// provision requests a volume from the provisioner of a class, by an annotation.
 func (p *controller) provision(ctx context.Context, c *v1.PersistentVolumeClaim, class string) error {
 	s, err := p.classes.Get(class)
 	if err != nil {
 		p.recorder.Event(c, v1.EventTypeWarning, "ProvisioningFailed", err.Error())
-		return nil // it comes back with the class
+		return nil // the class, when it is created, queues the claim
 	}
 	name, ok := migrated[s.Provisioner]
 	if !ok {
@@ -247,7 +246,8 @@ func (p *controller) updateClaim(ctx context.Context, next *v1.PersistentVolumeC
 	return err
 }
 
-// setClaimPhase writes the claim's phase, and what it has of its volume.
+// setClaimPhase writes the claim's phase, and its volume's capacity and access
+// modes.
 func (p *controller) setClaimPhase(ctx context.Context, c *v1.PersistentVolumeClaim, phase v1.PersistentVolumeClaimPhase, v *v1.PersistentVolume) (*v1.PersistentVolumeClaim, error) {
 	next := c.DeepCopy()
 	next.Status.Phase = phase
@@ -255,8 +255,8 @@ func (p *controller) setClaimPhase(ctx context.Context, c *v1.PersistentVolumeCl
 		next.Status.AccessModes, next.Status.Capacity = nil, nil
 	} else {
 		next.Status.AccessModes = v.Spec.AccessModes
-		// Later the claim's capacity is that of the file system, which may be
-		// behind the volume's while that is expanded.
+		// The capacity of a bound claim is that of the file system, which may be less
+		// than the volume's during an expansion.
 		if c.Status.Phase != phase {
 			next.Status.Capacity = v.Spec.Capacity
 			next.Status.CurrentVolumeAttributesClassName = v.Spec.VolumeAttributesClassName

@@ -20,20 +20,20 @@ import (
 
 // The indexes of the informers.
 const (
-	// claimsByClass has the claims that name no volume by their class.
+	// claimsByClass indexes the claims that name no volume by their class.
 	claimsByClass = "binder-unbound-class"
-	// claimsByVolume has claims by the volume that they name.
+	// claimsByVolume indexes claims by the volume that they name.
 	claimsByVolume = "binder-volume"
-	// volumesByClass has the volumes that no claim has by their class.
+	// volumesByClass indexes the unbound volumes by their class.
 	volumesByClass = "binder-available-class"
-	// volumesByClaim has volumes by the claim that they name.
+	// volumesByClaim indexes volumes by the claim that they name.
 	volumesByClaim = "binder-claim"
-	// podsByClaim has pods that are not on a node yet by the claims that they use.
+	// podsByClaim indexes unscheduled pods by the claims that they use.
 	podsByClaim = "binder-unscheduled-claim"
 )
 
-// controller is the binder. All its work is done by one worker, so that no two
-// claims take the same volume at once.
+// controller is the binder. It has one worker, so that no two claims take the
+// same volume at once.
 type controller struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
@@ -139,7 +139,7 @@ func (p *controller) claimChanged(c *v1.PersistentVolumeClaim) {
 	}
 }
 
-// volumeChanged queues a volume and the claims that may have it.
+// volumeChanged queues a volume and the claims that may be bound to it.
 func (p *controller) volumeChanged(v *v1.PersistentVolume) {
 	p.queue.Add(volumePrefix + v.Name)
 	for _, c := range reconcile.Indexed[*v1.PersistentVolumeClaim](p.claims.GetIndexer(), claimsByVolume, v.Name) {
@@ -181,7 +181,7 @@ func (p *controller) reconcile(ctx context.Context, key string) (reconcile.Resul
 	return reconcile.Result{}, p.syncVolume(trace.WithCause(ctx, v), v)
 }
 
-// claim returns the newest that is known of a claim.
+// claim returns the newest known version of a claim.
 func (p *controller) claim(key string) (*v1.PersistentVolumeClaim, bool) {
 	o, ok, err := p.claims.GetIndexer().GetByKey(key)
 	if err != nil || !ok {
@@ -190,7 +190,7 @@ func (p *controller) claim(key string) (*v1.PersistentVolumeClaim, bool) {
 	return p.writtenClaims.of(o.(*v1.PersistentVolumeClaim)), true
 }
 
-// volume returns the newest that is known of a volume.
+// volume returns the newest known version of a volume.
 func (p *controller) volume(name string) (*v1.PersistentVolume, bool) {
 	o, ok, err := p.volumes.GetIndexer().GetByKey(name)
 	if err != nil || !ok {

@@ -256,8 +256,8 @@ func released(want string) func(suite) {
 	}
 }
 
-// TestSurvives checks that whatever happens to the binder, each claim has one
-// volume, and no two have the same.
+// TestSurvives checks that after crashes and errors each claim has one volume,
+// and no two have the same.
 func TestSurvives(t *testing.T) {
 	step := func(name string) func(*controllertest.Cluster) {
 		return func(c *controllertest.Cluster) {

@@ -23,7 +23,7 @@ import (
 	"keelson.dev/keelson/internal/node/hostport"
 )
 
-// Bins are the folders in which plug-ins are looked for.
+// Bins are the folders that are searched for plug-ins.
 var Bins = []string{"/opt/cni/bin", "/usr/lib/cni"}
 
 // SystemConf is where a cluster's own network add-on puts its configuration.
@@ -48,10 +48,10 @@ type Options struct {
 
 // Network describes the network of the machine's pods.
 type Network struct {
-	// Own are the ranges of their addresses, All those of the whole cluster's pods,
-	// which see one another's addresses.
+	// Own are the ranges of their addresses, All are those of the whole cluster's
+	// pods, which reach one another without translation.
 	Own, All []netip.Prefix
-	// MTU is the size of their packets.
+	// MTU is the greatest size of their packets.
 	MTU int
 }
 
@@ -147,9 +147,9 @@ type Default struct {
 	ports map[types.UID][]hostport.Port
 }
 
-// Apply makes the network that of the machine's pods. Pods that there are keep what
-// they have. It is written once for a process, and again when it has changed or its
-// tables were removed.
+// Apply configures n as the network of the machine's pods. Existing pods keep their
+// addresses. The configuration is written once per process, and again when n has
+// changed or the tables were removed.
 func (d *Default) Apply(o Options, n Network) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -189,7 +189,7 @@ func (d *Default) Apply(o Options, n Network) error {
 
 // write writes a file unless it has that content: the runtime reads the configuration
 // again when it is written. The temporary file is in the same folder, because
-// containerd passes over files that appear, and notices those that are renamed.
+// containerd ignores files that are created, and notices those that are renamed.
 func write(file string, content []byte) error {
 	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, content) {
 		return nil
@@ -197,8 +197,8 @@ func write(file string, content []byte) error {
 	return renameio.WriteFile(file, content, 0o644, renameio.WithTempDir(filepath.Dir(file)))
 }
 
-// readdress takes away what the bridge has of other ranges, of which the plug-in would
-// refuse to add another address, and sets the size of its packets.
+// readdress removes the bridge's addresses of other ranges, beside which the plug-in
+// would refuse to add one, and sets its MTU.
 func readdress(n Network) error {
 	l, err := netlink.LinkByName(bridge)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -259,8 +259,8 @@ func forward(ranges []netip.Prefix) error {
 		file := "/proc/sys/net/ipv4/ip_forward"
 		if r.Addr().Is6() {
 			file = dir + "/all/forwarding"
-			// A machine that forwards takes no routers' advertisements, unless it is told to
-			// all the same: it would lose its default route.
+			// A machine that forwards ignores router advertisements, unless accept_ra is 2:
+			// it would lose its default route.
 			links, _ := filepath.Glob(dir + "/*/accept_ra")
 			for _, l := range links {
 				if b, err := os.ReadFile(l); err == nil && strings.TrimSpace(string(b)) == "1" {
@@ -294,10 +294,11 @@ func (d *Default) whole() bool {
 	return true
 }
 
-// masquerade returns the script of the table of a family: it lets pods out under the
-// machine's address, and host ports in. What a pod or the machine itself sends to a
-// host port comes back the same way only under the machine's address. fresh makes the
-// table anew; else only the ranges of all pods are.
+// masquerade returns the script of the table of a family: it translates pods' packets
+// to outside to the machine's address, and host ports to pods. Packets of a pod or of
+// the machine itself to a host port also get the machine's address, so that the
+// replies come back the same way. fresh replaces the table; else only the ranges of
+// all pods are replaced.
 func masquerade(four bool, n Network, fresh bool) string {
 	of := func(ranges []netip.Prefix) (out []string) {
 		for _, r := range ranges {
@@ -323,10 +324,10 @@ func masquerade(four bool, n Network, fresh bool) string {
 		return fmt.Sprintf("flush set %[1]s %[2]s pods\nadd element %[1]s %[2]s pods { %[3]s }\n", family, table, strings.Join(all, ", "))
 	}
 	mine := "{ " + strings.Join(own, ", ") + " }"
-	// What came over a Service or a host port to a pod of the same bridge must go
-	// back the way it came. The kernel sees to that where it shows bridged packets
-	// to nftables. Where it does not, the pod sees the machine's address in place
-	// of the sender's.
+	// Replies of a pod to another of the same bridge, which came through a Service
+	// or a host port, must go back the same way. They do where the kernel passes
+	// bridged packets to nftables. Elsewhere the pod sees the machine's address in
+	// place of the sender's.
 	same := `%[1]s daddr %[3]s %[1]s saddr %[6]s ct status dnat masquerade
 		ct status dnat %[1]s saddr . %[1]s daddr @hairpin masquerade`
 	if !bridgedPacketsAreSeen() {
@@ -360,14 +361,14 @@ table %[1]s %[2]s {
 `, family, table, mine, elements, multicast, loopback, address)
 }
 
-// bridgedPacketsAreSeen makes the kernel pass to nftables what goes from one
-// port of a bridge to another, and reports whether it does: its module
-// br_netfilter may be missing.
+// bridgedPacketsAreSeen makes the kernel pass to nftables packets from one port
+// of a bridge to another, and reports whether it does: its module br_netfilter
+// may be missing.
 func bridgedPacketsAreSeen() bool {
 	const dir = "/proc/sys/net/bridge"
 	if _, err := os.Stat(dir); err != nil {
 		if path, err := exec.LookPath("modprobe"); err == nil {
-			_ = exec.Command(path, "br_netfilter").Run() // the files below say whether it helped
+			_ = exec.Command(path, "br_netfilter").Run() // the files below tell whether it succeeded
 		}
 	}
 	// IPv6 may be switched off.
@@ -375,7 +376,7 @@ func bridgedPacketsAreSeen() bool {
 	return os.WriteFile(filepath.Join(dir, "bridge-nf-call-iptables"), []byte("1"), 0o644) == nil
 }
 
-// Cleanup takes the default network down.
+// Cleanup removes the default network.
 func Cleanup(o Options) error {
 	var errs []error
 	if l, err := netlink.LinkByName(bridge); err == nil {

@@ -1,3 +1,4 @@
-// Package cni gives a node without a CNI configuration a bridge for its pods,
-// with addresses from its own range, and lets them out through the machine.
+// Package cni configures the pods' network of a node without a CNI
+// configuration: a bridge with addresses of the node's range, host ports, and
+// translation of packets to outside of the cluster.
 package cni

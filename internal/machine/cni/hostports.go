@@ -16,9 +16,9 @@ import (
 	"keelson.dev/keelson/internal/node/hostport"
 )
 
-// Set implements hostport.Mapper: host ports are mapped to pods by maps of nftables,
-// so that a packet is looked up once, however many ports there are. Each change writes
-// the whole maps in one transaction.
+// Set implements hostport.Mapper: host ports are mapped to pods by maps of nftables, so
+// that a packet takes one lookup, however many ports there are. Each change writes the
+// whole maps in one transaction.
 func (d *Default) Set(pod types.UID, ports []hostport.Port) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -33,7 +33,7 @@ func (d *Default) Set(pod types.UID, ports []hostport.Port) error {
 	if next[pod] = ports; len(ports) == 0 {
 		delete(next, pod)
 	}
-	// The way of packets from 127.0.0.1 to a pod and back.
+	// route_localnet allows packets from 127.0.0.1 to a pod and back.
 	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+bridge+"/route_localnet", []byte("1"), 0o644); err != nil && len(ports) > 0 {
 		return fmt.Errorf("host ports: %w", err)
 	}
@@ -44,8 +44,8 @@ func (d *Default) Set(pod types.UID, ports []hostport.Port) error {
 	return forget(slices.Concat(was, ports))
 }
 
-// script fills the maps and the sets of the families that the pods have. Where two pods
-// want a port, the one with the lesser UID has it, until it goes.
+// script returns the script that fills the maps and sets of each family. If two pods
+// want the same port, the one with the lesser UID has it until it ends.
 func (d *Default) script(pods map[types.UID][]hostport.Port) string {
 	var b strings.Builder
 	for _, four := range []bool{true, false} {

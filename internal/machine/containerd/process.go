@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a process by a descriptor, which stays that process's when its
-// number is given to another one (pidfd_open(2)).
+// process refers to a process by a descriptor, which is not affected when the
+// process ID is reused (pidfd_open(2)).
 type process struct {
 	pid int
 	f   *os.File
@@ -30,10 +30,10 @@ func open(pid int) (*process, error) {
 	return &process{pid, os.NewFile(uintptr(fd), "pidfd "+strconv.Itoa(pid))}, nil
 }
 
-// Close gives the descriptor back.
+// Close closes the descriptor.
 func (p *process) Close() error { return p.f.Close() }
 
-// cmdline is empty for a process that has ended.
+// cmdline returns the command line, empty for a process that has ended.
 func (p *process) cmdline() []string { return cmdline(p.pid) }
 
 func cmdline(pid int) []string {
@@ -60,7 +60,7 @@ func (p *process) signal(s unix.Signal) error {
 }
 
 // wait returns nil when the process has ended, or ctx's error when that ends
-// first. It may be called once: the end of ctx spoils the descriptor's deadline.
+// first. It may be called once: the end of ctx sets the descriptor's deadline.
 func (p *process) wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.f.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -119,7 +119,7 @@ func kill(pid int) error {
 // killTimeout is how long the kernel may take to end a process that was killed.
 const killTimeout = 10 * time.Second
 
-// processes returns the numbers of all processes of the machine.
+// processes returns the IDs of all processes of the machine.
 func processes() (pids []int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
@@ -130,7 +130,7 @@ func processes() (pids []int) {
 	return pids
 }
 
-// parents returns each process's parent, by number.
+// parents returns each process's parent, by ID.
 func parents(pids []int) map[int]int {
 	out := map[int]int{}
 	for _, pid := range pids {
@@ -138,7 +138,7 @@ func parents(pids []int) map[int]int {
 		if err != nil {
 			continue
 		}
-		// pid (name) state parent …; a name may have anything in it.
+		// pid (name) state parent …; a name may contain any character.
 		var state string
 		var parent int
 		if _, err := fmt.Sscan(string(b[bytes.LastIndexByte(b, ')')+1:]), &state, &parent); err == nil {

@@ -20,33 +20,34 @@ import (
 	"keelson.dev/keelson/internal/node/hook"
 )
 
-// StopOptions say how pods are stopped.
+// StopOptions configure how pods are stopped.
 type StopOptions struct {
-	// MaxGrace is the most that a container is given to end, however long its
-	// pod's grace period is; negative is no such limit.
+	// MaxGrace bounds the time that a container has to end, whatever its pod's grace
+	// period is; negative means no bound.
 	MaxGrace time.Duration
-	// Report is told now and then what is being waited for; may be nil.
+	// Report, if set, is called periodically with what is being waited for.
 	Report func(string)
 }
 
 const (
-	// reportPeriod is how often it is said what is being waited for.
+	// reportPeriod is the time between two calls of Report.
 	reportPeriod = 2 * time.Second
 	// endTimeout is how long containerd may take to end by itself.
 	endTimeout = 10 * time.Second
 	// reapTimeout is how long init may take to collect the shims that have
 	// ended.
 	reapTimeout = 3 * time.Second
-	// defaultGrace is a pod's grace period where its containers tell none.
+	// defaultGrace is the grace period of a pod whose containers have no annotation
+	// of it.
 	defaultGrace = 30 * time.Second
-	// named is how many pods are named of those that are waited for.
+	// named is the number of pods that a report names.
 	named = 3
 )
 
 // Stop ends every pod, all at once and each within its grace period, then
-// containerd, and then what outlives both, so that no process is left. Images
-// are kept, and how the containers ended, which the next containerd tells the
-// node agent.
+// containerd, and then the processes that outlive both, so that none is left. It
+// keeps images and the exit status of containers, which the next containerd
+// reports to the node agent.
 func (r *Runtime) Stop(ctx context.Context, o StopOptions) error {
 	if _, err := os.Stat(r.o.State); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -58,7 +59,8 @@ func (r *Runtime) Stop(ctx context.Context, o StopOptions) error {
 	p := r.alive()
 	shims := r.shims()
 	if p == nil && len(shims) > 0 {
-		// It has ended without its containers, which it can end in order.
+		// containerd has ended without its containers; it is needed to stop them in
+		// order.
 		if _, err := Start(ctx, r.o); err != nil {
 			errs = append(errs, err)
 		}
@@ -66,7 +68,7 @@ func (r *Runtime) Stop(ctx context.Context, o StopOptions) error {
 	}
 	if p != nil {
 		defer p.Close()
-		// A containerd that was killed a moment ago may be on its way up.
+		// A containerd that was killed a moment ago may be starting again.
 		if err := r.wait(ctx); err != nil {
 			errs = append(errs, err)
 		} else {
@@ -81,8 +83,7 @@ func (r *Runtime) Stop(ctx context.Context, o StopOptions) error {
 }
 
 // reaped waits for the processes, which have ended and belong to init, to leave
-// the table of processes. An init that takes longer than reapTimeout is not
-// waited for.
+// the table of processes. It does not wait longer than reapTimeout.
 func reaped(ctx context.Context, pids []int) {
 	ctx, cancel := context.WithTimeout(ctx, reapTimeout)
 	defer cancel()
@@ -165,15 +166,16 @@ func podName(s *runtimeapi.PodSandbox) string {
 	return s.GetMetadata().GetNamespace() + "/" + s.GetMetadata().GetName()
 }
 
-// stopPod runs the containers' preStop hooks, gives them their time to end, and stops
-// the pod.
+// stopPod runs the containers' preStop hooks, stops the containers within their grace
+// periods, and stops the pod.
 func stopPod(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, containers []*runtimeapi.Container, maxGrace time.Duration) error {
 	var wg sync.WaitGroup
 	for _, k := range containers {
 		wg.Go(func() {
 			until := time.Now().Add(grace(k, maxGrace))
 			preStop(ctx, c, s, k, until)
-			// What this cannot stop, the sandbox's end does, or tells of.
+			// Stopping the sandbox stops the container after a failure, or returns its
+			// error.
 			_, _ = c.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: k.Id, Timeout: int64(max(time.Until(until), 0).Seconds())})
 		})
 	}
@@ -184,8 +186,8 @@ func stopPod(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, conta
 	return nil
 }
 
-// preStop runs the container's preStop hook, if it has one, as long as it has time.
-// The container is stopped whatever comes of it.
+// preStop runs the container's preStop hook, if it has one, within its time. The
+// container is stopped even if the hook fails.
 func preStop(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, k *runtimeapi.Container, until time.Time) {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
@@ -194,7 +196,7 @@ func preStop(ctx context.Context, c *cri.Client, s *runtimeapi.PodSandbox, k *ru
 		if ip := r.GetStatus().GetNetwork().GetIp(); err != nil || ip != "" {
 			return ip, err
 		}
-		return "127.0.0.1", nil // the machine's network
+		return "127.0.0.1", nil // on the machine's network
 	})
 }
 
@@ -218,11 +220,11 @@ func longest(containers []*runtimeapi.Container, most time.Duration) (g time.Dur
 	return g
 }
 
-// waiting is the pods that have not ended yet.
+// waiting are the pods that have not ended yet.
 type waiting struct {
 	mu    sync.Mutex
 	begun time.Time
-	left  map[string]time.Duration // their grace periods
+	left  map[string]time.Duration // the grace periods of pods
 }
 
 func (w *waiting) done(pod string) {
@@ -284,7 +286,7 @@ func isShim(cmdline []string, socket string) bool {
 	return i >= 0 && i+1 < len(cmdline) && cmdline[i+1] == socket
 }
 
-// killShims ends the shims that containerd has left behind, and what runs in
+// killShims ends the shims that containerd has left behind, and the processes in
 // their containers.
 func (r *Runtime) killShims() error {
 	shims := r.shims()

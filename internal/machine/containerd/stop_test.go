@@ -68,8 +68,8 @@ func TestIsShim(t *testing.T) {
 	}
 }
 
-// TestProcess waits for processes that end, that are killed because they ignore
-// the wish that they end, and for one that does not end in time.
+// TestProcess checks the wait for processes that end, that ignore SIGTERM and
+// are killed, and for one that does not end in time.
 func TestProcess(t *testing.T) {
 	start := func(script string) *process {
 		t.Helper()

@@ -16,7 +16,7 @@ const (
 )
 
 // Supervise starts containerd again whenever it has ended, until ctx ends. The
-// containers, which are children of their shims, do not notice; the new
+// containers, which are children of their shims, are not affected; the new
 // containerd finds them by its state.
 func (r *Runtime) Supervise(ctx context.Context) {
 	log := klog.FromContext(ctx)

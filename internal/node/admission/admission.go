@@ -27,18 +27,19 @@ type Checker struct {
 	Client   kubernetes.Interface
 	CRI      *cri.Client
 	Sysctls  *sysctl.List
-	// Pressure returns the message if the pod is refused for what the node is short
-	// of, else "".
+	// Pressure returns the message if the pod is refused because the node is short
+	// of a resource, else "".
 	Pressure func(*v1.Pod, v1.PodQOSClass) string
-	// Allocatable returns what the node has for pods.
+	// Allocatable returns the resources of the node for pods.
 	Allocatable func() v1.ResourceList
-	// Initial returns the node as it is registered, for when the API cannot tell.
+	// Initial returns the node as it is registered, for when the API server does not
+	// answer.
 	Initial func() *v1.Node
 	// Pods are the node's pods.
 	Pods func() []*v1.Pod
 }
 
-// Rejection is why the node does not take a pod.
+// Rejection is the reason and message with which the node refuses a pod.
 type Rejection struct{ Reason, Message string }
 
 func rejected(reason, format string, args ...any) *Rejection {
@@ -64,10 +65,10 @@ func (c *Checker) Admit(ctx context.Context, pod *v1.Pod) *Rejection {
 	node, err := c.Client.CoreV1().Nodes().Get(ctx, c.NodeName, metav1.GetOptions{})
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil // the pod ends anyway
+			return nil // the pod ends in any case
 		}
-		// Static pods run without an API server, too: by what the node is
-		// registered with.
+		// Static pods run without an API server, too: their checks use the Node as it is
+		// registered.
 		node = c.Initial()
 	}
 	if podspec.StrictGroups(pod) {
@@ -119,7 +120,7 @@ func (c *Checker) others(pod *v1.Pod) []*v1.Pod {
 	return out
 }
 
-// shortage is a resource of which a pod wants more than is left.
+// shortage is a resource of which a pod requests more than is left.
 type shortage struct {
 	resource                  v1.ResourceName
 	requested, used, capacity int64
@@ -129,7 +130,8 @@ func (s *shortage) Error() string {
 	return fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", s.resource, s.requested, s.used, s.capacity)
 }
 
-// shortage looks for what the node lacks for a pod beside the others.
+// shortage returns the first resource that does not suffice for a pod beside the
+// others, nil if there is none.
 func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shortage {
 	have := v1.ResourceList{}
 	maps.Copy(have, node.Status.Allocatable) // with the extended resources
@@ -146,7 +148,8 @@ func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shorta
 		}
 	}
 	want := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	// An extended resource that the node does not have is the cluster's.
+	// Extended resources that the node does not have are not checked: they are the
+	// cluster's.
 	for k, h := range have {
 		q, u := want[k], used[k]
 		if q.IsZero() || k == v1.ResourcePods {

@@ -1,4 +1,4 @@
 // Package admission checks whether a pod can run on the node: the scheduler's
 // checks once more, for pods that were bound without it and for changes since, and
-// those that only the node can make.
+// the checks that only the node can make.
 package admission

@@ -18,7 +18,7 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 )
 
-// Hash changes with what a running container cannot take on.
+// Hash returns a hash of the fields that cannot change in a running container.
 func Hash(c *v1.Container) string {
 	b, err := json.Marshal(struct {
 		Name, Image string
@@ -84,7 +84,7 @@ func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.Containe
 	if err != nil {
 		return nil, err
 	}
-	if o := sec.NamespaceOptions; r.Target != "" && o.Pid == runtimeapi.NamespaceMode_CONTAINER { // else it sees the target's already
+	if o := sec.NamespaceOptions; r.Target != "" && o.Pid == runtimeapi.NamespaceMode_CONTAINER { // a pod's shared namespace has the target's processes already
 		o.Pid, o.TargetId = runtimeapi.NamespaceMode_TARGET, r.Target
 	}
 	cfg := &runtimeapi.ContainerConfig{

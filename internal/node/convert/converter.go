@@ -16,13 +16,13 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 )
 
-// Sources gives the objects that a container's environment comes from.
+// Sources reads the objects that a container's environment comes from.
 type Sources interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 }
 
-// Converter makes of pods what CRI describes, for one node.
+// Converter converts the pods of one node to CRI.
 type Converter struct {
 	CRI    *cri.Client
 	Client kubernetes.Interface // for runtime classes
@@ -36,7 +36,7 @@ type Converter struct {
 	SubPath        func(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
 	UserNamespaces *userns.Allocator
 	Shares         *shares.Shares
-	// Allocatable returns what the node has for pods.
+	// Allocatable returns the resources of the node for pods.
 	Allocatable func() v1.ResourceList
 	// Memory is the machine's memory in bytes.
 	Memory int64

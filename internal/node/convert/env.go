@@ -170,8 +170,8 @@ func (c *Converter) fieldValue(pod *v1.Pod, path string, ips []string) (string, 
 	return downward.Field(pod, path)
 }
 
-// expand replaces $(NAME) by its value; $$ is one $, and what is not known
-// stays as it is.
+// expand replaces $(NAME) by its value; $$ is one $, and unknown names stay as
+// they are.
 func expand(s string, values map[string]string) string {
 	if !strings.Contains(s, "$") {
 		return s

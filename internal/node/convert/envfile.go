@@ -16,13 +16,13 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 )
 
-// envFileMax bounds what is read of a file of variables, in bytes: a container
-// wrote it, and the kernel would not take more for a process.
+// envFileMax is the greatest size, in bytes, of a file of variables: a container
+// wrote it, and the kernel accepts no more for a process.
 const envFileMax = 2 << 20
 
 // fileValue returns the value of a variable in a file of one of the pod's volumes,
-// which the container need not mount; false if there is none and none is
-// needed (KEP-3721).
+// which the container need not mount; false if there is none and it is optional
+// (KEP-3721).
 func fileValue(volumes map[string]volume.Mounted, r *v1.FileKeySelector) (string, bool, error) {
 	vol, ok := volumes[r.VolumeName]
 	if !ok {
@@ -54,7 +54,7 @@ func readWithin(folder, path string) (string, error) {
 		return "", err
 	}
 	defer root.Close()
-	// Else a pipe would wait for its writer.
+	// Without O_NONBLOCK opening a pipe would wait for its writer.
 	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return "", err
@@ -76,9 +76,9 @@ func readWithin(folder, path string) (string, error) {
 }
 
 // parseEnvFile reads lines of NAME='value'. The value is what is between the
-// quotes, literally, and may go over several lines; lines that are empty or
-// start with # say nothing. Of two values of a name the later one counts, as
-// for a shell.
+// quotes, literally, and may go over several lines; empty lines and lines that
+// start with # are ignored. Of two values of a name the later one counts, as for
+// a shell.
 func parseEnvFile(text string) (map[string]string, error) {
 	const blanks = " \t\r"
 	out := map[string]string{}

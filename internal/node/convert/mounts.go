@@ -102,7 +102,7 @@ func volumeDevices(r *Run) ([]*runtimeapi.Device, error) {
 	return out, nil
 }
 
-// recursiveReadOnly reports whether what is mounted below a read-only mount is
+// recursiveReadOnly reports whether mounts below a read-only mount are
 // read-only, too (https://kep.k8s.io/3857).
 func (c *Converter) recursiveReadOnly(ctx context.Context, pod *v1.Pod, m *v1.VolumeMount) (bool, error) {
 	mode := ptr.Deref(m.RecursiveReadOnly, v1.RecursiveReadOnlyDisabled)

@@ -14,11 +14,11 @@ import (
 const (
 	// hostnameMax is the longest name of a host in DNS.
 	hostnameMax = 63
-	// nodenameMax is the longest host name that Linux takes, with its domain.
+	// nodenameMax is the longest host name that Linux accepts, with its domain.
 	nodenameMax = 64
 )
 
-// Hostname returns the name that the pod has for itself.
+// Hostname returns the pod's host name.
 func (c *Converter) Hostname(pod *v1.Pod) string {
 	h := pod.Name
 	if pod.Spec.Hostname != "" {
@@ -45,7 +45,7 @@ func (c *Converter) podDomain(pod *v1.Pod) string {
 	return pod.Spec.Subdomain + "." + pod.Namespace + ".svc." + c.ClusterDomain
 }
 
-// dnsConfig follows the pod's DNS policy.
+// dnsConfig returns the resolver configuration of the pod's DNS policy.
 func (c *Converter) dnsConfig(pod *v1.Pod) (*runtimeapi.DNSConfig, error) {
 	policy := pod.Spec.DNSPolicy
 	if policy == v1.DNSClusterFirst && pod.Spec.HostNetwork || len(c.ClusterDNS) == 0 && policy != v1.DNSNone {

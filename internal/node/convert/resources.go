@@ -12,8 +12,8 @@ import (
 	"keelson.dev/keelson/internal/node/restart"
 )
 
-// Resources turns a container's requests and limits into the runtime's.
-// Without a limit of its own it has the pod's.
+// Resources converts a container's requests and limits to CRI. A container
+// without a limit has the pod's.
 func (c *Converter) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.LinuxContainerResources {
 	limits := spec.Resources.Limits.DeepCopy()
 	if pod.Spec.Resources != nil {
@@ -46,7 +46,7 @@ func (c *Converter) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.Linux
 	swap := c.Shares.Cgroups.Swap()
 	if !c.Shares.Cgroups.V2 {
 		if swap {
-			r.MemorySwapLimitInBytes = r.MemoryLimitInBytes // memory and swap together
+			r.MemorySwapLimitInBytes = r.MemoryLimitInBytes // the sum of memory and swap
 		}
 		return r
 	}
@@ -83,9 +83,9 @@ func oomScore(pod *v1.Pod, c *v1.Container, total int64) int64 {
 }
 
 // oomBurstable returns the score of a container of a burstable pod on a machine with
-// so much memory, in bytes. What the pod asks for beyond its containers counts
-// for each of them alike, and a sidecar lives as long as the container that asks
-// for the least.
+// so much memory, in bytes. The pod's request beyond those of its containers counts
+// for each of them alike, and a sidecar lives as long as the container that asks for
+// the least.
 func oomBurstable(pod *v1.Pod, c *v1.Container, total int64) int64 {
 	if total == 0 {
 		return oomBestEffort - 1

@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/internal/node/podspec"
 )
 
-// Sandbox returns the pod's sandbox as CRI describes it.
+// Sandbox returns the configuration of the pod's sandbox.
 func (c *Converter) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
 	dns, err := c.dnsConfig(pod)
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *Converter) Sandbox(pod *v1.Pod, attempt uint32) (*runtimeapi.PodSandbox
 				})
 			}
 		}
-	} // else it is the machine's, as its network is
+	} // a pod on the host's network has the machine's host name
 	sec := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(pod),
 		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
@@ -97,7 +97,7 @@ func namespaces(pod *v1.Pod) *runtimeapi.NamespaceOption {
 }
 
 // Users returns the user namespace of a pod: the machine's, or one of its own, if
-// the runtime can do that.
+// the runtime supports that.
 func (c *Converter) Users(ctx context.Context, pod *v1.Pod, handler string) (*runtimeapi.UserNamespace, error) {
 	if podspec.HostUsers(pod) {
 		return c.usersIn(pod)
@@ -115,8 +115,8 @@ func (c *Converter) Users(ctx context.Context, pod *v1.Pod, handler string) (*ru
 	return c.usersIn(pod)
 }
 
-// usersIn returns the user namespace that the pod has or, if it is to have one of its
-// own, gets.
+// usersIn returns the user namespace of the pod, and allocates one if it is to have
+// its own.
 func (c *Converter) usersIn(pod *v1.Pod) (*runtimeapi.UserNamespace, error) {
 	if podspec.HostUsers(pod) {
 		return &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_NODE}, nil

@@ -22,7 +22,7 @@ func int64Value(v *int64) *runtimeapi.Int64Value {
 	return &runtimeapi.Int64Value{Value: *v}
 }
 
-// groups returns the further groups of a pod's processes.
+// groups returns the supplementary groups of a pod's processes.
 func groups(s *v1.PodSecurityContext) []int64 {
 	out := slices.Clone(s.SupplementalGroups)
 	if s.FSGroup != nil {
@@ -84,7 +84,8 @@ func seccomp(pod, c *v1.SeccompProfile) *runtimeapi.SecurityProfile {
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 }
 
-// securityContext merges the pod's and the container's, the container's first.
+// securityContext merges the security contexts of the pod and the container; the
+// container's fields come first.
 func (c *Converter) securityContext(ctx context.Context, r *Run) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	pod, spec := r.Pod, r.Container
 	ps, cs := pod.Spec.SecurityContext, spec.SecurityContext

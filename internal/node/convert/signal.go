@@ -9,13 +9,13 @@ import (
 
 const signalPrefix = "SIGNAL_"
 
-// The runtime's names of signals cannot have signs in them.
+// Names of protobuf's enumeration cannot contain + and -, as SIGRTMIN+1 does.
 var (
 	spelled   = strings.NewReplacer("+", "PLUS", "-", "MINUS")
 	unspelled = strings.NewReplacer("PLUS", "+", "MINUS", "-")
 )
 
-// stopSignal returns the signal that ends the container, the runtime's choice where
+// stopSignal returns the signal that ends the container, the runtime's default where
 // the container has none.
 func stopSignal(c *v1.Container) runtimeapi.Signal {
 	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {

@@ -14,10 +14,10 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// defaultBytes is the size of a volume that none was asked for.
+// defaultBytes is the size of a volume without a requested size.
 const defaultBytes = 1 << 30
 
-// failed is the answer for an error of the file system.
+// failed returns the answer for an error of the file system.
 func failed(err error) error {
 	if noSpace(err) {
 		return status.Error(codes.ResourceExhausted, err.Error())
@@ -39,14 +39,14 @@ func (d *Driver) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 	return out, nil
 }
 
-// modes are the accesses that a volume of one node can give.
+// modes are the access modes that a volume of one node supports.
 var modes = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER, csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER, csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 }
 
-// block reports whether a block volume is asked for. why is the reason if the
-// volume cannot be as asked for, else empty.
+// block reports whether a block volume is requested. why is the reason if the
+// capabilities are not supported, else empty.
 func block(all []*csi.VolumeCapability) (block bool, why string) {
 	mount := false
 	for _, c := range all {
@@ -140,7 +140,7 @@ func (d *Driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*c
 	return &csi.CreateVolumeResponse{Volume: d.volume(id, want)}, nil
 }
 
-// source returns what a volume's content is copied from, and its folder.
+// source returns the volume or snapshot whose content is copied, and its folder.
 func (d *Driver) source(want *item) (*item, string, error) {
 	kind, id := volumes, want.Volume
 	if want.Snapshot != "" {
@@ -161,7 +161,7 @@ func (d *Driver) source(want *item) (*item, string, error) {
 	return from, d.path(kind, id), nil
 }
 
-// space returns the bytes that the disk has, and those that are free.
+// space returns the size of the disk and its free space, in bytes.
 func space(dir string) (total, free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -215,7 +215,7 @@ func (d *Driver) ValidateVolumeCapabilities(_ context.Context, r *csi.ValidateVo
 		VolumeContext: r.VolumeContext, VolumeCapabilities: r.VolumeCapabilities, Parameters: r.Parameters}}, nil
 }
 
-// existing returns a volume, or the answer that there is none.
+// existing returns a volume, or the error NotFound.
 func (d *Driver) existing(id string) (*item, error) {
 	i, err := d.read(volumes, id)
 	if err != nil {
@@ -227,7 +227,7 @@ func (d *Driver) existing(id string) (*item, error) {
 	return i, nil
 }
 
-// page cuts the part of a list that is asked for, and returns the token of the next.
+// page returns the requested part of a list, and the token of the next part.
 func page(all []string, token string, most int32) ([]string, string, error) {
 	start := 0
 	if token != "" {
@@ -269,8 +269,8 @@ func (d *Driver) ListVolumes(_ context.Context, r *csi.ListVolumesRequest) (*csi
 	return out, nil
 }
 
-// GetCapacity implements csi.ControllerServer: what is free, and the size of the
-// disk, which no volume can be larger than.
+// GetCapacity implements csi.ControllerServer: the free space, and the size of
+// the disk as the greatest size of a volume.
 func (d *Driver) GetCapacity(_ context.Context, r *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	if t := r.AccessibleTopology; t != nil && t.Segments[Topology] != d.Node {
 		return &csi.GetCapacityResponse{}, nil
@@ -286,8 +286,9 @@ func (d *Driver) snapshot(id string, i *item) *csi.Snapshot {
 	return &csi.Snapshot{SnapshotId: id, SourceVolumeId: i.Volume, SizeBytes: i.Bytes, CreationTime: timestamppb.New(i.Created), ReadyToUse: true}
 }
 
-// CreateSnapshot implements csi.ControllerServer. A snapshot is a copy of the
-// files as they are found one after another: writers are to be quiet meanwhile.
+// CreateSnapshot implements csi.ControllerServer. A snapshot copies the files
+// one after another: it is consistent only if nothing writes to the volume
+// meanwhile.
 func (d *Driver) CreateSnapshot(_ context.Context, r *csi.CreateSnapshotRequest) (*csi.CreateSnapshotResponse, error) {
 	if r.Name == "" || r.SourceVolumeId == "" {
 		return nil, status.Error(codes.InvalidArgument, "a snapshot needs a name and a volume")
@@ -363,7 +364,7 @@ func (d *Driver) ListSnapshots(_ context.Context, r *csi.ListSnapshotsRequest) (
 }
 
 // ControllerExpandVolume implements csi.ControllerServer. The volume has its new
-// size at once, in pods that run, too.
+// size at once, also in running pods.
 func (d *Driver) ControllerExpandVolume(_ context.Context, r *csi.ControllerExpandVolumeRequest) (*csi.ControllerExpandVolumeResponse, error) {
 	if r.VolumeId == "" || r.CapacityRange == nil {
 		return nil, status.Error(codes.InvalidArgument, "a volume and its size are needed")
@@ -391,7 +392,7 @@ func (d *Driver) ControllerExpandVolume(_ context.Context, r *csi.ControllerExpa
 	return &csi.ControllerExpandVolumeResponse{CapacityBytes: i.Bytes}, nil
 }
 
-// grow gives a volume the size that it is to have.
+// grow applies the new size of a volume.
 func (d *Driver) grow(id string, i *item) error {
 	dir := d.path(volumes, id)
 	var err error

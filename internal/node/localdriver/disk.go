@@ -25,15 +25,15 @@ const (
 	disk      = "disk"
 )
 
-// item is a volume or a snapshot, as it is on disk.
+// item is a volume or a snapshot, as stored on disk.
 type item struct {
-	// Name is the one that it was asked for by.
+	// Name is the name in the request that created it.
 	Name string `json:"name"`
-	// Bytes is the size.
+	// Bytes is its size.
 	Bytes int64 `json:"bytes"`
-	// Block is set if it is a device.
+	// Block is set if it is a block device.
 	Block bool `json:"block,omitempty"`
-	// Snapshot or Volume is what its content was copied from.
+	// Snapshot or Volume is the ID of the source of its content.
 	Snapshot string    `json:"snapshot,omitempty"`
 	Volume   string    `json:"volume,omitempty"`
 	Created  time.Time `json:"created"`
@@ -43,7 +43,7 @@ type item struct {
 
 var plain = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,99}$`)
 
-// identify returns the ID of what is asked for by a name. An ID is a folder's name.
+// identify returns the ID for a name. An ID is the name of a folder.
 func identify(name string) string {
 	if plain.MatchString(name) {
 		return name
@@ -51,7 +51,8 @@ func identify(name string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))[:40]
 }
 
-// path returns the folder of an ID, which comes from a client: "" if it is none.
+// path returns the folder of an ID, which comes from a client: "" if the ID is
+// invalid.
 func (d *Driver) path(kind, id string) string {
 	if !plain.MatchString(id) {
 		return ""
@@ -87,7 +88,7 @@ func (d *Driver) write(kind, id string, i *item) error {
 	return renameio.WriteFile(filepath.Join(d.path(kind, id), meta), text, 0o600)
 }
 
-// list returns the IDs of all volumes or snapshots, in order.
+// list returns the IDs of all volumes or snapshots, sorted.
 func (d *Driver) list(kind string) ([]string, error) {
 	found, err := filepath.Glob(filepath.Join(d.Dir, kind, "*", meta))
 	if err != nil {
@@ -100,7 +101,7 @@ func (d *Driver) list(kind string) ([]string, error) {
 	return found, nil
 }
 
-// sweep removes the remains of creations and deletions that crashed.
+// sweep removes the remains of interrupted creations and deletions.
 func (d *Driver) sweep() error {
 	var errs []error
 	for _, kind := range []string{volumes, snapshots} {
@@ -118,11 +119,11 @@ func (d *Driver) sweep() error {
 	return errors.Join(errs...)
 }
 
-// create makes a volume or a snapshot with the content of from, a folder of one,
-// or with none. Its JSON comes last.
+// create makes a volume or a snapshot with the content of the folder from, or
+// empty. Its JSON is written last.
 func (d *Driver) create(kind, id string, i *item, from string) (err error) {
 	dir := d.path(kind, id)
-	if err := os.RemoveAll(dir); err != nil { // what is left of an earlier try
+	if err := os.RemoveAll(dir); err != nil { // the remains of an earlier attempt
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -153,13 +154,13 @@ func (d *Driver) create(kind, id string, i *item, from string) (err error) {
 		if err := continuity.CopyDir(content, filepath.Join(from, data)); err != nil {
 			return err
 		}
-	} else if err := os.Chmod(content, 0o777); err != nil { // whatever the umask is: any user of a pod may write
+	} else if err := os.Chmod(content, 0o777); err != nil { // against the umask: any user of a pod may write
 		return err
 	}
 	return d.write(kind, id, i)
 }
 
-// makeDisk makes a device's file, with the content of from's.
+// makeDisk makes the file of a block volume, with the content of that of from.
 func makeDisk(path string, size int64, from string) error {
 	if from != "" {
 		if err := continuity.CopyFile(path, filepath.Join(from, disk)); err != nil {
@@ -173,8 +174,8 @@ func makeDisk(path string, size int64, from string) error {
 	return errors.Join(f.Truncate(size), f.Close())
 }
 
-// remove removes a volume or a snapshot; the JSON goes first, so that the rest
-// is not taken for a volume after a crash.
+// remove removes a volume or a snapshot; the JSON is removed first, so that the
+// rest is not taken for a volume after a crash.
 func (d *Driver) remove(kind, id string, i *item) error {
 	dir := d.path(kind, id)
 	if err := os.Remove(filepath.Join(dir, meta)); err != nil && !errors.Is(err, fs.ErrNotExist) {

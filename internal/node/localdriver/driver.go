@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// Name is the driver's.
+	// Name is the name of the driver.
 	Name = "local.csi.keelson.dev"
-	// Topology is the key by whose value a volume belongs to its node.
+	// Topology is the topology key whose value is the node of a volume.
 	Topology = "topology." + Name + "/node"
 )
 
@@ -38,7 +38,7 @@ type Driver struct {
 	Version string
 	Clock   clock.PassiveClock
 
-	// mu is over the creation, deletion and change of volumes and snapshots.
+	// mu serializes the creation, deletion and change of volumes and snapshots.
 	mu     sync.Mutex
 	quota  quota
 	socket string
@@ -97,7 +97,7 @@ func (d *Driver) Serve(ctx context.Context, socket, register string) error {
 	return err
 }
 
-// listen makes the socket, in place of one that a killed process left.
+// listen listens on the socket, and replaces one that a killed process left.
 func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, err

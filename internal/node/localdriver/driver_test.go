@@ -45,8 +45,8 @@ func (d *Driver) made(t *testing.T, r *csi.CreateVolumeRequest) *csi.Volume {
 	return out.Volume
 }
 
-// TestCopies checks that a clone and a volume of a snapshot have the content,
-// as it was.
+// TestCopies checks that a clone and a volume of a snapshot have the content of
+// that time.
 func TestCopies(t *testing.T) {
 	d := newDriver(t, t.TempDir())
 	file := func(id string) string { return filepath.Join(d.Dir, volumes, id, data, "sub", "file") }
@@ -81,8 +81,8 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestCrash checks that the remains of a creation that crashed are no volume,
-// and that the name is free.
+// TestCrash checks that the remains of an interrupted creation are no volume,
+// and that its name can be used.
 func TestCrash(t *testing.T) {
 	d := newDriver(t, t.TempDir())
 	torn := filepath.Join(d.Dir, volumes, "torn", data, "old")
@@ -160,7 +160,7 @@ func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) 
 		t.Fatal("this test mounts: run it as root (make test does)")
 	}
 	dir := t.TempDir()
-	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // other users are to reach it
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // other users need to reach it
 		t.Fatal(err)
 	}
 	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
@@ -190,8 +190,8 @@ func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) 
 	return mnt
 }
 
-// TestFull checks that where the disk has no room for a copy, the answer says so,
-// and nothing is left of it; there is room again when something is deleted.
+// TestFull checks that a copy for which the disk has no room fails with
+// ResourceExhausted and leaves nothing, and that deletions make room again.
 func TestFull(t *testing.T) {
 	d := newDriver(t, fileSystem(t, 16<<20, func(device, _, mnt string) error { return unix.Mount(device, mnt, "ext4", 0, "") }))
 	v := d.made(t, &csi.CreateVolumeRequest{Name: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}})
@@ -218,8 +218,8 @@ func TestFull(t *testing.T) {
 }
 
 // TestQuota checks that on a file system with quotas of projects a volume holds
-// what it was made for, and more once it is expanded. On one of a kernel without
-// them it holds what the disk does.
+// as much as its size, and more once it is expanded. On a kernel without quotas
+// it holds as much as the disk.
 func TestQuota(t *testing.T) {
 	enforced := true
 	mnt := fileSystem(t, 64<<20, func(device, image, mnt string) error {
@@ -234,7 +234,7 @@ func TestQuota(t *testing.T) {
 		return unix.Mount(device, mnt, "ext4", 0, "")
 	}, "-O", "quota,project", "-E", "quotatype=prjquota", "-I", "256")
 	d := newDriver(t, mnt)
-	// The folders above the volumes are the driver's; the test's user is to pass.
+	// The folders above the volumes are the driver's; the test's user needs to pass.
 	if err := os.Chmod(filepath.Join(mnt, volumes), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestQuota(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(content), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Root has no limits here; a user has.
+	// Quotas do not limit root, so that another user writes.
 	fill := func(name string, n int) error {
 		path := filepath.Join(content, name)
 		cmd := exec.Command("dd", "if=/dev/zero", "of="+path, "bs=1M", "count="+strconv.Itoa(n), "conv=fsync")

@@ -25,7 +25,7 @@ func findLoop(path string) (string, error) {
 	return "", nil
 }
 
-// attachLoop gives a file a loop device, or finds the one that it has.
+// attachLoop attaches a loop device to a file, or returns the one that it has.
 func attachLoop(path string) (string, error) {
 	if device, err := findLoop(path); err != nil || device != "" {
 		return device, err
@@ -55,7 +55,7 @@ func attachLoop(path string) (string, error) {
 		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
 		err = errors.Join(err, loop.Close())
 		if errors.Is(err, unix.EBUSY) {
-			continue // another took it meanwhile
+			continue // another process took it meanwhile
 		}
 		if err != nil {
 			return "", fmt.Errorf("attaching %s to %s: %w", path, device, err)
@@ -77,12 +77,12 @@ func onLoop(path string, f func(fd int) error) error {
 	return errors.Join(f(int(loop.Fd())), loop.Close())
 }
 
-// detachLoop takes a file's loop device from it.
+// detachLoop detaches a file's loop device.
 func detachLoop(path string) error {
 	return onLoop(path, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0) })
 }
 
-// refreshLoop makes the loop device of a file take its new size.
+// refreshLoop updates the size of a file's loop device.
 func refreshLoop(path string) error {
 	return onLoop(path, func(fd int) error { return unix.IoctlSetInt(fd, unix.LOOP_SET_CAPACITY, 0) })
 }

@@ -30,7 +30,8 @@ func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.Nod
 	return &csi.NodeGetInfoResponse{NodeId: d.Node, AccessibleTopology: &csi.Topology{Segments: map[string]string{Topology: d.Node}}}, nil
 }
 
-// NodePublishVolume implements csi.NodeServer: the volume is bound to its target.
+// NodePublishVolume implements csi.NodeServer: it bind-mounts the volume at its
+// target.
 func (d *Driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
 	switch {
 	case r.VolumeId == "" || r.TargetPath == "":
@@ -94,13 +95,13 @@ func makeFile(path string) error {
 	return f.Close()
 }
 
-// flags are the mount options that a bind mount can have of its own.
+// flags are the mount options that a bind mount supports.
 var flags = map[string]uintptr{
 	"ro": unix.MS_RDONLY, "noexec": unix.MS_NOEXEC, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV,
 	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "strictatime": unix.MS_STRICTATIME,
 }
 
-// bind binds source to target. Options that are not a mount's own are refused.
+// bind binds source to target. Other options are refused.
 func bind(source, target string, readOnly bool, options []string) error {
 	var change uintptr
 	if readOnly {
@@ -142,7 +143,7 @@ func isMount(path string) (bool, error) {
 
 func mountPoints() ([]mount.MountInfo, error) { return mount.ParseMountInfo("/proc/self/mountinfo") }
 
-// published returns a path that a volume is mounted at, "" if there is none.
+// published returns a path at which a volume is mounted, "" if there is none.
 func (d *Driver) published(id string, i *item) (string, error) {
 	points, err := mountPoints()
 	if err != nil {
@@ -200,7 +201,7 @@ func (d *Driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolu
 	}
 	i, err := d.read(volumes, r.VolumeId)
 	if err != nil || i == nil || !i.Block {
-		return &csi.NodeUnpublishVolumeResponse{}, nil //nolint:nilerr // the target is gone, which is what was asked for
+		return &csi.NodeUnpublishVolumeResponse{}, nil //nolint:nilerr // a missing target is success
 	}
 	if used, err := d.published(r.VolumeId, i); err == nil && used == "" {
 		err = detachLoop(filepath.Join(d.path(volumes, r.VolumeId), disk))
@@ -211,8 +212,8 @@ func (d *Driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolu
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
-// NodeGetVolumeStats implements csi.NodeServer. Where there are quotas, the
-// kernel gives those of the volume.
+// NodeGetVolumeStats implements csi.NodeServer. With quotas, the kernel reports
+// those of the volume.
 func (d *Driver) NodeGetVolumeStats(_ context.Context, r *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
 	if r.VolumeId == "" || r.VolumePath == "" {
 		return nil, status.Error(codes.InvalidArgument, "a volume and its path are needed")

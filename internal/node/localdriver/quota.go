@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quota limits what is in a folder, by the quotas of projects of its file system.
+// quota limits the size of folders, by the project quotas of their file system.
 type quota bool
 
 // Constants of linux/quota.h and linux/fs.h.
@@ -39,13 +39,13 @@ type dqblk struct {
 	_                                                             [4]byte
 }
 
-// quotaOf reports whether the file system of dir enforces quotas of projects.
+// quotaOf reports whether the file system of dir enforces project quotas.
 func quotaOf(dir string) quota {
 	var info [24]byte // struct if_dqinfo
 	return quota(quotactl(dir, qGetinfo, 0, unsafe.Pointer(&info)) == nil)
 }
 
-// quotactl is quotactl_fd(2) for projects, since Linux 5.14.
+// quotactl calls quotactl_fd(2), of Linux 5.14, for a project.
 func quotactl(dir string, command int, project uint32, arg unsafe.Pointer) error {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -58,8 +58,8 @@ func quotactl(dir string, command int, project uint32, arg unsafe.Pointer) error
 	return nil
 }
 
-// limit makes dir of a project that may have so many bytes, or takes the
-// project's limit away where bytes is 0. It does nothing without quotas.
+// limit assigns dir to a project with that limit in bytes; 0 bytes removes the
+// limit. It does nothing without quotas.
 func (q quota) limit(dir string, project uint32, bytes int64) error {
 	if !q || project == 0 {
 		return nil
@@ -76,7 +76,7 @@ func (q quota) limit(dir string, project uint32, bytes int64) error {
 	return nil
 }
 
-// join makes a folder, and what will be made in it, of a project.
+// join assigns a folder, and files that will be made in it, to a project.
 func join(dir string, project uint32) error {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -94,7 +94,7 @@ func join(dir string, project uint32) error {
 	return nil
 }
 
-// project returns a project that no other volume has.
+// project returns a project number that no other volume has.
 func (d *Driver) project(id string) (uint32, error) {
 	if !d.quota {
 		return 0, nil
@@ -116,12 +116,13 @@ func (d *Driver) project(id string) (uint32, error) {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
 	for p := binary.BigEndian.Uint32(h.Sum(nil)); ; p++ {
-		// The upper half of the numbers: people use small ones.
+		// The upper half of the numbers, since people use small ones.
 		if p |= 1 << 31; !taken[p] {
 			return p, nil
 		}
 	}
 }
 
-// noSpace reports whether a write found its volume, or the disk, full.
+// noSpace reports whether a write failed because its volume, or the disk, is
+// full.
 func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

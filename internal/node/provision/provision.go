@@ -42,8 +42,8 @@ type Config struct {
 	Driver     string
 	Controller csi.ControllerServer
 	Client     kubernetes.Interface
-	// Informers gives claims, volumes and classes of the whole cluster. The caller
-	// starts it.
+	// Informers provides claims, volumes and classes of the whole cluster. The
+	// caller starts it.
 	Informers informers.SharedInformerFactory
 	Recorder  record.EventRecorder
 	Clock     clock.WithTicker
@@ -132,8 +132,8 @@ func (p *Provisioner) syncClaim(ctx context.Context, c *v1.PersistentVolumeClaim
 	return reconcile.Result{}, p.resize(trace.WithCause(ctx, c), c)
 }
 
-// provision calls the driver to make a volume, and makes the object that the
-// binder binds the claim to.
+// provision calls the driver to make a volume, and creates the PersistentVolume
+// that the binder binds the claim to.
 func (p *Provisioner) provision(ctx context.Context, c *v1.PersistentVolumeClaim) error {
 	name := "pvc-" + string(c.UID)
 	if _, ok, err := p.volumes.GetIndexer().GetByKey(name); err != nil || ok {
@@ -161,7 +161,7 @@ func (p *Provisioner) provision(ctx context.Context, c *v1.PersistentVolumeClaim
 	}
 	_, err = p.Client.CoreV1().PersistentVolumes().Create(ctx, v, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		// It is this node's, and the cache behind; or another node was first.
+		// The volume is this node's and the cache is stale, or another node was first.
 		live, err := p.Client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{})
 		if err != nil || p.own(live) {
 			return err
@@ -170,7 +170,7 @@ func (p *Provisioner) provision(ctx context.Context, c *v1.PersistentVolumeClaim
 		return err
 	}
 	if err != nil {
-		return err // the volume stays: the next try finds it
+		return err // the volume stays for the next attempt
 	}
 	p.Recorder.Event(c, v1.EventTypeNormal, "ProvisioningSucceeded", "Successfully provisioned volume "+name)
 	return nil
@@ -219,7 +219,7 @@ var modes = map[v1.PersistentVolumeAccessMode]csi.VolumeCapability_AccessMode_Mo
 	v1.ReadWriteMany: csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER, v1.ReadOnlyMany: csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,
 }
 
-// cloned returns the driver's handle of the volume that a claim has.
+// cloned returns the driver's handle of a claim's volume.
 func (p *Provisioner) cloned(ctx context.Context, namespace, name string) (string, error) {
 	c, err := p.Client.CoreV1().PersistentVolumeClaims(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -274,7 +274,7 @@ func (p *Provisioner) reclaim(ctx context.Context, v *v1.PersistentVolume) error
 		v.Status.Phase != v1.VolumeReleased && v.Status.Phase != v1.VolumeFailed {
 		return nil
 	}
-	// The phase is of the cache, and what is deleted does not come back.
+	// The phase is the cache's: it is read again before the irreversible deletion.
 	live, err := p.Client.CoreV1().PersistentVolumes().Get(ctx, v.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
@@ -283,10 +283,10 @@ func (p *Provisioner) reclaim(ctx context.Context, v *v1.PersistentVolume) error
 		return err
 	}
 	if live.UID != v.UID || live.ResourceVersion != v.ResourceVersion {
-		return nil // the newer one is on its way
+		return nil // the informer will deliver the newer version
 	}
 	if _, err := p.Controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: v.Spec.CSI.VolumeHandle}); err != nil {
-		if status.Code(err) != codes.FailedPrecondition { // a pod that goes has it yet
+		if status.Code(err) != codes.FailedPrecondition { // an ending pod still uses the volume
 			p.Recorder.Event(v, v1.EventTypeWarning, "VolumeFailedDelete", err.Error())
 		}
 		return err
@@ -313,13 +313,13 @@ func (p *Provisioner) reclaim(ctx context.Context, v *v1.PersistentVolume) error
 	return err
 }
 
-// larger reports whether a claim asks for more than it has.
+// larger reports whether a claim requests more than it has.
 func larger(c *v1.PersistentVolumeClaim) bool {
 	want, have := c.Spec.Resources.Requests[v1.ResourceStorage], c.Status.Capacity[v1.ResourceStorage]
 	return c.Status.Phase == v1.ClaimBound && want.Cmp(have) > 0
 }
 
-// resize calls the driver to grow the volume of a claim that asks for more:
+// resize calls the driver to grow the volume of a claim that requests more:
 // first the volume, then its object, then the claim's status.
 func (p *Provisioner) resize(ctx context.Context, c *v1.PersistentVolumeClaim) error {
 	if !larger(c) || c.DeletionTimestamp != nil {

@@ -38,7 +38,7 @@ func allocatable(capacity v1.ResourceList, reserved ...v1.ResourceList) v1.Resou
 	return out
 }
 
-// hugePages returns the memory that the machine has in huge pages, by size.
+// hugePages returns the machine's memory in huge pages, by page size.
 func hugePages(sys string) v1.ResourceList {
 	out := v1.ResourceList{}
 	dirs, _ := filepath.Glob(filepath.Join(sys, "kernel/mm/hugepages/hugepages-*kB"))

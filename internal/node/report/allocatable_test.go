@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// amounts are quantities by resource.
+// amounts returns quantities by resource.
 func amounts(pairs ...string) v1.ResourceList {
 	out := v1.ResourceList{}
 	for i := 0; i < len(pairs); i += 2 {

@@ -11,9 +11,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// tellFeatures writes the runtime's features to the node's status, for each of
-// its handlers, and which of v1.37's newer features the node has
-// (https://kep.k8s.io/5328).
+// tellFeatures sets the runtime's features in the node's status, for each of its
+// handlers, and the declared features of v1.37 (https://kep.k8s.io/5328).
 func tellFeatures(out *v1.NodeStatus, r *runtimeapi.StatusResponse) {
 	for _, h := range r.GetRuntimeHandlers() {
 		out.RuntimeHandlers = append(out.RuntimeHandlers, v1.NodeRuntimeHandler{Name: h.Name, Features: &v1.NodeRuntimeHandlerFeatures{

@@ -21,7 +21,7 @@ func (s *Reporter) Renewed() time.Time {
 	return time.Time{}
 }
 
-// lease renews the node's lease: upstream's cheap Heartbeat, KEP-589.
+// lease renews the node's Lease (KEP-589) until ctx is done.
 func (s *Reporter) lease(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := s.renew(ctx); err != nil && ctx.Err() == nil {
@@ -34,8 +34,8 @@ func (s *Reporter) lease(ctx context.Context) {
 	}
 }
 
-// renew renews the lease once. A request that is not answered does not hold up the
-// next, which may go by another connection.
+// renew renews the lease once. A request without an answer does not delay the next
+// one, which may use another connection.
 func (s *Reporter) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, renewPeriod)
 	defer cancel()

@@ -36,9 +36,9 @@ const (
 	renewPeriod   = 10 * time.Second
 	StatusPeriod  = 10 * time.Second
 	unreadyPeriod = time.Second
-	// Heartbeat is how often an unchanged status is written all the same.
+	// Heartbeat is how often an unchanged status is written.
 	Heartbeat = 5 * time.Minute
-	// maxImages is how many images a node reports, as upstream's.
+	// maxImages is the number of images that a node reports, upstream's default.
 	maxImages = 50
 )
 
@@ -55,7 +55,7 @@ type Config struct {
 	// Root is the node's folder, on the file system that is its storage.
 	Root    string
 	MaxPods int64
-	// KubeReserved and SystemReserved are kept from pods.
+	// KubeReserved and SystemReserved are resources that pods do not get.
 	KubeReserved, SystemReserved v1.ResourceList
 	// Thresholds holds the thresholds of evictions. The hard ones are not
 	// allocatable to pods.
@@ -65,11 +65,11 @@ type Config struct {
 	CRI      *cri.Client
 	Recorder record.EventRecorder
 	Clock    clock.WithTicker
-	// Pressure returns the conditions of what the node is short of.
+	// Pressure returns the pressure conditions that hold.
 	Pressure func() []v1.NodeConditionType
-	// Registered is called when the Node has been made.
+	// Registered is called when the Node has been created.
 	Registered func()
-	// Nodes has this Node, as it is in the API.
+	// Nodes is an informer of this Node.
 	Nodes coreinformers.NodeInformer
 }
 
@@ -78,15 +78,15 @@ type Reporter struct {
 	Config
 	capacity v1.ResourceList
 	alloc    v1.ResourceList
-	// forPods is the limit of all pods together: the capacity less the
-	// reservations. It is more than alloc: evictions begin when no more than the
-	// difference is left.
+	// forPods is the limit of all pods together: the capacity less the reservations.
+	// It exceeds alloc by the hard eviction thresholds: evictions begin when no more
+	// than these are left.
 	forPods v1.ResourceList
 	total   int64
 	// said is the last status that the runtime reported, nil before the first.
 	said *runtimeapi.StatusResponse
-	wake chan struct{} // by Changed
-	// renewed is when the node's Lease was, in nanoseconds.
+	wake chan struct{} // received from Changed
+	// renewed is when the node's Lease was last renewed, in Unix nanoseconds.
 	renewed atomic.Int64
 }
 
@@ -94,7 +94,8 @@ type Reporter struct {
 func New(c Config) *Reporter {
 	s := &Reporter{Config: c, wake: make(chan struct{}, 1)}
 	s.measure()
-	// An informer that is stopped refuses handlers and has no more events.
+	// An informer refuses handlers only when it has stopped, and then has no more
+	// events.
 	_, _ = c.Nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{UpdateFunc: func(_, now any) {
 		if n, ok := now.(*v1.Node); ok && n.Name == c.NodeName && doubted(n) {
 			s.Changed()
@@ -103,7 +104,7 @@ func New(c Config) *Reporter {
 	return s
 }
 
-// measure reads what the machine has.
+// measure reads the machine's resources.
 func (s *Reporter) measure() {
 	c := v1.ResourceList{
 		v1.ResourceCPU:  *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
@@ -155,7 +156,7 @@ func (s *Reporter) Run(ctx context.Context) {
 		status := s.compute(ctx)
 		now := s.Clock.Now()
 		if !written.IsZero() && now.Sub(written) < Heartbeat && sameStatus(&status, &last) && !s.doubted() {
-			// nothing to tell
+			// logged and retried
 		} else if err := s.report(ctx, status); err != nil {
 			if ctx.Err() == nil {
 				log.Error(err, "Updating the node's status failed")
@@ -176,23 +177,23 @@ func (s *Reporter) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// report writes the status once. A request that is not answered does not hold up the
-// next, which may go by another connection.
+// report writes the status once. A request without an answer does not delay the next
+// one, which may use another connection.
 func (s *Reporter) report(ctx context.Context, status v1.NodeStatus) error {
 	ctx, cancel := context.WithTimeout(ctx, StatusPeriod)
 	defer cancel()
 	return s.write(ctx, status)
 }
 
-// doubted reports whether the Node's conditions were taken for unknown in the API,
-// because the node was not heard of for a while.
+// doubted reports whether the node lifecycle controller has set the Node's
+// conditions to Unknown, because the node was unreachable for a while.
 func doubted(n *v1.Node) bool {
 	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool {
 		return c.Status == v1.ConditionUnknown && slices.Contains(own, c.Type)
 	})
 }
 
-// own holds the conditions that the node itself reports.
+// own are the conditions that the node itself reports.
 var own = []v1.NodeConditionType{v1.NodeReady, v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure}
 
 func (s *Reporter) doubted() bool {

@@ -39,11 +39,11 @@ var deviceFeatures = structured.Features{AdminAccess: true, ConsumableCapacity: 
 
 const (
 	devicesKey = "DynamicResources"
-	// extendedClaim marks the claim that the scheduler makes of a pod's extended
-	// resources.
+	// extendedClaim is the annotation of the claim that the scheduler makes for a
+	// pod's extended resources.
 	extendedClaim = "resource.kubernetes.io/extended-resource-claim"
-	// bindingTimeout is how long at most a pod waits for its devices' binding
-	// conditions; upstream's default.
+	// bindingTimeout bounds the time that a pod waits for its devices' binding
+	// conditions, upstream's default.
 	bindingTimeout = 600 * time.Second
 )
 
@@ -55,7 +55,7 @@ type DynamicResources struct {
 	Classes resourcelisters.DeviceClassLister
 	Slices  resourcelisters.ResourceSliceLister
 	Rules   resourcelisters.DeviceTaintRuleLister
-	// Extended knows which class an extended resource stands for.
+	// Extended maps extended resources to device classes.
 	Extended *extendedresourcecache.ExtendedResourceCache
 
 	celOnce sync.Once
@@ -67,8 +67,8 @@ type DynamicResources struct {
 	changed chan struct{}
 }
 
-// pendingAllocation is an allocation that was decided on. version is that of the
-// claim which has it, empty until it is written.
+// pendingAllocation is an allocation that was decided on. version is the
+// resourceVersion of the claim with it, empty until it is written.
 type pendingAllocation struct {
 	allocation *resourceapi.AllocationResult
 	version    string
@@ -82,32 +82,33 @@ type deviceState struct {
 	allocated []*allocatedClaim
 	// open are the claims to be allocated, in the order of the pod's.
 	open []*resourceapi.ResourceClaim
-	// extended are the pod's requests of extended resources that classes stand for.
+	// extended are the pod's requests of extended resources that device classes
+	// provide.
 	extended []extendedRequest
 
 	allocator structured.Allocator
 	byNode    map[string]*nodeDevices
 	// unavailable are claims whose allocation no node could use.
 	unavailable sets.Set[types.UID]
-	// made is the claim that Reserve's node needs for extended resources, after it
-	// was created.
+	// made is the claim for extended resources on the reserved node, once it was
+	// created.
 	made *resourceapi.ResourceClaim
 }
 
-// Clone implements framework.StateData: what a node can have does not depend on
-// other pods that are tried there.
+// Clone implements framework.StateData: the devices of a node do not depend on
+// the pods that preemption removes.
 func (s *deviceState) Clone() fw.StateData { return s }
 
 type allocatedClaim struct {
 	*resourceapi.ResourceClaim
-	nodes *nodeaffinity.NodeSelector // nil: everywhere
+	nodes *nodeaffinity.NodeSelector // nil means all nodes
 }
 
 // nodeDevices holds the devices of the open claims and the extended resources
 // on a node.
 type nodeDevices struct {
 	results  []resourceapi.AllocationResult
-	extended *resourceapi.ResourceClaim // nil: the node needs none
+	extended *resourceapi.ResourceClaim // nil if none is needed
 	mappings []*corev1apply.ContainerExtendedResourceRequestApplyConfiguration
 }
 
@@ -120,13 +121,13 @@ type extendedRequest struct {
 	count     int64
 }
 
-// Backed reports whether devices can stand for an extended resource where a node
-// does not have it.
+// Backed reports whether devices can provide an extended resource that a node
+// does not have.
 func (d *DynamicResources) Backed(name v1.ResourceName) bool {
 	return d.Extended.GetDeviceClass(name) != nil
 }
 
-// requests returns the extended resources of a pod that classes stand for.
+// requests returns the extended resources of a pod that device classes provide.
 func (d *DynamicResources) requests(pod *v1.Pod) []extendedRequest {
 	var out []extendedRequest
 	for i, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
@@ -210,7 +211,8 @@ func (d *DynamicResources) PreFilter(ctx context.Context, state *fw.CycleState, 
 	return nil, nil
 }
 
-// classesExist reports a class of a claim's requests that does not exist.
+// classesExist returns an error for a class of a claim's requests that does not
+// exist.
 func (d *DynamicResources) classesExist(c *resourceapi.ResourceClaim) error {
 	check := func(request, class string) error {
 		_, err := d.Classes.Get(class)
@@ -235,7 +237,7 @@ func (d *DynamicResources) classesExist(c *resourceapi.ResourceClaim) error {
 	return nil
 }
 
-// allocator knows all devices, and those that claims have.
+// allocator returns an allocator of all devices, less those that claims have.
 func (d *DynamicResources) allocator(ctx context.Context) (structured.Allocator, error) {
 	d.celOnce.Do(func() { d.cel = cel.NewCache(100, cel.Features{EnableConsumableCapacity: true}) })
 	claims, err := d.Claims.List(labels.Everything())
@@ -258,7 +260,7 @@ func (l classLister) List() ([]*resourceapi.DeviceClass, error) {
 	return l.DeviceClassLister.List(labels.Everything())
 }
 
-// taken gathers what claims have, and what was decided on and they do not have yet.
+// taken returns the devices that claims have, and those of pending allocations.
 func (d *DynamicResources) taken(claims []*resourceapi.ResourceClaim) structured.AllocatedState {
 	out := structured.AllocatedState{AllocatedDevices: sets.New[structured.DeviceID](), AllocatedSharedDeviceIDs: sets.New[structured.SharedDeviceID](),
 		AggregatedCapacity: structured.NewConsumedCapacityCollection()}
@@ -269,7 +271,7 @@ func (d *DynamicResources) taken(claims []*resourceapi.ResourceClaim) structured
 		for i := range a.Devices.Results {
 			r := &a.Devices.Results[i]
 			if ptr.Deref(r.AdminAccess, false) {
-				continue // it takes nothing from others
+				continue // admin access leaves the device to others
 			}
 			id := structured.MakeDeviceID(r.Driver, r.Pool, r.Device)
 			if r.ShareID == nil {
@@ -307,8 +309,8 @@ func older(a, b string) bool {
 	return err == nil && order < 0
 }
 
-// inFlight reports whether a claim that the lister has without an allocation is
-// being given one.
+// inFlight reports whether a claim that is unallocated in the lister has a
+// pending allocation.
 func (d *DynamicResources) inFlight(uid types.UID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -376,7 +378,7 @@ func (d *DynamicResources) Filter(ctx context.Context, state *fw.CycleState, pod
 		case errors.Is(err, structured.ErrFailedAllocationOnNode):
 			return fw.NewStatus(fw.UnschedulableAndUnresolvable, err.Error())
 		case err != nil:
-			// What is wrong is in a claim, class or slice: a change of it is waited for.
+			// The error is about a claim, class or slice: the pod waits for a change of it.
 			return fw.NewStatus(fw.UnschedulableAndUnresolvable, err.Error())
 		case len(results) != len(claims):
 			return fw.NewStatus(fw.UnschedulableAndUnresolvable, "cannot allocate all claims")
@@ -387,8 +389,8 @@ func (d *DynamicResources) Filter(ctx context.Context, state *fw.CycleState, pod
 	return nil
 }
 
-// extendedOn makes the claim for the extended resources that a node does not have
-// itself, or nil where it has all.
+// extendedOn returns the claim for the extended resources that a node does not
+// have itself, nil if it has all.
 func (s *deviceState) extendedOn(pod *v1.Pod, n *fw.NodeInfo) (*resourceapi.ResourceClaim, []*corev1apply.ContainerExtendedResourceRequestApplyConfiguration) {
 	c := &resourceapi.ResourceClaim{ObjectMeta: metav1.ObjectMeta{
 		Namespace: pod.Namespace, GenerateName: pod.Name + "-extended-resources-", Annotations: map[string]string{extendedClaim: "true"},
@@ -406,7 +408,7 @@ func (s *deviceState) extendedOn(pod *v1.Pod, n *fw.NodeInfo) (*resourceapi.Reso
 	if len(mappings) == 0 {
 		return nil, nil
 	}
-	// Until it is created, the pod's UID stands for the claim's.
+	// Before its creation the claim has a UID derived from the pod's.
 	c.UID = "extended-" + pod.UID
 	return c, mappings
 }
@@ -432,7 +434,7 @@ func (d *DynamicResources) Reserve(_ context.Context, state *fw.CycleState, _ *v
 	return nil
 }
 
-// claims returns those that are to be allocated on a node.
+// claims returns the claims to be allocated on a node.
 func (s *deviceState) claims(on *nodeDevices) []*resourceapi.ResourceClaim {
 	if on.extended == nil {
 		return s.open
@@ -440,7 +442,7 @@ func (s *deviceState) claims(on *nodeDevices) []*resourceapi.ResourceClaim {
 	return append(slices.Clip(s.open), on.extended)
 }
 
-// Unreserve implements framework.ReservePlugin: it gives back what Reserve and
+// Unreserve implements framework.ReservePlugin: it releases what Reserve and
 // PreBind took.
 func (d *DynamicResources) Unreserve(ctx context.Context, state *fw.CycleState, pod *v1.Pod, node string) {
 	s, ok := state.Read(devicesKey).(*deviceState)
@@ -463,11 +465,11 @@ func (d *DynamicResources) Unreserve(ctx context.Context, state *fw.CycleState, 
 	if len(written) == 0 && made == nil && len(s.allocated) == 0 {
 		return
 	}
-	// The snapshot is locked: the API server is written to later.
+	// The snapshot is locked here: the API server is called from another goroutine.
 	go d.giveBack(context.WithoutCancel(ctx), s, pod, made)
 }
 
-// giveBack takes the pod out of the claims' reservations; the resource claim
+// giveBack removes the pod from the claims' reservations; the resource claim
 // controller does the same for a pod that is gone.
 func (d *DynamicResources) giveBack(ctx context.Context, s *deviceState, pod *v1.Pod, made *resourceapi.ResourceClaim) {
 	client := d.Client.ResourceV1().ResourceClaims(pod.Namespace)
@@ -568,7 +570,7 @@ func (d *DynamicResources) bind(ctx context.Context, pod *v1.Pod, claim *resourc
 		}
 		now = now.DeepCopy()
 		if now.Status.Allocation == nil {
-			// The finalizer first: a claim with an allocation is not to vanish.
+			// The finalizer comes first: a claim with an allocation must not vanish.
 			if !slices.Contains(now.Finalizers, resourceapi.Finalizer) {
 				now.Finalizers = append(now.Finalizers, resourceapi.Finalizer)
 				if now, err = client.Update(ctx, now, metav1.UpdateOptions{}); err != nil {
@@ -594,8 +596,8 @@ func (d *DynamicResources) bind(ctx context.Context, pod *v1.Pod, claim *resourc
 	return claim, nil
 }
 
-// ready waits until all devices have their binding conditions (KEP-5007). Where
-// one has failed or time is over, the claims are given up.
+// ready waits until all devices have their binding conditions (KEP-5007). If one
+// has failed or the time is over, the claims are released.
 func (d *DynamicResources) ready(ctx context.Context, claims []*resourceapi.ResourceClaim) error {
 	claims = slices.DeleteFunc(claims, func(c *resourceapi.ResourceClaim) bool {
 		return !slices.ContainsFunc(c.Status.Allocation.Devices.Results, func(r resourceapi.DeviceRequestAllocationResult) bool { return len(r.BindingConditions) > 0 })
@@ -646,7 +648,7 @@ func (d *DynamicResources) ready(ctx context.Context, claims []*resourceapi.Reso
 }
 
 // bindingConditions reports whether the devices of a claim have all conditions
-// that they are bound with; one of failure is an error.
+// that they are bound with; a failure condition is an error.
 func bindingConditions(c *resourceapi.ResourceClaim) (bool, error) {
 	for i := range c.Status.Allocation.Devices.Results {
 		r := &c.Status.Allocation.Devices.Results[i]
@@ -690,7 +692,7 @@ func (d *DynamicResources) change() <-chan struct{} {
 }
 
 // PostFilter implements framework.PostFilterPlugin: a claim whose allocation keeps
-// the pod from all nodes, and which no pod uses, is allocated anew.
+// the pod from all nodes, and which no pod uses, is deallocated.
 func (d *DynamicResources) PostFilter(state *fw.CycleState, pod *v1.Pod) (string, func(context.Context)) {
 	if len(pod.Spec.ResourceClaims) == 0 {
 		return "no new claims to deallocate", nil
@@ -707,11 +709,11 @@ func (d *DynamicResources) PostFilter(state *fw.CycleState, pod *v1.Pod) (string
 	return "still not schedulable", nil
 }
 
-// deallocate takes a claim's allocation back, where nothing has changed about it.
+// deallocate removes a claim's allocation, unless the claim has changed.
 func (d *DynamicResources) deallocate(ctx context.Context, c *resourceapi.ResourceClaim) {
 	c = c.DeepCopy()
 	c.Status.Allocation, c.Status.ReservedFor, c.Status.Devices = nil, nil, nil
-	// A failure is of no consequence: the pod is tried again.
+	// A failure is ignored: the pod is retried.
 	_, _ = d.Client.ResourceV1().ResourceClaims(c.Namespace).UpdateStatus(ctx, c, metav1.UpdateOptions{})
 	d.mu.Lock()
 	delete(d.pending, c.UID)

@@ -27,7 +27,8 @@ type domain struct{ key, value string }
 // interPod is the state of the filter.
 type interPod struct {
 	terms *fw.PodAffinityTerms
-	// existing are the domains from which a pod there bans this one.
+	// existing are the domains from which an existing pod's anti-affinity excludes
+	// this one.
 	existing map[domain]int
 	// near and far are the domains with pods that match all required affinity
 	// terms, and any required anti-affinity term.
@@ -59,7 +60,7 @@ func count(m map[domain]int, n *fw.NodeInfo, key string, sign int) {
 	}
 }
 
-// change counts a pod on a node in, or out.
+// change adds a pod on a node to the state, or removes it.
 func (p InterPodAffinity) change(s *interPod, pod *v1.Pod, other *fw.PodInfo, n *fw.NodeInfo, sign int) {
 	if a := other.Affinity; a != nil {
 		for i := range a.RequiredAnti {
@@ -150,7 +151,7 @@ func (p InterPodAffinity) Filter(_ context.Context, state *fw.CycleState, pod *v
 			}
 			fits = fits && s.near[domain{t.Required[i].TopologyKey, v}] > 0
 		}
-		// The first of a group that wants to be together may go anywhere.
+		// The first pod of a group with affinity to itself may go anywhere.
 		if !fits && (len(s.near) > 0 || !p.matchesAll(t.Required, pod)) {
 			return fw.NewStatus(fw.UnschedulableAndUnresolvable, "node(s) didn't match pod affinity rules")
 		}
