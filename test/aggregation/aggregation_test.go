@@ -50,7 +50,7 @@ import (
 	"keelson.dev/keelson/testcluster"
 )
 
-// asKubectl has the test's own program run as kubectl.
+// asKubectl, in the environment, makes the test's own program run as kubectl.
 const asKubectl = "AGGREGATION_AS_KUBECTL"
 
 func TestMain(m *testing.M) {
@@ -126,7 +126,7 @@ type env struct {
 	apiServices aggregator.Interface
 	kubeconfig  string
 
-	// program is the sample API server, with these arguments, at this address.
+	// program is the path of the sample API server, log that of its log.
 	program, log string
 	args         []string
 	address      *net.TCPAddr
@@ -177,7 +177,7 @@ func (e *env) kubectl(stdin string, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// kubectlSays runs kubectl, which has to succeed and to say each of want.
+// kubectlSays runs kubectl, which has to succeed and to print each of want.
 func (e *env) kubectlSays(stdin string, args []string, want ...string) {
 	e.Helper()
 	out, err := e.kubectl(stdin, args...)
@@ -218,8 +218,8 @@ func (e *env) token(namespace, account string) string {
 	return r.Status.Token
 }
 
-// prepare gives the sample API server its etcd, its rights, its certificate and
-// its port, at an address that is not of loopback: no endpoint may be that.
+// prepare makes the sample API server's etcd, rights, certificate and port. Its
+// address is not on loopback, since no endpoint may have such an address.
 func (e *env) prepare() {
 	e.Helper()
 	e.program = aggregation.Build(e)
@@ -233,7 +233,7 @@ func (e *env) prepare() {
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	e.must(os.WriteFile(certFile, certPEM, 0o600))
 	e.must(os.WriteFile(keyFile, keyPEM, 0o600))
-	e.ca = certPEM // the certificate, and its authority after it
+	e.ca = certPEM // the certificate is followed by its authority
 	e.address = e.listen()
 	e.args = []string{
 		"--etcd-servers=" + etcd.URL, "--bind-address=" + e.address.IP.String(), "--secure-port=" + strconv.Itoa(e.address.Port),
@@ -279,7 +279,8 @@ func (e *env) kill() {
 	}
 }
 
-// register has the sample API server be where the APIServices say.
+// register makes the Service, the endpoint and the APIServices of the sample API
+// server.
 func (e *env) register() {
 	e.Helper()
 	meta := metav1.ObjectMeta{Name: "sample-api", Namespace: "wardle"}
@@ -326,8 +327,8 @@ func flunder(name, spec string) *unstructured.Unstructured {
 	return u
 }
 
-// TestSampleAPIServer has the sample API server join, be used in all ways that
-// there are, go and come back.
+// TestSampleAPIServer checks that the sample API server can be added, used by
+// all verbs and clients, removed and added again.
 func TestSampleAPIServer(t *testing.T) {
 	e := start(t)
 	e.prepare()
@@ -431,7 +432,7 @@ func (e *env) verbs() {
 	if ref, _, _ := unstructured.NestedString(newer.Object, "spec", "flunderReference"); ref != "applied" {
 		e.Errorf("as v1beta1: %v", newer.Object)
 	}
-	// Its refusals come through as they are.
+	// Its errors are passed on unchanged.
 	bad := flunder("bad", "{flunderReference: a, fischerReference: b}")
 	bad.SetAPIVersion("wardle.example.com/v1beta1")
 	_, err = e.dynamic.Resource(flunders.GroupResource().WithVersion("v1beta1")).Namespace("default").Create(e.ctx, bad, create)
@@ -520,7 +521,7 @@ func (e *env) byKubectl() {
 	e.kubectlSays("", []string{"get", "flunders.v1beta1.wardle.example.com", "typed", "-o", "yaml"}, "apiVersion: wardle.example.com/v1beta1")
 	e.kubectlSays(manifest("{reference: f, referenceType: Flunder}"), []string{"apply", "-f", "-", "--server-side", "--force-conflicts"}, "flunder.wardle.example.com/typed serverside-applied")
 	e.kubectlSays("", []string{"label", "flunder", "typed", "more=labels"}, "flunder.wardle.example.com/typed labeled")
-	// What the document does not have is refused, by the server.
+	// Fields that the document does not have are refused, by the server.
 	if out, err := e.kubectl(strings.Replace(manifest("{wrong: field}"), `"typed"`, `"strict"`, 1), "create", "-f", "-"); err == nil || !strings.Contains(out, `strict decoding error: unknown field "spec.wrong"`) {
 		e.Errorf("an unknown field: %s", out)
 	}
@@ -553,8 +554,8 @@ func (e *env) delegated() {
 		e.Errorf("an account that may not create: %v", err)
 	}
 
-	// Without the aggregator between: by token, by certificate, by neither, and by
-	// the headers of the aggregator from another client.
+	// Requests sent directly: with a token, a certificate, neither, and with the
+	// aggregator's headers from another client.
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(e.ca)
 	direct := func(method string, header http.Header, certs ...tls.Certificate) (int, string) {
@@ -646,8 +647,8 @@ func (e *env) owners() {
 	}
 }
 
-// status checks that the APIService is read, patched and updated like others'
-// objects, and the condition of its server stays.
+// status checks that the APIService can be read, patched and updated, and keeps
+// the condition of its server.
 func (e *env) status() {
 	c := e.apiServices.ApiregistrationV1().APIServices()
 	e.contains("the status", e.raw("/apis/apiregistration.k8s.io/v1/apiservices/"+alpha+"/status", "application/json"), `"all checks passed"`)
@@ -693,12 +694,12 @@ func (e *env) restart() {
 	e.must(err)
 	defer w.Stop()
 	e.kill()
-	for ev := range w.ResultChan() { // ends, for a client to begin anew
+	for ev := range w.ResultChan() { // the watch ends, so that its client starts again
 		if ev.Type == watch.Error {
 			break
 		}
 	}
-	// As a node's agent says of a pod that has gone.
+	// A node's agent would report the end of the pod.
 	ready := func(now bool) {
 		e.Helper()
 		_, err := e.core.DiscoveryV1().EndpointSlices("wardle").Patch(e.ctx, "sample-api-1", types.JSONPatchType,
@@ -715,7 +716,7 @@ func (e *env) restart() {
 	if _, err := d.Get(e.ctx, "kept", get); !apierrors.IsServiceUnavailable(err) {
 		e.Errorf("without the server: %v", err)
 	}
-	// All others stay as they are; kubectl names the missing group.
+	// Other resources are still served; kubectl reports the missing group.
 	e.kubectlSays("", []string{"get", "configmaps"}, "kube-root-ca.crt")
 	e.kubectlSays("", []string{"get", "apiservice", alpha}, "False (MissingEndpoints)")
 	e.contains("openapi/v2", e.raw("/openapi/v2", "application/json"), `"/api/v1/namespaces/{namespace}/pods"`)

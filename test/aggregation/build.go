@@ -22,7 +22,7 @@ func Build(t testing.TB) string {
 	return program
 }
 
-// Program is Build for a TestMain.
+// Program does what Build does, for a TestMain.
 func Program() (string, error) {
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -33,7 +33,7 @@ func Program() (string, error) {
 	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return "", err
 	}
-	// Several packages' tests want it, at once: the first builds it.
+	// The tests of several packages call it at once: the first one builds.
 	lock, err := os.OpenFile(filepath.Join(bin, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", err

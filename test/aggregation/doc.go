@@ -1,4 +1,4 @@
-// Package aggregation shows that an API server that others have built joins this
-// one: upstream's k8s.io/sample-apiserver, which serves wardle.example.com, built
-// in a module of its own (folder sampleapiserver), as a process on an etcd of its own.
+// Package aggregation tests the aggregation of an API server that others have built:
+// upstream's k8s.io/sample-apiserver, which serves wardle.example.com, built in a
+// module of its own (folder sampleapiserver), as a process on an etcd of its own.
 package aggregation

@@ -51,7 +51,8 @@ func (w world) until(what string, ok func(context.Context) (bool, error)) {
 	})
 }
 
-// scale gives the Deployment replicas, and waits until all are ready, or none is left.
+// scale sets the Deployment's replicas, and waits until n are ready and no other pod is
+// left.
 func (w world) scale(n int32) {
 	w.Helper()
 	d := w.client.AppsV1().Deployments("default")
@@ -72,7 +73,8 @@ func (w world) nodes(ctx context.Context) (int, error) {
 	return len(l.Items), nil
 }
 
-// elastic has a cluster of up to most simulated nodes, that are soon removed.
+// elastic makes a cluster of up to most simulated nodes, which are removed soon
+// after they become unneeded.
 func elastic(most int) testcluster.Option {
 	return func(o *cluster.Options) {
 		o.MostSimNodes = most
@@ -83,15 +85,16 @@ func elastic(most int) testcluster.Option {
 	}
 }
 
-// TestBlackFriday scales a Deployment from 0 to 5,000 replicas and back: nodes come
-// from none, no more than are needed, and go again.
+// TestBlackFriday scales a Deployment from 0 to 5,000 replicas and back, and checks
+// that the number of nodes grows from 0 to no more than are needed, and falls to 0
+// again.
 func TestBlackFriday(t *testing.T) {
 	const replicas, perNode = 5000, 250
 	w := begin(t, elastic(500))
 	if n, err := w.nodes(t.Context()); err != nil || n != 0 {
 		t.Fatalf("there are %d nodes at first, %v", n, err)
 	}
-	for n := int32(1000); n <= replicas; n += 1000 { // each within the time that a test waits
+	for n := int32(1000); n <= replicas; n += 1000 { // in steps that each take less than harness.Patience
 		w.scale(n)
 	}
 	n, err := w.nodes(t.Context())
@@ -167,7 +170,7 @@ func BenchmarkDelete(b *testing.B) {
 func BenchmarkIdle(b *testing.B) {
 	begin(b, testcluster.WithNodes(5000))
 	const period = 20 * time.Second
-	time.Sleep(period) // until what their coming has caused is done
+	time.Sleep(period) // until the work that the new nodes cause is done
 	used := processor(b)
 	time.Sleep(period)
 	b.ReportMetric(100*(processor(b)-used).Seconds()/period.Seconds(), "%-of-a-core")

@@ -25,7 +25,8 @@ import (
 	"keelson.dev/keelson/test/harness/imagetest"
 )
 
-// sampleImages are upstream's sample API server and this machine's etcd.
+// sampleImages returns images of upstream's sample API server and this machine's
+// etcd.
 func (t *T) sampleImages() (server, etcd string) {
 	t.Helper()
 	const path = "/usr/bin/etcd"
@@ -40,8 +41,8 @@ func (t *T) sampleImages() (server, etcd string) {
 	return imagetest.Push(t, program.Image(imagev1.Config{Entrypoint: []string{"/sample-apiserver"}}), "sample-apiserver:1"), etcd
 }
 
-// sampleAPIServer has the sample API server run in the test's namespace, with an
-// etcd beside it and what it needs to know of the cluster, behind a Service.
+// sampleAPIServer runs the sample API server in the test's namespace behind a
+// Service, with an etcd and the rights and configuration that it needs.
 func (t *T) sampleAPIServer() (ca []byte) {
 	t.Helper()
 	server, etcd := t.sampleImages()
@@ -50,7 +51,7 @@ func (t *T) sampleAPIServer() (ca []byte) {
 	_, err := t.Client.CoreV1().Secrets(t.NS).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "sample-apiserver-secret"},
 		Data: map[string][]byte{"tls.crt": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), "tls.key": key}}, create)
 	t.must(err)
-	// The API server by its endpoint: this test is not one of services' addresses.
+	// The API server is reached at its endpoint: Services are tested elsewhere.
 	slice := got[*discoveryv1.EndpointSlice](t)(t.Client.DiscoveryV1().EndpointSlices("default").Get(t.Context(), "kubernetes", get))
 	yaml := strings.NewReplacer("<ns>", t.NS, "<server>", server, "<etcd>", etcd, "<host>", slice.Endpoints[0].Addresses[0], "<port>", string(patchOf(*slice.Ports[0].Port))).Replace(`
 apiVersion: v1
@@ -154,7 +155,8 @@ var _ = InContainers("[sig-api-machinery] Aggregator Should be able to support t
 		return rest.Get().AbsPath(flunders).SetHeader("Accept", "application/json").Do(ctx).Error() == nil, nil
 	})
 
-	// Flunders come and go by requests, and by a client that finds them by discovery.
+	// Flunders are created and deleted by plain requests, and by a client that uses
+	// discovery.
 	count := func(want int) {
 		t.Helper()
 		var list struct {
@@ -189,7 +191,7 @@ var _ = InContainers("[sig-api-machinery] Aggregator Should be able to support t
 	t.must(client.Delete(t.Context(), object.GetName(), remove))
 	count(0)
 
-	// The APIService itself is read, patched, updated and found.
+	// The APIService itself can be read, patched, updated and listed.
 	status := func() *apiregistration.APIService {
 		t.Helper()
 		a := &apiregistration.APIService{}

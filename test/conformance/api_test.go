@@ -170,7 +170,7 @@ var _ = It("[sig-auth] SubjectReview should support SubjectReview API operations
 	check(false)
 	got[*rbacv1.RoleBinding](t)(t.Client.RbacV1().RoleBindings(t.NS).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "view"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: t.NS, Name: "a"}}}, create))
-	// The authorizer learns of a binding a moment after it was made.
+	// The authorizer sees a new binding a moment later.
 	t.until("the binding's effect", func(ctx context.Context) (bool, error) {
 		r, err := t.Client.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{ResourceAttributes: attributes, User: name}}, create)
 		return err == nil && r.Status.Allowed, err

@@ -21,7 +21,7 @@ func (t *T) contains(text string, wanted ...string) {
 	}
 }
 
-// manifest writes an object down as a file.
+// manifest writes an object to a file, and returns its path.
 func (t *T) manifest(format string, args ...any) string { return t.file(t.object(format, args...)) }
 
 const rcManifest = "{apiVersion: v1, kind: ReplicationController, metadata: {name: %s}, spec: {replicas: %d, selector: {app: %s}, template: {metadata: {labels: {app: %s}}, spec: {terminationGracePeriodSeconds: 0, containers: [{name: web, image: keelson.local/demo, ports: [{containerPort: 80}]}]}}}}"
@@ -163,7 +163,7 @@ var _ = It("[sig-cli] Kubectl client Kubectl server-side dry-run should check if
 var _ = It("[sig-cli] Kubectl client Kubectl version should check is all data is printed", func(t *T) {
 	var v struct{ ClientVersion, ServerVersion version.Info }
 	// A kubectl that was built without its version cannot compare it with the
-	// server's, and says so after the data.
+	// server's, and prints a warning after the data.
 	out, _ := t.kubectl("", "version", "-o", "json")
 	t.must(json.NewDecoder(strings.NewReader(out)).Decode(&v))
 	if v.ServerVersion.GitVersion == "" || v.ServerVersion.Major == "" || v.ClientVersion.GoVersion == "" {

@@ -27,22 +27,22 @@ func (t *T) condition(f func() bool) func(context.Context) (bool, error) {
 func (t *T) crds() clientset.Interface { return clientset.NewForConfigOrDie(t.Config) }
 
 type crdOptions struct {
-	// schema in YAML of each version; "" preserves unknown fields.
+	// schema is the schema of each version in YAML; "" preserves unknown fields.
 	schema string
-	// versions, the first of which is stored; default v1.
+	// versions are the served versions, the first of which is stored; default v1.
 	versions []string
 	group    string
 	change   func(*apiextensionsv1.CustomResourceDefinition)
 }
 
-// custom is a resource that a test has defined.
+// custom is a custom resource that a test has defined.
 type custom struct {
 	gvr  schema.GroupVersionResource
 	kind string
 	def  *apiextensionsv1.CustomResourceDefinition
 }
 
-// crd defines a resource for the time of the test, and waits until it is served.
+// crd defines a resource until the end of the test, and waits until it is served.
 func (t *T) crd(o crdOptions) custom {
 	t.Helper()
 	id := rand.String(6)
@@ -315,7 +315,7 @@ var _ = It("[sig-api-machinery] CustomResourcePublishOpenAPI [Privileged:Cluster
 	t.unvalidated("{type: object, description: preserve-unknown-properties in nested field for Testing, properties: {spec: {type: object, description: Specification of Waldo, x-kubernetes-preserve-unknown-fields: true, properties: {dummy: {type: string}}}}}", "spec: {b: [{c: d}]}")
 })
 
-// unvalidated checks that kubectl takes unknown properties.
+// unvalidated checks that kubectl accepts unknown properties.
 func (t *T) unvalidated(schema, field string) {
 	c := t.crd(crdOptions{schema: schema})
 	t.publishes(c, "v1", anything)

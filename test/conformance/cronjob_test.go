@@ -16,9 +16,9 @@ import (
 
 const cronJobs = "[sig-apps] CronJob "
 
-// The rows of CronJobs do not wait for minutes to begin. A CronJob is given a schedule
-// of one minute of each hour, and a last schedule time before the last such minute: it
-// has missed that, and starts its Job now, named by that minute.
+// The tests of CronJobs do not wait for the next minute. A CronJob has a schedule of
+// one minute of each hour, and a last schedule time before the last such minute: it has
+// missed that run, and starts its Job now, named by that minute.
 
 // hourly returns the schedule of the minute of at.
 func hourly(at time.Time) string { return fmt.Sprintf("%d * * * *", at.UTC().Minute()) }
@@ -67,7 +67,7 @@ func (t *T) reschedule(name string, at time.Time) {
 	t.miss(name, at)
 }
 
-// activeJobs waits until those are the active Jobs of a CronJob, and checks that there
+// activeJobs waits until want are the active Jobs of a CronJob, and checks that there
 // are no others.
 func (t *T) activeJobs(cronJob string, want ...string) {
 	t.Helper()
@@ -86,7 +86,7 @@ func (t *T) activeJobs(cronJob string, want ...string) {
 	t.exist(want...)
 }
 
-// exist checks that those are the Jobs there are, apart from those that are being deleted.
+// exist checks that want are all Jobs, apart from those that are being deleted.
 func (t *T) exist(want ...string) {
 	t.Helper()
 	var have []string
@@ -128,7 +128,7 @@ var _ = It(cronJobs+"should not schedule new jobs when ForbidConcurrent", func(t
 		return err == nil && len(l.Items) > 0, err
 	})
 	t.activeJobs("cj", jobName("cj", first))
-	// Its end makes way for the one that was held up.
+	// The deletion allows the run that was held back.
 	t.must(t.Client.BatchV1().Jobs(t.NS).Delete(t.Context(), jobName("cj", first), propagate(metav1.DeletePropagationBackground)))
 	t.activeJobs("cj", jobName("cj", second))
 })
@@ -146,7 +146,7 @@ var _ = It(cronJobs+"should replace jobs when ReplaceConcurrent", func(t *T) {
 var _ = It(cronJobs+"should not schedule jobs when suspended", func(t *T) {
 	at := time.Now().Add(-time.Minute)
 	t.makeCronJob("suspended", at, func(s *batchv1.CronJobSpec) { s.Suspend = ptr.To(true) })
-	// Another one, which was made after it and is the same but for that, has its Job.
+	// An equal CronJob that is created later starts its Job.
 	t.makeCronJob("twin", at)
 	t.activeJobs("twin", jobName("twin", at))
 	if cj := got[*batchv1.CronJob](t)(t.Client.BatchV1().CronJobs(t.NS).Get(t.Context(), "suspended", get)); len(cj.Status.Active) != 0 {

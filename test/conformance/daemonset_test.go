@@ -38,7 +38,8 @@ func (t *T) changeDaemonSet(f func(*appsv1.DaemonSet)) {
 	}))
 }
 
-// daemonSet waits until ds, as its controller has seen it, is as ok wants it.
+// daemonSet waits until the controller has observed ds and ok reports true for
+// it.
 func (t *T) daemonSet(what string, ok func(*appsv1.DaemonSet) bool) *appsv1.DaemonSet {
 	t.Helper()
 	var ds *appsv1.DaemonSet
@@ -50,7 +51,7 @@ func (t *T) daemonSet(what string, ok func(*appsv1.DaemonSet) bool) *appsv1.Daem
 	return ds
 }
 
-// forPods returns the names of the nodes that take pods.
+// forPods returns the names of the schedulable nodes.
 func (t *T) forPods() []string {
 	t.Helper()
 	var out []string
@@ -66,8 +67,8 @@ func (t *T) forPods() []string {
 	return out
 }
 
-// everywhere reports whether there is a ready pod of a version on each of nodes, and
-// no other pod.
+// everywhere returns a function that reports whether there is a ready pod of a
+// version on each of nodes, and no other pod.
 func everywhere(nodes []string, version string) func([]v1.Pod) bool {
 	return func(pods []v1.Pod) bool {
 		var have []string
@@ -103,7 +104,7 @@ var _ = It(daemonSets+"should run and stop simple daemon", func(t *T) {
 	t.removeDaemonSet()
 })
 
-// labelNode sets a label of a node, and has it gone when the test ends.
+// labelNode sets a label of a node until the test ends.
 func (t *T) labelNode(node, key, value string) {
 	t.Helper()
 	patch := func(value any) []byte { return patchOf(dict{"metadata": dict{"labels": dict{key: value}}}) }
@@ -203,7 +204,7 @@ var _ = It(daemonSets+"should rollback without unnecessary restarts", func(t *T)
 	t.readied("a pod on each node", "ds", nil, everywhere(nodes, "one"))
 	t.daemonSet("the status to say so", func(ds *appsv1.DaemonSet) bool { return int(ds.Status.NumberAvailable) == len(nodes) })
 	before := uids(t.podsWith("ds"))
-	// The update never gets further than its first pod, which is not ready.
+	// The update stops at its first pod, which never becomes ready.
 	t.changeDaemonSet(toDaemonVersion("bad"))
 	t.until("a pod of the bad version", func(context.Context) (bool, error) { return slices.Contains(versions(t.podsWith("ds")), "bad"), nil })
 	var kept []types.UID

@@ -54,8 +54,8 @@ func (t *T) changeDeployment(f func(*appsv1.Deployment)) {
 	}))
 }
 
-// rollout has all pods of d but those of the version bad be ready, until d, as its
-// controller has seen it, is as ok wants it.
+// rollout makes all pods of d ready, except those of the version bad, until the
+// controller has observed d and ok reports true for it.
 func (t *T) rollout(what string, ok func(*appsv1.Deployment) bool) *appsv1.Deployment {
 	t.Helper()
 	var d *appsv1.Deployment
@@ -66,7 +66,8 @@ func (t *T) rollout(what string, ok func(*appsv1.Deployment) bool) *appsv1.Deplo
 	return d
 }
 
-// rolledOut reports whether all of n pods are of the last version and available.
+// rolledOut returns a function that reports whether all of n pods are of the last
+// version and available.
 func rolledOut(n int32) func(*appsv1.Deployment) bool {
 	return func(d *appsv1.Deployment) bool {
 		s := d.Status
@@ -74,7 +75,8 @@ func rolledOut(n int32) func(*appsv1.Deployment) bool {
 	}
 }
 
-// sizes waits until the ReplicaSets of d have, by version, so many replicas wanted and made.
+// sizes waits until the ReplicaSets of d have, by version, these numbers of replicas in spec
+// and status.
 func (t *T) sizes(want map[string]int32) {
 	t.Helper()
 	t.rollout("the sizes of the replica sets", func(d *appsv1.Deployment) bool {
@@ -86,7 +88,7 @@ func (t *T) sizes(want map[string]int32) {
 	})
 }
 
-// former makes a ReplicaSet of a ready pod, of version one, that d is to adopt.
+// former makes a ReplicaSet of one ready pod, of version one, for d to adopt.
 func (t *T) former(change ...func(*appsv1.ReplicaSet)) {
 	t.Helper()
 	t.makeReplicaSet("former", "d", 1, append(change, func(rs *appsv1.ReplicaSet) {
@@ -128,11 +130,11 @@ var _ = It(deployments+"deployment should delete old replica sets", func(t *T) {
 	t.former()
 	w := got[watch.Interface](t)(t.Client.CoreV1().Pods(t.NS).Watch(t.Context(), metav1.ListOptions{LabelSelector: "app=d,pod=former"}))
 	defer w.Stop()
-	t.event(w, watch.Added, nil) // the one there is
+	t.event(w, watch.Added, nil) // the existing one
 	t.makeDeployment(1, deployVersion("two"), func(d *appsv1.Deployment) { d.Spec.RevisionHistoryLimit = ptr.To[int32](0) })
 	t.rollout("the rollout", rolledOut(1))
 	t.sizes(map[string]int32{"two": 1})
-	for e := range w.ResultChan() { // until its end, with no other one made in between
+	for e := range w.ResultChan() { // until it is deleted; none is added in between
 		if e.Type == watch.Added {
 			t.Fatalf("the former replica set has made another pod: %+v", e.Object)
 		}
@@ -199,7 +201,8 @@ var _ = It(deployments+"should run the lifecycle of a Deployment", func(t *T) {
 	})
 	t.event(w, watch.Modified, labelled("updated"))
 	t.rollout("2 pods of the updated template", rolledOut(2))
-	// What a client writes into the status is seen, and then mended. It changes no label.
+	// A client's write of the status is visible until the controller overwrites it, and
+	// changes no label.
 	patch = patchOf(dict{"metadata": dict{"labels": dict{"test-deployment": "patched-status"}}, "status": dict{"readyReplicas": 0, "availableReplicas": 0}})
 	got[*appsv1.Deployment](t)(client.Patch(t.Context(), "d", types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"))
 	t.event(w, watch.Modified, func(o runtime.Object) bool {

@@ -15,7 +15,8 @@ import (
 
 const aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
-// raw gets a path with that Accept header.
+// raw sends a GET with that Accept header, and returns the body, its media type
+// and the code.
 func (t *T) raw(path, accept string) ([]byte, string, int) {
 	t.Helper()
 	hc := got[*http.Client](t)(rest.HTTPClientFor(t.Config))
@@ -116,7 +117,7 @@ var _ = It("[sig-api-machinery] Discovery should validate PreferredVersion for e
 			continue
 		}
 		b, _, code := t.raw("/apis/"+g.Name, "application/json")
-		// The custom resources of the tests beside this one come and go.
+		// Other tests add and remove custom resources meanwhile.
 		if code == http.StatusNotFound && !slices.ContainsFunc(listed(), func(o metav1.APIGroup) bool { return o.Name == g.Name }) {
 			continue
 		}

@@ -23,7 +23,8 @@ func (t *T) budgets(namespace string) typedpolicyv1.PodDisruptionBudgetInterface
 	return t.Client.PolicyV1().PodDisruptionBudgets(namespace)
 }
 
-// makeBudget makes one that has so many of the pods of app=web be available.
+// makeBudget makes a budget that keeps that number of the pods of app=web
+// available.
 func (t *T) makeBudget(namespace, name, available string) {
 	t.Helper()
 	got[*policyv1.PodDisruptionBudget](t)(t.budgets(namespace).Create(t.Context(), &policyv1.PodDisruptionBudget{
@@ -51,7 +52,8 @@ func (t *T) patchBudget(patch dict, subresources ...string) *policyv1.PodDisrupt
 	return got[*policyv1.PodDisruptionBudget](t)(t.budgets(t.NS).Patch(t.Context(), "b", types.MergePatchType, patchOf(patch), metav1.PatchOptions{}, subresources...))
 }
 
-// budgeted waits until the budget b, as its controller has seen it, has that status.
+// budgeted waits until the controller has observed the budget b and ok reports true
+// for it.
 func (t *T) budgeted(what string, ok func(*policyv1.PodDisruptionBudgetStatus) bool) {
 	t.Helper()
 	t.until(what, func(ctx context.Context) (bool, error) {
@@ -60,7 +62,7 @@ func (t *T) budgeted(what string, ok func(*policyv1.PodDisruptionBudgetStatus) b
 	})
 }
 
-// evict asks for the eviction of a pod.
+// evict requests the eviction of a pod.
 func (t *T) evict(pod string) error {
 	return t.Client.CoreV1().Pods(t.NS).EvictV1(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Namespace: t.NS, Name: pod}})
 }
@@ -138,7 +140,7 @@ var _ = It(disruption+"should observe PodDisruptionBudget status updated", func(
 
 var _ = It(disruption+"should update/patch PodDisruptionBudget status", func(t *T) {
 	t.makeBudget(t.NS, "b", "1")
-	t.makePod(pod("a", map[string]string{"app": "web"})) // the controller takes the names of other pods away
+	t.makePod(pod("a", map[string]string{"app": "web"})) // the controller removes the names of other pods
 	t.webs(1)
 	t.updateBudget(func(b *policyv1.PodDisruptionBudget) {
 		b.Status.DisruptedPods = map[string]metav1.Time{"a": metav1.NewTime(time.Now())}

@@ -1,6 +1,6 @@
-// Package conformance has tests of our own for what upstream's conformance tests
-// demand, each under its codename (testdata/tests-v1.37.tsv). They run against
-// any cluster, through a kubeconfig and client libraries only:
+// Package conformance tests what upstream's conformance tests require, by tests
+// of our own, each under its codename (testdata/tests-v1.37.tsv). They run
+// against any cluster, through a kubeconfig and client libraries only:
 //
 //	go test ./test/conformance -args -kubeconfig ~/.kube/config
 //

@@ -61,7 +61,7 @@ func TestEndpoints(t *testing.T) {
 		if strings.Contains(path, "{") {
 			continue
 		}
-		// What can be read without a name is read.
+		// Lists need no name and are requested.
 		if _, _, code := c.raw(path, "application/json"); col[4] == "list" && code != http.StatusOK || code == http.StatusNotFound {
 			t.Errorf("%s: %d", path, code)
 		}

@@ -34,8 +34,8 @@ var _ = It("[sig-network] API Server should provide secure master service", func
 	}
 })
 
-// empty checks that a Service that selects nothing has an object of each kind,
-// which goes with it.
+// empty checks that a Service that selects nothing has an Endpoints and an
+// EndpointSlice, which are deleted with it.
 func empty(t *T) {
 	t.service("empty", "nobody")
 	t.endpoints("empty")
@@ -112,7 +112,7 @@ var (
 	_ = InContainers("[sig-network] EndpointsController should create Endpoints for Pods matching a Service", matching)
 )
 
-// slice makes a slice of a Service by hand.
+// slice creates a slice of a Service.
 func (t *T) slice(name, service string, ports map[string]int32, addresses ...string) {
 	t.Helper()
 	s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/service-name": service, discoveryv1.LabelManagedBy: "e2e-test"}},
@@ -214,7 +214,7 @@ var _ = It("[sig-network] IngressClass API should support creating IngressClass 
 	}})
 })
 
-// number gives each name a number of its own, up to 16 bits.
+// number maps each name to a number of 16 bits.
 func number(name string) uint16 {
 	h := fnv.New32a()
 	h.Write([]byte(name))

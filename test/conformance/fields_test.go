@@ -72,7 +72,7 @@ func (c custom) body(rest string) string {
 	return "apiVersion: " + c.gvr.GroupVersion().String() + "\nkind: " + c.kind + "\nmetadata: {name: NAME}\n" + rest
 }
 
-// taken checks that the body is accepted, by each verb.
+// taken checks that each verb accepts the body.
 func (t *T) taken(c custom, rest string) {
 	t.Helper()
 	for verb, path := range map[string]string{"POST": t.crBase(c), "PATCH": t.crBase(c) + "/patch"} {

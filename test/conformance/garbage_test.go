@@ -43,7 +43,7 @@ func (t *T) rcGone(name string) {
 	})
 }
 
-// stay checks that the pods are still there after a while.
+// stay checks that the pods still exist after a while.
 func (t *T) stay(selector string, n int) {
 	t.Helper()
 	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {

@@ -58,7 +58,7 @@ func got[V any](t *T) func(V, error) V {
 	}
 }
 
-// until waits until ok.
+// until waits until ok reports true.
 func (t *T) until(what string, ok func(context.Context) (bool, error)) {
 	t.Helper()
 	harness.Eventually(t, what, func() bool {
@@ -67,7 +67,7 @@ func (t *T) until(what string, ok func(context.Context) (bool, error)) {
 	})
 }
 
-// gone waits until the object is no more.
+// gone waits until the object does not exist.
 func (t *T) gone(r dynamic.ResourceInterface, name string) {
 	t.Helper()
 	t.until("the end of "+name, func(ctx context.Context) (bool, error) {
@@ -79,7 +79,7 @@ func (t *T) gone(r dynamic.ResourceInterface, name string) {
 	})
 }
 
-// event waits for an event of that type, whose object is as ok wants it.
+// event waits for an event of that type for whose object ok reports true.
 func (t *T) event(w watch.Interface, kind watch.EventType, ok func(runtime.Object) bool) runtime.Object {
 	t.Helper()
 	limit := time.After(timeout)
@@ -98,7 +98,7 @@ func (t *T) event(w watch.Interface, kind watch.EventType, ok func(runtime.Objec
 	}
 }
 
-// object reads YAML.
+// object parses an object in YAML.
 func (t *T) object(format string, args ...any) *unstructured.Unstructured {
 	t.Helper()
 	o := map[string]any{}
@@ -118,10 +118,10 @@ func patchOf(v any) []byte {
 
 type dict = map[string]any
 
-// operations is the life of objects of a resource through each of its verbs.
+// operations describes a resource for a test of each of its verbs.
 type operations struct {
 	gvr schema.GroupVersionResource
-	// one makes an object with that name.
+	// one returns an object with that name.
 	one func(name string) *unstructured.Unstructured
 	// cluster reports whether the resource is cluster-scoped.
 	cluster bool
@@ -130,7 +130,7 @@ type operations struct {
 	// statusOnly reports whether a write of the status leaves the metadata
 	// alone.
 	statusOnly bool
-	// approval is a further subresource like status.
+	// others are further subresources like status (approval), by name.
 	others map[string]func(*unstructured.Unstructured)
 }
 
@@ -232,7 +232,7 @@ func (t *T) operate(o operations) {
 	})
 }
 
-// change updates an object, again where someone else was faster.
+// change updates an object, and retries on conflicts.
 func (t *T) change(r dynamic.ResourceInterface, name, sub string, f func(*unstructured.Unstructured)) *unstructured.Unstructured {
 	t.Helper()
 	var subs []string

@@ -43,7 +43,7 @@ func (t *T) makeJob(completions int32, change ...func(*batchv1.Job)) *batchv1.Jo
 
 func indexed(j *batchv1.Job) { j.Spec.CompletionMode = ptr.To(batchv1.IndexedCompletion) }
 
-// limitPerIndex has each index fail so often and no more.
+// limitPerIndex sets the backoff limit per index.
 func limitPerIndex(n int32) func(*batchv1.Job) {
 	return func(j *batchv1.Job) {
 		indexed(j)
@@ -69,14 +69,14 @@ func runs(*v1.Pod) (int32, bool) { return 0, false }
 
 func with(code int32) exit { return func(*v1.Pod) (int32, bool) { return code, true } }
 
-// oddFail has the pods of odd indexes fail, and the others succeed.
+// oddFail makes the pods of odd indexes fail, and the others succeed.
 func oddFail(p *v1.Pod) (int32, bool) {
 	i, _ := strconv.Atoi(p.Annotations[batchv1.JobCompletionIndexAnnotation])
 	return int32(i % 2), true
 }
 
-// play takes the pods of j a stage on as the agent of their node would: they run, end
-// as they are to, and end when they are deleted.
+// play moves the pods of j to their next stage, as the agent of their node would: they
+// run, end with the code of how, and are removed once they are deleted.
 func (t *T) play(how exit) {
 	t.Helper()
 	for _, p := range t.podsWith("j") {
@@ -119,7 +119,7 @@ func end(p *v1.Pod, code int32) {
 	}
 }
 
-// job plays the pods of j until the Job is as ok wants it.
+// job plays the pods of j until ok reports true for the Job.
 func (t *T) job(what string, how exit, ok func(*batchv1.Job) bool) *batchv1.Job {
 	t.Helper()
 	var j *batchv1.Job
@@ -132,7 +132,8 @@ func (t *T) job(what string, how exit, ok func(*batchv1.Job) bool) *batchv1.Job 
 	return j
 }
 
-// has reports whether a Job has a condition, for that reason.
+// has returns a function that reports whether a Job has a condition with that
+// reason.
 func has(kind batchv1.JobConditionType, reason string) func(*batchv1.Job) bool {
 	return func(j *batchv1.Job) bool {
 		return slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool {
@@ -142,7 +143,8 @@ func has(kind batchv1.JobConditionType, reason string) func(*batchv1.Job) bool {
 }
 
 // over plays the pods of j until it has ended, for that reason, and checks that
-// no pod of it is left running and that the reason was given beforehand.
+// no pod of it is left running and that the condition that announces the end had
+// the same reason.
 func (t *T) over(how exit, kind batchv1.JobConditionType, reason string) *batchv1.Job {
 	t.Helper()
 	j := t.job(fmt.Sprintf("the Job to be %s: %s", kind, reason), how, has(kind, reason))
@@ -274,7 +276,7 @@ var _ = It(jobs+"should adopt matching orphans and release non-matching pods", f
 	t.controlled(name, "")
 	t.podsOf("app=j", 2) // with one in its place
 	t.must(t.Client.CoreV1().Pods(t.NS).Delete(t.Context(), name, remove))
-	t.gone(t.Dynamic.Resource(v1.SchemeGroupVersion.WithResource("pods")).Namespace(t.NS), name) // it has no finalizer of the Job's
+	t.gone(t.Dynamic.Resource(v1.SchemeGroupVersion.WithResource("pods")).Namespace(t.NS), name) // it no longer has the Job's finalizer
 })
 
 var _ = It(jobs+"should apply changes to a job status", func(t *T) {
@@ -350,9 +352,9 @@ var _ = It(jobs+"should manage the lifecycle of a job", func(t *T) {
 })
 
 var _ = InContainers(jobs+"should run a job to completion when tasks sometimes fail and are locally restarted", func(t *T) {
-	// A container does what its pod's annotation says when it starts: it fails, and
-	// once the test has seen that and changed the annotation, it succeeds. Until then
-	// it may have failed again.
+	// A container reads its pod's annotation when it starts: it fails, and succeeds
+	// once the test has seen that and changed the annotation. Until then it may have
+	// failed several times.
 	t.makeJob(4, func(j *batchv1.Job) {
 		template := &j.Spec.Template
 		template.Annotations = map[string]string{"does": "fail"}

@@ -25,7 +25,8 @@ func (t *T) kubectl(stdin string, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// kubectlOK ends the test if kubectl fails.
+// kubectlOK runs kubectl and returns its output. It ends the test if kubectl
+// fails.
 func (t *T) kubectlOK(args ...string) string {
 	t.Helper()
 	out, err := t.kubectl("", args...)
@@ -35,7 +36,7 @@ func (t *T) kubectlOK(args ...string) string {
 	return out
 }
 
-// file has the object, for kubectl -f.
+// file writes the object to a file for kubectl -f, and returns its path.
 func (t *T) file(u *unstructured.Unstructured) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), rand.String(6)+".json")

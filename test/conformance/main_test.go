@@ -12,7 +12,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// asKubectl has the test's own program run as kubectl.
+// asKubectl, in the environment, makes the test's own program run as kubectl.
 const asKubectl = "CONFORMANCE_AS_KUBECTL"
 
 func TestMain(m *testing.M) {
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	if *kubeconfig == "" && os.Geteuid() == 0 && !harness.InOwnNetwork() {
-		// There are no modules to be had in the network that follows.
+		// Modules cannot be downloaded in the test's own network.
 		if _, err := aggregation.Program(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

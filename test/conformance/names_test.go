@@ -12,7 +12,7 @@ import (
 
 func intstrOf(s string) intstr.IntOrString { return intstr.Parse(s) }
 
-// resolves waits until the name is resolved to this in the pod.
+// resolves waits until the name resolves to want in the pod.
 func (t *T) resolves(pod, name, want string) {
 	t.Helper()
 	harness.Succeeds(t, name, func() error {

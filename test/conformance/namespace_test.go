@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 )
 
-// template makes objects with names out of YAML.
+// template returns a function that makes an object with a name from YAML.
 func (t *T) template(yaml string) func(string) *unstructured.Unstructured {
 	return func(name string) *unstructured.Unstructured {
 		u := t.object("%s", yaml)
@@ -34,7 +34,7 @@ func (t *T) endOf(ns string) {
 	})
 }
 
-// again creates the namespace anew, and deletes it after the test.
+// again creates the namespace again, and deletes it after the test.
 func (t *T) again(ns string) {
 	t.Helper()
 	got[*v1.Namespace](t)(t.Client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, create))

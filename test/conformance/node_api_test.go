@@ -75,7 +75,7 @@ var _ = It("[sig-node] Node Lifecycle should run through the lifecycle of a node
 	if n.Labels[name] != "patched" {
 		t.Errorf("labels %v", n.Labels)
 	}
-	// change writes the node, again where a controller was faster.
+	// change writes the node, and retries on conflicts.
 	change := func(write func(context.Context, *v1.Node, metav1.UpdateOptions) (*v1.Node, error), f func(*v1.Node)) *v1.Node {
 		t.Helper()
 		for {
@@ -109,7 +109,7 @@ var _ = It("[sig-node] Node Lifecycle should run through the lifecycle of a node
 	t.event(w, watch.Deleted, nil)
 })
 
-// dra runs through the verbs of a resource of devices.
+// dra tests the verbs of a resource of resource.k8s.io.
 func dra(resource, kind, spec string, cluster bool, status func(*unstructured.Unstructured)) func(*T) {
 	return func(t *T) {
 		t.operate(operations{gvr: gvr("resource.k8s.io", "v1", resource), cluster: cluster, status: status, statusOnly: status != nil,
@@ -190,7 +190,7 @@ var _ = InContainers("[sig-node] RuntimeClass should schedule a Pod requesting a
 
 const evict = "kubernetes.io/e2e-evict-taint-key"
 
-// taint puts a taint on a node that evicts pods, or takes it away.
+// taint adds a NoExecute taint to a node, or removes it.
 func (t *T) taint(node string, on bool) {
 	t.Helper()
 	nodes := t.Client.CoreV1().Nodes()
@@ -215,7 +215,7 @@ func (t *T) taint(node string, on bool) {
 	}
 }
 
-// tolerant returns a pod that bears the taint for some seconds.
+// tolerant returns a pod that tolerates the taint for some seconds.
 func (t *T) tolerant(name string, seconds int64) *v1.Pod {
 	p := pod(name, nil)
 	p.Spec.Tolerations = []v1.Toleration{{Key: evict, Value: "evictTaintVal", Effect: v1.TaintEffectNoExecute, TolerationSeconds: &seconds}}

@@ -42,8 +42,8 @@ func (t *T) listener() (name, ip string) {
 	return p.Name, p.Status.PodIP
 }
 
-// hooked returns a pod with a hook that asks the listener for a path: at its start, or
-// before its end.
+// hooked returns a pod with a hook that requests a path from the listener: a postStart
+// hook, or a preStop hook.
 func (t *T) hooked(ip, path string, exec, start bool) *v1.Pod {
 	h := &v1.LifecycleHandler{HTTPGet: &v1.HTTPGetAction{Path: path, Host: ip}}
 	h.HTTPGet.Port.IntVal = 8080
@@ -245,7 +245,7 @@ var _ = InContainers("[sig-node] Ephemeral Containers should update the ephemera
 	}
 })
 
-// The kubelet's.
+// Files and limits of the kubelet.
 
 var _ = InContainers("[sig-node] Kubelet when scheduling a busybox command in a pod should print the output to logs", func(t *T) {
 	t.prints(t.script("p", "echo 'Hello World'; sleep 1"), "Hello World\n")
@@ -279,7 +279,7 @@ var _ = InContainers("[sig-node] Kubelet when scheduling an agnhost Pod with hos
 
 var _ = InContainers("[sig-node] KubeletManagedEtcHosts should test kubelet managed /etc/hosts file", func(t *T) {
 	const managed = "# Kubernetes-managed hosts file"
-	// own has a file of its own at /etc/hosts.
+	// own mounts a file of its own at /etc/hosts.
 	own := func(p *v1.Pod) {
 		t.Helper()
 		p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: "hosts", VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "hosts"}}}})

@@ -22,7 +22,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// changePod updates a pod, again where someone else was faster.
+// changePod updates a pod, and retries on conflicts.
 func (t *T) changePod(name string, f func(*v1.Pod)) *v1.Pod {
 	t.Helper()
 	pods := t.Client.CoreV1().Pods(t.NS)
@@ -93,7 +93,7 @@ var _ = InContainers("[sig-node] Pods should contain environment variables for s
 	s := t.service("fooservice", "server", func(s *v1.Service) { s.Spec.Ports[0].Port = 8765 })
 	ip := s.Spec.ClusterIP
 	harness.Succeeds(t, "the variables", func() error {
-		// The node may learn of the Service after the pod.
+		// The node may see the Service later than the pod.
 		name := fmt.Sprintf("p-%d", time.Now().UnixNano())
 		out := t.output(t.script(name, "env"))
 		for _, v := range []string{"FOOSERVICE_SERVICE_HOST=" + ip, "FOOSERVICE_SERVICE_PORT=8765", "FOOSERVICE_PORT=tcp://" + ip + ":8765", "FOOSERVICE_PORT_8765_TCP=tcp://" + ip + ":8765",
@@ -146,7 +146,7 @@ var _ = InContainers("[sig-node] Pods should run through the lifecycle of Pods a
 	if l := got[*v1.PodList](t)(t.Client.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{LabelSelector: "test-pod=patched", FieldSelector: "metadata.namespace=" + t.NS})); len(l.Items) != 1 {
 		t.Errorf("%d pods with the label", len(l.Items))
 	}
-	// The node takes its own word over another's.
+	// The node overwrites a status that another client has written.
 	p := got[*v1.Pod](t)(pods.Get(t.Context(), "p", get))
 	for i := range p.Status.Conditions {
 		if c := &p.Status.Conditions[i]; c.Type == v1.PodReady {
@@ -288,7 +288,7 @@ var _ = InContainers("[sig-node] Pods should support remote command execution ov
 		_, message, err := c.ReadMessage()
 		t.must(err)
 		switch {
-		case len(message) <= 1: // an empty one opens each channel
+		case len(message) <= 1: // each channel begins with an empty message
 		case message[0] != 1:
 			t.Fatalf("from channel %d: %s", message[0], message[1:])
 		default:

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// web returns the handler of a probe that asks the demo server for a path.
+// web returns the handler of a probe that requests a path from the demo server.
 func web(path string) v1.ProbeHandler {
 	return v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{Path: path, Port: intstr.FromInt32(8080)}}
 }
@@ -24,7 +24,7 @@ func command(args ...string) v1.ProbeHandler {
 	return v1.ProbeHandler{Exec: &v1.ExecAction{Command: args}}
 }
 
-// alive gives the first container a liveness probe, each second.
+// alive adds a liveness probe with a period of a second to the first container.
 func alive(h v1.ProbeHandler) func(*v1.Pod) {
 	return func(p *v1.Pod) {
 		p.Spec.RestartPolicy = v1.RestartPolicyAlways
@@ -36,7 +36,7 @@ func demoImage(p *v1.Pod) {
 	p.Spec.Containers[0].Image, p.Spec.Containers[0].Command = "keelson.local/demo", nil
 }
 
-// restarts waits until the container has been restarted as often.
+// restarts waits until the container has been restarted that many times.
 func (t *T) restarts(name string, times int32) {
 	t.Helper()
 	last := int32(0)
@@ -55,8 +55,8 @@ func (t *T) restarts(name string, times int32) {
 	})
 }
 
-// steady watches a running pod for some runs of its probes, in which it must not be
-// restarted.
+// steady watches a running pod for some runs of its probes, and checks that it is
+// not restarted.
 func (t *T) steady(p *v1.Pod) {
 	t.Helper()
 	t.makePod(p)
@@ -73,7 +73,7 @@ func (t *T) steady(p *v1.Pod) {
 	})
 }
 
-// health has a file /tmp/health for a while.
+// health is a script that removes its file /tmp/health after a while.
 const health = "echo ok > /tmp/health; sleep 2; rm /tmp/health; sleep 1000"
 
 var (
@@ -103,7 +103,7 @@ var (
 		t.restarts("p", 1)
 	})
 	_ = InContainers("[sig-node] Probing container should have monotonically increasing restart count", func(t *T) {
-		// Each run lasts as long as the pause before the next would be, at the most.
+		// Each run lasts no longer than the backoff before the next would be.
 		t.makePod(t.script("p", "sleep 1000", alive(web("/healthz"))))
 		t.restarts("p", 3)
 	})
@@ -122,7 +122,7 @@ var _ = InContainers("[sig-node] Probing container with readiness probe should n
 	})
 	i := slices.IndexFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady })
 	s := p.Status.ContainerStatuses[0]
-	if after := p.Status.Conditions[i].LastTransitionTime.Sub(s.State.Running.StartedAt.Time); after < (delay-1)*time.Second || s.RestartCount != 0 { // times are whole seconds
+	if after := p.Status.Conditions[i].LastTransitionTime.Sub(s.State.Running.StartedAt.Time); after < (delay-1)*time.Second || s.RestartCount != 0 { // times in the API are whole seconds
 		t.Errorf("ready after %v, with %d restarts", after, s.RestartCount)
 	}
 })

@@ -15,7 +15,7 @@ import (
 )
 
 // share holds a container's requests and limits: CPU in thousandths, memory in
-// MiB; 0 is none.
+// MiB; 0 means none.
 type share struct{ cpu, cpuLimit, memory, memoryLimit int64 }
 
 func (s share) resources() v1.ResourceRequirements {
@@ -57,7 +57,7 @@ func (t *T) has(shares []share) {
 			}
 		}
 		for i, s := range p.Status.ContainerStatuses {
-			// A limit is the request where there is none.
+			// A container with a limit and no request has the limit as its request.
 			want := p.Spec.Containers[i].Resources
 			if s.State.Running == nil || s.RestartCount > 0 || s.Resources == nil || !equality.Semantic.DeepEqual(*s.Resources, want) || !equality.Semantic.DeepEqual(s.AllocatedResources, want.Requests) {
 				return fmt.Errorf("want %+v, got %+v", want, s)
@@ -102,8 +102,8 @@ func (t *T) limits(container string) string {
 	return f[0] + " " + f[1]
 }
 
-// resizes makes a pod of the shares before, resizes it to those after, and back where
-// that is allowed.
+// resizes returns a test that makes a pod of the shares before, resizes it to those
+// after, and back where that is allowed.
 func resizes(before, after []share, back bool) func(*T) {
 	return func(t *T) {
 		t.makePod(t.sized(before))

@@ -7,12 +7,12 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// secured gives the first container a security context.
+// secured sets the first container's security context.
 func secured(c v1.SecurityContext) func(*v1.Pod) {
 	return first(func(k *v1.Container) { k.SecurityContext = &c })
 }
 
-// ids prints the IDs of a process's user and group.
+// ids is a script that prints the IDs of a process's user and group.
 const ids = "echo uid=$(id -u) gid=$(id -g)"
 
 var (
@@ -34,7 +34,7 @@ var (
 		t.output(t.script("p", "touch checkfile", secured(v1.SecurityContext{ReadOnlyRootFilesystem: ptr.To(false)})))
 	})
 	_ = InContainers("[sig-node] Security Context when creating containers with AllowPrivilegeEscalation should not allow privilege escalation when false", func(t *T) {
-		// A program with the set-user-ID bit stays the user that runs it.
+		// A program with the set-user-ID bit runs as the user that started it.
 		t.prints(t.script("p", "cp /bin/busybox /v/id", emptyDir("v", "/v"), func(p *v1.Pod) {
 			install := p.Spec.Containers[0].DeepCopy()
 			install.Name, install.Command = "install", []string{"sh", "-c", "cp /bin/busybox /v/id && chmod 4755 /v/id"}

@@ -113,8 +113,8 @@ func (t *T) output(p *v1.Pod) string {
 	return got[string](t)(t.log(p.Name, p.Spec.Containers[0].Name))
 }
 
-// prints runs the pod to its success, and its first container has to have printed
-// these texts.
+// prints runs the pod to its success, and checks that its first container has
+// printed these texts.
 func (t *T) prints(p *v1.Pod, texts ...string) {
 	t.Helper()
 	out := t.output(p)
@@ -131,7 +131,7 @@ func (t *T) inContainer(pod, container string, command ...string) string {
 	return t.kubectlOK(append([]string{"exec", pod, "-c", container, "--"}, command...)...)
 }
 
-// hears waits until the log of a pod has the text.
+// hears waits until the log of a pod contains the text.
 func (t *T) hears(pod, container, text string) {
 	t.Helper()
 	harness.Succeeds(t, fmt.Sprintf("%q in the log of %s", text, pod), func() error {
@@ -143,7 +143,8 @@ func (t *T) hears(pod, container, text string) {
 	})
 }
 
-// emptyDir gives the pod a volume and its first container a mount of it.
+// emptyDir adds an emptyDir to the pod, and a mount of it to its first
+// container.
 func emptyDir(name, path string) func(*v1.Pod) {
 	return func(p *v1.Pod) {
 		p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: name, VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})

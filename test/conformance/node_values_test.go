@@ -23,7 +23,7 @@ func (t *T) makeSecret(name string, data map[string][]byte) {
 	got[*v1.Secret](t)(t.Client.CoreV1().Secrets(t.NS).Create(t.Context(), &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: data}, create))
 }
 
-// env gives the first container variables.
+// env adds environment variables to the first container.
 func env(vars ...v1.EnvVar) func(*v1.Pod) {
 	return first(func(c *v1.Container) { c.Env = append(c.Env, vars...) })
 }
@@ -72,7 +72,8 @@ var _ = InContainers("[sig-node] ConfigMap should be consumable as environment v
 			want = append(want, "\n"+prefix+k+"="+v+"\n")
 		}
 	}
-	// The shell does not hand on what is no name of its own; the container has it.
+	// The shell does not pass on variables whose names are no identifiers; the
+	// container's environment has them.
 	t.prints(t.script("p", `echo; tr '\0' '\n' < /proc/self/environ; echo`, envFrom(from...)), want...)
 })
 
@@ -256,7 +257,8 @@ var _ = InContainers("[sig-node] Variable Expansion should fail substituting val
 	t.waitsFor("p", "CreateContainerConfigError")
 })
 
-// annotated gives the pod an annotation, and its first container a variable of it.
+// annotated adds an annotation to the pod, and an environment variable with its
+// value to the first container.
 func annotated(name, value string) func(*v1.Pod) {
 	return func(p *v1.Pod) {
 		p.Annotations = map[string]string{name: value}

@@ -29,8 +29,8 @@ func (t *T) policy(kind, spec, binding string) {
 	}
 }
 
-// refused waits until a deployment of that many replicas is refused with the
-// message, and checks that one of few replicas is not.
+// refused waits until a deployment with too many replicas is refused with the
+// message, and checks that one with few replicas is not.
 func (t *T) refused(message string) {
 	t.Helper()
 	deployments := t.Client.AppsV1().Deployments(t.NS)

@@ -27,7 +27,7 @@ func (t *T) quota(name string, hard v1.ResourceList, scopes ...v1.ResourceQuotaS
 		&v1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.ResourceQuotaSpec{Hard: hard, Scopes: scopes}}, create))
 }
 
-// uses waits until the quota's status has the usage.
+// uses waits until the quota's status has that usage.
 func (t *T) uses(name string, used v1.ResourceList) {
 	t.Helper()
 	t.until("the use of quota "+name, func(ctx context.Context) (bool, error) {
@@ -141,7 +141,7 @@ var _ = It("[sig-api-machinery] ResourceQuota should create a ResourceQuota and 
 	}
 	_, err := t.Client.CoreV1().Pods(t.NS).Create(t.Context(), pod("unspecified", nil), create)
 	t.forbidden(err)
-	// An update of what is not charged goes through.
+	// An update of fields that are not charged succeeds.
 	got[*v1.Pod](t)(t.Client.CoreV1().Pods(t.NS).Patch(t.Context(), "fits", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), metav1.PatchOptions{}))
 	t.uses("q", used)
 	t.deletePod("fits")
@@ -260,7 +260,7 @@ var _ = It("[sig-api-machinery] ResourceQuota should apply changes to a resource
 		t.event(w, watch.Modified, nil)
 	}
 	got[*v1.ResourceQuota](t)(quotas.Get(t.Context(), "q", get))
-	// The controller puts the status right again.
+	// The controller corrects the status.
 	t.until("the status to follow the spec", func(ctx context.Context) (bool, error) {
 		q, err := quotas.Get(ctx, "q", get)
 		if err != nil {

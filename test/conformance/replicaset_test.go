@@ -66,7 +66,7 @@ var _ = It(replicaSets+"Replace and Patch tests", func(t *T) {
 	}
 	t.readied("3 pods", "rs", nil, ready(3, ""))
 	have := versions(t.podsWith("rs"))
-	if slices.Sort(have); !slices.Equal(have, []string{"one", "one", "two"}) { // the template is for new pods
+	if slices.Sort(have); !slices.Equal(have, []string{"one", "one", "two"}) { // a new template changes new pods only
 		t.Errorf("the pods are of versions %v", have)
 	}
 	t.until("the status to say so", func(ctx context.Context) (bool, error) {
@@ -108,7 +108,7 @@ func (t *T) answers(app string, n int) {
 		for _, p := range pods {
 			b, err := t.Client.CoreV1().Pods(t.NS).ProxyGet("http", p.Name, "80", "/", nil).DoRaw(ctx)
 			if err != nil || !strings.Contains(string(b), p.Name) {
-				return false, nil //nolint:nilerr // it is asked again
+				return false, nil //nolint:nilerr // retried
 			}
 		}
 		return len(pods) == n, nil
@@ -134,7 +134,8 @@ func (t *T) makeController(replicas int32) *v1.ReplicationController {
 		Spec:       v1.ReplicationControllerSpec{Replicas: &replicas, Selector: map[string]string{"app": "rc"}, Template: &pods}}, create))
 }
 
-// controller waits until rc, as its controller has seen it, is as ok wants it.
+// controller waits until the controller has observed rc and ok reports true for
+// it.
 func (t *T) controller(what string, ok func(*v1.ReplicationController) bool) {
 	t.Helper()
 	t.until(what, func(ctx context.Context) (bool, error) {

@@ -41,7 +41,7 @@ func (t *T) createPod(p *v1.Pod) *v1.Pod {
 	return got[*v1.Pod](t)(t.Client.CoreV1().Pods(p.Namespace).Create(t.Context(), p, create))
 }
 
-// placedOn waits until a pod has a node, and returns its name.
+// placedOn waits until a pod is bound, and returns the name of its node.
 func (t *T) placedOn(p *v1.Pod) (node string) {
 	t.Helper()
 	t.until(p.Name+" to have a node", func(ctx context.Context) (bool, error) {
@@ -65,7 +65,7 @@ func (t *T) fitsNowhere(p *v1.Pod) {
 	})
 }
 
-// takers returns the nodes that take any pod.
+// takers returns the schedulable nodes without taints.
 func (t *T) takers() (out []v1.Node) {
 	t.Helper()
 	for _, n := range got[*v1.NodeList](t)(t.Client.CoreV1().Nodes().List(t.Context(), all)).Items {
@@ -79,7 +79,7 @@ func (t *T) takers() (out []v1.Node) {
 	return out
 }
 
-// label gives a node a label while the test runs.
+// label sets a label of a node until the test ends.
 func (t *T) label(node, key, value string) {
 	t.Helper()
 	set := func(ctx context.Context, value any) error {
@@ -110,7 +110,7 @@ func (t *T) stock(node, amount string) {
 	})
 }
 
-// rank makes a priority class while the test runs, and returns its name.
+// rank makes a priority class until the test ends, and returns its name.
 func (t *T) rank(value int32) string {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", t.NS, value)
@@ -124,7 +124,7 @@ func (t *T) rank(value int32) string {
 	return name
 }
 
-// wants has a pod request so much of foo, at a priority.
+// wants makes a pod request amount of foo, with a priority class.
 func wants(amount, class string) func(*v1.Pod) {
 	return func(p *v1.Pod) {
 		p.Spec.PriorityClassName = class
@@ -261,7 +261,7 @@ var _ = It(predicates+"NodeSelector is respected if not matching", func(t *T) {
 })
 
 var _ = It(predicates+"NodeSelector is respected if matching", func(t *T) {
-	// A pod without a label is placed, and shows which node takes pods.
+	// A pod without a node selector shows which node is schedulable.
 	node := t.placedOn(t.createPod(t.simple("without-label", nil)))
 	key := "kubernetes.io/e2e-" + t.NS
 	t.label(node, key, "42")
@@ -285,8 +285,8 @@ var _ = It(predicates+"there exists conflict between pods with same hostPort and
 	t.fitsNowhere(t.createPod(t.simple("pod5", with("127.0.0.1"))))
 })
 
-// preempt has a pod of foo on a node that two of lower priorities fill up, on all nodes,
-// and checks that it takes the place of the one of the lowest.
+// preempt fills each node with two pods of lower priorities that request foo, and checks
+// that another pod of class preempts the one of the lowest priority.
 func (t *T) preempt(namespace, class string) {
 	t.Helper()
 	low, medium := t.rank(1), t.rank(100)
@@ -385,7 +385,7 @@ var _ = It(preemption+"PreemptionExecutionPath runs ReplicaSets to verify preemp
 	set(2, "300", 2)
 	set(3, "450", 3)
 	set(4, "500", 4)
-	// What the fourth has preempted is made anew, and waits.
+	// The pods that the fourth has preempted are created again, and wait.
 	ended := map[string]bool{}
 	t.event(w, watch.Deleted, func(o runtime.Object) bool {
 		ended[o.(*v1.Pod).Labels["app"]] = true

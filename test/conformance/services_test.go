@@ -42,7 +42,7 @@ func (t *T) run(name string, labels map[string]string, change ...func(*v1.Pod)) 
 	return p
 }
 
-// client makes a pod that only sleeps.
+// clientPod makes a pod that only sleeps, and returns its name.
 func (t *T) clientPod(change ...func(*v1.Pod)) string {
 	t.Helper()
 	sleep := func(p *v1.Pod) { p.Spec.Containers[0].Command = []string{"/bin/demo", "sleep"} }
@@ -54,8 +54,8 @@ func (t *T) demo(pod string, args ...string) (string, error) {
 	return t.kubectl("", append([]string{"exec", pod, "--", "/bin/demo"}, args...)...)
 }
 
-// ask asks an address over HTTP or, for UDP, by a datagram; the answer is the name
-// of the pod that gave it.
+// ask sends a request to an address, over HTTP or as a UDP datagram, and returns
+// the name of the pod that answered.
 func (t *T) ask(from string, proto v1.Protocol, host string, port int32) (string, error) {
 	at := net.JoinHostPort(host, strconv.Itoa(int(port)))
 	var out string
@@ -76,7 +76,8 @@ func (t *T) ask(from string, proto v1.Protocol, host string, port int32) (string
 	return name, nil
 }
 
-// reaches waits until each of these pods has answered, and none other.
+// reaches waits until each of these pods has answered, and checks that no other
+// does.
 func (t *T) reaches(from string, proto v1.Protocol, host string, port int32, pods ...string) {
 	t.Helper()
 	harness.Succeeds(t, fmt.Sprintf("%v at %s port %d", pods, host, port), func() error {
@@ -111,7 +112,7 @@ func (t *T) service(name, app string, change ...func(*v1.Service)) *v1.Service {
 
 func labelled(app string) map[string]string { return map[string]string{"app": app} }
 
-// changeService updates a Service, again where someone else was faster.
+// changeService updates a Service, and retries on conflicts.
 func (t *T) changeService(name string, f func(*v1.Service)) *v1.Service {
 	t.Helper()
 	for {
@@ -227,7 +228,8 @@ var _ = InContainers("[sig-network] Services should be able to create a function
 	t.reaches(client, v1.ProtocolTCP, p.Status.HostIP, s.Spec.Ports[0].NodePort, "pod1", "pod2")
 })
 
-// typeChange changes a Service's type, and checks that it works with each.
+// typeChange returns a test that changes a Service's type, and checks that the
+// Service works with each.
 func typeChange(from, to func(*v1.Service)) func(*T) {
 	return func(t *T) {
 		client := t.clientPod()
@@ -296,8 +298,8 @@ var (
 	_ = InContainers("[sig-network] Services should be able to change the type from ExternalName to NodePort", typeChange(externalName, nodePortOfPods))
 )
 
-// affinity checks that a client stays with one pod; with switched, that it does so
-// only after the affinity is set.
+// affinity returns a test that a client stays with one pod; with switched, that it
+// does so only after the affinity is set.
 func affinity(node, switched bool) func(*T) {
 	return func(t *T) {
 		client := t.clientPod()
@@ -382,7 +384,7 @@ var _ = It("[sig-network] Services should complete a service status lifecycle", 
 	w := got[watch.Interface](t)(services.Watch(t.Context(), metav1.ListOptions{LabelSelector: "life=cycle"}))
 	defer w.Stop()
 	t.service("life", "x", func(s *v1.Service) {
-		// It is another's to balance: the status is the test's.
+		// The load balancer class is unknown, so that the status is left to the test.
 		s.Labels, s.Spec.Type, s.Spec.LoadBalancerClass = map[string]string{"life": "cycle"}, v1.ServiceTypeLoadBalancer, ptr.To("example.com/internal-vip")
 	})
 	t.event(w, watch.Added, nil)
@@ -424,7 +426,8 @@ func (t *T) statusOf(resource, name string) (dict, error) {
 	return status, nil
 }
 
-// granular asks each pod from one that is, or is not, of the node's network.
+// granular returns a test that sends requests to each pod from a pod that is, or
+// is not, on the node's network.
 func granular(proto v1.Protocol, host bool) func(*T) {
 	return func(t *T) {
 		client := t.clientPod(func(p *v1.Pod) { p.Spec.HostNetwork = host })
@@ -464,7 +467,8 @@ var _ = InContainers("[sig-network] Proxy version v1 should proxy through a serv
 	}
 })
 
-// methods asks a pod and a Service through the API server by every method.
+// methods returns a test that sends requests of every method to a pod and a
+// Service through the API server.
 func methods(path string) func(*T) {
 	return func(t *T) {
 		t.service("proxied", "proxied")
@@ -501,7 +505,7 @@ var _ = InContainers("[sig-network] Service endpoints latency should not be very
 	for i := range 50 {
 		name := fmt.Sprintf("latency-%d", i)
 		t.service(name, "latency")
-		// Within the bound of every wait here; how fast it is make bench says.
+		// The bound is that of every wait: make bench measures the time.
 		t.event(w, watch.Added, func(o runtime.Object) bool {
 			b, err := json.Marshal(o)
 			return err == nil && strings.Contains(string(b), `"kubernetes.io/service-name":"`+name+`"`)

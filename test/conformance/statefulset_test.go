@@ -43,7 +43,8 @@ func (t *T) changeStatefulSet(f func(*appsv1.StatefulSet)) {
 	}))
 }
 
-// statefulSet waits until ss, as its controller has seen it, is as ok wants it.
+// statefulSet waits until the controller has observed ss and ok reports true for
+// it.
 func (t *T) statefulSet(what string, ok func(*appsv1.StatefulSet) bool) *appsv1.StatefulSet {
 	t.Helper()
 	var s *appsv1.StatefulSet
@@ -101,7 +102,8 @@ var _ = It(statefulSets+"should perform rolling updates and roll backs of templa
 		}
 		t.serves("ss-1", true)
 		t.readied("3 pods of version "+c.version, "ss", nil, func(pods []v1.Pod) bool {
-			// In reverse order: none is of the version of which a later one is not.
+			// Pods are updated in reverse order: no pod has the new version before all later
+			// ones.
 			have := versions(pods)
 			if i := slices.Index(have, c.version); i >= 0 && len(have) == 3 && slices.Contains(have[i:], c.before) {
 				t.Fatalf("versions are %v", have)
@@ -131,7 +133,7 @@ var _ = It(statefulSets+"should perform canary updates and phased rolling update
 		t.changeStatefulSet(partition(c.partition))
 		as := func(pods []v1.Pod) bool { return ready(3, "")(pods) && slices.Equal(versions(pods), c.want) }
 		t.readied("the update down to the partition", "ss", nil, as)
-		// Pods that are deleted come back at the version of their side of it.
+		// Deleted pods come back with the version of their side of the partition.
 		before := uids(t.podsWith("ss"))
 		for _, name := range []string{"ss-0", "ss-2"} {
 			t.must(t.Client.CoreV1().Pods(t.NS).Delete(t.Context(), name, remove))
@@ -202,7 +204,7 @@ var _ = It(statefulSets+"Burst scaling should run to completion even with unheal
 })
 
 var _ = It(statefulSets+"Should recreate evicted statefulset", func(t *T) {
-	// Its port of the node is taken, and it does not ask the scheduler.
+	// The pod's host port is taken, and it bypasses the scheduler.
 	port := []v1.ContainerPort{{ContainerPort: 21017, HostPort: 21017, Protocol: v1.ProtocolTCP}}
 	blocker := pod("blocker", nil)
 	blocker.Spec.Containers[0].Ports = port

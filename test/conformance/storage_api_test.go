@@ -79,7 +79,8 @@ var _ = It("[sig-storage] PersistentVolumes CSI Conformance should run through t
 	t.operate(operations{gvr: gvr("", "v1", "persistentvolumes"), cluster: true, one: t.template(persistentVolume)})
 	t.operate(operations{gvr: gvr("", "v1", "persistentvolumeclaims"), one: t.template(persistentVolumeClaim)})
 
-	// The two are bound to each other, and the volume is released with its claim.
+	// The volume and the claim are bound to each other, and the deletion of the
+	// claim releases the volume.
 	class := "class-" + t.NS
 	v := t.template(persistentVolume)("v-" + t.NS)
 	c := t.template(persistentVolumeClaim)("c")
@@ -158,7 +159,7 @@ var _ = It("[sig-storage] CSIInlineVolumes should support CSIVolumeSource in Pod
 	pods := t.Client.CoreV1().Pods(t.NS)
 	inline := func(name string) *v1.Pod {
 		p := pod(name, map[string]string{"e2e": "inline"})
-		p.Spec.NodeSelector = map[string]string{"no": "node"} // no node has the driver
+		p.Spec.NodeSelector = map[string]string{"no": "node"} // no node matches
 		p.Spec.Volumes = []v1.Volume{{Name: "csi", VolumeSource: v1.VolumeSource{CSI: &v1.CSIVolumeSource{
 			Driver: "inline-driver", ReadOnly: ptr.To(true), FSType: ptr.To("ext4"), VolumeAttributes: map[string]string{"a": "b"}, NodePublishSecretRef: &v1.LocalObjectReference{Name: "s"}}}}}
 		return p

@@ -10,14 +10,15 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// files is a kind of volume whose files are the keys of an object.
+// files is a kind of volume with the keys of an object as files: config map or
+// secret.
 type files struct {
 	title string
-	// create makes the object, with these keys, in a namespace; write gives it
-	// others, and remove removes it.
+	// create makes the object, with these keys, in a namespace; write replaces them,
+	// and remove removes it.
 	create, write func(t *T, namespace, name string, data map[string]string)
 	remove        func(t *T, name string)
-	// source is the volume of the object.
+	// source returns the volume of the object.
 	source func(name string, items []v1.KeyToPath, mode *int32, optional bool) v1.VolumeSource
 }
 
@@ -70,7 +71,7 @@ var kindsOfFiles = []files{
 	}},
 }
 
-// mounted gives the pod a volume that its first container mounts at /name.
+// mounted adds a volume to the pod that its first container mounts at /name.
 func mounted(name string, source v1.VolumeSource) func(*v1.Pod) {
 	return func(p *v1.Pod) {
 		p.Spec.Volumes = append(p.Spec.Volumes, v1.Volume{Name: name, VolumeSource: source})
@@ -94,7 +95,7 @@ type consumed struct {
 	mode   *int32
 	change func(*v1.Pod)
 	file   string
-	want   string // what stat says of the file
+	want   string // the output of stat for the file
 }
 
 var mapped = []v1.KeyToPath{{Key: "data-2", Path: "path/to/data-2"}}
@@ -172,8 +173,8 @@ func (t *T) consume(k files, w consumed) {
 	}
 }
 
-// watching returns a script that prints files, again and again; none is what it says of
-// one that is not there.
+// watching returns a script that prints files, again and again, or "none" for a missing
+// file.
 func watching(names ...string) string {
 	return `while :; do for f in ` + strings.Join(names, " ") + `; do echo "$f: $(cat /$f 2>/dev/null || echo none)"; done; sleep 0.2; done`
 }

@@ -34,7 +34,7 @@ func resourceFile(path, name, divisor string) v1.DownwardAPIVolumeFile {
 	return v1.DownwardAPIVolumeFile{Path: path, ResourceFieldRef: &v1.ResourceFieldSelector{ContainerName: "main", Resource: name, Divisor: resource.MustParse(divisor)}}
 }
 
-// limited gives the first container requests and limits.
+// limited sets requests and limits of the first container.
 var limited = first(func(c *v1.Container) {
 	c.Resources = v1.ResourceRequirements{
 		Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("250m"), v1.ResourceMemory: resource.MustParse("32Mi")},
@@ -181,8 +181,9 @@ var _ = InContainers("[sig-storage] Projected combined should project all compon
 	t.prints(t.script("p", "cat /all/podname /all/secret-data /all/configmap-data", mounted("all", source)), "psecret-value-1configmap-value-1")
 })
 
-// subPath runs a pod whose first container mounts one path of a volume, writes the
-// volume's files anew meanwhile where it can, and sees the same file throughout.
+// subPath runs a pod whose first container mounts one path of a volume, rewrites
+// the volume's files meanwhile where it can, and checks that the container sees the
+// same file throughout.
 func (t *T) subPath(source v1.VolumeSource, path, target, want string) {
 	p := t.script("p", fmt.Sprintf("for i in 1 2 3 4 5; do cat %s; echo; sleep 0.2; done", target))
 	p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: source}}

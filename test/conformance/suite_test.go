@@ -40,9 +40,9 @@ type T struct {
 	Config  *rest.Config
 	Client  kubernetes.Interface
 	Dynamic dynamic.Interface
-	// NS is a namespace of the test's own.
+	// NS is the name of the test's own namespace.
 	NS string
-	// Kubeconfig is a file for kubectl.
+	// Kubeconfig is the path of a kubeconfig for kubectl.
 	Kubeconfig string
 	// Busybox is an image of busybox, for tests in containers.
 	Busybox string
@@ -57,14 +57,14 @@ type entry struct {
 var registered []entry
 
 // It registers a test under its codename, without the marks in brackets at the
-// end. It is called by the package's variables, so that a test stands beside
-// its name.
+// end. It is called in the initialization of package variables, so that a test's
+// name is beside its function.
 func It(codename string, f func(*T)) bool {
 	registered = append(registered, entry{codename: codename, f: f})
 	return true
 }
 
-// InContainers is It for tests that look into containers.
+// InContainers registers a test that needs real containers.
 func InContainers(codename string, f func(*T)) bool {
 	registered = append(registered, entry{codename, true, f})
 	return true
@@ -132,8 +132,8 @@ func given(t *testing.T) *target {
 	return newTarget(t, testcluster.Start(t, testcluster.WithNodes(3)).Config, "")
 }
 
-// TestConformance runs all tests, those that are for the cluster alone after
-// the others, and reports.
+// TestConformance runs all tests, serial ones after the others, and reports the
+// results.
 func TestConformance(t *testing.T) {
 	list := rows(t)
 	for _, e := range registered {
@@ -143,8 +143,8 @@ func TestConformance(t *testing.T) {
 	}
 	var mu sync.Mutex
 	passed := map[string]bool{}
-	// group runs the tests that are in it, beside each other unless they are to
-	// be alone.
+	// group runs the tests for which in reports true, in parallel unless they are
+	// serial.
 	group := func(name string, c *target, in func(entry) bool) {
 		t.Run(name, func(t *testing.T) {
 			for _, e := range registered {
@@ -181,7 +181,7 @@ func TestConformance(t *testing.T) {
 	summarize(t, list, passed)
 }
 
-// run gives the test a namespace of its own.
+// run runs the test in a namespace of its own.
 func (c *target) run(t *testing.T, e entry) {
 	ns := "conformance-" + rand.String(8)
 	if _, err := c.client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
@@ -192,7 +192,7 @@ func (c *target) run(t *testing.T, e entry) {
 			t.Error(err)
 		}
 	}()
-	// As upstream's framework does: pods are made right after.
+	// Pods need the account; upstream's framework waits for it, too.
 	harness.Succeeds(t, "the account of namespace "+ns, func() error {
 		_, err := c.client.CoreV1().ServiceAccounts(ns).Get(t.Context(), "default", metav1.GetOptions{})
 		return err
@@ -204,8 +204,8 @@ func (c *target) test(t *testing.T, namespace string) *T {
 	return &T{t, c.config, c.client, c.dynamic, namespace, c.kubeconfig, c.busybox}
 }
 
-// summarize prints passed/total for each SIG and all of them, and writes down what did
-// not pass if asked to: each row of the list, under its SIG, with why.
+// summarize prints passed/total for each SIG and all of them, and writes the rows that
+// did not pass, by SIG with the reason, to the file of -report.
 func summarize(t *testing.T, list, passed map[string]bool) {
 	t.Helper()
 	tests := map[string]entry{}

@@ -74,7 +74,7 @@ var _ = It("[sig-api-machinery] Watchers should be able to start watching from a
 	for _, want := range []watch.EventType{watch.Modified, watch.Deleted} {
 		for e := range w.ResultChan() {
 			if e.Object.(*v1.ConfigMap).Name != "a" {
-				continue // the namespace's own
+				continue // the namespace's kube-root-ca.crt
 			}
 			if e.Type != want || e.Object.(*v1.ConfigMap).Data["mutation"] != "2" {
 				t.Fatalf("%s %v, want %s", e.Type, e.Object, want)
@@ -171,9 +171,9 @@ var _ = It("[sig-api-machinery] Servers with support for API chunking should sup
 	t.chunks(true)
 })
 
-// chunks lists in pieces. Whether the server has forgotten the version of the
-// first is its own affair; with stale a token of an old version is used, whose
-// answer is either the next piece or 410 with a token to go on with.
+// chunks lists in chunks. With stale it uses a token of an old version, for
+// which the server may answer with the next chunk, or with 410 and a token to go
+// on with.
 func (t *T) chunks(stale bool) {
 	maps := t.Client.CoreV1().ConfigMaps(t.NS)
 	const n = 40
@@ -184,7 +184,7 @@ func (t *T) chunks(stale bool) {
 	version, next := "", ""
 	for {
 		l, err := maps.List(t.Context(), metav1.ListOptions{Limit: 7, Continue: next})
-		if status, ok := err.(apierrors.APIStatus); ok && status.Status().Code == http.StatusGone { //nolint:errorlint // an APIStatus as it comes
+		if status, ok := err.(apierrors.APIStatus); ok && status.Status().Code == http.StatusGone { //nolint:errorlint // client-go does not wrap it
 			next = status.Status().ListMeta.Continue
 			if next == "" {
 				t.Fatalf("a token of a forgotten version, and none to go on with: %v", err)
@@ -211,7 +211,7 @@ func (t *T) chunks(stale bool) {
 			break
 		}
 		if stale {
-			// What changes meanwhile is not seen in the pieces that follow.
+			// Later chunks do not show changes that are made meanwhile.
 			got[*v1.ConfigMap](t)(maps.Create(t.Context(), configMap("d-"+fmt.Sprint(len(names)), nil), create))
 		}
 	}

@@ -23,8 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/rand"
 )
 
-// webhookHost is where the API server finds the webhooks, which run in the
-// test's own process.
+// webhookHost is the address at which the API server reaches the webhooks, which
+// run in the test's process.
 var webhookHost = flag.String("webhook-host", "127.0.0.1", "address of this machine as the API server reaches it")
 
 type answer func(*admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse
@@ -46,8 +46,8 @@ func mutate(patch string) answer {
 	}
 }
 
-// serve runs a TLS server for the time of the test, and returns a client
-// configuration for it.
+// serve runs a TLS server until the end of the test, and returns its webhook
+// client configuration.
 func (t *T) serve(h http.Handler) dict {
 	t.Helper()
 	cert, ca := t.servingCert(*webhookHost)
@@ -83,7 +83,7 @@ type hook struct {
 	everywhere bool
 }
 
-// webhook configures a webhook for the time of the test, and waits until it is
+// webhook configures a webhook until the end of the test, and waits until it is
 // called.
 func (t *T) webhook(h hook) string {
 	t.Helper()
@@ -95,7 +95,7 @@ func (t *T) webhook(h hook) string {
 		case strings.HasPrefix(r.Name, markers+name):
 			called.Store(true)
 			return allow(r)
-		case strings.HasPrefix(r.Name, markers): // another webhook's
+		case strings.HasPrefix(r.Name, markers): // the marker of another webhook
 			return allow(r)
 		}
 		return h.f(r)
@@ -162,7 +162,7 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] shoul
 	_, err = t.Client.CoreV1().ConfigMaps(t.NS).Create(t.Context(), configMap("bad", map[string]string{"k": "webhook-disallow"}), create)
 	t.denied(err, "the object contains unwanted data")
 	got[*v1.ConfigMap](t)(t.Client.CoreV1().ConfigMaps(t.NS).Create(t.Context(), configMap("good", nil), create))
-	// An update is not in the rules.
+	// The rules do not have updates.
 	got[*v1.ConfigMap](t)(t.Client.CoreV1().ConfigMaps(t.NS).Patch(t.Context(), "good", types.MergePatchType, []byte(`{"data":{"k":"webhook-disallow"}}`), metav1.PatchOptions{}))
 })
 
@@ -323,7 +323,7 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] shoul
 	try := func(extra dict, fails bool) {
 		t.Helper()
 		name := t.webhook(hook{kind: "Validating", rule: rule("", "v1", "configmaps", "CREATE"), f: slow, extra: extra})
-		// The configuration holds from some moment on.
+		// The API server sees the configuration a moment later.
 		t.until("the webhook to be called", func(ctx context.Context) (bool, error) {
 			begin := time.Now()
 			_, err := t.Client.CoreV1().ConfigMaps(t.NS).Create(ctx, configMap("slow"+rand.String(5), nil), create)
@@ -374,8 +374,8 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] shoul
 	}
 })
 
-// listed has two webhooks of a kind, sees them work, and sees them gone with
-// their collection.
+// listed checks that two webhooks of a kind work, are listed, and no longer work
+// after deletecollection.
 func (t *T) listed(kind string, f answer, works func(error, *v1.ConfigMap) bool) {
 	for range 2 {
 		t.webhook(hook{kind: kind, rule: rule("", "v1", "configmaps", "CREATE"), f: f})
@@ -406,8 +406,8 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] listi
 	t.listed("Mutating", mutate(addMutated), func(err error, cm *v1.ConfigMap) bool { return err == nil && cm.Data["mutated"] == "yes" })
 })
 
-// patched takes CREATE out of a webhook's rules by an update and puts it back by
-// a patch.
+// patched removes CREATE from a webhook's rules by an update, adds it again by a
+// patch, and checks the effect of both.
 func (t *T) patched(kind string, f answer, works func(error, *v1.ConfigMap) bool) {
 	name := t.webhook(hook{kind: kind, rule: rule("", "v1", "configmaps", "CREATE"), f: f})
 	client := t.Dynamic.Resource(gvr(admission, "v1", configurations(kind)))
@@ -437,7 +437,8 @@ var _ = It("[sig-api-machinery] AdmissionWebhook [Privileged:ClusterAdmin] patch
 	t.patched("Mutating", mutate(addMutated), func(err error, cm *v1.ConfigMap) bool { return err == nil && cm.Data["mutated"] == "yes" })
 })
 
-// conditions are taken when they compile, and refused when they do not.
+// conditions checks that match conditions are accepted if they compile, and
+// refused if they do not.
 func (t *T) conditions(kind string, good bool) {
 	_, ca := t.servingCert(*webhookHost)
 	name := "conformance-" + rand.String(6)

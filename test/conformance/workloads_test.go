@@ -57,14 +57,14 @@ func (t *T) podsWith(app string) []v1.Pod {
 	return list.Items
 }
 
-// readied has every pod of an app be ready, except for those that are broken, until
-// ok is content with them.
+// readied makes every pod of an app ready, except those that are broken, until ok
+// reports true for them.
 func (t *T) readied(what, app string, broken map[string]bool, ok func([]v1.Pod) bool) {
 	t.Helper()
 	t.keepReady(what, app, func(p *v1.Pod) bool { return !broken[p.Name] }, ok)
 }
 
-// keepReady has the healthy pods of an app be ready until ok is content with them all.
+// keepReady makes the healthy pods of an app ready until ok reports true for all pods.
 func (t *T) keepReady(what, app string, healthy func(*v1.Pod) bool, ok func([]v1.Pod) bool) {
 	t.Helper()
 	t.until(what, func(ctx context.Context) (bool, error) {
@@ -84,7 +84,8 @@ func (t *T) keepReady(what, app string, healthy func(*v1.Pod) bool, ok func([]v1
 	})
 }
 
-// all of n pods are ready and of a version, any if it is empty.
+// ready returns a function that reports whether there are n pods, all ready and
+// of a version (any if want is empty).
 func ready(n int, want string) func([]v1.Pod) bool {
 	return func(pods []v1.Pod) bool {
 		return len(pods) == n && !slices.ContainsFunc(pods, func(p v1.Pod) bool {
@@ -93,7 +94,7 @@ func ready(n int, want string) func([]v1.Pod) bool {
 	}
 }
 
-// versions returns those of pods, in order.
+// versions returns the versions of pods, in their order.
 func versions(pods []v1.Pod) []string {
 	out := make([]string, len(pods))
 	for i := range pods {
@@ -186,7 +187,7 @@ func (t *T) controlled(pod string, by types.UID) {
 	})
 }
 
-// unmatch takes all labels from a pod, so that no selector matches it.
+// unmatch removes all labels of a pod, so that no selector matches it.
 func (t *T) unmatch(pod string) {
 	t.Helper()
 	got[*v1.Pod](t)(t.Client.CoreV1().Pods(t.NS).Patch(t.Context(), pod, types.MergePatchType, patchOf(dict{"metadata": dict{"labels": nil}}), metav1.PatchOptions{}))

@@ -13,8 +13,8 @@ import (
 	"keelson.dev/keelson/internal/node/localdriver"
 )
 
-// kindOf names the environment variable with the kind of volumes that the suite
-// is to make, in a process of its own: a process runs one suite.
+// kindOf is the environment variable with the kind of volumes that the suite
+// makes. A process runs one suite only, so that each kind has its own process.
 const kindOf = "KEELSON_CSI_SANITY"
 
 // TestSanity runs the sanity suite against the local driver, with folders and

@@ -59,7 +59,8 @@ func coreDNS(t *testing.T, kubeconfig string) plugin.Handler {
 	return k
 }
 
-// objects makes some Services with endpoints, and returns names that are near them.
+// objects makes some Services with endpoints, and returns names that exist or nearly
+// so.
 func objects(t *testing.T, client kubernetes.Interface, rnd *rand.Rand) (names []string) {
 	ctx := t.Context()
 	names = []string{domain, "svc." + domain, "pod." + domain, "default.svc." + domain, "nobody.default.svc." + domain,
@@ -122,8 +123,8 @@ func reverse(a netip.Addr) string {
 	return name
 }
 
-// says returns what a message says, without what may differ: the order, and the
-// serial number of the zone.
+// says formats a message, without what may differ: the order, and the serial
+// number of the zone.
 func says(m *mdns.Msg) string {
 	if m == nil {
 		return "nothing"
@@ -175,7 +176,7 @@ func TestOracle(t *testing.T) {
 		// For other types CoreDNS denies names that exist.
 		for _, qtype := range []uint16{mdns.TypeA, mdns.TypeAAAA, mdns.TypeSRV, mdns.TypePTR} {
 			if strings.HasSuffix(name, ".arpa.") && qtype != mdns.TypePTR || strings.HasSuffix(name, ".pod."+domain) && qtype == mdns.TypeSRV {
-				continue // CoreDNS gives pods the port 0
+				continue // CoreDNS's SRV records of pods have the port 0
 			}
 			r := new(mdns.Msg)
 			r.SetQuestion(name, qtype)
@@ -191,7 +192,7 @@ func TestOracle(t *testing.T) {
 			}
 			got := own.Answer(t.Context(), r)
 			if strings.HasSuffix(name, ".arpa.") && got.Rcode == mdns.RcodeServerFailure {
-				got.Rcode = mdns.RcodeNameError // it is asked elsewhere, and there is nobody
+				got.Rcode = mdns.RcodeNameError // it would be forwarded, and there is no resolver
 			}
 			if asked++; says(got) != says(want) {
 				t.Errorf("%s %s: %s\nCoreDNS: %s", name, mdns.TypeToString[qtype], says(got), says(want))

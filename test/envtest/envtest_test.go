@@ -41,7 +41,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
-// asSuite has the test's program be a suite that starts an environment and waits.
+// asSuite, in the environment, makes the test's program a suite that starts an
+// environment and waits.
 const asSuite = "ENVTEST_AS_SUITE"
 
 func TestMain(m *testing.M) {
@@ -110,7 +111,7 @@ func ship(name string) *unstructured.Unstructured {
 	return u
 }
 
-// TestOperator runs an operator as its authors test it: a definition, a webhook, a
+// TestOperator tests an operator as its authors would: a definition, a webhook, a
 // manager with a controller, a user with few rights, kubectl.
 func TestOperator(t *testing.T) {
 	e := &envtest.Environment{
@@ -190,7 +191,8 @@ func TestOperator(t *testing.T) {
 		t.Errorf("kubectl: %s, %v", text, err)
 	}
 
-	// Without controllers nothing is collected, and nothing made.
+	// Without controllers nothing is garbage collected, and Deployments make no
+	// pods.
 	if err := c.Create(ctx, deployment()); err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +286,7 @@ func TestRestart(t *testing.T) {
 	}
 	server := e.ControlPlane.GetAPIServer()
 	dir := server.CertDir
-	server.CertDir = t.TempDir() // Stop removes what it was given, and with it the authorities
+	server.CertDir = t.TempDir() // Stop removes its folder with the authorities; the second server gets a new one
 	if err := os.CopyFS(server.CertDir, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
@@ -314,7 +316,7 @@ func suite() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// TestKilledSuite kills a suite in the middle. Nothing that it started is left.
+// TestKilledSuite checks that the processes of a suite that is killed end, too.
 func TestKilledSuite(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -336,7 +338,7 @@ func TestKilledSuite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain := strings.Replace(strings.TrimSpace(host), "https://", "http://", 1) // it answers that it speaks TLS
+	plain := strings.Replace(strings.TrimSpace(host), "https://", "http://", 1) // the server answers that it expects TLS
 	if resp, err := http.Get(plain); err != nil {
 		t.Errorf("before: %v", err)
 	} else {
@@ -393,7 +395,7 @@ func zombie(pid int) bool {
 func BenchmarkStart(b *testing.B) {
 	for b.Loop() {
 		p := &envtest.ControlPlane{}
-		b.Cleanup(func() { _ = p.Stop() }) // where it fails before its end; again it does nothing
+		b.Cleanup(func() { _ = p.Stop() }) // for a failure before its end; a second call does nothing
 		if err := p.Start(); err != nil {
 			b.Fatal(err)
 		}

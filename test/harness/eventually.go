@@ -28,7 +28,8 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// Succeeds is Eventually for a condition that says why it does not hold yet.
+// Succeeds returns when f returns nil, and fails the test with f's error if it
+// does not within Patience.
 func Succeeds(t testing.TB, what string, f func() error) {
 	t.Helper()
 	var last error

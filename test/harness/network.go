@@ -14,14 +14,14 @@ import (
 // namespace.
 const inNetwork = "KEELSON_TEST_NETWORK"
 
-// uplink is the bridge that stands for the network of the namespace's machine.
+// uplink is the bridge that simulates the machine's network in the namespace.
 const uplink, address, router = "uplink", "172.29.213.2/24", "172.29.213.1"
 
 // OwnNetwork puts the whole test process into a network namespace of its own, so
 // that nodes of several tests, and a cluster of the machine, run side by side. A
 // TestMain calls it before m.Run. The namespace has a loopback interface and an
-// uplink with an address and a default route, which leads nowhere; it goes with the
-// last process in it. Without root, OwnNetwork does nothing.
+// uplink with an address and a default route, which leads nowhere. The namespace
+// ends with the last process in it. Without root, OwnNetwork does nothing.
 //
 // A namespace belongs to a thread. So that all threads are in it, the process
 // replaces itself by the same program in the new namespace: the process ID, the
@@ -56,7 +56,7 @@ func enter() error {
 	return unix.Exec(self, os.Args, append(os.Environ(), inNetwork+"=1"))
 }
 
-// connect gives the thread's namespace its interfaces.
+// connect adds the interfaces of the thread's namespace.
 func connect() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {

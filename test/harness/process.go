@@ -17,9 +17,9 @@ type Process struct {
 	cmd     *exec.Cmd
 }
 
-// StartProcess runs the command until the end of the test. The program says on a line
-// of its own that it is ready, or "error" and why not; its standard input is closed
-// when the test's process has gone.
+// StartProcess runs the command until the end of the test. The program prints a line
+// when it is ready, or "error" and the reason; its standard input is closed when the
+// test's process ends.
 func StartProcess(t testing.TB, command func() *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{t: t, command: command}
@@ -29,14 +29,14 @@ func StartProcess(t testing.TB, command func() *exec.Cmd) *Process {
 }
 
 // Self returns the test's own program with these variables in its environment (NAME=value),
-// which its TestMain looks at.
+// which its TestMain checks.
 func Self(env ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "-test.run=^$")
 	cmd.Env = append(os.Environ(), env...)
 	return cmd
 }
 
-// Start starts the process, again after Kill, and returns when it is ready.
+// Start starts the process, also after Kill, and returns when it is ready.
 func (p *Process) Start() {
 	p.t.Helper()
 	p.cmd = p.command()
@@ -64,7 +64,7 @@ func (p *Process) Start() {
 	go func() { _, _ = io.Copy(io.Discard, out) }()
 }
 
-// Kill ends the process at once.
+// Kill kills the process.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()

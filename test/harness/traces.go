@@ -12,10 +12,11 @@ import (
 	"keelson.dev/keelson/internal/network/nft"
 )
 
-// Traces is the state of the network in the network namespace of the process.
+// Traces is the network configuration of the process's network namespace, one
+// key for each part.
 type Traces map[string]bool
 
-// Network returns the traces that there are: interfaces with their addresses, rules
+// Network returns the present configuration: interfaces with their addresses, rules
 // of routing, routes, neighbours that stay, and the chains of nftables at hooks.
 func Network(t testing.TB) Traces {
 	t.Helper()
@@ -43,7 +44,7 @@ func Network(t testing.TB) Traces {
 		must(err)
 		for _, a := range addrs {
 			if a.IP.IsLinkLocalUnicast() {
-				continue // the kernel's own, which comes after its interface
+				continue // of the kernel, which adds it after its interface
 			}
 			add("address %s of %s", a.IPNet, names[a.LinkIndex])
 		}
@@ -56,7 +57,7 @@ func Network(t testing.TB) Traces {
 		must(err)
 		for _, r := range routes {
 			if r.Dst != nil && r.Dst.IP.IsLinkLocalUnicast() {
-				continue // as its address
+				continue // of the kernel, too
 			}
 			add("%s route to %s over %s, table %d", f.name, r.Dst, names[r.LinkIndex], r.Table)
 		}
@@ -80,7 +81,7 @@ func Network(t testing.TB) Traces {
 	return out
 }
 
-// More returns those of now that were not before, in order.
+// More returns the traces in now that are not in before, sorted.
 func (before Traces) More(now Traces) (left []string) {
 	for _, x := range slices.Sorted(maps.Keys(now)) {
 		if !before[x] {

@@ -12,11 +12,11 @@ type change struct {
 	// revision of the write; 0 where its answer was lost and no read has returned
 	// it.
 	revision int64
-	live     bool // else it was deleted
+	live     bool // false if it was deleted
 	facts
 }
 
-// facts holds the fields that selectors and watchers look at. Each write sets
+// facts holds the fields that selectors and watchers see. Each write sets
 // another value or another message.
 type facts struct {
 	value, message     string
@@ -34,16 +34,16 @@ type seen struct {
 // segment holds the events that a watcher saw from one revision to another
 // without a gap.
 type segment struct {
-	// from is the revision that it starts after. initial reports whether it
-	// began with the state at from, which start holds.
+	// from is the revision after which it starts. initial reports whether it began
+	// with the state at from, which start holds.
 	from    int64
 	initial bool
 	start   map[string]seen
 	events  []seen
-	to      int64 // everything up to it has been sent
+	to      int64 // the revision up to which everything has been sent
 }
 
-// view is how a watcher looks at the objects.
+// view is the selection and form in which a watcher sees objects.
 type view struct {
 	name    string
 	selects func(key string, f facts) bool
@@ -51,7 +51,7 @@ type view struct {
 	metadataOnly bool
 }
 
-// sight is an event as it must be seen through a view.
+// sight is an event that a view must show.
 type sight struct {
 	seen
 	// after and before bound the revision where it is unknown.
@@ -95,7 +95,7 @@ func (s seen) String() string {
 	return fmt.Sprintf("%s %s at %d (value %s, message %q)", s.kind, s.key, s.revision, s.value, s.message)
 }
 
-// learn takes the revisions of unanswered deletions from what watchers saw: those
+// learn takes the revisions of unanswered deletions from watchers' events: those
 // that no other change has.
 func learn(histories map[string][]change, segments []*segment) {
 	known := map[int64]bool{}
@@ -146,7 +146,7 @@ func (v *view) judge(histories map[string][]change, s *segment) (wrong []string)
 			case st.revision == 0 && st.before != 0 && st.before <= s.from:
 				state = &st.seen
 			case st.revision == 0:
-				// No watcher saw it: right only if none had to.
+				// No watcher saw it, which is right only if none had to.
 				if s.from <= st.after && st.before != 0 && st.before <= s.to {
 					fail("it missed that %s was deleted between %d and %d", key, st.after, st.before)
 				}
@@ -184,8 +184,8 @@ func (v *view) judge(histories map[string][]change, s *segment) (wrong []string)
 	return wrong
 }
 
-// uncertain reports whether the object may have been deleted at the revision, at a
-// time that is unknown.
+// uncertain reports whether the object may have been deleted at the revision, since
+// the revision of a deletion is unknown.
 func uncertain(history []change, revision int64) bool {
 	for i, c := range history {
 		if c.revision == 0 && i > 0 && history[i-1].revision <= revision && (i+1 == len(history) || revision < history[i+1].revision) {

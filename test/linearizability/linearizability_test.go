@@ -80,13 +80,12 @@ func serve(dir, address, servers string, forgetful bool) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// forget has the store forget its history but for the last few changes, again and
-// again.
+// forget compacts the store again and again, except for the last few changes.
 func forget(c *cluster.Cluster) {
 	for {
 		time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
 		if revision := c.Store.Revision() - rand.Int64N(2000); revision > 1 {
-			_ = c.Store.Compact(context.Background(), revision) // it may have been forgotten before
+			_ = c.Store.Compact(context.Background(), revision) // it may be compacted already
 		}
 	}
 }
@@ -200,7 +199,7 @@ func (c *client) do(in operation) int64 {
 	o := porcupine.Operation{ClientId: c.id, Input: in, Call: called, Return: time.Since(c.begin).Nanoseconds()}
 	switch {
 	case err != nil && in.verb == "get":
-		return 0 // a read that nobody saw says nothing
+		return 0 // a read without an answer has no effect
 	case err != nil:
 		o.Output, o.Return = outcome{unknown: true}, math.MaxInt64
 	default:
@@ -236,7 +235,7 @@ func (c *client) list() {
 	c.lists = append(c.lists, at)
 }
 
-// work does operations at random until the time is over.
+// work sends random operations until ctx is done.
 func (c *client) work(ctx context.Context, keys int) {
 	for ctx.Err() == nil {
 		in := operation{key: "k" + strconv.Itoa(rand.IntN(keys)), value: int(values.Add(1))}
@@ -261,13 +260,13 @@ func (c *client) work(ctx context.Context, keys int) {
 			in.verb = "update"
 		}
 		if c.do(in); len(c.own) > 0 && c.own[len(c.own)-1].Output.(outcome).unknown {
-			time.Sleep(20 * time.Millisecond) // the server is down: else there are more lost requests than anyone can order
+			time.Sleep(20 * time.Millisecond) // the server is down: with many lost requests the search for an order takes too long
 		}
 	}
 }
 
-// run has clients work on servers, one of which chaos is done to, and checks
-// what they saw.
+// run runs clients on servers, to one of which chaos is done, and checks their
+// history.
 func run(t *testing.T, servers []*server, chaos func(ctx context.Context)) {
 	const keys, perServer = 5, 4
 	ctx, cancel := context.WithTimeout(t.Context(), *period)
@@ -336,7 +335,7 @@ func run(t *testing.T, servers []*server, chaos func(ctx context.Context)) {
 	}
 }
 
-// TestKilled kills the server over and over.
+// TestKilled checks the history of clients whose server is killed over and over.
 func TestKilled(t *testing.T) {
 	s := &server{t: t, dir: t.TempDir(), address: harness.FreeAddress(t)}
 	s.start()
@@ -355,7 +354,8 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestTwoServers has two servers on one etcd, of which one is killed over and over.
+// TestTwoServers checks the history of clients of two servers on one etcd, one of
+// which is killed over and over.
 func TestTwoServers(t *testing.T) {
 	e := etcdtest.Start(t)
 	var servers []*server

@@ -11,19 +11,19 @@ type operation struct {
 	verb     string // create, get, update, patch, delete
 	key      string
 	value    int
-	revision int64 // what an update says that it is made from
+	revision int64 // the resourceVersion in an update
 }
 
-// outcome is its answer.
+// outcome is the answer to an operation.
 type outcome struct {
-	// unknown reports whether there was none.
+	// unknown reports whether there was no answer.
 	unknown  bool
 	code     int
 	value    int
 	revision int64
 }
 
-// object is the state of a key; revision -1 is one that no client was told.
+// object is the state of a key; revision -1 means one that no client knows.
 type object struct {
 	exists   bool
 	value    int
@@ -77,7 +77,7 @@ func step(s object, in operation, out outcome) []object {
 	return nil
 }
 
-// model returns the model of an API server with a few objects, each on its own.
+// model returns the model of an API server with a few independent objects.
 func model() porcupine.Model {
 	n := porcupine.NondeterministicModel{
 		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {

@@ -33,7 +33,7 @@ import (
 
 const pods = "/api/v1/namespaces/default/pods"
 
-// padding makes the objects big enough that readers fall behind.
+// padding makes the objects so big that slow readers fall behind.
 var padding = strings.Repeat("x", 1500)
 
 // writer is the only writer of its objects, and makes each write on condition
@@ -61,7 +61,7 @@ func (o *written) last() change {
 	return o.history[len(o.history)-1]
 }
 
-// made notes a change that has happened.
+// made records a change that has happened.
 func (o *written) made(c change) { o.history, o.pending, o.unsure = append(o.history, c), nil, false }
 
 func factsOf(p *v1.Pod) facts {
@@ -73,7 +73,7 @@ func revisionOf(s string) int64 {
 	return n
 }
 
-// look reads what an unanswered write has done.
+// look reads the object to find out the effect of an unanswered write.
 func (w *writer) look(o *written) bool {
 	code, b, err := w.c.ask("GET", pods+"/"+o.key, "", "")
 	if err != nil {
@@ -90,7 +90,7 @@ func (w *writer) look(o *written) bool {
 	}
 	last := o.last()
 	if now.live == last.live && (!now.live || now.revision == last.revision) {
-		o.unsure = false // but what is pending may still happen
+		o.unsure = false // pending changes may still happen
 		return true
 	}
 	for _, p := range o.pending {
@@ -189,7 +189,7 @@ func (w *writer) work(ctx context.Context) {
 	}
 }
 
-// settle finds out what the last requests did.
+// settle finds out the effects of the last requests.
 func (w *writer) settle() {
 	for _, o := range w.objects {
 		for o.unsure && !w.t.Failed() {
@@ -200,7 +200,7 @@ func (w *writer) settle() {
 	}
 }
 
-// finish shows something to every watcher.
+// finish makes a last write that every watcher must see.
 func (w *writer) finish() {
 	for _, o := range w.objects {
 		if o.last().live {
@@ -218,8 +218,7 @@ func (w *writer) finish() {
 	}
 }
 
-// watcher follows the objects through its view, and goes on where it was when a
-// watch ends.
+// watcher follows the objects through its view, and resumes when a watch ends.
 type watcher struct {
 	view
 	t        *testing.T
@@ -234,10 +233,10 @@ type watcher struct {
 	did *tally
 }
 
-// tally counts what the watchers did.
+// tally counts the events in the watchers' lives.
 type tally struct{ watches, expired, rewound, initialised atomic.Int64 }
 
-// enough reports whether there was one of each at least.
+// enough reports whether each count is at least one.
 func (t *tally) enough() bool {
 	return t.expired.Load() > 0 && t.rewound.Load() > 0 && t.initialised.Load() > 0
 }
@@ -277,7 +276,7 @@ func (w *watcher) list(ctx context.Context) error {
 	return nil
 }
 
-// watch goes on with the last segment, or begins one with initial events.
+// watch continues the last segment, or begins one with initial events.
 func (w *watcher) watch(ctx context.Context, initial bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -311,7 +310,7 @@ func (w *watcher) watch(ctx context.Context, initial bool) error {
 	if strings.Contains(w.accept, "protobuf") {
 		next = protobufEvents(resp.Body)
 	}
-	enough := 20 + rand.IntN(2000) // then it hangs up
+	enough := 20 + rand.IntN(2000) // the number of events after which it hangs up
 	for n := 0; n < enough; n++ {
 		if w.slow && n%50 == 49 {
 			time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
@@ -366,7 +365,7 @@ func (w *watcher) work(ctx context.Context) {
 			err = w.watch(ctx, true)
 		default:
 			if last := w.segments[len(w.segments)-1]; n < 10 && len(last.events) > 0 {
-				// Once more, from a while ago.
+				// Watch again, from an earlier event.
 				at := last.events[max(0, len(last.events)-1-rand.IntN(500))].revision
 				w.segments = append(w.segments, &segment{from: at, to: at})
 				w.did.rewound.Add(1)
@@ -387,7 +386,7 @@ func (w *watcher) work(ctx context.Context) {
 	}
 }
 
-// received is an event as it came.
+// received is an event as received.
 type received struct {
 	seen
 	expired, initialEnd bool
@@ -509,14 +508,14 @@ func watches(t *testing.T, s *server, chaos func(ctx context.Context)) {
 		t.Fatal(err)
 	}
 	c := &client{http: &http.Client{Transport: rt}, host: cfg.Host}
-	// Pods need it, and no controller makes it here.
+	// Pods need the account, and no controller makes it here.
 	if code, b, err := c.ask("POST", "/api/v1/namespaces/default/serviceaccounts", "application/json", `{"metadata":{"name":"default"}}`); err != nil || code != http.StatusCreated {
 		t.Fatal(code, string(b), err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), *period+2*time.Minute)
 	defer cancel()
 	var did tally
-	go func() { // the period, and on a slow machine longer: until there is something to judge
+	go func() { // waits for the period, and on a slow machine longer, until there is enough to judge
 		for begin := time.Now(); ctx.Err() == nil && (time.Since(begin) < *period || !did.enough()); {
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -606,8 +605,8 @@ func watches(t *testing.T, s *server, chaos func(ctx context.Context)) {
 	}
 }
 
-// TestWatches kills the server over and over while objects are watched, and has it
-// forget its history.
+// TestWatches checks the events of watchers while the server is killed over and
+// over and compacts its history.
 func TestWatches(t *testing.T) {
 	for _, engine := range []string{"embedded", "etcd"} {
 		t.Run(engine, func(t *testing.T) {

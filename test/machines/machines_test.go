@@ -50,14 +50,14 @@ type env struct {
 	// server has the API server; far is behind a router.
 	server, near, second, far *lab.Machine
 	processes                 map[*lab.Machine]*harness.Process
-	roles                     map[*lab.Machine]role // when they are started again
+	roles                     map[*lab.Machine]role // for restarts
 }
 
 func (e *env) machines() []*lab.Machine {
 	return []*lab.Machine{e.server, e.near, e.second, e.far}
 }
 
-// TestMachines has the machines for all tests: they run one after the other.
+// TestMachines runs all tests on the same machines, one after the other.
 func TestMachines(t *testing.T) {
 	a := lab.NewSegment(t, "sega", netip.MustParsePrefix("10.77.0.1/24"))
 	b := lab.NewSegment(t, "segb", netip.MustParsePrefix("10.77.1.1/24"))
@@ -139,7 +139,8 @@ func (e *env) start(m *lab.Machine, r role) {
 	e.processes[m] = harness.StartProcess(e, func() *exec.Cmd { return m.Self(e.roles[m].env()) })
 }
 
-// token lets machines join, as keelson token create does.
+// token creates a bootstrap token, as keelson token create does, and returns a
+// role that joins with it.
 func (e *env) token() role {
 	e.Helper()
 	ctx := e.Context()
@@ -162,7 +163,7 @@ func (e *env) check(err error) {
 	}
 }
 
-// routes looks at how each machine reaches the pods of the others.
+// routes checks the routes of each machine to the pods of the others.
 func (e *env) routes() {
 	ranges := map[string]netip.Prefix{}
 	for _, m := range e.machines() {
@@ -260,12 +261,13 @@ func (e *env) exec(pod string, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// pods talk with each other by their own addresses, whatever machine they are on, in
-// packets of any size; Services balance over all of them, and their names are resolved.
+// pods checks that pods reach each other by their own addresses, on whatever machines,
+// with packets of any size; that Services balance over all of them; and that names are
+// resolved.
 func (e *env) pods() {
 	pods := e.run("web", e.machines()...)
 	e.expose("web")
-	long := strings.Repeat("a", 8000) // in one packet on no link
+	long := strings.Repeat("a", 8000) // no link carries it in one packet
 	for from, p := range pods {
 		for to, q := range pods {
 			harness.Succeeds(e, "from "+from.Name+" to "+to.Name, func() error {
@@ -309,7 +311,7 @@ func (e *env) pods() {
 }
 
 // firewall checks that a firewall that drops forwarded packets, as Docker's and
-// ufw's do, lets the pods' packets through, also after it was written anew.
+// ufw's do, lets the pods' packets through, also after it was reloaded.
 func (e *env) firewall() {
 	pods := e.run("web", e.server, e.near)
 	nft := func(script string) {
@@ -345,7 +347,7 @@ func (e *env) dial(ctx context.Context, m *lab.Machine, p *v1.Pod) error {
 	})
 }
 
-// kubectl has logs, exec and port-forward for pods of other machines.
+// kubectl checks logs, exec and port-forward of pods on other machines.
 func (e *env) kubectl() {
 	for m, p := range e.run("web", e.near, e.far) {
 		out, err := e.exec(p.Name, "echo", "hello")
@@ -362,7 +364,7 @@ func (e *env) kubectl() {
 	}
 }
 
-// forwarded asks a pod through port-forward.
+// forwarded sends a request to a pod through port-forward.
 func (e *env) forwarded(p *v1.Pod) (string, error) {
 	rt, upgrader, err := spdy.RoundTripperFor(e.cfg)
 	if err != nil {
@@ -396,8 +398,8 @@ func (e *env) forwarded(p *v1.Pod) (string, error) {
 	return string(b), err
 }
 
-// talk opens a connection from a machine and returns a function that asks over
-// it.
+// talk opens a connection from a machine and returns a function that sends a
+// request over it.
 func (e *env) talk(m *lab.Machine, address string) func() error {
 	e.Helper()
 	var c net.Conn
@@ -483,7 +485,8 @@ func (e *env) nodeReady(m *lab.Machine) {
 	})
 }
 
-// rejoin starts an agent again without a token: it has its certificate.
+// rejoin checks that an agent starts again without a token, since it has its
+// certificate.
 func (e *env) rejoin() {
 	was := e.run("web", e.near)[e.near]
 	p := e.processes[e.near]
@@ -500,7 +503,8 @@ func (e *env) rejoin() {
 	}
 }
 
-// deployment makes one whose pods leave a machine that is cut off at once.
+// deployment makes a Deployment whose pods are evicted at once from a machine
+// that is cut off.
 func (e *env) deployment(replicas int32) {
 	e.Helper()
 	leave := func(key string) v1.Toleration {
@@ -516,10 +520,11 @@ func (e *env) deployment(replicas int32) {
 	e.check(err)
 }
 
-// spread waits until that many pods are ready and on no other machines than these.
+// spread waits until that many pods are ready, on all of these machines and no
+// others.
 func (e *env) spread(replicas int, machines ...*lab.Machine) {
 	e.Helper()
-	deadline := time.Now().Add(3 * time.Minute) // a node is found missing after most of one
+	deadline := time.Now().Add(3 * time.Minute) // a node counts as unreachable after 40 s
 	for {
 		pods, err := e.client.CoreV1().Pods(e.ns).List(e.Context(), metav1.ListOptions{LabelSelector: "app=web"})
 		e.check(err)
@@ -548,7 +553,7 @@ func (e *env) spread(replicas int, machines ...*lab.Machine) {
 	}
 }
 
-// drain empties a machine and fills it again.
+// drain checks that a machine can be drained and used again.
 func (e *env) drain() {
 	e.deployment(4)
 	e.spread(4, e.machines()...)
@@ -565,7 +570,8 @@ func (e *env) drain() {
 	e.nodeReady(e.second)
 }
 
-// cut cuts a machine off: it is tainted, its pods move, and it comes back clean.
+// cut checks that a machine that is cut off is tainted and its pods move, and
+// that it is as before once it is back.
 func (e *env) cut() {
 	e.deployment(4)
 	e.spread(4, e.machines()...)

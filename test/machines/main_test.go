@@ -44,14 +44,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// roleEnv has the role of a process on a machine.
+// roleEnv is the environment variable with the role of a process on a machine.
 const roleEnv = "KEELSON_TEST_ROLE"
 
 // role is the role of a process on a machine: serve, join, or clean up.
 type role struct {
 	Do, Name, Dir string
 	Address       netip.Addr
-	// Server, Token and Hashes are what an agent joins by.
+	// Server, Token and Hashes are the options with which an agent joins.
 	Server, Token string
 	Hashes        []string
 }
@@ -73,7 +73,7 @@ func (r role) agent() agent.Options {
 	return agent.Options{Name: r.Name, Logs: filepath.Join(r.Dir, "logs"), Eviction: eviction.Settings{Hard: map[string]string{"memory.available": "100Mi"}}}
 }
 
-// run returns when the test's process has gone.
+// run runs the role until the test's process ends.
 func (r role) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {

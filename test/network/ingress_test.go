@@ -26,11 +26,11 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// ingressPort is where the ingress controller's nginx listens.
+// ingressPort is the port of the ingress controller's nginx.
 const ingressPort = "8090"
 
-// nginxIngress has nginx serve Ingresses, as commonly installed controllers do.
-// It runs with the machine's network.
+// nginxIngress is an ingress controller that configures an nginx, as commonly
+// installed ones do. It runs on the machine's network.
 type nginxIngress struct {
 	*env
 	address string
@@ -69,7 +69,7 @@ func (n *nginxIngress) reconcile(ctx context.Context) error {
 	var rules []rule
 	for _, i := range all {
 		if i.Spec.IngressClassName == nil || *i.Spec.IngressClassName != n.ns {
-			continue // another controller's
+			continue // of another controller
 		}
 		for _, r := range i.Spec.Rules {
 			to := r.HTTP.Paths[0].Backend.Service
@@ -92,7 +92,7 @@ func (n *nginxIngress) reconcile(ctx context.Context) error {
 		if err := n.nginx.Start(); err != nil {
 			return err
 		}
-		// Before it has this file it does not know signals.
+		// nginx handles signals only once it has written this file.
 		if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, harness.Patience, true, func(context.Context) (bool, error) {
 			_, err := os.Stat(filepath.Join(n.dir, "pid"))
 			return err == nil, nil
@@ -134,7 +134,7 @@ func (n *nginxIngress) run(ctx context.Context) error {
 	defer f.Shutdown()
 	defer func() {
 		if n.nginx != nil {
-			_ = n.nginx.Process.Signal(syscall.SIGQUIT) // its exit says whether it came
+			_ = n.nginx.Process.Signal(syscall.SIGQUIT) // its exit status tells whether that worked
 			_ = n.nginx.Wait()
 		}
 	}()
@@ -150,8 +150,8 @@ func (n *nginxIngress) run(ctx context.Context) error {
 	}
 }
 
-// ingress reaches Services by the hosts of Ingresses, over a controller that a user
-// would install.
+// ingress checks that Services are reached by the hosts of Ingresses, through a
+// controller that a user would install.
 func (e *env) ingress() {
 	if _, err := exec.LookPath("nginx"); err != nil {
 		e.Fatalf("%v: this test runs Debian's nginx: install it (make test does)", err)

@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// policies isolates pods in containers: from their first packet, through Services,
-// and until the policy goes.
+// policies checks that pods are isolated from their first packet, also through
+// Services, until the policy is deleted.
 func (e *env) policies() {
 	both := []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
 	app := func(name string) *metav1.LabelSelector {
@@ -37,7 +37,7 @@ func (e *env) policies() {
 	a := e.start("web", "a")[0].Status.PodIP
 	web := e.expose("web", "web").Spec.ClusterIP
 
-	// The first packet of a container is the only one that it sends.
+	// The container sends a single packet, right after its start.
 	apply("shut", networkingv1.NetworkPolicySpec{PodSelector: *app("shut"), PolicyTypes: both})
 	once := func(name, app string) {
 		e.create(&v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": app}}, Spec: v1.PodSpec{RestartPolicy: v1.RestartPolicyNever,
@@ -56,7 +56,7 @@ func (e *env) policies() {
 		e.Errorf("the first packet of a pod that is not isolated: %s", p)
 	}
 
-	// Ready by the node's probe, though no pod may reach it.
+	// The pod is ready by the node's probe, though no pod may reach it.
 	e.start("shut", "shut")
 	url := func(ip string) string { return "http://" + ip + "/" }
 	fails := func(what, pod, to string) {
@@ -77,7 +77,7 @@ func (e *env) policies() {
 	shut := e.ready("shut").Status.PodIP
 	fails("no way in", "a", shut)
 
-	// Policies add up: this one lets out what is for the Service's pods.
+	// Policies are additive: this one allows packets to the Service's pods.
 	apply("out", networkingv1.NetworkPolicySpec{PodSelector: *app("shut"), PolicyTypes: both[1:], Egress: []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{PodSelector: app("web")}}}}})
 	get := func(pod, to string) func() (string, error) {
 		return func() (string, error) { return e.exec(pod, "get", url(to)) }
@@ -87,7 +87,7 @@ func (e *env) policies() {
 	e.reaches("the pod by its Service's name", get("shut", "web"), "a")
 	fails("still no way in", "a", shut)
 
-	// What others take away comes back.
+	// Rules that another process deletes are restored.
 	for _, what := range []string{"flush table ip keelson-policy", "delete table ip keelson-policy"} {
 		ctx, cancel := context.WithTimeout(e.Context(), harness.Patience)
 		defer cancel()
@@ -101,7 +101,7 @@ func (e *env) policies() {
 	remove("out")
 }
 
-// over returns the phase in which a pod ended.
+// over waits for the end of a pod and returns its phase.
 func (e *env) over(name string) (phase v1.PodPhase) {
 	e.Helper()
 	harness.Succeeds(e, "the end of "+name, func() error {

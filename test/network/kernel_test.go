@@ -28,16 +28,17 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// peer is a machine or a pod: a network namespace with a link to that of the test,
-// which stands for the node.
+// peer simulates a machine or a pod: a network namespace with a link to that of the
+// test, which is the node.
 type peer struct {
 	testing.TB
 	four, six netip.Addr
 	run       chan func()
-	ns        int // a file of the namespace
+	ns        int // a descriptor of the namespace
 }
 
-// newHost makes a namespace of these addresses; the node has the gateways'.
+// newHost makes a namespace of these addresses; the node has the gateways'
+// addresses.
 func newHost(t testing.TB, name string, four, six, gateway4, gateway6 string) *peer {
 	t.Helper()
 	h := newPort(t, "", name, four, six, gateway4, gateway6)
@@ -65,7 +66,7 @@ func newPort(t testing.TB, bridge, name string, four, six, gateway4, gateway6 st
 	h := &peer{TB: t, four: netip.MustParseAddr(four), six: netip.MustParseAddr(six), run: make(chan func())}
 	inside, ready := make(chan int), make(chan error)
 	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine, and the namespace with it
+		runtime.LockOSThread() // never unlocked: the thread and its namespace end with the goroutine
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			ready <- err
 			return
@@ -191,7 +192,8 @@ func (h *peer) serve(port uint16) {
 	}()
 }
 
-// dial asks an address from the node, or from a host.
+// dial connects to an address from the node, or from a host, and returns the
+// answer.
 func dial(h *peer, to string, port uint16) (out string, err error) {
 	at := net.JoinHostPort(to, fmt.Sprint(port))
 	f := func() {
@@ -215,8 +217,8 @@ func dial(h *peer, to string, port uint16) (out string, err error) {
 	return out, err
 }
 
-// TestKernel sends packets through the proxy's tables, of both families, between
-// namespaces: the package's own tests do so with a model of the kernel.
+// TestKernel sends packets between namespaces through the proxy's tables of both
+// families. The package's own tests use a model of the kernel.
 func TestKernel(t *testing.T) {
 	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
 		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
@@ -226,7 +228,7 @@ func TestKernel(t *testing.T) {
 	pod := newHost(t, "pod", "10.214.0.2", "fd00:214::2", "10.214.0.1", "fd00:214::1")
 	far := newHost(t, "far", "10.215.0.2", "fd00:215::2", "10.215.0.1", "fd00:215::1") // a pod of another node
 	client := newHost(t, "client", "198.51.100.2", "2001:db8:1::2", "198.51.100.1", "2001:db8:1::1")
-	// What the node sends itself needs a route before it is translated; for IPv4 the
+	// The node's own packets need a route before they are translated; for IPv4 the
 	// harness has one.
 	if err := netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(client.six.String())}); err != nil {
 		t.Fatal(err)
@@ -281,7 +283,7 @@ func TestKernel(t *testing.T) {
 	)
 	factory := informers.NewSharedInformerFactory(api, 0)
 	ranges := []netip.Prefix{netip.MustParsePrefix("10.214.0.0/24"), netip.MustParsePrefix("fd00:214::/64")}
-	// start runs a proxy as a process does, and returns what ends it.
+	// start runs a proxy as a process does, and returns a function that ends it.
 	start := func() (stop func()) {
 		t.Helper()
 		p, err := proxy.New(proxy.Config{NodeName: "here", NodeIPs: []netip.Addr{netip.MustParseAddr(node4), netip.MustParseAddr(node6)}, Informers: factory,
@@ -317,7 +319,7 @@ func TestKernel(t *testing.T) {
 		from *peer
 		to   names
 		port uint16
-		want names // the answer, or what the error has
+		want names // the answer, or a part of the error
 	}{
 		{"the node", nil, addr(1), 80, names{"10.214.0.2 from 10.214.0.1", "fd00:214::2 from fd00:214::1"}},
 		{"a pod to itself", pod, addr(1), 80, names{"10.214.0.2 from 10.214.0.1", "fd00:214::2 from fd00:214::1"}},
@@ -352,7 +354,7 @@ func TestKernel(t *testing.T) {
 		}
 	}
 
-	// A client stays with one endpoint until that goes.
+	// A client stays with one endpoint until that is removed.
 	for i, to := range addr(4) {
 		first := ""
 		for range 10 {
@@ -367,7 +369,7 @@ func TestKernel(t *testing.T) {
 				t.Errorf("%s: %q, then %q", to, first, out)
 			}
 		}
-		// The rules stay when the process ends, and the next one remembers.
+		// The rules stay when the process ends, and the next process keeps affinity.
 		stop()
 		if out, err := dial(client, to, 80); err != nil || out != first {
 			t.Errorf("%s without a proxy: %q, %v; before %q", to, out, err, first)

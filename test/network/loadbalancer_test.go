@@ -13,8 +13,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// balancers reaches pods on the node's own address, by the port that a Service of
-// the type LoadBalancer asks for.
+// balancers checks that a Service of the type LoadBalancer is reached at the
+// node's own address.
 func (e *env) balancers() {
 	a := e.start("web", "a")[0]
 	balanced := func(s *v1.ServiceSpec) { s.Type = v1.ServiceTypeLoadBalancer }
@@ -44,7 +44,7 @@ func (e *env) balancers() {
 	e.reaches("the pod from the node", func() (string, error) { return e.get("http://" + node + "/") }, "a")
 	e.reaches("the pod from itself", func() (string, error) { return e.exec("a", "get", "http://"+node+"/") }, "a")
 
-	// The port is the first one's, and the others are told.
+	// The first Service has the port; the others get an event.
 	e.expose("two", "web", balanced)
 	e.event("two", "SyncLoadBalancerFailed", "port 80/TCP of the nodes is that of the Service "+e.ns+"/one")
 	if got := addresses("two"); got != "" {
@@ -58,7 +58,7 @@ func (e *env) balancers() {
 		e.Fatal(err)
 	}
 
-	// Nor is it taken from a program of the machine, until that ends.
+	// A program of the machine keeps its port, too, until it ends.
 	l, err := net.Listen("tcp", net.JoinHostPort(node, "8082"))
 	if err != nil {
 		e.Fatal(err)
@@ -82,7 +82,7 @@ func (e *env) balancers() {
 	e.reaches("the pod when the port is free", func() (string, error) { return e.get("http://" + net.JoinHostPort(node, "8082") + "/") }, "a")
 }
 
-// event waits for an event of a Service whose note has the text.
+// event waits for an event of a Service whose note contains the text.
 func (e *env) event(service, reason, text string) {
 	e.Helper()
 	harness.Succeeds(e, "the event "+reason+" of "+service, func() error {

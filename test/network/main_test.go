@@ -40,8 +40,8 @@ type env struct {
 	ns     string
 }
 
-// TestNetwork has one node for all tests: they run one after the other, each in
-// a namespace of its own.
+// TestNetwork runs all tests on one node, one after the other, each in a
+// namespace of its own.
 func TestNetwork(t *testing.T) {
 	n := realnode.Start(t, agent.Options{})
 	client := kubernetes.NewForConfigOrDie(n.Config)
@@ -148,7 +148,7 @@ func (e *env) exec(pod string, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// get asks from the node, on a connection of its own.
+// get sends a GET from the node, on a connection of its own.
 func (e *env) get(url string) (string, error) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(e.Context(), http.MethodGet, url, nil)

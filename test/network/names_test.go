@@ -10,7 +10,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// names resolves names of the cluster in a pod, by its search path.
+// names checks that a pod resolves names of the cluster, also by its search
+// path.
 func (e *env) names() {
 	sub := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "member", Labels: map[string]string{"app": "set"}},
 		Spec: v1.PodSpec{Hostname: "member-0", Subdomain: "set", Containers: []v1.Container{{Name: "c", Image: image}}}}
@@ -54,7 +55,7 @@ func (e *env) names() {
 	if err != nil || host(out) != "a" {
 		e.Errorf("by name: %q, %v", out, err)
 	}
-	// The Service is there for what looks for it.
+	// The Service exists for programs that look for it.
 	s, err := e.client.CoreV1().Services(metav1.NamespaceSystem).Get(e.Context(), "kube-dns", metav1.GetOptions{})
 	if err != nil || s.Spec.ClusterIP != "10.96.0.10" {
 		e.Errorf("%+v, %v", s, err)

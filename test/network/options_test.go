@@ -20,8 +20,8 @@ import (
 	"keelson.dev/keelson/test/harness/realnode"
 )
 
-// TestNone leaves every part of the network to others: nothing of it is there, and
-// pods reach one another all the same.
+// TestNone checks that with every part of the network left to others nothing of it
+// is set up, and that pods of the machine still reach one another.
 func TestNone(t *testing.T) {
 	n := realnode.Start(t, agent.Options{Network: agent.Network{Proxy: agent.None, DNS: agent.None, Policies: agent.None}})
 	client := kubernetes.NewForConfigOrDie(n.Config)
@@ -53,7 +53,8 @@ func TestNone(t *testing.T) {
 	}
 }
 
-// TestNodePortAddresses serves node ports on another address than the node's own.
+// TestNodePortAddresses checks that node ports are served on another address than
+// the node's own.
 func TestNodePortAddresses(t *testing.T) {
 	const other = "172.29.213.3"
 	uplink, err := netlink.LinkByName("uplink")

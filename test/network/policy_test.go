@@ -27,7 +27,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// member is a pod of the truth table: a namespace with ports of a bridge.
+// member is a pod of the truth table: a namespace with a port of a bridge.
 type member struct {
 	namespace, name string
 	*peer
@@ -38,7 +38,7 @@ func (m *member) String() string { return m.namespace + "/" + m.name }
 // probePorts are served by each member, of TCP and UDP.
 var probePorts = []uint16{80, 81}
 
-// probe is a question of the table.
+// probe is an entry of the table: a packet from one member to another.
 type probe struct {
 	from  *member
 	to    *member
@@ -51,7 +51,7 @@ func (p probe) String() string {
 	return fmt.Sprintf("%s to %s, %s/%d, IPv6 %t", p.from, p.to, p.proto, p.port, p.six)
 }
 
-// ask sends a question and waits for the answer, at most so long.
+// ask sends the packet and waits for an answer, up to that time.
 func (p probe) ask(wait time.Duration) error {
 	to := p.to.four
 	if p.six {
@@ -77,7 +77,7 @@ func (h *peer) socket(proto string, to netip.AddrPort, wait time.Duration) (c ne
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // it ends with the goroutine, and is in no other's use
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if err = unix.Setns(h.ns, unix.CLONE_NEWNET); err == nil {
 			c, err = net.DialTimeout(proto, to.String(), wait)
 		}
@@ -86,7 +86,7 @@ func (h *peer) socket(proto string, to netip.AddrPort, wait time.Duration) (c ne
 	return c, err
 }
 
-// answer answers questions on the ports.
+// answer answers probes on the ports.
 func (m *member) answer() {
 	for _, port := range probePorts {
 		var l net.Listener
@@ -127,13 +127,13 @@ func (m *member) answer() {
 				if err != nil {
 					return
 				}
-				_, _ = c.WriteTo(b[:n], from) // the test waits for what arrives
+				_, _ = c.WriteTo(b[:n], from) // the prober waits for the answer
 			}
 		}()
 	}
 }
 
-// bridged gives the node a bridge with these addresses.
+// bridged adds a bridge with these addresses to the node.
 func bridged(t *testing.T, name string, cidrs ...string) {
 	t.Helper()
 	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
@@ -240,7 +240,7 @@ func TestPolicies(t *testing.T) {
 	ax, ay, bx, bz, cx := find("a/x"), find("a/y"), find("b/x"), find("b/z"), find("c/x")
 	for _, test := range []struct {
 		what    string
-		policy  networkingv1.NetworkPolicySpec // of namespace a
+		policy  networkingv1.NetworkPolicySpec // in namespace a
 		allowed func(p probe) bool
 	}{
 		{"no traffic to a namespace", networkingv1.NetworkPolicySpec{PolicyTypes: inbound}, func(p probe) bool { return p.to.namespace != "a" }},
@@ -297,7 +297,7 @@ func TestPolicies(t *testing.T) {
 		}
 		conn.Close()
 	}
-	// Nor does the address of the link lead around a policy.
+	// Link-local addresses do not bypass a policy.
 	link := ax.linkLocal()
 	conn, err := bx.socket("tcp", netip.AddrPortFrom(link.WithZone("eth0"), 80), 300*time.Millisecond)
 	if err == nil {
@@ -306,8 +306,8 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// verify sends all probes at once: those that are to pass until they do, and then
-// those that are not.
+// verify sends all probes at once: first those that must pass, until they do, and
+// then those that must not.
 func verify(t *testing.T, members []*member, allowed func(probe) bool) {
 	t.Helper()
 	var yes, no []probe

@@ -36,7 +36,7 @@ func (h *peer) inside(f func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // it ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		err := unix.Setns(h.ns, unix.CLONE_NEWNET)
 		if err == nil {
 			f(ctx)
@@ -51,8 +51,9 @@ func (h *peer) inside(f func(context.Context)) {
 	})
 }
 
-// TestPool reaches a Service by an address of the pool from a machine on the same
-// network, over the node that answers for it, and over another one when that fails.
+// TestPool checks that a machine on the same network reaches a Service at an address
+// of the pool, through the node that answers for it, and through another one when
+// that fails.
 func TestPool(t *testing.T) {
 	bridged(t, "lan")
 	api := fake.NewClientset()

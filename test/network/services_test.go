@@ -15,7 +15,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// services reaches pods by each kind of address.
+// services checks that pods are reached at each kind of address.
 func (e *env) services() {
 	pods := e.start("web", "a", "b")
 	s := e.expose("web", "web", func(s *v1.ServiceSpec) { s.Type = v1.ServiceTypeNodePort; s.ExternalIPs = []string{"203.0.113.9"} })
@@ -30,8 +30,8 @@ func (e *env) services() {
 	e.reaches("pods from a pod by the node port", from("a", "http://"+node+"/"), "a", "b")
 	e.reaches("pods by the external address", func() (string, error) { return e.get("http://203.0.113.9/") }, "a", "b")
 
-	// A Service of the pod alone leads back to it, and another pod's address is seen
-	// as it is.
+	// A pod reaches itself through its own Service, and sees the addresses of other
+	// pods untranslated.
 	own := e.expose("own", "alone")
 	e.start("alone", "c")
 	e.reaches("a pod by its own Service", from("c", "http://"+own.Spec.ClusterIP+"/"), "c")
@@ -43,7 +43,7 @@ func (e *env) services() {
 		e.Errorf("the pod saw %s as the client, which has %s", ip, pods[0].Status.PodIP)
 	}
 
-	// Refused, at once, not lost.
+	// Connections are refused at once, not dropped.
 	none := e.expose("none", "nobody")
 	harness.Succeeds(e, "a refusal", func() error {
 		for _, port := range []string{"80", "81"} {
@@ -82,8 +82,8 @@ func (e *env) services() {
 	}
 }
 
-// udp follows a flow of UDP from one endpoint to the next: without an end, the
-// kernel would keep sending it to the old one.
+// udp checks that a flow of UDP moves from one endpoint to the next: without an
+// end, the kernel would keep sending it to the old one.
 func (e *env) udp() {
 	s := e.expose("dgram", "dgram")
 	c, err := (&net.Dialer{}).DialContext(e.Context(), "udp", net.JoinHostPort(s.Spec.ClusterIP, "80"))
@@ -114,7 +114,7 @@ func (e *env) udp() {
 	e.reaches("the second pod on the same flow", ask, "b")
 }
 
-// flushed takes the rules away.
+// flushed checks that rules which another process deletes are restored.
 func (e *env) flushed() {
 	e.start("web", "a")
 	s := e.expose("web", "web")

@@ -14,7 +14,7 @@ import (
 	"keelson.dev/keelson/test/harness/realnode"
 )
 
-// startApart is start with an agent that has nothing but a kubeconfig.
+// startApart starts a cluster whose agent has only a kubeconfig.
 func startApart(t testing.TB) *env {
 	t.Helper()
 	n := realnode.StartApart(t, agent.Options{LogMaxSize: maxLog})
@@ -22,8 +22,8 @@ func startApart(t testing.TB) *env {
 }
 
 // TestAgentAlone checks that an agent that has a kubeconfig of its node's user,
-// and nothing else, runs pods with what they need, and asks for nothing that it
-// may not have.
+// and nothing else, runs pods with what they need, and sends no request that is
+// forbidden.
 func TestAgentAlone(t *testing.T) {
 	e := startApart(t)
 	t.Run("Deployment", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).deployment() })

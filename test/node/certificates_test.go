@@ -19,8 +19,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// certificates checks that a pod has a certificate of a signer, and the bundle by
-// which it trusts that signer's others, which is brought up to date.
+// certificates checks that a pod has a certificate of a signer, and the signer's
+// trust bundle, which is kept up to date.
 func (e *env) certificates(t *testing.T) {
 	const signer = "example.com/test"
 	ctx := t.Context()

@@ -23,8 +23,8 @@ import (
 
 // BenchmarkDeploymentAgainstCRI compares the time from the creation of a
 // deployment until its three pods are Ready with that of the bare calls of the
-// runtime for the same sandboxes and containers, three at once, turn by turn.
-// ×CRI is the ratio.
+// runtime for the same sandboxes and containers, three at once, alternately. The
+// metric ×CRI is the ratio.
 func BenchmarkDeploymentAgainstCRI(b *testing.B) {
 	e := start(b)
 	runtime, err := cri.Connect(b.Context(), e.runtime)
@@ -43,7 +43,8 @@ func BenchmarkDeploymentAgainstCRI(b *testing.B) {
 	b.ReportMetric(whole.Seconds()/bare.Seconds(), "×CRI")
 }
 
-// deploy has three pods become Ready, and go again.
+// deploy makes a Deployment of three pods, waits until they are Ready, deletes
+// it, and returns the time until they were Ready.
 func (e *env) deploy(b *testing.B) time.Duration {
 	labels := map[string]string{"app": "bench"}
 	begin := time.Now()

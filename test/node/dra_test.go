@@ -20,7 +20,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// draDriver is a driver of devices that are nothing, on upstream's library.
+// draDriver is a driver of devices that do not exist, made with upstream's
+// library.
 type draDriver struct {
 	mu    sync.Mutex
 	calls []string
@@ -66,7 +67,7 @@ func (d *draDriver) HandleError(_ context.Context, err error, msg string) {
 }
 
 // devices checks that a pod's claim is made from its template, allocated by the
-// scheduler, prepared by its driver, and given back after the pod.
+// scheduler, prepared by its driver, and released after the pod.
 func (e *env) devices(t *testing.T) {
 	const name = "dra.example.com"
 	ctx, cancel := context.WithCancel(t.Context())

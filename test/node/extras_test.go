@@ -69,7 +69,7 @@ func (e *env) hostPort() {
 		}
 	}
 	e.remove("other")
-	// One that comes past the scheduler is sent away.
+	// A pod that bypasses the scheduler is refused.
 	second := web("second")
 	second.Spec.NodeName = p.Spec.NodeName
 	second.Spec.Containers[0].Ports = p.Spec.Containers[0].Ports
@@ -166,7 +166,7 @@ func (e *env) rotation() {
 	}
 	harness.Eventually(e, "the rotation of the log", rotated)
 	get()
-	// The log is what came after the rotation, to the last line.
+	// The log has the lines after the rotation, to the last one.
 	log, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{}).DoRaw(e.Context())
 	if err != nil {
 		e.Fatal(err)

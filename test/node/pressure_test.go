@@ -26,8 +26,8 @@ func sleepingPod(name string) *v1.Pod {
 		Containers: []v1.Container{{Name: "c", Image: image, Args: []string{"sleep", "1000"}}}}}
 }
 
-// evictions checks that a pod is evicted that writes more than its emptyDir or
-// its container may have, and one that stays within its limits is not.
+// evictions checks that a pod is evicted if it writes more than the limit of its
+// emptyDir or its container, and that one within its limits is not.
 func (e *env) evictions() {
 	volume := func(name string) *v1.Pod {
 		p := sleepingPod(name)
@@ -121,7 +121,7 @@ func (e *env) endpoints() {
 				continue
 			}
 			c := st.Containers[0]
-			// The runtime looks at what containers have written every ten seconds.
+			// The runtime measures the disk usage of containers every ten seconds.
 			return ptr.Deref(st.Memory.WorkingSetBytes, 0) > 0 && ptr.Deref(c.Memory.WorkingSetBytes, 0) > 0 && ptr.Deref(c.CPU.UsageCoreNanoSeconds, 0) > 0 &&
 				c.Rootfs != nil && c.Logs != nil && len(st.VolumeStats) > 0 && st.EphemeralStorage != nil && st.Network != nil && st.Network.Name == "eth0" &&
 				s.Node.Fs != nil && s.Node.Runtime != nil && s.Node.Rlimit != nil && len(s.Node.SystemContainers) == 2
@@ -130,7 +130,7 @@ func (e *env) endpoints() {
 	})
 }
 
-// TestPressure checks that a node that is short of process IDs says so, is
+// TestPressure checks that a node that is short of process IDs reports it, is
 // tainted, refuses pods, and keeps its static ones.
 func TestPressure(t *testing.T) {
 	n := realnode.Start(t, agent.Options{Eviction: eviction.Settings{Hard: map[string]string{"pid.available": "1Ti"}},
@@ -179,8 +179,9 @@ func manifest(t testing.TB, dir, name, version string) {
 	}
 }
 
-// staticPods checks that a manifest runs and has a mirror, which comes back
-// when it is deleted, follows the manifest, and goes with it.
+// staticPods checks that the pod of a manifest runs and has a mirror pod, which
+// is created again when it is deleted, follows the manifest, and is deleted with
+// it.
 func (e *env) staticPods() {
 	manifest(e, e.manifests, "fixed", "1")
 	first := e.pod("fixed-node", ready)

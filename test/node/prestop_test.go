@@ -13,7 +13,7 @@ import (
 )
 
 // TestPreStopAtEnd checks that a node that is taken down runs the preStop hooks of its
-// containers, though no agent runs any more.
+// containers, though no agent runs anymore.
 func TestPreStopAtEnd(t *testing.T) {
 	var asked atomic.Int32
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))

@@ -18,7 +18,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// proxies sends requests through the API server to a pod, a service and the node, and
+// proxies checks requests through the API server to a pod, a service and the node, and
 // to the node's own server.
 func (e *env) proxies() {
 	ctx := e.Context()

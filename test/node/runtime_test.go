@@ -11,8 +11,8 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// TestRuntimeKilled checks that a containerd that is killed is there again, no
-// container of it has noticed, and new ones can be started.
+// TestRuntimeKilled checks that a containerd that is killed is started again,
+// that its containers keep running, and that new ones can be started.
 func TestRuntimeKilled(t *testing.T) {
 	e := start(t)
 	e.create(sleepingPod("before"))

@@ -17,7 +17,7 @@ import (
 	"keelson.dev/keelson/test/harness"
 )
 
-// claimTemplate is of the default class.
+// claimTemplate returns a claim of the default class.
 func claimTemplate(name string, mode v1.PersistentVolumeMode) v1.PersistentVolumeClaim {
 	return v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PersistentVolumeClaimSpec{
 		AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce}, VolumeMode: &mode,
@@ -33,9 +33,10 @@ func (e *env) claim(name string) *v1.PersistentVolumeClaim {
 	return c
 }
 
-// volumes checks that a StatefulSet with a template of claims comes up with nothing
-// else in the cluster, is deleted, and comes back with its data; a claim grows;
-// devices and copies are given; what is deleted is gone from the node.
+// volumes checks that a StatefulSet with claims gets volumes with nothing else
+// installed, and has its data again after it was deleted and created; that claims
+// grow; that block volumes and clones work; and that deleted volumes are removed
+// from the node.
 func (e *env) volumes() {
 	labels := map[string]string{"app": "store"}
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "store"}, Spec: appsv1.StatefulSetSpec{
@@ -132,7 +133,7 @@ func (e *env) volumes() {
 	}
 }
 
-// grow has a claim twice its size.
+// grow doubles a claim's size, and waits until its volume has it.
 func (e *env) grow(name string) {
 	e.Helper()
 	want := resource.MustParse("20Mi")
@@ -151,8 +152,8 @@ func (e *env) grow(name string) {
 	})
 }
 
-// TestStorage checks volumes on the node's disk, made by an agent that has its
-// node's rights and no others.
+// TestStorage checks volumes on the node's disk, made by an agent with the
+// rights of its node only.
 func TestStorage(t *testing.T) {
 	startApart(t).volumes()
 }

@@ -137,7 +137,7 @@ const (
 	remembered    = 100_000
 	rememberedFor = 5 * time.Minute
 	changeSize    = 2 << 10
-	// noise is by how many bytes the heap may differ for other reasons.
+	// noise is the number of bytes by which the heap may differ for other reasons.
 	noise = 24 << 20
 )
 
@@ -151,8 +151,8 @@ type soak struct {
 	t    *testing.T
 	host string
 	http *http.Client
-	// made is, by writer, the number of the last write that was answered. A writer
-	// has one object, each write of which has the next number.
+	// made has, by writer, the number of the last write that was answered. A writer
+	// has one object, whose writes are numbered.
 	made []atomic.Int64
 
 	mu        sync.Mutex
@@ -162,7 +162,7 @@ type soak struct {
 	resumed   atomic.Int64
 }
 
-// fail notes something wrong; only the first few are told.
+// fail records a failure; only the first few are logged.
 func (s *soak) fail(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,7 +223,7 @@ func (s *soak) write(ctx context.Context, i int, turn *rate.Limiter) {
 	}
 }
 
-// between returns what is in b between before and the next quotation mark.
+// between returns the text in b between before and the next quotation mark.
 func between(b []byte, before string) string {
 	_, rest, found := bytes.Cut(b, []byte(before))
 	if !found {
@@ -239,14 +239,14 @@ type watcher struct {
 	path     string
 	revision string
 	slow     bool
-	// hangUp is the number of events after which it begins another watch, where it
-	// was; 0 is never.
+	// hangUp is the number of events after which it begins another watch, from the
+	// last revision; 0 means never.
 	hangUp int
 	mine   func(writer int) bool
 	seen   map[int]int64 // the last write that it saw, by writer
 }
 
-// watch follows the objects until ctx is done and it has seen what was written.
+// watch follows the objects until ctx is done and it has seen all writes.
 func (w *watcher) watch(ctx context.Context, stopped <-chan struct{}) {
 	for ctx.Err() == nil && !w.done(stopped) {
 		if err := w.once(ctx, stopped); err != nil && ctx.Err() == nil {
@@ -276,7 +276,7 @@ func (w *watcher) once(ctx context.Context, stopped <-chan struct{}) error {
 		line, err := r.ReadBytes('\n')
 		if err == io.EOF { //nolint:errorlint // io.EOF is never wrapped here
 			w.resumed.Add(1)
-			return nil // the server has ended it
+			return nil // the server has ended the watch
 		}
 		if err != nil {
 			return err
@@ -308,7 +308,7 @@ func (w *watcher) event(line []byte) error {
 	}
 	name, ours := strings.CutPrefix(between(line, `"metadata":{"name":"`), "w-")
 	if !ours {
-		return nil // a service account's authority, which every namespace has
+		return nil // kube-root-ca.crt, which every namespace has
 	}
 	i, err := strconv.Atoi(name)
 	if err != nil {
@@ -344,13 +344,13 @@ func (w *watcher) done(stopped <-chan struct{}) bool {
 	return true
 }
 
-// sample is how things are at a moment.
+// sample is a measurement of the server at one time.
 type sample struct {
 	at               time.Time
 	resident, writes int64
 }
 
-// median returns the median of the resident memory.
+// median returns the median of the samples' resident memory.
 func median(of []sample) int64 {
 	s := slices.SortedFunc(slices.Values(of), func(a, b sample) int { return cmp.Compare(a.resident, b.resident) })
 	return s[len(s)/2].resident
@@ -376,7 +376,7 @@ func TestSoak(t *testing.T) {
 	if err := json.Unmarshal(b, &list); err != nil {
 		t.Fatal(err)
 	}
-	// What takes too long after the writers have stopped has been missed.
+	// An event that takes too long after the writers have stopped counts as missed.
 	ctx, cancel := context.WithTimeout(t.Context(), *period+2*time.Minute)
 	defer cancel()
 	stopped := make(chan struct{})
@@ -406,7 +406,7 @@ func TestSoak(t *testing.T) {
 	begin, told := time.Now(), time.Now()
 	every := time.NewTicker(min(time.Second, *period/40))
 	defer every.Stop()
-	var middle, kept int64 // of the heap, and of changes, in the middle
+	var middle, kept int64 // the heap and the number of changes in the middle
 	for work.Err() == nil {
 		select {
 		case <-every.C:
@@ -467,7 +467,8 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// changes returns how many of the writes the server remembers at the last sample.
+// changes returns how many of the writes are in the server's history at the last
+// sample.
 func changes(samples []sample) int64 {
 	last := samples[len(samples)-1]
 	n := last.writes

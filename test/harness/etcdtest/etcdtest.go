@@ -22,8 +22,8 @@ import (
 // Server is an etcd of one member.
 type Server struct {
 	URL string
-	// Cert and Key are files with what a server with TLS wants of its clients. The
-	// server has the same, which is its own authority.
+	// Cert and Key are the files of a certificate for clients of a server with TLS,
+	// and its key. The server has the same certificate, which is its own authority.
 	Cert, Key string
 
 	t    testing.TB
@@ -38,7 +38,7 @@ func Start(t testing.TB) *Server {
 	return start(t, &Server{URL: "http://" + harness.FreeAddress(t)})
 }
 
-// StartTLS is Start with TLS, of both sides.
+// StartTLS starts etcd with TLS and client certificates.
 func StartTLS(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{URL: "https://" + harness.FreeAddress(t)}
@@ -62,7 +62,7 @@ func start(t testing.TB, s *Server, args ...string) *Server {
 	return s
 }
 
-// Run starts the server, again after Kill, and waits until it answers.
+// Run starts the server, also after Kill, and waits until it answers.
 func (s *Server) Run() {
 	s.t.Helper()
 	log, err := os.OpenFile(s.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -85,7 +85,7 @@ func (s *Server) Run() {
 	}
 }
 
-// Kill ends the server at once; its data stays.
+// Kill kills the server; its data stays.
 func (s *Server) Kill() {
 	if s.cmd.ProcessState == nil {
 		_ = s.cmd.Process.Kill()

@@ -37,7 +37,7 @@ func NewLayer(t testing.TB) *Layer {
 	return l
 }
 
-// Dir adds a folder, and those above it.
+// Dir adds a folder, and its parents.
 func (l *Layer) Dir(path string, mode int64) {
 	path = strings.Trim(path, "/")
 	if path == "." || path == "" || l.seen[path] {
@@ -88,7 +88,7 @@ func (l *Layer) CopyAs(path, as string) {
 	l.File(as, 0o755, data)
 }
 
-// Libraries adds what the program at path is linked with.
+// Libraries adds the shared libraries of the program at path.
 func (l *Layer) Libraries(path string) {
 	out, err := exec.Command("ldd", path).Output()
 	if err != nil {

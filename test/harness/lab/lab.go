@@ -1,7 +1,7 @@
-// Package lab makes machines of network namespaces, for tests of several nodes: each
-// has an interface eth0 on a segment, which is a bridge in the namespace of the test's
-// own (harness.OwnNetwork), and a default route to the test's process, which routes
-// between the segments. All of it goes with the test.
+// Package lab simulates machines by network namespaces, for tests of several nodes:
+// each has an interface eth0 on a segment, which is a bridge in the test's own
+// namespace (harness.OwnNetwork), and a default route to the test's namespace, which
+// routes between the segments. All of it ends with the test.
 package lab
 
 import (
@@ -56,13 +56,13 @@ func check(t testing.TB, err error) {
 
 // Machine is a network namespace on a segment.
 type Machine struct {
-	// Name is its own, Address that of its interface eth0.
+	// Name is the machine's name, Address that of its interface eth0.
 	Name    string
 	Address netip.Addr
-	// Dir is a folder for what runs on it.
+	// Dir is a folder for the processes on the machine.
 	Dir  string
-	file string // the namespace
-	port string // of the segment's bridge
+	file string // the path of the namespace
+	port string // the port of the segment's bridge
 	t    testing.TB
 }
 
@@ -97,7 +97,7 @@ func (s *Segment) NewMachine(name string) *Machine {
 	check(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: m.port, MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp},
 		PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
 	t.Cleanup(func() {
-		if l, err := netlink.LinkByName(m.port); err == nil { // it goes with the namespace, too
+		if l, err := netlink.LinkByName(m.port); err == nil { // the namespace's end deletes it, too
 			_ = netlink.LinkDel(l)
 		}
 	})
@@ -129,8 +129,8 @@ func (s *Segment) NewMachine(name string) *Machine {
 	return m
 }
 
-// inThread calls f, which may leave the thread's namespace, and comes back to it. The
-// thread must not end: processes that it has started are killed then
+// inThread calls f, which may leave the thread's namespace, and then returns to that
+// namespace. The thread must not end: processes that it has started are killed then
 // (harness.Process has Pdeathsig).
 func inThread(f func() error) error {
 	runtime.LockOSThread()
@@ -142,7 +142,7 @@ func inThread(f func() error) error {
 	defer own.Close()
 	failed := f()
 	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
-		panic(err) // with the thread locked, nothing else of the test may run in it
+		panic(err) // the thread is in the wrong namespace, so that nothing else may run in it
 	}
 	runtime.UnlockOSThread()
 	return failed
@@ -157,8 +157,8 @@ func enter(file string) error {
 	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 }
 
-// In calls f on the machine. What f starts in other goroutines is not on it; its
-// sockets stay there.
+// In calls f on the machine. Goroutines that f starts are not on it; sockets that
+// f opens stay there.
 func (m *Machine) In(f func() error) error {
 	return inThread(func() error {
 		if err := enter(m.file); err != nil {
@@ -202,7 +202,7 @@ func Enter() {
 	os.Exit(1)
 }
 
-// Cut takes the machine's cable out, or puts it in again.
+// Cut disconnects the machine from its segment, or connects it again.
 func (m *Machine) Cut(out bool) {
 	m.t.Helper()
 	l, err := netlink.LinkByName(m.port)
@@ -214,7 +214,8 @@ func (m *Machine) Cut(out bool) {
 	check(m.t, netlink.LinkSetUp(l))
 }
 
-// Left returns the parts of the machine's network that the lab has not made.
+// Left returns the parts of the machine's network configuration that the lab has
+// not made.
 func (m *Machine) Left() (left []string) {
 	m.t.Helper()
 	check(m.t, m.In(func() error {

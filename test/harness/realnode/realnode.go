@@ -1,5 +1,5 @@
-// Package realnode gives tests a cluster with a node that runs containers, in a
-// network namespace of the test's own (harness.OwnNetwork). It needs root,
+// Package realnode starts clusters for tests with a node that runs containers,
+// in a network namespace of the test's own (harness.OwnNetwork). It needs root,
 // containerd, runc, the CNI plug-ins and nftables, and leaves nothing behind.
 package realnode
 
@@ -29,7 +29,7 @@ import (
 
 // Node is a cluster of one node.
 type Node struct {
-	// Config is for its administrator.
+	// Config is the client configuration of an administrator.
 	Config *rest.Config
 	// Runtime is the CRI socket.
 	Runtime string
@@ -39,16 +39,15 @@ type Node struct {
 	Manifests string
 }
 
-// Start returns a cluster whose node is Ready, until the end of the test. The
-// name, port, folders and cgroup of o are set by it. A process has one such cluster
-// at a time.
+// Start returns a cluster whose node is Ready, until the end of the test. It sets
+// the name, port, folders and cgroup in o. A process has one such cluster at a time.
 func Start(t testing.TB, o agent.Options) *Node {
 	t.Helper()
 	return start(t, o, (*cluster.Cluster).StartAgent)
 }
 
-// StartApart is Start with an agent that has nothing of the server but a
-// kubeconfig of its node's user.
+// StartApart does what Start does, with an agent that has only a kubeconfig of
+// its node's user.
 func StartApart(t testing.TB, o agent.Options) *Node {
 	t.Helper()
 	return start(t, o, func(c *cluster.Cluster, wait context.Context, m *machine.Machine, o agent.Options) error {
@@ -135,7 +134,7 @@ func start(t testing.TB, o agent.Options, run func(*cluster.Cluster, context.Con
 		for _, left := range before.More(harness.Network(t)) {
 			t.Errorf("left: %s", left)
 		}
-		// The network namespaces of pods are mounted there.
+		// The network namespaces of pods are mounted in that folder.
 		state := filepath.Dir(strings.TrimPrefix(m.Endpoint(), "unix://"))
 		if _, err := os.Stat(state); err == nil || strings.Contains(string(mounts), state) {
 			t.Errorf("the folder %s is left", state)
