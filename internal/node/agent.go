@@ -20,6 +20,7 @@ import (
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/exclusive"
 	"keelson.dev/keelson/internal/node/image"
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/imagevolume"
@@ -49,6 +50,8 @@ type Agent struct {
 	eviction *eviction.Manager
 	imageGC  *imagegc.Collector
 	static   *staticPods
+	// exclusive has what containers are given for themselves.
+	exclusive *exclusive.Manager
 }
 
 // New makes an agent and connects it to its runtime. Informers it needs are
@@ -102,12 +105,16 @@ func assemble(cfg Config) (*Agent, error) {
 		KubeReserved: cfg.KubeReserved, SystemReserved: cfg.SystemReserved, Thresholds: thresholds,
 		Client: cfg.Client, CRI: a.cri, Recorder: cfg.Recorder, Clock: cfg.Clock,
 		Pressure: func() []v1.NodeConditionType { return a.eviction.UnderPressure() }, Registered: a.static.notify,
-		Nodes: cfg.Informers.Core().V1().Nodes(),
+		Devices: func() (v1.ResourceList, v1.ResourceList) { return a.exclusive.Devices.Capacity() },
+		Nodes:   cfg.Informers.Core().V1().Nodes(),
 	})
+	if a.exclusive, err = newExclusive(a); err != nil {
+		return nil, err
+	}
 	a.shares = &shares.Shares{Cgroups: a.Cgroups, Root: cfg.CgroupRoot, Memory: cfg.MemoryQoS, PidsLimit: cfg.PodPidsLimit, All: a.reporter.ForPods(), Pods: a.Pods}
 	a.mounter = &imagevolume.Mounter{Runtime: a.cri}
 	a.pods = pod.New(pod.Config{
-		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Devices: a.Devices, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
+		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Devices: a.Devices, Exclusive: a.exclusive, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
 		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() },
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,
@@ -115,8 +122,9 @@ func assemble(cfg Config) (*Agent, error) {
 			Memory: a.reporter.Memory(), NodeIPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
 		},
 		Admission: &admission.Checker{
-			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.Allocatable, Initial: a.reporter.Initial, Pods: a.Pods,
-			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
+			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.admittable, Initial: a.reporter.Initial, Pods: a.Pods,
+			Exclusive: a.exclusive,
+			Pressure:  func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
 		},
 		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Clock: cfg.Clock},
 	})
@@ -173,6 +181,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.rotateLogs(ctx) })
 	wg.Go(func() { a.imageGC.Run(ctx) })
 	wg.Go(func() { a.Devices.Run(ctx) })
+	wg.Go(func() { a.exclusive.Run(ctx) })
 	<-ctx.Done()
 	wg.Wait()
 	a.pods.Wait()

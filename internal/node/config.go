@@ -19,6 +19,7 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/exclusive"
 	"keelson.dev/keelson/internal/node/hostport"
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/logs"
@@ -88,6 +89,8 @@ type Config struct {
 	Volumes  pod.Volumes
 	// Credentials are the plug-ins that have credentials for images; nil is none.
 	Credentials *credentials.Providers
+	// Exclusive configures what containers have for themselves.
+	Exclusive exclusive.Options
 	// Devices prepares those of resource claims; one without drivers where nil.
 	Devices *dra.Manager
 	Sources convert.Sources
@@ -116,6 +119,7 @@ func (c *Config) complete() error {
 	if c.Devices == nil {
 		c.Devices = dra.New(c.Client, c.NodeName, filepath.Join(c.RootDir, "dra.json"), c.Clock)
 	}
+	c.KubeReserved, c.SystemReserved = c.Exclusive.Reserve(c.KubeReserved, c.SystemReserved)
 	if c.Hostname == "" {
 		c.Hostname, _ = os.Hostname()
 	}

@@ -95,6 +95,9 @@ func (a *Agent) sweep(ctx context.Context) {
 	if err := a.Devices.Sweep(ctx, a.pods.Known); err != nil {
 		log.Error(err, "Giving back the devices of claims of pods that nobody knows failed")
 	}
+	if err := a.exclusive.Sweep(a.pods.Known); err != nil {
+		log.Error(err, "Taking back what pods that nobody knows had for themselves failed")
+	}
 	a.shares.Sweep(ctx, known)
 	// A folder in which something may be mounted still is left for the next time.
 	left := a.Volumes.Pods()

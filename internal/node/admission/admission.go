@@ -2,12 +2,14 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1"
@@ -19,6 +21,7 @@ import (
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/sysctl"
+	"keelson.dev/keelson/internal/node/topology"
 )
 
 // Checker checks whether a pod can run on the node.
@@ -37,6 +40,19 @@ type Checker struct {
 	Initial func() *v1.Node
 	// Pods are the node's pods.
 	Pods func() []*v1.Pod
+	// Exclusive gives containers what they have for themselves.
+	Exclusive Exclusive
+}
+
+// Exclusive gives the containers of pods resources for themselves.
+type Exclusive interface {
+	// Admit gives a pod what it is to have; the error is a topology.Refused where the
+	// node's policies do not want that.
+	Admit(*v1.Pod) error
+	// Free takes it back.
+	Free(types.UID) error
+	// Fixed returns why the resources of the pod cannot be changed, "" where they can.
+	Fixed(*v1.Pod) string
 }
 
 // Rejection is the reason and message with which the node refuses a pod.
@@ -56,6 +72,24 @@ func (c *Checker) Admit(ctx context.Context, pod *v1.Pod) *Rejection {
 	if err := c.Sysctls.Check(&pod.Spec); err != nil {
 		return rejected("SysctlForbidden", "forbidden sysctl: %v", err)
 	}
+	if err := c.Exclusive.Admit(pod); err != nil {
+		var r *topology.Refused
+		if errors.As(err, &r) {
+			return rejected(r.Reason, "%s", r.Message)
+		}
+		return rejected("UnexpectedAdmissionError", "Allocate failed due to %v, which is unexpected", err)
+	}
+	r := c.predicates(ctx, pod)
+	if r != nil {
+		if err := c.Exclusive.Free(pod.UID); err != nil {
+			klog.FromContext(ctx).Error(err, "Taking back what a pod was given failed", "pod", klog.KObj(pod))
+		}
+	}
+	return r
+}
+
+// predicates checks the pod against the node and the pods there.
+func (c *Checker) predicates(ctx context.Context, pod *v1.Pod) *Rejection {
 	if f := c.admitAppArmor(pod); f != nil {
 		return f
 	}
@@ -170,6 +204,9 @@ func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shorta
 // Infeasible returns the reason and message if the node cannot give the pod the
 // resources that it asks for: now, or ever.
 func (c *Checker) Infeasible(ctx context.Context, pod *v1.Pod) (reason, message string) {
+	if message := c.Exclusive.Fixed(pod); message != "" {
+		return v1.PodReasonInfeasible, message
+	}
 	node, err := c.Client.CoreV1().Nodes().Get(ctx, c.NodeName, metav1.GetOptions{})
 	if err != nil {
 		return v1.PodReasonDeferred, err.Error()

@@ -12,6 +12,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/exclusive"
 	"keelson.dev/keelson/internal/node/hook"
 	"keelson.dev/keelson/internal/node/layout"
 	"keelson.dev/keelson/internal/node/podspec"
@@ -48,6 +49,8 @@ type Run struct {
 	Images map[string]string
 	// CDI are the names of devices for the container.
 	CDI []string
+	// Given is what the container has for itself.
+	Given *exclusive.Given
 	// Target is the ID of the container whose processes this one is to see; ""
 	// is none.
 	Target string
@@ -109,11 +112,16 @@ func (c *Converter) Container(ctx context.Context, r *Run) (*runtimeapi.Containe
 	if text := hook.Encode(spec); text != "" {
 		cfg.Annotations[cri.PreStopAnnotation] = text
 	}
-	for _, name := range r.CDI {
+	names := r.CDI
+	if g := r.Given; g != nil {
+		cfg.Linux.Resources.CpusetCpus, cfg.Linux.Resources.CpusetMems = g.CPUs, g.Nodes
+		names = append(names, addDevices(cfg, g.Devices)...)
+	}
+	for _, name := range names {
 		cfg.CDIDevices = append(cfg.CDIDevices, &runtimeapi.CDIDevice{Name: name})
 	}
-	if len(r.CDI) > 0 && !c.CRI.InjectsDevices() {
-		return nil, fmt.Errorf("%s %s does not inject CDI devices (%s): containerd 2.0 or later does", c.CRI.RuntimeName, c.CRI.RuntimeVersion, strings.Join(r.CDI, ", "))
+	if len(names) > 0 && !c.CRI.InjectsDevices() {
+		return nil, fmt.Errorf("%s %s does not inject CDI devices (%s): containerd 2.0 or later does", c.CRI.RuntimeName, c.CRI.RuntimeVersion, strings.Join(names, ", "))
 	}
 	if len(cfg.Command) == 0 {
 		cfg.Command = nil

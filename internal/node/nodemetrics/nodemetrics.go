@@ -20,6 +20,8 @@ type Metrics struct {
 	requests                                                                                           *prometheus.CounterVec
 	requestTime                                                                                        *prometheus.HistogramVec
 	inFlight                                                                                           *prometheus.GaugeVec
+	pluginRegistrations                                                                                *prometheus.CounterVec
+	pluginAllocations                                                                                  *prometheus.HistogramVec
 	probes                                                                                             *prometheus.CounterVec
 	probeTime                                                                                          *prometheus.HistogramVec
 }
@@ -52,6 +54,9 @@ func New(node string) *Metrics {
 	m.podStart = histogram("pod_start_duration_seconds", "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
 		[]float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600})
 	m.podStart.WithLabelValues()
+	m.pluginRegistrations = counter("device_plugin_registration_total", "Cumulative number of device plugin registrations. Broken down by resource name.", "resource_name")
+	m.pluginAllocations = histogram("device_plugin_alloc_duration_seconds", "Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
+		prometheus.DefBuckets, "resource_name")
 	m.requests = counter("http_requests_total", "Number of the http requests received since the server started", "long_running", "method", "path", "server_type")
 	m.requestTime = histogram("http_requests_duration_seconds", "Duration in seconds to serve http requests", prometheus.DefBuckets, "long_running", "method", "path", "server_type")
 	m.inFlight = prometheus.NewGaugeVec(prometheus.GaugeOpts{Subsystem: "kubelet", Name: "http_inflight_requests", Help: "Number of the inflight http requests"},
@@ -79,6 +84,16 @@ func (m *Metrics) EvictionAge(signal string, seconds float64) {
 
 // ImageRemoved counts an image that was removed, for space or age.
 func (m *Metrics) ImageRemoved(reason string) { m.imagesRemoved.WithLabelValues(reason).Inc() }
+
+// PluginRegistered counts a registration of a device plug-in.
+func (m *Metrics) PluginRegistered(resource string) {
+	m.pluginRegistrations.WithLabelValues(resource).Inc()
+}
+
+// PluginAllocated observes how long a device plug-in took to allocate devices.
+func (m *Metrics) PluginAllocated(resource string, took time.Duration) {
+	m.pluginAllocations.WithLabelValues(resource).Observe(took.Seconds())
+}
 
 // Probe counts a probe of a container: its kind ("Liveness", "Readiness",
 // "Startup") and its result ("successful", "failed", "unknown").

@@ -69,6 +69,9 @@ func (sm *summary) containerStatus(c *v1.Container, creating string) v1.Containe
 		got = r
 	}
 	cs.Resources = &v1.ResourceRequirements{Limits: got.Limits.DeepCopy(), Requests: got.Requests.DeepCopy()}
+	if !podspec.IsEphemeral(pod, c.Name) {
+		cs.AllocatedResourcesStatus = sm.Exclusive.Statuses(pod.UID, c.Name)
+	}
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]
 		vm := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}

@@ -17,6 +17,7 @@ import (
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/dra"
+	"keelson.dev/keelson/internal/node/exclusive"
 	"keelson.dev/keelson/internal/node/hostport"
 	"keelson.dev/keelson/internal/node/image"
 	"keelson.dev/keelson/internal/node/imagevolume"
@@ -64,7 +65,9 @@ type Config struct {
 	// ImageVolumes mounts images where the runtime does not.
 	ImageVolumes *imagevolume.Mounter
 	// Devices prepares those of resource claims.
-	Devices   *dra.Manager
+	Devices *dra.Manager
+	// Exclusive has what containers are given for themselves.
+	Exclusive *exclusive.Manager
 	Shares    *shares.Shares
 	HostPorts hostport.Mapper // nil where the network maps them itself
 	Policies  Policies        // nil where they are not enforced

@@ -69,7 +69,11 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
-	cfg, err := w.Converter.Container(ctx, &convert.Run{Pod: pod, Container: c, Image: id, IPs: ips, Count: count, Volumes: w.volumes, Images: images, CDI: w.Devices.CDI(pod, c), Target: target})
+	given, err := w.Exclusive.Prepare(ctx, pod, c)
+	if err != nil {
+		return fail("CreateContainerConfigError", err)
+	}
+	cfg, err := w.Converter.Container(ctx, &convert.Run{Pod: pod, Container: c, Image: id, IPs: ips, Count: count, Volumes: w.volumes, Images: images, CDI: w.Devices.CDI(pod, c), Given: given, Target: target})
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}

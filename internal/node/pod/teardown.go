@@ -98,6 +98,10 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 				return shortRetry, false
 			}
 		}
+		if err := w.Exclusive.Free(w.uid); err != nil {
+			klog.FromContext(ctx).Error(err, "Taking back what the pod had for itself failed")
+			return shortRetry, false
+		}
 		w.Shares.Remove(ctx, pod)
 		w.ending.cleared = true
 		w.ending.done.Store(true)

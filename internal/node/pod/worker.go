@@ -196,6 +196,8 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 				w.Recorder.Event(pod, v1.EventTypeWarning, r.Reason, r.Message)
 				return w.stop(ctx, pod, false, obs)
 			}
+		} else if err := w.Exclusive.Restore(pod); err != nil {
+			klog.FromContext(ctx).Error(err, "Giving a pod that runs what it has for itself failed")
 		}
 		if err := w.resizing.allocate(pod); err != nil {
 			klog.FromContext(ctx).Error(err, "Keeping what the pod is given failed")

@@ -69,6 +69,35 @@ func IsInit(pod *v1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == name })
 }
 
+// EndsBefore reports whether the container of that name is an init container that has
+// ended when the containers of the pod begin: no sidecar.
+func EndsBefore(pod *v1.Pod, name string) bool {
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; c.Name == name {
+			return ptr.Deref(c.RestartPolicy, "") != v1.ContainerRestartPolicyAlways
+		}
+	}
+	return false
+}
+
+// Peak returns the most of something that the pod's containers have at one time, by what
+// each has: an init container beside the sidecars before it, or all others together.
+func Peak(pod *v1.Pod, of func(*v1.Container) int64) int64 {
+	sum, most := int64(0), int64(0)
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		if n := of(c); EndsBefore(pod, c.Name) {
+			most = max(most, sum+n)
+		} else {
+			sum += n
+		}
+	}
+	for i := range pod.Spec.Containers {
+		sum += of(&pod.Spec.Containers[i])
+	}
+	return max(most, sum)
+}
+
 // Status returns the status of the container of that name, nil if the pod has none.
 func Status(pod *v1.Pod, name string) *v1.ContainerStatus {
 	for _, l := range [][]v1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {

@@ -38,6 +38,19 @@ func allocatable(capacity v1.ResourceList, reserved ...v1.ResourceList) v1.Resou
 	return out
 }
 
+// sum returns the sums of resources.
+func sum(lists ...v1.ResourceList) v1.ResourceList {
+	out := v1.ResourceList{}
+	for _, l := range lists {
+		for name, q := range l {
+			s := out[name]
+			s.Add(q)
+			out[name] = s
+		}
+	}
+	return out
+}
+
 // hugePages returns the machine's memory in huge pages, by page size.
 func hugePages(sys string) v1.ResourceList {
 	out := v1.ResourceList{}

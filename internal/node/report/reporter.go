@@ -67,6 +67,9 @@ type Config struct {
 	Clock    clock.WithTicker
 	// Pressure returns the pressure conditions that hold.
 	Pressure func() []v1.NodeConditionType
+	// Devices returns the number of devices of each resource of device plug-ins, and of
+	// those that are healthy.
+	Devices func() (capacity, allocatable v1.ResourceList)
 	// Registered is called when the Node has been created.
 	Registered func()
 	// Nodes is an informer of this Node.
@@ -82,7 +85,9 @@ type Reporter struct {
 	// It exceeds alloc by the hard eviction thresholds: evictions begin when no more
 	// than these are left.
 	forPods v1.ResourceList
-	total   int64
+	// reserved is what alloc is less than the capacity by, but for huge pages.
+	reserved v1.ResourceList
+	total    int64
 	// said is the last status that the runtime reported, nil before the first.
 	said *runtimeapi.StatusResponse
 	wake chan struct{} // received from Changed
@@ -125,7 +130,9 @@ func (s *Reporter) measure() {
 	}
 	s.capacity = c
 	s.forPods = allocatable(c, s.KubeReserved, s.SystemReserved)
-	s.alloc = allocatable(c, s.KubeReserved, s.SystemReserved, eviction.Reserved(s.Thresholds, c))
+	kept := eviction.Reserved(s.Thresholds, c)
+	s.alloc = allocatable(c, s.KubeReserved, s.SystemReserved, kept)
+	s.reserved = sum(s.KubeReserved, s.SystemReserved, kept)
 }
 
 // Memory returns the machine's memory in bytes.
@@ -133,6 +140,9 @@ func (s *Reporter) Memory() int64 { return s.total }
 
 // Allocatable returns the resources that the node has for pods.
 func (s *Reporter) Allocatable() v1.ResourceList { return s.alloc }
+
+// Reserved returns what is kept from pods, by reservations and for evictions.
+func (s *Reporter) Reserved() v1.ResourceList { return s.reserved }
 
 // ForPods returns the limit of all pods together.
 func (s *Reporter) ForPods() v1.ResourceList { return s.forPods }

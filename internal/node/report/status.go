@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -22,6 +23,9 @@ func (s *Reporter) compute(ctx context.Context) v1.NodeStatus {
 		return v1.NodeCondition{Type: t, Status: status, Reason: reason, Message: message, LastHeartbeatTime: now, LastTransitionTime: now}
 	}
 	out := v1.NodeStatus{Capacity: s.capacity.DeepCopy(), Allocatable: s.alloc.DeepCopy(), NodeInfo: s.info()}
+	capacity, allocatable := s.Devices()
+	maps.Copy(out.Capacity, capacity)
+	maps.Copy(out.Allocatable, allocatable)
 	for _, ip := range s.NodeIPs {
 		out.Addresses = append(out.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip.String()})
 	}

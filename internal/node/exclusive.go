@@ -1,0 +1,50 @@
+package node
+
+import (
+	"context"
+	"maps"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/node/exclusive"
+	"keelson.dev/keelson/internal/node/hardware"
+)
+
+// newExclusive makes what gives containers resources for themselves.
+func newExclusive(a *Agent) (*exclusive.Manager, error) {
+	machine, err := hardware.Read("/sys", uint64(a.reporter.Memory()))
+	if err != nil {
+		return nil, err
+	}
+	reserved := v1.ResourceList{}
+	cpu := a.KubeReserved.Cpu().DeepCopy()
+	cpu.Add(*a.SystemReserved.Cpu())
+	reserved[v1.ResourceCPU] = cpu
+	return exclusive.New(exclusive.Config{
+		Options: a.Exclusive, Root: a.RootDir, Machine: machine, Reserved: reserved, All: a.reporter.Reserved(), Clock: a.Clock, Pods: a.Pods,
+		Update: func(ctx context.Context, id string, r *runtimeapi.LinuxContainerResources) error {
+			_, err := a.cri.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: r})
+			return err
+		},
+		Changed: func(pods []types.UID) {
+			for _, uid := range pods {
+				a.pods.RuntimeChanged(uid)
+			}
+			a.reporter.Changed()
+		},
+		Registered: a.metrics.PluginRegistered, Allocated: a.metrics.PluginAllocated,
+	})
+}
+
+// admittable returns what pods can have of the node, those that run included: with the
+// devices that are theirs even if the plug-in has gone.
+func (a *Agent) admittable() v1.ResourceList {
+	out := maps.Clone(a.Allocatable())
+	maps.Copy(out, a.exclusive.Devices.Admittable())
+	return out
+}
+
+// Given returns what gives containers resources for themselves.
+func (a *Agent) Given() *exclusive.Manager { return a.exclusive }
