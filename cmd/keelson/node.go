@@ -36,6 +36,7 @@ func (f *nodeFlags) addFlags(sets *cliflag.NamedFlagSets) {
 	f.runtime.AddFlags(fs)
 	f.agent.Eviction.AddFlags(sets.FlagSet("eviction"))
 	f.agent.ImageGC.AddFlags(sets.FlagSet("image garbage collection"))
+	f.agent.Exclusive.AddFlags(sets.FlagSet("resource managers"))
 	f.agent.Network.AddFlags(sets.FlagSet("network"))
 }
 

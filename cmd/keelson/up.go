@@ -387,6 +387,9 @@ func resetCommand() *cobra.Command {
 			if err := down(c.Context(), f); err != nil {
 				return err
 			}
+			if err := machine.New(dataDir, machine.Options{}).Erase(); err != nil {
+				return err
+			}
 			for _, name := range []string{"store", "pki", "admin.kubeconfig", "keelson.log", "keelson.pid", "node", "containerd"} {
 				if err := os.RemoveAll(filepath.Join(dataDir, name)); err != nil {
 					return err

@@ -71,9 +71,9 @@ func (h *host) start(m *machine.Machine, o Options) error {
 	sources := source.New(h.client, o.Name, h.informers.Core().V1().Pods().Informer(), h.clock)
 	devices := dra.New(h.client, o.Name, filepath.Join(m.Dir(), "dra.json"), h.clock)
 	recorder := h.Recorder(h.client, "kubelet", o.Name)
-	drivers := &csi.Plugin{Root: m.Dir(), Node: o.Name, Client: h.client, Recorder: recorder}
+	drivers := &csi.Plugin{Root: m.Root(), Node: o.Name, Client: h.client, Recorder: recorder}
 	nodes := h.informers.Core().V1().Nodes().Lister()
-	volumes := &volume.Manager{Root: filepath.Join(m.Dir(), "pods"), Clock: h.clock, Client: h.client,
+	volumes := &volume.Manager{Root: filepath.Join(m.Root(), "pods"), Clock: h.clock, Client: h.client,
 		Plugins: append(plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() }), drivers),
 		Node: func(context.Context) (map[string]string, error) {
 			n, err := nodes.Get(o.Name)
@@ -97,9 +97,9 @@ func (h *host) start(m *machine.Machine, o Options) error {
 		}
 	}
 	agent, err = node.New(node.Config{
-		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Dir(), LogDir: o.Logs,
+		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Root(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
-		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, StaticPods: o.StaticPods,
+		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, Exclusive: o.Exclusive, StaticPods: o.StaticPods,
 		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
@@ -118,7 +118,8 @@ func (h *host) start(m *machine.Machine, o Options) error {
 	if err := h.startNetwork(m, agent, o); err != nil {
 		return err
 	}
-	h.startStorage(m, o, volumes, drivers, devices)
+	h.startPlugins(m, agent, drivers, devices)
+	h.startStorage(m, o, volumes)
 	h.informers.StartWithContext(h.Ctx)
 	if policies != nil {
 		if h.allPods != nil {

@@ -14,8 +14,8 @@ import (
 	"keelson.dev/keelson/internal/node/logs"
 )
 
-// AddFlags adds the flags of the node, except those of Eviction, ImageGC and
-// Network.
+// AddFlags adds the flags of the node, except those of Eviction, ImageGC, Exclusive
+// and Network.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.LogMaxSize = logs.DefaultMaxSize
 	fs.StringVar(&o.Name, "node-name", "", "name of this machine's node (default: the machine's)")
@@ -54,7 +54,7 @@ func (o *Options) Validate() error {
 		errs = append(errs, fmt.Errorf("--storage %q: there are builtin and none", o.Storage))
 	}
 	_, err := o.Eviction.Thresholds()
-	return errors.Join(append(errs, err, o.ImageGC.Validate(), o.Network.Validate())...)
+	return errors.Join(append(errs, err, o.ImageGC.Validate(), o.Exclusive.Validate(), o.Network.Validate())...)
 }
 
 // size is the flag value of a number of bytes.

@@ -11,6 +11,7 @@ import (
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/eviction"
+	"keelson.dev/keelson/internal/node/exclusive"
 	"keelson.dev/keelson/internal/node/imagegc"
 )
 
@@ -33,6 +34,8 @@ type Options struct {
 	// Eviction and ImageGC default to the kubelet's settings.
 	Eviction eviction.Settings
 	ImageGC  imagegc.Policy
+	// Exclusive has upstream's defaults where it is empty.
+	Exclusive exclusive.Options
 	// StaticPods is the folder of static pods' manifests; empty is none.
 	StaticPods string
 	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the

@@ -15,17 +15,13 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
-	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/internal/machine"
-	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/localdriver"
-	"keelson.dev/keelson/internal/node/pluginregistry"
 	"keelson.dev/keelson/internal/node/provision"
 	"keelson.dev/keelson/internal/node/volume"
-	"keelson.dev/keelson/internal/node/volume/csi"
 )
 
 // nodeStorageRole is the name of the ClusterRole by which nodes read the claims
@@ -87,26 +83,16 @@ func (s *Server) publishStorage() {
 	})
 }
 
-// startStorage starts the registry of the node's plug-ins, the upkeep of volumes
-// in use, and the local driver with its provisioner. The caller starts the
-// informers afterwards.
-func (h *host) startStorage(m *machine.Machine, o Options, volumes *volume.Manager, plugin *csi.Plugin, devices *dra.Manager) {
-	fail := func(what string, err error) {
-		if err != nil {
-			klog.FromContext(h.Ctx).Error(err, "Ended: "+what)
-			h.End()
-		}
-	}
-	plugins := filepath.Join(m.Dir(), "plugins_registry")
-	r := &pluginregistry.Registry{Dir: plugins, Handlers: map[string]pluginregistry.Handler{registration.CSIPlugin: plugin, registration.DRAPlugin: devices}, Clock: h.clock}
-	h.Go(func() { fail("the registry of plug-ins", r.Run(h.Ctx)) })
+// startStorage starts the upkeep of volumes in use, and the local driver with its
+// provisioner. The caller starts the informers afterwards.
+func (h *host) startStorage(m *machine.Machine, o Options, volumes *volume.Manager) {
 	h.Go(func() { volumes.Run(h.Ctx) })
 	if o.Storage == None {
 		return
 	}
 	d := &localdriver.Driver{Dir: filepath.Join(m.Dir(), "volumes"), Node: o.Name, Version: h.version, Clock: h.clock}
 	h.Go(func() {
-		fail("the local driver", d.Serve(h.Ctx, filepath.Join(m.Dir(), "plugins", localdriver.Name, "csi.sock"), filepath.Join(plugins, localdriver.Name+"-reg.sock")))
+		h.fail("the local driver", d.Serve(h.Ctx, filepath.Join(m.Root(), "plugins", localdriver.Name, "csi.sock"), filepath.Join(registryDir(m), localdriver.Name+"-reg.sock")))
 	})
 	p := provision.New(provision.Config{
 		Node: o.Name, Topology: localdriver.Topology, Driver: localdriver.Name, Controller: d, Client: h.client, Informers: h.informers,

@@ -43,6 +43,10 @@ type Options struct {
 	// CgroupRoot is the cgroup that the pods' cgroups are below; empty means the
 	// root.
 	CgroupRoot string
+	// RootDir is the folder of the node's pods and of what plug-ins share with it; empty
+	// is a kubelet's for the default data folder if there is no kubelet, else the node's
+	// own.
+	RootDir string
 }
 
 // Machine holds the folders, the runtime and the network of one node on this
@@ -50,6 +54,7 @@ type Options struct {
 type Machine struct {
 	o          Options
 	dir        string
+	root       string
 	containerd containerd.Options
 	cni        cni.Options
 	pods       cni.Default
@@ -65,7 +70,11 @@ const defaultDataDir = "/var/lib/keelson"
 // New describes a node's place below dataDir; it changes nothing.
 func New(dataDir string, o Options) *Machine {
 	dir := filepath.Join(dataDir, "node")
-	m := &Machine{o: o, dir: dir, cni: cni.Options{Dir: filepath.Join(dir, "cni"), None: o.NoPodNetwork}}
+	kubelet := dir
+	if dataDir == defaultDataDir {
+		kubelet = kubeletRoot
+	}
+	m := &Machine{o: o, dir: dir, root: chooseRoot(dir, o.RootDir, kubelet), cni: cni.Options{Dir: filepath.Join(dir, "cni"), None: o.NoPodNetwork}}
 	m.containerd = containerd.Options{
 		Dir: filepath.Join(dir, "containerd"), State: filepath.Join("/run", "keelson-"+runName(dataDir)),
 		CNIConf: filepath.Join(m.cni.Dir, "net.d"), CNIBin: cni.Bins, Hosts: filepath.Join(dir, "hosts"), PauseImage: images.Pause,
@@ -131,6 +140,9 @@ func (m *Machine) HostPorts() hostport.Mapper { return m.hostPorts }
 // of the runtime end with ctx; the runtime and its containers do not. step runs
 // each step, with its name.
 func (m *Machine) Start(ctx context.Context, step func(name string, f func() error) error) error {
+	if err := m.claimRoot(); err != nil {
+		return err
+	}
 	if m.o.Runtime != "" {
 		return nil
 	}
@@ -190,7 +202,7 @@ func (m *Machine) Clean(ctx context.Context, o containerd.StopOptions) error {
 		proxy.Remove(),
 		policy.Remove(),
 		dns.RemoveLink(),
-		unmountBelow(m.dir, m.containerd.State),
+		unmountBelow(m.dir, m.root, m.containerd.State),
 		os.RemoveAll(m.containerd.State),
 	}
 	_ = cgroup.RemoveAll("cgroupfs", m.o.CgroupRoot) // a cgroup that is still in use is removed next time

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -51,6 +53,15 @@ func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 		CgroupRoot:                       a.CgroupRoot,
 		CgroupsPerQOS:                    ptr.To(true),
 		CgroupDriver:                     string(a.Cgroups.Driver),
+		CPUManagerPolicy:                 a.exclusive.CPUs.Policy,
+		CPUManagerPolicyOptions:          a.exclusive.CPUs.Options,
+		CPUManagerReconcilePeriod:        duration(a.exclusive.CPUs.Period),
+		MemoryManagerPolicy:              a.exclusive.Memory.Policy,
+		ReservedMemory:                   reserved(a.exclusive.Memory.Reserved),
+		TopologyManagerPolicy:            a.exclusive.Policy,
+		TopologyManagerScope:             a.exclusive.Scope,
+		TopologyManagerPolicyOptions:     a.exclusive.Options,
+		ReservedSystemCPUs:               a.Exclusive.ReservedCPUs.String(),
 		MaxPods:                          int32(a.MaxPods),
 		ResolverConfig:                   ptr.To(a.ResolvConf),
 		EvictionHard:                     a.Eviction.Hard,
@@ -75,4 +86,12 @@ func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 		FailSwapOn:                       ptr.To(false),
 		LocalStorageCapacityIsolation:    ptr.To(true),
 	}
+}
+
+// reserved returns the memory that is kept from containers on each NUMA node.
+func reserved(nodes map[int]v1.ResourceList) (out []kubeletconfig.MemoryReservation) {
+	for _, node := range slices.Sorted(maps.Keys(nodes)) {
+		out = append(out, kubeletconfig.MemoryReservation{NumaNode: int32(node), Limits: nodes[node]})
+	}
+	return out
 }

@@ -81,6 +81,9 @@ var flags = map[string]string{
 	"containerLogMaxFiles":             "container-log-max-files",
 	"containerLogMaxSize":              "container-log-max-size",
 	"containerRuntimeEndpoint":         "container-runtime-endpoint",
+	"cpuManagerPolicy":                 "cpu-manager-policy",
+	"cpuManagerPolicyOptions":          "cpu-manager-policy-options",
+	"cpuManagerReconcilePeriod":        "cpu-manager-reconcile-period",
 	"evictionHard":                     "eviction-hard",
 	"evictionMaxPodGracePeriod":        "eviction-max-pod-grace-period",
 	"evictionMinimumReclaim":           "eviction-minimum-reclaim",
@@ -92,21 +95,27 @@ var flags = map[string]string{
 	"imageMinimumGCAge":                "minimum-image-ttl-duration",
 	"kubeReserved":                     "kube-reserved",
 	"maxPods":                          "max-pods",
+	"memoryManagerPolicy":              "memory-manager-policy",
 	"podPidsLimit":                     "pod-max-pids",
 	"port":                             "node-port",
 	"providerID":                       "provider-id",
 	"registerWithTaints":               "register-with-taints",
+	"reservedMemory":                   "reserved-memory",
+	"reservedSystemCPUs":               "reserved-cpus",
 	"resolvConf":                       "resolv-conf",
 	"staticPodPath":                    "pod-manifest-path",
 	"systemReserved":                   "system-reserved",
+	"topologyManagerPolicy":            "topology-manager-policy",
+	"topologyManagerPolicyOptions":     "topology-manager-policy-options",
+	"topologyManagerScope":             "topology-manager-scope",
 }
 
 // fixed are fields of which a node does one value only.
 var fixed = Fields{
-	"cgroupsPerQOS": true, "clusterDomain": "cluster.local", "cpuManagerPolicy": "none", "enableControllerAttachDetach": true, "enableDebuggingHandlers": true,
+	"cgroupsPerQOS": true, "clusterDomain": "cluster.local", "enableControllerAttachDetach": true, "enableDebuggingHandlers": true,
 	"enableServer": true, "enforceNodeAllocatable": []any{"pods"}, "failCgroupV1": false, "failSwapOn": false, "localStorageCapacityIsolation": true,
-	"memoryManagerPolicy": "None", "readOnlyPort": float64(0), "registerNode": true, "rotateCertificates": true, "seccompDefault": false,
-	"serializeImagePulls": false, "topologyManagerPolicy": "none", "topologyManagerScope": "container",
+	"readOnlyPort": float64(0), "registerNode": true, "rotateCertificates": true, "seccompDefault": false,
+	"serializeImagePulls": false,
 }
 
 // Apply sets the flags of the sets by the fields, save for those that are set already:
@@ -164,32 +173,51 @@ func text(name string, value any) (string, error) {
 			}
 			parts = append(parts, s)
 		}
-		return strings.Join(parts, ","), nil
+		return strings.Join(parts, separator(name)), nil
 	case map[string]any:
-		separator := "="
+		is := "="
 		if name == "evictionHard" || name == "evictionSoft" {
-			separator = "<"
+			is = "<"
 		}
-		var parts []string
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, fmt.Sprint(k, separator, v[k]))
-		}
-		return strings.Join(parts, ","), nil
+		return pairs(v, is), nil
 	}
 	return "", fmt.Errorf("the value %v cannot be used", value)
 }
 
+// pairs returns names and values, comma separated.
+func pairs(v map[string]any, is string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(v)) {
+		parts = append(parts, fmt.Sprint(k, is, v[k]))
+	}
+	return strings.Join(parts, ",")
+}
+
+// separator is between the elements of a flag's list.
+func separator(name string) string {
+	if name == "reservedMemory" {
+		return ";"
+	}
+	return ","
+}
+
+// element returns an element of a list as the list's flag takes it.
 func element(name string, value any) (string, error) {
-	if name != "registerWithTaints" {
-		return fmt.Sprint(value), nil
+	m, _ := value.(map[string]any)
+	switch name {
+	case "registerWithTaints":
+		b, err := json.Marshal(value)
+		if err != nil {
+			return "", err
+		}
+		var t v1.Taint
+		if err := json.Unmarshal(b, &t); err != nil {
+			return "", err
+		}
+		return t.ToString(), nil
+	case "reservedMemory":
+		limits, _ := m["limits"].(map[string]any)
+		return fmt.Sprint(m["numaNode"], ":", pairs(limits, "=")), nil
 	}
-	b, err := json.Marshal(value)
-	if err != nil {
-		return "", err
-	}
-	var t v1.Taint
-	if err := json.Unmarshal(b, &t); err != nil {
-		return "", err
-	}
-	return t.ToString(), nil
+	return fmt.Sprint(value), nil
 }

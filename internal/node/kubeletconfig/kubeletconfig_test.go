@@ -28,7 +28,7 @@ func folder(t *testing.T, texts map[string]string) string {
 
 func TestApply(t *testing.T) {
 	dir := folder(t, map[string]string{
-		"config":       head + "maxPods: 50\nevictionHard: {memory.available: 1Gi, nodefs.available: 10%}\nkubeReserved: {cpu: 200m}\npodPidsLimit: 100\ncpuManagerPolicy: static\nfailSwapOn: false\n",
+		"config":       head + "maxPods: 50\nevictionHard: {memory.available: 1Gi, nodefs.available: 10%}\nkubeReserved: {cpu: 200m}\npodPidsLimit: 100\ncpuManagerPolicy: static\nreservedMemory: [{numaNode: 0, limits: {memory: 1Gi, hugepages-2Mi: 4Mi}}, {numaNode: 1, limits: {memory: 2Gi}}]\nfailSwapOn: false\n",
 		"20-more.conf": head + "maxPods: 70\nregisterWithTaints: [{key: k, value: v, effect: NoSchedule}]\nallowedUnsafeSysctls: [a, b*]\n",
 		"10-more.conf": head + "maxPods: 60\nevictionHard: {memory.available: 2Gi}\nimageMinimumGCAge: 5m\nstreamingConnectionIdleTimeout: 1h\n",
 		"ignored.yaml": "not: read",
@@ -49,11 +49,12 @@ func TestApply(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"cpuManagerPolicy", "streamingConnectionIdleTimeout"}; !slices.Equal(without, want) {
+	if want := []string{"streamingConnectionIdleTimeout"}; !slices.Equal(without, want) {
 		t.Errorf("without effect: %q, want %q", without, want)
 	}
 	want := map[string]string{"max-pods": "70", "eviction-hard": "memory.available<2Gi,nodefs.available<10%", "kube-reserved": "cpu=200m", "pod-max-pids": "7",
-		"register-with-taints": "k=v:NoSchedule", "allowed-unsafe-sysctls": "a,b*", "minimum-image-ttl-duration": "5m"}
+		"register-with-taints": "k=v:NoSchedule", "allowed-unsafe-sysctls": "a,b*", "minimum-image-ttl-duration": "5m", "cpu-manager-policy": "static",
+		"reserved-memory": "0:hugepages-2Mi=4Mi,memory=1Gi;1:memory=2Gi"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("flags %q, want %q", got, want)
 	}
