@@ -26,7 +26,9 @@ func SplitKey(key string) (namespace, name string) {
 
 // Indexed returns the objects under a value of an index, all of type T. Without the
 // index there are none: a constructor adds those that it reads.
-func Indexed[T any](ix cache.Indexer, index, value string) []T {
+func Indexed[T any](ix interface {
+	ByIndex(index, value string) ([]any, error)
+}, index, value string) []T {
 	found, err := ix.ByIndex(index, value)
 	if err != nil {
 		return nil

@@ -130,12 +130,9 @@ func (p *controller) syncUnbound(ctx context.Context, c *v1.PersistentVolumeClai
 
 // match returns the volume that names the claim, or the smallest that satisfies it.
 func (p *controller) match(c *v1.PersistentVolumeClaim, delayed bool) (*v1.PersistentVolume, error) {
-	var some []*v1.PersistentVolume
-	for _, v := range reconcile.Indexed[*v1.PersistentVolume](p.volumes.GetIndexer(), volumesByClaim, reconcile.Key(c)) {
-		some = append(some, p.writtenVolumes.of(v))
-	}
-	for _, v := range reconcile.Indexed[*v1.PersistentVolume](p.volumes.GetIndexer(), volumesByClass, volume.GetPersistentVolumeClaimClass(c)) {
-		if v = p.writtenVolumes.of(v); volume.CheckAccessModes(c, v) {
+	some := reconcile.Indexed[*v1.PersistentVolume](p.writtenVolumes, volumesByClaim, reconcile.Key(c))
+	for _, v := range reconcile.Indexed[*v1.PersistentVolume](p.writtenVolumes, volumesByClass, volume.GetPersistentVolumeClaimClass(c)) {
+		if volume.CheckAccessModes(c, v) {
 			some = append(some, v)
 		}
 	}
@@ -175,7 +172,8 @@ func (p *controller) assignClass(ctx context.Context, c *v1.PersistentVolumeClai
 	}
 	next := c.DeepCopy()
 	next.Spec.StorageClassName = &class.Name
-	return true, p.updateClaim(ctx, next)
+	_, err = p.updateClaim(ctx, next)
+	return true, err
 }
 
 // The annotations by which a class is the default one.
@@ -229,7 +227,7 @@ func (p *controller) provision(ctx context.Context, c *v1.PersistentVolumeClaim,
 		next := c.DeepCopy()
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnBetaStorageProvisioner, name)
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnStorageProvisioner, name)
-		if err := p.updateClaim(ctx, next); err != nil {
+		if _, err := p.updateClaim(ctx, next); err != nil {
 			return err
 		}
 	}
@@ -238,12 +236,13 @@ func (p *controller) provision(ctx context.Context, c *v1.PersistentVolumeClaim,
 	return nil
 }
 
-func (p *controller) updateClaim(ctx context.Context, next *v1.PersistentVolumeClaim) error {
+func (p *controller) updateClaim(ctx context.Context, next *v1.PersistentVolumeClaim) (*v1.PersistentVolumeClaim, error) {
 	written, err := p.client.CoreV1().PersistentVolumeClaims(next.Namespace).Update(ctx, next, metav1.UpdateOptions{})
-	if err == nil {
-		p.writtenClaims.wrote(written)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	p.writtenClaims.Mutation(written)
+	return written, nil
 }
 
 // setClaimPhase writes the claim's phase, and its volume's capacity and access
@@ -269,6 +268,6 @@ func (p *controller) setClaimPhase(ctx context.Context, c *v1.PersistentVolumeCl
 	if err != nil {
 		return nil, err
 	}
-	p.writtenClaims.wrote(written)
+	p.writtenClaims.Mutation(written)
 	return written, nil
 }

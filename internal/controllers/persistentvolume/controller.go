@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-helpers/storage/ephemeral"
 	"k8s.io/component-helpers/storage/volume"
+	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
@@ -42,8 +43,9 @@ type controller struct {
 	claims, volumes, pods cache.SharedIndexInformer
 	classes               storagelisters.StorageClassLister
 
-	writtenClaims  newest[*v1.PersistentVolumeClaim]
-	writtenVolumes newest[*v1.PersistentVolume]
+	// writtenClaims and writtenVolumes are the informers' objects, or what this
+	// controller has written of them where an informer does not have that yet.
+	writtenClaims, writtenVolumes cache.MutationCache
 }
 
 // The keys of claims and volumes in the one queue.
@@ -61,6 +63,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		claims: core.PersistentVolumeClaims().Informer(), volumes: core.PersistentVolumes().Informer(), pods: core.Pods().Informer(),
 		classes: classes.Lister(),
 	}
+	p.writtenClaims, p.writtenVolumes = written(p.claims.GetIndexer()), written(p.volumes.GetIndexer())
 	for inf, indexers := range map[cache.SharedIndexInformer]cache.Indexers{
 		p.claims:  {claimsByClass: unboundClass, claimsByVolume: volumeOfClaim},
 		p.volumes: {volumesByClass: availableClass, volumesByClaim: claimOfVolume},
@@ -81,6 +84,14 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	return reconcile.Keys{
 		Queue: p.queue, Reads: []cache.SharedIndexInformer{p.claims, p.volumes, p.pods, classes.Informer()}, Reconcile: p.reconcile,
 	}.Run, nil
+}
+
+// writtenMax bounds the writes that are remembered until an informer has them: one
+// that is forgotten costs a conflict.
+const writtenMax = 10_000
+
+func written(informer cache.Indexer) cache.MutationCache {
+	return cache.NewIntegerResourceVersionMutationCacheWithOptions(klog.Background(), informer, cache.MutationCacheOptions{Indexer: informer, MaxCacheSize: writtenMax})
 }
 
 func unboundClass(o any) ([]string, error) {
@@ -167,7 +178,6 @@ func (p *controller) reconcile(ctx context.Context, key string) (reconcile.Resul
 	if key, ok := strings.CutPrefix(key, claimPrefix); ok {
 		c, ok := p.claim(key)
 		if !ok {
-			p.writtenClaims.forget(key)
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{}, p.syncClaim(trace.WithCause(ctx, c), c)
@@ -175,7 +185,6 @@ func (p *controller) reconcile(ctx context.Context, key string) (reconcile.Resul
 	name := strings.TrimPrefix(key, volumePrefix)
 	v, ok := p.volume(name)
 	if !ok {
-		p.writtenVolumes.forget(name)
 		return reconcile.Result{}, nil
 	}
 	return reconcile.Result{}, p.syncVolume(trace.WithCause(ctx, v), v)
@@ -183,18 +192,18 @@ func (p *controller) reconcile(ctx context.Context, key string) (reconcile.Resul
 
 // claim returns the newest known version of a claim.
 func (p *controller) claim(key string) (*v1.PersistentVolumeClaim, bool) {
-	o, ok, err := p.claims.GetIndexer().GetByKey(key)
+	o, ok, err := p.writtenClaims.GetByKey(key)
 	if err != nil || !ok {
 		return nil, false
 	}
-	return p.writtenClaims.of(o.(*v1.PersistentVolumeClaim)), true
+	return o.(*v1.PersistentVolumeClaim), true
 }
 
 // volume returns the newest known version of a volume.
 func (p *controller) volume(name string) (*v1.PersistentVolume, bool) {
-	o, ok, err := p.volumes.GetIndexer().GetByKey(name)
+	o, ok, err := p.writtenVolumes.GetByKey(name)
 	if err != nil || !ok {
 		return nil, false
 	}
-	return p.writtenVolumes.of(o.(*v1.PersistentVolume)), true
+	return o.(*v1.PersistentVolume), true
 }

@@ -70,10 +70,9 @@ func (p *controller) bind(ctx context.Context, v *v1.PersistentVolume, c *v1.Per
 			metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnBoundByController, "yes")
 		}
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnBindCompleted, "yes")
-		if err := p.updateClaim(ctx, next); err != nil {
+		if c, err = p.updateClaim(ctx, next); err != nil {
 			return err
 		}
-		c = p.writtenClaims.of(c)
 	}
 	_, err = p.setClaimPhase(ctx, c, v1.ClaimBound, v)
 	return err
@@ -144,7 +143,7 @@ func (p *controller) updateVolume(ctx context.Context, next *v1.PersistentVolume
 	if err != nil {
 		return nil, err
 	}
-	p.writtenVolumes.wrote(written)
+	p.writtenVolumes.Mutation(written)
 	return written, nil
 }
 
@@ -158,7 +157,7 @@ func (p *controller) setVolumePhase(ctx context.Context, v *v1.PersistentVolume,
 	if err != nil {
 		return nil, err
 	}
-	p.writtenVolumes.wrote(written)
+	p.writtenVolumes.Mutation(written)
 	return written, nil
 }
 
