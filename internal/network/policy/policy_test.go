@@ -236,9 +236,9 @@ func TestRandom(t *testing.T) {
 				r.step(at)
 				switch r.IntN(12) {
 				case 0: // the kernel refuses one batch, and accepts the next
-					k[r.IntN(2)].fail = errors.New("refused")
+					k[r.IntN(2)].Fail = errors.New("refused")
 					_ = at.Sync()
-					k[0].fail, k[1].fail = nil, nil
+					k[0].Fail, k[1].Fail = nil, nil
 				case 1: // another process has changed the table
 					at.world.table.current = false
 				}
@@ -261,11 +261,11 @@ func TestRandom(t *testing.T) {
 			}
 			again.sync()
 			for i := range k {
-				if fresh[i].chains == nil {
+				if fresh[i].Chains == nil {
 					continue // there is no policy for this node
 				}
-				if !reflect.DeepEqual(k[i].elements, fresh[i].elements) || !reflect.DeepEqual(k[i].chains, fresh[i].chains) {
-					t.Errorf("after the changes the table is not what it is when it is made anew:\n%v\n%v\nnot\n%v\n%v", k[i].chains, k[i].elements, fresh[i].chains, fresh[i].elements)
+				if !reflect.DeepEqual(k[i].Sets, fresh[i].Sets) || !reflect.DeepEqual(k[i].Chains, fresh[i].Chains) {
+					t.Errorf("after the changes the table is not what it is when it is made anew:\n%v\n%v\nnot\n%v\n%v", k[i].Chains, k[i].Sets, fresh[i].Chains, fresh[i].Sets)
 				}
 			}
 		})
@@ -314,8 +314,8 @@ func TestAdmitted(t *testing.T) {
 	r.set(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, false)
 	r.set(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "y"}}, false)
 	r.sync()
-	if k.writes != 0 {
-		t.Errorf("%d writes where there is no policy", k.writes)
+	if k.Writes != 0 {
+		t.Errorf("%d writes where there is no policy", k.Writes)
 	}
 	old := podAt("y", "old", "10.0.0.1", "here", nil)
 	old.DeletionTimestamp = &metav1.Time{}
@@ -368,8 +368,8 @@ func TestIncremental(t *testing.T) {
 		r.set(podAt(ns, "p", fmt.Sprintf("10.0.1.%d", i), "here", map[string]string{"app": "a"}), false)
 	}
 	r.sync()
-	if k.replaced != 1 || k.writes != 1 {
-		t.Errorf("written %d times, made %d times", k.writes, k.replaced)
+	if k.Replaced != 1 || k.Writes != 1 {
+		t.Errorf("written %d times, made %d times", k.Writes, k.Replaced)
 	}
 	names := func(b *Batch) (out []string) {
 		for _, x := range b.AddElements {
@@ -388,10 +388,10 @@ func TestIncremental(t *testing.T) {
 	if got := names(&k.last); !slices.Equal(got, want) || len(k.last.Rules)+len(k.last.AddSets) > 0 {
 		t.Errorf("a pod of this node: %+v, want the elements %v", k.last, want)
 	}
-	writes := k.writes
+	writes := k.Writes
 	r.set(podAt("ns3", "r", "10.0.2.2", "here", map[string]string{"app": "a", "other": "label"}), false)
 	r.sync()
-	if k.writes != writes {
+	if k.Writes != writes {
 		t.Errorf("what is the same is written: %+v", k.last)
 	}
 	// Without policies only the parts that every table has are left.
@@ -399,8 +399,8 @@ func TestIncremental(t *testing.T) {
 		r.set(p, true)
 	}
 	r.sync()
-	if len(k.chains) != 0 || len(k.elements) != 3 || len(r.world.shared) != 0 || len(r.world.profiles) != 0 {
-		t.Errorf("left: %v %v %v", k.chains, k.elements, r.world.shared)
+	if len(k.Chains) != 0 || len(k.Sets) != 3 || len(r.world.shared) != 0 || len(r.world.profiles) != 0 {
+		t.Errorf("left: %v %v %v", k.Chains, k.Sets, r.world.shared)
 	}
 }
 

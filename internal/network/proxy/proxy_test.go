@@ -135,13 +135,13 @@ func TestServices(t *testing.T) {
 			// After the deletion nothing of the Service is left.
 			r.remove(s)
 			r.sync()
-			for set, all := range k.elements {
+			for set, all := range k.Sets {
 				if len(all) > 0 {
 					t.Errorf("left in %s: %v", set, all)
 				}
 			}
-			if len(k.chains) > 1 {
-				t.Errorf("left: %v", k.chains)
+			if len(k.Chains) > 1 {
+				t.Errorf("left: %v", k.Chains)
 			}
 		})
 	}
@@ -157,7 +157,7 @@ func TestAffinity(t *testing.T) {
 		t.Errorf("the second packet went to %s", send())
 	}
 	// Affinity survives a new process and a flushed table.
-	k.gone = true
+	k.Gone = true
 	if !r.inspect(t.Context()) {
 		t.Error("the flushed table is not seen")
 	}
@@ -193,13 +193,13 @@ func TestOneChange(t *testing.T) {
 	s.Endpoints = s.Endpoints[1:]
 	r.set(s)
 	r.sync()
-	if k.changes > 4 { // the last endpoint in the place of the first, and the rule
-		t.Errorf("%d changes for an endpoint less", k.changes)
+	if k.Changes > 4 { // the last endpoint in the place of the first, and the rule
+		t.Errorf("%d changes for an endpoint less", k.Changes)
 	}
-	writes := k.writes
+	writes := k.Writes
 	r.set(s.DeepCopy())
 	r.sync()
-	if k.writes != writes {
+	if k.Writes != writes {
 		t.Error("the same again is written again")
 	}
 }
@@ -228,12 +228,12 @@ func TestFailure(t *testing.T) {
 	r, k := fakeRig(t)
 	r.set(service("a", "10.96.0.1"), slice("a", "a-1", ep("10.244.1.2")))
 	r.sync()
-	k.fail = errors.New("no")
+	k.Fail = errors.New("no")
 	r.set(service("b", "10.96.0.2"), slice("b", "b-1", ep("10.244.1.3")))
 	if err := r.Sync(); err == nil {
 		t.Fatal("the error is not told")
 	}
-	k.fail = nil
+	k.Fail = nil
 	r.sync()
 	for to, want := range map[string]string{"10.96.0.1": "10.244.1.2:8080", "10.96.0.2": "10.244.1.3:8080"} {
 		if got := k.packet(pod, to, 80, v1.ProtocolTCP).in(); got != want {
@@ -356,8 +356,8 @@ func TestRandom(t *testing.T) {
 				}
 			}
 		}
-		if !reflect.DeepEqual(k.elements[hairpin], want.elements[hairpin]) || !reflect.DeepEqual(k.elements[clusterIPs], want.elements[clusterIPs]) {
-			t.Fatalf("seed %d: %v %v, want %v %v", seed, k.elements[hairpin], k.elements[clusterIPs], want.elements[hairpin], want.elements[clusterIPs])
+		if !reflect.DeepEqual(k.Sets[hairpin], want.Sets[hairpin]) || !reflect.DeepEqual(k.Sets[clusterIPs], want.Sets[clusterIPs]) {
+			t.Fatalf("seed %d: %v %v, want %v %v", seed, k.Sets[hairpin], k.Sets[clusterIPs], want.Sets[hairpin], want.Sets[clusterIPs])
 		}
 	}
 }
