@@ -24,11 +24,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/kubectl/pkg/drain"
 	"k8s.io/utils/ptr"
@@ -37,6 +35,7 @@ import (
 	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/lab"
+	"keelson.dev/keelson/test/harness/podtest"
 )
 
 const image = "keelson.local/demo"
@@ -223,17 +222,13 @@ func (e *env) run(app string, machines ...*lab.Machine) map[*lab.Machine]*v1.Pod
 				return err
 			}
 			out[m] = p
-			if !ready(p) {
+			if !podtest.Ready(p) {
 				return fmt.Errorf("%+v", p.Status)
 			}
 			return nil
 		})
 	}
 	return out
-}
-
-func ready(p *v1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue })
 }
 
 func (e *env) expose(app string) *v1.Service {
@@ -246,19 +241,7 @@ func (e *env) expose(app string) *v1.Service {
 
 // exec runs the demo program in a pod.
 func (e *env) exec(pod string, args ...string) (string, error) {
-	req := e.client.CoreV1().RESTClient().Get().Resource("pods").Namespace(e.ns).Name(pod).SubResource("exec").
-		VersionedParams(&v1.PodExecOptions{Command: append([]string{"/bin/demo"}, args...), Stdout: true, Stderr: true}, scheme.ParameterCodec)
-	x, err := remotecommand.NewWebSocketExecutor(e.cfg, "GET", req.URL().String())
-	if err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(e.Context(), harness.Patience)
-	defer cancel()
-	var out, errOut bytes.Buffer
-	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut}); err != nil {
-		return "", fmt.Errorf("%v: %w: %s", args, err, errOut.String())
-	}
-	return out.String(), nil
+	return podtest.Exec(e.Context(), e.cfg, e.ns, pod, "", "", append([]string{"/bin/demo"}, args...)...)
 }
 
 // pods checks that pods reach each other by their own addresses, on whatever machines,
@@ -460,7 +443,7 @@ func (e *env) killed() {
 			if a.ContainerID != b.ContainerID || b.RestartCount != 0 {
 				e.Fatalf("the container was replaced: %s, then %s with %d restarts", a.ContainerID, b.ContainerID, b.RestartCount)
 			}
-			if !ready(is) {
+			if !podtest.Ready(is) {
 				return errors.New("it is not ready")
 			}
 			return nil
@@ -520,8 +503,8 @@ func (e *env) deployment(replicas int32) {
 	e.check(err)
 }
 
-// spread waits until that many pods are ready, on all of these machines and no
-// others.
+// spread waits until that many pods are ready, and all of them are on these
+// machines.
 func (e *env) spread(replicas int, machines ...*lab.Machine) {
 	e.Helper()
 	deadline := time.Now().Add(3 * time.Minute) // a node counts as unreachable after 40 s
@@ -531,7 +514,7 @@ func (e *env) spread(replicas int, machines ...*lab.Machine) {
 		on := map[string]int{}
 		n := 0
 		for i := range pods.Items {
-			if p := &pods.Items[i]; ready(p) && p.DeletionTimestamp == nil {
+			if p := &pods.Items[i]; podtest.Ready(p) && p.DeletionTimestamp == nil {
 				n++
 				on[p.Spec.NodeName]++
 			}

@@ -1,7 +1,6 @@
 package network_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -16,12 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/remotecommand"
 
 	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/podtest"
 	"keelson.dev/keelson/test/harness/realnode"
 )
 
@@ -106,10 +104,8 @@ func (e *env) ready(name string) *v1.Pod {
 		if last = ev.Object; !ok {
 			continue
 		}
-		for _, c := range p.Status.Conditions {
-			if c.Type == v1.PodReady && c.Status == v1.ConditionTrue {
-				return p
-			}
+		if podtest.Ready(p) {
+			return p
 		}
 	}
 	e.Fatalf("pod %s is not ready: %+v", name, last)
@@ -133,19 +129,7 @@ func (e *env) expose(name, app string, change ...func(*v1.ServiceSpec)) *v1.Serv
 
 // exec runs the demo program in a pod.
 func (e *env) exec(pod string, args ...string) (string, error) {
-	req := e.client.CoreV1().RESTClient().Get().Resource("pods").Namespace(e.ns).Name(pod).SubResource("exec").
-		VersionedParams(&v1.PodExecOptions{Command: append([]string{"/bin/demo"}, args...), Stdout: true, Stderr: true}, scheme.ParameterCodec)
-	x, err := remotecommand.NewWebSocketExecutor(e.cfg, "GET", req.URL().String())
-	if err != nil {
-		return "", err
-	}
-	ctx, cancel := context.WithTimeout(e.Context(), harness.Patience)
-	defer cancel()
-	var out, errOut bytes.Buffer
-	if err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut}); err != nil {
-		return "", fmt.Errorf("%v: %w: %s", args, err, errOut.String())
-	}
-	return out.String(), nil
+	return podtest.Exec(e.Context(), e.cfg, e.ns, pod, "", "", append([]string{"/bin/demo"}, args...)...)
 }
 
 // get sends a GET from the node, on a connection of its own.

@@ -3,7 +3,6 @@
 package node_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -22,13 +21,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/podtest"
 	"keelson.dev/keelson/test/harness/realnode"
 )
 
@@ -106,26 +104,14 @@ func (e *env) get(url string) string {
 	return string(b)
 }
 
-// exec runs a command as kubectl exec does, over WebSocket.
+// exec runs a command in a container of a pod.
 func (e *env) exec(pod, container string, stdin string, command ...string) string {
 	e.Helper()
-	req := e.client.CoreV1().RESTClient().Get().Resource("pods").Namespace("default").Name(pod).SubResource("exec").
-		VersionedParams(&v1.PodExecOptions{Container: container, Command: command, Stdin: stdin != "", Stdout: true, Stderr: true}, scheme.ParameterCodec)
-	x, err := remotecommand.NewWebSocketExecutor(e.cfg, "GET", req.URL().String())
+	out, err := podtest.Exec(e.Context(), e.cfg, "default", pod, container, stdin, command...)
 	if err != nil {
 		e.Fatal(err)
 	}
-	var out, errOut bytes.Buffer
-	o := remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut}
-	if stdin != "" {
-		o.Stdin = strings.NewReader(stdin)
-	}
-	ctx, cancel := context.WithTimeout(e.Context(), time.Minute)
-	defer cancel()
-	if err := x.StreamWithContext(ctx, o); err != nil {
-		e.Fatalf("%v: %v: %s", command, err, errOut.String())
-	}
-	return out.String()
+	return out
 }
 
 func TestNode(t *testing.T) {

@@ -3,7 +3,6 @@ package controlplane
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -150,19 +149,7 @@ func narrow(t *testing.T, cfg *rest.Config, http2 bool) *http.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: http2, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 32 << 10},
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-			if err == nil {
-				err = conn.(*net.TCPConn).SetReadBuffer(16 << 10)
-			}
-			return conn, err
-		}}
-	if !http2 {
-		tr.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
-	}
-	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr}
+	return harness.SlowClient(t, c, http2, 16<<10)
 }
 
 // gauge adds up a metric over all labels that have want in their values.
