@@ -154,7 +154,7 @@ conformance: test-packages images
 FUZZTIME ?= 1m
 FUZZ := FuzzRequest:apiserver/controlplane FuzzSelectors:apiserver/controlplane FuzzWebhook:apiserver/controlplane FuzzContinue:apiserver FuzzReview:apiserver/token \
 	FuzzConfiguration:apiserver/authn FuzzPolicy:apiserver/auditing FuzzMerge:apiserver/certs FuzzKinds:api/catalogue \
-	FuzzDecode:objectjson FuzzRecord:store/embedded FuzzDamaged:store/embedded FuzzRead:node/logs
+	FuzzDecode:objectjson FuzzRecord:store/embedded FuzzUndo:store/embedded FuzzDamaged:store/embedded FuzzRead:node/logs
 fuzz: images
 	@for f in $(FUZZ); do echo "$${f%:*}"; $(GO) test -run '^$$' -fuzz "^$${f%:*}$$" -fuzztime $(FUZZTIME) ./internal/$${f#*:} || exit 1; done
 

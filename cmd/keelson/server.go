@@ -64,6 +64,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	f.Admission.AddFlags(sets.FlagSet("admission"))
 	f.Fairness.AddFlags(sets.FlagSet("priority and fairness"))
 	f.Audit.AddFlags(sets.FlagSet("auditing"))
+	f.Past.AddFlags(sets.FlagSet("history"))
 	f.etcd.AddFlags(sets.FlagSet("etcd"))
 	f.Encryption.AddFlags(sets.FlagSet("encryption at rest"))
 	f.API.Kubelet.AddFlags(sets.FlagSet("kubelet client"))

@@ -73,6 +73,9 @@ func (r *call) authorize() error {
 
 // serve routes an allowed request.
 func (r *call) serve() error {
+	if err := r.locate(); err != nil {
+		return err
+	}
 	if !r.info.IsResourceRequest {
 		return documents{r}.serveNonResource()
 	}

@@ -168,7 +168,7 @@ func (r *deleter) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.En
 	if err != nil {
 		return nil, false, err
 	}
-	ne, err := r.s.Store.Update(r.ctx(), e.Key, e.ModRevision, stored, r.ttl(obj))
+	ne, err := r.s.Store.Update(r.noted(), e.Key, e.ModRevision, stored, r.ttl(obj))
 	if err == nil {
 		r.recorded(Write{Verb: "delete", Object: ne.Object(), Old: e.Object()})
 	}

@@ -226,7 +226,7 @@ func (r *evictor) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _
 			next.Status.DisruptedPods = map[string]metav1.Time{}
 		}
 		next.Status.DisruptedPods[pod.Name] = metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second)}
-		_, err = r.s.Store.Update(r.ctx(), e.Key, e.ModRevision, next, 0)
+		_, err = r.s.Store.Update(r.noted(), e.Key, e.ModRevision, next, 0)
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			continue
 		}

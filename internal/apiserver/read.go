@@ -205,6 +205,7 @@ type continueToken struct {
 	APIVersion string `json:"v"`
 	Revision   int64  `json:"rv"`
 	Start      string `json:"start"`
+	Past       bool   `json:"past,omitempty"` // the list is of the past: its revision does not go with those that watches can begin at
 }
 
 const inconsistent = -1
@@ -239,7 +240,7 @@ func (r reader) list() error {
 	if err != nil {
 		return err
 	}
-	lo := store.ListOptions{Limit: int(opts.Limit), Index: sel.index, Value: sel.value}
+	lo := store.ListOptions{Limit: int(opts.Limit), Index: sel.index, Value: sel.value, Revision: r.at, Past: r.at != 0}
 	if !sel.trivial {
 		lo.Match = sel.matches
 	}
@@ -255,8 +256,9 @@ func (r reader) list() error {
 		}
 		lo.After = base + t.Start
 		if t.Revision > 0 {
-			lo.Revision = t.Revision
+			lo.Revision, lo.Past = t.Revision, t.Past
 		}
+	case r.at != 0:
 	case opts.ResourceVersion != "" && opts.ResourceVersion != "0":
 		rev, err := strconv.ParseInt(opts.ResourceVersion, 10, 64)
 		if err != nil || rev < 0 {
@@ -267,6 +269,7 @@ func (r reader) list() error {
 		}
 		if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact || opts.ResourceVersionMatch == "" && opts.Limit > 0 {
 			lo.Revision = rev
+			lo.Past = opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact
 		}
 	}
 	if err := r.readError(r.s.Store.Unreadable(sel.prefix)); err != nil {
@@ -282,7 +285,7 @@ func (r reader) list() error {
 	m := metav1.ListMeta{ResourceVersion: formatRevision(res.Revision)}
 	if res.More {
 		last := res.Entries[len(res.Entries)-1].Key
-		m.Continue = continueToken{Revision: res.Revision, Start: strings.TrimPrefix(last, base)}.String()
+		m.Continue = continueToken{Revision: res.Revision, Start: strings.TrimPrefix(last, base), Past: lo.Past}.String()
 		if res.Remaining >= 0 && sel.trivial {
 			m.RemainingItemCount = &res.Remaining
 		}

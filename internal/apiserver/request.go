@@ -29,6 +29,7 @@ type incoming struct {
 	user     user.Info
 	row      *api.Resource // nil until it is found, and for paths that are no resource
 	warnings *warnings
+	at       int64 // the revision of the past that is read; 0 is the present
 }
 
 var _ api.Request = (*incoming)(nil)
@@ -88,6 +89,15 @@ func (r *incoming) Object(resource schema.GroupVersionResource, namespace, name 
 
 func (r *incoming) ctx() context.Context { return r.req.Context() }
 
+// noted returns the context of a write to the store, which carries a note of the
+// request.
+func (r *incoming) noted() context.Context {
+	if r.s.Note == nil {
+		return r.ctx()
+	}
+	return store.WithNote(r.ctx(), r.s.Note(r.req))
+}
+
 // judged returns the answer to a decision about a: nil, or upstream's Forbidden.
 func (r *incoming) judged(a authorizer.AttributesRecord, decision authorizer.Decision, reason string, err error) error {
 	if decision == authorizer.DecisionAllow {
@@ -138,7 +148,7 @@ func (r *incoming) checkName(acc metav1.Object) error {
 // entry returns the store's entry of the object that the request names.
 func (r *incoming) entry() (*store.Entry, error) {
 	key := r.row.Key(r.info.Namespace, r.info.Name)
-	e, err := r.s.Store.Get(r.ctx(), key)
+	e, err := r.entryAt(key)
 	if err != nil {
 		return nil, r.storeError(err, r.info.Name)
 	}

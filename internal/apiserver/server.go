@@ -99,6 +99,9 @@ type Config struct {
 	// Recorded, if set, is called after every committed write with the request's
 	// context, which carries its cause.
 	Recorded func(ctx context.Context, w Write)
+	// Note, if set, describes a request in the history of the store, beside what it
+	// writes.
+	Note func(req *http.Request) string
 	// Types returns the schemas of the built-in kinds, as NewTypes makes them; it is
 	// called at the first write. The default calls NewTypes then.
 	Types func() managedfields.TypeConverter
@@ -240,6 +243,7 @@ func WithUser(ctx context.Context, u user.Info) context.Context {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	growStack(len(req.Method))
+	req = atMoment(req)
 	info, err := s.info.NewRequestInfo(req)
 	if err != nil {
 		http.Error(w, fmt.Sprintf("failed to create RequestInfo: %v", err), http.StatusInternalServerError)

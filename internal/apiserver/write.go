@@ -204,7 +204,7 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 	if err != nil {
 		return nil, err
 	}
-	e, err := r.s.Store.Create(r.ctx(), key, stored, r.ttl(obj))
+	e, err := r.s.Store.Create(r.noted(), key, stored, r.ttl(obj))
 	if err != nil {
 		return nil, r.storeError(err, acc.GetName())
 	}
@@ -464,7 +464,7 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	if err != nil {
 		return nil, false, false, err
 	}
-	ne, err := r.s.Store.Update(r.ctx(), e.Key, e.ModRevision, stored, r.ttl(obj))
+	ne, err := r.s.Store.Update(r.noted(), e.Key, e.ModRevision, stored, r.ttl(obj))
 	if err != nil {
 		return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
 	}
@@ -513,7 +513,7 @@ func (r *writer) finished(obj runtime.Object, acc metav1.Object) bool {
 
 // remove deletes the entry; old is its object in the row's version.
 func (r *writer) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) {
-	d, err := r.s.Store.Delete(r.ctx(), e.Key, e.ModRevision)
+	d, err := r.s.Store.Delete(r.noted(), e.Key, e.ModRevision)
 	if err != nil {
 		return nil, err
 	}

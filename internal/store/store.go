@@ -104,6 +104,9 @@ type ListOptions struct {
 	// Match, if set, drops the entries that it refuses before they count
 	// towards Limit.
 	Match func(*Entry) bool
+	// Past allows a Revision that is older than those which watches can begin at,
+	// where the store implements Past.
+	Past bool
 }
 
 // ListResult is a consistent part of the store.
@@ -147,6 +150,8 @@ type Event struct {
 	Prev *Entry
 	// Revision of the change.
 	Revision int64
+	// Note is the note of the write's context, where the engine keeps it.
+	Note string
 }
 
 // Watcher is a cursor over the committed changes. A slow reader holds no

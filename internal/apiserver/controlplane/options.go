@@ -14,6 +14,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/priority"
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/apiserver/token"
+	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/store/encryption"
 	"keelson.dev/keelson/internal/store/etcd"
 )
@@ -25,6 +26,8 @@ type Options struct {
 	DataDir string
 	// NoSync makes the store not wait for the disk.
 	NoSync bool
+	// Past is how much of the history of the store is kept on disk.
+	Past embedded.PastOptions
 	// Listen is the address of the API server (host:port; port 0 picks one);
 	// empty serves this process only.
 	Listen string

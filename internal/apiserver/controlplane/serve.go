@@ -112,6 +112,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		Authorizer:       modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: c.addresses},
 		Recorded:     steps.Record,
+		Note:         tracing.Note,
 		Audit:        c.auditor,
 		Fairness:     fair,
 		Exempt:       exempt,

@@ -40,7 +40,7 @@ func (c *Instance) openStore() error {
 		c.Store = s
 		return nil
 	}
-	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers, NoSync: c.NoSync}
+	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers, NoSync: c.NoSync, Past: c.Past}
 	if c.DataDir != "" {
 		o.Dir = filepath.Join(c.DataDir, "store")
 	}

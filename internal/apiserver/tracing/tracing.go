@@ -55,6 +55,22 @@ func (r *Recorder) Record(ctx context.Context, w apiserver.Write) {
 	r.Trace.Add(s)
 }
 
+// Note returns trace.Note of a request, for the history of the store.
+func Note(req *http.Request) string {
+	ctx := req.Context()
+	n := trace.Note{Client: req.UserAgent()}
+	if u, ok := request.UserFrom(ctx); ok {
+		n.User = u.GetName()
+	}
+	if i, ok := request.RequestInfoFrom(ctx); ok {
+		n.Subresource = i.Subresource
+	}
+	if c, ok := trace.CauseFrom(ctx); ok {
+		n.Cause = c.String()
+	}
+	return n.String()
+}
+
 // what describes a write of a pod in a few words.
 func what(w apiserver.Write) string {
 	p, ok := w.Object.(*v1.Pod)

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/storetest"
@@ -16,11 +17,16 @@ func engines(b *testing.B, f func(b *testing.B, s *Store)) {
 		defer s.Close()
 		f(b, s)
 	})
-	b.Run("disk", func(b *testing.B) {
-		s := open(b, b.TempDir(), nil)
-		defer s.Close()
-		f(b, s)
-	})
+	for name, o := range map[string]PastOptions{"disk": {}, "disk and history": {Age: time.Hour}} {
+		b.Run(name, func(b *testing.B) {
+			s, err := Open(Options{Dir: b.TempDir(), Codec: storetest.Codec(), Indexers: storetest.Indexers(), Past: o})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			f(b, s)
+		})
+	}
 }
 
 func fill(b *testing.B, s *Store, n int) {

@@ -90,7 +90,7 @@ func load(ctx context.Context, s *Store, acked func(w, n int, rev int64)) {
 }
 
 func crashLoad(dir string) {
-	s, err := Open(Options{Dir: dir, Codec: storetest.Codec()})
+	s, err := Open(Options{Dir: dir, Codec: storetest.Codec(), Past: PastOptions{Age: time.Hour}})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -132,6 +132,30 @@ func verify(t *testing.T, s *Store, acked *[crashWriters]ack) {
 	}
 	if s.Revision() < top {
 		t.Fatalf("revision %d, acknowledged %d", s.Revision(), top)
+	}
+	oldest, _, err := s.Oldest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := oldest + 1
+	if err := s.Changes(t.Context(), "/", oldest, s.Revision(), func(c *store.Change) bool {
+		if c.Revision != next {
+			t.Fatalf("the history has revision %d, want %d", c.Revision, next)
+		}
+		next++
+		if e, err := c.Prev(); err != nil {
+			t.Fatal(err)
+		} else if e != nil {
+			if _, err := numberOf(e.Object().(*v1.Pod)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if next != s.Revision()+1 {
+		t.Fatalf("the history ends before revision %d, want %d", next, s.Revision()+1)
 	}
 }
 

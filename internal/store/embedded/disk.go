@@ -19,7 +19,8 @@ import (
 
 // Layout in Pebble: "r" holds the last revision; "k"+key holds a record: the
 // create revision, mod revision and expiry (Unix nanoseconds, 0 for never) as
-// varints, then the codec's bytes. "format" names this layout.
+// varints, then the codec's bytes. "h"+revision is what the change of that revision
+// replaced; see past. "format" names this layout.
 var (
 	keyFormat   = []byte("format")
 	keyRevision = []byte("r")
@@ -227,25 +228,30 @@ func (d *disk) load(each func(record) error) (int64, error) {
 	return rev, nil
 }
 
-// commit makes ops durable, all or none.
-func (d *disk) commit(ops []*op) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			switch p := p.(type) {
-			case fatal:
-				err = explain(d.dir, p.err)
-			case error:
-				err = explain(d.dir, p) // Pebble panics with the log's write error
-			default:
-				panic(p)
-			}
-		}
-	}()
+// recovered makes Pebble's panics the error of the function that defers it.
+func (d *disk) recovered(err *error) {
+	switch p := recover().(type) {
+	case nil:
+	case fatal:
+		*err = explain(d.dir, p.err)
+	case error:
+		*err = explain(d.dir, p) // Pebble panics with the log's write error
+	default:
+		panic(p)
+	}
+}
+
+// commit makes ops durable, all or none, and what they replace a part of the history.
+func (d *disk) commit(ops []*op, h *past) (err error) {
+	defer d.recovered(&err)
 	b := d.db.NewBatch()
 	defer b.Close()
 	var last *store.Entry
 	for _, o := range ops {
 		last = o.entry
+		if err := h.add(b, o); err != nil {
+			return err
+		}
 		key := append(append(d.buf[:0], 'k'), o.key...)
 		d.buf = key
 		if o.object.Object == nil {

@@ -146,3 +146,21 @@ func FuzzDamaged(f *testing.F) {
 		}
 	})
 }
+
+// FuzzUndo reads arbitrary bytes as records of the history: one that is read is the
+// same when it is written again.
+func FuzzUndo(f *testing.F) {
+	f.Add(int64(7), (&undo{at: 1 << 60, create: 3, mod: 5, deleted: true, key: "/registry/pods/ns/a", note: "n"}).head(nil))
+	f.Add(int64(1), []byte{0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, revision int64, b []byte) {
+		u, err := parseUndo(undoKey(nil, revision), b)
+		if err != nil {
+			return
+		}
+		again, err := parseUndo(undoKey(nil, revision), append(u.head(nil), u.value...))
+		if err != nil || again.revision != revision || again.at != u.at || again.create != u.create || again.mod != u.mod ||
+			again.deleted != u.deleted || again.key != u.key || again.note != u.note || !bytes.Equal(again.value, u.value) {
+			t.Errorf("%+v is read as %+v, %v", u, again, err)
+		}
+	})
+}

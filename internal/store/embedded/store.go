@@ -28,6 +28,8 @@ type Options struct {
 	// HistoryLimit and HistoryAge are those of the state in memory.
 	HistoryLimit int
 	HistoryAge   time.Duration
+	// Past is how much of the history is kept on disk.
+	Past PastOptions
 
 	disk *diskOptions // for tests: another file system
 }
@@ -38,6 +40,7 @@ type Store struct {
 	*memory.State
 	opts Options
 	disk *disk // nil in memory
+	past *past // nil without a history on disk
 	ttl  *expirer
 
 	queue struct {
@@ -74,6 +77,10 @@ func Open(opts Options) (*Store, error) {
 		}
 		s.disk = d
 		if err := s.load(); err != nil {
+			d.close()
+			return nil, err
+		}
+		if s.past, err = openPast(s); err != nil {
 			d.close()
 			return nil, err
 		}
@@ -123,6 +130,7 @@ func (s *Store) Close() error {
 	s.signal()
 	s.ttl.stop()
 	<-s.done
+	s.past.stop()
 	if s.State.Close() && s.disk != nil {
 		return s.disk.close()
 	}

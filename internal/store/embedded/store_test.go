@@ -20,7 +20,7 @@ import (
 
 func open(tb testing.TB, dir string, fs vfs.FS) *Store {
 	tb.Helper()
-	o := Options{Dir: dir, Codec: storetest.Codec(), Indexers: storetest.Indexers()}
+	o := Options{Dir: dir, Codec: storetest.Codec(), Indexers: storetest.Indexers(), Past: PastOptions{Age: time.Hour}}
 	if fs != nil {
 		o.disk = &diskOptions{fs}
 	}

@@ -22,6 +22,8 @@ type op struct {
 	broken   bool        // deletes what cannot be read
 	value    []byte
 	expiry   time.Time // zero is never
+	replaces []byte    // what it replaces, for the history
+	note     string
 
 	entry *store.Entry
 	prev  *store.Entry
@@ -44,7 +46,11 @@ func (s *Store) Update(ctx context.Context, key string, revision int64, obj runt
 
 // Delete implements store.Store.
 func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.Entry, error) {
-	return s.commit(ctx, &op{key: key, revision: revision})
+	o := &op{key: key, revision: revision}
+	if err := s.past.remember(o); err != nil {
+		return nil, err
+	}
+	return s.commit(ctx, o)
 }
 
 // DeleteUnreadable implements store.Store.
@@ -68,6 +74,9 @@ func (s *Store) put(ctx context.Context, o *op, ttl time.Duration) (*store.Entry
 			return nil, fmt.Errorf("encoding the object for %s: %w", o.key, err)
 		}
 		o.object = o.object.Placed()
+		if err := s.past.remember(o); err != nil {
+			return nil, err
+		}
 	}
 	return s.commit(ctx, o)
 }
@@ -78,7 +87,7 @@ func (s *Store) commit(ctx context.Context, o *op) (*store.Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	o.done = make(chan struct{})
+	o.done, o.note = make(chan struct{}), store.NoteFrom(ctx)
 	s.queue.Lock()
 	if err := s.queue.closed; err != nil {
 		s.queue.Unlock()
@@ -204,7 +213,7 @@ func (s *Store) sync(ops []*op) error {
 	if s.disk == nil {
 		return nil
 	}
-	return s.disk.commit(ops)
+	return s.disk.commit(ops, s.past)
 }
 
 // apply shows committed writes to readers and watchers.
@@ -215,7 +224,7 @@ func (s *Store) apply(ops []*op) {
 			s.ForgetUnreadable(o.key)
 			continue
 		}
-		change := &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision}
+		change := &store.Event{Type: store.Put, Entry: o.entry, Prev: o.prev, Revision: o.entry.ModRevision, Note: o.note}
 		if o.object.Object == nil {
 			change.Type = store.Delete
 		}

@@ -87,11 +87,16 @@ func (h *history) forget(revision int64) {
 	h.compacted = max(h.compacted, revision)
 }
 
-// since calls f for the changes after revision, in order, until it says false.
+// since calls f for the changes after revision, in order, until it returns false.
 func (h *history) since(revision int64, f func(*store.Event) bool) {
+	h.each(revision, func(ev *store.Event, _ int64) bool { return f(ev) })
+}
+
+// each is since, with the time of each change.
+func (h *history) each(revision int64, f func(ev *store.Event, at int64) bool) {
 	first := sort.Search(h.n, func(i int) bool { return h.at(i).Revision > revision })
 	for i := first; i < h.n; i++ {
-		if !f(h.at(i)) {
+		if !f(h.at(i), h.times[(h.head+i)&(len(h.times)-1)]) {
 			return
 		}
 	}

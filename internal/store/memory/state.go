@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -57,6 +58,9 @@ type waiter struct {
 
 func less(a, b *store.Entry) bool { return a.Key < b.Key }
 
+// first is the revision of an empty store.
+const first = 1
+
 // New makes an empty state at revision 1.
 func New(opts Options) *State {
 	if opts.Clock == nil {
@@ -71,7 +75,7 @@ func New(opts Options) *State {
 	if opts.HistoryAge <= 0 {
 		opts.HistoryAge = 5 * time.Minute
 	}
-	s := &State{opts: opts, rev: 1, live: btree.NewG(32, less), topics: map[topic]map[*watcher]struct{}{}}
+	s := &State{opts: opts, rev: first, live: btree.NewG(32, less), topics: map[topic]map[*watcher]struct{}{}}
 	s.history.compacted = s.rev
 	for _, ix := range opts.Indexers {
 		s.indexes = append(s.indexes, index{Indexer: ix, entries: map[string]map[string]*store.Entry{}})
@@ -285,6 +289,23 @@ func (s *State) List(ctx context.Context, prefix string, opts store.ListOptions)
 		}
 		tree, rev = rewound(past, prefix, undo), opts.Revision
 	}
+	return s.list(ctx, tree, rev, prefix, opts)
+}
+
+// ListUndone is List for an engine with a longer history than the state has: undo
+// returns, by key, the entries that changes after opts.Revision, up to and with
+// revision, replaced first; nil for those that were not there.
+func (s *State) ListUndone(ctx context.Context, prefix string, opts store.ListOptions, undo func(revision int64) (map[string]*store.Entry, error)) (*store.ListResult, error) {
+	tree, now := s.snapshot()
+	replaced, err := undo(now)
+	if err != nil {
+		return nil, err
+	}
+	return s.list(ctx, rewound(tree, prefix, replaced), opts.Revision, prefix, opts)
+}
+
+// list returns the selected entries of a tree that is at revision rev.
+func (s *State) list(ctx context.Context, tree *btree.BTreeG[*store.Entry], rev int64, prefix string, opts store.ListOptions) (*store.ListResult, error) {
 	match, err := s.matcher(opts)
 	if err != nil {
 		return nil, err
@@ -414,6 +435,72 @@ func (s *State) readable(revision int64) error {
 		return fmt.Errorf("%w: asked for %d, current is %d", store.ErrFuture, revision, s.rev)
 	case revision < s.history.compacted:
 		return &store.CompactedError{Asked: revision, Oldest: s.history.compacted}
+	}
+	return nil
+}
+
+// Oldest implements store.Past.
+func (s *State) Oldest() (int64, time.Time, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.history.n == 0 {
+		return s.rev, s.opts.Clock.Now(), nil
+	}
+	return s.history.compacted, time.Unix(0, s.history.times[s.history.head]), nil
+}
+
+// RevisionAt implements store.Past.
+func (s *State) RevisionAt(t time.Time) (int64, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h := &s.history
+	i := sort.Search(h.n, func(i int) bool { return h.times[(h.head+i)&(len(h.times)-1)] > t.UnixNano() })
+	switch {
+	case i > 0:
+		return h.at(i - 1).Revision, nil
+	case h.n == 0 || h.compacted == first:
+		return h.compacted, nil
+	}
+	return 0, &store.CompactedError{Asked: 0, Oldest: h.compacted}
+}
+
+// Changes implements store.Past.
+func (s *State) Changes(ctx context.Context, prefix string, from, to int64, f func(*store.Change) bool) error {
+	for more := true; more; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var part []*store.Change
+		scanned := 0
+		more = false
+		s.mu.RLock()
+		err := s.readable(from)
+		if err == nil {
+			s.history.each(from, func(ev *store.Event, at int64) bool {
+				if ev.Revision > to {
+					return false
+				}
+				if more = scanned >= maxScanned && ev.Revision > from; more {
+					return false
+				}
+				scanned++
+				from = ev.Revision
+				if strings.HasPrefix(ev.Entry.Key, prefix) {
+					part = append(part, &store.Change{Revision: ev.Revision, Time: time.Unix(0, at), Key: ev.Entry.Key,
+						Deleted: ev.Type == store.Delete, Note: ev.Note, Prev: func() (*store.Entry, error) { return ev.Prev, nil }})
+				}
+				return true
+			})
+		}
+		s.mu.RUnlock()
+		if err != nil {
+			return err
+		}
+		for _, c := range part {
+			if !f(c) {
+				return nil
+			}
+		}
 	}
 	return nil
 }

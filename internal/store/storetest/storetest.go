@@ -10,6 +10,7 @@ import (
 	"reflect"
 	goruntime "runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -63,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"WatchIndex":     watchIndex,
 		"SlowWatcher":    slowWatcher,
 		"Compaction":     compaction,
+		"Past":           past,
 		"TimeToLive":     timeToLive,
 		"Concurrency":    concurrency,
 		"Reach":          reach,
@@ -393,6 +395,80 @@ func compaction(t *testing.T, s store.Store) {
 	if evs := collect(t, ok, 1); evs[0].Revision != b.ModRevision {
 		t.Errorf("%+v", evs)
 	}
+}
+
+// past reads earlier states of a store that implements store.Past, and the changes
+// between them.
+func past(t *testing.T, s store.Store) {
+	p, ok := s.(store.Past)
+	if !ok {
+		t.Skip("an engine without a history of its own")
+	}
+	ctx := t.Context()
+	begin := s.Revision()
+	a := must(s.Create(store.WithNote(ctx, "made"), Key("a"), Pod("a", "1"), 0))(t)
+	b := must(s.Create(ctx, Key("b"), Pod("b", "1"), 0))(t)
+	a2 := must(s.Update(store.WithNote(ctx, "moved"), Key("a"), a.ModRevision, Pod("a", "2"), 0))(t)
+	must(s.Create(ctx, "/registry/sea.example.com/boats/ns/a", Custom("a"), 0))(t)
+	gone := must(s.Delete(store.WithNote(ctx, "gone"), Key("b"), b.ModRevision))(t)
+	for _, c := range []struct {
+		rev  int64
+		want string
+	}{{begin, ""}, {a.ModRevision, "a:1"}, {b.ModRevision, "a:1 b:1"}, {a2.ModRevision, "a:2 b:1"}, {gone.ModRevision, "a:2"}} {
+		r := must(s.List(ctx, "/registry/pods/", store.ListOptions{Revision: c.rev, Past: true}))(t)
+		var got []string
+		for _, e := range r.Entries {
+			p := e.Object().(*v1.Pod)
+			got = append(got, p.Name+":"+p.Spec.NodeName)
+			if p.ResourceVersion != strconv.FormatInt(e.ModRevision, 10) {
+				t.Errorf("at %d: %s has resourceVersion %s, and the entry %d", c.rev, p.Name, p.ResourceVersion, e.ModRevision)
+			}
+		}
+		if strings.Join(got, " ") != c.want || r.Revision != c.rev {
+			t.Errorf("at %d: %v at revision %d, want %s", c.rev, got, r.Revision, c.want)
+		}
+	}
+	var got, notes []string
+	noted := false // by an engine that keeps notes
+	if err := p.Changes(ctx, "/registry/pods/", begin, s.Revision(), func(c *store.Change) bool {
+		before := "nothing"
+		prev, err := c.Prev()
+		if err != nil {
+			t.Error(err)
+		} else if prev != nil {
+			before = prev.Object().(*v1.Pod).Spec.NodeName
+		}
+		noted = noted || c.Note != ""
+		got = append(got, fmt.Sprint(c.Key, c.Deleted, before))
+		notes = append(notes, c.Note)
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{fmt.Sprint(Key("a"), false, "nothing"), fmt.Sprint(Key("b"), false, "nothing"), fmt.Sprint(Key("a"), false, "1"), fmt.Sprint(Key("b"), true, "1")}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("changes %q, want %q", got, want)
+	}
+	if wantNotes := []string{"made", "", "moved", "gone"}; noted && !reflect.DeepEqual(notes, wantNotes) {
+		t.Errorf("notes %q, want %q", notes, wantNotes)
+	}
+	if oldest, _, err := p.Oldest(); err != nil || oldest > begin {
+		t.Errorf("the oldest revision is %d (%v), want at most %d", oldest, err, begin)
+	}
+	if rev, err := p.RevisionAt(time.Now().Add(time.Hour)); err != nil || rev != s.Revision() {
+		t.Errorf("the revision in an hour is %d (%v), want %d", rev, err, s.Revision())
+	}
+	if rev, err := p.RevisionAt(time.Now().Add(-time.Hour)); err != nil && !errors.Is(err, store.ErrCompacted) || rev > begin {
+		t.Errorf("the revision before the first change is %d (%v), want at most %d", rev, err, begin)
+	}
+	if err := s.Compact(ctx, a2.ModRevision); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.List(ctx, "/registry/pods/", store.ListOptions{Revision: b.ModRevision, Past: true})
+	wantErr(t, err, store.ErrCompacted)
+	wantErr(t, p.Changes(ctx, "/", b.ModRevision, s.Revision(), func(*store.Change) bool { return true }), store.ErrCompacted)
+	_, err = p.RevisionAt(time.Now().Add(-time.Hour))
+	wantErr(t, err, store.ErrCompacted)
 }
 
 func timeToLive(t *testing.T, s store.Store) {

@@ -1,0 +1,36 @@
+package trace
+
+import "encoding/json"
+
+// Note is what the history of the store keeps of a write beside the objects: by whom
+// it was made, and because of what.
+type Note struct {
+	User        string `json:"user,omitempty"`
+	Client      string `json:"client,omitempty"` // the User-Agent, cut to maxClient bytes
+	Subresource string `json:"subresource,omitempty"`
+	// Cause is Cause.String of the object's version that the write was made for; empty
+	// for a request from outside.
+	Cause string `json:"cause,omitempty"`
+}
+
+// maxClient bounds Note.Client in bytes.
+const maxClient = 64
+
+// String returns the note as JSON.
+func (n Note) String() string {
+	if len(n.Client) > maxClient {
+		n.Client = n.Client[:maxClient]
+	}
+	b, err := json.Marshal(n)
+	if err != nil {
+		return "" // strings can be marshalled
+	}
+	return string(b)
+}
+
+// ParseNote reads the form that String gives. A note in another form is empty.
+func ParseNote(s string) Note {
+	var n Note
+	_ = json.Unmarshal([]byte(s), &n)
+	return n
+}
