@@ -9,8 +9,6 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery/cached/memory"
-	"k8s.io/client-go/restmapper"
 
 	"keelson.dev/keelson/internal/trace"
 )
@@ -23,9 +21,9 @@ func traceCommand() *cobra.Command {
 		Example: "  keelson trace deploy/web",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			typ, name, ok := strings.Cut(args[0], "/")
-			if !ok || typ == "" || name == "" {
-				return fmt.Errorf("%q: give a type and a name, as in deploy/web", args[0])
+			typ, name, err := typeAndName(args[0])
+			if err != nil {
+				return err
 			}
 			cs, ns, err := client()
 			if err != nil {
@@ -34,9 +32,7 @@ func traceCommand() *cobra.Command {
 			if namespace != "" {
 				ns = namespace
 			}
-			cached := memory.NewMemCacheClient(cs.Discovery())
-			mapper := restmapper.NewShortcutExpander(restmapper.NewDeferredDiscoveryRESTMapper(cached), cached, nil)
-			gvr, err := mapper.ResourceFor(schema.ParseGroupResource(typ).WithVersion(""))
+			gvr, err := typeMapper(cs).ResourceFor(schema.ParseGroupResource(typ).WithVersion(""))
 			if err != nil {
 				return err
 			}

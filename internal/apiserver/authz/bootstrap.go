@@ -96,8 +96,9 @@ const (
 const KubeletClient = "kube-apiserver-kubelet-client"
 
 // Bootstrap returns upstream's default roles and bindings, which a cluster has from
-// its first start. One binding is added, for KubeletClient: it is in no group, so
-// that a request which is led back to the API server has no more rights there.
+// its first start. Two bindings are added. That for KubeletClient: it is in no group, so
+// that a request which is led back to the API server has no more rights there. And that
+// for all users to ask what changed: the answer has only what they may read.
 func Bootstrap() []runtime.Object {
 	out := []runtime.Object{
 		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
@@ -189,6 +190,9 @@ func Bootstrap() []runtime.Object {
 		bind("system:node"),
 		bind("system:service-account-issuer-discovery", group("system:serviceaccounts")),
 		bind("system:cluster-trust-bundle-discovery", group("system:serviceaccounts")),
+
+		clusterRole("keelson:history", urls("/debug/keelson/changes")),
+		bind("keelson:history", group("system:authenticated")),
 	}
 	nodes := bind("system:kubelet-api-admin", userSubject(KubeletClient))
 	nodes.Name = "keelson:" + KubeletClient

@@ -20,6 +20,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/auditing"
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
+	"keelson.dev/keelson/internal/apiserver/changes"
 	"keelson.dev/keelson/internal/apiserver/features"
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/apiserver/kubelet"
@@ -103,6 +104,8 @@ func (c *Instance) serve(listener net.Listener) error {
 	c.Meter = c.newMeter(reader)
 	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue}
 	paths[tracing.Path] = steps
+	past := &changes.Handler{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: func(m string) (int64, error) { return c.Server.Moment(m) }}
+	paths[changes.Path] = past
 	zpages.Add(paths, c.Features, version.Info.GitVersion, c.Flags)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others, Computed: computed(c.Meter),

@@ -1,0 +1,321 @@
+// Package changes answers what changed between two moments: which objects, from what to
+// what, by whom and because of what. It reads the history of the store, and shows a user
+// the objects that he may read. It may import packages api, api/catalogue, store and
+// trace.
+package changes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/trace"
+)
+
+// Path is where an API server has the Handler.
+const Path = "/debug/keelson/changes"
+
+// Object is an object that differs between two moments, or has been different in
+// between. The Handler answers with one to a line, as JSON.
+type Object struct {
+	Group     string `json:"group,omitempty"`
+	Resource  string `json:"resource"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	// Before and After are the object at both moments, without managed fields and
+	// resourceVersion; absent where it did not exist. The data of Secrets is masked: a value that changed reads
+	// "*** (before)" and "*** (after)".
+	Before *unstructured.Unstructured `json:"before,omitempty"`
+	After  *unstructured.Unstructured `json:"after,omitempty"`
+	// Changes are in order of time.
+	Changes []Change `json:"changes"`
+}
+
+// UID returns the object's, after the changes or else before them; "" where it existed at
+// neither moment.
+func (o *Object) UID() types.UID {
+	switch {
+	case o.After != nil:
+		return o.After.GetUID()
+	case o.Before != nil:
+		return o.Before.GetUID()
+	}
+	return ""
+}
+
+// Change is a write.
+type Change struct {
+	Revision int64     `json:"revision"`
+	Time     time.Time `json:"time"`
+	Verb     string    `json:"verb"` // created, updated or deleted
+	trace.Note
+}
+
+// Handler serves the changes after the moment ?from= up to ?to= (default: now), of
+// objects in ?namespace=, of the type ?resource= and ?group=, with the name ?name=;
+// empty is any. Leases and Events are left out unless they are asked for.
+type Handler struct {
+	Store     store.Store
+	Catalogue *catalogue.Catalogue
+	// Authorizer decides which objects are shown; nil shows all.
+	Authorizer authorizer.Authorizer
+	// Moment returns the revision of a moment.
+	Moment func(string) (int64, error)
+}
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	objects, err := h.changes(r)
+	if err != nil {
+		var status apierrors.APIStatus
+		if !errors.As(err, &status) {
+			status = apierrors.NewInternalError(err)
+		}
+		s := status.Status()
+		s.Kind, s.APIVersion = "Status", "v1"
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(int(s.Code))
+		_ = json.NewEncoder(w).Encode(s)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc := json.NewEncoder(w)
+	for _, o := range objects {
+		if err := enc.Encode(o); err != nil {
+			return // the client has gone
+		}
+	}
+}
+
+// changed is an object on the way to an Object.
+type changed struct {
+	row           *api.Resource
+	before, after *store.Entry
+	Object
+}
+
+// changes returns what a request asks for, in order of the first change.
+func (h *Handler) changes(r *http.Request) ([]*Object, error) {
+	past, ok := h.Store.(store.Past)
+	if !ok {
+		return nil, apierrors.NewBadRequest("the store keeps no history")
+	}
+	q := r.URL.Query()
+	if q.Get("from") == "" {
+		return nil, apierrors.NewBadRequest("from: give the moment after which the changes are wanted, as 10m, a time or a resourceVersion")
+	}
+	from, err := h.Moment(q.Get("from"))
+	if err != nil {
+		return nil, err
+	}
+	now := h.Store.Revision()
+	to := now
+	if t := q.Get("to"); t != "" {
+		if to, err = h.Moment(t); err != nil {
+			return nil, err
+		}
+	}
+	if to < from {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("to is revision %d, before from, which is %d", to, from))
+	}
+	objects := map[string]*changed{} // by key; nil is not wanted
+	var order []*changed
+	var failed error
+	err = past.Changes(r.Context(), "/registry/", from, to, func(c *store.Change) bool {
+		o, known := objects[c.Key]
+		if !known {
+			o = h.wanted(r, c.Key)
+			if o != nil {
+				order = append(order, o)
+				if o.before, failed = c.Prev(); failed != nil {
+					return false
+				}
+			}
+			objects[c.Key] = o
+		}
+		if o == nil {
+			return true
+		}
+		verb := "updated"
+		switch created := len(o.Changes) == 0 && o.before == nil || len(o.Changes) > 0 && o.Changes[len(o.Changes)-1].Verb == "deleted"; {
+		case c.Deleted:
+			verb = "deleted"
+		case created:
+			verb = "created"
+		}
+		o.Changes = append(o.Changes, Change{Revision: c.Revision, Time: c.Time, Verb: verb, Note: trace.ParseNote(c.Note)})
+		return true
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return nil, h.expired(err)
+	}
+	if err := h.at(r.Context(), past, to, now, objects); err != nil {
+		return nil, h.expired(err)
+	}
+	var out []*Object
+	for _, o := range order {
+		if err := o.compare(); err != nil {
+			return nil, err
+		}
+		out = append(out, &o.Object)
+	}
+	return out, nil
+}
+
+func (h *Handler) expired(err error) error {
+	if errors.Is(err, store.ErrCompacted) {
+		return apierrors.NewResourceExpired(err.Error())
+	}
+	return err
+}
+
+// at finds the objects as they are at the revision to.
+func (h *Handler) at(ctx context.Context, past store.Past, to, now int64, objects map[string]*changed) error {
+	later := map[string]bool{}
+	var failed error
+	if err := past.Changes(ctx, "/registry/", to, now, func(c *store.Change) bool {
+		if o := objects[c.Key]; o != nil && !later[c.Key] {
+			later[c.Key] = true
+			o.after, failed = c.Prev()
+		}
+		return failed == nil
+	}); err != nil || failed != nil {
+		return errors.Join(err, failed)
+	}
+	for key, o := range objects {
+		if o == nil || later[key] {
+			continue
+		}
+		e, err := h.Store.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		if e != nil && e.ModRevision <= to {
+			o.after = e
+		}
+	}
+	return nil
+}
+
+// wanted returns the object at a key, if a request asks for it and its user may read it.
+func (h *Handler) wanted(r *http.Request, key string) *changed {
+	row, rest := h.row(key)
+	if row == nil {
+		return nil
+	}
+	ns, name := "", rest
+	if row.Namespaced {
+		ns, name, _ = strings.Cut(rest, "/")
+	}
+	q := r.URL.Query()
+	for given, is := range map[string]string{"namespace": ns, "name": name, "group": row.Group, "resource": row.Resource} {
+		if want := q.Get(given); want != "" && want != is {
+			return nil
+		}
+	}
+	if q.Get("resource") == "" && slices.Contains([]string{"leases", "events"}, row.Resource) {
+		return nil
+	}
+	if h.Authorizer != nil {
+		u, ok := request.UserFrom(r.Context())
+		if !ok {
+			u = &user.DefaultInfo{Name: user.Anonymous}
+		}
+		a := authorizer.AttributesRecord{User: u, Verb: "get", Namespace: ns, APIGroup: row.Group, APIVersion: row.Version, Resource: row.Resource, Name: name, ResourceRequest: true, Path: r.URL.Path}
+		if d, _, err := h.Authorizer.Authorize(r.Context(), a); d != authorizer.DecisionAllow || err != nil {
+			return nil
+		}
+	}
+	return &changed{row: row, Object: Object{Group: row.Group, Resource: row.Resource, Namespace: ns, Name: name}}
+}
+
+// row returns the resource that is stored at a key, and the rest of the key.
+func (h *Handler) row(key string) (*api.Resource, string) {
+	for _, row := range h.Catalogue.All() {
+		if row.NotStored || row.Hub != nil {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(key, row.Prefix("")); ok {
+			return row, rest
+		}
+	}
+	return nil, ""
+}
+
+// compare fills in the object at both moments.
+func (o *changed) compare() (err error) {
+	if o.Before, err = o.shown(o.before); err != nil {
+		return err
+	}
+	if o.After, err = o.shown(o.after); err != nil {
+		return err
+	}
+	if o.Group == "" && o.Resource == "secrets" {
+		mask(o.Before, o.After)
+	}
+	return nil
+}
+
+// shown returns an entry's object without what only machines read.
+func (o *changed) shown(e *store.Entry) (*unstructured.Unstructured, error) {
+	if e == nil {
+		return nil, nil
+	}
+	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(e.Object())
+	if err != nil {
+		return nil, err
+	}
+	u := &unstructured.Unstructured{Object: m}
+	if _, ok := e.Object().(*unstructured.Unstructured); !ok {
+		u.SetGroupVersionKind(o.row.GVK())
+	} else {
+		u = u.DeepCopy()
+	}
+	u.SetManagedFields(nil)
+	u.SetResourceVersion("") // each change has its revision
+	unstructured.RemoveNestedField(u.Object, "metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration")
+	return u, nil
+}
+
+// mask hides the data of a Secret, but shows which values changed.
+func mask(before, after *unstructured.Unstructured) {
+	data := func(u *unstructured.Unstructured) map[string]any {
+		if u == nil {
+			return nil
+		}
+		m, _, _ := unstructured.NestedMap(u.Object, "data")
+		return m
+	}
+	old, next := data(before), data(after)
+	hidden := func(u *unstructured.Unstructured, own, other map[string]any, mark string) {
+		if u == nil || own == nil {
+			return
+		}
+		m := map[string]any{}
+		for k, v := range own {
+			m[k] = "***"
+			if w, ok := other[k]; ok && w != v {
+				m[k] = "*** (" + mark + ")"
+			}
+		}
+		u.Object["data"] = m
+	}
+	hidden(before, old, next, "before")
+	hidden(after, next, old, "after")
+}
