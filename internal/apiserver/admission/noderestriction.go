@@ -24,11 +24,14 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	storagelisters "k8s.io/client-go/listers/storage/v1"
+	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/apiserver/authz"
 )
+
+var requestResource = schema.GroupResource{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"}
 
 // Pods reads a pod as it is now.
 type Pods interface {
@@ -52,7 +55,57 @@ func newNodeRestriction(e *Environment) *plain {
 	core := e.Informers.Core().V1()
 	n := &nodeRestriction{e.Pods, core.Nodes().Lister(),
 		core.PersistentVolumeClaims().Lister(), core.PersistentVolumes().Lister(), e.Informers.Storage().V1().CSIDrivers().Lister(), e.Accounts}
-	return admits(&function{concerns: byNode, run: n.admit}, admission.Create, admission.Update, admission.Delete)
+	concerns := func(a admission.Attributes) bool { return byNode(a) || joins(a) }
+	return admits(&function{concerns: concerns, run: n.admit}, admission.Create, admission.Update, admission.Delete)
+}
+
+// joins reports whether the request is one for a certificate by the bearer of a bootstrap
+// token.
+func joins(a admission.Attributes) bool {
+	return a.GetOperation() == admission.Create && a.GetSubresource() == "" && a.GetResource().GroupResource() == requestResource &&
+		slices.Contains(a.GetUserInfo().GetGroups(), bootstrapapi.BootstrapDefaultGroup)
+}
+
+// join keeps the bearer of a bootstrap token from the name of a node that is at work:
+// the certificate would be good for all that this one may do. Upstream leaves that to
+// kubeadm, on the machine that joins.
+func (n *nodeRestriction) join(a admission.Attributes) error {
+	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
+	if !ok {
+		return fmt.Errorf("unexpected type %T", a.GetObject())
+	}
+	if r.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
+		return nil
+	}
+	csr, err := parseRequest(r)
+	if err != nil {
+		return err
+	}
+	name := strings.TrimPrefix(csr.Subject.CommonName, "system:node:")
+	o, err := n.nodes.Get(name)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(o.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue }) {
+		return fmt.Errorf("a Node with name %q and status %q already exists in the cluster. You must delete the existing Node or change the name of this new joining Node", name, v1.NodeReady)
+	}
+	return nil
+}
+
+// parseRequest reads the request in PEM.
+func parseRequest(r *certificatesv1.CertificateSigningRequest) (*x509.CertificateRequest, error) {
+	block, _ := pem.Decode(r.Spec.Request)
+	if block == nil {
+		return nil, errors.New("unable to parse csr: PEM block type must be CERTIFICATE REQUEST")
+	}
+	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("unable to parse csr: %w", err)
+	}
+	return csr, nil
 }
 
 // byNode reports whether the request is a node's.
@@ -62,7 +115,13 @@ func byNode(a admission.Attributes) bool {
 }
 
 func (n *nodeRestriction) admit(ctx context.Context, a admission.Attributes) error {
-	node, _ := authz.NodeName(a.GetUserInfo())
+	node, is := authz.NodeName(a.GetUserInfo())
+	if !is {
+		if err := n.join(a); err != nil {
+			return admission.NewForbidden(a, err)
+		}
+		return nil
+	}
 	if node == "" {
 		return admission.NewForbidden(a, fmt.Errorf("could not determine node from user %q", a.GetUserInfo().GetName()))
 	}
@@ -120,7 +179,7 @@ func (n *nodeRestriction) check(ctx context.Context, node string, a admission.At
 		if s, ok := a.GetOldObject().(*resourcev1.ResourceSlice); ok && op == admission.Delete && ptr.Deref(s.Spec.NodeName, "") != node {
 			return errors.New("can only delete ResourceSlice with the same NodeName as the requesting node")
 		}
-	case schema.GroupResource{Group: certificatesv1.GroupName, Resource: "certificatesigningrequests"}:
+	case requestResource:
 		if op == admission.Create && sub == "" {
 			return nodeRequest(node, a)
 		}
@@ -526,13 +585,9 @@ func nodeRequest(node string, a admission.Attributes) error {
 	if r.Spec.SignerName != certificatesv1.KubeletServingSignerName && r.Spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName {
 		return nil
 	}
-	block, _ := pem.Decode(r.Spec.Request)
-	if block == nil {
-		return errors.New("unable to parse csr: PEM block type must be CERTIFICATE REQUEST")
-	}
-	csr, err := x509.ParseCertificateRequest(block.Bytes)
+	csr, err := parseRequest(r)
 	if err != nil {
-		return fmt.Errorf("unable to parse csr: %w", err)
+		return err
 	}
 	if want := "system:node:" + node; csr.Subject.CommonName != want {
 		return fmt.Errorf("can only create a node CSR with CN=%s", want)

@@ -290,6 +290,9 @@ func (n *Node) node(node string, a authorizer.Attributes) (bool, string) {
 			if name == node || name == "" && a.GetVerb() != "get" && selects(a, "metadata.name", node) {
 				return true, ""
 			}
+			if name == "" {
+				return false, fmt.Sprintf("node '%s' cannot read all nodes, only its own Node object", node)
+			}
 			return false, fmt.Sprintf("node '%s' cannot read '%s', only its own Node object", node, name)
 		}
 	case "status":
