@@ -38,6 +38,11 @@ func agentCommand() *cobra.Command {
 			if m == nil {
 				return errors.New("--no-node leaves nothing to run: leave it out")
 			}
+			release, err := agentInstance.claim(dataDir)
+			if err != nil {
+				return err
+			}
+			defer release()
 			begin := time.Now()
 			o.Progress = func(step string, took time.Duration) {
 				fmt.Printf("%-16s %8s\n", step, took.Round(100*time.Microsecond))
@@ -63,9 +68,9 @@ func agentPrepareCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "prepare",
 		Short: "Make what agents need in the cluster of the current kubeconfig, as its administrator",
-		Long: `Prepare makes the ClusterRole keelson:node-network, which lets nodes read what the
-built-in service proxy and name server are made of, binds it to the group
-system:nodes, and makes the Service kube-system/kube-dns. What is there stays.`,
+		Long: `Prepare makes the ClusterRole keelson:node-network of the user of the same name, which
+may read what the built-in network of nodes is made of, lets nodes act as that user,
+and makes the Service kube-system/kube-dns. What is there stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			admin, _, err := client()

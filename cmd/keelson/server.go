@@ -174,7 +174,11 @@ func serviceRanges(s string) (first, second netip.Prefix, err error) {
 }
 
 func serve(ctx context.Context, f *serverFlags, flags *pflag.FlagSet) error {
-	keepLock()
+	release, err := serverInstance.claim(f.DataDir)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := f.level.set(); err != nil {
 		return err
 	}

@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,47 +25,7 @@ import (
 	"keelson.dev/keelson/internal/machine/containerd"
 )
 
-func pidFile(dataDir string) string { return filepath.Join(dataDir, "keelson.pid") }
 func logFile(dataDir string) string { return filepath.Join(dataDir, "keelson.log") }
-
-// lockEnv is the environment variable with the number of the file descriptor
-// that holds the lock.
-const lockEnv = "KEELSON_LOCK_FD"
-
-// keepLock keeps the lock from the processes that this one starts: the
-// container runtime outlives it.
-func keepLock() {
-	if fd, err := strconv.Atoi(os.Getenv(lockEnv)); err == nil {
-		syscall.CloseOnExec(fd)
-		os.Unsetenv(lockEnv)
-	}
-}
-
-// running returns the process of the cluster in dataDir, 0 if there is none. The
-// process holds a lock on its file for as long as it lives, so that a number
-// that was given to another process since is not taken for it.
-func running(dataDir string) (int, error) {
-	f, err := os.OpenFile(pidFile(dataDir), os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-		return 0, nil
-	}
-	b, err := io.ReadAll(f)
-	if err != nil {
-		return 0, err
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return 0, fmt.Errorf("%s is damaged: %w", pidFile(dataDir), err)
-	}
-	return pid, nil
-}
 
 func upCommand() *cobra.Command {
 	var f serverFlags
@@ -109,11 +67,7 @@ func up(c *cobra.Command, f *serverFlags) error {
 	if f.DataDir, err = filepath.Abs(f.DataDir); err != nil {
 		return err
 	}
-	// The store and the keys in it are closed to others; pods' folders are not.
-	if err := os.MkdirAll(f.DataDir, 0o711); err != nil {
-		return err
-	}
-	pid, err := running(f.DataDir)
+	pid, err := serverInstance.running(f.DataDir)
 	if err != nil {
 		return err
 	}
@@ -128,14 +82,11 @@ func up(c *cobra.Command, f *serverFlags) error {
 	if err != nil {
 		return err
 	}
-	lock, err := os.OpenFile(pidFile(f.DataDir), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	lock, err := serverInstance.lock(f.DataDir)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fmt.Errorf("another keelson up is at work on %s", f.DataDir)
-	}
 	log, err := os.OpenFile(logFile(f.DataDir), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -158,7 +109,7 @@ func up(c *cobra.Command, f *serverFlags) error {
 		return err
 	}
 	in.Close()
-	if _, err := lock.WriteAt([]byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0); err != nil {
+	if err := write(lock, cmd.Process.Pid); err != nil {
 		return errors.Join(err, cmd.Process.Kill())
 	}
 	ready := false
@@ -302,61 +253,35 @@ func (f *downFlags) add(flags *pflag.FlagSet) {
 func downCommand() *cobra.Command {
 	var f downFlags
 	c := &cobra.Command{
-		Use: "down", Short: "Stop the cluster; its objects are kept", Args: cobra.NoArgs,
+		Use: "down", Short: "Stop the cluster, or the node that has joined one; its objects are kept", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return down(c.Context(), f) },
 	}
 	f.add(c.Flags())
 	return c
 }
 
-// down asks the cluster's process to end, waits until it has, and stops what it
-// leaves on the machine.
+// down asks the cluster's process, and the agent, to end, waits until they have, and
+// stops what they leave on the machine.
 func down(ctx context.Context, o downFlags) error {
 	dataDir, err := filepath.Abs(o.dataDir)
 	if err != nil {
 		return err
 	}
-	pid, err := running(dataDir)
-	if err != nil {
-		return err
-	}
-	if pid == 0 {
-		fmt.Println("not running")
-		return clean(ctx, dataDir, o.grace)
-	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("stopping process %d: %w", pid, err)
-	}
-	f, err := os.Open(pidFile(dataDir))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	ended := make(chan error, 1)
-	// The lock is free when the process has ended.
-	go func() { ended <- syscall.Flock(int(f.Fd()), syscall.LOCK_EX) }()
-	tell := time.NewTicker(3 * time.Second)
-	defer tell.Stop()
-	limit := time.After(time.Minute)
-	for begun := time.Now(); ; {
-		select {
-		case err := <-ended:
-			if err != nil {
-				return err
-			}
-			if err := clean(ctx, dataDir, o.grace); err != nil {
-				return err
-			}
-			fmt.Println("stopped; keelson up starts it again with all its objects")
-			return nil
-		case <-tell.C:
-			fmt.Printf("waiting for process %d to answer its last requests and end, %s\n", pid, time.Since(begun).Round(time.Second))
-		case <-limit:
-			return fmt.Errorf("process %d has not ended within a minute: see %s", pid, logFile(dataDir))
-		case <-ctx.Done():
-			return ctx.Err()
+	said := "not running"
+	for _, i := range []instance{agentInstance, serverInstance} {
+		ended, err := i.end(ctx, dataDir)
+		if err != nil {
+			return err
+		}
+		if ended {
+			said = i.again
 		}
 	}
+	if err := clean(ctx, dataDir, o.grace); err != nil {
+		return err
+	}
+	fmt.Println(said)
+	return nil
 }
 
 // clean takes down what the cluster has on the machine: pods, runtime, network.
@@ -374,7 +299,7 @@ func clean(ctx context.Context, dataDir string, grace time.Duration) error {
 func resetCommand() *cobra.Command {
 	var f downFlags
 	c := &cobra.Command{
-		Use: "reset", Short: "Stop the cluster and erase it", Args: cobra.NoArgs,
+		Use: "reset", Short: "Stop the cluster, or the node that has joined one, and erase it", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			dataDir := f.dataDir
 			if dataDir == "" || filepath.Clean(dataDir) == "/" {
@@ -390,7 +315,7 @@ func resetCommand() *cobra.Command {
 			if err := machine.New(dataDir, machine.Options{}).Erase(); err != nil {
 				return err
 			}
-			for _, name := range []string{"store", "pki", "admin.kubeconfig", "keelson.log", "keelson.pid", "node", "containerd"} {
+			for _, name := range []string{"store", "pki", "admin.kubeconfig", "keelson.log", serverInstance.file, agentInstance.file, "node", "containerd"} {
 				if err := os.RemoveAll(filepath.Join(dataDir, name)); err != nil {
 					return err
 				}
