@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/connrotation"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -49,7 +50,11 @@ type host struct {
 	// measured, if set, is called with a function that measures the node from within
 	// the process.
 	measured func(node string, stats usage.Stats)
-	ip       netip.Addr
+	// addresses are those that the node is reached by.
+	addresses *addresses
+	// connections to the API server are closed when the node's addresses are others: the
+	// kernel would keep trying for minutes. It is nil within the server's process.
+	connections *connrotation.Dialer
 	// nodes is an informer of all nodes, where informers has this one only.
 	nodes cache.SharedIndexInformer
 	// allPods is an informer of the pods of all nodes, where informers has those of
@@ -100,7 +105,7 @@ func (h *host) start(m *machine.Machine, o Options) error {
 		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Root(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, Exclusive: o.Exclusive, StaticPods: o.StaticPods,
-		NodeIPs: []net.IP{net.IP(h.ip.AsSlice())}, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
+		NodeIPs: h.addresses.ips, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
 		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices, Credentials: providers,
@@ -116,6 +121,9 @@ func (h *host) start(m *machine.Machine, o Options) error {
 		return err
 	}
 	if err := h.startNetwork(m, agent, o); err != nil {
+		return err
+	}
+	if err := h.followAddresses(agent, o); err != nil {
 		return err
 	}
 	h.startPlugins(m, agent, drivers, devices)

@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -31,23 +34,51 @@ func (h *host) ownCertificate(m *machine.Machine, o *ProcessOptions) error {
 		h.version = version.Info.GitVersion
 		return h.rotate(m, o)
 	}
-	var cert tls.Certificate
-	var err error
 	if o.TLSCertFile != "" {
-		if cert, err = tls.LoadX509KeyPair(o.TLSCertFile, o.TLSPrivateKeyFile); err != nil {
+		cert, err := tls.LoadX509KeyPair(o.TLSCertFile, o.TLSPrivateKeyFile)
+		if err != nil {
 			return fmt.Errorf("--tls-cert-file: %w", err)
 		}
-	} else {
-		var pem, key []byte
-		if pem, key, err = certutil.GenerateSelfSignedCertKey(o.Name, []net.IP{net.IP(h.ip.AsSlice())}, nil); err == nil {
-			cert, err = tls.X509KeyPair(pem, key)
-		}
-		if err != nil {
-			return fmt.Errorf("a certificate of the node's own: %w", err)
-		}
+		h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
+		return nil
 	}
-	h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
-	return nil
+	own := &selfSigned{name: o.Name, addresses: h.addresses}
+	h.certificate = own.get
+	_, err := own.get(nil)
+	return err
+}
+
+// selfSigned is a certificate that the node signs itself, for its addresses as they are.
+type selfSigned struct {
+	name      string
+	addresses *addresses
+
+	mu   sync.Mutex
+	of   []netip.Addr
+	cert *tls.Certificate
+}
+
+func (s *selfSigned) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.addresses.now()
+	if s.cert != nil && slices.Equal(now, s.of) {
+		return s.cert, nil
+	}
+	var ips []net.IP
+	for _, ip := range now {
+		ips = append(ips, net.IP(ip.AsSlice()))
+	}
+	pem, key, err := certutil.GenerateSelfSignedCertKey(s.name, ips, nil)
+	if err != nil {
+		return nil, fmt.Errorf("a certificate of the node's own: %w", err)
+	}
+	cert, err := tls.X509KeyPair(pem, key)
+	if err != nil {
+		return nil, fmt.Errorf("a certificate of the node's own: %w", err)
+	}
+	s.of, s.cert = now, &cert
+	return s.cert, nil
 }
 
 // rotate requests the certificate of the node's server, and another before it ends.
@@ -65,7 +96,7 @@ func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
 		SignerName:  certificatesv1.KubeletServingSignerName,
 		GetTemplate: func() *x509.CertificateRequest {
 			return &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + o.Name, Organization: []string{user.NodesGroup}},
-				DNSNames: []string{o.Name}, IPAddresses: []net.IP{net.IP(h.ip.AsSlice())}}
+				DNSNames: []string{o.Name}, IPAddresses: h.addresses.ips()}
 		},
 		Usages:           []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
 		CertificateStore: files,

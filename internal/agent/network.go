@@ -129,7 +129,7 @@ func (h *host) problem(component string, o Options, reason, note string) func(er
 // pods.
 func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) error {
 	cfg := proxy.Config{
-		NodeName: o.Name, NodeIPs: []netip.Addr{h.ip}, Informers: h.informers, Clock: h.clock,
+		NodeName: o.Name, NodeIPs: h.addresses.now(), Informers: h.informers, Clock: h.clock,
 		IPv4: proxy.NewNetfilter(false, pods), Flows: proxy.Conntrack(),
 	}
 	if _, err := os.Stat("/proc/net/if_inet6"); err == nil { // else IPv6 is switched off

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"reflect"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,10 +16,17 @@ import (
 	"keelson.dev/keelson/internal/network/dns"
 )
 
-// nodeNetworkRole is the name of the ClusterRole by which nodes read the objects that the service proxy,
-// the name server and network policies need. On other clusters the accounts of kube-proxy and CoreDNS
-// have these rights, by tokens that are on every node.
-const nodeNetworkRole = "keelson:node-network"
+// nodeNetworkRole is the name of the ClusterRole by which agents read the objects that the
+// service proxy, the name server, network policies and the pods' network need. It is that
+// of networkUser, whom nodes impersonate by the ClusterRole nodeNetworkActor; the rights
+// of a node itself stay those of the Node authorizer. On other clusters the accounts of
+// kube-proxy (system:node-proxier), CoreDNS and a network add-on have these rights, by
+// tokens that are on every node.
+const (
+	nodeNetworkRole  = "keelson:node-network"
+	networkUser      = nodeNetworkRole
+	nodeNetworkActor = "keelson:node-network-impersonator"
+)
 
 // PrepareJoin creates the objects that the agents of other machines need in the
 // cluster: the roles of the nodes' network and storage, the StorageClass of local
@@ -35,7 +43,14 @@ func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 	if err := join.Role(ctx, admin, nodeNetworkRole, rules); err != nil {
 		return err
 	}
-	if err := join.Bind(ctx, admin, nodeNetworkRole, nodeNetworkRole, user.NodesGroup); err != nil {
+	if err := bindNetworkUser(ctx, admin); err != nil {
+		return err
+	}
+	actor := []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"users"}, ResourceNames: []string{networkUser}, Verbs: []string{"impersonate"}}}
+	if err := join.Role(ctx, admin, nodeNetworkActor, actor); err != nil {
+		return err
+	}
+	if err := join.Bind(ctx, admin, nodeNetworkActor, nodeNetworkActor, user.NodesGroup); err != nil {
 		return err
 	}
 	if err := prepareStorage(ctx, admin); err != nil {
@@ -57,6 +72,27 @@ func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
 		if _, missing := admin.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{}); missing != nil {
 			return fmt.Errorf("the Service kube-dns: %w", err)
 		}
+	}
+	return nil
+}
+
+// bindNetworkUser gives nodeNetworkRole to networkUser, and takes it from the group of the
+// nodes, which had it in earlier versions.
+func bindNetworkUser(ctx context.Context, admin kubernetes.Interface) error {
+	bindings := admin.RbacV1().ClusterRoleBindings()
+	subjects := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: networkUser}}
+	b, err := bindings.Get(ctx, nodeNetworkRole, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = bindings.Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: nodeNetworkRole}, Subjects: subjects,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: nodeNetworkRole}}, metav1.CreateOptions{})
+	case err == nil && !reflect.DeepEqual(b.Subjects, subjects):
+		b = b.DeepCopy()
+		b.Subjects = subjects
+		_, err = bindings.Update(ctx, b, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		return fmt.Errorf("the binding %s: %w", nodeNetworkRole, err)
 	}
 	return nil
 }

@@ -21,9 +21,9 @@ func TestPrepareJoin(t *testing.T) {
 	if err != nil || s.Spec.ClusterIP != "10.96.0.10" || s.Labels[dnsProxy] != dnsProxyName {
 		t.Errorf("kube-dns: %+v, %v", s, err)
 	}
-	for _, name := range []string{nodeNetworkRole, nodeStorageRole} {
+	for name, subject := range map[string]string{nodeNetworkRole: networkUser, nodeNetworkActor: "system:nodes", nodeStorageRole: "system:nodes"} {
 		b, err := admin.RbacV1().ClusterRoleBindings().Get(ctx, name, metav1.GetOptions{})
-		if err != nil || b.RoleRef.Name != name || len(b.Subjects) != 1 || b.Subjects[0].Name != "system:nodes" {
+		if err != nil || b.RoleRef.Name != name || len(b.Subjects) != 1 || b.Subjects[0].Name != subject {
 			t.Errorf("binding %s: %+v, %v", name, b, err)
 		}
 		if _, err := admin.RbacV1().ClusterRoles().Get(ctx, name, metav1.GetOptions{}); err != nil {

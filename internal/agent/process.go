@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -12,11 +14,13 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/connrotation"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -28,8 +32,8 @@ import (
 
 // ProcessOptions configures a node's agent that runs in a process of its own,
 // against the API server of any Kubernetes cluster, with the rights of its node:
-// those of the Node authorizer, and, for the built-in service proxy and name
-// server, those of the role that PrepareJoin creates.
+// those of the Node authorizer. It reads the objects that the built-in network needs as
+// networkUser, whom PrepareJoin lets nodes impersonate.
 type ProcessOptions struct {
 	Options
 	// Kubeconfig is the path of a kubeconfig of the user system:node:NAME. If it is
@@ -43,9 +47,11 @@ type ProcessOptions struct {
 	// QPS and Burst limit the requests a second; 0 is no limit.
 	QPS   float32
 	Burst int
-	// NodeIP is the address that the node is reached by; default the source address
-	// of the machine's default route.
-	NodeIP netip.Addr
+	// NodeIPs are the addresses that the node is reached by: one, or one of each
+	// family. The default is the source address of the machine's default route, and,
+	// if pods have addresses of both families, that of the other family; it follows
+	// the machine. The unspecified address of a family prefers that one.
+	NodeIPs []net.IP
 	// ClusterDNS is the address of the cluster's name server; default that of the
 	// Service kube-system/kube-dns.
 	ClusterDNS netip.Addr
@@ -73,7 +79,7 @@ func (o *ProcessOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.CAHashes, "ca-hash", o.CAHashes, "hashes of the public keys that the cluster's authority may have, sha256:<hex>")
 	fs.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "requests a second to the API server; 0 is no limit")
 	fs.IntVar(&o.Burst, "kube-api-burst", o.Burst, "how many requests may exceed --kube-api-qps for a moment")
-	fs.TextVar(&o.NodeIP, "node-ip", o.NodeIP, "address that the node is reached by (default: the machine's towards its default route)")
+	fs.IPSliceVar(&o.NodeIPs, "node-ip", o.NodeIPs, "address that the node is reached by, or one of each family, comma separated (default: the machine's towards its default route, which may change; :: prefers the one of IPv6)")
 	fs.TextVar(&o.ClusterDNS, "cluster-dns", o.ClusterDNS, "address of the cluster's name server (default: that of the Service kube-system/kube-dns)")
 	fs.StringVar(&o.ClientCAFile, "client-ca-file", o.ClientCAFile, "authority in PEM of the certificates of those who call the node (default: the kubeconfig's)")
 	fs.StringVar(&o.TLSCertFile, "tls-cert-file", o.TLSCertFile, "certificate in PEM of the node's server (default: the node signs its own)")
@@ -105,7 +111,16 @@ func (o *ProcessOptions) Validate() error {
 			return fmt.Errorf("--server %q: give the URL of the API server, like https://192.0.2.1:6443", o.Server)
 		}
 	}
-	return o.Network.Validate()
+	return errors.Join(validateNodeIPs(o.nodeIPs()), o.Network.Validate())
+}
+
+func (o *ProcessOptions) nodeIPs() (out []netip.Addr) {
+	for _, ip := range o.NodeIPs {
+		if a, ok := netip.AddrFromSlice(ip); ok {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
 }
 
 // Run runs a node's agent on the machine until ctx is done. The node's
@@ -138,7 +153,16 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(cfg)
+	connections := connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
+	cfg.Dial = connections.DialContext
+	transport, err := rest.TransportFor(cfg)
+	if own != nil {
+		transport, err = own.Transport(cfg)
+	}
+	if err != nil {
+		return err
+	}
+	client, network, err := clients(cfg, transport)
 	if err != nil {
 		return err
 	}
@@ -148,34 +172,33 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	process := component.NewProcess(ctx)
 	defer process.Stop()
 	ctx = process.Ctx
-	h := &host{Process: process, informers: o.informers(client), clock: clock.RealClock{}, client: client,
-		ip: o.NodeIP, version: strings.TrimSuffix(version.Info.GitVersion, version.Build)}
-	if h.nodes, err = peers(client); err != nil {
+	h := &host{Process: process, informers: o.informers(client, network), clock: clock.RealClock{}, client: client,
+		version: strings.TrimSuffix(version.Info.GitVersion, version.Build)}
+	if h.nodes, err = peers(network); err != nil {
 		return err
 	}
 	if o.Network.Policies != None {
-		h.allPods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(allPods(client), client), &v1.Pod{}, 0, cache.Indexers{})
+		h.allPods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(allPods(network), network), &v1.Pod{}, 0, cache.Indexers{})
 		if err := h.allPods.SetTransform(peerOnly); err != nil {
 			return err
 		}
 	}
-	if !h.ip.IsValid() {
-		h.ip = component.Address()
-	}
+	h.connections = connections
+	h.addresses = h.newAddresses(o.nodeIPs(), m, o.Options)
 	if h.dns, err = o.nameServer(ctx, client); err != nil {
 		return err
 	}
 	if h.clientCA, err = o.clientCA(cfg); err != nil {
 		return err
 	}
-	if err := o.mayServe(ctx, client, m.OwnNetwork()); err != nil {
+	if err := o.mayServe(ctx, client, network, m.OwnNetwork()); err != nil {
 		return err
 	}
 	if err := h.ownCertificate(m, &o); err != nil {
 		return err
 	}
 	if own != nil {
-		if err := own.Rotate(ctx, client); err != nil {
+		if err := own.Rotate(ctx, client, connections.CloseAll); err != nil {
 			return err
 		}
 	}
@@ -206,9 +229,23 @@ func (o *ProcessOptions) identify(ctx context.Context, cfg *rest.Config, client 
 	return nil
 }
 
-// mayServe asks the API server whether the node may read the objects that its part
-// of the network needs, which the Node authorizer does not allow.
-func (o *ProcessOptions) mayServe(ctx context.Context, client kubernetes.Interface, podNetwork bool) error {
+// clients returns a client of the node, and one of networkUser, over the same
+// connections.
+func clients(cfg *rest.Config, transport http.RoundTripper) (node, network kubernetes.Interface, err error) {
+	shared := &rest.Config{Host: cfg.Host, APIPath: cfg.APIPath, ContentConfig: cfg.ContentConfig, QPS: cfg.QPS, Burst: cfg.Burst, UserAgent: cfg.UserAgent, Timeout: cfg.Timeout, Transport: transport}
+	if node, err = kubernetes.NewForConfig(shared); err != nil {
+		return nil, nil, err
+	}
+	other := rest.CopyConfig(shared)
+	other.Impersonate = rest.ImpersonationConfig{UserName: networkUser}
+	network, err = kubernetes.NewForConfig(other)
+	return node, network, err
+}
+
+// mayServe asks the API server whether networkUser, and the node for storage, may read
+// the objects that the node's part of these needs, which the Node authorizer does not
+// allow.
+func (o *ProcessOptions) mayServe(ctx context.Context, node, network kubernetes.Interface, podNetwork bool) error {
 	var needed []authorizationv1.ResourceAttributes
 	if o.Network.Proxy != None || o.Network.DNS != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "discovery.k8s.io", Resource: "endpointslices"})
@@ -223,16 +260,21 @@ func (o *ProcessOptions) mayServe(ctx context.Context, client kubernetes.Interfa
 	if podNetwork {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "nodes"})
 	}
+	const claims = "persistentvolumeclaims"
 	if o.Storage != None {
-		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "persistentvolumeclaims"})
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: claims})
 	}
 	for _, a := range needed {
+		client := network
+		if a.Resource == claims {
+			client = node
+		}
 		r, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}, metav1.CreateOptions{})
-		if err != nil {
+		if err != nil && !apierrors.IsForbidden(err) { // it may not act as networkUser
 			return fmt.Errorf("asking what the node may do: %w", err)
 		}
-		if !r.Status.Allowed {
+		if err != nil || !r.Status.Allowed {
 			return fmt.Errorf("nodes may not watch %s, which the built-in network of pods, service proxy, name server, network policies and local volumes are made of: run keelson agent prepare once, which allows it, or give --pod-network none, --proxy none, --dns none, --network-policy none and --storage none", a.Resource)
 		}
 	}

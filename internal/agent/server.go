@@ -47,8 +47,9 @@ func Start(m *machine.Machine, o Options, s Server) error {
 	}
 	return s.Step("node agent", func() error {
 		h := &host{Process: s.Process, informers: s.Informers, clock: s.Clock, client: s.Node,
-			measured: s.Measured, ip: s.Address, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, clientCA: s.ClientCA,
+			measured: s.Measured, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, clientCA: s.ClientCA,
 			certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &s.Certificate, nil }}
+		h.addresses = h.newAddresses([]netip.Addr{s.Address}, m, o)
 		s.Go(func() { s.publishDNS(o.Network.DNS != None) })
 		s.Go(func() { s.publishRegistry(m.Registry()) })
 		if o.Storage != None {

@@ -58,11 +58,28 @@ func Hostname() string {
 // Address returns the source address of the machine's default route, else
 // loopback. It sends no packets.
 func Address() netip.Addr {
-	if conn, err := net.Dial("udp4", "192.0.2.1:9"); err == nil {
-		defer conn.Close()
-		if a, ok := conn.LocalAddr().(*net.UDPAddr); ok {
-			return a.AddrPort().Addr().Unmap()
-		}
+	if a, ok := AddressOf(true); ok {
+		return a
 	}
 	return netip.MustParseAddr("127.0.0.1")
+}
+
+// AddressOf returns the machine's address towards its default route of a family, if it
+// has one. Nothing is sent.
+func AddressOf(four bool) (netip.Addr, bool) {
+	network, to := "udp4", "192.0.2.1:9"
+	if !four {
+		network, to = "udp6", "[2001:db8::1]:9"
+	}
+	conn, err := net.Dial(network, to)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer conn.Close()
+	a, ok := conn.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	ip := a.AddrPort().Addr().Unmap().WithZone("")
+	return ip, !ip.IsLinkLocalUnicast()
 }

@@ -253,9 +253,12 @@ func (a *Agent) ContainerStatus(ctx context.Context, id string) (*runtimeapi.Con
 	return r.Status, nil
 }
 
-// NetworkChanged makes the reporter write the node's status soon, because the
-// runtime's network is ready.
-func (a *Agent) NetworkChanged() { a.reporter.Changed() }
+// NetworkChanged makes the agent write the statuses of the node and of its pods soon,
+// because the runtime's network is ready or the node's addresses are others.
+func (a *Agent) NetworkChanged() {
+	a.reporter.Changed()
+	a.pods.Refresh()
+}
 
 // Stats measures the node and its pods.
 func (a *Agent) Stats() *stats.Provider { return a.stats }

@@ -44,8 +44,10 @@ type Config struct {
 	LogMaxSize  int64 // bytes; logs.DefaultMaxSize where 0
 	LogMaxFiles int   // logs.DefaultMaxFiles where 0
 
-	Hostname      string
-	NodeIPs       []net.IP
+	Hostname string
+	// NodeIPs returns the node's addresses: one, or one of each family. They may
+	// change while the agent runs (Agent.NetworkChanged).
+	NodeIPs       func() []net.IP
 	Labels        map[string]string
 	Taints        []v1.Taint
 	ProviderID    string

@@ -7,6 +7,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/transport"
 	"k8s.io/client-go/util/certificate"
 )
 
@@ -77,7 +79,7 @@ func (c *Client) Obtain(ctx context.Context) error {
 	if err := c.free(ctx, client); err != nil {
 		return err
 	}
-	certificates, err := c.manager(func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil })
+	certificates, err := c.manager(client, func() {})
 	if err != nil {
 		return err
 	}
@@ -140,18 +142,33 @@ func (c *Client) store() (certificate.FileStore, error) {
 	return certificate.NewFileStore(pair, c.pki(), c.pki(), "", "")
 }
 
-// manager returns a certificate manager that requests certificates through
-// client.
-func (c *Client) manager(client certificate.ClientsetFunc) (certificate.Manager, error) {
+// watchedStore calls renewed when another certificate has been written.
+type watchedStore struct {
+	certificate.FileStore
+	renewed func()
+}
+
+// Update implements certificate.Store.
+func (s watchedStore) Update(cert, key []byte) (*tls.Certificate, error) {
+	pair, err := s.FileStore.Update(cert, key)
+	if err == nil {
+		s.renewed()
+	}
+	return pair, err
+}
+
+// manager requests certificates through a client, and calls renewed when it has
+// written one.
+func (c *Client) manager(client kubernetes.Interface, renewed func()) (certificate.Manager, error) {
 	files, err := c.store()
 	if err != nil {
 		return nil, err
 	}
 	m, err := certificate.NewManager(&certificate.Config{
-		ClientsetFn: client,
+		ClientsetFn: func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil },
 		Template:    &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + c.Node, Organization: []string{user.NodesGroup}}},
 		SignerName:  certificatesv1.KubeAPIServerClientKubeletSignerName,
-		GetUsages:   certificate.DefaultKubeletClientGetUsages, CertificateStore: files, Name: pair,
+		GetUsages:   certificate.DefaultKubeletClientGetUsages, CertificateStore: watchedStore{files, renewed}, Name: pair,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the certificate of the node's client: %w", err)
@@ -178,9 +195,28 @@ func (c *Client) write(ca []byte) error {
 	return renameio.WriteFile(c.Kubeconfig(), text, 0o600)
 }
 
-// Rotate renews the certificate until ctx is done, through a client of the node.
-func (c *Client) Rotate(ctx context.Context, client kubernetes.Interface) error {
-	m, err := c.manager(func(*tls.Certificate) (kubernetes.Interface, error) { return client, nil })
+// Transport makes requests as cfg, from Kubeconfig, says, with the certificate as it is
+// when a connection is opened. (That of client-go reads the files again after a while.)
+func (c *Client) Transport(cfg *rest.Config) (http.RoundTripper, error) {
+	files, err := c.store()
+	if err != nil {
+		return nil, err
+	}
+	t, err := cfg.TransportConfig()
+	if err != nil {
+		return nil, err
+	}
+	t.TLS.CertFile, t.TLS.KeyFile, t.TLS.ReloadTLSFiles = "", "", false
+	t.TLS.GetCertHolder = &transport.GetCertHolder{GetCert: files.Current}
+	return transport.New(t)
+}
+
+// Rotate renews the certificate until ctx is done, when 70 to 90 % of its life have
+// passed, through a client of the node. It calls renewed when the files have another
+// one: connections that were made with the former have to be closed, because the API
+// server takes their requests for as long as that holds only.
+func (c *Client) Rotate(ctx context.Context, client kubernetes.Interface, renewed func()) error {
+	m, err := c.manager(client, renewed)
 	if err != nil {
 		return err
 	}

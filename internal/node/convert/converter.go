@@ -41,7 +41,8 @@ type Converter struct {
 	// Memory is the machine's memory in bytes.
 	Memory int64
 
-	NodeIPs       []net.IP
+	// NodeIPs returns the node's addresses.
+	NodeIPs       func() []net.IP
 	ClusterDNS    []string
 	ClusterDomain string
 	ResolvConf    string

@@ -137,9 +137,9 @@ func (c *Converter) valueFrom(ctx context.Context, run *Run, f *v1.EnvVarSource)
 }
 
 func (c *Converter) fieldValue(pod *v1.Pod, path string, ips []string) (string, error) {
-	hostIPs := make([]string, len(c.NodeIPs))
-	for i := range c.NodeIPs {
-		hostIPs[i] = c.NodeIPs[i].String()
+	var hostIPs []string
+	for _, ip := range c.NodeIPs() {
+		hostIPs = append(hostIPs, ip.String())
 	}
 	switch path {
 	case "spec.nodeName":

@@ -54,7 +54,8 @@ type Policies interface {
 
 // Config configures a Manager.
 type Config struct {
-	NodeIPs   []net.IP
+	// NodeIPs returns the node's addresses.
+	NodeIPs   func() []net.IP
 	Client    kubernetes.Interface
 	CRI       *cri.Client
 	Layout    layout.Layout
@@ -173,6 +174,16 @@ func (m *Manager) Fail(uid types.UID, f *Failure) {
 func (m *Manager) Ended(uid types.UID) bool {
 	w := m.worker(uid)
 	return w == nil || w.ending.done.Load()
+}
+
+// Refresh has each pod looked at again, because something changed that all of their
+// statuses tell, like the node's addresses.
+func (m *Manager) Refresh() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.workers {
+		w.notify()
+	}
 }
 
 // wakePending wakes the workers of the pods that wait for room.

@@ -59,8 +59,8 @@ func (ps *probes) keep(pod *v1.Pod, obs *observed) {
 		ip := ""
 		if ips := obs.ips(); len(ips) > 0 {
 			ip = ips[0]
-		} else if pod.Spec.HostNetwork && len(ps.NodeIPs) > 0 {
-			ip = ps.NodeIPs[0].String()
+		} else if own := ps.NodeIPs(); pod.Spec.HostNetwork && len(own) > 0 {
+			ip = own[0].String()
 		}
 		t := prober.Target{PodIP: ip, Container: c, Exec: func(ctx context.Context, cmd []string, d time.Duration) (string, int32, error) {
 			return ps.kills.exec(ctx, st.Id, cmd, d)

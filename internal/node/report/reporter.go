@@ -44,9 +44,10 @@ const (
 
 // Config configures a Reporter.
 type Config struct {
-	NodeName   string
-	Hostname   string
-	NodeIPs    []net.IP
+	NodeName string
+	Hostname string
+	// NodeIPs returns the node's addresses, as they are now.
+	NodeIPs    func() []net.IP
 	Labels     map[string]string
 	Taints     []v1.Taint
 	ProviderID string

@@ -26,7 +26,7 @@ func (s *Reporter) compute(ctx context.Context) v1.NodeStatus {
 	capacity, allocatable := s.Devices()
 	maps.Copy(out.Capacity, capacity)
 	maps.Copy(out.Allocatable, allocatable)
-	for _, ip := range s.NodeIPs {
+	for _, ip := range s.NodeIPs() {
 		out.Addresses = append(out.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip.String()})
 	}
 	out.Addresses = append(out.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: s.Hostname})
