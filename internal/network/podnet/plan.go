@@ -192,7 +192,10 @@ func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(
 	if len(self.Addresses) > 0 {
 		outer = self.Addresses[0]
 	}
-	taken := slices.Clone(p.Own)
+	var taken disjoint
+	for _, r := range p.Own {
+		taken.add(r)
+	}
 	for i := range nodes {
 		n := &nodes[i]
 		if n.Name == self.Name {
@@ -200,12 +203,12 @@ func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(
 		}
 		var far []netip.Prefix
 		for _, r := range n.Ranges {
-			if j := slices.IndexFunc(taken, r.Overlaps); j >= 0 {
+			if other, ok := taken.overlapping(r); ok {
 				keeps := "not reached"
-				if j < len(p.Own) && older(n) {
+				if slices.Contains(p.Own, other) && older(n) {
 					keeps = "that of the older Node, and not reached from here"
 				}
-				trouble(Overlap, "the range %s of node %s overlaps %s, which another node has: it is %s; delete one of the Nodes, so that it gets another range", r, n.Name, taken[j], keeps)
+				trouble(Overlap, "the range %s of node %s overlaps %s, which another node has: it is %s; delete one of the Nodes, so that it gets another range", r, n.Name, other, keeps)
 				continue
 			}
 			if j := slices.IndexFunc(append(slices.Clone(self.Addresses), n.Addresses...), r.Contains); j >= 0 {
@@ -216,7 +219,7 @@ func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(
 				trouble(Overlap, "the machine has a route to %s, which is not that of node %s and overlaps its range %s, which is not reached: give the cluster another --cluster-cidr, or the machine another network", occupied[j], n.Name, r)
 				continue
 			}
-			taken = append(taken, r)
+			taken.add(r)
 			if r.Addr().Is6() && !ipv6 {
 				continue
 			}
@@ -269,6 +272,29 @@ func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(
 	p.MTU = mtu
 	return p
 }
+
+// disjoint holds ranges of which none overlaps another, in order of their addresses.
+type disjoint []netip.Prefix
+
+// place returns where a range is, or belongs.
+func (d disjoint) place(r netip.Prefix) int {
+	i, _ := slices.BinarySearchFunc(d, r, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return i
+}
+
+// overlapping returns the first one that overlaps r: it begins no later than any
+// other after r's beginning, or is the last before that.
+func (d disjoint) overlapping(r netip.Prefix) (netip.Prefix, bool) {
+	i := d.place(r)
+	for _, o := range d[max(0, i-1):min(len(d), i+1)] {
+		if o.Overlaps(r) {
+			return o, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+func (d *disjoint) add(r netip.Prefix) { *d = slices.Insert(*d, d.place(r), r) }
 
 // within returns a function that reports whether a route to a range takes packets from
 // r: a wider one does not, since the kernel prefers the narrowest.
