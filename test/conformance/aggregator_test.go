@@ -34,11 +34,11 @@ func (t *T) sampleImages() (server, etcd string) {
 	data.Copy(path)
 	data.Libraries(path)
 	data.Dir("/tmp", 0o1777)
-	etcd = imagetest.Push(t, data.Image(imagev1.Config{Entrypoint: []string{path}}), "etcd:1")
+	etcd = imagetest.Push(t, data.Image(imagev1.Config{Entrypoint: []string{path}}), "etcd:1", t.machines...)
 	program := imagetest.NewLayer(t)
 	program.CopyAs(aggregation.Build(t), "/sample-apiserver")
 	program.Dir("/tmp", 0o1777)
-	return imagetest.Push(t, program.Image(imagev1.Config{Entrypoint: []string{"/sample-apiserver"}}), "sample-apiserver:1"), etcd
+	return imagetest.Push(t, program.Image(imagev1.Config{Entrypoint: []string{"/sample-apiserver"}}), "sample-apiserver:1", t.machines...), etcd
 }
 
 // sampleAPIServer runs the sample API server in the test's namespace behind a
@@ -135,7 +135,7 @@ items:
 	return ca
 }
 
-var _ = InContainers("[sig-api-machinery] Aggregator Should be able to support the 1.17 Sample API Server using the current Aggregator", func(t *T) {
+var _ = OverNetwork("[sig-api-machinery] Aggregator Should be able to support the 1.17 Sample API Server using the current Aggregator", func(t *T) {
 	const name, group = "v1alpha1.wardle.example.com", "wardle.example.com"
 	ca := t.sampleAPIServer()
 	services := got[*aggregator.Clientset](t)(aggregator.NewForConfig(t.Config)).ApiregistrationV1().APIServices()

@@ -173,7 +173,7 @@ var _ = It("[sig-cli] Kubectl client Kubectl version should check is all data is
 	t.contains(out, "Client Version:", "Server Version:")
 })
 
-var _ = InContainers("[sig-cli] Kubectl client Guestbook application should create and stop a working application", func(t *T) {
+var _ = OverNetwork("[sig-cli] Kubectl client Guestbook application should create and stop a working application", func(t *T) {
 	for name, n := range map[string]int{"primary": 1, "replica": 2, "frontend": 3} {
 		t.kubectlOK("create", "-f", t.manifest("{apiVersion: apps/v1, kind: Deployment, metadata: {name: %[1]s}, spec: {replicas: %[2]d, selector: {matchLabels: {app: %[1]s}}, template: {metadata: {labels: {app: %[1]s}}, spec: {containers: [{name: web, image: keelson.local/demo, ports: [{containerPort: 80}]}]}}}}", name, n))
 		t.kubectlOK("expose", "deployment", name, "--port=80")

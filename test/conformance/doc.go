@@ -6,7 +6,8 @@
 //
 // Without a kubeconfig they start a cluster with simulated nodes in their own
 // process, and, as root, one of a node that runs containers for the tests that
-// need these.
+// need these, and one of three such nodes, in network namespaces, for those of the
+// network.
 //
 // The tests themselves use client libraries and nothing of internal.
 package conformance

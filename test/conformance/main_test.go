@@ -10,12 +10,14 @@ import (
 
 	"keelson.dev/keelson/test/aggregation"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/realcluster"
 )
 
 // asKubectl, in the environment, makes the test's own program run as kubectl.
 const asKubectl = "CONFORMANCE_AS_KUBECTL"
 
 func TestMain(m *testing.M) {
+	realcluster.Enter()
 	if os.Getenv(asKubectl) != "" {
 		if err := cmd.NewDefaultKubectlCommand().Execute(); err != nil {
 			os.Exit(1)

@@ -74,11 +74,11 @@ func hookTest(exec, start bool) func(*T) {
 }
 
 var (
-	_ = InContainers("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute poststart exec hook properly", hookTest(true, true))
-	_ = InContainers("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute poststart http hook properly", hookTest(false, true))
-	_ = InContainers("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute prestop exec hook properly", hookTest(true, false))
-	_ = InContainers("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute prestop http hook properly", hookTest(false, false))
-	_ = InContainers("[sig-node] PreStop should call prestop when killing a pod", hookTest(true, false))
+	_ = OverNetwork("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute poststart exec hook properly", hookTest(true, true))
+	_ = OverNetwork("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute poststart http hook properly", hookTest(false, true))
+	_ = OverNetwork("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute prestop exec hook properly", hookTest(true, false))
+	_ = OverNetwork("[sig-node] Container Lifecycle Hook when create a pod with lifecycle hook should execute prestop http hook properly", hookTest(false, false))
+	_ = OverNetwork("[sig-node] PreStop should call prestop when killing a pod", hookTest(true, false))
 )
 
 // Termination.

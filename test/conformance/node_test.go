@@ -3,45 +3,14 @@ package conformance
 import (
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
-	"testing"
 
-	imagev1 "github.com/google/go-containerregistry/pkg/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/test/harness"
-	"keelson.dev/keelson/test/harness/imagetest"
 )
-
-// pushBusybox makes an image of this machine's busybox, which has a file /data/text
-// beside the programs, and returns its reference.
-func pushBusybox(t testing.TB) string {
-	const program = "/bin/busybox"
-	data, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	applets, err := exec.Command(program, "--list").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := imagetest.NewLayer(t)
-	l.Dir("/tmp", 0o1777)
-	l.File(program, 0o755, data)
-	for name := range strings.FieldsSeq(string(applets)) {
-		if name != "busybox" {
-			l.Link("/bin/"+name, "busybox")
-		}
-	}
-	l.File("/etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"))
-	l.File("/etc/group", 0o644, []byte("root:x:0:\nnobody:x:65534:\n"))
-	l.File("/data/text", 0o644, []byte("of the image\n"))
-	return imagetest.Push(t, l.Image(imagev1.Config{Cmd: []string{"sh", "-c", "echo the default of the image"}, Env: []string{"PATH=/bin"}}), "busybox:1")
-}
 
 // script returns a pod that runs a script once, by busybox's shell.
 func (t *T) script(name, script string, change ...func(*v1.Pod)) *v1.Pod {

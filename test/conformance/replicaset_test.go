@@ -115,12 +115,12 @@ func (t *T) answers(app string, n int) {
 	})
 }
 
-var _ = InContainers(replicaSets+"should serve a basic image on each replica with a public image", func(t *T) {
+var _ = OverNetwork(replicaSets+"should serve a basic image on each replica with a public image", func(t *T) {
 	t.makeReplicaSet("rs", "rs", 2)
 	t.answers("rs", 2)
 })
 
-var _ = InContainers(controllers+"should serve a basic image on each replica with a public image", func(t *T) {
+var _ = OverNetwork(controllers+"should serve a basic image on each replica with a public image", func(t *T) {
 	t.makeController(2)
 	t.answers("rc", 2)
 })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -221,12 +222,40 @@ var _ = InContainers("[sig-network] Services should serve endpoints on same port
 var _ = InContainers("[sig-network] Services should be able to create a functioning NodePort service", func(t *T) {
 	client := t.clientPod()
 	s := t.service("nodeport", "nodeport", nodePort)
-	p := t.run("pod1", labelled("nodeport"))
+	t.run("pod1", labelled("nodeport"))
 	t.run("pod2", labelled("nodeport"))
 	t.reaches(client, v1.ProtocolTCP, s.Spec.ClusterIP, 80, "pod1", "pod2")
 	t.reaches(client, v1.ProtocolTCP, "nodeport", 80, "pod1", "pod2")
-	t.reaches(client, v1.ProtocolTCP, p.Status.HostIP, s.Spec.Ports[0].NodePort, "pod1", "pod2")
+	for _, n := range t.nodes() {
+		t.reaches(client, v1.ProtocolTCP, n.address, s.Spec.Ports[0].NodePort, "pod1", "pod2")
+	}
 })
+
+// node is a node that pods are scheduled to.
+type node struct{ name, address string }
+
+// nodes returns the nodes that pods are scheduled to, one at least.
+func (t *T) nodes() (out []node) {
+	t.Helper()
+	for _, n := range got[*v1.NodeList](t)(t.Client.CoreV1().Nodes().List(t.Context(), all)).Items {
+		i := slices.IndexFunc(n.Status.Addresses, func(a v1.NodeAddress) bool { return a.Type == v1.NodeInternalIP })
+		if i >= 0 && !n.Spec.Unschedulable && len(n.Spec.Taints) == 0 {
+			out = append(out, node{n.Name, n.Status.Addresses[i].Address})
+		}
+	}
+	if len(out) == 0 {
+		t.Fatal("there is no node that pods are scheduled to")
+	}
+	return out
+}
+
+// on returns a change that has a pod scheduled to a node.
+func on(node string) func(*v1.Pod) {
+	name := v1.NodeSelectorTerm{MatchFields: []v1.NodeSelectorRequirement{{Key: metav1.ObjectNameField, Operator: v1.NodeSelectorOpIn, Values: []string{node}}}}
+	return func(p *v1.Pod) {
+		p.Spec.Affinity = &v1.Affinity{NodeAffinity: &v1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &v1.NodeSelector{NodeSelectorTerms: []v1.NodeSelectorTerm{name}}}}
+	}
+}
 
 // typeChange returns a test that changes a Service's type, and checks that the
 // Service works with each.
@@ -426,15 +455,18 @@ func (t *T) statusOf(resource, name string) (dict, error) {
 	return status, nil
 }
 
-// granular returns a test that sends requests to each pod from a pod that is, or
-// is not, on the node's network.
+// granular returns a test that sends requests to pods of each node from a pod that is,
+// or is not, on its node's network.
 func granular(proto v1.Protocol, host bool) func(*T) {
 	return func(t *T) {
 		client := t.clientPod(func(p *v1.Pod) { p.Spec.HostNetwork = host })
-		for _, n := range []string{"pod1", "pod2"} {
-			p := t.run(n, labelled("net"))
-			for _, port := range []int32{80, 8080} {
-				t.reaches(client, proto, p.Status.PodIP, port, n)
+		for i, n := range t.nodes() {
+			for j := range 2 {
+				name := fmt.Sprintf("pod%d-%d", i, j)
+				p := t.run(name, labelled("net"), on(n.name))
+				for _, port := range []int32{80, 8080} {
+					t.reaches(client, proto, p.Status.PodIP, port, name)
+				}
 			}
 		}
 	}
@@ -499,8 +531,7 @@ var (
 
 var _ = InContainers("[sig-network] Service endpoints latency should not be very high", func(t *T) {
 	t.run("pod1", labelled("latency"))
-	slices := t.Client.DiscoveryV1().EndpointSlices(t.NS)
-	w := got[watch.Interface](t)(slices.Watch(t.Context(), all))
+	w := got[watch.Interface](t)(t.Client.DiscoveryV1().EndpointSlices(t.NS).Watch(t.Context(), all))
 	defer w.Stop()
 	for i := range 50 {
 		name := fmt.Sprintf("latency-%d", i)
@@ -515,10 +546,12 @@ var _ = InContainers("[sig-network] Service endpoints latency should not be very
 
 var _ = InContainers("[sig-network] HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol", func(t *T) {
 	client := t.clientPod(func(p *v1.Pod) { p.Spec.HostNetwork = true })
-	node := got[*v1.Pod](t)(t.Client.CoreV1().Pods(t.NS).Get(t.Context(), client, get)).Status.HostIP
+	p := got[*v1.Pod](t)(t.Client.CoreV1().Pods(t.NS).Get(t.Context(), client, get))
+	node := p.Status.HostIP
 	hostPort := func(ip string, proto v1.Protocol) func(*v1.Pod) {
-		return func(p *v1.Pod) {
-			p.Spec.Containers[0].Ports = []v1.ContainerPort{{ContainerPort: 8080, HostPort: 54323, HostIP: ip, Protocol: proto}}
+		return func(pod *v1.Pod) {
+			on(p.Spec.NodeName)(pod)
+			pod.Spec.Containers[0].Ports = []v1.ContainerPort{{ContainerPort: 8080, HostPort: 54323, HostIP: ip, Protocol: proto}}
 		}
 	}
 	t.run("pod1", nil, hostPort("127.0.0.1", v1.ProtocolTCP))

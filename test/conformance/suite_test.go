@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -23,6 +24,9 @@ import (
 
 	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/imagetest"
+	"keelson.dev/keelson/test/harness/lab"
+	"keelson.dev/keelson/test/harness/realcluster"
 	"keelson.dev/keelson/test/harness/realnode"
 	"keelson.dev/keelson/testcluster"
 )
@@ -46,12 +50,16 @@ type T struct {
 	Kubeconfig string
 	// Busybox is an image of busybox, for tests in containers.
 	Busybox string
+	// machines are those beside this one that pull images (imagetest.Push).
+	machines []func(func() error) error
 }
 
 type entry struct {
-	codename   string
-	containers bool
-	f          func(*T)
+	codename string
+	// containers reports whether the test looks into containers, network whether it is
+	// of what their nodes do together.
+	containers, network bool
+	f                   func(*T)
 }
 
 var registered []entry
@@ -66,7 +74,14 @@ func It(codename string, f func(*T)) bool {
 
 // InContainers registers a test that needs real containers.
 func InContainers(codename string, f func(*T)) bool {
-	registered = append(registered, entry{codename, true, f})
+	registered = append(registered, entry{codename, true, sig(codename) == "sig-network", f})
+	return true
+}
+
+// OverNetwork registers a test of another SIG that needs a Service, a name, or pods that
+// reach one another: like those of sig-network, it runs on several nodes, too.
+func OverNetwork(codename string, f func(*T)) bool {
+	registered = append(registered, entry{codename, true, true, f})
 	return true
 }
 
@@ -105,6 +120,7 @@ type target struct {
 	client     kubernetes.Interface
 	dynamic    dynamic.Interface
 	busybox    string
+	machines   []func(func() error) error
 }
 
 func newTarget(t *testing.T, cfg *rest.Config, file string) *target {
@@ -116,7 +132,7 @@ func newTarget(t *testing.T, cfg *rest.Config, file string) *target {
 		}
 	}
 	cfg.QPS, cfg.Burst = -1, 0
-	return &target{cfg, file, kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg), *busybox}
+	return &target{cfg, file, kubernetes.NewForConfigOrDie(cfg), dynamic.NewForConfigOrDie(cfg), *busybox, nil}
 }
 
 // given returns the cluster of the kubeconfig, or one of simulated nodes.
@@ -130,6 +146,24 @@ func given(t *testing.T) *target {
 		return newTarget(t, cfg, *kubeconfig)
 	}
 	return newTarget(t, testcluster.Start(t, testcluster.WithNodes(3)).Config, "")
+}
+
+// threeNodes returns a cluster of three machines, the third of them behind a router.
+func threeNodes(t *testing.T) *target {
+	t.Helper()
+	near := lab.NewSegment(t, "near", netip.MustParsePrefix("10.78.0.1/24"))
+	far := lab.NewSegment(t, "far", netip.MustParsePrefix("10.78.1.1/24"))
+	machines := []*lab.Machine{near.NewMachine("first"), near.NewMachine("second"), far.NewMachine("third")}
+	c := realcluster.Start(t, machines[0], realcluster.Options{})
+	c.Join(machines[1:]...)
+	out := newTarget(t, c.Config, "")
+	for _, m := range machines {
+		out.machines = append(out.machines, m.In)
+	}
+	if out.busybox == "" {
+		out.busybox = imagetest.Busybox(t, out.machines...)
+	}
+	return out
 }
 
 // TestConformance runs all tests, serial ones after the others, and reports the
@@ -158,7 +192,8 @@ func TestConformance(t *testing.T) {
 					defer func() {
 						mu.Lock()
 						defer mu.Unlock()
-						passed[e.codename] = !t.Failed()
+						before, ran := passed[e.codename]
+						passed[e.codename] = !t.Failed() && (before || !ran)
 					}()
 					c.run(t, e)
 				})
@@ -167,16 +202,17 @@ func TestConformance(t *testing.T) {
 	}
 	c := given(t)
 	if *containers && c.busybox == "" {
-		c.busybox = pushBusybox(t)
+		c.busybox = imagetest.Busybox(t)
 	}
 	group("parallel", c, func(e entry) bool { return !list[e.codename] && (!e.containers || *containers) })
 	group("serial", c, func(e entry) bool { return list[e.codename] && (!e.containers || *containers) })
 	if *kubeconfig == "" && os.Geteuid() == 0 {
 		node := newTarget(t, realnode.Start(t, agent.Options{}).Config, "")
 		if node.busybox == "" {
-			node.busybox = pushBusybox(t)
+			node.busybox = imagetest.Busybox(t)
 		}
 		group("containers", node, func(e entry) bool { return e.containers })
+		group("machines", threeNodes(t), func(e entry) bool { return e.network })
 	}
 	summarize(t, list, passed)
 }
@@ -201,7 +237,7 @@ func (c *target) run(t *testing.T, e entry) {
 }
 
 func (c *target) test(t *testing.T, namespace string) *T {
-	return &T{t, c.config, c.client, c.dynamic, namespace, c.kubeconfig, c.busybox}
+	return &T{t, c.config, c.client, c.dynamic, namespace, c.kubeconfig, c.busybox, c.machines}
 }
 
 // summarize prints passed/total for each SIG and all of them, and writes the rows that

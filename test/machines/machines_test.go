@@ -3,6 +3,8 @@ package machines_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,17 +28,16 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/kubectl/pkg/drain"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/agent"
-	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/imagetest"
 	"keelson.dev/keelson/test/harness/lab"
 	"keelson.dev/keelson/test/harness/podtest"
+	"keelson.dev/keelson/test/harness/realcluster"
 )
 
 const image = "keelson.local/demo"
@@ -43,13 +45,12 @@ const image = "keelson.local/demo"
 // env is a cluster of four machines, and a namespace in it.
 type env struct {
 	testing.TB
-	client *kubernetes.Clientset
-	cfg    *rest.Config
-	ns     string
+	client  *kubernetes.Clientset
+	cfg     *rest.Config
+	ns      string
+	cluster *realcluster.Cluster
 	// server has the API server; far is behind a router.
 	server, near, second, far *lab.Machine
-	processes                 map[*lab.Machine]*harness.Process
-	roles                     map[*lab.Machine]role // for restarts
 }
 
 func (e *env) machines() []*lab.Machine {
@@ -58,22 +59,13 @@ func (e *env) machines() []*lab.Machine {
 
 // TestMachines runs all tests on the same machines, one after the other.
 func TestMachines(t *testing.T) {
-	a := lab.NewSegment(t, "sega", netip.MustParsePrefix("10.77.0.1/24"))
-	b := lab.NewSegment(t, "segb", netip.MustParsePrefix("10.77.1.1/24"))
-	e := &env{TB: t, server: a.NewMachine("server"), near: a.NewMachine("near"), second: a.NewMachine("second"), far: b.NewMachine("far"),
-		processes: map[*lab.Machine]*harness.Process{}, roles: map[*lab.Machine]role{}}
-	serve := role{Do: "serve", Name: "server", Dir: e.server.Dir, Address: e.server.Address}
-	e.start(e.server, serve)
-	cfg, err := clientcmd.BuildConfigFromFlags("", serve.kubeconfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.cfg, e.client = cfg, kubernetes.NewForConfigOrDie(cfg)
-	joining := e.token()
-	for _, m := range []*lab.Machine{e.near, e.second, e.far} {
-		joining.Name, joining.Dir, joining.Address = m.Name, m.Dir, m.Address
-		e.start(m, joining)
-	}
+	a := lab.NewSegment(t, "sega", netip.MustParsePrefix("10.77.0.1/24"), netip.MustParsePrefix("fd00:77::1/64"))
+	b := lab.NewSegment(t, "segb", netip.MustParsePrefix("10.77.1.1/24"), netip.MustParsePrefix("fd00:77:1::1/64"))
+	e := &env{TB: t, server: a.NewMachine("server"), near: a.NewMachine("near"), second: a.NewMachine("second"), far: b.NewMachine("far")}
+	e.cluster = realcluster.Start(t, e.server, realcluster.Options{PodRanges: []string{"10.244.0.0/16", "fd00:244::/56"},
+		ServiceRanges: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/108")}})
+	e.cfg, e.client = e.cluster.Config, e.cluster.Client
+	e.cluster.Join(e.near, e.second, e.far)
 	for _, test := range []struct {
 		name string
 		f    func(*env)
@@ -86,6 +78,7 @@ func TestMachines(t *testing.T) {
 		{"rejoin", (*env).rejoin},
 		{"drain", (*env).drain},
 		{"cut", (*env).cut},
+		{"readdressed", (*env).readdressed},
 	} {
 		if !t.Run(test.name, func(t *testing.T) {
 			ns, err := e.client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: test.name + "-"}}, metav1.CreateOptions{})
@@ -118,43 +111,6 @@ func (e *env) explain() {
 	}
 }
 
-// start runs a role on a machine until the end of the test, and cleans up after it.
-func (e *env) start(m *lab.Machine, r role) {
-	e.Helper()
-	e.Cleanup(func() {
-		cmd := m.Self(role{Do: "clean", Name: m.Name, Dir: m.Dir}.env())
-		if out, err := cmd.CombinedOutput(); err != nil {
-			e.Errorf("cleaning %s: %v: %s", m.Name, err, out)
-		}
-		if left := m.Left(); len(left) > 0 {
-			e.Errorf("%s has left: %q", m.Name, left)
-		}
-		mounts, err := os.ReadFile("/proc/mounts")
-		if err != nil || strings.Contains(strings.ReplaceAll(string(mounts), m.Dir+"/netns", ""), m.Dir) {
-			e.Errorf("a mount is left below %s (%v)", m.Dir, err)
-		}
-	})
-	e.roles[m] = r
-	e.processes[m] = harness.StartProcess(e, func() *exec.Cmd { return m.Self(e.roles[m].env()) })
-}
-
-// token creates a bootstrap token, as keelson token create does, and returns a
-// role that joins with it.
-func (e *env) token() role {
-	e.Helper()
-	ctx := e.Context()
-	server, err := join.Server(ctx, e.client)
-	e.check(err)
-	e.check(rest.LoadTLSFiles(e.cfg))
-	e.check(join.Prepare(ctx, e.client, server, e.cfg.CAData))
-	e.check(agent.PrepareJoin(ctx, e.client))
-	t, err := join.Create(ctx, e.client, join.Token{Groups: []string{join.DefaultGroup}, Expires: time.Now().Add(time.Hour)})
-	e.check(err)
-	hashes, err := join.Hashes(e.cfg.CAData)
-	e.check(err)
-	return role{Do: "join", Server: server, Token: t.String(), Hashes: hashes}
-}
-
 func (e *env) check(err error) {
 	e.Helper()
 	if err != nil {
@@ -162,41 +118,75 @@ func (e *env) check(err error) {
 	}
 }
 
-// routes checks the routes of each machine to the pods of the others.
+// node returns the Node of a machine.
+func (e *env) node(m *lab.Machine) *v1.Node {
+	e.Helper()
+	n, err := e.client.CoreV1().Nodes().Get(e.Context(), m.Name, metav1.GetOptions{})
+	e.check(err)
+	return n
+}
+
+// addressed waits until the Node of a machine has its addresses, of both families.
+func (e *env) addressed(m *lab.Machine) {
+	e.Helper()
+	harness.Succeeds(e, "the addresses of "+m.Name, func() error {
+		var have []string
+		for _, a := range e.node(m).Status.Addresses {
+			if a.Type == v1.NodeInternalIP {
+				have = append(have, a.Address)
+			}
+		}
+		if want := []string{m.Addresses[0].String(), m.Addresses[1].String()}; !slices.Equal(have, want) {
+			return fmt.Errorf("%v, want %v", have, want)
+		}
+		return nil
+	})
+}
+
+// routes looks at how each machine reaches the pods of the others, of both families.
 func (e *env) routes() {
-	ranges := map[string]netip.Prefix{}
+	ranges := map[*lab.Machine][]string{}
 	for _, m := range e.machines() {
-		n, err := e.client.CoreV1().Nodes().Get(e.Context(), m.Name, metav1.GetOptions{})
-		e.check(err)
-		ranges[m.Name] = netip.MustParsePrefix(n.Spec.PodCIDR)
+		e.addressed(m)
+		if ranges[m] = e.node(m).Spec.PodCIDRs; len(ranges[m]) != 2 {
+			e.Fatalf("the ranges of %s: %v", m.Name, ranges[m])
+		}
 	}
 	for _, from := range e.machines() {
 		for _, to := range e.machines() {
 			if from == to {
 				continue
 			}
-			tunnel := from == e.far || to == e.far
-			harness.Succeeds(e, "the route from "+from.Name+" to the pods of "+to.Name, func() error {
-				return from.In(func() error {
-					routes, err := netlink.RouteGet(ranges[to.Name].Addr().Next().Next().AsSlice())
-					if err != nil || len(routes) != 1 {
-						return fmt.Errorf("%v %w", routes, err)
-					}
-					l, err := netlink.LinkByIndex(routes[0].LinkIndex)
-					if err != nil {
-						return err
-					}
-					if tunnel != (l.Attrs().Name == "keelson-vxlan") || !tunnel && !routes[0].Gw.Equal(to.Address.AsSlice()) {
-						return fmt.Errorf("it goes over %s by %s", l.Attrs().Name, routes[0].Gw)
-					}
-					if tunnel && l.Attrs().MTU != 1450 {
-						return fmt.Errorf("packets of %d bytes", l.Attrs().MTU)
-					}
-					return nil
-				})
-			})
+			for i, r := range ranges[to] {
+				e.route(from, to, i, netip.MustParsePrefix(r))
+			}
 		}
 	}
+}
+
+// route checks the route from a machine to the range of another, of the i-th family.
+func (e *env) route(from, to *lab.Machine, i int, r netip.Prefix) {
+	e.Helper()
+	tunnel := from == e.far || to == e.far
+	harness.Succeeds(e, fmt.Sprintf("the route from %s to the pods of %s, %s", from.Name, to.Name, r), func() error {
+		return from.In(func() error {
+			routes, err := netlink.RouteGet(r.Addr().Next().Next().AsSlice())
+			if err != nil || len(routes) != 1 {
+				return fmt.Errorf("%v %w", routes, err)
+			}
+			l, err := netlink.LinkByIndex(routes[0].LinkIndex)
+			if err != nil {
+				return err
+			}
+			if tunnel != (l.Attrs().Name == "keelson-vxlan") || !tunnel && !routes[0].Gw.Equal(to.Addresses[i].AsSlice()) {
+				return fmt.Errorf("it goes over %s by %s", l.Attrs().Name, routes[0].Gw)
+			}
+			if tunnel && l.Attrs().MTU != 1450 {
+				return fmt.Errorf("packets of %d bytes", l.Attrs().MTU)
+			}
+			return nil
+		})
+	})
 }
 
 // pod returns a pod of the demo image on a machine.
@@ -222,7 +212,7 @@ func (e *env) run(app string, machines ...*lab.Machine) map[*lab.Machine]*v1.Pod
 				return err
 			}
 			out[m] = p
-			if !podtest.Ready(p) {
+			if !podtest.Ready(p) || len(p.Status.PodIPs) != 2 {
 				return fmt.Errorf("%+v", p.Status)
 			}
 			return nil
@@ -234,7 +224,7 @@ func (e *env) run(app string, machines ...*lab.Machine) map[*lab.Machine]*v1.Pod
 func (e *env) expose(app string) *v1.Service {
 	e.Helper()
 	s, err := e.client.CoreV1().Services(e.ns).Create(e.Context(), &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: app},
-		Spec: v1.ServiceSpec{Selector: map[string]string{"app": app}, Ports: []v1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{})
+		Spec: v1.ServiceSpec{Type: v1.ServiceTypeNodePort, Selector: map[string]string{"app": app}, Ports: []v1.ServicePort{{Port: 80}}, IPFamilyPolicy: ptr.To(v1.IPFamilyPolicyRequireDualStack)}}, metav1.CreateOptions{})
 	e.check(err)
 	return s
 }
@@ -244,51 +234,69 @@ func (e *env) exec(pod string, args ...string) (string, error) {
 	return podtest.Exec(e.Context(), e.cfg, e.ns, pod, "", "", append([]string{"/bin/demo"}, args...)...)
 }
 
-// pods checks that pods reach each other by their own addresses, on whatever machines,
-// with packets of any size; that Services balance over all of them; and that names are
-// resolved.
+// at returns the URL of a path at an address.
+func at(ip, path string) string { return "http://" + net.JoinHostPort(ip, "80") + path }
+
+// pods talk with each other by their own addresses of both families, whatever machine
+// they are on, in packets of any size; Services balance over all of them, and their names
+// are resolved.
 func (e *env) pods() {
 	pods := e.run("web", e.machines()...)
-	e.expose("web")
-	long := strings.Repeat("a", 8000) // no link carries it in one packet
+	service := e.expose("web")
+	long := strings.Repeat("a", 8000) // in one packet on no link
 	for from, p := range pods {
 		for to, q := range pods {
-			harness.Succeeds(e, "from "+from.Name+" to "+to.Name, func() error {
-				out, err := e.exec(p.Name, "get", "http://"+q.Status.PodIP+"/client")
-				if err == nil && !strings.HasPrefix(out, p.Status.PodIP+":") {
-					err = fmt.Errorf("%s sees the address %s in place of %s", q.Name, strings.TrimSpace(out), p.Status.PodIP)
-				}
-				return err
-			})
-			if out, err := e.exec(p.Name, "get", "http://"+q.Status.PodIP+"/"+long); err != nil || !strings.Contains(out, "/"+long) {
-				e.Errorf("long packets from %s to %s: %d bytes, %v", from.Name, to.Name, len(out), err)
-			}
-		}
-		harness.Succeeds(e, "the Service from "+from.Name, func() error {
-			seen := map[string]bool{}
-			for range 60 {
-				out, err := e.exec(p.Name, "get", "http://web/")
-				if err != nil {
-					return err
-				}
-				line, _, _ := strings.Cut(out, "\n")
-				if seen[line] = true; len(seen) == len(pods) {
-					return nil
-				}
-			}
-			return fmt.Errorf("only %v answered", seen)
-		})
-		// From the machine itself, too.
-		for to, q := range pods {
-			harness.Succeeds(e, "from the machine "+from.Name+" to "+to.Name, func() error {
-				return from.In(func() error {
-					c, err := net.DialTimeout("tcp", net.JoinHostPort(q.Status.PodIP, "80"), 2*time.Second)
-					if err == nil {
-						err = c.Close()
+			for i, ip := range q.Status.PodIPs {
+				harness.Succeeds(e, "from "+from.Name+" to "+to.Name+" at "+ip.IP, func() error {
+					out, err := e.exec(p.Name, "get", at(ip.IP, "/client"))
+					if err != nil {
+						return err
+					}
+					seen, err := netip.ParseAddrPort(strings.TrimSpace(out))
+					if err == nil && seen.Addr().String() != p.Status.PodIPs[i].IP {
+						err = fmt.Errorf("%s sees the address %s in place of %s", q.Name, seen.Addr(), p.Status.PodIPs[i].IP)
 					}
 					return err
 				})
+				if out, err := e.exec(p.Name, "get", at(ip.IP, "/"+long)); err != nil || !strings.Contains(out, "/"+long) {
+					e.Errorf("long packets from %s to %s at %s: %d bytes, %v", from.Name, to.Name, ip.IP, len(out), err)
+				}
+			}
+		}
+		for _, host := range append([]string{"web"}, service.Spec.ClusterIPs...) {
+			harness.Succeeds(e, "the Service from "+from.Name+" at "+host, func() error {
+				seen := map[string]bool{}
+				for range 60 {
+					out, err := e.exec(p.Name, "get", at(host, "/"))
+					if err != nil {
+						return err
+					}
+					line, _, _ := strings.Cut(out, "\n")
+					if seen[line] = true; len(seen) == len(pods) {
+						return nil
+					}
+				}
+				return fmt.Errorf("only %v answered", seen)
 			})
+		}
+		// From the machine itself, too.
+		for to, q := range pods {
+			for _, ip := range q.Status.PodIPs {
+				harness.Succeeds(e, "from the machine "+from.Name+" to "+to.Name+" at "+ip.IP, func() error {
+					return e.dial(e.Context(), from, net.JoinHostPort(ip.IP, "80"))
+				})
+			}
+		}
+	}
+	// Node ports, at the addresses of every machine from every other.
+	port := fmt.Sprint(service.Spec.Ports[0].NodePort)
+	for _, from := range e.machines() {
+		for _, to := range e.machines() {
+			for _, a := range to.Addresses {
+				harness.Succeeds(e, "the node port of "+to.Name+" at "+a.String()+" from "+from.Name, func() error {
+					return e.dial(e.Context(), from, net.JoinHostPort(a.String(), port))
+				})
+			}
 		}
 	}
 }
@@ -312,17 +320,17 @@ func (e *env) firewall() {
 	for _, when := range []string{"at first", "after it was written anew"} {
 		nft("table ip filter {}; delete table ip filter; table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }")
 		harness.Succeeds(e, "a way through the firewall "+when, func() error {
-			c, cancel := context.WithTimeout(e.Context(), 3*time.Second)
-			defer cancel()
-			return e.dial(c, e.server, pods[e.near])
+			return e.dial(e.Context(), e.server, net.JoinHostPort(pods[e.near].Status.PodIP, "80"))
 		})
 	}
 }
 
-// dial connects to a pod from a machine.
-func (e *env) dial(ctx context.Context, m *lab.Machine, p *v1.Pod) error {
+// dial connects to an address from a machine.
+func (e *env) dial(ctx context.Context, m *lab.Machine, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
 	return m.In(func() error {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(p.Status.PodIP, "80"))
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 		if err == nil {
 			err = c.Close()
 		}
@@ -330,8 +338,9 @@ func (e *env) dial(ctx context.Context, m *lab.Machine, p *v1.Pod) error {
 	})
 }
 
-// kubectl checks logs, exec and port-forward of pods on other machines.
+// kubectl has logs, exec, port-forward and cp for pods of other machines.
 func (e *env) kubectl() {
+	e.copies()
 	for m, p := range e.run("web", e.near, e.far) {
 		out, err := e.exec(p.Name, "echo", "hello")
 		if err != nil || out != "hello\n" {
@@ -347,7 +356,38 @@ func (e *env) kubectl() {
 	}
 }
 
-// forwarded sends a request to a pod through port-forward.
+// copies copies a file to a pod of another machine, and back, by kubectl cp, for which
+// the image needs tar.
+func (e *env) copies() {
+	e.Helper()
+	busybox := imagetest.Busybox(e, e.far.In)
+	p := e.pod(e.far, "files")
+	p.Spec.Containers = []v1.Container{{Name: "c", Image: busybox, Command: []string{"sleep", "3600"}}}
+	_, err := e.client.CoreV1().Pods(e.ns).Create(e.Context(), p, metav1.CreateOptions{})
+	e.check(err)
+	harness.Succeeds(e, "the pod with files", func() error {
+		is, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), p.Name, metav1.GetOptions{})
+		if err == nil && !podtest.Ready(is) {
+			err = fmt.Errorf("%+v", is.Status)
+		}
+		return err
+	})
+	dir := e.TempDir()
+	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // a MiB
+	e.check(os.WriteFile(filepath.Join(dir, "sent"), want, 0o600))
+	for _, args := range [][]string{{filepath.Join(dir, "sent"), p.Name + ":/tmp/file"}, {p.Name + ":/tmp/file", filepath.Join(dir, "got")}} {
+		cmd := exec.CommandContext(e.Context(), os.Args[0], append([]string{"--kubeconfig", e.cluster.Kubeconfig, "--namespace", e.ns, "cp"}, args...)...)
+		cmd.Env = append(os.Environ(), asKubectl+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			e.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "got")); err != nil || !bytes.Equal(got, want) {
+		e.Errorf("the file came back with %d bytes, want %d: %v", len(got), len(want), err)
+	}
+}
+
+// forwarded asks a pod through port-forward.
 func (e *env) forwarded(p *v1.Pod) (string, error) {
 	rt, upgrader, err := spdy.RoundTripperFor(e.cfg)
 	if err != nil {
@@ -412,12 +452,16 @@ func (e *env) talk(m *lab.Machine, address string) func() error {
 // killed checks that pods and connections survive when the server is killed.
 func (e *env) killed() {
 	before := e.run("web", e.server, e.second, e.far)
-	address := net.JoinHostPort(e.expose("web").Spec.ClusterIP, "80")
+	addresses := slices.Clone(e.expose("web").Spec.ClusterIPs)
+	for _, p := range before {
+		for _, ip := range p.Status.PodIPs {
+			addresses = append(addresses, ip.IP)
+		}
+	}
 	var talks []func() error
 	for _, m := range e.machines() {
-		talks = append(talks, e.talk(m, address))
-		for _, p := range before {
-			talks = append(talks, e.talk(m, net.JoinHostPort(p.Status.PodIP, "80")))
+		for _, a := range addresses {
+			talks = append(talks, e.talk(m, net.JoinHostPort(a, "80")))
 		}
 	}
 	all := func(when string) {
@@ -428,10 +472,9 @@ func (e *env) killed() {
 		}
 	}
 	all("before")
-	p := e.processes[e.server]
-	p.Kill()
+	e.cluster.Kill(e.server)
 	all("while the server is down")
-	p.Start()
+	e.cluster.Restart(e.server)
 	all("after the server is back")
 	for m, was := range before {
 		harness.Succeeds(e, "the pod on "+m.Name, func() error {
@@ -472,10 +515,8 @@ func (e *env) nodeReady(m *lab.Machine) {
 // certificate.
 func (e *env) rejoin() {
 	was := e.run("web", e.near)[e.near]
-	p := e.processes[e.near]
-	p.Kill()
-	e.roles[e.near] = role{Do: "join", Name: e.near.Name, Dir: e.near.Dir}
-	p.Start()
+	e.cluster.Kill(e.near)
+	e.cluster.Restart(e.near)
 	is, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), was.Name, metav1.GetOptions{})
 	e.check(err)
 	if a, b := was.Status.ContainerStatuses[0], is.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || b.RestartCount != 0 {
@@ -587,4 +628,60 @@ func (e *env) cut() {
 		_, err := e.exec(pods[e.near].Name, "get", "http://"+pods[e.far].Status.PodIP+"/")
 		return err
 	})
+}
+
+// readdressed gives a machine other addresses: its Node, its certificate, the statuses of
+// its pods and the ways to them follow.
+func (e *env) readdressed() {
+	pods := e.run("web", e.machines()...)
+	service := e.expose("web")
+	e.near.Readdress(netip.MustParseAddr("10.77.0.150"), netip.MustParseAddr("fd00:77::150"))
+	e.addressed(e.near)
+	e.nodeReady(e.near)
+	for i, r := range e.node(e.near).Spec.PodCIDRs {
+		for _, from := range []*lab.Machine{e.server, e.second, e.far} {
+			e.route(from, e.near, i, netip.MustParsePrefix(r))
+		}
+	}
+	harness.Succeeds(e, "a certificate for the new addresses", func() error {
+		authorities := x509.NewCertPool()
+		authorities.AppendCertsFromPEM(e.cfg.CAData)
+		for _, a := range e.near.Addresses {
+			if err := e.server.In(func() error {
+				c, err := tls.DialWithDialer(&net.Dialer{Timeout: 2 * time.Second}, "tcp", net.JoinHostPort(a.String(), "10250"), &tls.Config{RootCAs: authorities})
+				if err == nil {
+					err = c.Close()
+				}
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	harness.Succeeds(e, "the host addresses of its pod", func() error {
+		p, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), pods[e.near].Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if got := p.Status.HostIPs; len(got) != 2 || got[0].IP != e.near.Address.String() || got[1].IP != e.near.Addresses[1].String() {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	for from, p := range pods {
+		for to, q := range pods {
+			for _, ip := range q.Status.PodIPs {
+				harness.Succeeds(e, "from "+from.Name+" to "+to.Name+" at "+ip.IP, func() error {
+					_, err := e.exec(p.Name, "get", at(ip.IP, "/"))
+					return err
+				})
+			}
+		}
+	}
+	for _, a := range e.near.Addresses {
+		harness.Succeeds(e, "the node port at "+a.String(), func() error {
+			return e.dial(e.Context(), e.far, net.JoinHostPort(a.String(), fmt.Sprint(service.Spec.Ports[0].NodePort)))
+		})
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"io"
 	"log"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -12,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -134,11 +137,26 @@ func withConfig(t testing.TB, img v1.Image, config v1.Config) *v1.ConfigFile {
 }
 
 // Push puts the image into a registry on loopback that lives as long as the
-// test, and returns its reference.
-func Push(t testing.TB, img v1.Image, repository string) string {
+// test, and returns its reference. It is at the same address on other machines, in each
+// of which a function of machines calls the function that it is given (lab.Machine.In).
+func Push(t testing.TB, img v1.Image, repository string, machines ...func(func() error) error) string {
+	t.Helper()
 	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(s.Close)
-	ref, err := name.ParseReference(strings.TrimPrefix(s.URL, "http://") + "/" + repository)
+	at := s.Listener.Addr().String()
+	for _, in := range machines {
+		var l net.Listener
+		if err := in(func() (err error) {
+			l, err = net.Listen("tcp", at)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		there := &http.Server{Handler: s.Config.Handler, ReadHeaderTimeout: time.Minute}
+		go func() { _ = there.Serve(l) }()
+		t.Cleanup(func() { there.Close() })
+	}
+	ref, err := name.ParseReference(at + "/" + repository)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,4 +164,31 @@ func Push(t testing.TB, img v1.Image, repository string) string {
 		t.Fatal(err)
 	}
 	return ref.String()
+}
+
+// Busybox pushes an image of this machine's busybox, which has a file /data/text beside
+// the programs, and returns its reference.
+func Busybox(t testing.TB, machines ...func(func() error) error) string {
+	t.Helper()
+	const program = "/bin/busybox"
+	data, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	applets, err := exec.Command(program, "--list").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := NewLayer(t)
+	l.Dir("/tmp", 0o1777)
+	l.File(program, 0o755, data)
+	for name := range strings.FieldsSeq(string(applets)) {
+		if name != "busybox" {
+			l.Link("/bin/"+name, "busybox")
+		}
+	}
+	l.File("/etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"))
+	l.File("/etc/group", 0o644, []byte("root:x:0:\nnobody:x:65534:\n"))
+	l.File("/data/text", 0o644, []byte("of the image\n"))
+	return Push(t, l.Image(v1.Config{Cmd: []string{"sh", "-c", "echo the default of the image"}, Env: []string{"PATH=/bin"}}), "busybox:1", machines...)
 }

@@ -23,15 +23,15 @@ import (
 
 // Segment is a network of machines that reach one another directly.
 type Segment struct {
-	t      testing.TB
-	name   string
-	router netip.Prefix
-	n      int
+	t       testing.TB
+	name    string
+	routers []netip.Prefix
+	n       int
 }
 
-// NewSegment makes a segment whose range is that of router, the address that the test's
-// process has on it.
-func NewSegment(t testing.TB, name string, router netip.Prefix) *Segment {
+// NewSegment makes a segment whose ranges are those of routers, the addresses that the
+// test's process has on it: one, or one of each family.
+func NewSegment(t testing.TB, name string, routers ...netip.Prefix) *Segment {
 	t.Helper()
 	if !harness.InOwnNetwork() {
 		t.Fatal("this test makes machines: run it as root, and have its package's TestMain call harness.OwnNetwork")
@@ -39,12 +39,26 @@ func NewSegment(t testing.TB, name string, router netip.Prefix) *Segment {
 	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 	check(t, netlink.LinkAdd(b))
 	t.Cleanup(func() { check(t, netlink.LinkDel(b)) })
-	addr, err := netlink.ParseAddr(router.String())
-	check(t, err)
-	check(t, netlink.AddrAdd(b, addr))
+	for _, r := range routers {
+		check(t, address(b, r))
+	}
 	check(t, netlink.LinkSetUp(b))
-	check(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644))
-	return &Segment{t: t, name: name, router: router}
+	for _, file := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		check(t, os.WriteFile("/proc/sys/net/"+file, []byte("1"), 0o644))
+	}
+	return &Segment{t: t, name: name, routers: routers}
+}
+
+// address gives a link an address, which is used at once: nobody else has it.
+func address(l netlink.Link, p netip.Prefix) error {
+	a, err := netlink.ParseAddr(p.String())
+	if err != nil {
+		return err
+	}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return netlink.AddrAdd(l, a)
 }
 
 func check(t testing.TB, err error) {
@@ -56,13 +70,16 @@ func check(t testing.TB, err error) {
 
 // Machine is a network namespace on a segment.
 type Machine struct {
-	// Name is the machine's name, Address that of its interface eth0.
-	Name    string
-	Address netip.Addr
+	// Name is the machine's name. Addresses are those of its interface eth0, one for
+	// each of the segment's ranges, and Address is the first.
+	Name      string
+	Address   netip.Addr
+	Addresses []netip.Addr
 	// Dir is a folder for the processes on the machine.
 	Dir  string
 	file string // the path of the namespace
 	port string // the port of the segment's bridge
+	s    *Segment
 	t    testing.TB
 }
 
@@ -73,11 +90,15 @@ func (s *Segment) NewMachine(name string) *Machine {
 	s.n++
 	dir, err := os.MkdirTemp("", "keelson-"+name+"-")
 	check(t, err)
-	m := &Machine{Name: name, Dir: dir, file: filepath.Join(dir, "netns"), port: s.name + "-" + strconv.Itoa(s.n), t: t}
-	m.Address = s.router.Addr()
-	for range s.n {
-		m.Address = m.Address.Next()
+	m := &Machine{Name: name, Dir: dir, file: filepath.Join(dir, "netns"), port: s.name + "-" + strconv.Itoa(s.n), s: s, t: t}
+	for _, r := range s.routers {
+		a := r.Addr()
+		for range s.n {
+			a = a.Next()
+		}
+		m.Addresses = append(m.Addresses, a)
 	}
+	m.Address = m.Addresses[0]
 	check(t, os.WriteFile(m.file, nil, 0o600))
 	check(t, inThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -113,20 +134,52 @@ func (s *Segment) NewMachine(name string) *Machine {
 			if name == "lo" {
 				continue
 			}
-			addr, err := netlink.ParseAddr(netip.PrefixFrom(m.Address, s.router.Bits()).String())
-			if err != nil {
-				return err
-			}
-			if err := netlink.AddrAdd(l, addr); err != nil {
-				return err
-			}
-			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: s.router.Addr().AsSlice()}); err != nil {
+			if err := m.address(l); err != nil {
 				return err
 			}
 		}
 		return nil
 	}))
 	return m
+}
+
+// address gives the machine's link its addresses and the default routes.
+func (m *Machine) address(l netlink.Link) error {
+	for i, r := range m.s.routers {
+		if err := address(l, netip.PrefixFrom(m.Addresses[i], r.Bits())); err != nil {
+			return err
+		}
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: r.Addr().AsSlice()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Readdress gives the machine other addresses of the segment's ranges in place of those
+// that it has, as a DHCP server may.
+func (m *Machine) Readdress(addresses ...netip.Addr) {
+	m.t.Helper()
+	check(m.t, m.In(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		for i, r := range m.s.routers {
+			old := ipNet(netip.PrefixFrom(m.Addresses[i], r.Bits()))
+			if err := netlink.AddrDel(l, &netlink.Addr{IPNet: old}); err != nil {
+				return err
+			}
+			// Of IPv6 the route stays.
+			_ = netlink.RouteDel(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: r.Addr().AsSlice()})
+		}
+		m.Addresses, m.Address = addresses, addresses[0]
+		return m.address(l)
+	}))
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // inThread calls f, which may leave the thread's namespace, and then returns to that
@@ -233,7 +286,7 @@ func (m *Machine) Left() (left []string) {
 			return err
 		}
 		for _, r := range routes {
-			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().Name == "eth0" && (r.Dst == nil || r.Dst.IP.Equal(net.IPv4zero) || r.Protocol == unix.RTPROT_KERNEL) {
+			if l, err := netlink.LinkByIndex(r.LinkIndex); err == nil && l.Attrs().Name == "eth0" && (r.Dst == nil || r.Dst.IP.IsUnspecified() || r.Protocol == unix.RTPROT_KERNEL) {
 				continue
 			}
 			left = append(left, "route "+r.String())
