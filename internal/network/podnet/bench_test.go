@@ -63,7 +63,7 @@ func BenchmarkNodes(b *testing.B) {
 					for i := 1; i < nodes; i++ {
 						fail(store.GetStore().Add(benchNode(i, near)))
 					}
-					fail(n.pass())
+					fail(n.pass(true))
 				}
 				more := nodes
 				for b.Loop() {
@@ -79,7 +79,7 @@ func BenchmarkNodes(b *testing.B) {
 						more++
 					}
 					b.StartTimer()
-					fail(n.pass())
+					fail(n.pass(true))
 				}
 				b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms/pass")
 			})

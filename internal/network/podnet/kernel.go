@@ -31,10 +31,24 @@ func Netlink(pods string) Kernel { return &kernel{pods: pods} }
 
 type kernel struct {
 	pods string
+	// socket is the one for requests, opened by the first.
+	socket *netlink.Handle
 	// generation is the generation of nftables at which all firewalls were found to
 	// let pods through; dropped is the reason why one does not.
 	generation uint32
 	dropped    error
+}
+
+// requests returns what requests to the kernel are sent by.
+func (k *kernel) requests() (*netlink.Handle, error) {
+	if k.socket == nil {
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, fmt.Errorf("asking the kernel about the machine's network: %w", err)
+		}
+		k.socket = h
+	}
+	return k.socket, nil
 }
 
 func ip(a netip.Addr) net.IP { return a.AsSlice() }
@@ -54,7 +68,11 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 
 // Way implements Kernel.
 func (k *kernel) Way(a netip.Addr) (Way, error) {
-	routes, err := netlink.RouteGet(ip(a))
+	h, err := k.requests()
+	if err != nil {
+		return Way{}, err
+	}
+	routes, err := h.RouteGet(ip(a))
 	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || err == nil && len(routes) == 0 {
 		return Way{}, errors.New("there is no route to it")
 	}
@@ -65,7 +83,7 @@ func (k *kernel) Way(a netip.Addr) (Way, error) {
 	if r.Type == unix.RTN_LOCAL {
 		return k.own(a)
 	}
-	l, err := netlink.LinkByIndex(r.LinkIndex)
+	l, err := h.LinkByIndex(r.LinkIndex)
 	if err != nil {
 		return Way{}, fmt.Errorf("the route to %s: %w", a, err)
 	}
@@ -153,6 +171,10 @@ func (k *kernel) Apply(s State) error {
 	if err != nil {
 		return err
 	}
+	h, err := k.requests()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, r := range have {
 		p, _ := prefixOf(r.Dst)
@@ -160,13 +182,13 @@ func (k *kernel) Apply(s State) error {
 		if ok && w.LinkIndex == r.LinkIndex && w.Gw.Equal(r.Gw) {
 			delete(want, p)
 		} else if !ok {
-			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
 				errs = append(errs, fmt.Errorf("the route to %s that is no more: %w", p, err))
 			}
 		}
 	}
 	for p, r := range want {
-		if err := netlink.RouteReplace(&r); err != nil {
+		if err := h.RouteReplace(&r); err != nil {
 			errs = append(errs, fmt.Errorf("a route to %s over %s: %w", p, r.Gw, err))
 		}
 	}
@@ -288,10 +310,14 @@ func (k *kernel) neighbours(l netlink.Link, t *Tunnel) error {
 			want[key{false, e.MAC, r.Addr().String()}] = netlink.Neigh{LinkIndex: index, Family: family, State: netlink.NUD_PERMANENT, IP: ip(r.Addr()), HardwareAddr: e.MAC[:]}
 		}
 	}
+	requests, err := k.requests()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	var stale []netlink.Neigh
 	for _, family := range []int{unix.AF_BRIDGE, netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		have, err := netlink.NeighList(index, family)
+		have, err := requests.NeighList(index, family)
 		if err != nil {
 			if family == netlink.FAMILY_V6 && !k.IPv6() {
 				continue
@@ -311,12 +337,12 @@ func (k *kernel) neighbours(l netlink.Link, t *Tunnel) error {
 		}
 	}
 	for _, h := range stale {
-		if err := netlink.NeighDel(&h); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := requests.NeighDel(&h); err != nil && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, err)
 		}
 	}
 	for _, n := range want {
-		errs = append(errs, netlink.NeighSet(&n))
+		errs = append(errs, requests.NeighSet(&n))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("neighbours of link %s: %w", Link, err)
@@ -358,10 +384,10 @@ func (k *kernel) Changes(ctx context.Context) (<-chan struct{}, error) {
 				} else {
 					tell()
 				}
-			case _, ok := <-routes:
+			case u, ok := <-routes:
 				if !ok {
 					routes = nil
-				} else {
+				} else if u.Type != unix.RTM_NEWROUTE || u.Protocol != protocol { // those are its own
 					tell()
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,12 +64,18 @@ type Network struct {
 	told map[string]bool
 	// lacking is since when the Node has no range; zero if it has one.
 	lacking time.Time
+	// ways are those that were asked for, as long as the kernel reports no change.
+	ways map[netip.Addr]Way
+	// last is the plan that was applied at the time looked; nil if the last pass failed.
+	last   *Plan
+	looked time.Time
 }
 
-// coalesce is how long changes are gathered, retryPeriod how long after an error a new
-// attempt is made, and checkPeriod how often firewalls are checked, and everything else
-// in case a change was not reported.
-const coalesce, retryPeriod, checkPeriod = 50 * time.Millisecond, time.Second, 5 * time.Second
+// coalesce is how long changes are gathered, and retryPeriod the time between an error
+// and a new attempt. checkPeriod is the time between checks of firewalls and of the
+// machine's own part; wholePeriod is that between checks of everything, in case a change
+// was not reported.
+const coalesce, retryPeriod, checkPeriod, wholePeriod = 50 * time.Millisecond, time.Second, 5 * time.Second, time.Minute
 
 // rangePatience is how long the Node may have no range before that is reported.
 const rangePatience = 10 * time.Second
@@ -102,16 +109,21 @@ func (n *Network) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), n.Nodes.HasSynced) {
 		return nil
 	}
-	for {
+	for whole := true; ; {
 		wait := checkPeriod
-		if err := n.pass(); err != nil {
+		if err := n.pass(whole); err != nil {
 			klog.FromContext(ctx).Error(err, "The pods' network is not what it should be; trying again")
 			wait = retryPeriod
 		}
 		select {
 		case <-n.Clock.After(wait):
+			if whole = n.last == nil || n.Clock.Since(n.looked) >= wholePeriod; whole {
+				n.ways = nil
+			}
 		case <-changes:
+			whole, n.ways = true, nil
 		case <-n.wake:
+			whole = true
 		case <-ctx.Done():
 			return nil
 		}
@@ -123,8 +135,28 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 }
 
-// pass brings the machine's network up to date with the Nodes.
-func (n *Network) pass() error {
+// way returns how an address is reached.
+func (n *Network) way(a netip.Addr) (Way, error) {
+	if w, ok := n.ways[a]; ok {
+		return w, nil
+	}
+	w, err := n.Kernel.Way(a)
+	if err == nil {
+		if n.ways == nil {
+			n.ways = map[netip.Addr]Way{}
+		}
+		n.ways[a] = w
+	}
+	return w, err
+}
+
+// pass brings the machine's network up to date with the Nodes; where whole is not set,
+// only what is checked more often is looked at.
+func (n *Network) pass(whole bool) error {
+	if !whole && n.last != nil {
+		return n.apply(*n.last, false)
+	}
+	n.last = nil
 	all, err := n.nodes.List(labels.Everything())
 	if err != nil {
 		return err
@@ -150,22 +182,35 @@ func (n *Network) pass() error {
 	if err != nil {
 		return err
 	}
-	p := plan(*self, nodes, occupied, n.Kernel.IPv6(), n.Kernel.Way)
+	p := plan(*self, nodes, occupied, n.Kernel.IPv6(), n.way)
+	err = n.apply(p, true)
+	if err == nil {
+		n.last, n.looked = &p, n.Clock.Now()
+	}
+	return err
+}
+
+// apply makes a plan that of the machine; where whole is not set, without the ways to
+// others.
+func (n *Network) apply(p Plan, whole bool) error {
+	troubles := slices.Clone(p.Troubles)
 	var errs []error
 	if err := n.Local(p); err != nil {
 		errs = append(errs, fmt.Errorf("the pods' own network: %w", err))
 	}
-	if err := n.Kernel.Apply(p.State); err != nil {
-		errs = append(errs, err)
+	if whole {
+		errs = append(errs, n.Kernel.Apply(p.State))
 	}
-	if err := errors.Join(errs...); err != nil {
-		p.Troubles = append(p.Troubles, Trouble{Failed, err})
+	err := errors.Join(errs...)
+	if err != nil {
+		n.last = nil
+		troubles = append(troubles, Trouble{Failed, err})
 	}
 	if err := n.Kernel.Forward(); err != nil {
-		p.Troubles = append(p.Troubles, Trouble{Forwarding, err})
+		troubles = append(troubles, Trouble{Forwarding, err})
 	}
-	n.tell(p.Troubles)
-	return errors.Join(errs...)
+	n.tell(troubles)
+	return err
 }
 
 // lack reports that the Node has no range, once that has lasted for
