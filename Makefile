@@ -1,27 +1,27 @@
-# Keelson: everything is behind two commands, make up and make test.
+# Keelson: make up and make test do everything.
 
 GO      ?= go
 BIN     := bin/keelson
-# The same for all, so that everything is compiled once. The tag has equal sets
-# of managed fields share their memory.
+# The same for all commands, so that packages are compiled once. With the tag,
+# equal sets of managed fields share their memory.
 export CGO_ENABLED := 0
 export GOFLAGS     := -trimpath -tags=fieldsv1string
-# The version that the built-in kubectl says it has.
+# The version of the built-in kubectl.
 KUBECTL := k8s.io/component-base/version
 LDFLAGS := -s -w -X $(KUBECTL).gitVersion=v1.37.2 -X $(KUBECTL).gitMajor=1 -X $(KUBECTL).gitMinor=37
-# What /version and kubectl version say of the build; the date is the commit's, so that a build of the same is the same.
+# The build in /version and kubectl version; the date is the commit's, so that builds are reproducible.
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 ifneq ($(COMMIT),)
 LDFLAGS += -X $(KUBECTL).gitCommit=$(COMMIT) -X $(KUBECTL).gitTreeState=$(if $(shell git status --porcelain 2>/dev/null | head -1),dirty,clean) \
 	-X $(KUBECTL).buildDate=$(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
 endif
-# What a node needs from Debian.
+# The Debian packages that a node needs.
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static
-# What the tests need beyond it: a web server for an image, and the store's peer.
+# The further packages that tests need: a web server for an image, and etcd.
 TEST_PACKAGES := nginx etcd-server
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# A Go of at least 1.21 gets the version of go.mod by itself, if it may. Where there is none, Debian's fetches it as a module.
+# Go 1.21 or later downloads the version of go.mod by itself. Without one, Debian's Go downloads it as a module.
 export GOTOOLCHAIN := $(or $(GOTOOLCHAIN),auto)
 ifeq ($(shell go version 2>/dev/null | grep -E 'go(1\.(2[1-9]|[3-9][0-9])|[2-9])'),)
 export PATH := $(CURDIR)/bin/toolchain/bin:$(PATH)
@@ -30,7 +30,7 @@ endif
 
 .PHONY: build up down reset test unit bench bench-compare conformance fuzz linearizability soak vet packages test-packages clean
 
-# Runs a go build -v, and tells how many packages it has compiled in place of their names.
+# Runs a go build -v, and prints the number of compiled packages in place of their names.
 counted = { $(1) 2>&1; echo "exit $$?"; } | awk '/^exit [0-9]+$$/ { code = $$2; next } \
 	/^[^ ]+$$/ && !/:/ { if (++n % 100 == 0) { print "  compiled " n " packages"; fflush() } next } { print; fflush() } END { exit code }'
 
@@ -46,7 +46,7 @@ $(BIN): images
 images:
 	@echo "building the images"; for i in pause demo; do $(GO) build -ldflags '$(LDFLAGS)' -o internal/node/images/bin/$$i ./cmd/keelson-images/$$i; done
 
-# Installs what is missing, and nothing if nothing is. No service is started.
+# Installs the packages that are missing. No service is started.
 define install
 	@missing=; for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "installing$$missing"; \
@@ -55,7 +55,7 @@ define install
 		[ -z "$$ours" ] || $(SUDO) rm -f /usr/sbin/policy-rc.d; exit $$status; fi
 endef
 
-# Archives and Debian packages for those who do not build, with checksums, in dist/.
+# Makes archives and Debian packages, with checksums, in dist/.
 VERSION ?= 1.37.2+keelson.$(shell git rev-list --count HEAD)
 ARCHITECTURES ?= amd64 arm64
 .PHONY: release
@@ -67,8 +67,8 @@ release:
 		-depends '$(PACKAGES)' $(foreach a,$(ARCHITECTURES),$(a)=dist/bin/keelson-$(a))
 	@cat dist/SHA256SUMS
 
-# The toolchain of go.mod, as the module proxy serves it. A Go before 1.21 leaves it as any module: without go.mod and
-# without programs that may be executed.
+# The toolchain of go.mod from the module proxy. A Go before 1.21 unpacks it like any module: without go.mod files and
+# without executable programs.
 GO_VERSION := $(shell sed -n 's/^toolchain go//p' go.mod)
 bin/toolchain/bin/go:
 	@echo "There is no Go of at least 1.21: getting Go $(GO_VERSION)"
@@ -95,8 +95,8 @@ down: build
 reset: build
 	$(SUDO) $(BIN) reset
 
-# The linters of .golangci.yml, staticcheck among them: five minutes of the processor the first time, less for
-# what has not changed.
+# Runs go vet and the linters of .golangci.yml, staticcheck among them: five minutes of processor time the first time,
+# less afterwards for packages that have not changed.
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 vet: images
 	$(GO) vet ./...
@@ -109,23 +109,23 @@ unit: images
 
 test: test-packages build vet unit test-envtest test-dns test-csi
 
-# The answers of the built-in name server against those of CoreDNS, in a module of its own.
+# Compares the answers of the built-in name server with CoreDNS's, in a module of its own.
 .PHONY: test-dns
 test-dns: images
 	$(GO) -C test/dnsoracle test ./...
 
-# The CSI project's sanity suite against the local driver, in a module of its own.
+# Runs the CSI project's sanity suite against the local driver, in a module of its own.
 .PHONY: test-csi
 test-csi: images
 	$(GO) -C test/csi test ./...
 
-# controller-runtime's envtest on keelson, in a module of its own.
+# Runs controller-runtime's envtest on keelson, in a module of its own.
 .PHONY: test-envtest bench-envtest
 test-envtest: build
 	$(BIN) envtest bin/envtest
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest $(GO) -C test/envtest test ./...
 
-# How long a suite of envtest needs to start and to end: with keelson, and with upstream's generic server and etcd.
+# Measures the start and end of an envtest suite: with keelson, and with upstream's generic server and etcd.
 bench-envtest: test-packages build
 	$(BIN) envtest bin/envtest
 	cd bench && $(GO) build -o ../bin/bench .
@@ -143,14 +143,14 @@ bench:
 	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/apiserver/controlplane
 	$(GO) test -run '^$$' -bench . -benchtime 1x ./test/autoscaling
 
-# What of upstream's conformance tests passes, by SIG, and the list of what does not: in clusters of the tests' own, or in
-# that of KUBECONFIG=… (add CONTAINERS=-containers where its nodes run containers).
+# Prints how many of upstream's conformance tests pass, by SIG, and lists those that do not: in clusters of the tests' own, or
+# in that of KUBECONFIG=… (add CONTAINERS=-containers if its nodes run containers).
 conformance: test-packages images
 	@{ $(GO) test -count=1 -timeout 30m -run TestConformance -v ./test/conformance -args -report $(CURDIR)/docs/conformance-not-passing.txt \
 		$(if $(KUBECONFIG),-kubeconfig $(KUBECONFIG)) $(CONTAINERS); echo "exit $$?"; } | \
 		awk '/^exit [0-9]+$$/ { code = $$2; next } /^ *(--- FAIL|suite_test.go.*\/[0-9]+$$|[a-z]*_test.go|FAIL|ok)/ { print; fflush() } END { exit code }'
 
-# Feeds what nobody would to everything that takes bytes from outside, for FUZZTIME each.
+# Fuzzes the parsers of untrusted input, each for FUZZTIME.
 FUZZTIME ?= 1m
 FUZZ := FuzzRequest:apiserver/controlplane FuzzSelectors:apiserver/controlplane FuzzWebhook:apiserver/controlplane FuzzContinue:apiserver FuzzReview:apiserver/token \
 	FuzzConfiguration:apiserver/authn FuzzPolicy:apiserver/auditing FuzzMerge:apiserver/certs FuzzKinds:api/catalogue \
@@ -158,19 +158,19 @@ FUZZ := FuzzRequest:apiserver/controlplane FuzzSelectors:apiserver/controlplane 
 fuzz: images
 	@for f in $(FUZZ); do echo "$${f%:*}"; $(GO) test -run '^$$' -fuzz "^$${f%:*}$$" -fuzztime $(FUZZTIME) ./internal/$${f#*:} || exit 1; done
 
-# Clients that have to see one order, on servers that are killed, for LINEARIZABILITY.
+# Checks for LINEARIZABILITY that clients see one order of writes while servers are killed.
 LINEARIZABILITY ?= 5m
 linearizability: images
 	$(GO) test -timeout 1h -v ./test/linearizability -args -for $(LINEARIZABILITY)
 
-# A server with WATCHES watches and WRITERS writers for SOAK: steady memory, no missed events, every request answered.
+# Runs a server with WATCHES watches and WRITERS writers for SOAK: steady memory, no missed events, every request answered.
 SOAK    ?= 10m
 WATCHES ?= 2000
 WRITERS ?= 500
 soak: build
 	$(GO) test -timeout 2h -count=1 -v ./test/soak -args -keelson $(CURDIR)/$(BIN) -for $(SOAK) -watches $(WATCHES) -writers $(WRITERS)
 
-# The API server against its peer and its limit; both in a module of their own.
+# Compares the API server with its peer and its limit, which are in a module of their own.
 bench-compare: test-packages build
 	cd bench && $(GO) build -o ../bin/bench . && ../bin/bench -keelson ../bin/keelson compare
 
