@@ -35,7 +35,7 @@ func printReference(w io.Writer) {
 		fmt.Fprintf(w, "\n## %s\n\n| flag | default | |\n|------|---------|-|\n", strings.ToUpper(name[:1])+name[1:])
 		sets.FlagSets[name].VisitAll(func(fl *pflag.Flag) {
 			switch fl.Value.(type) {
-			case *told:
+			case *fixedFlag:
 				single = append(single, fl)
 			case *hint:
 				none = append(none, fl)
@@ -47,14 +47,14 @@ func printReference(w io.Writer) {
 	fmt.Fprint(w, "\n## Flags with one answer\n\nThese take only the values that are named; any other is refused with these words before anything starts.\n\n"+
 		"| flag | values | |\n|------|--------|-|\n")
 	for _, fl := range single {
-		t := fl.Value.(*told)
+		t := fl.Value.(*fixedFlag)
 		values := "none"
 		if len(t.only) > 0 {
 			values = "`" + strings.Join(t.only, "`, `") + "`"
 		}
 		fmt.Fprintf(w, "| `--%s` | %s | %s |\n", fl.Name, values, cell(t.why))
 	}
-	fmt.Fprint(w, "\n## Flags without effect\n\nThese tune what Keelson does in another way. They are taken, and the server says so.\n\n| flag | |\n|------|-|\n")
+	fmt.Fprint(w, "\n## Flags without effect\n\nThese tune parts that Keelson implements in another way. They are accepted with a warning and have no effect.\n\n| flag | |\n|------|-|\n")
 	for _, fl := range none {
 		fmt.Fprintf(w, "| `--%s` | %s |\n", fl.Name, cell(fl.Value.(*hint).why))
 	}

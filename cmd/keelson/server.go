@@ -46,16 +46,16 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	fs.StringVar(&f.DataDir, "data-dir", defaultDataDir, "folder of the store, the certificates and the node's state; empty keeps everything in memory")
 	fs.StringVar(&f.Listen, "listen", "0.0.0.0:6443", "address of the API server")
 	fs.StringVar(&f.advertise, "advertise-address", "", "address that nodes and pods reach the API server by (default: the machine's)")
-	fs.StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses; with one of the other family after a comma services may have addresses of both, and those that ask for none have the first's")
+	fs.StringVar(&f.serviceCIDR, "service-cidr", "10.96.0.0/16", "range of the services' addresses; a second range, of the other family, after a comma allows services of both families; the first is the default family")
 	fs.Var(sim.Range{Least: &f.SimNodes, Most: &f.MostSimNodes}, "sim-nodes", "number of simulated nodes, or the least and the greatest, as 0..500, between which the cluster autoscaler chooses")
-	fs.BoolVar(&f.NoSync, "unsafe-no-fsync", false, "do not wait for the disk: a crash of the machine may lose what was written last, or all of it. For tests")
+	fs.BoolVar(&f.NoSync, "unsafe-no-fsync", false, "do not wait for the disk: a crash of the machine may lose the last writes, or all of them. For tests")
 	fs.BoolVar(&f.version, "version", false, "print the version and end")
 
 	f.kube.addFlags(&sets)
 	f.API.AddFlags(sets.FlagSet(apiServer))
 	fs = sets.FlagSet(apiServer)
 	fs.DurationVar(&f.ShutdownDelay, "shutdown-delay-duration", 0, "how long requests are still taken after a signal to end, while /readyz already fails, so that load balancers notice")
-	addTold(fs)
+	addFixedFlags(fs)
 	f.Serving.AddFlags(sets.FlagSet(secureServing))
 	f.Authentication.Bootstrap = true // machines join by tokens
 	f.Authentication.AddFlags(sets.FlagSet("authentication"))
@@ -71,7 +71,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 
 	fs = sets.FlagSet("controllers")
 	fs.StringSliceVar(&f.disable, "disable", nil, "components to leave out: controllers, scheduler. Each can run in a process of its own: keelson controllers, keelson scheduler")
-	fs.StringSliceVar(&f.Controllers, "controllers", []string{"*"}, "controllers to run: * is all, foo has the controller foo run, -foo keeps it from running. All controllers: "+
+	fs.StringSliceVar(&f.Controllers, "controllers", []string{"*"}, "controllers to run: * enables all, foo enables the controller foo, -foo disables it. All controllers: "+
 		strings.Join(manager.Names(), ", "))
 
 	f.NodeIPAM.AddFlags(fs)

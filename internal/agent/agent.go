@@ -167,7 +167,7 @@ func enforced(c *policy.Controller) pod.Policies {
 func (h *host) serve(agent *node.Agent, o Options) error {
 	l, err := net.Listen("tcp", net.JoinHostPort("", fmt.Sprint(o.Port)))
 	if err != nil {
-		return fmt.Errorf("%w: stop what listens there, or choose another port with --node-port", err)
+		return fmt.Errorf("%w: stop the program that listens there, or choose another port with --node-port", err)
 	}
 	access, err := server.NewAccess(o.Name, h.client, h.clientCA)
 	if err != nil {

@@ -22,19 +22,19 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&o.Port, "node-port", 10250, "port of the node's HTTP server")
 	fs.Var((*size)(&o.LogMaxSize), "container-log-max-size", "size at which a container's log is rotated")
 	fs.IntVar(&o.LogMaxFiles, "container-log-max-files", logs.DefaultMaxFiles, "how many log files a container has, with the one being written; at least 2")
-	fs.StringVar((*string)(&o.CgroupDriver), "cgroup-driver", "", "what makes the cgroups of pods: cgroupfs or systemd, as the runtime does it (default: what the runtime says, else cgroupfs)")
+	fs.StringVar((*string)(&o.CgroupDriver), "cgroup-driver", "", "driver of the pods' cgroups, which must be the runtime's: cgroupfs or systemd (default: the runtime's, else cgroupfs)")
 	fs.StringSliceVar(&o.AllowedUnsafeSysctls, "allowed-unsafe-sysctls", nil, "kernel parameters that pods of this machine may set beside the safe ones: names, or beginnings of names that end in *")
 	fs.Int64Var(&o.MaxPods, "max-pods", 110, "number of pods that can run on the node")
-	fs.Var((*reservation)(&o.KubeReserved), "kube-reserved", "what is kept from pods for Kubernetes' components, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
-	fs.Var((*reservation)(&o.SystemReserved), "system-reserved", "what is kept from pods for the rest of the machine, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
+	fs.Var((*reservation)(&o.KubeReserved), "kube-reserved", "resources reserved for Kubernetes' components, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
+	fs.Var((*reservation)(&o.SystemReserved), "system-reserved", "resources reserved for the rest of the machine, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
 	fs.Int64Var(&o.PodPidsLimit, "pod-max-pids", 0, "number of processes that a pod may have; no limit where it is 0 or -1")
-	fs.StringVar(&o.ResolvConf, "resolv-conf", "/etc/resolv.conf", "resolvers' configuration of the pods that have the machine's")
+	fs.StringVar(&o.ResolvConf, "resolv-conf", "/etc/resolv.conf", "resolver configuration for pods that use the machine's")
 	fs.StringToStringVar(&o.Labels, "node-labels", nil, "labels of the node, like zone=a,disk=fast")
 	fs.Var((*taints)(&o.Taints), "register-with-taints", "taints that the node is registered with, like key=value:NoSchedule, comma separated")
 	fs.StringVar(&o.ProviderID, "provider-id", "", "identifier of the machine at its provider, spec.providerID of the node")
 	fs.StringVar(&o.CredentialConfig, "image-credential-provider-config", "", "file with the plug-ins that have credentials for images (CredentialProviderConfig v1)")
 	fs.StringVar(&o.CredentialBin, "image-credential-provider-bin-dir", "", "folder of the programs of these plug-ins")
-	fs.StringVar(&o.Storage, "storage", Builtin, "what makes volumes on this machine's disk, for the StorageClass "+localClass+": builtin, or none")
+	fs.StringVar(&o.Storage, "storage", Builtin, "driver of volumes on this machine's disk, for the StorageClass "+localClass+": builtin, or none")
 	fs.StringVar(&o.StaticPods, "pod-manifest-path", "", "folder of the manifests of static pods, or one manifest (default: manifests in --data-dir)")
 }
 
@@ -125,9 +125,9 @@ func (r *reservation) Type() string { return "stringToString" }
 
 // AddFlags adds the flags of the node's part of the network.
 func (n *Network) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&n.Proxy, "proxy", Builtin, "what has Services' addresses lead to their endpoints: builtin, or none where something else does (kube-proxy, Cilium)")
-	fs.StringVar(&n.DNS, "dns", Builtin, "what resolves names for pods, at the tenth address of the services' range: builtin, or none where CoreDNS is installed there")
-	fs.StringVar(&n.Policies, "network-policy", Builtin, "what enforces network policies: builtin, or none where something else does (Calico, Cilium)")
+	fs.StringVar(&n.Proxy, "proxy", Builtin, "service proxy: builtin, or none to leave Services to another one (kube-proxy, Cilium)")
+	fs.StringVar(&n.DNS, "dns", Builtin, "name server of pods, at the tenth address of the services' range: builtin, or none to leave the address to CoreDNS")
+	fs.StringVar(&n.Policies, "network-policy", Builtin, "implementation of network policies: builtin, or none to leave them to another one (Calico, Cilium)")
 	fs.StringSliceVar(&n.NodePortAddresses, "nodeport-addresses", nil, "ranges of the machine's addresses on which node ports are served (default: the node's primary addresses)")
 }
 

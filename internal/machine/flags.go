@@ -12,9 +12,9 @@ import (
 // AddFlags adds the flags of the runtime and the pods' network.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.Var((*prefixes)(&o.PodCIDRs), "pod-cidr", "ranges of the addresses of this machine's pods, one of a family, comma separated (default: those of the Node, spec.podCIDRs)")
-	fs.Var((*left)(&o.NoPodNetwork), "pod-network", "what connects pods where no CNI configuration is in /etc/cni/net.d: builtin, or none where one will be put there (by Calico, Cilium, Flannel)")
-	fs.StringVar(&o.Registry, "registry", "", "address of a registry on this machine, as :5000: images can be pushed to it by everyone who reaches the address, and pods have them as localhost:5000/NAME (default: none)")
-	fs.StringVar(&o.RootDir, "root-dir", "", "folder of the node's pods and of what plug-ins share with it (default: "+kubeletRoot+" for the default --data-dir where there is no kubelet, else node in --data-dir)")
+	fs.Var((*left)(&o.NoPodNetwork), "pod-network", "network of the pods where /etc/cni/net.d has no CNI configuration: builtin, or none to wait for one (of Calico, Cilium, Flannel)")
+	fs.StringVar(&o.Registry, "registry", "", "address of a registry on this machine, as :5000: everyone who reaches the address can push images, which are localhost:5000/NAME for pods (default: none)")
+	fs.StringVar(&o.RootDir, "root-dir", "", "folder of the node's pods and of the sockets of plug-ins (default: "+kubeletRoot+" for the default --data-dir where there is no kubelet, else node in --data-dir)")
 	fs.StringVar(&o.Runtime, "container-runtime-endpoint", "", "CRI socket of a running runtime (default: a private containerd)")
 }
 

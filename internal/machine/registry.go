@@ -42,7 +42,7 @@ func (m *Machine) serveRegistry(ctx context.Context) error {
 	}
 	l, err := net.Listen("tcp", m.o.Registry)
 	if err != nil {
-		return fmt.Errorf("%w: stop what listens there, or choose another address with --registry", err)
+		return fmt.Errorf("%w: stop the program that listens there, or choose another address with --registry", err)
 	}
 	if host != "" {
 		name := net.JoinHostPort(host, port)

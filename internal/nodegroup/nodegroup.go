@@ -91,7 +91,7 @@ func DefaultOptions() Options {
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	*o = DefaultOptions()
 	fs.StringVar(&o.CloudConfig, "cloud-config", "", "file (YAML: address, key, cert, cacert, grpc_timeout) of a provider of node groups by upstream's externalgrpc protocol")
-	fs.StringSliceVar(&o.Expanders, "expander", o.Expanders, "what chooses among node groups that would do, one after another: least-waste, priority, random")
+	fs.StringSliceVar(&o.Expanders, "expander", o.Expanders, "how to choose among suitable node groups, one criterion after another: least-waste, priority, random")
 	fs.DurationVar(&o.ScanInterval, "scan-interval", o.ScanInterval, "time between two looks of the cluster autoscaler at the cluster")
 	fs.BoolVar(&o.NoScaleDown, "no-scale-down", false, "let the cluster autoscaler remove no nodes")
 	fs.Float64Var(&o.Utilization, "scale-down-utilization-threshold", o.Utilization, "share of a node's CPU or memory, of 1, that its pods request, below which it may be removed")

@@ -5,7 +5,7 @@ import "github.com/spf13/pflag"
 // AddFlags adds upstream's flags of auditing, with their defaults.
 func (s *Selection) AddFlags(fs *pflag.FlagSet) {
 	*s = Default()
-	fs.StringVar(&s.PolicyFile, "audit-policy-file", "", "file with a Policy of audit.k8s.io: what is logged of which requests; without one nothing is")
+	fs.StringVar(&s.PolicyFile, "audit-policy-file", "", "file with a Policy of audit.k8s.io, which selects the requests to log and the level of detail; without one nothing is logged")
 	fs.StringVar(&s.Log.Path, "audit-log-path", "", "file that the requests are logged to; - is the standard output")
 	fs.StringVar(&s.Log.Format, "audit-log-format", s.Log.Format, "format of the log: json, or legacy for one line of text for each event")
 	fs.IntVar(&s.Log.MaxAge, "audit-log-maxage", 0, "days that old logs are kept; 0 is for ever")

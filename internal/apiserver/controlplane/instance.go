@@ -103,7 +103,7 @@ func (c *Instance) start() error {
 		err := c.Step("listen", func() (err error) {
 			listener, err = c.Serving.Listen(c.Process.Ctx, c.Listen)
 			if err != nil {
-				return fmt.Errorf("%w: stop what listens there, or choose another address with --listen", err)
+				return fmt.Errorf("%w: stop the program that listens there, or choose another address with --listen", err)
 			}
 			c.Address = listener.Addr().String()
 			return nil

@@ -14,6 +14,6 @@ func (s *Selection) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.SigningKeyFile, "service-account-signing-key-file", "", "file with the private key that tokens are signed with (default: the one in --data-dir)")
 	fs.StringArrayVar(&s.KeyFiles, "service-account-key-file", nil, "file with public or private keys that tokens may be signed with, besides that; may be given several times")
 	fs.StringVar(&s.SigningEndpoint, "service-account-signing-endpoint", "", "Unix socket of an external signer of service accounts' tokens (KEP-740), in place of --service-account-signing-key-file and --service-account-key-file")
-	fs.DurationVar(&s.MaxExpiration, "service-account-max-token-expiration", 0, "greatest life of a token that is asked for; 0 is 2^32 seconds")
+	fs.DurationVar(&s.MaxExpiration, "service-account-max-token-expiration", 0, "maximum lifetime of requested tokens; 0 means 2^32 seconds")
 	flagvalue.NotVar(fs, &s.NoExtension, "service-account-extend-token-expiration", "let the tokens that pods are given live for a year, and warn of the use of one that should have been replaced")
 }

@@ -156,7 +156,7 @@ func (s *Server) serve(ctx context.Context) error {
 }
 
 func busy(at string, err error) error {
-	return fmt.Errorf("dns: %w: the cluster's name server listens on %s; stop what listens there, or leave names to something else with --dns none", err, at)
+	return fmt.Errorf("dns: %w: the cluster's name server listens on %s; stop the program that listens there, or use another name server with --dns none", err, at)
 }
 
 // handle answers one message.

@@ -59,8 +59,8 @@ type Options struct {
 
 // AddFlags adds the flags of the options.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.Var((*mode)(&o.Disabled), "load-balancer", "what gives Services of the type LoadBalancer their addresses: builtin, or none where something else does (a cloud's controller manager, MetalLB)")
-	fs.Var((*ranges)(&o.Addresses), "load-balancer-addresses", "addresses for Services of the type LoadBalancer, as 192.0.2.0/28 or 192.0.2.10-192.0.2.20, for which the nodes answer on their network (default: such Services have the nodes' own addresses)")
+	fs.Var((*mode)(&o.Disabled), "load-balancer", "implementation of Services of the type LoadBalancer: builtin, or none to leave them to another one (a cloud controller manager, MetalLB)")
+	fs.Var((*ranges)(&o.Addresses), "load-balancer-addresses", "addresses for Services of the type LoadBalancer, as 192.0.2.0/28 or 192.0.2.10-192.0.2.20, for which the nodes answer on their network (default: such Services get the nodes' own addresses)")
 }
 
 // mode is a flag value that is builtin or none.

@@ -78,7 +78,7 @@ func (k *kernel) accept() error {
 		return nil
 	}
 	if err := run(script.String(), "nft", "-f", "-"); err != nil {
-		return fmt.Errorf("a firewall of this machine drops what is forwarded, and the pods' packets with it: have it accept what comes from and goes to the link %s: %w", k.pods, err)
+		return fmt.Errorf("a firewall of this machine drops forwarded packets, among them the pods': make it accept packets from and to the link %s: %w", k.pods, err)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (k *kernel) acceptLegacy() error {
 		}
 		out, err := exec.Command(l.program, "-w", "-S", "FORWARD").Output()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("the machine has a firewall in the older tables of iptables, and its rules cannot be read: %w: install %s, or have the firewall accept what comes from and goes to the link %s", err, l.program, k.pods))
+			errs = append(errs, fmt.Errorf("the machine has a firewall in the older tables of iptables, and its rules cannot be read: %w: install %s, or make the firewall accept packets from and to the link %s", err, l.program, k.pods))
 			continue
 		}
 		if !bytes.Contains(out, []byte("-P FORWARD DROP")) {
@@ -109,7 +109,7 @@ func (k *kernel) acceptLegacy() error {
 				continue
 			}
 			if err := run("", l.program, append([]string{"-w", "-I", "FORWARD"}, rule...)...); err != nil {
-				errs = append(errs, fmt.Errorf("a firewall of this machine drops what is forwarded: %w", err))
+				errs = append(errs, fmt.Errorf("a firewall of this machine drops forwarded packets: %w", err))
 			}
 		}
 	}

@@ -259,7 +259,7 @@ func (k *kernel) tunnel(t *Tunnel) (int, error) {
 	}
 	if err := netlink.LinkSetUp(l); err != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
-			return 0, fmt.Errorf("link %s: UDP port %d is in use: stop what has it", Link, port)
+			return 0, fmt.Errorf("link %s: UDP port %d is in use: stop the program that uses it", Link, port)
 		}
 		return 0, fmt.Errorf("link %s: %w", Link, err)
 	}

@@ -11,8 +11,8 @@ import (
 
 // AddFlags adds the kubelet's flags of eviction.
 func (s *Settings) AddFlags(fs *pflag.FlagSet) {
-	fs.Var(&thresholds{DefaultHard, '<', &s.Hard}, "eviction-hard", "what is to be left before pods are evicted at once, like memory.available<1Gi; empty for nothing")
-	fs.Var(&thresholds{nil, '<', &s.Soft}, "eviction-soft", "what is to be left before pods are evicted after a grace period, like memory.available<1.5Gi")
+	fs.Var(&thresholds{DefaultHard, '<', &s.Hard}, "eviction-hard", "thresholds below which pods are evicted at once, like memory.available<1Gi; empty for none")
+	fs.Var(&thresholds{nil, '<', &s.Soft}, "eviction-soft", "thresholds below which pods are evicted after a grace period, like memory.available<1.5Gi")
 	fs.Var(&thresholds{nil, '=', &s.SoftGrace}, "eviction-soft-grace-period", "how long less may be left, for each soft threshold, like memory.available=1m30s")
 	fs.Var(&thresholds{nil, '=', &s.MinimumReclaim}, "eviction-minimum-reclaim", "how much more than its threshold has to be left for the pressure to be over, like imagefs.available=2Gi")
 	fs.Int64Var(&s.MaxPodGrace, "eviction-max-pod-grace-period", 0, "the most, in seconds, that a pod is given to end where a soft threshold evicts it")

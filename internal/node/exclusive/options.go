@@ -41,14 +41,14 @@ const DefaultCPUPeriod = 10 * time.Second
 
 // AddFlags adds the kubelet's flags of them.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.CPUPolicy, "cpu-manager-policy", cpumanager.None, "who has CPUs for themselves: none, or static for containers of Guaranteed pods that ask for whole CPUs")
+	fs.StringVar(&o.CPUPolicy, "cpu-manager-policy", cpumanager.None, "policy of exclusive CPUs: none, or static for containers of Guaranteed pods that request whole CPUs")
 	fs.StringToStringVar(&o.CPUOptions, "cpu-manager-policy-options", nil, "options of the static policy, like full-pcpus-only=true: also distribute-cpus-across-numa, strict-cpu-reservation, prefer-align-cpus-by-uncorecache")
 	fs.DurationVar(&o.CPUPeriod, "cpu-manager-reconcile-period", DefaultCPUPeriod, "how often containers that are not on their CPUs are put there")
 	fs.Var((*cpus)(&o.ReservedCPUs), "reserved-cpus", "CPUs that are kept from containers with CPUs for themselves, like 0-1,8; takes the place of the CPUs of --system-reserved and --kube-reserved")
-	fs.StringVar(&o.MemoryPolicy, "memory-manager-policy", memorymanager.None, "whose memory is on NUMA nodes of the machine: None, or Static for containers of Guaranteed pods")
+	fs.StringVar(&o.MemoryPolicy, "memory-manager-policy", memorymanager.None, "policy of memory on NUMA nodes: None, or Static for containers of Guaranteed pods")
 	fs.Var((*memory)(&o.ReservedMemory), "reserved-memory", "memory that is kept from containers on each NUMA node, like 0:memory=1Gi,hugepages-2Mi=64Mi;1:memory=2Gi, as much as all reservations and memory.available of --eviction-hard together")
 	fs.StringVar(&o.TopologyPolicy, "topology-manager-policy", topology.None, "which pods the node takes by the NUMA nodes of their resources: none, best-effort, restricted, single-numa-node")
-	fs.StringVar(&o.TopologyScope, "topology-manager-scope", topology.Container, "what is to be on the same NUMA nodes: the resources of a container, or of a pod")
+	fs.StringVar(&o.TopologyScope, "topology-manager-scope", topology.Container, "scope of the alignment to NUMA nodes: container, or pod")
 	fs.StringToStringVar(&o.TopologyOptions, "topology-manager-policy-options", nil, "options of that policy: prefer-closest-numa-nodes=true, max-allowable-numa-nodes=NUMBER")
 }
 

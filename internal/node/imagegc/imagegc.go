@@ -141,7 +141,7 @@ func (c *Collector) Collect(ctx context.Context) error {
 		return err
 	}
 	if len(r.ImageFilesystems) == 0 {
-		return errors.New("the runtime tells of no file system for images")
+		return errors.New("the runtime reports no file system for images")
 	}
 	capacity, available, err := c.space(r.ImageFilesystems[0].GetFsId().GetMountpoint())
 	if err != nil {

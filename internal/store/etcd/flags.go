@@ -16,5 +16,5 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.CertFile, "etcd-certfile", "", "SSL certification file used to secure etcd communication")
 	fs.StringVar(&o.KeyFile, "etcd-keyfile", "", "SSL key file used to secure etcd communication")
 	fs.StringVar(&o.Prefix, "etcd-prefix", root, "prefix to prepend to all resource paths in etcd")
-	flagvalue.IntervalVar(fs, &o.CompactionInterval, "etcd-compaction-interval", 5*time.Minute, "how often etcd is compacted, to what it was that time before; 0 is never")
+	flagvalue.IntervalVar(fs, &o.CompactionInterval, "etcd-compaction-interval", 5*time.Minute, "how often etcd is compacted, to the revision of that time ago; 0 means never")
 }

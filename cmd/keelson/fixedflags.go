@@ -8,17 +8,17 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// told is a flag of upstream's kube-apiserver whose behaviour is fixed in Keelson:
+// fixedFlag is a flag of upstream's kube-apiserver whose behaviour is fixed in Keelson:
 // it accepts the values that agree with it, and refuses others with an error that
 // says what to do instead.
-type told struct {
+type fixedFlag struct {
 	only []string // empty takes none
 	why  string
 	kind string
 }
 
 // Set implements pflag.Value.
-func (t *told) Set(v string) error {
+func (t *fixedFlag) Set(v string) error {
 	if slices.Contains(t.only, v) {
 		return nil
 	}
@@ -26,7 +26,7 @@ func (t *told) Set(v string) error {
 }
 
 // String implements pflag.Value.
-func (t *told) String() string {
+func (t *fixedFlag) String() string {
 	if len(t.only) == 0 {
 		return ""
 	}
@@ -34,7 +34,7 @@ func (t *told) String() string {
 }
 
 // Type implements pflag.Value.
-func (t *told) Type() string { return t.kind }
+func (t *fixedFlag) Type() string { return t.kind }
 
 // hint is a flag that tunes how upstream does something which Keelson does in
 // another way: only speed depends on it, and the user is warned that it has no
@@ -53,8 +53,8 @@ func (h *hint) String() string { return h.value }
 // Type implements pflag.Value.
 func (h *hint) Type() string { return h.kind }
 
-// toldFlags are refused, with these words, for any value but those that they name.
-var toldFlags = []struct{ name, kind, only, why string }{
+// fixedFlags are refused, with the message why, for any value except only.
+var fixedFlags = []struct{ name, kind, only, why string }{
 	{"aggregator-reject-forwarding-redirect", "bool", "true", "redirects of aggregated API servers are never passed on: leave it out"},
 	{"allow-metric-labels", "string", "", "labels of metrics cannot be restricted: leave out whole metrics with --disabled-metrics, or labels in the scraper"},
 	{"allow-metric-labels-manifest", "string", "", "labels of metrics cannot be restricted: leave out whole metrics with --disabled-metrics, or labels in the scraper"},
@@ -84,12 +84,12 @@ var toldFlags = []struct{ name, kind, only, why string }{
 	{"peer-advertise-port", "string", "", "requests are not passed on between servers (the alpha feature UnknownVersionInteroperabilityProxy): run one version of them"},
 	{"peer-ca-file", "string", "", "requests are not passed on between servers (the alpha feature UnknownVersionInteroperabilityProxy): run one version of them"},
 	{"runtime-config-emulation-forward-compatible", "bool", "false", "Keelson emulates no earlier version: leave it out"},
-	{"service-account-lookup", "bool", "true", "tokens of what has been deleted are never accepted: leave it out"},
+	{"service-account-lookup", "bool", "true", "tokens of deleted accounts, pods and secrets are never accepted: leave it out"},
 	{"show-hidden-metrics-for-version", "string", "", "no metrics are hidden: leave it out"},
-	{"shutdown-watch-termination-grace-period", "duration", "0s", "watches are ended at once, with what they have still to send, and clients resume them: leave it out"},
+	{"shutdown-watch-termination-grace-period", "duration", "0s", "watches are ended at once, after they have sent their events, and clients resume them: leave it out"},
 	{"storage-backend", "string", "etcd3", "objects are in the embedded store, or in etcd (version 3) with --etcd-servers"},
 	{"storage-media-type", "string", "application/vnd.kubernetes.protobuf", "objects are stored as upstream stores them by default: leave it out"},
-	{"tracing-config-file", "string", "", "there are no OpenTelemetry spans: keelson trace shows what was done to an object and because of it"},
+	{"tracing-config-file", "string", "", "there are no OpenTelemetry spans: keelson trace shows the writes of an object and their causes"},
 	{"watch-cache", "bool", "true", "reads and watches are always served from memory, and are as fresh as the store: leave it out"},
 }
 
@@ -99,21 +99,21 @@ var hintFlags = []struct{ name, kind, value, why string }{
 	{"default-watch-cache-size", "int", "100", "all objects are in memory, with the last changes"},
 	{"delete-collection-workers", "int", "1", "objects are deleted one after the other, as upstream does by default"},
 	{"enable-aggregator-routing", "bool", "true", "requests always go to endpoints"},
-	{"etcd-count-metric-poll-period", "duration", "1m0s", "objects are counted when the metric is asked for"},
+	{"etcd-count-metric-poll-period", "duration", "1m0s", "objects are counted when the metric is read"},
 	{"etcd-db-metric-poll-interval", "duration", "30s", "there is no metric of the size of the database"},
 	{"etcd-healthcheck-timeout", "duration", "2s", "the health of the store is known without asking"},
 	{"etcd-readycheck-timeout", "duration", "2s", "the health of the store is known without asking"},
-	{"lease-reuse-duration-seconds", "int", "60", "what has an end is removed one by one"},
+	{"lease-reuse-duration-seconds", "int", "60", "expired objects are removed one by one"},
 	{"livez-grace-period", "duration", "0s", "the server listens when its start is done"},
 	{"log-flush-frequency", "duration", "5s", "the log is not buffered"},
 	{"storage-initialization-timeout", "duration", "1m0s", "the server listens when its store is open"},
 	{"watch-cache-sizes", "strings", "", "all objects are in memory, with the last changes"},
 }
 
-// addTold adds the flags of upstream that Keelson accepts with one value only.
-func addTold(flags *pflag.FlagSet) {
-	for _, f := range toldFlags {
-		t := &told{why: f.why, kind: f.kind}
+// addFixedFlags adds the flags of upstream that Keelson accepts with one value only.
+func addFixedFlags(flags *pflag.FlagSet) {
+	for _, f := range fixedFlags {
+		t := &fixedFlag{why: f.why, kind: f.kind}
 		usage := "not supported: " + f.why
 		if f.only != "" {
 			t.only = strings.Split(f.only, ",")
