@@ -2,17 +2,14 @@ package dra
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +18,8 @@ import (
 	"k8s.io/dynamic-resource-allocation/resourceclaim"
 	dra "k8s.io/kubelet/pkg/apis/dra/v1"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 // Manager prepares the claims of a node's pods.
@@ -284,24 +283,19 @@ func (m *Manager) load() error {
 	if m.claims != nil {
 		return nil
 	}
-	claims := map[types.UID]*claim{}
-	b, err := os.ReadFile(m.File)
-	if err == nil {
-		err = json.Unmarshal(b, &claims)
+	claims, err := statefile.Read[map[types.UID]*claim](m.File)
+	if err != nil {
+		return fmt.Errorf("the state of resource claims: %w", err)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the state of resource claims in %s: %w", m.File, err)
+	if claims == nil || *claims == nil {
+		claims = &map[types.UID]*claim{}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.claims = claims
+	m.claims = *claims
 	return nil
 }
 
 func (m *Manager) save() error {
-	b, err := json.Marshal(m.claims)
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.MkdirAll(filepath.Dir(m.File), 0o750), renameio.WriteFile(m.File, b, 0o600))
+	return errors.Join(os.MkdirAll(filepath.Dir(m.File), 0o750), statefile.Write(m.File, m.claims))
 }

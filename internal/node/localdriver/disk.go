@@ -2,7 +2,6 @@ package localdriver
 
 import (
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +12,8 @@ import (
 	"time"
 
 	continuity "github.com/containerd/continuity/fs"
-	"github.com/google/renameio/v2"
+
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 // The folders of volumes and snapshots, and what is in each.
@@ -66,26 +66,11 @@ func (d *Driver) read(kind, id string) (*item, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(filepath.Join(dir, meta))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	i := &item{}
-	if err := json.Unmarshal(text, i); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, meta), err)
-	}
-	return i, nil
+	return statefile.Read[item](filepath.Join(dir, meta))
 }
 
 func (d *Driver) write(kind, id string, i *item) error {
-	text, err := json.Marshal(i)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(filepath.Join(d.path(kind, id), meta), text, 0o600)
+	return statefile.Write(filepath.Join(d.path(kind, id), meta), i)
 }
 
 // list returns the IDs of all volumes or snapshots, sorted.

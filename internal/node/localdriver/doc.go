@@ -13,5 +13,6 @@
 // mounted with prjquota); elsewhere a volume may use all free space. Copies share their blocks
 // with the original where the file system supports that.
 //
-// The package does not depend on Kubernetes.
+// The package does not depend on Kubernetes. It imports internal/node/statefile and
+// nothing else of this module.
 package localdriver

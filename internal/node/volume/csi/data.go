@@ -2,15 +2,13 @@ package csi
 
 import (
 	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
 	"k8s.io/apimachinery/pkg/types"
+
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 // dataFile is the file beside a target; its keys are upstream's.
@@ -32,34 +30,18 @@ type published struct {
 }
 
 func (d *published) write(dir string) error {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, dataFile), text, 0o600)
+	return statefile.Write(filepath.Join(dir, dataFile), d)
 }
 
-// read returns the record in dir, nil if there is none. A file that cannot be
-// decoded is damaged: files are written whole.
+// read returns the record in dir, nil if there is none.
 func read(dir string) (*published, error) {
-	text, err := os.ReadFile(filepath.Join(dir, dataFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	d := &published{}
-	if err := json.Unmarshal(text, d); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", filepath.Join(dir, dataFile), err)
-	}
-	return d, nil
+	return statefile.Read[published](filepath.Join(dir, dataFile))
 }
 
-// all returns what the pods of the node have, by folder.
+// all returns the volumes of the node's pods, by folder.
 func (p *Plugin) all() (map[string]*published, error) {
 	files, err := filepath.Glob(filepath.Join(p.Root, "pods", "*", "volumes", "kubernetes.io~csi", "*", dataFile))
 	if err != nil {
