@@ -27,6 +27,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/csimigration"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
@@ -124,12 +125,15 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	}.Run, nil
 }
 
-func usesClaims(p *v1.Pod) bool {
-	return slices.ContainsFunc(p.Spec.Volumes, func(v v1.Volume) bool { return v.PersistentVolumeClaim != nil || v.Ephemeral != nil })
+// attaches reports whether a pod has volumes that may have to be attached.
+func attaches(p *v1.Pod) bool {
+	return slices.ContainsFunc(p.Spec.Volumes, func(v v1.Volume) bool {
+		return v.PersistentVolumeClaim != nil || v.Ephemeral != nil || csimigration.InTree(&v)
+	})
 }
 
 func nodeOf(o any) ([]string, error) {
-	if p, ok := o.(*v1.Pod); ok && p.Spec.NodeName != "" && usesClaims(p) {
+	if p, ok := o.(*v1.Pod); ok && p.Spec.NodeName != "" && attaches(p) {
 		return []string{p.Spec.NodeName}, nil
 	}
 	return nil, nil
@@ -174,7 +178,7 @@ func attached(o any) ([]string, error) {
 }
 
 func (a *controller) podChanged(p *v1.Pod) {
-	if p.Spec.NodeName != "" && usesClaims(p) {
+	if p.Spec.NodeName != "" && attaches(p) {
 		a.queue.Add(p.Spec.NodeName)
 	}
 }
@@ -227,6 +231,7 @@ func UniqueName(v *v1.CSIPersistentVolumeSource) v1.UniqueVolumeName {
 // wanted is a volume that pods of a node need attached.
 type wanted struct {
 	volume *v1.PersistentVolume
+	inline bool // it is the pods' own, and no object of the cluster
 	pods   []*v1.Pod
 }
 
@@ -234,6 +239,13 @@ type wanted struct {
 // claims of pods that have ended need none.
 func (a *controller) want(node string) (map[string]*wanted, error) {
 	out := map[string]*wanted{}
+	add := func(v *v1.PersistentVolume, inline bool, p *v1.Pod) {
+		key := Name(v.Spec.CSI, node)
+		if out[key] == nil {
+			out[key] = &wanted{volume: v, inline: inline}
+		}
+		out[key].pods = append(out[key].pods, p)
+	}
 	for _, p := range reconcile.Indexed[*v1.Pod](a.pods.GetIndexer(), podsByNode, node) {
 		if controllers.PodTerminated(p) {
 			continue
@@ -241,6 +253,9 @@ func (a *controller) want(node string) (map[string]*wanted, error) {
 		for i := range p.Spec.Volumes {
 			name := claimOf(p, &p.Spec.Volumes[i])
 			if name == "" {
+				if v, err := csimigration.Inline(&p.Spec.Volumes[i], p.Namespace); err == nil && v != nil && a.attachable(v.Spec.CSI.Driver) {
+					add(v, true, p)
+				}
 				continue
 			}
 			claim, err := a.claims.PersistentVolumeClaims(p.Namespace).Get(name)
@@ -253,7 +268,7 @@ func (a *controller) want(node string) (map[string]*wanted, error) {
 			if p.Spec.Volumes[i].Ephemeral != nil && ephemeral.VolumeIsForPod(p, claim) != nil {
 				continue
 			}
-			v, err := a.volumes.Get(claim.Spec.VolumeName)
+			v, err := a.volume(claim.Spec.VolumeName)
 			if apierrors.IsNotFound(err) {
 				continue
 			}
@@ -263,14 +278,19 @@ func (a *controller) want(node string) (map[string]*wanted, error) {
 			if v.Spec.CSI == nil || v.Spec.ClaimRef == nil || v.Spec.ClaimRef.UID != claim.UID || !a.attachable(v.Spec.CSI.Driver) {
 				continue
 			}
-			key := Name(v.Spec.CSI, node)
-			if out[key] == nil {
-				out[key] = &wanted{volume: v}
-			}
-			out[key].pods = append(out[key].pods, p)
+			add(v, false, p)
 		}
 	}
 	return out, nil
+}
+
+// volume returns a volume, as one of a CSI driver where it stands for such a one.
+func (a *controller) volume(name string) (*v1.PersistentVolume, error) {
+	v, err := a.volumes.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	return csimigration.Volume(v)
 }
 
 // attachable reports whether volumes of a driver have to be attached, which is the
@@ -357,10 +377,13 @@ func (a *controller) reconcile(ctx context.Context, name string) (reconcile.Resu
 // source returns the volume's source in an attachment, nil if the volume is
 // gone.
 func (a *controller) source(va *storage.VolumeAttachment) *v1.PersistentVolume {
+	if inline := va.Spec.Source.InlineVolumeSpec; inline != nil && inline.CSI != nil {
+		return &v1.PersistentVolume{Spec: *inline}
+	}
 	if va.Spec.Source.PersistentVolumeName == nil {
 		return nil
 	}
-	v, err := a.volumes.Get(*va.Spec.Source.PersistentVolumeName)
+	v, err := a.volume(*va.Spec.Source.PersistentVolumeName)
 	if err != nil || v.Spec.CSI == nil {
 		return nil
 	}
@@ -456,7 +479,7 @@ func (a *controller) report(ctx context.Context, node *v1.Node, status []v1.Atta
 // attach makes an attachment, unless the volume is for one node at a time and is
 // attached to another.
 func (a *controller) attach(ctx context.Context, node, key string, w *wanted) error {
-	if exclusive(w.volume) {
+	if exclusive(w.volume) && !w.inline {
 		for _, va := range reconcile.Indexed[*storage.VolumeAttachment](a.attachments.GetIndexer(), attachmentsByClaim, w.volume.Name) {
 			if va.Spec.NodeName != node && a.own(va) {
 				a.tellTaken(va.Spec.NodeName, w)
@@ -464,11 +487,13 @@ func (a *controller) attach(ctx context.Context, node, key string, w *wanted) er
 			}
 		}
 	}
+	source := storage.VolumeAttachmentSource{PersistentVolumeName: &w.volume.Name}
+	if w.inline {
+		source = storage.VolumeAttachmentSource{InlineVolumeSpec: &w.volume.Spec}
+	}
 	_, err := a.client.StorageV1().VolumeAttachments().Create(ctx, &storage.VolumeAttachment{
 		ObjectMeta: metav1.ObjectMeta{Name: key},
-		Spec: storage.VolumeAttachmentSpec{
-			Attacher: w.volume.Spec.CSI.Driver, NodeName: node, Source: storage.VolumeAttachmentSource{PersistentVolumeName: &w.volume.Name},
-		},
+		Spec:       storage.VolumeAttachmentSpec{Attacher: w.volume.Spec.CSI.Driver, NodeName: node, Source: source},
 	}, metav1.CreateOptions{})
 	if err == nil || apierrors.IsAlreadyExists(err) {
 		return nil

@@ -190,3 +190,37 @@ func TestNotAttached(t *testing.T) {
 		controllertest.Must[*storage.VolumeAttachment](t)(s.Client.StorageV1().VolumeAttachments().Get(ctx, "mine", metav1.GetOptions{}))
 	})
 }
+
+// TestMigrated checks that volumes of drivers that were once in the tree are attached by
+// those that took over: a claim's by its PersistentVolume, a pod's own by its description.
+func TestMigrated(t *testing.T) {
+	run(t, func(s suite) {
+		v := controllertest.Must[*v1.PersistentVolume](t)(s.Client.CoreV1().PersistentVolumes().Get(ctx, "v", metav1.GetOptions{}))
+		v.Spec.PersistentVolumeSource = v1.PersistentVolumeSource{AWSElasticBlockStore: &v1.AWSElasticBlockStoreVolumeSource{VolumeID: "vol-1"}}
+		controllertest.Must[*v1.PersistentVolume](t)(s.Client.CoreV1().PersistentVolumes().Update(ctx, v, metav1.UpdateOptions{}))
+		controllertest.Must[*v1.Pod](t)(s.Client.CoreV1().Pods("ns").Create(ctx, &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "own"}, Spec: v1.PodSpec{NodeName: "n1",
+			Volumes: []v1.Volume{{Name: "x", VolumeSource: v1.VolumeSource{GCEPersistentDisk: &v1.GCEPersistentDiskVolumeSource{PDName: "disk"}}}}}}, metav1.CreateOptions{}))
+		s.pod("p", "n1")
+		all := controllertest.Must[*storage.VolumeAttachmentList](t)(s.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{}))
+		for _, va := range all.Items {
+			switch source := va.Spec.Source; {
+			case va.Spec.Attacher == "ebs.csi.aws.com" && ptr.Deref(source.PersistentVolumeName, "") == "v":
+			case va.Spec.Attacher == "pd.csi.storage.gke.io" && source.InlineVolumeSpec != nil && source.InlineVolumeSpec.CSI != nil:
+			default:
+				t.Errorf("attachment %+v", va.Spec)
+			}
+		}
+		if len(all.Items) != 2 {
+			t.Errorf("%d attachments", len(all.Items))
+		}
+		for _, name := range []string{"p", "own"} {
+			if err := s.Client.CoreV1().Pods("ns").Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if all := controllertest.Must[*storage.VolumeAttachmentList](t)(s.Client.StorageV1().VolumeAttachments().List(ctx, metav1.ListOptions{})); len(all.Items) != 0 {
+			t.Errorf("left: %v", all.Items)
+		}
+	})
+}

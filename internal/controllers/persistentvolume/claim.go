@@ -13,6 +13,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/csimigration"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
@@ -197,18 +198,6 @@ func defaultClass(all []*storage.StorageClass) (best *storage.StorageClass) {
 	return best
 }
 
-// migrated are the CSI drivers that took over the provisioners that were once in
-// the tree (https://kubernetes.io/docs/concepts/storage/volumes/#csi-migration).
-var migrated = map[string]string{
-	"kubernetes.io/aws-ebs":         "ebs.csi.aws.com",
-	"kubernetes.io/azure-disk":      "disk.csi.azure.com",
-	"kubernetes.io/azure-file":      "file.csi.azure.com",
-	"kubernetes.io/cinder":          "cinder.csi.openstack.org",
-	"kubernetes.io/gce-pd":          "pd.csi.storage.gke.io",
-	"kubernetes.io/portworx-volume": "pxd.portworx.com",
-	"kubernetes.io/vsphere-volume":  "csi.vsphere.vmware.com",
-}
-
 // provision requests a volume from the provisioner of a class, by an annotation.
 func (p *controller) provision(ctx context.Context, c *v1.PersistentVolumeClaim, class string) error {
 	s, err := p.classes.Get(class)
@@ -216,7 +205,7 @@ func (p *controller) provision(ctx context.Context, c *v1.PersistentVolumeClaim,
 		p.recorder.Event(c, v1.EventTypeWarning, "ProvisioningFailed", err.Error())
 		return nil // the class, when it is created, queues the claim
 	}
-	name, ok := migrated[s.Provisioner]
+	name, ok := csimigration.Driver(s.Provisioner)
 	if !ok {
 		if name = s.Provisioner; strings.HasPrefix(name, "kubernetes.io/") {
 			p.recorder.Event(c, v1.EventTypeWarning, "ProvisioningFailed", "no volume plugin matched name: "+name)
@@ -227,6 +216,7 @@ func (p *controller) provision(ctx context.Context, c *v1.PersistentVolumeClaim,
 		next := c.DeepCopy()
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnBetaStorageProvisioner, name)
 		metav1.SetMetaDataAnnotation(&next.ObjectMeta, volume.AnnStorageProvisioner, name)
+		csimigration.Mark(next, s.Provisioner)
 		if _, err := p.updateClaim(ctx, next); err != nil {
 			return err
 		}

@@ -23,6 +23,7 @@ import (
 	"k8s.io/component-helpers/storage/ephemeral"
 	"k8s.io/component-helpers/storage/volume"
 
+	"keelson.dev/keelson/internal/csimigration"
 	fw "keelson.dev/keelson/internal/scheduler/framework"
 )
 
@@ -613,11 +614,17 @@ func (p NodeVolumeLimits) attachment(key string) (driver, handle string) {
 	}
 	if c.Spec.VolumeName == "" {
 		if sc, err := p.Classes.Get(volume.GetPersistentVolumeClaimClass(c)); err == nil {
+			if driver, ok := csimigration.Driver(sc.Provisioner); ok {
+				return driver, key
+			}
 			return sc.Provisioner, key // not provisioned yet: it will be one more
 		}
 		return "", ""
 	}
 	pv, err := p.Volumes.Volumes.Get(c.Spec.VolumeName)
+	if err == nil {
+		pv, err = csimigration.Volume(pv)
+	}
 	if err != nil || pv.Spec.CSI == nil {
 		return "", ""
 	}
