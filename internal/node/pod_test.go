@@ -63,7 +63,7 @@ func (h *host) start() {
 		NodeIPs: func() []net.IP { return []net.IP{net.IPv4(192, 0, 2, 1)} }, Cgroups: cgroup.None(), Recorder: h.events, ResolvConf: "/dev/null", Hostname: "machine",
 		// How full the machine is does not matter here.
 		Eviction: eviction.Settings{Hard: map[string]string{}}, ImageGC: imagegc.Policy{HighThreshold: 100, LowThreshold: 99},
-		Volumes: &volume.Manager{Root: h.dir + "/pods", Plugins: plugins.All(sources, allocatable), Clock: clock.RealClock{}}, Sources: sources,
+		Volumes: &volume.Manager{Root: h.dir + "/pods", Plugins: plugins.All(sources, allocatable, h.dir, nil, clock.RealClock{}), Clock: clock.RealClock{}}, Sources: sources,
 	})
 	if err != nil {
 		h.Fatal(err)
