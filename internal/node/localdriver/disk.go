@@ -37,7 +37,7 @@ type item struct {
 	Snapshot string    `json:"snapshot,omitempty"`
 	Volume   string    `json:"volume,omitempty"`
 	Created  time.Time `json:"created"`
-	// Project is the project of its quota, 0 for none.
+	// Project is the project of its quota, or the subvolume, 0 for none.
 	Project uint32 `json:"project,omitempty"`
 }
 
@@ -116,7 +116,7 @@ func (d *Driver) create(kind, id string, i *item, from string) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, d.quota.limit(dir, i.Project, 0), os.RemoveAll(dir))
+			err = errors.Join(err, os.RemoveAll(dir), d.quota.limit(filepath.Dir(dir), i.Project, 0))
 		}
 	}()
 	if kind == volumes && !i.Block {
@@ -128,7 +128,12 @@ func (d *Driver) create(kind, id string, i *item, from string) (err error) {
 		return errors.Join(makeDisk(filepath.Join(dir, disk), i.Bytes, from), d.write(kind, id, i))
 	}
 	content := filepath.Join(dir, data)
-	if err := os.Mkdir(content, 0o777); err != nil {
+	if kind == volumes {
+		i.Project, err = d.quota.folder(content, i.Project)
+	} else {
+		err = os.Mkdir(content, 0o777)
+	}
+	if err != nil {
 		return err
 	}
 	// Files inherit the project from their folder, so that it comes first.

@@ -8,10 +8,12 @@
 //	volumes/<id>/data          the files
 //	volumes/<id>/disk          the device, a sparse file
 //
-// A folder without its JSON was left by a crash during its creation, and is created again or
-// removed. Sizes are limits where the file system has quotas of projects (XFS, and ext4,
-// mounted with prjquota); elsewhere a volume may use all free space. Copies share their blocks
-// with the original where the file system supports that.
+// A folder without its JSON was left by a crash during its creation, and is made
+// anew or removed. Sizes are limits where the file system has quotas of projects
+// (XFS, and ext4, mounted with prjquota) or quota groups (btrfs, after btrfs quota
+// enable), when the folder of the files is a subvolume; elsewhere a volume may take what
+// is free. Copies share their blocks with the original where the file system can do
+// that.
 //
 // The package does not depend on Kubernetes. It imports internal/node/statefile and
 // nothing else of this module.

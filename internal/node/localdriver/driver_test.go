@@ -152,9 +152,9 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// fileSystem mounts a file system of so many bytes, made with these options, and
-// returns its folder.
-func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) error, options ...string) string {
+// fileSystem mounts a file system of so many bytes, made by mkfs with its options, and
+// gives its folder.
+func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) error, mkfs ...string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts: run it as root (make test does)")
@@ -167,7 +167,7 @@ func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) 
 	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, size), os.Mkdir(mnt, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", append(append([]string{"-q"}, options...), image)...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(mkfs[0], append(append([]string{"-q"}, mkfs[1:]...), image)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	device, err := attachLoop(image)
@@ -193,7 +193,7 @@ func fileSystem(t *testing.T, size int64, mount func(device, image, mnt string) 
 // TestFull checks that a copy for which the disk has no room fails with
 // ResourceExhausted and leaves nothing, and that deletions make room again.
 func TestFull(t *testing.T) {
-	d := newDriver(t, fileSystem(t, 16<<20, func(device, _, mnt string) error { return unix.Mount(device, mnt, "ext4", 0, "") }))
+	d := newDriver(t, fileSystem(t, 16<<20, func(device, _, mnt string) error { return unix.Mount(device, mnt, "ext4", 0, "") }, "mkfs.ext4"))
 	v := d.made(t, &csi.CreateVolumeRequest{Name: "v", CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}})
 	if err := os.WriteFile(filepath.Join(d.Dir, volumes, v.VolumeId, data, "file"), make([]byte, 8<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -232,13 +232,45 @@ func TestQuota(t *testing.T) {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return unix.Mount(device, mnt, "ext4", 0, "")
-	}, "-O", "quota,project", "-E", "quotatype=prjquota", "-I", "256")
+	}, "mkfs.ext4", "-O", "quota,project", "-E", "quotatype=prjquota", "-I", "256")
+	checkQuota(t, mnt, enforced, true)
+}
+
+// TestGroups is TestQuota on a btrfs with quota groups, and on one without.
+func TestGroups(t *testing.T) {
+	for _, enforced := range []bool{true, false} {
+		t.Run(fmt.Sprintf("enforced %t", enforced), func(t *testing.T) {
+			mnt := fileSystem(t, 256<<20, func(device, _, mnt string) error {
+				if err := unix.Mount(device, mnt, "btrfs", 0, ""); err != nil || !enforced {
+					return err
+				}
+				if out, err := exec.Command("btrfs", "quota", "enable", mnt).CombinedOutput(); err != nil {
+					return fmt.Errorf("%w: %s", err, out)
+				}
+				return nil
+			}, "mkfs.btrfs")
+			checkQuota(t, mnt, enforced, false)
+			if !enforced {
+				return
+			}
+			out, err := exec.Command("btrfs", "subvolume", "list", mnt).CombinedOutput()
+			if err != nil || len(out) > 0 {
+				t.Errorf("subvolumes are left: %s (%v)", out, err)
+			}
+		})
+	}
+}
+
+// checkQuota checks that a volume on a file system holds what it was made for, if that
+// is enforced, and more once it is expanded. told says that statfs(2) knows the limit.
+func checkQuota(t *testing.T, mnt string, enforced, told bool) {
+	t.Helper()
 	d := newDriver(t, mnt)
 	// The folders above the volumes are the driver's; the test's user needs to pass.
 	if err := os.Chmod(filepath.Join(mnt, volumes), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if bool(d.quota) != enforced {
+	if (d.quota != unlimited) != enforced {
 		t.Fatalf("quotas are seen: %v, want %v", d.quota, enforced)
 	}
 	const mib = 1 << 20
@@ -265,7 +297,7 @@ func TestQuota(t *testing.T) {
 		t.Errorf("a volume of 2 MiB holds four: %v", err)
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(content, &st); err != nil || (int64(st.Blocks)*st.Bsize == 2*mib) != enforced {
+	if err := unix.Statfs(content, &st); err != nil || (int64(st.Blocks)*st.Bsize == 2*mib) != (enforced && told) {
 		t.Errorf("the volume says that it has %d bytes (%v)", int64(st.Blocks)*st.Bsize, err)
 	}
 	if _, err := d.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{VolumeId: v.VolumeId, CapacityRange: &csi.CapacityRange{RequiredBytes: 8 * mib}}); err != nil {
@@ -273,6 +305,16 @@ func TestQuota(t *testing.T) {
 	}
 	if err := fill("three", 3); err != nil {
 		t.Errorf("the volume of 8 MiB holds not four: %v", err)
+	}
+	target := filepath.Join(t.TempDir(), "target")
+	if _, err := d.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{VolumeId: v.VolumeId, TargetPath: target, VolumeCapability: capability[0]}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: v.VolumeId}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a volume that is mounted is deleted: %v", err)
+	}
+	if _, err := d.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.VolumeId, TargetPath: target}); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := d.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: v.VolumeId}); err != nil {
 		t.Fatal(err)

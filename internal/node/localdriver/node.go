@@ -163,14 +163,24 @@ func (d *Driver) published(id string, i *item) (string, error) {
 		}
 		return "", nil
 	}
-	// The root of a bind mount is the path within its file system.
-	var st unix.Stat_t
-	if err := unix.Stat(root, &st); err != nil {
+	// The root of a bind mount is the path within its file system: that of the mount
+	// which the volume is in, and the way from there.
+	if root, err = filepath.EvalSymlinks(root); err != nil {
 		return "", err
 	}
+	var in *mount.MountInfo
 	for i := range points {
 		p := &points[i]
-		if p.Root != "/" && strings.HasSuffix(root, p.Root) && unix.Mkdev(uint32(p.Major), uint32(p.Minor)) == st.Dev {
+		if (root == p.MountPoint || p.MountPoint == "/" || strings.HasPrefix(root, p.MountPoint+"/")) && (in == nil || len(p.MountPoint) >= len(in.MountPoint)) {
+			in = p
+		}
+	}
+	if in == nil {
+		return "", fmt.Errorf("%s is in no mount", root)
+	}
+	want := filepath.Join(in.Root, strings.TrimPrefix(root, strings.TrimSuffix(in.MountPoint, "/")))
+	for i := range points {
+		if p := &points[i]; p != in && p.Major == in.Major && p.Minor == in.Minor && p.Root == want {
 			return p.MountPoint, nil
 		}
 	}

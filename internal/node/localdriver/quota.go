@@ -11,8 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quota limits the size of folders, by the project quotas of their file system.
-type quota bool
+// quota is the mechanism by which a file system limits the size of folders.
+type quota int
+
+const (
+	unlimited quota = iota
+	projects        // quotas of projects: XFS and ext4
+	qgroups         // quota groups, one a subvolume: btrfs
+)
 
 // Constants of linux/quota.h and linux/fs.h.
 const (
@@ -39,10 +45,16 @@ type dqblk struct {
 	_                                                             [4]byte
 }
 
-// quotaOf reports whether the file system of dir enforces project quotas.
+// quotaOf returns the mechanism that is enabled on the file system of dir.
 func quotaOf(dir string) quota {
 	var info [24]byte // struct if_dqinfo
-	return quota(quotactl(dir, qGetinfo, 0, unsafe.Pointer(&info)) == nil)
+	switch {
+	case quotactl(dir, qGetinfo, 0, unsafe.Pointer(&info)) == nil:
+		return projects
+	case groupsOn(dir):
+		return qgroups
+	}
+	return unlimited
 }
 
 // quotactl calls quotactl_fd(2), of Linux 5.14, for a project.
@@ -58,11 +70,23 @@ func quotactl(dir string, command int, project uint32, arg unsafe.Pointer) error
 	return nil
 }
 
-// limit assigns dir to a project with that limit in bytes; 0 bytes removes the
-// limit. It does nothing without quotas.
+// folder creates a folder whose size can be limited, and returns the number by which limit
+// limits it: the given project, or the ID of the subvolume.
+func (q quota) folder(dir string, project uint32) (uint32, error) {
+	if q == qgroups {
+		return subvolume(dir)
+	}
+	return project, os.Mkdir(dir, 0o777)
+}
+
+// limit assigns dir to a project (or takes its subvolume) with that limit in bytes; 0
+// bytes removes the limit. It does nothing without quotas.
 func (q quota) limit(dir string, project uint32, bytes int64) error {
-	if !q || project == 0 {
+	switch {
+	case q == unlimited || project == 0:
 		return nil
+	case q == qgroups:
+		return limitGroup(dir, project, bytes)
 	}
 	if bytes > 0 {
 		if err := join(dir, project); err != nil {
@@ -96,7 +120,7 @@ func join(dir string, project uint32) error {
 
 // project returns a project number that no other volume has.
 func (d *Driver) project(id string) (uint32, error) {
-	if !d.quota {
+	if d.quota != projects {
 		return 0, nil
 	}
 	all, err := d.list(volumes)
