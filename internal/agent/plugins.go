@@ -30,6 +30,7 @@ func (h *host) startPlugins(m *machine.Machine, agent *node.Agent, drivers *csi.
 	r := &pluginregistry.Registry{Dir: registryDir(m), Clock: h.clock, Handlers: map[string]pluginregistry.Handler{
 		registration.CSIPlugin: drivers, registration.DRAPlugin: claims, registration.DevicePlugin: devices}}
 	h.Go(func() { h.fail("the registry of plug-ins", r.Run(h.Ctx)) })
+	h.Go(func() { drivers.Run(h.Ctx) })
 	h.Go(func() {
 		l, err := devices.Listen()
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -22,6 +23,7 @@ import (
 	"keelson.dev/keelson/internal/node/localdriver"
 	"keelson.dev/keelson/internal/node/provision"
 	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/reconcile"
 )
 
 // nodeStorageRole is the name of the ClusterRole by which nodes read the claims
@@ -42,8 +44,10 @@ func prepareStorage(ctx context.Context, admin kubernetes.Interface) error {
 		{APIGroups: []string{""}, Resources: []string{"persistentvolumeclaims/status"}, Verbs: []string{"update"}},
 		{APIGroups: []string{""}, Resources: []string{"persistentvolumes"}, Verbs: []string{"get", "list", "watch", "create", "update", "delete"}},
 		{APIGroups: []string{"storage.k8s.io"}, Resources: []string{"storageclasses"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"storage.k8s.io"}, Resources: []string{"csistoragecapacities"}, Verbs: []string{"list", "create", "update", "delete"}},
+		{APIGroups: []string{"snapshot.storage.k8s.io"}, Resources: []string{"volumesnapshots", "volumesnapshotcontents"}, Verbs: []string{"get"}},
 	}}
-	if _, err := admin.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := setRole(ctx, admin, role); err != nil {
 		return fmt.Errorf("the role of the nodes' storage: %w", err)
 	}
 	if err := join.Bind(ctx, admin, nodeStorageRole, nodeStorageRole, user.NodesGroup); err != nil {
@@ -62,13 +66,28 @@ func prepareStorage(ctx context.Context, admin kubernetes.Interface) error {
 		return fmt.Errorf("the StorageClass %s: %w", class.Name, err)
 	}
 	driver := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: localdriver.Name}, Spec: storagev1.CSIDriverSpec{
-		AttachRequired: ptr.To(false), FSGroupPolicy: ptr.To(storagev1.FileFSGroupPolicy),
+		AttachRequired: ptr.To(false), FSGroupPolicy: ptr.To(storagev1.FileFSGroupPolicy), StorageCapacity: ptr.To(true),
 		VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent},
 	}}
 	if _, err := admin.StorageV1().CSIDrivers().Create(ctx, driver, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("the CSIDriver %s: %w", driver.Name, err)
 	}
 	return nil
+}
+
+// setRole makes a role, or gives the one that is there its rules: those of an earlier
+// version may lack some.
+func setRole(ctx context.Context, admin kubernetes.Interface, role *rbacv1.ClusterRole) error {
+	roles := admin.RbacV1().ClusterRoles()
+	old, err := roles.Get(ctx, role.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		_, err = roles.Create(ctx, role, metav1.CreateOptions{})
+	case err == nil && !equality.Semantic.DeepEqual(old.Rules, role.Rules):
+		old.Rules = role.Rules
+		_, err = roles.Update(ctx, old, metav1.UpdateOptions{})
+	}
+	return err
 }
 
 // publishStorage calls prepareStorage until it succeeds.
@@ -99,4 +118,10 @@ func (h *host) startStorage(m *machine.Machine, o Options, volumes *volume.Manag
 		Recorder: h.Recorder(h.client, localdriver.Name+"_"+o.Name, o.Name), Clock: h.clock,
 	})
 	h.Go(func() { p.Run(h.Ctx) })
+	// The driver's own part of a growth is the node's to begin.
+	reconcile.Handle(h.informers.Core().V1().PersistentVolumeClaims().Informer(), func(c *v1.PersistentVolumeClaim) {
+		if volume.Grows(c) {
+			volumes.Look(c.UID)
+		}
+	}, nil, reconcile.Ignore)
 }

@@ -169,6 +169,8 @@ func (n *nodeRestriction) check(ctx context.Context, node string, a admission.At
 		if op != admission.Create && a.GetName() != node || op == admission.Create && nameOf(a) != node {
 			return errors.New("can only access CSINode with the same name as the requesting node")
 		}
+	case schema.GroupResource{Group: storagev1.GroupName, Resource: "csistoragecapacities"}:
+		return localCapacity(node, a)
 	case schema.GroupResource{Group: resourcev1.GroupName, Resource: "resourceslices"}:
 		switch s := a.GetObject().(type) {
 		case *resourcev1.ResourceSlice:
@@ -488,6 +490,23 @@ func localVolume(node string, a admission.Attributes) error {
 		}
 		if v.Spec.CSI == nil || v.Spec.CSI.Driver != LocalDriver || !slices.Equal(nodesOf(v), []string{node}) {
 			return fmt.Errorf("node %q may only write PersistentVolumes of the driver %s whose node affinity is to itself", node, LocalDriver)
+		}
+	}
+	return nil
+}
+
+// localCapacity keeps a node, where a role lets it write capacities at all, to those of
+// the local driver's volumes on it.
+func localCapacity(node string, a admission.Attributes) error {
+	old, had := a.GetOldObject().(*storagev1.CSIStorageCapacity)
+	now, has := a.GetObject().(*storagev1.CSIStorageCapacity)
+	if !had && !has {
+		return fmt.Errorf("unexpected operation %q", a.GetOperation())
+	}
+	own := &metav1.LabelSelector{MatchLabels: map[string]string{"topology." + LocalDriver + "/node": node}}
+	for _, c := range []*storagev1.CSIStorageCapacity{old, now} {
+		if c != nil && !equality.Semantic.DeepEqual(c.NodeTopology, own) {
+			return fmt.Errorf("node %q may only write CSIStorageCapacities of the driver %s whose node topology is itself", node, LocalDriver)
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -57,6 +58,8 @@ type Provisioner struct {
 	claimQueue      reconcile.Queue
 	volumeQueue     reconcile.Queue
 	run             reconcile.Run
+	capacities      *capacities
+	classesSynced   cache.InformerSynced
 }
 
 // New makes a provisioner.
@@ -64,7 +67,8 @@ func New(c Config) *Provisioner {
 	core, classes := c.Informers.Core().V1(), c.Informers.Storage().V1().StorageClasses()
 	p := &Provisioner{
 		Config: c, claims: core.PersistentVolumeClaims().Informer(), volumes: core.PersistentVolumes().Informer(), classes: classes.Lister(),
-		claimQueue: reconcile.NewQueue("local_claims", c.Clock), volumeQueue: reconcile.NewQueue("local_volumes", c.Clock),
+		classesSynced: classes.Informer().HasSynced,
+		claimQueue:    reconcile.NewQueue("local_claims", c.Clock), volumeQueue: reconcile.NewQueue("local_volumes", c.Clock),
 	}
 	reconcile.Handle(p.claims, func(c *v1.PersistentVolumeClaim) {
 		if p.wants(c) || c.Spec.VolumeName != "" && larger(c) {
@@ -76,6 +80,7 @@ func New(c Config) *Provisioner {
 			p.volumeQueue.Add(v.Name)
 		}
 	}, nil, reconcile.Ignore)
+	p.capacities = newCapacities(p, classes.Informer())
 	reads := []cache.SharedIndexInformer{p.claims, p.volumes, classes.Informer()}
 	p.run = reconcile.Together(
 		reconcile.Loop[*v1.PersistentVolumeClaim]{Queue: p.claimQueue, Workers: 4, For: p.claims, Reads: reads, Reconcile: p.syncClaim}.Run,
@@ -85,7 +90,12 @@ func New(c Config) *Provisioner {
 }
 
 // Run works until ctx is done.
-func (p *Provisioner) Run(ctx context.Context) { p.run(ctx) }
+func (p *Provisioner) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { p.capacities.run(ctx, p.classesSynced) })
+	p.run(ctx)
+}
 
 // wants reports whether a claim waits for a volume of this node: its pod was
 // scheduled here, or its class does not wait for pods. A volume of such a class
@@ -208,8 +218,14 @@ func (p *Provisioner) request(ctx context.Context, name string, c *v1.Persistent
 			return nil, err
 		}
 		r.VolumeContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Volume{Volume: &csi.VolumeContentSource_VolumeSource{VolumeId: handle}}}
+	case source.Kind == "VolumeSnapshot" && ptr.Deref(source.APIGroup, "") == snapshotGroup && ptr.Deref(source.Namespace, c.Namespace) == c.Namespace:
+		handle, err := p.snapshot(ctx, c.Namespace, source.Name)
+		if err != nil {
+			return nil, err
+		}
+		r.VolumeContentSource = &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: handle}}}
 	default:
-		return nil, fmt.Errorf("the content of a %s in group %q: this provisioner copies claims of the same namespace", source.Kind, ptr.Deref(source.APIGroup, ""))
+		return nil, fmt.Errorf("the content of a %s in group %q: this provisioner copies claims and snapshots of the same namespace", source.Kind, ptr.Deref(source.APIGroup, ""))
 	}
 	return r, nil
 }
