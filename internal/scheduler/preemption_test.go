@@ -1,13 +1,17 @@
 package scheduler
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
 	policylisters "k8s.io/client-go/listers/policy/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
@@ -91,6 +95,51 @@ func TestPreempt(t *testing.T) {
 				t.Errorf("nominated: %q", got)
 			}
 		})
+	}
+}
+
+// TestPreemptClaim checks that a pod goes before another one of lower priority, on
+// whichever node that is, that has its ReadWriteOncePod claim.
+func TestPreemptClaim(t *testing.T) {
+	uses := func(p *v1.Pod) {
+		p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+	}
+	for _, c := range []struct {
+		name     string
+		priority int32
+		victim   string
+	}{{"lower", 1, "x"}, {"the same", 5, ""}} {
+		client := fake.NewClientset()
+		f := informers.NewSharedInformerFactory(client, 0)
+		s, err := New(client, f, Options{Rand: func(int) int { return 0 }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.budgets = budgets(t, nil)
+		for _, n := range []string{"a", "b"} {
+			s.snapshot.setNode(node(n, nil))
+		}
+		claim := &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c", UID: "c"}, Spec: v1.PersistentVolumeClaimSpec{VolumeName: "pv", AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOncePod}},
+			Status: v1.PersistentVolumeClaimStatus{Phase: v1.ClaimBound}}
+		metav1.SetMetaDataAnnotation(&claim.ObjectMeta, "pv.kubernetes.io/bind-completed", "yes")
+		pv := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv"}, Spec: v1.PersistentVolumeSpec{AccessModes: claim.Spec.AccessModes, ClaimRef: &v1.ObjectReference{Namespace: "default", Name: "c", UID: "c"}}}
+		if err := errors.Join(f.Core().V1().PersistentVolumeClaims().Informer().GetIndexer().Add(claim), f.Core().V1().PersistentVolumes().Informer().GetIndexer().Add(pv)); err != nil {
+			t.Fatal(err)
+		}
+		s.snapshot.place(pod("x", on("a", priority(c.priority, uses))), "a")
+		a := &attempt{pod: pod("p", priority(5, uses)), state: fw.NewCycleState()}
+		_, err = s.place(t.Context(), a.state, a.pod)
+		fail := s.afterFailure(t.Context(), a, err)
+		if fail == nil || !strings.HasPrefix(fail.err.Error(), "0/2 nodes are available: 2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.") {
+			t.Fatalf("%s: %v", c.name, fail)
+		}
+		victim := ""
+		if fail.victims != nil && len(fail.victims.victims) == 1 {
+			victim = fail.victims.victims[0].Name
+		}
+		if victim != c.victim {
+			t.Errorf("%s: victim %q, want %q (%v)", c.name, victim, c.victim, fail.err)
+		}
 	}
 }
 
