@@ -76,10 +76,10 @@ func (h *host) start(m *machine.Machine, o Options) error {
 	sources := source.New(h.client, o.Name, h.informers.Core().V1().Pods().Informer(), h.clock)
 	devices := dra.New(h.client, o.Name, filepath.Join(m.Dir(), "dra.json"), h.clock)
 	recorder := h.Recorder(h.client, "kubelet", o.Name)
-	drivers := &csi.Plugin{Root: m.Root(), Node: o.Name, Client: h.client, Recorder: recorder}
+	drivers := &csi.Plugin{Root: m.Root(), Node: o.Name, Client: h.client, Recorder: recorder, Clock: h.clock}
 	nodes := h.informers.Core().V1().Nodes().Lister()
 	volumes := &volume.Manager{Root: filepath.Join(m.Root(), "pods"), Clock: h.clock, Client: h.client,
-		Plugins: append(plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() }), drivers),
+		Plugins: append(plugins.All(sources, func() v1.ResourceList { return agent.Allocatable() }, m.Root(), h.client, h.clock), drivers),
 		Node: func(context.Context) (map[string]string, error) {
 			n, err := nodes.Get(o.Name)
 			if err != nil {

@@ -36,8 +36,13 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 		case w.running.Err() != nil:
 			return retryPeriod
 		case errors.As(err, &failed):
+			if failed.Exhausted() {
+				w.fail(&Failure{Reason: "VolumeAttachmentLimitExceeded", Message: "Node has reached its volume attachment limit, rejecting pod: " + failed.Error(), rejected: true})
+				return idle
+			}
 			for _, name := range slices.Sorted(maps.Keys(failed.Errors)) {
-				w.Recorder.Event(pod, v1.EventTypeWarning, "FailedMount", volume.Message(name, failed.Errors[name]))
+				err := failed.Errors[name]
+				w.Recorder.Event(pod, v1.EventTypeWarning, volume.Reason(err), volume.Message(name, err))
 			}
 			return failed.Retry
 		case err != nil:

@@ -17,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/csimigration"
 )
 
 // The pauses after a volume that failed, upstream's.
@@ -41,6 +43,9 @@ type Manager struct {
 
 	mu   sync.Mutex
 	pods map[types.UID]*pod
+	// claims are those whose volumes are to be looked at now.
+	claims map[types.UID]bool
+	wake   chan struct{}
 }
 
 // pod is a pod with volumes.
@@ -74,6 +79,15 @@ func (p *Pending) Error() string { return p.Err.Error() }
 // Unwrap returns what is waited for.
 func (p *Pending) Unwrap() error { return p.Err }
 
+// Exhausted is the error of a volume that cannot be attached because the node has as
+// many as it can have: its pod is not to run here.
+type Exhausted struct{ Err error }
+
+func (e *Exhausted) Error() string { return e.Err.Error() }
+
+// Unwrap gives what attaching failed with.
+func (e *Exhausted) Unwrap() error { return e.Err }
+
 // Failed is the error of volumes that could not be made ready.
 type Failed struct {
 	// Errors holds the errors of this attempt, by volume. A volume that waits for
@@ -91,10 +105,59 @@ func (f *Failed) Error() string {
 	return strings.Join(all, "; ")
 }
 
+// Exhausted reports whether the node has too many volumes for one of these.
+func (f *Failed) Exhausted() bool {
+	for _, err := range f.Errors {
+		if _, ok := errors.AsType[*Exhausted](err); ok {
+			return true
+		}
+	}
+	return false
+}
+
 // Message returns upstream's message for a volume that could not be made ready.
 func Message(name string, err error) string {
-	return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", name, err)
+	step := "SetUp"
+	if s, ok := errors.AsType[*stepError](err); ok {
+		step = s.step
+	}
+	verb := "MountVolume"
+	if _, block := errors.AsType[*blockError](err); block {
+		verb = "MapVolume"
+		switch step {
+		case "SetUp":
+			step = "MapPodDevice"
+		case "MountDevice":
+			step = "SetUpDevice"
+		}
+	}
+	return fmt.Sprintf("%s.%s failed for volume %q : %v", verb, step, name, err)
 }
+
+// Reason returns the reason of the event about a volume that could not be made ready.
+func Reason(err error) string {
+	if _, block := errors.AsType[*blockError](err); block {
+		return "FailedMapVolume"
+	}
+	return "FailedMount"
+}
+
+// blockError is an error of a volume that the pod sees as a device.
+type blockError struct{ error }
+
+func (e *blockError) Unwrap() error { return e.error }
+
+// stepError is an error of a step before the last one.
+type stepError struct {
+	step string
+	error
+}
+
+func (e *stepError) Unwrap() error { return e.error }
+
+// During returns the error of a step of making a volume ready, as upstream names it:
+// WaitForAttach or MountDevice.
+func During(step string, err error) error { return &stepError{step, err} }
 
 // Mount makes the pod's volumes ready: those that are not, and whose pause is
 // over.
@@ -129,6 +192,9 @@ func (m *Manager) Mount(ctx context.Context, object *v1.Pod) (map[string]Mounted
 				p.ready[v.Name], p.specs[v.Name] = mounted, spec
 				delete(p.failed, v.Name)
 				continue
+			}
+			if spec.Block() {
+				err = &blockError{err}
 			}
 			if again == nil {
 				again = &pause{}
@@ -174,10 +240,17 @@ func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounte
 		if err := m.resolve(ctx, s, name); err != nil {
 			return Mounted{}, s, err
 		}
+	} else if pv, err := csimigration.Inline(v, object.Namespace); err != nil {
+		return Mounted{}, s, err
+	} else if pv != nil {
+		s.Persistent = pv
 	}
 	p := m.plugin(s)
-	if p == nil {
-		return Mounted{}, s, errors.New("this kind of volume is not supported by this node")
+	switch {
+	case v.GitRepo != nil:
+		return Mounted{}, s, errors.New("git-repo volume plugin has been disabled")
+	case p == nil:
+		return Mounted{}, s, errors.New("no volume plugin matched")
 	}
 	s.Dir = filepath.Join(m.volumes(object.UID), folder(p), s.Name())
 	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o750); err != nil {
@@ -222,22 +295,57 @@ func (m *Manager) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C():
-		}
-		m.mu.Lock()
-		all := slices.Collect(maps.Values(m.pods))
-		m.mu.Unlock()
-		for _, p := range all {
-			m.again(ctx, p)
+			m.look(ctx, func(*Spec) bool { return true })
+		case <-m.woken():
+			m.mu.Lock()
+			due := m.claims
+			m.claims = nil
+			m.mu.Unlock()
+			m.look(ctx, func(s *Spec) bool { return s.Claim != nil && due[s.Claim.UID] })
 		}
 	}
 }
 
-func (m *Manager) again(ctx context.Context, p *pod) {
+// Look has Run look at the volumes of a claim now, which has changed.
+func (m *Manager) Look(claim types.UID) {
+	wake := m.woken()
+	m.mu.Lock()
+	if m.claims == nil {
+		m.claims = map[types.UID]bool{}
+	}
+	m.claims[claim] = true
+	m.mu.Unlock()
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Manager) woken() chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wake == nil {
+		m.wake = make(chan struct{}, 1)
+	}
+	return m.wake
+}
+
+// look brings volumes up to date that are due.
+func (m *Manager) look(ctx context.Context, due func(*Spec) bool) {
+	m.mu.Lock()
+	all := slices.Collect(maps.Values(m.pods))
+	m.mu.Unlock()
+	for _, p := range all {
+		m.again(ctx, p, due)
+	}
+}
+
+func (m *Manager) again(ctx context.Context, p *pod, due func(*Spec) bool) {
 	p.Lock()
 	defer p.Unlock()
 	for name, spec := range p.specs {
 		plugin, ok := m.plugin(spec).(Periodic)
-		if p.gone || !ok {
+		if p.gone || !ok || !due(spec) {
 			continue
 		}
 		if err := plugin.Again(ctx, spec); err != nil {
@@ -280,6 +388,8 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	if err := os.RemoveAll(m.subPaths(uid)); err != nil {
 		return err
 	}
+	// A driver that is away does not keep the others' volumes.
+	var errs []error
 	for _, plugin := range m.Plugins {
 		dirs, err := filepath.Glob(filepath.Join(m.volumes(uid), folder(plugin), "*"))
 		if err != nil {
@@ -287,9 +397,12 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 		}
 		for _, dir := range dirs {
 			if err := plugin.Unmount(ctx, dir); err != nil {
-				return err
+				errs = append(errs, fmt.Errorf("UnmountVolume.TearDown failed for volume %q (UniqueName: %q) pod %q : %w", filepath.Base(dir), plugin.Name(), uid, err))
 			}
 		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
 	}
 	// What a container has mounted in a volume, and shared with the machine, is
 	// not to be removed with the folder.

@@ -82,6 +82,30 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestMessages checks upstream's reasons and messages of each step, of file systems and
+// of devices.
+func TestMessages(t *testing.T) {
+	no := errors.New("no")
+	for _, c := range []struct {
+		err             error
+		reason, message string
+	}{
+		{no, "FailedMount", `MountVolume.SetUp failed for volume "v" : no`},
+		{During("WaitForAttach", no), "FailedMount", `MountVolume.WaitForAttach failed for volume "v" : no`},
+		{During("MountDevice", no), "FailedMount", `MountVolume.MountDevice failed for volume "v" : no`},
+		{&blockError{no}, "FailedMapVolume", `MapVolume.MapPodDevice failed for volume "v" : no`},
+		{&blockError{During("WaitForAttach", no)}, "FailedMapVolume", `MapVolume.WaitForAttach failed for volume "v" : no`},
+		{&blockError{During("MountDevice", no)}, "FailedMapVolume", `MapVolume.SetUpDevice failed for volume "v" : no`},
+	} {
+		if reason, message := Reason(c.err), Message("v", c.err); reason != c.reason || message != c.message {
+			t.Errorf("%s: %s, want %s: %s", reason, message, c.reason, c.message)
+		}
+	}
+	if !(&Failed{Errors: map[string]error{"a": no, "b": &blockError{&Exhausted{no}}}}).Exhausted() || (&Failed{Errors: map[string]error{"a": no}}).Exhausted() {
+		t.Error("too many volumes are not told from other errors")
+	}
+}
+
 func TestLife(t *testing.T) {
 	f := &folders{}
 	m := &Manager{Root: t.TempDir(), Plugins: []Plugin{f}, Clock: clocktesting.NewFakeClock(time.Now())}

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/storage/ephemeral"
 	"k8s.io/component-helpers/storage/volume"
+
+	"keelson.dev/keelson/internal/csimigration"
 )
 
 // claimOf returns the name of the claim that a volume is of, or "".
@@ -58,6 +60,9 @@ func (m *Manager) resolve(ctx context.Context, s *Spec, name string) error {
 			return fmt.Errorf("storage node affinity check failed for volume %q : %w", pv.Name, err)
 		}
 	}
+	if pv, err = csimigration.Volume(pv); err != nil {
+		return err
+	}
 	s.Claim, s.Persistent = claim, pv
 	mounts, devices := uses(s.Pod, s.Volume.Name)
 	switch {
@@ -85,4 +90,16 @@ func uses(p *v1.Pod, name string) (mounts, devices bool) {
 		}
 	}
 	return mounts, devices
+}
+
+// Grows reports whether a claim waits for a node to grow its volume
+// (https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims).
+func Grows(c *v1.PersistentVolumeClaim) bool {
+	switch c.Status.AllocatedResourceStatuses[v1.ResourceStorage] {
+	case v1.PersistentVolumeClaimNodeResizePending, v1.PersistentVolumeClaimNodeResizeInProgress:
+		return true
+	}
+	return slices.ContainsFunc(c.Status.Conditions, func(c v1.PersistentVolumeClaimCondition) bool {
+		return c.Type == v1.PersistentVolumeClaimFileSystemResizePending && c.Status == v1.ConditionTrue
+	})
 }

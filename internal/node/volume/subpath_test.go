@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,6 +51,61 @@ func TestOpenBeneath(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 0 {
 		t.Errorf("made outside: %v, %v", entries, err)
+	}
+}
+
+// TestSubPathRace has a container swap a folder of its volume for a link that leads out of
+// it, again and again, while paths through it are opened, made and bound. Nothing
+// outside is ever reached or made.
+func TestSubPathRace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts: run it as root (make test does)")
+	}
+	root, outside := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(root, "dir", "sub"), 0o755), os.Mkdir(filepath.Join(outside, "sub"), 0o755),
+		os.WriteFile(filepath.Join(outside, "sub", "secret"), nil, 0o600), os.Symlink(outside, filepath.Join(root, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Renameat2(unix.AT_FDCWD, filepath.Join(root, "dir"), unix.AT_FDCWD, filepath.Join(root, "link"), unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	m := &Manager{Root: t.TempDir()}
+	defer func() {
+		close(stop)
+		<-ended
+		if err := DetachBelow(m.Root); err != nil {
+			t.Error(err)
+		}
+	}()
+	opened := 0
+	for i := range 500 {
+		path := "dir/sub"
+		if i%2 == 1 {
+			path = fmt.Sprintf("dir/new/%d", i)
+		}
+		target, err := m.SubPath("uid", Mounted{HostPath: root}, "v", "c", 0, path)
+		if err != nil {
+			continue
+		}
+		opened++
+		if _, err := os.Lstat(filepath.Join(target, "secret")); err == nil {
+			t.Fatal("a file outside of the volume is reached")
+		}
+	}
+	if opened == 0 {
+		t.Error("no path was opened: the test has tried nothing")
+	}
+	if made, err := os.ReadDir(outside); err != nil || len(made) != 1 {
+		t.Errorf("made outside: %v (%v)", made, err)
 	}
 }
 

@@ -1,12 +1,18 @@
 package csi
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	v1 "k8s.io/api/core/v1"
+	storage "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/node/statefile"
 )
@@ -41,30 +47,84 @@ func read(dir string) (*published, error) {
 	return statefile.Read[published](filepath.Join(dir, dataFile))
 }
 
-// all returns the volumes of the node's pods, by folder.
-func (p *Plugin) all() (map[string]*published, error) {
+// used reports whether a pod other than the one of dir has the volume. A record that
+// is damaged may be of any volume of its folder's name.
+func (p *Plugin) used(d *published, dir string) (bool, error) {
 	files, err := filepath.Glob(filepath.Join(p.Root, "pods", "*", "volumes", "kubernetes.io~csi", "*", dataFile))
+	if err != nil {
+		return false, err
+	}
+	for _, f := range files {
+		other := filepath.Dir(f)
+		if other == dir {
+			continue
+		}
+		o, err := read(other)
+		if err != nil && filepath.Base(other) == d.Volume || err == nil && o != nil && o.Driver == d.Driver && o.Handle == d.Handle {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// rebuild makes the record of a folder anew whose file is damaged, from the
+// PersistentVolume that the folder has its name of.
+func (p *Plugin) rebuild(ctx context.Context, dir string) (*published, error) {
+	pv, err := p.Client.CoreV1().PersistentVolumes().Get(ctx, filepath.Base(dir), metav1.GetOptions{})
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]*published{}
-	for _, f := range files {
-		if d, err := read(filepath.Dir(f)); err == nil && d != nil {
-			out[filepath.Dir(f)] = d
-		}
+	c := pv.Spec.CSI
+	if c == nil {
+		return nil, fmt.Errorf("volume %s is not of a CSI driver", pv.Name)
 	}
-	return out, nil
+	settings, err := p.settings(ctx, c.Driver)
+	if err != nil {
+		return nil, err
+	}
+	driver, err := p.driver(c.Driver)
+	if err != nil {
+		return nil, err
+	}
+	d := &published{Driver: c.Driver, Handle: c.VolumeHandle, Volume: pv.Name, Node: p.Node, Lifecycle: string(storage.VolumeLifecyclePersistent),
+		Block: ptr.Deref(pv.Spec.VolumeMode, v1.PersistentVolumeFilesystem) == v1.PersistentVolumeBlock}
+	d.Target = p.target(dir, d.Volume, podOf(dir), d.Block)
+	if driver.can[csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME] {
+		d.Staging = p.staging(d.Driver, d.Handle, d.Volume, d.Block)
+	}
+	if attaches(settings) {
+		d.Attachment = attachment(d.Handle, d.Driver, p.Node)
+	}
+	return d, nil
 }
 
-// used reports whether a pod other than the one of dir has the volume.
-func (p *Plugin) used(driver, handle, dir string) (bool, error) {
-	all, err := p.all()
-	for other, d := range all {
-		if other != dir && d.Driver == driver && d.Handle == handle {
-			return true, err
+// podOf returns the pod that a folder of a volume is of.
+func podOf(dir string) types.UID {
+	return types.UID(filepath.Base(filepath.Dir(filepath.Dir(filepath.Dir(dir)))))
+}
+
+// stagedFolder returns the folder of the record of what is staged.
+func (p *Plugin) stagedFolder(d *published) string {
+	if d.Block {
+		return filepath.Join(p.folder(), "volumeDevices", d.Volume, "data")
+	}
+	return filepath.Dir(d.Staging)
+}
+
+// allStaged returns the records of what is, or may be, staged.
+func (p *Plugin) allStaged() (out []*published) {
+	for _, pattern := range []string{filepath.Join("*", "*", dataFile), filepath.Join("volumeDevices", "*", "data", dataFile)} {
+		files, err := filepath.Glob(filepath.Join(p.folder(), pattern))
+		if err != nil {
+			continue
+		}
+		for _, f := range files {
+			if d, err := read(filepath.Dir(f)); err == nil && d != nil && d.Staging != "" {
+				out = append(out, d)
+			}
 		}
 	}
-	return false, err
+	return out
 }
 
 // folder returns the folder of what the drivers have on the node.

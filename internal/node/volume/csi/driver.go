@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -18,6 +19,8 @@ type driver struct {
 	conn *grpc.ClientConn
 	node csi.NodeClient
 	can  map[csi.NodeServiceCapability_RPC_Type]bool
+	// due is when the driver is asked next how many volumes the node can have.
+	due time.Time
 }
 
 // Register adds a driver: it asks for the driver's capabilities and publishes the

@@ -2,15 +2,18 @@ package csi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/csimigration"
 	"keelson.dev/keelson/internal/node/volume"
 )
 
@@ -28,17 +31,20 @@ func (p *Plugin) Again(ctx context.Context, s *volume.Spec) error {
 	if err != nil {
 		return err
 	}
-	settings, err := p.Client.StorageV1().CSIDrivers().Get(ctx, name, metav1.GetOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	settings, err := p.settings(ctx, name)
+	if err != nil {
 		return err
 	}
-	grows := s.Persistent != nil && d.can[csi.NodeServiceCapability_RPC_EXPAND_VOLUME]
+	grows := s.Claim != nil && d.can[csi.NodeServiceCapability_RPC_EXPAND_VOLUME]
 	if grows {
 		fresh := *s
 		if fresh.Claim, err = p.Client.CoreV1().PersistentVolumeClaims(s.Claim.Namespace).Get(ctx, s.Claim.Name, metav1.GetOptions{}); err != nil {
 			return err
 		}
 		if fresh.Persistent, err = p.Client.CoreV1().PersistentVolumes().Get(ctx, s.Persistent.Name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		if fresh.Persistent, err = csimigration.Volume(fresh.Persistent); err != nil {
 			return err
 		}
 		if fresh.Claim.UID != s.Claim.UID || fresh.Persistent.UID != s.Persistent.UID {
@@ -63,9 +69,10 @@ func (p *Plugin) Again(ctx context.Context, s *volume.Spec) error {
 	return nil
 }
 
-// pending reports whether the volume is larger than what the claim has of it.
+// pending reports whether the volume is larger than what the claim has of it, and the
+// driver has not said that this will not do.
 func pending(s *volume.Spec) bool {
-	if s.Claim == nil {
+	if s.Claim == nil || s.Claim.Status.AllocatedResourceStatuses[v1.ResourceStorage] == v1.PersistentVolumeClaimNodeResizeInfeasible {
 		return false
 	}
 	granted, have := s.Persistent.Spec.Capacity[v1.ResourceStorage], s.Claim.Status.Capacity[v1.ResourceStorage]
@@ -76,7 +83,7 @@ func pending(s *volume.Spec) bool {
 // (https://kubernetes.io/docs/concepts/storage/persistent-volumes/#expanding-persistent-volumes-claims),
 // and records the result in the claim's status. A pod that only reads the volume leaves it as it is.
 func (p *Plugin) expand(ctx context.Context, s *volume.Spec, r *request) error {
-	if s.Persistent == nil || r.readOnly || !r.driver.can[csi.NodeServiceCapability_RPC_EXPAND_VOLUME] || !pending(s) {
+	if r.readOnly || !r.driver.can[csi.NodeServiceCapability_RPC_EXPAND_VOLUME] || !pending(s) {
 		return nil
 	}
 	var secrets map[string]string
@@ -93,7 +100,11 @@ func (p *Plugin) expand(ctx context.Context, s *volume.Spec, r *request) error {
 	})
 	if err != nil {
 		p.event(s.Pod, v1.EventTypeWarning, "VolumeResizeFailed", fmt.Sprintf("MountVolume.NodeExpandVolume failed for volume %q : %v", s.Name(), err))
-		return fmt.Errorf("kubernetes.io/csi: Expander.NodeExpand failed to expand the volume: %w", err)
+		err = fmt.Errorf("kubernetes.io/csi: Expander.NodeExpand failed to expand the volume: %w", err)
+		if infeasible(err) {
+			return errors.Join(err, p.refused(ctx, s.Claim, err))
+		}
+		return err
 	}
 	next := s.Claim.DeepCopy()
 	if next.Status.Capacity == nil {
@@ -109,6 +120,31 @@ func (p *Plugin) expand(ctx context.Context, s *volume.Spec, r *request) error {
 	}
 	p.event(s.Pod, v1.EventTypeNormal, "FileSystemResizeSuccessful", fmt.Sprintf("MountVolume.NodeExpandVolume succeeded for volume %q %s", s.Name(), p.Node))
 	return nil
+}
+
+// infeasible reports whether a driver will not grow a volume, however often it is asked.
+func infeasible(err error) bool {
+	switch status.Code(err) {
+	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound:
+		return true
+	}
+	return false
+}
+
+// refused tells a claim that its volume does not grow on the node, so that it can be
+// given another size (https://kep.k8s.io/1790).
+func (p *Plugin) refused(ctx context.Context, claim *v1.PersistentVolumeClaim, why error) error {
+	next := claim.DeepCopy()
+	if next.Status.AllocatedResourceStatuses == nil {
+		next.Status.AllocatedResourceStatuses = map[v1.ResourceName]v1.ClaimResourceStatus{}
+	}
+	next.Status.AllocatedResourceStatuses[v1.ResourceStorage] = v1.PersistentVolumeClaimNodeResizeInfeasible
+	next.Status.Conditions = append(slices.DeleteFunc(next.Status.Conditions, func(c v1.PersistentVolumeClaimCondition) bool {
+		return c.Type == v1.PersistentVolumeClaimNodeResizeError
+	}),
+		v1.PersistentVolumeClaimCondition{Type: v1.PersistentVolumeClaimNodeResizeError, Status: v1.ConditionTrue, LastTransitionTime: metav1.Now(), Message: why.Error()})
+	_, err := p.Client.CoreV1().PersistentVolumeClaims(next.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})
+	return err
 }
 
 func (p *Plugin) event(pod *v1.Pod, kind, reason, message string) {

@@ -9,11 +9,13 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	v1 "k8s.io/api/core/v1"
 	storage "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
-	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/csimigration"
 )
 
 // nodeIDs is the node's annotation with the IDs that the drivers know it by.
@@ -33,10 +35,7 @@ func (p *Plugin) publishNode(ctx context.Context, name string, info *csi.NodeGet
 	if err != nil {
 		return err
 	}
-	next := storage.CSINodeDriver{Name: name, NodeID: info.NodeId, TopologyKeys: slices.Sorted(maps.Keys(topology))}
-	if m := info.MaxVolumesPerNode; m > 0 {
-		next.Allocatable = &storage.VolumeNodeResources{Count: ptr.To(int32(min(m, 1<<31-1)))}
-	}
+	next := storage.CSINodeDriver{Name: name, NodeID: info.NodeId, TopologyKeys: slices.Sorted(maps.Keys(topology)), Allocatable: allocatable(info)}
 	return p.changeCSINode(ctx, node, func(all []storage.CSINodeDriver) []storage.CSINodeDriver {
 		return append(slices.DeleteFunc(all, func(d storage.CSINodeDriver) bool { return d.Name == name }), next)
 	})
@@ -100,7 +99,7 @@ func (p *Plugin) changeCSINode(ctx context.Context, owner *v1.Node, change func(
 			return nil
 		case apierrors.IsNotFound(err):
 			_, err = all.Create(ctx, &storage.CSINode{
-				ObjectMeta: metav1.ObjectMeta{Name: p.Node, OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: owner.Name, UID: owner.UID}}},
+				ObjectMeta: metav1.ObjectMeta{Name: p.Node, Annotations: map[string]string{csimigration.AnnPlugins: csimigration.Plugins()}, OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: owner.Name, UID: owner.UID}}},
 				Spec:       storage.CSINodeSpec{Drivers: change([]storage.CSINodeDriver{})},
 			}, metav1.CreateOptions{})
 			return err
@@ -109,6 +108,9 @@ func (p *Plugin) changeCSINode(ctx context.Context, owner *v1.Node, change func(
 		}
 		next := old.DeepCopy()
 		next.Spec.Drivers = change(next.Spec.Drivers)
+		if equality.Semantic.DeepEqual(old.Spec, next.Spec) {
+			return nil
+		}
 		_, err = all.Update(ctx, next, metav1.UpdateOptions{})
 		return err
 	})

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/node/volume"
@@ -43,6 +45,9 @@ type Plugin struct {
 	Client kubernetes.Interface
 	// Recorder records events of pods about changes while they run.
 	Recorder record.EventRecorder
+	Clock    clock.WithTicker
+	// SELinux has the labels that volumes are mounted with.
+	SELinux volume.SELinux
 
 	mu      sync.Mutex
 	drivers map[string]*driver
@@ -50,6 +55,8 @@ type Plugin struct {
 	// volumes are held while something is done with a volume: two pods may come
 	// and go with it.
 	volumes sync.Map // of *sync.Mutex, by driver and handle
+	// stray is set when something may be staged that no pod has.
+	stray atomic.Bool
 }
 
 // Name is kubernetes.io/csi.
@@ -70,6 +77,7 @@ type request struct {
 	data       *published
 	capability *csi.VolumeCapability
 	readOnly   bool
+	labelled   bool // it is mounted with an SELinux label
 	attributes map[string]string
 	publish    map[string]string // what attaching gave
 	secrets    map[string]string // to publish with
@@ -109,21 +117,13 @@ func (p *Plugin) Mount(ctx context.Context, s *volume.Spec) (volume.Mounted, err
 	if err := p.expand(ctx, s, r); err != nil {
 		return volume.Mounted{}, err
 	}
-	out := volume.Mounted{ReadOnly: r.readOnly, Relabel: !r.data.Block && ptr.Deref(seLinuxMount(r.settings), true)}
+	out := volume.Mounted{ReadOnly: r.readOnly, Relabel: !r.data.Block && !r.labelled}
 	if r.data.Block {
 		out.Device = r.data.Target
 	} else {
 		out.HostPath = r.data.Target
 	}
 	return out, nil
-}
-
-// seLinuxMount reports whether the driver leaves labels to the runtime.
-func seLinuxMount(d *storage.CSIDriver) *bool {
-	if d == nil || d.Spec.SELinuxMount == nil {
-		return nil
-	}
-	return ptr.To(!*d.Spec.SELinuxMount)
 }
 
 // request reads what a volume needs.
@@ -154,11 +154,7 @@ func (p *Plugin) request(ctx context.Context, s *volume.Spec) (*request, error) 
 	if r.driver, err = p.driver(r.data.Driver); err != nil {
 		return nil, fmt.Errorf("kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: %w", err)
 	}
-	r.settings, err = p.Client.StorageV1().CSIDrivers().Get(ctx, r.data.Driver, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		r.settings, err = nil, nil
-	}
-	if err != nil {
+	if r.settings, err = p.settings(ctx, r.data.Driver); err != nil {
 		return nil, err
 	}
 	if err := r.lifecycle(); err != nil {
@@ -189,6 +185,15 @@ func (p *Plugin) request(ctx context.Context, s *volume.Spec) (*request, error) 
 	if r.data.Block {
 		r.capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 		return r, nil
+	}
+	if s.Persistent != nil && r.settings != nil && ptr.Deref(r.settings.Spec.SELinuxMount, false) {
+		label, err := p.SELinux.Label(s.Pod, s.Volume.Name)
+		if err != nil {
+			return nil, err
+		}
+		if r.labelled = label != ""; r.labelled {
+			flags = append(slices.Clone(flags), fmt.Sprintf("context=%q", label))
+		}
 	}
 	m := &csi.VolumeCapability_MountVolume{FsType: fsType, MountFlags: flags}
 	if group := s.FSGroup(); group != nil && r.driver.can[csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP] {
@@ -289,7 +294,7 @@ func (p *Plugin) addTokens(ctx context.Context, pod *v1.Pod, r *request) error {
 // attached reports the volume as in use and waits until it is attached, if the
 // driver's volumes are attached at all.
 func (p *Plugin) attached(ctx context.Context, s *volume.Spec, r *request) error {
-	if s.Persistent == nil || r.settings != nil && !ptr.Deref(r.settings.Spec.AttachRequired, true) {
+	if s.Persistent == nil || !attaches(r.settings) {
 		return nil
 	}
 	r.data.Attachment = attachment(r.data.Handle, r.data.Driver, p.Node)
@@ -310,10 +315,19 @@ func (p *Plugin) attached(ctx context.Context, s *volume.Spec, r *request) error
 		r.publish = va.Status.AttachmentMetadata
 		return nil
 	case va.Status.AttachError != nil:
-		return errors.New(va.Status.AttachError.Message)
+		if codes.Code(ptr.Deref(va.Status.AttachError.ErrorCode, 0)) == codes.ResourceExhausted && period(r.settings) > 0 {
+			if err := p.limit(ctx, r.driver); err != nil { // the scheduler is to know soon
+				klog.FromContext(ctx).Error(err, "Updating the node's limit of a driver's volumes failed", "driver", r.driver.name)
+			}
+			return &volume.Exhausted{Err: errors.New(va.Status.AttachError.Message)}
+		}
+		return volume.During("WaitForAttach", errors.New(va.Status.AttachError.Message))
 	}
 	return &volume.Pending{Err: fmt.Errorf("volume %s is being attached", s.Name())}
 }
+
+// attaches reports whether a driver's volumes are attached.
+func attaches(d *storage.CSIDriver) bool { return d == nil || ptr.Deref(d.Spec.AttachRequired, true) }
 
 // attachment returns the name of the object by which a volume is attached to a node.
 func attachment(handle, driver, node string) string {
@@ -328,13 +342,16 @@ func (p *Plugin) stageVolume(ctx context.Context, r *request) error {
 	if err := os.MkdirAll(r.data.Staging, 0o750); err != nil {
 		return err
 	}
+	if err := r.data.write(p.stagedFolder(r.data)); err != nil {
+		return err
+	}
 	capability := r.capability
 	_, err := r.driver.node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 		VolumeId: r.data.Handle, PublishContext: r.publish, StagingTargetPath: r.data.Staging, VolumeCapability: capability,
 		Secrets: r.stage, VolumeContext: without(r.attributes, tokensKey),
 	})
 	if err != nil {
-		return fmt.Errorf("kubernetes.io/csi: attacher.MountDevice failed: %w", err)
+		return volume.During("MountDevice", fmt.Errorf("kubernetes.io/csi: attacher.MountDevice failed: %w", err))
 	}
 	return nil
 }
@@ -396,10 +413,22 @@ func (r *request) groupApplies(s *volume.Spec) bool {
 func (p *Plugin) Unmount(ctx context.Context, dir string) error {
 	d, err := read(dir)
 	if err != nil {
-		// The driver cannot be asked: mounts are taken down by force, and the
-		// volume stays staged.
-		klog.FromContext(ctx).Error(err, "Unmounting a volume without its driver", "dir", dir)
-		return volume.Detach(filepath.Join(dir, "mount"))
+		var why error
+		if d, why = p.rebuild(ctx, dir); why != nil {
+			// The driver cannot be asked: mounts are taken down by force, and what is
+			// staged for no other pod is left to Run.
+			klog.FromContext(ctx).Error(errors.Join(err, why), "Unmounting a volume without its driver", "dir", dir)
+			device := p.target(dir, filepath.Base(dir), podOf(dir), true)
+			if err := errors.Join(volume.Detach(filepath.Join(dir, "mount")), volume.Detach(device)); err != nil {
+				return err
+			}
+			if err := os.Remove(device); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			_ = os.Remove(filepath.Dir(device)) // another pod's device may be in it
+			p.stray.Store(true)
+			return os.Remove(filepath.Join(dir, dataFile))
+		}
 	}
 	if d == nil {
 		return nil
@@ -420,7 +449,7 @@ func (p *Plugin) Unmount(ctx context.Context, dir string) error {
 	if d.Block {
 		_ = os.Remove(filepath.Dir(d.Target)) // another pod's device may be in it
 	}
-	used, err := p.used(d.Driver, d.Handle, dir)
+	used, err := p.used(d, dir)
 	if err != nil {
 		return err
 	}
@@ -450,13 +479,44 @@ func (p *Plugin) unstage(ctx context.Context, driver *driver, d *published) erro
 		if err := gone(d.Staging); err != nil {
 			return err
 		}
-		if !d.Block {
-			_ = os.Remove(filepath.Dir(d.Staging))
+	}
+	if d.Attachment != "" {
+		name := uniqueName(d)
+		if err := p.setInUse(ctx, func(set map[v1.UniqueVolumeName]bool) { delete(set, name) }); err != nil {
+			return err
 		}
 	}
-	if d.Attachment == "" {
+	if d.Staging == "" {
 		return nil
 	}
-	name := uniqueName(d)
-	return p.setInUse(ctx, func(set map[v1.UniqueVolumeName]bool) { delete(set, name) })
+	record := p.stagedFolder(d)
+	if err := os.Remove(filepath.Join(record, dataFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_ = os.Remove(record) // it is in nobody's way
+	if d.Block {
+		_ = os.Remove(filepath.Dir(record))
+	}
+	return nil
+}
+
+// unstageStray unstages the volumes that no pod has: those of records that were damaged.
+func (p *Plugin) unstageStray(ctx context.Context) error {
+	var errs []error
+	for _, d := range p.allStaged() {
+		errs = append(errs, func() error {
+			defer p.lock(d)()
+			if used, err := p.used(d, ""); err != nil || used {
+				return err
+			}
+			driver, err := p.driver(d.Driver)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			return p.unstage(ctx, driver, d)
+		}())
+	}
+	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -36,6 +37,7 @@ type node struct {
 	publish *csi.NodePublishVolumeRequest
 	stage   *csi.NodeStageVolumeRequest
 	can     []csi.NodeServiceCapability_RPC_Type
+	limit   atomic.Int64 // of volumes
 }
 
 func (n *node) note(call string) {
@@ -61,8 +63,8 @@ func (n *node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 	return out, nil
 }
 
-func (*node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: "id", MaxVolumesPerNode: 5, AccessibleTopology: &csi.Topology{Segments: map[string]string{"zone": "z"}}}, nil
+func (n *node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{NodeId: "id", MaxVolumesPerNode: n.limit.Load(), AccessibleTopology: &csi.Topology{Segments: map[string]string{"zone": "z"}}}, nil
 }
 
 func (n *node) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
@@ -108,6 +110,7 @@ func start(t *testing.T, can []csi.NodeServiceCapability_RPC_Type, objects ...ru
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	n := &node{can: can}
+	n.limit.Store(5)
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	if err != nil {
 		t.Fatal(err)
@@ -415,4 +418,36 @@ func TestRepublish(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.called("publish publish")
+}
+
+// TestLabel checks that a driver that asks for it is given the pod's SELinux label as a
+// mount option, and the runtime then leaves the files as they are.
+func TestLabel(t *testing.T) {
+	root := t.TempDir()
+	for path, text := range map[string]string{"sys/fs/selinux/enforce": "1", "etc/selinux/config": "SELINUXTYPE=p", "etc/selinux/p/contexts/lxc_contexts": "file = \"u:r:t:s0\""} {
+		path = filepath.Join(root, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, asks := range []bool{true, false} {
+		s := start(t, stages, detached(func(d *storage.CSIDriver) { d.Spec.SELinuxMount = &asks }))
+		s.SELinux.Root = root
+		spec := s.spec("a", persistent())
+		spec.Pod.Spec.SecurityContext = &v1.PodSecurityContext{SELinuxOptions: &v1.SELinuxOptions{Level: "s0:c1,c2"}}
+		spec.Pod.Spec.Containers = []v1.Container{{VolumeMounts: []v1.VolumeMount{{Name: "v"}}}}
+		m := s.mount(spec)
+		want := []string{"noatime"}
+		if asks {
+			want = append(want, `context="u:r:t:s0:c1,c2"`)
+		}
+		for _, c := range []*csi.VolumeCapability{s.driver.stage.VolumeCapability, s.driver.publish.VolumeCapability} {
+			if got := c.GetMount().GetMountFlags(); !slices.Equal(got, want) {
+				t.Errorf("asks %t: mounted with %q", asks, got)
+			}
+		}
+		if m.Relabel == asks {
+			t.Errorf("asks %t: the runtime labels the files: %t", asks, m.Relabel)
+		}
+	}
 }
