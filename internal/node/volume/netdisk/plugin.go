@@ -2,7 +2,6 @@ package netdisk
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -20,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/exec"
 
+	"keelson.dev/keelson/internal/node/statefile"
 	"keelson.dev/keelson/internal/node/volume"
 )
 
@@ -255,31 +254,14 @@ func (p *Plugin) others(dir string) (out []*disk, err error) {
 }
 
 func (d *disk) write(dir string) error {
-	text, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, record), text, 0o600)
+	return statefile.Write(filepath.Join(dir, record), d)
 }
 
 // read returns the record in dir, nil if there is none.
-func read(dir string) (*disk, error) {
-	text, err := os.ReadFile(filepath.Join(dir, record))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	d := &disk{}
-	if err := json.Unmarshal(text, d); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", filepath.Join(dir, record), err)
-	}
-	return d, nil
-}
+func read(dir string) (*disk, error) { return statefile.Read[disk](filepath.Join(dir, record)) }
 
 // run runs a program of the machine, and returns its output.
 func (m *machine) run(ctx context.Context, name string, args ...string) (string, error) {
