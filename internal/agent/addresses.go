@@ -19,10 +19,10 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// addresses are those that a node is reached by: the ones it was given, else the
-// machine's towards its default route, IPv4 before IPv6. Where the node's pods have
-// addresses of both families, the node has one of the other family, too. What was not
-// given follows the machine.
+// addresses computes the addresses of a node: the given ones, else the source address of
+// the machine's default route, IPv4 before IPv6. If the node's pods have addresses of
+// both families, the node has one of the other family, too. Addresses that were not given
+// follow the machine.
 type addresses struct {
 	given []netip.Addr
 	// machine returns the machine's address of a family, if it has one now.
@@ -50,8 +50,8 @@ func validateNodeIPs(ips []netip.Addr) error {
 	return nil
 }
 
-// now returns the addresses as they are. Where the machine has none for the moment, it
-// keeps those that it had: a lease that is renewed is no other address.
+// now returns the current addresses. If the machine has none it returns the last ones:
+// it may have the same again in a moment.
 func (a *addresses) now() []netip.Addr {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -91,8 +91,8 @@ func (a *addresses) ips() (out []net.IP) {
 	return out
 }
 
-// settle is how long the machine's addresses have to stay the same before they are
-// told: a network that comes up changes several times.
+// settle is the time between a change of the network and the next look at the addresses:
+// a network that comes up changes several times.
 const settle = 200 * time.Millisecond
 
 // newAddresses returns the addresses of a node on the machine, some of which may be
@@ -110,8 +110,8 @@ func (h *host) newAddresses(given []netip.Addr, m *machine.Machine, o Options) *
 	}}
 }
 
-// followAddresses has the agent tell the node's addresses when they are others, until
-// the process ends.
+// followAddresses makes the agent report the node's addresses when they change, until the
+// process ends.
 func (h *host) followAddresses(agent *node.Agent, o Options) error {
 	network, err := podnet.Netlink(machine.PodLink).Changes(h.Ctx)
 	if err != nil {
@@ -143,8 +143,8 @@ func (h *host) followAddresses(agent *node.Agent, o Options) error {
 	return nil
 }
 
-// follow calls changed when the addresses are others after something has changed in the
-// network, or of the pods' ranges.
+// follow calls changed when the addresses have changed. It looks at them after changes of
+// the network and of the pods' ranges.
 func (a *addresses) follow(ctx context.Context, network, ranges <-chan struct{}, after func(time.Duration) <-chan time.Time, changed func()) {
 	last := a.now()
 	for {

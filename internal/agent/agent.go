@@ -50,10 +50,10 @@ type host struct {
 	// measured, if set, is called with a function that measures the node from within
 	// the process.
 	measured func(node string, stats usage.Stats)
-	// addresses are those that the node is reached by.
+	// addresses are the node's.
 	addresses *addresses
-	// connections to the API server are closed when the node's addresses are others: the
-	// kernel would keep trying for minutes. It is nil within the server's process.
+	// connections opens the connections to the API server, which are closed when the node's
+	// addresses change: the kernel would retry for minutes. It is nil in the server's process.
 	connections *connrotation.Dialer
 	// nodes is an informer of all nodes, where informers has this one only.
 	nodes cache.SharedIndexInformer

@@ -42,43 +42,46 @@ func (h *host) ownCertificate(m *machine.Machine, o *ProcessOptions) error {
 		h.certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
 		return nil
 	}
-	own := &selfSigned{name: o.Name, addresses: h.addresses}
+	own := &issued{addresses: h.addresses, issue: func(ips []net.IP) (tls.Certificate, error) {
+		pem, key, err := certutil.GenerateSelfSignedCertKey(o.Name, ips, nil)
+		if err != nil {
+			return tls.Certificate{}, err
+		}
+		return tls.X509KeyPair(pem, key)
+	}}
 	h.certificate = own.get
 	_, err := own.get(nil)
 	return err
 }
 
-// selfSigned is a certificate that the node signs itself, for its addresses as they are.
-type selfSigned struct {
-	name      string
+// issued is a certificate that this process issues for the node's addresses, and anew
+// when they change.
+type issued struct {
 	addresses *addresses
+	issue     func([]net.IP) (tls.Certificate, error)
 
 	mu   sync.Mutex
 	of   []netip.Addr
 	cert *tls.Certificate
 }
 
-func (s *selfSigned) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.addresses.now()
-	if s.cert != nil && slices.Equal(now, s.of) {
-		return s.cert, nil
+func (i *issued) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	now := i.addresses.now()
+	if i.cert != nil && slices.Equal(now, i.of) {
+		return i.cert, nil
 	}
 	var ips []net.IP
 	for _, ip := range now {
 		ips = append(ips, net.IP(ip.AsSlice()))
 	}
-	pem, key, err := certutil.GenerateSelfSignedCertKey(s.name, ips, nil)
+	cert, err := i.issue(ips)
 	if err != nil {
 		return nil, fmt.Errorf("a certificate of the node's own: %w", err)
 	}
-	cert, err := tls.X509KeyPair(pem, key)
-	if err != nil {
-		return nil, fmt.Errorf("a certificate of the node's own: %w", err)
-	}
-	s.of, s.cert = now, &cert
-	return s.cert, nil
+	i.of, i.cert = now, &cert
+	return i.cert, nil
 }
 
 // rotate requests the certificate of the node's server, and another before it ends.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"crypto/tls"
+	"net"
 	"net/netip"
 
 	"k8s.io/client-go/informers"
@@ -28,14 +29,14 @@ type Server struct {
 	// Measured is called with a function that measures the node from within the
 	// process.
 	Measured func(node string, stats usage.Stats)
-	// Address is the node's address.
+	// Address is the node's address; if it is not valid the machine's, which may change.
 	Address netip.Addr
 	// ServiceCIDR is the range of the Services' addresses.
 	ServiceCIDR netip.Prefix
 	// ClientCA is the authority, in PEM, of the client certificates that the node's
-	// server accepts; Certificate is the server's own.
-	ClientCA    []byte
-	Certificate tls.Certificate
+	// server accepts. Issue issues the server's own, for the node's addresses.
+	ClientCA []byte
+	Issue    func([]net.IP) (tls.Certificate, error)
 }
 
 // Start starts the node on the machine in the server's process, and returns before
@@ -47,9 +48,13 @@ func Start(m *machine.Machine, o Options, s Server) error {
 	}
 	return s.Step("node agent", func() error {
 		h := &host{Process: s.Process, informers: s.Informers, clock: s.Clock, client: s.Node,
-			measured: s.Measured, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, clientCA: s.ClientCA,
-			certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &s.Certificate, nil }}
-		h.addresses = h.newAddresses([]netip.Addr{s.Address}, m, o)
+			measured: s.Measured, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, clientCA: s.ClientCA}
+		var given []netip.Addr
+		if s.Address.IsValid() {
+			given = append(given, s.Address)
+		}
+		h.addresses = h.newAddresses(given, m, o)
+		h.certificate = (&issued{addresses: h.addresses, issue: s.Issue}).get
 		s.Go(func() { s.publishDNS(o.Network.DNS != None) })
 		s.Go(func() { s.publishRegistry(m.Registry()) })
 		if o.Storage != None {

@@ -2,7 +2,10 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"net"
+	"net/netip"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -16,17 +19,24 @@ import (
 // the node is Ready or ctx ends.
 func (c *Cluster) StartAgent(ctx context.Context, m *machine.Machine, o agent.Options) error {
 	u := o.User()
-	pair, err := c.Certs.ServingCert(u.GetName(), []string{o.NodeName(), c.Advertise.String(), "127.0.0.1"})
-	if err != nil {
-		return err
+	issue := func(ips []net.IP) (tls.Certificate, error) {
+		names := []string{o.NodeName(), "127.0.0.1"}
+		for _, ip := range ips {
+			names = append(names, ip.String())
+		}
+		pair, err := c.Certs.ServingCert(u.GetName(), names)
+		if err != nil {
+			return tls.Certificate{}, err
+		}
+		return pair.TLS()
 	}
-	cert, err := pair.TLS()
-	if err != nil {
-		return err
+	var address netip.Addr
+	if !c.FollowsAddress {
+		address = c.Advertise
 	}
 	if err := agent.Start(m, o, agent.Server{
 		Process: c.Process, Step: c.Step, Informers: c.Informers, Clock: c.Clock, Node: c.Client(u), Admin: c.Client(inprocess.APIServer),
-		Measured: c.Meter.Local, Address: c.Advertise, ServiceCIDR: c.ServiceCIDR, ClientCA: c.Certs.CAPEM, Certificate: cert,
+		Measured: c.Meter.Local, Address: address, ServiceCIDR: c.ServiceCIDR, ClientCA: c.Certs.CAPEM, Issue: issue,
 	}); err != nil {
 		return err
 	}

@@ -237,13 +237,13 @@ func (e *env) exec(pod string, args ...string) (string, error) {
 // at returns the URL of a path at an address.
 func at(ip, path string) string { return "http://" + net.JoinHostPort(ip, "80") + path }
 
-// pods talk with each other by their own addresses of both families, whatever machine
-// they are on, in packets of any size; Services balance over all of them, and their names
-// are resolved.
+// pods checks that pods reach each other by their own addresses of both families, on
+// whatever machines, with packets of any size; that Services balance over all of them, at
+// node ports too; and that names are resolved.
 func (e *env) pods() {
 	pods := e.run("web", e.machines()...)
 	service := e.expose("web")
-	long := strings.Repeat("a", 8000) // in one packet on no link
+	long := strings.Repeat("a", 8000) // no link carries it in one packet
 	for from, p := range pods {
 		for to, q := range pods {
 			for i, ip := range q.Status.PodIPs {
@@ -356,8 +356,8 @@ func (e *env) kubectl() {
 	}
 }
 
-// copies copies a file to a pod of another machine, and back, by kubectl cp, for which
-// the image needs tar.
+// copies checks that kubectl cp copies a file to a pod of another machine, and back. The
+// image needs tar for that.
 func (e *env) copies() {
 	e.Helper()
 	busybox := imagetest.Busybox(e, e.far.In)
@@ -630,8 +630,8 @@ func (e *env) cut() {
 	})
 }
 
-// readdressed gives a machine other addresses: its Node, its certificate, the statuses of
-// its pods and the ways to them follow.
+// readdressed changes the addresses of a machine, and checks that its Node, its
+// certificate, the statuses of its pods and the routes to them follow.
 func (e *env) readdressed() {
 	pods := e.run("web", e.machines()...)
 	service := e.expose("web")

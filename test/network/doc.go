@@ -1,4 +1,4 @@
-// Package network_test tests Services, DNS and network policies with pods in
+// Package network tests Services, DNS and network policies with pods in
 // real containers, from pods and from their node. It needs root, containerd,
 // runc, the CNI plug-ins and nftables, and leaves nothing behind.
-package network_test
+package network

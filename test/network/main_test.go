@@ -54,6 +54,7 @@ func TestNetwork(t *testing.T) {
 		{"policies", (*env).policies},
 		{"balancers", (*env).balancers},
 		{"ingress", (*env).ingress},
+		{"readdressed", (*env).readdressed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ns, err := client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: test.name + "-"}}, metav1.CreateOptions{})

@@ -195,8 +195,9 @@ func (c *Client) write(ca []byte) error {
 	return renameio.WriteFile(c.Kubeconfig(), text, 0o600)
 }
 
-// Transport makes requests as cfg, from Kubeconfig, says, with the certificate as it is
-// when a connection is opened. (That of client-go reads the files again after a while.)
+// Transport returns a transport for cfg, which is that of Kubeconfig, that reads the
+// certificate whenever it opens a connection. (That of client-go may use a former one for
+// a while.)
 func (c *Client) Transport(cfg *rest.Config) (http.RoundTripper, error) {
 	files, err := c.store()
 	if err != nil {
@@ -212,9 +213,9 @@ func (c *Client) Transport(cfg *rest.Config) (http.RoundTripper, error) {
 }
 
 // Rotate renews the certificate until ctx is done, when 70 to 90 % of its life have
-// passed, through a client of the node. It calls renewed when the files have another
-// one: connections that were made with the former have to be closed, because the API
-// server takes their requests for as long as that holds only.
+// passed, through a client of the node. It calls renewed after it has written another:
+// connections that use the former have to be closed, since the API server refuses their
+// requests when that expires.
 func (c *Client) Rotate(ctx context.Context, client kubernetes.Interface, renewed func()) error {
 	m, err := c.manager(client, renewed)
 	if err != nil {

@@ -59,16 +59,16 @@ func newNodeRestriction(e *Environment) *plain {
 	return admits(&function{concerns: concerns, run: n.admit}, admission.Create, admission.Update, admission.Delete)
 }
 
-// joins reports whether the request is one for a certificate by the bearer of a bootstrap
+// joins reports whether the request creates a CertificateSigningRequest with a bootstrap
 // token.
 func joins(a admission.Attributes) bool {
 	return a.GetOperation() == admission.Create && a.GetSubresource() == "" && a.GetResource().GroupResource() == requestResource &&
 		slices.Contains(a.GetUserInfo().GetGroups(), bootstrapapi.BootstrapDefaultGroup)
 }
 
-// join keeps the bearer of a bootstrap token from the name of a node that is at work:
-// the certificate would be good for all that this one may do. Upstream leaves that to
-// kubeadm, on the machine that joins.
+// join refuses a client certificate for the name of a node that is Ready to the bearer of
+// a bootstrap token, who would have all rights of that node. Upstream checks this in
+// kubeadm only, on the machine that joins.
 func (n *nodeRestriction) join(a admission.Attributes) error {
 	r, ok := a.GetObject().(*certificatesv1.CertificateSigningRequest)
 	if !ok {

@@ -10,6 +10,7 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/token"
+	"keelson.dev/keelson/internal/component"
 )
 
 // proxyClient returns the client certificate that this server shows to the servers it
@@ -19,6 +20,14 @@ func (c *Instance) proxyClient() (certs.Pair, error) {
 		return c.Certs.FrontProxy.ClientCert(frontProxyClient, nil)
 	}
 	return certs.ReadPair(c.API.ProxyClientCertFile, c.API.ProxyClientKeyFile)
+}
+
+// advertised returns the address that the API server is advertised by.
+func (c *Instance) advertised() netip.Addr {
+	if c.FollowsAddress {
+		return component.Address()
+	}
+	return c.Advertise
 }
 
 // externalURL returns the URL by which others reach the API server.

@@ -42,6 +42,9 @@ type Instance struct {
 	Trace     *trace.Recorder
 	// Meter measures nodes and pods for metrics.k8s.io.
 	Meter *usage.Meter
+	// FollowsAddress reports whether the API server is advertised by the machine's current
+	// address; Advertise is then the one that it had at the start.
+	FollowsAddress bool
 	// Address is where the API server listens; empty if it does not.
 	Address string
 	// Process ends before the store is closed.
@@ -78,7 +81,8 @@ func Start(ctx context.Context, o Options) (*Instance, error) {
 	if !o.ServiceCIDR.IsValid() {
 		o.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/16")
 	}
-	if !o.Advertise.IsValid() {
+	follows := !o.Advertise.IsValid()
+	if follows {
 		o.Advertise = component.Address()
 	}
 	if service, public := o.ServiceCIDR.Addr().Is6(), o.Advertise.Unmap().Is6(); service != public {
@@ -88,7 +92,7 @@ func Start(ctx context.Context, o Options) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Instance{Options: o, Catalogue: catalogue.NewHiding(catalogue.Builtin(), hidden), Trace: trace.NewRecorder(historySteps), Process: component.NewProcess(ctx)}
+	c := &Instance{Options: o, Catalogue: catalogue.NewHiding(catalogue.Builtin(), hidden), Trace: trace.NewRecorder(historySteps), Process: component.NewProcess(ctx), FollowsAddress: follows}
 	go builtinTypes()
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Stop())

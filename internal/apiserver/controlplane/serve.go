@@ -181,7 +181,7 @@ func (c *Instance) serve(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	self := &kubernetesservice.Publisher{Client: client, Address: c.Advertise, Port: port, ClusterIP: c.ServiceCIDR.Masked().Addr().Next(),
+	self := &kubernetesservice.Publisher{Client: client, Address: c.advertised, Port: port, ClusterIP: c.ServiceCIDR.Masked().Addr().Next(),
 		NodePort: c.API.NodePort, Shared: c.Etcd != nil, Store: c.Store, Clock: c.Clock}
 	c.Process.Go(func() { self.Run(c.Process.Ctx) })
 	return nil

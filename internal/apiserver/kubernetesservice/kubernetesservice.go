@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -38,7 +37,7 @@ type Publisher struct {
 	Client kubernetes.Interface
 	// Address is this server's; a loopback address is no endpoint, since pods
 	// cannot reach it.
-	Address netip.Addr
+	Address func() netip.Addr
 	Port    int
 	// ClusterIP is the Service's; NodePort, where it is not 0, makes the Service
 	// one of type NodePort with that port.
@@ -49,21 +48,34 @@ type Publisher struct {
 	Shared bool
 	Store  store.Store
 	Clock  clock.WithTicker
+
+	// shared is the address of this server in a store that it shares.
+	shared netip.Addr
 }
 
-// Run publishes this server until it has worked, since pods find the API server
-// by it. Where other servers share the store it then renews the address until
-// ctx is done, and takes it away.
+// Run keeps this server published until ctx is done: somebody may delete the objects, and
+// the machine's address may change. If other servers share the store it then removes this
+// server's address.
 func (p *Publisher) Run(ctx context.Context) {
-	err := wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
-		err := p.publish(ctx)
-		if err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Publishing the kubernetes service failed; trying again")
+	log := klog.FromContext(ctx)
+	for {
+		wait := masterPeriod
+		if err := p.publish(ctx); err != nil && ctx.Err() == nil {
+			log.Error(err, "Publishing the kubernetes service failed; trying again")
+			wait = time.Second
 		}
-		return err == nil, nil
-	})
-	if err == nil && p.Shared && !p.Address.IsLoopback() {
-		p.keep(ctx)
+		t := p.Clock.NewTimer(wait)
+		select {
+		case <-t.C():
+		case <-ctx.Done():
+			t.Stop()
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			if err := p.remove(ctx, p.shared); err != nil {
+				log.Error(err, "Taking this server's address from the endpoints of the kubernetes Service")
+			}
+			return
+		}
 	}
 }
 
@@ -73,13 +85,20 @@ func (p *Publisher) publish(ctx context.Context) error {
 	if err := p.publishService(ctx); err != nil {
 		return err
 	}
+	address := p.Address()
 	switch {
-	case p.Address.IsLoopback():
+	case address.IsLoopback():
 		return nil
 	case p.Shared:
-		return p.renew(ctx)
+		if p.shared.IsValid() && p.shared != address {
+			if err := p.remove(ctx, p.shared); err != nil {
+				return err
+			}
+		}
+		p.shared = address
+		return p.renew(ctx, address)
 	default:
-		return p.publishEndpoints(ctx, []string{p.Address.String()})
+		return p.publishEndpoints(ctx, []string{address.String()})
 	}
 }
 
@@ -116,7 +135,7 @@ func (p *Publisher) publishEndpoints(ctx context.Context, addresses []string) er
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", Namespace: metav1.NamespaceDefault, Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("https"), Port: ptr.To(int32(p.Port)), Protocol: ptr.To(v1.ProtocolTCP)}}}
-	if p.Address.Unmap().Is6() {
+	if netip.MustParseAddr(addresses[0]).Unmap().Is6() {
 		slice.AddressType = discoveryv1.AddressTypeIPv6
 	}
 	for _, a := range addresses {
@@ -140,40 +159,17 @@ func (p *Publisher) publishEndpoints(ctx context.Context, addresses []string) er
 	return err
 }
 
-// keep renews this server's address until ctx is done, and takes it away then.
-func (p *Publisher) keep(ctx context.Context) {
-	log := klog.FromContext(ctx)
-	for {
-		t := p.Clock.NewTimer(masterPeriod)
-		select {
-		case <-t.C():
-		case <-ctx.Done():
-			t.Stop()
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			if err := p.remove(ctx); err != nil {
-				log.Error(err, "Taking this server's address from the endpoints of the kubernetes Service")
-			}
-			return
-		}
-		renewal, cancel := context.WithTimeout(ctx, masterPeriod)
-		if err := p.renew(renewal); err != nil && ctx.Err() == nil {
-			log.Error(err, "Renewing this server's address behind the kubernetes Service")
-		}
-		cancel()
-	}
-}
+func key(address netip.Addr) string { return masterPrefix + address.String() }
 
-func (p *Publisher) key() string { return masterPrefix + p.Address.String() }
-
-func (p *Publisher) renew(ctx context.Context) error {
-	own := &v1.Endpoints{Subsets: []v1.EndpointSubset{{Addresses: []v1.EndpointAddress{{IP: p.Address.String()}}}}}
-	old, err := p.Store.Get(ctx, p.key())
+// renew renews this server's address in the store.
+func (p *Publisher) renew(ctx context.Context, address netip.Addr) error {
+	own := &v1.Endpoints{Subsets: []v1.EndpointSubset{{Addresses: []v1.EndpointAddress{{IP: address.String()}}}}}
+	old, err := p.Store.Get(ctx, key(address))
 	if err != nil {
 		return err
 	}
 	if old == nil {
-		_, err = p.Store.Create(ctx, p.key(), own, masterTTL)
+		_, err = p.Store.Create(ctx, key(address), own, masterTTL)
 	} else {
 		_, err = p.Store.Update(ctx, old.Key, old.ModRevision, own, masterTTL)
 	}
@@ -197,8 +193,12 @@ func (p *Publisher) publishAll(ctx context.Context) error {
 	return p.publishEndpoints(ctx, addresses)
 }
 
-func (p *Publisher) remove(ctx context.Context) error {
-	e, err := p.Store.Get(ctx, p.key())
+// remove removes an address of this server, if it has one in the store.
+func (p *Publisher) remove(ctx context.Context, address netip.Addr) error {
+	if !address.IsValid() {
+		return nil
+	}
+	e, err := p.Store.Get(ctx, key(address))
 	if err != nil || e == nil {
 		return err
 	}

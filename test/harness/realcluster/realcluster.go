@@ -35,7 +35,7 @@ type Cluster struct {
 	nodes   map[*lab.Machine]*node
 }
 
-// node is a machine's process, and its role when it is started again.
+// node is a machine's process, and the role that it has after Start.
 type node struct {
 	*harness.Process
 	role role
@@ -122,8 +122,8 @@ func (c *Cluster) start(m *lab.Machine, r role) {
 	n.Process = harness.StartProcess(t, func() *exec.Cmd { return m.Self(n.role.env()) })
 }
 
-// leftOf returns what a node has left outside of its folder and of its network: mounts,
-// folders of sockets and namespaces, cgroups and processes.
+// leftOf returns the mounts, folders of sockets and namespaces, cgroups and processes that
+// a node has left.
 func leftOf(m *lab.Machine) (left []string) {
 	node := role{Name: m.Name, Dir: m.Dir}.machine()
 	state := filepath.Dir(strings.TrimPrefix(node.Endpoint(), "unix://"))
