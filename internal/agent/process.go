@@ -155,9 +155,11 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	}
 	connections := connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
 	cfg.Dial = connections.DialContext
-	transport, err := rest.TransportFor(cfg)
+	var transport http.RoundTripper
 	if own != nil {
 		transport, err = own.Transport(cfg)
+	} else {
+		transport, err = rest.TransportFor(cfg)
 	}
 	if err != nil {
 		return err
@@ -232,7 +234,11 @@ func (o *ProcessOptions) identify(ctx context.Context, cfg *rest.Config, client 
 // clients returns a client of the node, and one of networkUser, over the same
 // connections.
 func clients(cfg *rest.Config, transport http.RoundTripper) (node, network kubernetes.Interface, err error) {
-	shared := &rest.Config{Host: cfg.Host, APIPath: cfg.APIPath, ContentConfig: cfg.ContentConfig, QPS: cfg.QPS, Burst: cfg.Burst, UserAgent: cfg.UserAgent, Timeout: cfg.Timeout, Transport: transport}
+	server, _, err := rest.DefaultServerUrlFor(cfg) // has a scheme, which cfg.Host may lack
+	if err != nil {
+		return nil, nil, err
+	}
+	shared := &rest.Config{Host: server.String(), APIPath: cfg.APIPath, ContentConfig: cfg.ContentConfig, QPS: cfg.QPS, Burst: cfg.Burst, UserAgent: cfg.UserAgent, Timeout: cfg.Timeout, Transport: transport}
 	if node, err = kubernetes.NewForConfig(shared); err != nil {
 		return nil, nil, err
 	}
