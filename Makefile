@@ -17,8 +17,8 @@ LDFLAGS += -X $(KUBECTL).gitCommit=$(COMMIT) -X $(KUBECTL).gitTreeState=$(if $(s
 endif
 # The Debian packages that a node needs.
 PACKAGES := containerd runc containernetworking-plugins nftables iproute2 conntrack busybox-static
-# The further packages that tests need: a web server for an image, etcd, and a file system with quota groups.
-TEST_PACKAGES := nginx etcd-server btrfs-progs
+# The further packages that tests need: a web server for an image, etcd, a file system with quota groups, and a message bus.
+TEST_PACKAGES := nginx etcd-server btrfs-progs dbus-daemon
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 # Go 1.21 or later downloads the version of go.mod by itself. Without one, Debian's Go downloads it as a module.

@@ -51,7 +51,7 @@ func (f *nodeFlags) configure() error {
 	}
 	without, err := fields.Apply(slices.Collect(maps.Values(f.sets.FlagSets))...)
 	if len(without) > 0 {
-		fmt.Fprintf(os.Stderr, "keelson: fields of the kubelet configuration that have no effect here: %s\n", strings.Join(without, ", "))
+		fmt.Fprintf(os.Stderr, "keelson: fields of the kubelet configuration that have no effect here:\n  %s\n", strings.Join(without, "\n  "))
 	}
 	f.config, f.dropIns = "", ""
 	return err

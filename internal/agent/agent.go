@@ -104,7 +104,9 @@ func (h *host) start(m *machine.Machine, o Options) error {
 	agent, err = node.New(node.Config{
 		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Root(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
-		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, Exclusive: o.Exclusive, StaticPods: o.StaticPods,
+		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, Exclusive: o.Exclusive,
+		Shutdown: o.Shutdown, MemoryQoS: o.MemoryQoS, LimitedSwap: o.Swap == LimitedSwap, SeccompDefault: o.SeccompDefault, MaxImages: o.MaxImages,
+		PodsPerCore: o.PodsPerCore, LogPeriod: o.LogPeriod, MaxPulls: o.MaxPulls, StaticPods: o.StaticPods,
 		NodeIPs: h.addresses.ips, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
@@ -176,7 +178,7 @@ func (h *host) serve(agent *node.Agent, o Options) error {
 	authorities := x509.NewCertPool()
 	authorities.AppendCertsFromPEM(h.clientCA)
 	s := &http.Server{
-		Handler:           server.New(agent, access),
+		Handler:           server.New(agent, access, o.Server),
 		TLSConfig:         &tls.Config{GetCertificate: h.certificate, ClientAuth: tls.RequestClientCert, ClientCAs: authorities, MinVersion: tls.VersionTLS12},
 		ReadHeaderTimeout: 32 * time.Second,
 		ErrorLog:          log.New(io.Discard, "", 0),

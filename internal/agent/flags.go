@@ -6,12 +6,15 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/logs"
+	"keelson.dev/keelson/internal/node/report"
 )
 
 // AddFlags adds the flags of the node, except those of Eviction, ImageGC, Exclusive
@@ -35,6 +38,17 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.CredentialConfig, "image-credential-provider-config", "", "file with the plug-ins that have credentials for images (CredentialProviderConfig v1)")
 	fs.StringVar(&o.CredentialBin, "image-credential-provider-bin-dir", "", "folder of the programs of these plug-ins")
 	fs.StringVar(&o.Storage, "storage", Builtin, "driver of volumes on this machine's disk, for the StorageClass "+localClass+": builtin, or none")
+	fs.StringVar(&o.Logs, "pod-logs-dir", "", "folder of the logs of pods (default: node/logs in --data-dir)")
+	fs.BoolVar(&o.SeccompDefault, "seccomp-default", false, "give containers without a seccomp profile the runtime's")
+	fs.IntVar(&o.MaxImages, "node-status-max-images", report.DefaultMaxImages, "how many images the node's status has; -1 is all")
+	fs.Int64Var(&o.PodsPerCore, "pods-per-core", 0, "number of pods that can run on the node for each CPU, no more than --max-pods; 0 is no such limit")
+	fs.DurationVar(&o.LogPeriod, "container-log-monitor-interval", 10*time.Second, "how often the size of containers' logs is looked at; at least 3 seconds")
+	fs.IntVar(&o.MaxPulls, "max-parallel-image-pulls", 0, "how many images are pulled at one time; 0 is no limit")
+	fs.StringVar(&o.Swap, "memory-swap-behavior", NoSwap, "who uses swap, on cgroup v2: NoSwap, or LimitedSwap for burstable pods, in proportion to the memory that they request")
+	fs.Float64Var(&o.MemoryQoS.Throttling, "memory-throttling-factor", 0.9, "part of the memory between a container's request and its limit after which it is slowed down, on cgroup v2; 0 slows none down")
+	fs.StringVar((*string)(&o.MemoryQoS.Reservation), "memory-reservation-policy", string(cgroup.NoReservation), "whose requested memory is protected, on cgroup v2: None, or TieredReservation for that of Guaranteed and burstable pods")
+	o.Server.AddFlags(fs)
+	o.Shutdown.AddFlags(fs)
 	fs.StringVar(&o.StaticPods, "pod-manifest-path", "", "folder of the manifests of static pods, or one manifest (default: manifests in --data-dir)")
 }
 
@@ -53,9 +67,30 @@ func (o *Options) Validate() error {
 	if o.Storage != "" && o.Storage != Builtin && o.Storage != None {
 		errs = append(errs, fmt.Errorf("--storage %q: there are builtin and none", o.Storage))
 	}
+	if o.LogPeriod != 0 && o.LogPeriod < 3*time.Second {
+		errs = append(errs, fmt.Errorf("--container-log-monitor-interval %v: give at least 3s", o.LogPeriod))
+	}
+	if o.Swap != "" && o.Swap != NoSwap && o.Swap != LimitedSwap {
+		errs = append(errs, fmt.Errorf("--memory-swap-behavior %q: there are NoSwap and LimitedSwap", o.Swap))
+	}
+	if f := o.MemoryQoS.Throttling; f < 0 || f > 1 {
+		errs = append(errs, fmt.Errorf("--memory-throttling-factor %v: give a number from 0 to 1", f))
+	}
+	if r := o.MemoryQoS.Reservation; r != "" && r != cgroup.NoReservation && r != cgroup.TieredReservation {
+		errs = append(errs, fmt.Errorf("--memory-reservation-policy %q: there are None and TieredReservation", r))
+	}
+	if o.MaxPulls < 0 || o.PodsPerCore < 0 || o.MaxImages < -1 {
+		errs = append(errs, errors.New("--max-parallel-image-pulls and --pods-per-core are not negative, and --node-status-max-images is at least -1"))
+	}
 	_, err := o.Eviction.Thresholds()
-	return errors.Join(append(errs, err, o.ImageGC.Validate(), o.Exclusive.Validate(), o.Network.Validate())...)
+	return errors.Join(append(errs, err, o.ImageGC.Validate(), o.Exclusive.Validate(), o.Shutdown.Validate(), o.Network.Validate())...)
 }
+
+// The behaviours of swap.
+const (
+	NoSwap      = "NoSwap"
+	LimitedSwap = "LimitedSwap"
+)
 
 // size is the flag value of a number of bytes.
 type size int64

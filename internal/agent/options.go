@@ -3,6 +3,7 @@ package agent
 import (
 	"path/filepath"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -13,6 +14,8 @@ import (
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/exclusive"
 	"keelson.dev/keelson/internal/node/imagegc"
+	"keelson.dev/keelson/internal/node/server"
+	"keelson.dev/keelson/internal/node/shutdown"
 )
 
 // Options configures the node in this process.
@@ -34,6 +37,20 @@ type Options struct {
 	// Eviction and ImageGC default to the kubelet's settings.
 	Eviction eviction.Settings
 	ImageGC  imagegc.Policy
+	// Server turns parts of the node's HTTP API off.
+	Server server.Options
+	// Shutdown is how long pods have to end before the machine shuts down.
+	Shutdown shutdown.Settings
+	// MemoryQoS is what memory is protected or throttled, on cgroup v2.
+	MemoryQoS cgroup.Memory
+	// Swap is LimitedSwap where burstable pods can use swap, else NoSwap.
+	Swap string
+	// SeccompDefault, MaxImages, PodsPerCore, LogPeriod and MaxPulls are node.Config's.
+	SeccompDefault bool
+	MaxImages      int
+	PodsPerCore    int64
+	LogPeriod      time.Duration
+	MaxPulls       int
 	// Exclusive has upstream's defaults where it is empty.
 	Exclusive exclusive.Options
 	// StaticPods is the folder of static pods' manifests; empty is none.

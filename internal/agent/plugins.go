@@ -10,6 +10,7 @@ import (
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/dra"
 	"keelson.dev/keelson/internal/node/pluginregistry"
+	"keelson.dev/keelson/internal/node/podresources"
 	"keelson.dev/keelson/internal/node/volume/csi"
 )
 
@@ -37,5 +38,8 @@ func (h *host) startPlugins(m *machine.Machine, agent *node.Agent, drivers *csi.
 			err = devices.Run(h.Ctx, l)
 		}
 		h.fail("the registration of device plug-ins", err)
+	})
+	h.Go(func() {
+		h.fail("the service of pods' resources", agent.PodResources().Serve(h.Ctx, filepath.Join(m.Root(), podresources.Socket)))
 	})
 }

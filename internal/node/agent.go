@@ -29,6 +29,7 @@ import (
 	"keelson.dev/keelson/internal/node/pod"
 	"keelson.dev/keelson/internal/node/report"
 	"keelson.dev/keelson/internal/node/shares"
+	"keelson.dev/keelson/internal/node/shutdown"
 	"keelson.dev/keelson/internal/node/static"
 	"keelson.dev/keelson/internal/node/stats"
 	"keelson.dev/keelson/internal/node/sysctl"
@@ -52,6 +53,7 @@ type Agent struct {
 	static   *staticPods
 	// exclusive has what containers are given for themselves.
 	exclusive *exclusive.Manager
+	shutdown  *shutdown.Manager
 }
 
 // New makes an agent and connects it to its runtime. Informers it needs are
@@ -105,8 +107,9 @@ func assemble(cfg Config) (*Agent, error) {
 		KubeReserved: cfg.KubeReserved, SystemReserved: cfg.SystemReserved, Thresholds: thresholds,
 		Client: cfg.Client, CRI: a.cri, Recorder: cfg.Recorder, Clock: cfg.Clock,
 		Pressure: func() []v1.NodeConditionType { return a.eviction.UnderPressure() }, Registered: a.static.notify,
-		Devices: func() (v1.ResourceList, v1.ResourceList) { return a.exclusive.Devices.Capacity() },
-		Nodes:   cfg.Informers.Core().V1().Nodes(),
+		Devices: func() (v1.ResourceList, v1.ResourceList) { return a.exclusive.Devices.Capacity() }, MaxImages: cfg.MaxImages,
+		ShuttingDown: func() bool { return a.shutdown.Now() },
+		Nodes:        cfg.Informers.Core().V1().Nodes(),
 	})
 	if a.exclusive, err = newExclusive(a); err != nil {
 		return nil, err
@@ -119,15 +122,17 @@ func assemble(cfg Config) (*Agent, error) {
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,
 			SubPath: cfg.Volumes.SubPath, UserNamespaces: &userns.Allocator{Pods: a.layout.Pods()}, Shares: a.shares, Allocatable: a.Allocatable,
-			Memory: a.reporter.Memory(), NodeIPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
+			Memory: a.reporter.Memory(), Swap: swap(cfg), SeccompDefault: cfg.SeccompDefault, NodeIPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
 		},
 		Admission: &admission.Checker{
 			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.admittable, Initial: a.reporter.Initial, Pods: a.Pods,
-			Exclusive: a.exclusive,
-			Pressure:  func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
+			Exclusive: a.exclusive, ShuttingDown: func() bool { return a.shutdown.Now() },
+			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
 		},
-		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Clock: cfg.Clock},
+		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls)},
 	})
+	a.Devices.OnChange(a.devicesChanged)
+	a.shutdown = newShutdown(a)
 	a.stats = newStats(a)
 	a.imageGC = newImageGC(a)
 	a.eviction = newEviction(a, thresholds)
@@ -182,6 +187,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wg.Go(func() { a.imageGC.Run(ctx) })
 	wg.Go(func() { a.Devices.Run(ctx) })
 	wg.Go(func() { a.exclusive.Run(ctx) })
+	wg.Go(func() { a.shutdown.Run(ctx) })
 	<-ctx.Done()
 	wg.Wait()
 	a.pods.Wait()
@@ -271,3 +277,19 @@ func (a *Agent) Renewed() time.Time { return a.reporter.Renewed() }
 
 // Allocatable returns the node's resources for pods.
 func (a *Agent) Allocatable() v1.ResourceList { return a.reporter.Allocatable() }
+
+// swap returns the swap that pods can use, in bytes.
+func swap(c Config) int64 {
+	if !c.LimitedSwap {
+		return 0
+	}
+	return int64(stats.SwapTotal())
+}
+
+// slots returns what bounds the pulls at one time, nil for no bound.
+func slots(n int) chan struct{} {
+	if n <= 0 {
+		return nil
+	}
+	return make(chan struct{}, n)
+}

@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
@@ -24,6 +26,7 @@ import (
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/pod"
+	"keelson.dev/keelson/internal/node/shutdown"
 )
 
 // Config configures an Agent.
@@ -91,6 +94,23 @@ type Config struct {
 	Volumes  pod.Volumes
 	// Credentials are the plug-ins that have credentials for images; nil is none.
 	Credentials *credentials.Providers
+	// Shutdown configures how long pods have to end before the machine shuts down; Login
+	// connects to what announces that, the machine's logind where nil.
+	Shutdown shutdown.Settings
+	Login    func() (shutdown.Login, error)
+	// SeccompDefault gives containers without a seccomp profile the runtime's.
+	SeccompDefault bool
+	// LimitedSwap lets burstable pods use swap, on cgroup v2.
+	LimitedSwap bool
+	// MaxImages is how many images the node's status has: report.DefaultMaxImages where 0,
+	// all where negative.
+	MaxImages int
+	// PodsPerCore is how many pods may run for each CPU; no such limit where 0.
+	PodsPerCore int64
+	// LogPeriod is how often the size of logs is looked at, 10 seconds where 0.
+	LogPeriod time.Duration
+	// MaxPulls is how many images are pulled at one time; no limit where 0.
+	MaxPulls int
 	// Exclusive configures what containers have for themselves.
 	Exclusive exclusive.Options
 	// Devices prepares those of resource claims; one without drivers where nil.
@@ -154,6 +174,18 @@ func (c *Config) complete() error {
 	}
 	if c.MaxPods == 0 {
 		c.MaxPods = 110
+	}
+	if c.PodsPerCore > 0 {
+		c.MaxPods = min(c.MaxPods, c.PodsPerCore*int64(runtime.NumCPU()))
+	}
+	if c.LogPeriod == 0 {
+		c.LogPeriod = 10 * time.Second
+	}
+	if c.Login == nil {
+		c.Login = shutdown.System
+	}
+	if err := c.Shutdown.Validate(); err != nil {
+		return err
 	}
 	if c.Version == "" {
 		c.Version = "v1.37.2"

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/node/report"
+	"keelson.dev/keelson/internal/node/shutdown"
 	"keelson.dev/keelson/internal/node/static"
 )
 
@@ -39,7 +41,6 @@ func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 		Port:                             a.Port,
 		Authentication:                   kubeletconfig.KubeletAuthentication{Anonymous: kubeletconfig.KubeletAnonymousAuthentication{Enabled: ptr.To(false)}, Webhook: kubeletconfig.KubeletWebhookAuthentication{Enabled: ptr.To(true), CacheTTL: duration(2 * time.Minute)}},
 		Authorization:                    kubeletconfig.KubeletAuthorization{Mode: kubeletconfig.KubeletAuthorizationModeWebhook},
-		EnableDebuggingHandlers:          ptr.To(true),
 		ClusterDomain:                    a.ClusterDomain,
 		ClusterDNS:                       a.ClusterDNS,
 		NodeStatusUpdateFrequency:        duration(report.StatusPeriod),
@@ -63,6 +64,18 @@ func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 		TopologyManagerPolicyOptions:     a.exclusive.Options,
 		ReservedSystemCPUs:               a.Exclusive.ReservedCPUs.String(),
 		MaxPods:                          int32(a.MaxPods),
+		PodsPerCore:                      int32(a.PodsPerCore),
+		NodeStatusMaxImages:              ptr.To(int32(cmp.Or(a.MaxImages, report.DefaultMaxImages))),
+		ContainerLogMonitorInterval:      ptr.To(duration(a.LogPeriod)),
+		PodLogsDir:                       a.LogDir,
+		SeccompDefault:                   ptr.To(a.SeccompDefault),
+		MemoryThrottlingFactor:           ptr.To(a.MemoryQoS.Throttling),
+		MemorySwap:                       kubeletconfig.MemorySwapConfiguration{SwapBehavior: swapBehavior(a.LimitedSwap)},
+		ShutdownGracePeriod:              duration(a.Shutdown.Period),
+		ShutdownGracePeriodCriticalPods:  duration(a.Shutdown.Critical),
+		ShutdownGracePeriodByPodPriority: groups(a.Shutdown.Groups),
+		SerializeImagePulls:              ptr.To(a.MaxPulls == 1),
+		MaxParallelImagePulls:            pulls(a.MaxPulls),
 		ResolverConfig:                   ptr.To(a.ResolvConf),
 		EvictionHard:                     a.Eviction.Hard,
 		EvictionSoft:                     a.Eviction.Soft,
@@ -76,10 +89,6 @@ func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 		ContainerLogMaxSize:              size.String(),
 		ContainerLogMaxFiles:             ptr.To(int32(a.LogMaxFiles)),
 		AllowedUnsafeSysctls:             a.AllowedUnsafeSysctls,
-		EnableSystemLogHandler:           ptr.To(true),
-		EnableSystemLogQuery:             ptr.To(false),
-		EnableProfilingHandler:           ptr.To(true),
-		EnableDebugFlagsHandler:          ptr.To(true),
 		ContainerRuntimeEndpoint:         a.CRIEndpoint,
 		RegisterNode:                     ptr.To(true),
 		RegisterWithTaints:               a.Taints,
@@ -92,6 +101,28 @@ func (a *Agent) Configuration() *kubeletconfig.KubeletConfiguration {
 func reserved(nodes map[int]v1.ResourceList) (out []kubeletconfig.MemoryReservation) {
 	for _, node := range slices.Sorted(maps.Keys(nodes)) {
 		out = append(out, kubeletconfig.MemoryReservation{NumaNode: int32(node), Limits: nodes[node]})
+	}
+	return out
+}
+
+func swapBehavior(limited bool) string {
+	if limited {
+		return "LimitedSwap"
+	}
+	return "NoSwap"
+}
+
+func pulls(n int) *int32 {
+	if n == 0 {
+		return nil
+	}
+	return ptr.To(int32(n))
+}
+
+// groups returns the times that pods have before a shutdown, by priority.
+func groups(all []shutdown.Group) (out []kubeletconfig.ShutdownGracePeriodByPodPriority) {
+	for _, g := range all {
+		out = append(out, kubeletconfig.ShutdownGracePeriodByPodPriority{Priority: g.Priority, ShutdownGracePeriodSeconds: g.Seconds})
 	}
 	return out
 }

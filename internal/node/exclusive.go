@@ -10,6 +10,7 @@ import (
 
 	"keelson.dev/keelson/internal/node/exclusive"
 	"keelson.dev/keelson/internal/node/hardware"
+	"keelson.dev/keelson/internal/node/podresources"
 )
 
 // newExclusive makes what gives containers resources for themselves.
@@ -29,13 +30,19 @@ func newExclusive(a *Agent) (*exclusive.Manager, error) {
 			return err
 		},
 		Changed: func(pods []types.UID) {
-			for _, uid := range pods {
-				a.pods.RuntimeChanged(uid)
-			}
+			a.devicesChanged(pods)
 			a.reporter.Changed()
 		},
-		Registered: a.metrics.PluginRegistered, Allocated: a.metrics.PluginAllocated,
+		Registered: a.metrics.PluginRegistered, Allocated: a.metrics.PluginAllocated, Registry: a.metrics.Registry,
 	})
+}
+
+// devicesChanged makes the status of pods be computed anew: their devices are better or
+// worse.
+func (a *Agent) devicesChanged(pods []types.UID) {
+	for _, uid := range pods {
+		a.pods.RuntimeChanged(uid)
+	}
 }
 
 // admittable returns what pods can have of the node, those that run included: with the
@@ -48,3 +55,8 @@ func (a *Agent) admittable() v1.ResourceList {
 
 // Given returns what gives containers resources for themselves.
 func (a *Agent) Given() *exclusive.Manager { return a.exclusive }
+
+// PodResources returns what serves the resources of pods to agents that monitor them.
+func (a *Agent) PodResources() *podresources.Server {
+	return &podresources.Server{Pods: a.Pods, Given: a.exclusive, Claims: a.Devices, Called: a.metrics.PodResources}
+}

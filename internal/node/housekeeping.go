@@ -19,9 +19,6 @@ import (
 // housekeepingPeriod is how often the remains of pods are looked for.
 const housekeepingPeriod = time.Minute
 
-// logPeriod is the kubelet's default of containerLogMonitorInterval.
-const logPeriod = 10 * time.Second
-
 // housekeep removes the remains of pods that no longer exist: at the start of
 // those deleted while no agent ran, and then from time to time.
 func (a *Agent) housekeep(ctx context.Context) {
@@ -42,7 +39,7 @@ func (a *Agent) rotateLogs(ctx context.Context) {
 	}}
 	for {
 		select {
-		case <-a.Clock.After(logPeriod):
+		case <-a.Clock.After(a.LogPeriod):
 		case <-ctx.Done():
 			return
 		}

@@ -13,6 +13,7 @@ import (
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/pod"
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/shutdown"
 	"keelson.dev/keelson/internal/node/stats"
 )
 
@@ -81,8 +82,31 @@ func (a *Agent) removeEnded(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// End implements shutdown.Pods.
+func (e evictable) End(p *v1.Pod, grace int64, reason, message string, condition *v1.PodCondition) {
+	e.a.pods.Fail(p.UID, &pod.Failure{Reason: reason, Message: message, Grace: &grace, Condition: condition})
+}
+
+// newShutdown makes what ends pods before the machine shuts down.
+func newShutdown(a *Agent) *shutdown.Manager {
+	return shutdown.New(shutdown.Config{Settings: a.Shutdown, Connect: a.Login, Pods: evictable{a}, Dir: a.RootDir, Changed: a.reporter.Changed,
+		Began: a.metrics.ShutdownBegan, Finished: a.metrics.ShutdownFinished, Node: a.reporter.Ref(), Recorder: a.Recorder, Clock: a.Clock})
+}
+
+// imageVolumes returns the images that pods have as volumes.
+func (a *Agent) imageVolumes() (out []string) {
+	for _, p := range (evictable{a}).Active() {
+		for i := range p.Spec.Volumes {
+			if v := p.Spec.Volumes[i].Image; v != nil {
+				out = append(out, v.Reference)
+			}
+		}
+	}
+	return out
+}
+
 // newImageGC makes what removes images that nothing uses.
 func newImageGC(a *Agent) *imagegc.Collector {
-	return imagegc.New(imagegc.Config{Runtime: a.cri, Policy: a.ImageGC, Keep: []string{a.PauseImage}, Clock: a.Clock,
+	return imagegc.New(imagegc.Config{Runtime: a.cri, Policy: a.ImageGC, Keep: []string{a.PauseImage}, Volumes: a.imageVolumes, Clock: a.Clock,
 		Recorder: a.Recorder, Node: a.reporter.Ref(), Removed: a.metrics.ImageRemoved})
 }

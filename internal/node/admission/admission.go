@@ -40,6 +40,8 @@ type Checker struct {
 	Initial func() *v1.Node
 	// Pods are the node's pods.
 	Pods func() []*v1.Pod
+	// ShuttingDown reports whether the machine is.
+	ShuttingDown func() bool
 	// Exclusive gives containers what they have for themselves.
 	Exclusive Exclusive
 }
@@ -66,6 +68,9 @@ func rejected(reason, format string, args ...any) *Rejection {
 // scheduler's checks once more, for pods that were bound without it and for
 // changes since.
 func (c *Checker) Admit(ctx context.Context, pod *v1.Pod) *Rejection {
+	if c.ShuttingDown() {
+		return rejected("NodeShutdown", "Pod was rejected as the node is shutting down.")
+	}
 	if message := c.Pressure(pod, podspec.QOS(pod)); message != "" {
 		return rejected(eviction.Reason, "%s", message)
 	}

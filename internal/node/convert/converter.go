@@ -41,6 +41,12 @@ type Converter struct {
 	// Memory is the machine's memory in bytes.
 	Memory int64
 
+	// Swap is the swap that pods can use, in bytes: a burstable pod's container uses such a
+	// part of it as it requests of the memory (KEP-2400).
+	Swap int64
+	// SeccompDefault gives containers without a seccomp profile the runtime's.
+	SeccompDefault bool
+
 	// NodeIPs returns the node's addresses.
 	NodeIPs       func() []net.IP
 	ClusterDNS    []string

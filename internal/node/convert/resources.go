@@ -2,6 +2,7 @@ package convert
 
 import (
 	"slices"
+	"strconv"
 
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -55,14 +56,27 @@ func (c *Converter) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.Linux
 	r.Unified = cgroup.Unified(p, high)
 	r.Unified["memory.oom.group"] = "1"
 	if swap {
-		r.Unified["memory.swap.max"] = "0"
+		r.Unified["memory.swap.max"] = strconv.FormatInt(c.swapLimit(pod, spec), 10)
 	}
 	return r
 }
 
+// swapLimit returns how much swap the container can use, in bytes: none unless its pod is
+// burstable and not critical, and it may use more memory than it requests.
+func (c *Converter) swapLimit(pod *v1.Pod, spec *v1.Container) int64 {
+	request, limit := spec.Resources.Requests.Memory(), spec.Resources.Limits.Memory()
+	critical := pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
+	if c.Swap == 0 || c.Memory == 0 || podspec.QOS(pod) != v1.PodQOSBurstable || critical || request.IsZero() || request.Cmp(*limit) == 0 {
+		return 0
+	}
+	return int64(float64(request.Value()) / float64(c.Memory) * float64(c.Swap))
+}
+
 const (
-	oomGuaranteed = -997
-	oomBestEffort = 1000
+	// systemCritical is the least priority of critical pods.
+	systemCritical = 2_000_000_000
+	oomGuaranteed  = -997
+	oomBestEffort  = 1000
 	// criticalPriority is the priority of system-node-critical pods.
 	criticalPriority = 2_000_001_000
 )

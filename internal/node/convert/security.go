@@ -67,10 +67,13 @@ func selinux(o *v1.SELinuxOptions) *runtimeapi.SELinuxOption {
 	return &runtimeapi.SELinuxOption{User: o.User, Role: o.Role, Type: o.Type, Level: o.Level}
 }
 
-func seccomp(pod, c *v1.SeccompProfile) *runtimeapi.SecurityProfile {
+func (conv *Converter) seccomp(pod, c *v1.SeccompProfile) *runtimeapi.SecurityProfile {
 	p := c
 	if p == nil {
 		p = pod
+	}
+	if p == nil && conv.SeccompDefault {
+		p = &v1.SeccompProfile{Type: v1.SeccompProfileTypeRuntimeDefault}
 	}
 	if p == nil {
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
@@ -101,7 +104,7 @@ func (c *Converter) securityContext(ctx context.Context, r *Run) (*runtimeapi.Li
 		Privileged:     ptr.Deref(cs.Privileged, false),
 		ReadonlyRootfs: ptr.Deref(cs.ReadOnlyRootFilesystem, false),
 		NoNewPrivs:     cs.AllowPrivilegeEscalation != nil && !*cs.AllowPrivilegeEscalation,
-		Seccomp:        seccomp(ps.SeccompProfile, cs.SeccompProfile),
+		Seccomp:        c.seccomp(ps.SeccompProfile, cs.SeccompProfile),
 		MaskedPaths:    []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"},
 		ReadonlyPaths:  []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 	}

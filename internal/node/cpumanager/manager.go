@@ -317,6 +317,23 @@ func (m *Manager) Exclusive(pod types.UID, container string) cpuset.CPUSet {
 	return m.given[pod][container]
 }
 
+// Shared returns the CPUs of the containers that have none for themselves, empty without
+// the static policy.
+func (m *Manager) Shared() cpuset.CPUSet { return m.Of("", "") }
+
+// Given returns how many CPUs containers have for themselves.
+func (m *Manager) Given() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := cpuset.New()
+	for _, containers := range m.given {
+		for _, cpus := range containers {
+			all = all.Union(cpus)
+		}
+	}
+	return all.Size()
+}
+
 // Allocatable returns the CPUs that containers can have for themselves.
 func (m *Manager) Allocatable() cpuset.CPUSet {
 	if m.Policy != Static {

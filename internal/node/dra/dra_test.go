@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
@@ -16,9 +18,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	drahealth "k8s.io/kubelet/pkg/apis/dra-health/v1"
 	dra "k8s.io/kubelet/pkg/apis/dra/v1"
 	drabeta "k8s.io/kubelet/pkg/apis/dra/v1beta1"
 	"k8s.io/utils/clock"
+	testingclock "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 )
 
@@ -209,4 +213,77 @@ func TestWipe(t *testing.T) {
 	if want := []string{"spec.nodeName=node,spec.driver=gone.example.com"}; !slices.Equal(selectors, want) {
 		t.Errorf("deleted by %q, want %q", selectors, want)
 	}
+}
+
+// reporter reports what a test sends.
+type reporter struct {
+	drahealth.UnimplementedDRAResourceHealthServer
+	reports chan *drahealth.NodeWatchResourcesResponse
+}
+
+func (r *reporter) NodeWatchResources(_ *drahealth.NodeWatchResourcesRequest, s grpc.ServerStreamingServer[drahealth.NodeWatchResourcesResponse]) error {
+	for {
+		select {
+		case m := <-r.reports:
+			if err := s.Send(m); err != nil {
+				return err
+			}
+		case <-s.Context().Done():
+			return nil
+		}
+	}
+}
+
+// TestHealth checks that what a driver reports of a device is told with the container
+// that has it, until it is too old.
+func TestHealth(t *testing.T) {
+	r := &reporter{reports: make(chan *drahealth.NodeWatchResourcesResponse)}
+	s, g := &server{}, grpc.NewServer()
+	dra.RegisterDRAPluginServer(g, s)
+	drahealth.RegisterDRAResourceHealthServer(g, r)
+	path := filepath.Join(t.TempDir(), "dra.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = g.Serve(l) }()
+	t.Cleanup(g.Stop)
+	clk := testingclock.NewFakeClock(time.Unix(1, 0))
+	m := New(fake.NewClientset(allocated("1")), "node", filepath.Join(t.TempDir(), "state"), clk)
+	told := make(chan []types.UID)
+	m.OnChange(func(pods []types.UID) { told <- pods })
+	if err := m.Register(t.Context(), driverName, path, []string{dra.DRAPluginService, drahealth.DRAResourceHealthService}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Deregister(driverName) })
+	p := pod("1")
+	if err := m.Prepare(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	c := &v1.Container{Resources: v1.ResourceRequirements{Claims: []v1.ResourceClaim{{Name: "devices", Request: "a"}}}}
+	is := func(want v1.ResourceHealthStatus, message *string) {
+		t.Helper()
+		got := m.Statuses(p, c)
+		if w := []v1.ResourceStatus{{Name: "claim:devices/a", Resources: []v1.ResourceHealth{{ResourceID: "example.com/gpu=one", Health: want, Message: message}}}}; !reflect.DeepEqual(got, w) {
+			t.Errorf("got %+v, want %+v", got, w)
+		}
+	}
+	is(v1.ResourceHealthStatusUnknown, nil)
+	for _, x := range []struct {
+		report  drahealth.HealthStatus
+		message *string
+		want    v1.ResourceHealthStatus
+	}{{drahealth.HealthStatus_HEALTHY, nil, v1.ResourceHealthStatusHealthy}, {drahealth.HealthStatus_UNHEALTHY, ptr.To("hot"), v1.ResourceHealthStatusUnhealthy}} {
+		r.reports <- &drahealth.NodeWatchResourcesResponse{Devices: []*drahealth.DeviceHealth{{Device: &drahealth.DeviceIdentifier{PoolName: "pool", DeviceName: "one"}, Health: x.report, Message: ptr.Deref(x.message, "")}}}
+		if pods := <-told; !slices.Equal(pods, []types.UID{"1"}) {
+			t.Errorf("told of %q", pods)
+		}
+		is(x.want, x.message)
+	}
+	for !clk.HasWaiters() { // until the watch waits for the end of the report
+		time.Sleep(time.Millisecond)
+	}
+	clk.Step(healthTimeout + time.Second)
+	<-told
+	is(v1.ResourceHealthStatusUnknown, nil)
 }

@@ -30,11 +30,15 @@ type driver struct {
 	// prepare and unprepare are its methods; the messages of both versions are the
 	// same on the wire.
 	prepare, unprepare string
+	// health is the method that reports the health of its devices, "" for none.
+	health string
+	// end ends what watches it.
+	end context.CancelFunc
 }
 
 // Register implements pluginregistry.Handler.
 func (m *Manager) Register(_ context.Context, name, endpoint string, versions []string) error {
-	d := &driver{prepare: dra.DRAPlugin_NodePrepareResources_FullMethodName, unprepare: dra.DRAPlugin_NodeUnprepareResources_FullMethodName}
+	d := &driver{health: healthMethod(versions), prepare: dra.DRAPlugin_NodePrepareResources_FullMethodName, unprepare: dra.DRAPlugin_NodeUnprepareResources_FullMethodName}
 	switch {
 	case slices.Contains(versions, dra.DRAPluginService):
 	case slices.Contains(versions, drabeta.DRAPluginService):
@@ -49,12 +53,18 @@ func (m *Manager) Register(_ context.Context, name, endpoint string, versions []
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if old := m.drivers[name]; old != nil {
+		old.end()
 		old.conn.Close()
 	}
 	if m.drivers == nil {
 		m.drivers = map[string]*driver{}
 	}
 	m.drivers[name] = d
+	var watched context.Context
+	watched, d.end = context.WithCancel(context.Background()) // until it deregisters
+	if d.health != "" {
+		go m.watchHealth(watched, name, d)
+	}
 	return nil
 }
 
@@ -62,6 +72,7 @@ func (m *Manager) Register(_ context.Context, name, endpoint string, versions []
 func (m *Manager) Deregister(name string) {
 	m.mu.Lock()
 	if d := m.drivers[name]; d != nil {
+		d.end()
 		d.conn.Close()
 	}
 	delete(m.drivers, name)

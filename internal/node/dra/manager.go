@@ -36,6 +36,16 @@ type Manager struct {
 	drivers map[string]*driver
 	claims  map[types.UID]*claim // nil before they have been read
 	gone    chan struct{}
+	// healths are what drivers tell of their devices.
+	healths map[device]health
+	changed func([]types.UID)
+}
+
+// OnChange makes the manager call f with the pods of devices whose health has changed.
+func (m *Manager) OnChange(f func(pods []types.UID)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.changed = f
 }
 
 // New makes a manager that keeps its state in the file.
@@ -49,15 +59,17 @@ type claim struct {
 	Pods            []types.UID
 	// Drivers holds the drivers that have been asked to prepare it.
 	Drivers []string
-	Devices []device
+	Devices []Device
 	// Done reports whether all of them have prepared it.
 	Done bool
 }
 
-// device is one that a driver has prepared.
-type device struct {
+// Device is one that a driver has prepared.
+type Device struct {
 	Driver, Pool, Device string
-	Requests, CDI        []string
+	// Share is the ID of the part of a device that several claims have, "" for all of it.
+	Share         string
+	Requests, CDI []string
 }
 
 // Has reports whether the pod has claims.
@@ -116,14 +128,16 @@ func (m *Manager) prepare(ctx context.Context, pod *v1.Pod, name string, owned b
 		return nil
 	}
 	if !slices.Contains(has.Pods, pod.UID) {
-		has.Pods = append(has.Pods, pod.UID)
+		m.mu.Lock()
+		has.Pods = append(slices.Clone(has.Pods), pod.UID)
+		m.mu.Unlock()
 	}
 	// Kept before a driver does anything: else what it did would not be given back.
 	has.Drivers = slices.Sorted(maps.Keys(driversOf(c, resourcev1.SkipNodeOperationNodeUnprepareResources)))
 	if err := m.save(); err != nil || has.Done {
 		return err
 	}
-	var devices []device
+	var devices []Device
 	for _, name := range slices.Sorted(maps.Keys(drivers)) {
 		got, err := m.ask(ctx, name, c)
 		if err != nil {
@@ -131,7 +145,9 @@ func (m *Manager) prepare(ctx context.Context, pod *v1.Pod, name string, owned b
 		}
 		devices = append(devices, got...)
 	}
+	m.mu.Lock()
 	has.Devices, has.Done = devices, true
+	m.mu.Unlock()
 	return m.save()
 }
 
@@ -149,7 +165,7 @@ func driversOf(c *resourcev1.ResourceClaim, operation resourcev1.SkipNodeOperati
 }
 
 // ask calls one driver to prepare a claim.
-func (m *Manager) ask(ctx context.Context, name string, c *resourcev1.ResourceClaim) ([]device, error) {
+func (m *Manager) ask(ctx context.Context, name string, c *resourcev1.ResourceClaim) ([]Device, error) {
 	d := m.driver(name)
 	if d == nil {
 		return nil, fmt.Errorf("DRA driver %s is not registered", name)
@@ -166,9 +182,9 @@ func (m *Manager) ask(ctx context.Context, name string, c *resourcev1.ResourceCl
 	case r.Error != "":
 		return nil, fmt.Errorf("NodePrepareResources of driver %s failed for ResourceClaim %s: %s", name, c.Name, r.Error)
 	}
-	var devices []device
+	var devices []Device
 	for _, v := range r.Devices {
-		devices = append(devices, device{Driver: name, Pool: v.PoolName, Device: v.DeviceName, Requests: v.RequestNames, CDI: v.CdiDeviceIds})
+		devices = append(devices, Device{Driver: name, Pool: v.PoolName, Device: v.DeviceName, Share: v.GetShareId(), Requests: v.RequestNames, CDI: v.CdiDeviceIds})
 	}
 	return devices, nil
 }
@@ -198,7 +214,9 @@ func (m *Manager) Sweep(ctx context.Context, known func(types.UID) bool) error {
 			}
 			m.set(uid, nil)
 		}
+		m.mu.Lock()
 		c.Pods = left
+		m.mu.Unlock()
 		errs = append(errs, m.save())
 	}
 	return errors.Join(errs...)
@@ -226,26 +244,25 @@ func (m *Manager) unprepare(ctx context.Context, uid types.UID, c *claim) error 
 	return nil
 }
 
-// CDI returns the names of the devices for a container of the pod, whose claims are
-// prepared (https://github.com/cncf-tags/container-device-interface).
-func (m *Manager) CDI(pod *v1.Pod, c *v1.Container) []string {
-	var out []string
-	add := func(claimName, request string) {
-		m.mu.Lock()
-		defer m.mu.Unlock()
+// Claim is a claim of a container that is prepared.
+type Claim struct {
+	Namespace, Name string
+	// Use is the container's name of it: claim:NAME, or claim:NAME/REQUEST. It is ""
+	// for the claim of extended resources.
+	Use     v1.ResourceName
+	Devices []Device
+}
+
+// Of returns the prepared claims of a container of the pod, each with the devices that
+// are for the container.
+func (m *Manager) Of(pod *v1.Pod, c *v1.Container) []Claim {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []Claim
+	add := func(use v1.ResourceName, name, request string) {
 		for _, has := range m.claims {
-			if has.Namespace != pod.Namespace || has.Name != claimName || !slices.Contains(has.Pods, pod.UID) {
-				continue
-			}
-			for _, d := range has.Devices {
-				if request != "" && !slices.ContainsFunc(d.Requests, func(r string) bool { return resourceclaim.BaseRequestRef(r) == request || r == request }) && len(d.Requests) > 0 {
-					continue
-				}
-				for _, id := range d.CDI {
-					if !slices.Contains(out, id) {
-						out = append(out, id)
-					}
-				}
+			if has.Namespace == pod.Namespace && has.Name == name && slices.Contains(has.Pods, pod.UID) {
+				out = append(out, Claim{has.Namespace, name, use, has.requested(request)})
 			}
 		}
 	}
@@ -254,15 +271,48 @@ func (m *Manager) CDI(pod *v1.Pod, c *v1.Container) []string {
 			if pod.Spec.ResourceClaims[i].Name != use.Name {
 				continue
 			}
-			if name, _, err := resourceclaim.Name(pod, &pod.Spec.ResourceClaims[i]); err == nil && name != nil {
-				add(*name, use.Request)
+			name, _, err := resourceclaim.Name(pod, &pod.Spec.ResourceClaims[i])
+			if err != nil || name == nil {
+				continue
 			}
+			as := "claim:" + use.Name
+			if use.Request != "" {
+				as += "/" + use.Request
+			}
+			add(v1.ResourceName(as), *name, use.Request)
 		}
 	}
 	if s := pod.Status.ExtendedResourceClaimStatus; s != nil {
 		for _, r := range s.RequestMappings {
 			if r.ContainerName == c.Name {
-				add(s.ResourceClaimName, r.RequestName)
+				add("", s.ResourceClaimName, r.RequestName)
+			}
+		}
+	}
+	return out
+}
+
+// requested returns the claim's devices for a request, all for "".
+func (c *claim) requested(request string) (out []Device) {
+	for _, d := range c.Devices {
+		is := func(r string) bool { return r == request || resourceclaim.BaseRequestRef(r) == request }
+		if request == "" || len(d.Requests) == 0 || slices.ContainsFunc(d.Requests, is) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// CDI returns the names of the devices for a container of the pod, whose claims are
+// prepared (https://github.com/cncf-tags/container-device-interface).
+func (m *Manager) CDI(pod *v1.Pod, c *v1.Container) []string {
+	var out []string
+	for _, claim := range m.Of(pod, c) {
+		for _, d := range claim.Devices {
+			for _, id := range d.CDI {
+				if !slices.Contains(out, id) {
+					out = append(out, id)
+				}
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -44,6 +45,8 @@ type Config struct {
 	// observes how long an allocation of devices took.
 	Registered func(resource string)
 	Allocated  func(resource string, took time.Duration)
+	// Registry takes the metrics; nil takes none.
+	Registry prometheus.Registerer
 }
 
 // Manager gives containers what they have for themselves.
@@ -52,6 +55,7 @@ type Manager struct {
 	CPUs    *cpumanager.Manager
 	Memory  *memorymanager.Manager
 	Devices *deviceplugin.Manager
+	metrics metrics
 }
 
 // New makes a manager, with what an earlier one has given.
@@ -74,6 +78,7 @@ func New(c Config) (*Manager, error) {
 		File: filepath.Join(c.Root, "memory_manager_state")}); err != nil {
 		return nil, fmt.Errorf("failed to initialize memory manager: %w", err)
 	}
+	m.register(c.Registry)
 	m.Providers = []topology.Provider{m.Devices, m.CPUs, m.Memory}
 	return m, nil
 }

@@ -44,6 +44,8 @@ type Puller struct {
 	Providers *credentials.Providers
 	Recorder  record.EventRecorder
 	Clock     clock.PassiveClock
+	// Slots bounds how many images are pulled at one time, by its capacity; nil does not.
+	Slots chan struct{}
 
 	mu sync.Mutex
 	at map[string]*sync.Mutex // by image
@@ -88,7 +90,14 @@ func (p *Puller) lock(image string) func() {
 	}
 	p.mu.Unlock()
 	m.Lock()
-	return m.Unlock
+	if p.Slots == nil {
+		return m.Unlock
+	}
+	p.Slots <- struct{}{}
+	return func() {
+		<-p.Slots
+		m.Unlock()
+	}
 }
 
 // find returns the ID and size in bytes of an image that the runtime has; an empty

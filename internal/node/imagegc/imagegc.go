@@ -61,7 +61,10 @@ type Config struct {
 	Runtime Runtime
 	Policy  Policy
 	// Keep are images that are never removed.
-	Keep     []string
+	Keep []string
+	// Volumes returns the images that pods have as volumes, as the pods name them; may be
+	// nil.
+	Volumes  func() []string
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder
 	Node     *v1.ObjectReference
@@ -203,6 +206,17 @@ func (c *Collector) unused(ctx context.Context, now time.Time) ([]image, error) 
 	}
 	for _, name := range c.Keep {
 		inUse[name] = true
+	}
+	if c.Volumes != nil {
+		for _, name := range c.Volumes() {
+			r, err := c.Runtime.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
+			if err != nil {
+				return nil, err
+			}
+			if r.Image != nil {
+				inUse[r.Image.Id] = true
+			}
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,6 +4,7 @@
 package kubeletconfig
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	kubelet "k8s.io/kubelet/config/v1beta1"
 	"sigs.k8s.io/yaml"
+
+	"keelson.dev/keelson/internal/node/eviction"
 )
 
 // Fields holds the fields that a configuration sets, by their names in JSON.
@@ -74,74 +77,56 @@ func read(file string) ([]byte, error) {
 	return yaml.YAMLToJSON(b)
 }
 
-// flags are the flags that say what the fields say.
-var flags = map[string]string{
-	"allowedUnsafeSysctls":             "allowed-unsafe-sysctls",
-	"cgroupDriver":                     "cgroup-driver",
-	"containerLogMaxFiles":             "container-log-max-files",
-	"containerLogMaxSize":              "container-log-max-size",
-	"containerRuntimeEndpoint":         "container-runtime-endpoint",
-	"cpuManagerPolicy":                 "cpu-manager-policy",
-	"cpuManagerPolicyOptions":          "cpu-manager-policy-options",
-	"cpuManagerReconcilePeriod":        "cpu-manager-reconcile-period",
-	"evictionHard":                     "eviction-hard",
-	"evictionMaxPodGracePeriod":        "eviction-max-pod-grace-period",
-	"evictionMinimumReclaim":           "eviction-minimum-reclaim",
-	"evictionPressureTransitionPeriod": "eviction-pressure-transition-period",
-	"evictionSoft":                     "eviction-soft",
-	"evictionSoftGracePeriod":          "eviction-soft-grace-period",
-	"imageGCHighThresholdPercent":      "image-gc-high-threshold",
-	"imageGCLowThresholdPercent":       "image-gc-low-threshold",
-	"imageMinimumGCAge":                "minimum-image-ttl-duration",
-	"kubeReserved":                     "kube-reserved",
-	"maxPods":                          "max-pods",
-	"memoryManagerPolicy":              "memory-manager-policy",
-	"podPidsLimit":                     "pod-max-pids",
-	"port":                             "node-port",
-	"providerID":                       "provider-id",
-	"registerWithTaints":               "register-with-taints",
-	"reservedMemory":                   "reserved-memory",
-	"reservedSystemCPUs":               "reserved-cpus",
-	"resolvConf":                       "resolv-conf",
-	"staticPodPath":                    "pod-manifest-path",
-	"systemReserved":                   "system-reserved",
-	"topologyManagerPolicy":            "topology-manager-policy",
-	"topologyManagerPolicyOptions":     "topology-manager-policy-options",
-	"topologyManagerScope":             "topology-manager-scope",
-}
-
-// fixed are fields of which a node does one value only.
-var fixed = Fields{
-	"cgroupsPerQOS": true, "clusterDomain": "cluster.local", "enableControllerAttachDetach": true, "enableDebuggingHandlers": true,
-	"enableServer": true, "enforceNodeAllocatable": []any{"pods"}, "failCgroupV1": false, "failSwapOn": false, "localStorageCapacityIsolation": true,
-	"readOnlyPort": float64(0), "registerNode": true, "rotateCertificates": true, "seccompDefault": false,
-	"serializeImagePulls": false,
-}
-
 // Apply sets the flags of the sets by the fields, save for those that are set already:
-// what the command line says counts. It returns the fields that have no effect.
+// what the command line says counts. It returns what is to be said of fields that have
+// no effect, in the order of their names.
 func (f Fields) Apply(sets ...*pflag.FlagSet) (without []string, err error) {
+	given, err := f.derive()
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(f)) {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if name == "apiVersion" || name == "kind" {
 			continue
 		}
-		flag, known := flags[name]
-		if !known {
-			if value, ok := fixed[name]; !ok || !reflect.DeepEqual(value, f[name]) {
-				without = append(without, name)
+		does := fields[name]
+		if does.flag == "" {
+			if does.why != "" && !slices.ContainsFunc(does.only, func(v any) bool { return reflect.DeepEqual(v, given[name]) }) {
+				without = append(without, name+": "+does.why)
 			}
 			continue
 		}
-		value, err := text(name, f[name])
+		value, err := text(name, given[name])
 		if err == nil {
-			err = set(sets, flag, value)
+			err = set(sets, does.flag, value)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s of the kubelet configuration: %w", name, err))
 		}
 	}
 	return without, errors.Join(errs...)
+}
+
+// derive returns the fields with what some say of others: that images are pulled one
+// after another, and that the default thresholds of evictions are to be added.
+func (f Fields) derive() (Fields, error) {
+	out := maps.Clone(f)
+	if f["serializeImagePulls"] == true {
+		if n, ok := f["maxParallelImagePulls"]; ok && n != 1.0 {
+			return nil, errors.New("invalid configuration: maxParallelImagePulls cannot be larger than 1 unless SerializeImagePulls (--serialize-image-pulls) set to false")
+		}
+		out["maxParallelImagePulls"] = 1.0
+	}
+	if hard, ok := f["evictionHard"].(map[string]any); ok && f["mergeDefaultEvictionSettings"] == true {
+		merged := map[string]any{}
+		for signal, value := range eviction.DefaultHard {
+			merged[signal] = value
+		}
+		maps.Copy(merged, hard)
+		out["evictionHard"] = merged
+	}
+	return out, nil
 }
 
 // set sets a flag that the command line does not set.
@@ -162,8 +147,10 @@ func text(name string, value any) (string, error) {
 	switch v := value.(type) {
 	case string:
 		return v, nil
+	case bool:
+		return strconv.FormatBool(v), nil
 	case float64:
-		return strconv.FormatInt(int64(v), 10), nil
+		return strconv.FormatFloat(v, 'f', -1, 64), nil
 	case []any:
 		var parts []string
 		for _, e := range v {
@@ -175,6 +162,9 @@ func text(name string, value any) (string, error) {
 		}
 		return strings.Join(parts, separator(name)), nil
 	case map[string]any:
+		if name == "memorySwap" {
+			return fmt.Sprint(cmp.Or(v["swapBehavior"], any("NoSwap"))), nil
+		}
 		is := "="
 		if name == "evictionHard" || name == "evictionSoft" {
 			is = "<"
@@ -215,6 +205,8 @@ func element(name string, value any) (string, error) {
 			return "", err
 		}
 		return t.ToString(), nil
+	case "shutdownGracePeriodByPodPriority":
+		return fmt.Sprintf("%.0f=%.0f", m["priority"], m["shutdownGracePeriodSeconds"]), nil
 	case "reservedMemory":
 		limits, _ := m["limits"].(map[string]any)
 		return fmt.Sprint(m["numaNode"], ":", pairs(limits, "=")), nil

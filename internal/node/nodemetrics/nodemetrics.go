@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Metrics holds the metrics of one agent.
@@ -22,8 +23,14 @@ type Metrics struct {
 	inFlight                                                                                           *prometheus.GaugeVec
 	pluginRegistrations                                                                                *prometheus.CounterVec
 	pluginAllocations                                                                                  *prometheus.HistogramVec
-	probes                                                                                             *prometheus.CounterVec
-	probeTime                                                                                          *prometheus.HistogramVec
+	podResources                                                                                       *prometheus.CounterVec
+	shutdownBegan, shutdownFinished                                                                    prometheus.Gauge
+	sandboxTime                                                                                        *prometheus.HistogramVec
+	sandboxErrors, startedPodsErrors                                                                   *prometheus.CounterVec
+	// podResourcesOf and podResourcesErrors are by method.
+	podResourcesOf, podResourcesErrors map[string]*prometheus.CounterVec
+	probes                             *prometheus.CounterVec
+	probeTime                          *prometheus.HistogramVec
 }
 
 // New makes the metrics of the agent of a node.
@@ -43,6 +50,11 @@ func New(node string) *Metrics {
 	m.operationErrors = counter("runtime_operations_errors_total", "Cumulative number of runtime operation errors by operation type.", "operation_type")
 	m.operationTime = histogram("runtime_operations_duration_seconds", "Duration in seconds of runtime operations. Broken down by operation type.",
 		prometheus.ExponentialBuckets(.005, 2.5, 14), "operation_type")
+	m.sandboxTime = histogram("run_podsandbox_duration_seconds", "Duration in seconds of the run_podsandbox operations. Broken down by RuntimeClass.Handler.",
+		[]float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}, "runtime_handler")
+	m.sandboxErrors = counter("run_podsandbox_errors_total", "Cumulative number of the run_podsandbox operation errors by RuntimeClass.Handler.", "runtime_handler")
+	m.startedPodsErrors = counter("started_pods_errors_total", "Cumulative number of errors when starting pods")
+	m.startedPodsErrors.WithLabelValues()
 	m.evictions = counter("evictions", "Cumulative number of pod evictions by eviction signal", "eviction_signal")
 	m.evictionAge = histogram("eviction_stats_age_seconds", "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
 		prometheus.DefBuckets, "eviction_signal")
@@ -57,6 +69,20 @@ func New(node string) *Metrics {
 	m.pluginRegistrations = counter("device_plugin_registration_total", "Cumulative number of device plugin registrations. Broken down by resource name.", "resource_name")
 	m.pluginAllocations = histogram("device_plugin_alloc_duration_seconds", "Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
 		prometheus.DefBuckets, "resource_name")
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Subsystem: "kubelet", Name: name, Help: help})
+		m.Registry.MustRegister(g)
+		return g
+	}
+	m.shutdownBegan = gauge("graceful_shutdown_start_time_seconds", "Last graceful shutdown start time since unix epoch in seconds")
+	m.shutdownFinished = gauge("graceful_shutdown_end_time_seconds", "Last graceful shutdown end time since unix epoch in seconds")
+	m.podResources = counter("pod_resources_endpoint_requests_total", "Cumulative number of requests to the PodResource endpoint. Broken down by server api version.", "server_api_version")
+	m.podResourcesOf = map[string]*prometheus.CounterVec{}
+	m.podResourcesErrors = map[string]*prometheus.CounterVec{}
+	for method, name := range map[string]string{"List": "list", "GetAllocatableResources": "get_allocatable", "Get": "get"} {
+		m.podResourcesOf[method] = counter("pod_resources_endpoint_requests_"+name, "Number of requests to the PodResource "+method+" endpoint. Broken down by server api version.", "server_api_version")
+		m.podResourcesErrors[method] = counter("pod_resources_endpoint_errors_"+name, "Number of requests to the PodResource "+method+" endpoint which returned error. Broken down by server api version.", "server_api_version")
+	}
 	m.requests = counter("http_requests_total", "Number of the http requests received since the server started", "long_running", "method", "path", "server_type")
 	m.requestTime = histogram("http_requests_duration_seconds", "Duration in seconds to serve http requests", prometheus.DefBuckets, "long_running", "method", "path", "server_type")
 	m.inFlight = prometheus.NewGaugeVec(prometheus.GaugeOpts{Subsystem: "kubelet", Name: "http_inflight_requests", Help: "Number of the inflight http requests"},
@@ -93,6 +119,23 @@ func (m *Metrics) PluginRegistered(resource string) {
 // PluginAllocated observes how long a device plug-in took to allocate devices.
 func (m *Metrics) PluginAllocated(resource string, took time.Duration) {
 	m.pluginAllocations.WithLabelValues(resource).Observe(took.Seconds())
+}
+
+// ShutdownBegan tells when the machine's last shutdown began.
+func (m *Metrics) ShutdownBegan(t time.Time) { m.shutdownBegan.Set(float64(t.UnixNano()) / 1e9) }
+
+// ShutdownFinished tells when the pods had ended before that.
+func (m *Metrics) ShutdownFinished(t time.Time) { m.shutdownFinished.Set(float64(t.UnixNano()) / 1e9) }
+
+// PodResources counts a call of a method of the pod resources' service, and its error.
+func (m *Metrics) PodResources(method string, err error) {
+	m.podResources.WithLabelValues("v1").Inc()
+	if c := m.podResourcesOf[method]; c != nil {
+		c.WithLabelValues("v1").Inc()
+	}
+	if c := m.podResourcesErrors[method]; c != nil && err != nil {
+		c.WithLabelValues("v1").Inc()
+	}
 }
 
 // Probe counts a probe of a container: its kind ("Liveness", "Readiness",
@@ -136,8 +179,9 @@ func (m *Metrics) Calls() grpc.UnaryClientInterceptor {
 			m.operationErrors.WithLabelValues(op).Inc()
 		}
 		switch {
-		case op == "run_podsandbox" && err == nil:
-			m.startedPods.WithLabelValues().Inc()
+		case op == "run_podsandbox":
+			r, _ := req.(*runtimeapi.RunPodSandboxRequest)
+			m.sandbox(r.GetRuntimeHandler(), time.Since(begun), err)
 		case op == "start_container" && err == nil:
 			m.startedContainers.WithLabelValues("container").Inc()
 		case op == "start_container":
@@ -145,6 +189,17 @@ func (m *Metrics) Calls() grpc.UnaryClientInterceptor {
 		}
 		return err
 	}
+}
+
+// sandbox counts the start of a sandbox.
+func (m *Metrics) sandbox(handler string, took time.Duration, err error) {
+	m.sandboxTime.WithLabelValues(handler).Observe(took.Seconds())
+	if err == nil {
+		m.startedPods.WithLabelValues().Inc()
+		return
+	}
+	m.sandboxErrors.WithLabelValues(handler).Inc()
+	m.startedPodsErrors.WithLabelValues().Inc()
 }
 
 // operations are the kubelet's names of CRI's calls, where they are not made by

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,7 +71,7 @@ func (sm *summary) containerStatus(c *v1.Container, creating string) v1.Containe
 	}
 	cs.Resources = &v1.ResourceRequirements{Limits: got.Limits.DeepCopy(), Requests: got.Requests.DeepCopy()}
 	if !podspec.IsEphemeral(pod, c.Name) {
-		cs.AllocatedResourcesStatus = sm.Exclusive.Statuses(pod.UID, c.Name)
+		cs.AllocatedResourcesStatus = slices.Concat(sm.Exclusive.Statuses(pod.UID, c.Name), sm.Devices.Statuses(pod, c))
 	}
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]

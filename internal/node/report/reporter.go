@@ -39,7 +39,7 @@ const (
 	// Heartbeat is how often an unchanged status is written.
 	Heartbeat = 5 * time.Minute
 	// maxImages is the number of images that a node reports, upstream's default.
-	maxImages = 50
+	DefaultMaxImages = 50
 )
 
 // Config configures a Reporter.
@@ -68,6 +68,11 @@ type Config struct {
 	Clock    clock.WithTicker
 	// Pressure returns the pressure conditions that hold.
 	Pressure func() []v1.NodeConditionType
+	// MaxImages is how many images the status has: DefaultMaxImages where 0, all where
+	// negative.
+	MaxImages int
+	// ShuttingDown reports whether the machine is.
+	ShuttingDown func() bool
 	// Devices returns the number of devices of each resource of device plug-ins, and of
 	// those that are healthy.
 	Devices func() (capacity, allocatable v1.ResourceList)

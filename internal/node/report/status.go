@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -15,6 +16,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/node/stats"
 )
 
 func (s *Reporter) compute(ctx context.Context) v1.NodeStatus {
@@ -44,7 +47,11 @@ func (s *Reporter) compute(ctx context.Context) v1.NodeStatus {
 		s.said = said
 	}
 	tellFeatures(&out, s.said)
-	out.Conditions = append(out.Conditions, ready(said, err, cond))
+	if s.ShuttingDown() {
+		out.Conditions = append(out.Conditions, cond(v1.NodeReady, v1.ConditionFalse, "KubeletNotReady", "node is shutting down"))
+	} else {
+		out.Conditions = append(out.Conditions, ready(said, err, cond))
+	}
 	out.Images = s.images(ctx)
 	return out
 }
@@ -97,7 +104,11 @@ func (s *Reporter) info() v1.NodeSystemInfo {
 	if uuid == "" {
 		uuid = machine
 	}
-	return v1.NodeSystemInfo{
+	var swap *v1.NodeSwapStatus
+	if n := int64(stats.SwapTotal()); n > 0 {
+		swap = &v1.NodeSwapStatus{Capacity: &n}
+	}
+	return v1.NodeSystemInfo{Swap: swap,
 		MachineID: machine, SystemUUID: uuid, BootID: read("/proc/sys/kernel/random/boot_id"), KernelVersion: read("/proc/sys/kernel/osrelease"),
 		OSImage: osImage, ContainerRuntimeVersion: s.CRI.RuntimeName + "://" + s.CRI.RuntimeVersion, KubeletVersion: s.Version,
 		OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
@@ -121,8 +132,8 @@ func (s *Reporter) images(ctx context.Context) []v1.ContainerImage {
 		}
 		return out[i].Names[0] < out[j].Names[0]
 	})
-	if len(out) > maxImages {
-		out = out[:maxImages]
+	if most := cmp.Or(s.MaxImages, DefaultMaxImages); most > 0 && len(out) > most {
+		out = out[:most]
 	}
 	return out
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/node/cri"
 )
@@ -64,7 +65,10 @@ func (s *server) runningPods(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) configz(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, map[string]*kubeletconfig.KubeletConfiguration{"kubeletconfig": s.a.Configuration()})
+	c := s.a.Configuration()
+	c.EnableDebuggingHandlers, c.EnableProfilingHandler, c.EnableDebugFlagsHandler = ptr.To(!s.o.NoDebugging), ptr.To(!s.o.NoProfiling), ptr.To(!s.o.NoDebugFlags)
+	c.EnableSystemLogHandler, c.EnableSystemLogQuery = ptr.To(!s.o.NoSystemLogs), ptr.To(s.o.SystemLogQuery)
+	writeJSON(w, map[string]*kubeletconfig.KubeletConfiguration{"kubeletconfig": c})
 }
 
 func (s *server) summary(w http.ResponseWriter, r *http.Request) {

@@ -46,7 +46,7 @@ func (a agent) Configuration() *kubeletconfig.KubeletConfiguration {
 }
 
 func TestRoutes(t *testing.T) {
-	h := (&server{agent{metrics: nodemetrics.New("n")}}).mux()
+	h := (&server{a: agent{metrics: nodemetrics.New("n")}}).mux()
 	call := func(method, path string) (int, string) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -95,4 +95,27 @@ type none struct{ stats.Runtime }
 
 func (none) ListContainerStats(context.Context, *runtimeapi.ListContainerStatsRequest, ...grpc.CallOption) (*runtimeapi.ListContainerStatsResponse, error) {
 	return nil, errors.New("no runtime")
+}
+
+// TestOff checks that parts of the server which are turned off say so.
+func TestOff(t *testing.T) {
+	for _, c := range []struct {
+		o    Options
+		path string
+		want string
+	}{
+		{Options{NoDebugging: true}, "/logs/", "Debug endpoints are disabled."},
+		{Options{NoDebugging: true}, "/exec/n/p/c", "Debug endpoints are disabled."},
+		{Options{NoDebugging: true}, "/debug/pprof/", "Debug endpoints are disabled."},
+		{Options{NoDebugging: true}, "/healthz", ""},
+		{Options{NoSystemLogs: true}, "/logs/", "logs endpoint is disabled."},
+		{Options{NoProfiling: true}, "/debug/pprof/cmdline", "profiling endpoint is disabled."},
+		{Options{NoProfiling: true}, "/healthz/ping", ""},
+	} {
+		w := httptest.NewRecorder()
+		(&server{agent{metrics: nodemetrics.New("n")}, c.o}).mux().ServeHTTP(w, httptest.NewRequest(http.MethodGet, c.path, nil))
+		if (w.Code == http.StatusMethodNotAllowed) != (c.want != "") || c.want != "" && w.Body.String() != c.want+"\n" {
+			t.Errorf("%+v: %s: %d %q, want %q", c.o, c.path, w.Code, w.Body, c.want)
+		}
+	}
 }

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"net/url"
 	"strings"
+
+	"keelson.dev/keelson/internal/node/nodelog"
 )
 
 // route is a part of the node's API.
@@ -32,8 +35,8 @@ func (s *server) routes() []route {
 		{[]string{"GET /metrics/resource"}, s.resources, false},
 		{[]string{"GET /metrics/cadvisor"}, s.containers, false},
 		{[]string{"GET /metrics/probes"}, s.probes, false},
-		{[]string{"GET /logs/"}, http.StripPrefix("/logs/", http.FileServer(http.Dir(systemLogs))).ServeHTTP, false},
-		{[]string{"GET /logs"}, http.RedirectHandler("/logs/", http.StatusMovedPermanently).ServeHTTP, false},
+		{[]string{"GET /logs/"}, http.StripPrefix("/logs/", &nodelog.Handler{Dir: systemLogs, Query: s.o.SystemLogQuery, Journal: "journalctl"}).ServeHTTP, false},
+		{[]string{"GET /logs"}, s.toLogs, false},
 		{[]string{"GET /containerLogs/{namespace}/{pod}/{container}"}, s.logs, true},
 		{[]string{"POST /run/{namespace}/{pod}/{container}", "POST /run/{namespace}/{pod}/{uid}/{container}"}, s.run, true},
 		{in("/exec"), s.exec, true},
@@ -51,6 +54,12 @@ func (s *server) routes() []route {
 // systemLogs is the folder that /logs/ shows, the kubelet's.
 const systemLogs = "/var/log/"
 
+// toLogs redirects to the folder, with the query.
+func (s *server) toLogs(w http.ResponseWriter, r *http.Request) {
+	to := url.URL{Path: "/logs/", RawQuery: r.URL.RawQuery}
+	http.Redirect(w, r, to.String(), http.StatusMovedPermanently)
+}
+
 // mux serves the routes and counts the requests to each.
 func (s *server) mux() http.Handler {
 	m := http.NewServeMux()
@@ -63,9 +72,13 @@ func (s *server) mux() http.Handler {
 				path = name
 			}
 			path = strings.Trim(path, "/")
+			handle := r.handle
+			if why := s.o.off(path); why != "" {
+				handle = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, why, http.StatusMethodNotAllowed) }
+			}
 			m.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
 				defer s.a.Metrics().Request(req.Method, path, r.long)()
-				r.handle(w, req)
+				handle(w, req)
 			})
 		}
 	}

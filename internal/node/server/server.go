@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -16,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"keelson.dev/keelson/internal/flagvalue"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/nodemetrics"
@@ -35,10 +37,53 @@ type Agent interface {
 	Configuration() *kubeletconfig.KubeletConfiguration
 }
 
-// New makes the handler, of which each caller gets as much as access allows.
-func New(a Agent, access *Access) http.Handler { return access.Guard((&server{a}).mux()) }
+// Options turn parts of the server off; the zero value is a kubelet's default.
+type Options struct {
+	// NoDebugging turns off the logs of containers and of the machine, commands and
+	// connections to containers, and profiles.
+	NoDebugging bool
+	// NoProfiling and NoDebugFlags turn off /debug/pprof and /debug/flags.
+	NoProfiling, NoDebugFlags bool
+	// NoSystemLogs turns off /logs; SystemLogQuery makes it answer queries.
+	NoSystemLogs, SystemLogQuery bool
+}
 
-type server struct{ a Agent }
+// AddFlags adds the flags for what a kubelet's configuration says of them.
+func (o *Options) AddFlags(fs *pflag.FlagSet) {
+	flagvalue.NotVar(fs, &o.NoDebugging, "enable-debugging-handlers", "serve the logs of containers and of the machine, exec, attach, port-forward and profiles")
+	flagvalue.NotVar(fs, &o.NoProfiling, "enable-profiling-handler", "serve profiles at /debug/pprof")
+	flagvalue.NotVar(fs, &o.NoDebugFlags, "enable-debug-flags-handler", "let the level of the log be set at /debug/flags/v")
+	flagvalue.NotVar(fs, &o.NoSystemLogs, "enable-system-log-handler", "serve the files of /var/log at /logs")
+	fs.BoolVar(&o.SystemLogQuery, "enable-system-log-query", false, "answer queries for the logs of the machine's services at /logs?query=")
+}
+
+// off returns the answer to requests for a path that is turned off, "" for others.
+func (o *Options) off(path string) string {
+	part, rest, _ := strings.Cut(path, "/")
+	switch part {
+	case "run", "exec", "attach", "portForward", "containerLogs", "runningpods", "debug", "logs":
+		if o.NoDebugging {
+			return "Debug endpoints are disabled."
+		}
+	}
+	switch {
+	case part == "logs" && o.NoSystemLogs:
+		return "logs endpoint is disabled."
+	case part == "debug" && strings.HasPrefix(rest, "pprof") && o.NoProfiling:
+		return "profiling endpoint is disabled."
+	case part == "debug" && strings.HasPrefix(rest, "flags") && o.NoDebugFlags:
+		return "flags endpoint is disabled."
+	}
+	return ""
+}
+
+// New makes the handler, of which each caller gets as much as access allows.
+func New(a Agent, access *Access, o Options) http.Handler { return access.Guard((&server{a, o}).mux()) }
+
+type server struct {
+	a Agent
+	o Options
+}
 
 func logOptions(q url.Values) (*v1.PodLogOptions, error) {
 	o := &v1.PodLogOptions{}

@@ -500,14 +500,20 @@ func rlimit(now time.Time) *statsapi.RlimitStats {
 	return &statsapi.RlimitStats{Time: metav1.NewTime(now), MaxPID: &most, NumOfRunningProcesses: &n}
 }
 
-// MemTotal returns the machine's memory in bytes, 0 if that is not known.
-func MemTotal() uint64 {
+// MemTotal returns the machine's memory in bytes, 0 if it is unknown.
+func MemTotal() uint64 { return meminfo("MemTotal:") }
+
+// SwapTotal returns the machine's swap in bytes.
+func SwapTotal() uint64 { return meminfo("SwapTotal:") }
+
+// meminfo returns a line of proc_meminfo(5) in bytes, 0 if there is none.
+func meminfo(name string) uint64 {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0
 	}
 	for l := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(l, "MemTotal:"); ok {
+		if v, ok := strings.CutPrefix(l, name); ok {
 			n, _ := strconv.ParseUint(strings.TrimSuffix(strings.TrimSpace(v), " kB"), 10, 64)
 			return n << 10
 		}

@@ -40,6 +40,9 @@ type Provider interface {
 	Free(keep func(types.UID) bool) error
 }
 
+// NotAligned is the reason of a pod whose resources cannot be on the same nodes.
+const NotAligned = "TopologyAffinityError"
+
 // Refused is why a pod cannot have its resources: the reason and message of its status.
 type Refused struct{ Reason, Message string }
 
@@ -201,7 +204,7 @@ func (m *Manager) choose(ask func(Provider) map[string][]Hint) (Hint, error) {
 		best.Nodes = 0
 	}
 	if !best.Preferred && m.Policy != BestEffort {
-		return best, &Refused{"TopologyAffinityError", "Resources cannot be allocated with Topology locality"}
+		return best, &Refused{NotAligned, "Resources cannot be allocated with Topology locality"}
 	}
 	return best, nil
 }
