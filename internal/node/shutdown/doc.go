@@ -2,5 +2,5 @@
 // shutdown by an inhibitor of systemd-logind, and meanwhile ends the pods in the order of
 // their priorities
 // (https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/). It may
-// import podspec.
+// import podspec and statefile.
 package shutdown

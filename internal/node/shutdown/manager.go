@@ -3,7 +3,6 @@ package shutdown
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -20,6 +18,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 // Login is what a shutdown is announced and delayed by.
@@ -195,23 +194,14 @@ type shutdownState struct {
 
 // recall tells of the last shutdown.
 func (m *Manager) recall() {
-	b, err := os.ReadFile(filepath.Join(m.Dir, stateFile))
-	if err != nil {
-		return
-	}
-	var s shutdownState
-	if json.Unmarshal(b, &s) == nil {
+	if s, err := statefile.Read[shutdownState](filepath.Join(m.Dir, stateFile)); err == nil && s != nil {
 		m.Began(s.StartTime)
 		m.Finished(s.EndTime)
 	}
 }
 
 func (m *Manager) keep(ctx context.Context, s shutdownState) {
-	b, err := json.Marshal(&s)
-	if err == nil {
-		err = errors.Join(os.MkdirAll(m.Dir, 0o750), renameio.WriteFile(filepath.Join(m.Dir, stateFile), b, 0o600))
-	}
-	if err != nil {
+	if err := errors.Join(os.MkdirAll(m.Dir, 0o750), statefile.Write(filepath.Join(m.Dir, stateFile), &s)); err != nil {
 		klog.FromContext(ctx).Error(err, "Keeping what is known of the shutdown failed")
 	}
 }
