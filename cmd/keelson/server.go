@@ -19,6 +19,7 @@ import (
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/cluster/sim"
 	"keelson.dev/keelson/internal/controllers/manager"
+	"keelson.dev/keelson/internal/heap"
 	"keelson.dev/keelson/internal/store/etcd"
 	"keelson.dev/keelson/internal/version"
 )
@@ -195,7 +196,7 @@ func serve(ctx context.Context, f *serverFlags, flags *pflag.FlagSet) error {
 		return err
 	}
 	f.profileContention()
-	paceCollector()
+	heap.Pace()
 	begin := time.Now()
 	o.Progress = func(step string, took time.Duration) {
 		fmt.Printf("%-16s %8s\n", step, took.Round(100*time.Microsecond))
@@ -229,7 +230,7 @@ func serve(ctx context.Context, f *serverFlags, flags *pflag.FlagSet) error {
 		}
 	}
 	fmt.Printf("ready            %8s  API server on %s\n", time.Since(begin).Round(100*time.Microsecond), c.Address)
-	time.AfterFunc(2*time.Second, func() { keepSmall(ctx) })
+	time.AfterFunc(2*time.Second, func() { heap.KeepSmall(ctx) })
 	select {
 	case <-ctx.Done():
 	case <-c.Done():

@@ -1,12 +1,10 @@
-package main
+package heap
 
 import (
 	"bufio"
 	"context"
 	"os"
-	"runtime"
 	"runtime/debug"
-	"runtime/metrics"
 	"strconv"
 	"strings"
 	"time"
@@ -14,46 +12,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// leastGrowth is how much a heap may grow, in bytes, before it is collected,
-	// however small it is: else a burst of requests to a small cluster pays
-	// for a collection every few milliseconds.
-	leastGrowth = 32 << 20
-	// growth is, in percent, that of a big heap: a control plane is idle most of
-	// the time, and memory matters more than the collector's share of the processor.
-	growth = 50
-)
-
-// paceCollector keeps the collector to this pace. It is set anew after each
-// collection, by the finalizer of an object that nothing refers to.
-func paceCollector() {
-	type sentinel struct{ _ [16]byte }
-	var set func(*sentinel)
-	set = func(*sentinel) {
-		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-		metrics.Read(live)
-		percent := growth
-		if n := live[0].Value.Uint64(); n > 0 {
-			percent = max(percent, int(min(leastGrowth*100/n, 1000)))
-		}
-		debug.SetGCPercent(percent)
-		runtime.SetFinalizer(&sentinel{}, set)
-	}
-	set(nil)
-}
-
 // releasePeriod is how often the pages of the program are given back. Mapping
 // those again that are in use costs a few milliseconds of the processor.
 const releasePeriod = 10 * time.Second
 
-// keepSmall gives back what only the start needed of the heap, and then, from
-// time to time, the pages of the program: of 100 MB of code and tables, most
-// are needed once in a while. Pages that are used again are mapped again, from
-// the machine's page cache.
-func keepSmall(ctx context.Context) {
+// KeepSmall gives back what only the start needed of the heap, and then, from
+// time to time until ctx ends, what a burst has left of it, and the pages of the
+// program: of 100 MB of code and tables, most are needed once in a while. Pages that
+// are used again are mapped again, from the machine's page cache.
+func KeepSmall(ctx context.Context) {
 	debug.FreeOSMemory()
 	ranges := program()
 	for {
+		settle()
 		for _, r := range ranges {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, r.begin, r.end-r.begin, unix.MADV_DONTNEED)
 		}
