@@ -74,18 +74,39 @@ type ownership struct {
 	// reset is the part of an object, Spec or Status, that is not written through
 	// this subresource; empty where there is none.
 	reset string
+	// outcomes are of changes of objects with a Go type.
+	outcomes *outcomes
 }
 
 // update records in obj which of its fields manager changed in old.
 func (o *ownership) update(old, obj runtime.Object, manager string) runtime.Object {
-	if _, custom := obj.(*unstructured.Unstructured); custom || o.reset == "" {
+	if _, custom := obj.(*unstructured.Unstructured); custom {
+		return o.UpdateNoErrors(old, obj, manager)
+	}
+	c := o.outcomes.change(old, obj, manager)
+	defer c.done()
+	if o.outcomes.known(c) {
+		return obj
+	}
+	if o.reset == "" {
+		if updated, err := o.Update(old, obj, manager); err == nil {
+			o.outcomes.learn(c)
+			return updated
+		}
 		return o.UpdateNoErrors(old, obj, manager)
 	}
 	// The part that is not written is not compared.
-	compared := o.UpdateNoErrors(o.written(old), o.written(obj), manager)
+	compared, err := o.Update(o.written(old), o.written(obj), manager)
+	failed := err != nil
+	if failed {
+		compared = o.UpdateNoErrors(o.written(old), o.written(obj), manager)
+	}
 	if from, err := meta.Accessor(compared); err == nil {
 		if to, err := meta.Accessor(obj); err == nil {
 			to.SetManagedFields(from.GetManagedFields())
+			if !failed {
+				o.outcomes.learn(c)
+			}
 		}
 	}
 	return obj
@@ -156,7 +177,7 @@ func (s *Server) ownership(row *api.Resource, subresource string) (*ownership, e
 		}
 		return true
 	})
-	kept, _ := s.ownerships.LoadOrStore(key, &ownership{FieldManager: fm, types: types, reset: part})
+	kept, _ := s.ownerships.LoadOrStore(key, &ownership{FieldManager: fm, types: types, reset: part, outcomes: newOutcomes(row, subresource, types, part)})
 	return kept.(*ownership), nil
 }
 
