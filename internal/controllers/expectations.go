@@ -62,25 +62,33 @@ func (e *Expectations) set(key string, x *expectation) {
 	e.mu.Unlock()
 }
 
-// Created notes one creation, or one that failed or was given up.
-func (e *Expectations) Created(key string) { e.CreatedN(key, 1) }
+// Created notes one creation, or one that failed or was given up. It reports whether
+// it was the last of what was expected.
+func (e *Expectations) Created(key string) bool { return e.CreatedN(key, 1) }
 
-// CreatedN notes n creations.
-func (e *Expectations) CreatedN(key string, n int) {
+// CreatedN notes n creations. It reports whether they were the last of what was expected.
+func (e *Expectations) CreatedN(key string, n int) bool {
 	e.mu.Lock()
-	if x := e.m[key]; x != nil {
-		x.adds -= n
+	defer e.mu.Unlock()
+	x := e.m[key]
+	if x == nil || x.adds <= 0 {
+		return false
 	}
-	e.mu.Unlock()
+	x.adds -= n
+	return x.adds <= 0 && x.dels.Len() == 0
 }
 
-// Gone notes the deletion of one object.
-func (e *Expectations) Gone(key, object string) {
+// Gone notes the deletion of one object. It reports whether it was the last of what
+// was expected.
+func (e *Expectations) Gone(key, object string) bool {
 	e.mu.Lock()
-	if x := e.m[key]; x != nil {
-		x.dels.Delete(object)
+	defer e.mu.Unlock()
+	x := e.m[key]
+	if x == nil || !x.dels.Has(object) {
+		return false
 	}
-	e.mu.Unlock()
+	x.dels.Delete(object)
+	return x.adds <= 0 && x.dels.Len() == 0
 }
 
 // Forget drops the expectations of key.

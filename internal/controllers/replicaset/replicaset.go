@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
@@ -38,6 +40,7 @@ type controller struct {
 	pods    cache.Indexer
 	queue   reconcile.Queue
 	expect  *controllers.Expectations
+	pace    reconcile.Pace
 }
 
 // New makes the controller of ReplicaSets.
@@ -56,7 +59,7 @@ func newController(c controllers.Context, k kind) (reconcile.Run, error) {
 	r := &controller{
 		kind: k, client: c.Client(), clock: c.Clock,
 		pods: pods.GetIndexer(), queue: c.Queue(k.queue),
-		expect: controllers.NewExpectations(c.Clock),
+		expect: controllers.NewExpectations(c.Clock), pace: reconcile.Pace{Clock: c.Clock},
 	}
 	r.control = controllers.PodControl{Client: r.client, Recorder: c.Recorder()}
 	reconcile.Handle(k.informer,
@@ -66,7 +69,7 @@ func newController(c controllers.Context, k kind) (reconcile.Run, error) {
 			if a.UID != b.UID {
 				r.expect.Forget(reconcile.Key(old))
 			}
-			r.queue.Add(reconcile.Key(cur))
+			r.wake(reconcile.Key(cur), a.UID != b.UID || a.Generation != b.Generation || b.DeletionTimestamp != nil)
 		},
 		func(o any) {
 			key := reconcile.Key(o)
@@ -78,6 +81,7 @@ func newController(c controllers.Context, k kind) (reconcile.Run, error) {
 		Queue: r.queue, Workers: 5, For: r.informer, Reads: []cache.SharedIndexInformer{pods}, Reconcile: r.reconcile,
 		Gone: func(_ context.Context, key string) error {
 			r.expect.Forget(key)
+			r.pace.Forget(key)
 			return nil
 		},
 	}.Run, nil
@@ -107,6 +111,14 @@ func (r *controller) enqueueMatching(pod *v1.Pod) {
 	}
 }
 
+// sameOwner reports whether two references are equal; either may be nil.
+func sameOwner(a, b *metav1.OwnerReference) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.UID == b.UID && a.Name == b.Name && a.Kind == b.Kind && a.APIVersion == b.APIVersion && ptr.Equal(a.BlockOwnerDeletion, b.BlockOwnerDeletion)
+}
+
 func podKey(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
 
 func (r *controller) podAdded(pod *v1.Pod, listed bool) {
@@ -117,18 +129,24 @@ func (r *controller) podAdded(pod *v1.Pod, listed bool) {
 	if metav1.GetControllerOfNoCopy(pod) == nil {
 		r.enqueueMatching(pod)
 	} else if key, ok := r.owner(pod); ok {
-		if !listed {
-			r.expect.Created(key)
-		}
-		r.queue.Add(key)
+		r.wake(key, !listed && r.expect.Created(key))
 	}
+}
+
+// wake has a set looked at: in a hurry where it has been changed, or where all that was
+// expected of its pods has been seen, so that the next ones are made; else at its pace.
+func (r *controller) wake(key string, hurry bool) {
+	if hurry {
+		r.pace.Hurry(key)
+	}
+	r.queue.AddAfter(key, r.pace.Rest(key))
 }
 
 func (r *controller) podUpdated(old, cur *v1.Pod) {
 	if old.ResourceVersion == cur.ResourceVersion {
 		return
 	}
-	relabelled := !equality.Semantic.DeepEqual(old.Labels, cur.Labels)
+	relabelled := !maps.Equal(old.Labels, cur.Labels)
 	if cur.DeletionTimestamp != nil {
 		r.podDeleted(cur)
 		if relabelled {
@@ -137,7 +155,7 @@ func (r *controller) podUpdated(old, cur *v1.Pod) {
 		return
 	}
 	oldRef, ref := metav1.GetControllerOfNoCopy(old), metav1.GetControllerOfNoCopy(cur)
-	changed := !equality.Semantic.DeepEqual(oldRef, ref)
+	changed := !sameOwner(oldRef, ref)
 	if changed && oldRef != nil {
 		if key, ok := r.owner(old); ok {
 			r.queue.Add(key)
@@ -153,7 +171,7 @@ func (r *controller) podUpdated(old, cur *v1.Pod) {
 	if !ok {
 		return
 	}
-	r.queue.Add(key)
+	r.wake(key, false)
 	// Nothing else happens when a ready pod becomes available: come back then.
 	if !controllers.PodReady(old) && controllers.PodReady(cur) {
 		if obj, ok, _ := r.informer.GetIndexer().GetByKey(key); ok {
@@ -166,15 +184,18 @@ func (r *controller) podUpdated(old, cur *v1.Pod) {
 
 func (r *controller) podDeleted(pod *v1.Pod) {
 	if key, ok := r.owner(pod); ok {
-		r.expect.Gone(key, podKey(pod))
-		r.queue.Add(key)
+		r.wake(key, r.expect.Gone(key, podKey(pod)))
 	}
 }
 
 func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (reconcile.Result, error) {
 	rs := r.convert(obj)
 	key := reconcile.Key(rs)
+	if wait := r.pace.Begin(key); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	satisfied := r.expect.Satisfied(key)
+	begun := r.clock.Now()
 	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Error converting pod selector to selector", "key", key)
@@ -202,12 +223,14 @@ func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (reconci
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	looked := r.clock.Since(begun)
 	var manageErr error
 	if satisfied && rs.DeletionTimestamp == nil {
 		manageErr = r.manage(ctx, key, rs, active)
 	}
 	now := r.clock.Now()
 	status, wait := r.status(rs, active, terminating, manageErr, now)
+	defer r.pace.Took(key, looked+r.clock.Since(now))
 	updated, err := r.updateStatus(ctx, rs, status)
 	if err != nil {
 		return reconcile.Result{}, err

@@ -68,7 +68,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		}
 	}, reconcile.Ignore)
 	reconcile.Handle(q.typed[v1.Resource("pods")], nil, func(old, cur *v1.Pod) {
-		if controllers.PodTerminated(cur) && !controllers.PodTerminated(old) || !equality.Semantic.DeepEqual(old.Spec.Containers, cur.Spec.Containers) {
+		if controllers.PodTerminated(cur) && !controllers.PodTerminated(old) || q.any(cur.Namespace) && !equality.Semantic.DeepEqual(old.Spec.Containers, cur.Spec.Containers) {
 			q.replenish(cur.Namespace)
 		}
 	}, func(p *v1.Pod) { q.replenish(p.Namespace) })
@@ -94,6 +94,12 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		reconcile.Together(loop.Run, again)(ctx)
 		q.watches.Wait()
 	}, nil
+}
+
+// any reports whether the namespace has a quota.
+func (q *controller) any(namespace string) bool {
+	all, err := q.quotas.ResourceQuotas(namespace).List(labels.Everything())
+	return err != nil || len(all) > 0
 }
 
 func (q *controller) replenish(namespace string) {
