@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -66,7 +67,16 @@ func (s *Server) newBackends() http.RoundTripper {
 // forget removes the credentials and the names of users from the header of an
 // authenticated request: a backend needs neither, and must not trust the latter.
 func forget(h http.Header) {
-	h.Del("Authorization")
+	delete(h, "Authorization")
 	type list = headerrequest.StaticStringSlice
-	headerrequest.ClearAuthenticationHeaders(h, list{"X-Remote-User"}, list{"X-Remote-Uid"}, list{"X-Remote-Group"}, list{"X-Remote-Extra-"})
+	for name := range h {
+		if len(name) < len(remotePrefix) || !strings.EqualFold(name[:len(remotePrefix)], remotePrefix) {
+			continue
+		}
+		headerrequest.ClearAuthenticationHeaders(h, list{"X-Remote-User"}, list{"X-Remote-Uid"}, list{"X-Remote-Group"}, list{"X-Remote-Extra-"})
+		return
+	}
 }
+
+// remotePrefix begins the names of headers that name users.
+const remotePrefix = "X-Remote-"

@@ -66,7 +66,7 @@ func bindPod(r *call) error {
 			p.Generation = old.(*v1.Pod).Generation
 		}
 	}}
-	w := writing{verb: "update", subresource: "binding", options: &metav1.UpdateOptions{}, dryRun: isDryRun(opts.DryRun), applied: true, bare: true}
+	w := writing{verb: "update", subresource: "binding", options: &metav1.UpdateOptions{}, dryRun: isDryRun(opts.DryRun), applied: true, bare: true, changes: true}
 	_, _, err = c.change(strategy, w, func(old runtime.Object) (runtime.Object, error) {
 		p := old.(*v1.Pod).DeepCopy()
 		conflict := func(format string, args ...any) error {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -38,6 +39,8 @@ type writing struct {
 	bare bool
 	// upsert lets a change create the object where there is none.
 	upsert bool
+	// changes says that the change is never one that changes nothing.
+	changes bool
 	// retries bounds how often a change without a resourceVersion is tried
 	// again on a conflict; 0 is without bound.
 	retries int
@@ -457,7 +460,7 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 		return ne, false, false, err
 	}
 	untype(obj)
-	if equality.Semantic.DeepEqual(obj, old) && !r.s.stale(e) {
+	if !w.changes && !managedAnew(obj, acc, oldAcc) && equality.Semantic.DeepEqual(obj, old) && !r.s.stale(e) {
 		return e, false, false, nil
 	}
 	stored, err := r.hub(obj)
@@ -471,6 +474,14 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	committed = true
 	r.recorded(Write{Verb: w.verb, Object: ne.Object(), Old: e.Object()})
 	return ne, false, false, nil
+}
+
+// managedAnew reports whether the new object has other managers than the old one, and so
+// is another one. Of an object without a Go type, whose managers take long to read, it
+// does not know.
+func managedAnew(obj runtime.Object, acc, old metav1.Object) bool {
+	_, custom := obj.(*unstructured.Unstructured)
+	return !custom && !sameManagers(acc.GetManagedFields(), old.GetManagedFields())
 }
 
 // noVersion returns the answer to an update without a resourceVersion of a kind

@@ -3,6 +3,7 @@ package inprocess
 import (
 	"bytes"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -41,7 +42,12 @@ type transport struct {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := apiserver.WithUser(req.Context(), t.user)
-	in := req.Clone(ctx)
+	// What the server may change of it is the server's own: the map of the header, not
+	// the values.
+	in := req.WithContext(ctx)
+	in.Header = maps.Clone(req.Header)
+	url := *req.URL
+	in.URL = &url
 	in.RequestURI = in.URL.RequestURI()
 	in.RemoteAddr = answer.InProcess
 	if in.Body == nil {
