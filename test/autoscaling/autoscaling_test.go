@@ -2,6 +2,11 @@ package autoscaling
 
 import (
 	"context"
+	"flag"
+	"io"
+	"os"
+	"runtime"
+	"runtime/pprof"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +19,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/heap"
 	"keelson.dev/keelson/internal/nodegroup"
 	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/testcluster"
@@ -39,16 +45,23 @@ func begin(tb testing.TB, options ...testcluster.Option) world {
 	return w
 }
 
-// until waits until ok.
+// until waits until ok. A benchmark, which may take longer, asks seldom.
 func (w world) until(what string, ok func(context.Context) (bool, error)) {
 	w.Helper()
-	harness.Eventually(w, what, func() bool {
+	done := func() bool {
 		done, err := ok(w.Context())
 		if err != nil {
 			w.Fatal(err)
 		}
 		return done
-	})
+	}
+	if _, is := w.TB.(*testing.B); !is {
+		harness.Eventually(w, what, done)
+		return
+	}
+	for !done() {
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // scale sets the Deployment's replicas, and waits until n are ready and no other pod is
@@ -126,13 +139,67 @@ func processor(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// profile is the file of a profile of the processor during what is measured; beside it are
+// the allocations before and after it.
+var profile = flag.String("profile", "", "write profiles of what is measured to this file and to those that begin with its name")
+
+// profiled runs f, with its profiles if they are wanted.
+func profiled(b *testing.B, f func()) {
+	b.Helper()
+	if *profile == "" {
+		f()
+		return
+	}
+	write := func(name string, p func(io.Writer) error) {
+		file, err := os.Create(*profile + name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := p(file); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { file.Close() })
+	}
+	allocs := func(w io.Writer) error { return pprof.Lookup("allocs").WriteTo(w, 0) }
+	write(".before", allocs)
+	write("", pprof.StartCPUProfile)
+	f()
+	pprof.StopCPUProfile()
+	runtime.GC() // what is not yet in the profile of allocations
+	write(".after", allocs)
+}
+
+// settled waits until n nodes are what the controllers make of them.
+func (w world) settled(n int) {
+	w.Helper()
+	w.until("the nodes to settle", func(ctx context.Context) (bool, error) {
+		l, err := w.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil || len(l.Items) < n {
+			return false, err
+		}
+		for i := range l.Items {
+			first, node := &l.Items[0], &l.Items[i]
+			if ttl := node.Annotations[v1.ObjectTTLAnnotationKey]; node.Spec.PodCIDR == "" || ttl == "" || ttl != first.Annotations[v1.ObjectTTLAnnotationKey] || len(node.Spec.Taints) > 0 {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
 // measure reports how long f takes for each of n pods, and the processor time.
 func measure(b *testing.B, n int, f func()) {
 	b.Helper()
+	heap.Pace() // as the program does
+	before, after := runtime.MemStats{}, runtime.MemStats{}
+	runtime.ReadMemStats(&before)
 	begun, used := time.Now(), processor(b)
-	f()
+	profiled(b, f)
 	b.ReportMetric(float64(n)/time.Since(begun).Seconds(), "pods/s")
 	b.ReportMetric(float64((processor(b)-used).Microseconds())/float64(n), "CPU-µs/pod")
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(n), "B/pod")
+	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(n), "allocs/pod")
 	b.ReportMetric(time.Since(begun).Seconds(), "s")
 	b.ReportMetric(0, "ns/op")
 }
@@ -148,6 +215,7 @@ func BenchmarkBlackFriday(b *testing.B) {
 // Deployment run on 5,000 nodes.
 func BenchmarkDeployment(b *testing.B) {
 	w := begin(b, testcluster.WithNodes(5000))
+	w.settled(5000)
 	measure(b, 10_000, func() { w.scale(10_000) })
 }
 
