@@ -2,12 +2,17 @@ package main
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"keelson.dev/keelson/internal/node/kubeletconfig"
 )
 
 // upstreamFlags are the flags of kube-apiserver v1.37.
@@ -203,6 +208,11 @@ func TestKubeletConfiguration(t *testing.T) {
 	f, _, err := parse("--config="+file, "--max-pods=7", "--node-labels=zone=a")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, name := range kubeletconfig.Flags() {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(f.node.sets.FlagSets)), func(s *pflag.FlagSet) bool { return s.Lookup(name) != nil }) {
+			t.Errorf("a field of the configuration sets --%s, which a node does not have", name)
+		}
 	}
 	for range 2 {
 		o, err := f.node.options("/d")

@@ -25,6 +25,7 @@ import (
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/imagegc"
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/shutdown"
 	"keelson.dev/keelson/internal/node/source"
 	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/node/volume/plugins"
@@ -37,14 +38,16 @@ type host struct {
 	runtime *critest.Runtime
 	dir     string
 	events  *record.FakeRecorder
-	stop    func()
+	// login is what announces shutdowns of the machine.
+	login *login
+	stop  func()
 }
 
 // onHost runs f in synctest's time with an agent that runs.
 func onHost(t *testing.T, f func(h *host)) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		h := &host{T: t, client: fake.NewClientset(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}), runtime: critest.New(), dir: dir, events: record.NewFakeRecorder(10_000)}
+		h := &host{T: t, client: fake.NewClientset(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}), runtime: critest.New(), dir: dir, events: record.NewFakeRecorder(10_000), login: &login{}}
 		h.start()
 		defer func() { h.stop() }()
 		f(h)
@@ -61,6 +64,7 @@ func (h *host) start() {
 	a, err := New(Config{
 		NodeName: "node", Client: h.client, Informers: factory, CRI: h.runtime.Client(), RootDir: h.dir, LogDir: h.dir + "/logs",
 		NodeIPs: func() []net.IP { return []net.IP{net.IPv4(192, 0, 2, 1)} }, Cgroups: cgroup.None(), Recorder: h.events, ResolvConf: "/dev/null", Hostname: "machine",
+		Shutdown: shutdown.Settings{Period: time.Minute}, Login: func() (shutdown.Login, error) { return h.login, nil },
 		// How full the machine is does not matter here.
 		Eviction: eviction.Settings{Hard: map[string]string{}}, ImageGC: imagegc.Policy{HighThreshold: 100, LowThreshold: 99},
 		Volumes: &volume.Manager{Root: h.dir + "/pods", Plugins: plugins.All(sources, allocatable, h.dir, nil, clock.RealClock{}), Clock: clock.RealClock{}}, Sources: sources,

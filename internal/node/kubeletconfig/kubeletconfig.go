@@ -77,6 +77,16 @@ func read(file string) ([]byte, error) {
 	return yaml.YAMLToJSON(b)
 }
 
+// Flags returns the names of the flags that fields set.
+func Flags() (names []string) {
+	for _, does := range fields {
+		if does.flag != "" {
+			names = append(names, does.flag)
+		}
+	}
+	return names
+}
+
 // Apply sets the flags of the sets by the fields, save for those that are set already:
 // what the command line says counts. It returns what is to be said of fields that have
 // no effect, in the order of their names.

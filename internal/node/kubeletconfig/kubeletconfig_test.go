@@ -41,11 +41,7 @@ func TestApply(t *testing.T) {
 	}
 	got := map[string]string{}
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
-	for _, does := range fields {
-		if does.flag == "" {
-			continue
-		}
-		name := does.flag
+	for _, name := range Flags() {
 		fs.Func(name, "", func(v string) error { got[name] = v; return nil })
 	}
 	if err := fs.Set("pod-max-pids", "7"); err != nil { // by the command line
@@ -85,7 +81,7 @@ func TestLoadRefuses(t *testing.T) {
 }
 
 // TestFields checks that every field of the configuration has its effect, or a reason
-// why it has none; with every flag that is named a flag of a node.
+// why it has none.
 func TestFields(t *testing.T) {
 	known := map[string]bool{}
 	for i, c := 0, reflect.TypeFor[kubelet.KubeletConfiguration](); i < c.NumField(); i++ {
