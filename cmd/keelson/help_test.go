@@ -13,7 +13,7 @@ import (
 // TestHelpGroups checks that --help prints the flags by component, each in one
 // group.
 func TestHelpGroups(t *testing.T) {
-	server := []string{"General", "API server", "Secure serving", "Authentication", "Service accounts", "Authorization", "Admission", "Priority and fairness", "Auditing", "Etcd", "Encryption at rest",
+	server := []string{"General", "API server", "Secure serving", "Authentication", "Service accounts", "Authorization", "Admission", "Priority and fairness", "Auditing", "History", "Etcd", "Encryption at rest",
 		"Kubelet client", "Controllers", "Cluster autoscaler", "Node", "Eviction", "Image garbage collection", "Resource managers", "Network", "Logging"}
 	heading, flag := regexp.MustCompile(`^(\S.*) flags:$`), regexp.MustCompile(`^ +(?:-\w, )?--([\w-]+)`)
 	for name, want := range map[string][]string{
