@@ -59,6 +59,20 @@ func (x *expirer) add(key string, revision int64, at time.Time) {
 	}
 }
 
+// all returns the expiries of entries that have one, by key; of those of older versions,
+// the newest version's counts.
+func (x *expirer) all() map[string]expiry {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	out := make(map[string]expiry, len(x.heap))
+	for _, e := range x.heap {
+		if e.revision >= out[e.key].revision {
+			out[e.key] = e
+		}
+	}
+	return out
+}
+
 // due pops what has expired, and returns the time until the next.
 func (x *expirer) due(now time.Time) (out []expiry, next time.Duration, more bool) {
 	x.mu.Lock()

@@ -30,6 +30,8 @@ type Options struct {
 	HistoryAge   time.Duration
 	// Past is how much of the history is kept on disk.
 	Past PastOptions
+	// From, if set, is the content that a store in memory begins with.
+	From *Content
 
 	disk *diskOptions // for tests: another file system
 }
@@ -83,6 +85,11 @@ func Open(opts Options) (*Store, error) {
 		if s.past, err = openPast(s); err != nil {
 			d.close()
 			return nil, err
+		}
+	} else if o := opts.From; o != nil {
+		s.Reset(o.Entries, max(o.Revision, s.Revision()))
+		for key, x := range o.expiries {
+			s.ttl.add(key, x.revision, x.at)
 		}
 	}
 	go s.write()

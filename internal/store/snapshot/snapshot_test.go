@@ -1,0 +1,105 @@
+package snapshot
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"strconv"
+	"testing"
+	"time"
+
+	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/store/storetest"
+)
+
+func entries(n int) []*store.Entry {
+	var out []*store.Entry
+	for i := range n {
+		name := "p" + strconv.Itoa(1000+i)
+		out = append(out, store.NewEntry(storetest.Key(name), int64(i+1), int64(2*i+1), store.Value{Object: storetest.Pod(name, "n")}))
+	}
+	return append(out, store.NewEntry("/registry/sea.example.com/boats/ns/x", 3, 4, store.Value{Object: storetest.Custom("x")}))
+}
+
+func write(t testing.TB, all []*store.Entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	expiry := func(e *store.Entry) time.Time {
+		if e == all[0] {
+			return time.Unix(7, 0)
+		}
+		return time.Time{}
+	}
+	if err := Write(&b, Header{Revision: 900, Time: time.Unix(1, 0).UTC(), Version: "v1.37.2"}, all, expiry, storetest.Codec()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestSnapshot reads what was written.
+func TestSnapshot(t *testing.T) {
+	all := entries(300)
+	var got []*store.Entry
+	h, err := Read(bytes.NewReader(write(t, all)), func(r Record) error {
+		e, err := store.Load(storetest.Codec(), r.Key, r.Create, r.Mod, r.Value)
+		got = append(got, e)
+		if want := len(got) == 1; want != r.Expiry.Equal(time.Unix(7, 0)) {
+			t.Errorf("%s expires at %v", r.Key, r.Expiry)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Header{Revision: 900, Time: time.Unix(1, 0).UTC(), Version: "v1.37.2", Objects: len(all)}); h != want {
+		t.Errorf("the header is %+v, want %+v", h, want)
+	}
+	if len(got) != len(all) {
+		t.Fatalf("%d objects, want %d", len(got), len(all))
+	}
+	for i := range all {
+		if got[i].Key != all[i].Key || got[i].CreateRevision != all[i].CreateRevision || got[i].ModRevision != all[i].ModRevision || !reflect.DeepEqual(got[i].Object(), all[i].Object()) {
+			t.Errorf("read %+v, want %+v", got[i].Object(), all[i].Object())
+		}
+	}
+}
+
+// TestDamaged reads snapshots that are cut off at every place, or have a wrong byte at
+// one of many.
+func TestDamaged(t *testing.T) {
+	good := write(t, entries(20))
+	read := func(b []byte) error {
+		_, err := Read(bytes.NewReader(b), func(Record) error { return nil })
+		return err
+	}
+	for n := range good {
+		if read(good[:n]) == nil {
+			t.Errorf("cut off after %d of %d bytes, it was read", n, len(good))
+		}
+		bad := bytes.Clone(good)
+		bad[n] ^= 0x10
+		if read(bad) == nil {
+			// zstd has bits without a meaning, as in the reserved part of its header.
+			if !bytes.Equal(content(t, bad), content(t, good)) {
+				t.Errorf("with a wrong byte at %d, it was read as something else", n)
+			}
+		}
+	}
+	if err := read([]byte("PK\x03\x04")); err == nil || errors.Is(err, errDamaged) {
+		t.Errorf("no snapshot: %v", err)
+	}
+}
+
+// content returns all that is read of a snapshot.
+func content(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	if _, err := Read(bytes.NewReader(b), func(r Record) error {
+		out.WriteString(r.Key)
+		out.Write(r.Value)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
