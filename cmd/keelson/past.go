@@ -23,7 +23,7 @@ import (
 	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
 
-	"keelson.dev/keelson/internal/apiserver/changes"
+	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/trace"
 )
 
@@ -55,7 +55,7 @@ func diffCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := cs.Discovery().RESTClient().Get().AbsPath(changes.Path).Param("from", since)
+			r := cs.Discovery().RESTClient().Get().AbsPath(history.ChangesPath).Param("from", since)
 			for name, value := range map[string]string{"to": until, "namespace": namespace} {
 				if value != "" {
 					r = r.Param(name, value)
@@ -86,11 +86,11 @@ func diffCommand() *cobra.Command {
 
 // printChanges prints the objects that an API server has answered with.
 func printChanges(w io.Writer, r io.Reader, brief bool) error {
-	var objects []*changes.Object
+	var objects []*history.Object
 	uids := map[string]string{} // the object's name by its UID
 	dec := json.NewDecoder(bufio.NewReader(r))
 	for dec.More() {
-		o := &changes.Object{}
+		o := &history.Object{}
 		if err := dec.Decode(o); err != nil {
 			return fmt.Errorf("reading the server's answer: %w", err)
 		}
@@ -127,7 +127,7 @@ func printChanges(w io.Writer, r io.Reader, brief bool) error {
 }
 
 // changeLine describes a write: when, what, by whom, with what, because of what.
-func changeLine(c *changes.Change, o *changes.Object, uids map[string]string) string {
+func changeLine(c *history.Change, o *history.Object, uids map[string]string) string {
 	line := c.Time.Local().Format("15:04:05.000") + " " + c.Verb
 	if c.Subresource != "" {
 		line += " " + c.Subresource

@@ -58,6 +58,7 @@ type Instance struct {
 	tokens     *token.Authority
 	auditor    *auditing.Auditor // nil if nothing is logged
 	encryption *encryption.Codec // nil if nothing is encrypted
+	codec      store.Codec
 	addresses  *serviceip.Keeper
 	services   webhook.ServiceResolver
 }

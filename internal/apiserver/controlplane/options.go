@@ -28,6 +28,8 @@ type Options struct {
 	NoSync bool
 	// Past is how much of the history of the store is kept on disk.
 	Past embedded.PastOptions
+	// From, if set, is the content that a store in memory begins with.
+	From *embedded.Content
 	// Listen is the address of the API server (host:port; port 0 picks one);
 	// empty serves this process only.
 	Listen string

@@ -20,8 +20,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/auditing"
 	"keelson.dev/keelson/internal/apiserver/authn"
 	"keelson.dev/keelson/internal/apiserver/authz"
-	"keelson.dev/keelson/internal/apiserver/changes"
 	"keelson.dev/keelson/internal/apiserver/features"
+	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/apiserver/kubelet"
 	"keelson.dev/keelson/internal/apiserver/kubernetesservice"
@@ -32,6 +32,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/apiserver/tracing"
 	"keelson.dev/keelson/internal/apiserver/zpages"
+	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/version"
 )
@@ -104,8 +105,11 @@ func (c *Instance) serve(listener net.Listener) error {
 	c.Meter = c.newMeter(reader)
 	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue}
 	paths[tracing.Path] = steps
-	past := &changes.Handler{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: func(m string) (int64, error) { return c.Server.Moment(m) }}
-	paths[changes.Path] = past
+	moment := func(m string) (int64, error) { return c.Server.Moment(m) }
+	paths[history.ChangesPath] = &history.Changes{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: moment}
+	if s, ok := c.Store.(*embedded.Store); ok {
+		paths[history.SnapshotPath] = &history.Snapshot{Store: s, Codec: c.codec, Moment: moment, Version: version.Info.GitVersion, Clock: c.Clock}
+	}
 	zpages.Add(paths, c.Features, version.Info.GitVersion, c.Flags)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others, Computed: computed(c.Meter),

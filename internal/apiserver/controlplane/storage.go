@@ -30,6 +30,7 @@ func (c *Instance) openStore() error {
 		}
 		codec = c.encryption
 	}
+	c.codec = codec
 	if c.Etcd != nil {
 		o := *c.Etcd
 		o.Codec, o.Clock, o.Indexers = codec, c.Clock, indexers
@@ -40,7 +41,7 @@ func (c *Instance) openStore() error {
 		c.Store = s
 		return nil
 	}
-	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers, NoSync: c.NoSync, Past: c.Past}
+	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers, NoSync: c.NoSync, Past: c.Past, From: c.From}
 	if c.DataDir != "" {
 		o.Dir = filepath.Join(c.DataDir, "store")
 	}

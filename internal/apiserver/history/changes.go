@@ -1,8 +1,4 @@
-// Package changes answers what changed between two moments: which objects, from what to
-// what, by whom and because of what. It reads the history of the store, and shows a user
-// the objects that he may read. It may import packages api, api/catalogue, store and
-// trace.
-package changes
+package history
 
 import (
 	"context"
@@ -28,11 +24,8 @@ import (
 	"keelson.dev/keelson/internal/trace"
 )
 
-// Path is where an API server has the Handler.
-const Path = "/debug/keelson/changes"
-
 // Object is an object that differs between two moments, or has been different in
-// between. The Handler answers with one to a line, as JSON.
+// between. Changes answers with one to a line, as JSON.
 type Object struct {
 	Group     string `json:"group,omitempty"`
 	Resource  string `json:"resource"`
@@ -67,10 +60,10 @@ type Change struct {
 	trace.Note
 }
 
-// Handler serves the changes after the moment ?from= up to ?to= (default: now), of
+// Changes serves the changes after the moment ?from= up to ?to= (default: now), of
 // objects in ?namespace=, of the type ?resource= and ?group=, with the name ?name=;
 // empty is any. Leases and Events are left out unless they are asked for.
-type Handler struct {
+type Changes struct {
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
 	// Authorizer decides which objects are shown; nil shows all.
@@ -80,18 +73,10 @@ type Handler struct {
 }
 
 // ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Changes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	objects, err := h.changes(r)
 	if err != nil {
-		var status apierrors.APIStatus
-		if !errors.As(err, &status) {
-			status = apierrors.NewInternalError(err)
-		}
-		s := status.Status()
-		s.Kind, s.APIVersion = "Status", "v1"
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(int(s.Code))
-		_ = json.NewEncoder(w).Encode(s)
+		fail(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -111,7 +96,7 @@ type changed struct {
 }
 
 // changes returns what a request asks for, in order of the first change.
-func (h *Handler) changes(r *http.Request) ([]*Object, error) {
+func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 	past, ok := h.Store.(store.Past)
 	if !ok {
 		return nil, apierrors.NewBadRequest("the store keeps no history")
@@ -163,10 +148,10 @@ func (h *Handler) changes(r *http.Request) ([]*Object, error) {
 		return true
 	})
 	if err = errors.Join(err, failed); err != nil {
-		return nil, h.expired(err)
+		return nil, err
 	}
 	if err := h.at(r.Context(), past, to, now, objects); err != nil {
-		return nil, h.expired(err)
+		return nil, err
 	}
 	var out []*Object
 	for _, o := range order {
@@ -178,15 +163,8 @@ func (h *Handler) changes(r *http.Request) ([]*Object, error) {
 	return out, nil
 }
 
-func (h *Handler) expired(err error) error {
-	if errors.Is(err, store.ErrCompacted) {
-		return apierrors.NewResourceExpired(err.Error())
-	}
-	return err
-}
-
 // at finds the objects as they are at the revision to.
-func (h *Handler) at(ctx context.Context, past store.Past, to, now int64, objects map[string]*changed) error {
+func (h *Changes) at(ctx context.Context, past store.Past, to, now int64, objects map[string]*changed) error {
 	later := map[string]bool{}
 	var failed error
 	if err := past.Changes(ctx, "/registry/", to, now, func(c *store.Change) bool {
@@ -214,7 +192,7 @@ func (h *Handler) at(ctx context.Context, past store.Past, to, now int64, object
 }
 
 // wanted returns the object at a key, if a request asks for it and its user may read it.
-func (h *Handler) wanted(r *http.Request, key string) *changed {
+func (h *Changes) wanted(r *http.Request, key string) *changed {
 	row, rest := h.row(key)
 	if row == nil {
 		return nil
@@ -246,7 +224,7 @@ func (h *Handler) wanted(r *http.Request, key string) *changed {
 }
 
 // row returns the resource that is stored at a key, and the rest of the key.
-func (h *Handler) row(key string) (*api.Resource, string) {
+func (h *Changes) row(key string) (*api.Resource, string) {
 	for _, row := range h.Catalogue.All() {
 		if row.NotStored || row.Hub != nil {
 			continue

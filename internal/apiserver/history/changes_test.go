@@ -1,4 +1,4 @@
-package changes
+package history
 
 import (
 	"context"
@@ -32,7 +32,7 @@ func TestChanges(t *testing.T) {
 	defer st.Close()
 	cat := catalogue.New(catalogue.Builtin())
 	var denied string
-	h := &Handler{Store: st, Catalogue: cat, Moment: func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) },
+	h := &Changes{Store: st, Catalogue: cat, Moment: func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) },
 		Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 			if a.GetResource() == denied {
 				return authorizer.DecisionNoOpinion, "", nil
@@ -123,7 +123,7 @@ func TestChanges(t *testing.T) {
 	} {
 		denied = c.denied
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, Path+"?"+c.query, nil))
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, ChangesPath+"?"+c.query, nil))
 		if w.Code != http.StatusOK {
 			if got := strconv.Itoa(w.Code); got != c.want {
 				t.Errorf("%s: %s %s, want %s", c.name, got, w.Body, c.want)
