@@ -20,6 +20,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/controlplane"
 	"keelson.dev/keelson/internal/apiserver/inprocess"
 	"keelson.dev/keelson/internal/cluster"
+	"keelson.dev/keelson/internal/store/embedded"
 )
 
 // Cluster is a running control plane.
@@ -43,6 +44,25 @@ func WithNodes(n int) Option { return func(o *cluster.Options) { o.SimNodes = n 
 func WithoutControllers() Option {
 	return func(o *cluster.Options) { o.NoControllers, o.NoScheduler = true, true }
 }
+
+// Snapshot is all objects of a cluster at one moment. It is not changed by what is done
+// later, and may be the beginning of any number of clusters.
+type Snapshot struct{ content *embedded.Content }
+
+// Snapshot returns the objects that the cluster has now, which takes microseconds for
+// each thousand: nothing is copied.
+func (c *Cluster) Snapshot(t testing.TB) *Snapshot {
+	t.Helper()
+	content, err := c.c.Store.(*embedded.Store).Content(t.Context(), 0)
+	if err != nil {
+		t.Fatalf("testcluster: %v", err)
+	}
+	return &Snapshot{content}
+}
+
+// From begins with the objects of a snapshot: a test gets what others have prepared,
+// and changes it without their seeing it.
+func From(s *Snapshot) Option { return func(o *cluster.Options) { o.From = s.content } }
 
 // Start starts a cluster that ends with the test. It fails the test if it
 // cannot.

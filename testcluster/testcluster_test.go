@@ -62,6 +62,47 @@ func TestDeployment(t *testing.T) {
 }
 
 // BenchmarkStart is the time until a cluster is ready.
+// TestSnapshot begins two clusters with what another has: neither sees what is done in
+// the others, and all go on by themselves.
+func TestSnapshot(t *testing.T) {
+	first := testcluster.Start(t, testcluster.WithNodes(2))
+	client := kubernetes.NewForConfigOrDie(first.Config)
+	if _, err := client.AppsV1().Deployments("default").Create(t.Context(), web(3), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, client, 3)
+	snapshot := first.Snapshot(t)
+	for _, replicas := range []int32{1, 5} {
+		c := testcluster.Start(t, testcluster.WithNodes(2), testcluster.From(snapshot))
+		client := kubernetes.NewForConfigOrDie(c.Config)
+		d, err := client.AppsV1().Deployments("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil || d.Status.AvailableReplicas != 3 {
+			t.Fatalf("%+v, %v", d.Status, err)
+		}
+		d.Spec.Replicas = ptr.To(replicas)
+		if _, err := client.AppsV1().Deployments("default").Update(t.Context(), d, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, client, replicas)
+	}
+	if d, err := client.AppsV1().Deployments("default").Get(t.Context(), "web", metav1.GetOptions{}); err != nil || *d.Spec.Replicas != 3 {
+		t.Errorf("%+v, %v", d.Spec, err)
+	}
+}
+
+// BenchmarkSnapshot takes snapshots of a cluster with 1,000 pods.
+func BenchmarkSnapshot(b *testing.B) {
+	c := testcluster.Start(b, testcluster.WithNodes(10))
+	client := kubernetes.NewForConfigOrDie(c.Config)
+	if _, err := client.AppsV1().Deployments("default").Create(b.Context(), web(1000), metav1.CreateOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	wait(b, client, 1000)
+	for b.Loop() {
+		c.Snapshot(b)
+	}
+}
+
 func BenchmarkStart(b *testing.B) {
 	for b.Loop() {
 		testcluster.Start(b)

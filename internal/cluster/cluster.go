@@ -41,6 +41,8 @@ type Options struct {
 	// SimNodes is the number of simulated nodes. Where MostSimNodes is greater, the
 	// cluster autoscaler adds nodes up to that number, and removes them again.
 	SimNodes, MostSimNodes int
+	// AdoptNodes makes the nodes that are Ready in From simulated ones.
+	AdoptNodes bool
 	// Autoscaling configures the cluster autoscaler, which runs where there are node
 	// groups: those of simulated nodes, or of its CloudConfig.
 	Autoscaling nodegroup.Options
@@ -138,8 +140,8 @@ func (c *Cluster) startControllers(t component.Term) error {
 // nodeGroups makes what nodes the cluster autoscaler may add and remove.
 func (c *Cluster) nodeGroups() error {
 	o := &c.options
-	if o.SimNodes > 0 || o.MostSimNodes > 0 {
-		c.sim = sim.New(sim.Options{Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: o.SimNodes, Most: o.MostSimNodes, Store: c.Store, Clock: c.Clock})
+	if o.SimNodes > 0 || o.MostSimNodes > 0 || o.AdoptNodes {
+		c.sim = sim.New(sim.Options{Adopt: o.AdoptNodes, Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: o.SimNodes, Most: o.MostSimNodes, Store: c.Store, Clock: c.Clock})
 		c.groups = c.sim.Provider()
 	}
 	if o.Autoscaling.CloudConfig == "" {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -93,6 +94,26 @@ func (c *Catalogue) ForKind(gvk schema.GroupVersionKind) *api.Resource {
 		return g.kinds[versioned{gvk.Version, gvk.Kind}]
 	}
 	return nil
+}
+
+// ForKey returns the resource whose objects are stored at a key of the store, with the
+// object's namespace and name; nil where it is none's. Of the versions of a custom
+// resource it is any.
+func (c *Catalogue) ForKey(key string) (row *api.Resource, namespace, name string) {
+	for _, row := range c.All() {
+		if row.NotStored || row.Hub != nil {
+			continue
+		}
+		rest, ok := strings.CutPrefix(key, row.Prefix(""))
+		if !ok {
+			continue
+		}
+		if row.Namespaced {
+			namespace, rest, _ = strings.Cut(rest, "/")
+		}
+		return row, namespace, rest
+	}
+	return nil, "", ""
 }
 
 // Rows returns all rows that are served in the order in which they were added; the

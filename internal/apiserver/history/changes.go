@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -193,13 +192,9 @@ func (h *Changes) at(ctx context.Context, past store.Past, to, now int64, object
 
 // wanted returns the object at a key, if a request asks for it and its user may read it.
 func (h *Changes) wanted(r *http.Request, key string) *changed {
-	row, rest := h.row(key)
+	row, ns, name := h.Catalogue.ForKey(key)
 	if row == nil {
 		return nil
-	}
-	ns, name := "", rest
-	if row.Namespaced {
-		ns, name, _ = strings.Cut(rest, "/")
 	}
 	q := r.URL.Query()
 	for given, is := range map[string]string{"namespace": ns, "name": name, "group": row.Group, "resource": row.Resource} {
@@ -221,19 +216,6 @@ func (h *Changes) wanted(r *http.Request, key string) *changed {
 		}
 	}
 	return &changed{row: row, Object: Object{Group: row.Group, Resource: row.Resource, Namespace: ns, Name: name}}
-}
-
-// row returns the resource that is stored at a key, and the rest of the key.
-func (h *Changes) row(key string) (*api.Resource, string) {
-	for _, row := range h.Catalogue.All() {
-		if row.NotStored || row.Hub != nil {
-			continue
-		}
-		if rest, ok := strings.CutPrefix(key, row.Prefix("")); ok {
-			return row, rest
-		}
-	}
-	return nil, ""
 }
 
 // compare fills in the object at both moments.

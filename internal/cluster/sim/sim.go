@@ -44,6 +44,9 @@ type Options struct {
 	// Most is how many there may be, as the cluster autoscaler wants; below Nodes it
 	// is Nodes.
 	Most int
+	// Adopt makes the nodes that are in the API already, and Ready, simulated ones: for
+	// a copy of a cluster, whose own agents do not know of it.
+	Adopt bool
 	// Store, if set, takes the renewals of leases, many in one write.
 	Store store.Store
 	Clock clock.WithTicker
@@ -101,7 +104,7 @@ func New(o Options) *Nodes {
 	nodes := o.Informers.Core().V1().Nodes()
 	n.nodes, n.nodesSynced = nodes.Lister(), nodes.Informer().HasSynced
 	enqueue := func(obj any) {
-		if p, ok := obj.(*v1.Pod); ok && strings.HasPrefix(p.Spec.NodeName, prefix) {
+		if p, ok := obj.(*v1.Pod); ok && n.runs(p.Spec.NodeName) {
 			n.ips.saw(p)
 			n.queue.Add(p.Namespace + "/" + p.Name)
 		}
@@ -120,6 +123,9 @@ func New(o Options) *Nodes {
 // Register makes the nodes in the API. Of more than Nodes, those that are there from an
 // earlier run stay.
 func (n *Nodes) Register(ctx context.Context) error {
+	if n.Adopt {
+		return n.adopt(ctx)
+	}
 	want := map[int]bool{}
 	for i := range n.Nodes {
 		want[i] = true
@@ -136,6 +142,38 @@ func (n *Nodes) Register(ctx context.Context) error {
 		}
 	}
 	return n.add(ctx, slices.Sorted(maps.Keys(want)))
+}
+
+// runs reports whether a node's pods are run here.
+func (n *Nodes) runs(node string) bool {
+	if !n.Adopt {
+		return strings.HasPrefix(node, prefix)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.members[node] != nil
+}
+
+// adopt takes the nodes that are Ready as members.
+func (n *Nodes) adopt(ctx context.Context) error {
+	there, err := n.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(there.Items))
+	each(len(there.Items), func(i int) {
+		node := &there.Items[i]
+		for _, c := range node.Status.Conditions {
+			if c.Type == v1.NodeReady && c.Status == v1.ConditionTrue {
+				m := &member{name: node.Name, index: i}
+				errs[i] = n.renew(ctx, m)
+				n.mu.Lock()
+				n.members[m.name] = m
+				n.mu.Unlock()
+			}
+		}
+	})
+	return errors.Join(errs...)
 }
 
 // add registers nodes.
