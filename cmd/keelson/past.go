@@ -141,7 +141,7 @@ func changeLine(c *history.Change, o *history.Object, uids map[string]string) st
 		line += " with " + client
 	}
 	if cause, err := trace.ParseCause(c.Cause); err == nil {
-		if of, ok := uids[string(cause.UID)]; ok && cause.UID != o.UID() {
+		if of, ok := uids[string(cause.UID)]; ok && cause.UID != o.UID {
 			line += ", because of " + of
 		}
 	}

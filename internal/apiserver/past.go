@@ -15,9 +15,12 @@ import (
 )
 
 // PastPrefix begins the paths at which the API is read as it was at a moment:
-// /at/10m/api/v1/pods. A moment is a revision, a time in RFC 3339, or how long ago
-// it was. The rights are those that the user has now.
+// /at/10m/api/v1/pods. A moment is a revision, a time in RFC 3339, how long ago
+// it was, or "oldest". The rights are those that the user has now.
 const PastPrefix = "/at/"
+
+// Oldest is the moment at which the history begins.
+const Oldest = "oldest"
 
 type momentKey struct{}
 
@@ -45,6 +48,10 @@ func parseMoment(p store.Past, moment string, now time.Time) (int64, error) {
 			return 0, badRequest("%q is no revision: it must be above 0", moment)
 		}
 		return rev, nil
+	}
+	if moment == Oldest {
+		rev, _, err := p.Oldest()
+		return rev, err
 	}
 	t, err := time.Parse(time.RFC3339, moment)
 	if err != nil {

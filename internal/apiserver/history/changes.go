@@ -10,6 +10,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,6 +31,8 @@ type Object struct {
 	Resource  string `json:"resource"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
+	// UID is the object's; of several by that name one after the other the last one's.
+	UID types.UID `json:"uid,omitempty"`
 	// Before and After are the object at both moments, without managed fields and
 	// resourceVersion; absent where it did not exist. The data of Secrets is masked: a value that changed reads
 	// "*** (before)" and "*** (after)".
@@ -39,29 +42,20 @@ type Object struct {
 	Changes []Change `json:"changes"`
 }
 
-// UID returns the object's, after the changes or else before them; "" where it existed at
-// neither moment.
-func (o *Object) UID() types.UID {
-	switch {
-	case o.After != nil:
-		return o.After.GetUID()
-	case o.Before != nil:
-		return o.Before.GetUID()
-	}
-	return ""
-}
-
 // Change is a write.
 type Change struct {
 	Revision int64     `json:"revision"`
 	Time     time.Time `json:"time"`
 	Verb     string    `json:"verb"` // created, updated or deleted
+	// Ends reports whether the change was made to delete the object, be it that it has
+	// to wait for a grace period or for finalizers.
+	Ends bool `json:"ends,omitempty"`
 	trace.Note
 }
 
 // Changes serves the changes after the moment ?from= up to ?to= (default: now), of
 // objects in ?namespace=, of the type ?resource= and ?group=, with the name ?name=;
-// empty is any. Leases and Events are left out unless they are asked for.
+// empty is any. With ?brief=true it leaves out Before and After. Leases and Events are left out unless they are asked for.
 type Changes struct {
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
@@ -91,7 +85,32 @@ func (h *Changes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type changed struct {
 	row           *api.Resource
 	before, after *store.Entry
+	ending        bool // what was seen last was being deleted
 	Object
+}
+
+// saw notes a version of the object, after the changes that it has so far.
+func (o *changed) saw(e *store.Entry) {
+	if e == nil {
+		return
+	}
+	if m, err := meta.Accessor(e.Object()); err == nil {
+		o.UID = m.GetUID()
+	}
+	is := ended(e)
+	if n := len(o.Changes); is && !o.ending && n > 0 {
+		o.Changes[n-1].Ends = true
+	}
+	o.ending = is
+}
+
+// ended reports whether an entry's object is being deleted.
+func ended(e *store.Entry) bool {
+	if e == nil {
+		return false
+	}
+	m, err := meta.Accessor(e.Object())
+	return err == nil && m.GetDeletionTimestamp() != nil
 }
 
 // changes returns what a request asks for, in order of the first change.
@@ -127,15 +146,21 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 			o = h.wanted(r, c.Key)
 			if o != nil {
 				order = append(order, o)
-				if o.before, failed = c.Prev(); failed != nil {
-					return false
-				}
 			}
 			objects[c.Key] = o
 		}
 		if o == nil {
 			return true
 		}
+		prev, err := c.Prev()
+		if err != nil {
+			failed = err
+			return false
+		}
+		if !known {
+			o.before = prev
+		}
+		o.saw(prev)
 		verb := "updated"
 		switch created := len(o.Changes) == 0 && o.before == nil || len(o.Changes) > 0 && o.Changes[len(o.Changes)-1].Verb == "deleted"; {
 		case c.Deleted:
@@ -143,7 +168,8 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 		case created:
 			verb = "created"
 		}
-		o.Changes = append(o.Changes, Change{Revision: c.Revision, Time: c.Time, Verb: verb, Note: trace.ParseNote(c.Note)})
+		o.ending = o.ending && verb != "deleted"
+		o.Changes = append(o.Changes, Change{Ends: verb == "deleted" && !ended(prev), Revision: c.Revision, Time: c.Time, Verb: verb, Note: trace.ParseNote(c.Note)})
 		return true
 	})
 	if err = errors.Join(err, failed); err != nil {
@@ -154,6 +180,11 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 	}
 	var out []*Object
 	for _, o := range order {
+		o.saw(o.after)
+		if q.Get("brief") == "true" {
+			out = append(out, &o.Object)
+			continue
+		}
 		if err := o.compare(); err != nil {
 			return nil, err
 		}

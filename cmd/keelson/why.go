@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+
+	"keelson.dev/keelson/internal/apiserver"
+	"keelson.dev/keelson/internal/apiserver/history"
+	"keelson.dev/keelson/internal/why"
+)
+
+func whyCommand() *cobra.Command {
+	var namespace string
+	c := &cobra.Command{
+		Use:     "why TYPE/NAME",
+		Short:   "Say why an object is as it is, in a few sentences, also of one that does not exist any more",
+		Example: "  keelson why pod/web-1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			typ, name, err := typeAndName(args[0])
+			if err != nil {
+				return err
+			}
+			if namespace == "" {
+				if namespace, _, err = userKubeconfig().Namespace(); err != nil {
+					return err
+				}
+			}
+			f, err := facts(c.Context(), typ, namespace, name)
+			if err != nil {
+				return err
+			}
+			for _, s := range why.Explain(*f) {
+				fmt.Fprintln(c.OutOrStdout(), s)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the object")
+	return c
+}
+
+// facts gets what is known of an object.
+func facts(ctx context.Context, typ, namespace, name string) (*why.Facts, error) {
+	cs, cfg, err := adminClient()
+	if err != nil {
+		return nil, err
+	}
+	mapper := typeMapper(cs)
+	gvr, err := mapper.ResourceFor(schema.ParseGroupResource(typ).WithVersion(""))
+	if err != nil {
+		return nil, err
+	}
+	gvk, err := mapper.KindFor(gvr)
+	if err != nil {
+		return nil, err
+	}
+	mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+	if err != nil {
+		return nil, err
+	}
+	if mapping.Scope.Name() != meta.RESTScopeNameNamespace {
+		namespace = ""
+	}
+	f := &why.Facts{Now: time.Now()}
+	if f.Changes, err = remembered(ctx, cs, namespace); err != nil {
+		return nil, err
+	}
+	d, err := dynamic.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	f.Object, err = d.Resource(gvr).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		last := int64(0) // the revision of its end
+		for _, o := range f.Changes {
+			if o.Resource == gvr.Resource && o.Group == gvr.Group && o.Name == name && o.Namespace == namespace {
+				last = o.Changes[len(o.Changes)-1].Revision
+			}
+		}
+		if last == 0 {
+			return nil, fmt.Errorf("%s %q does not exist, and the history has nothing of it", gvr.GroupResource(), name)
+		}
+		if d, err = dynamic.NewForConfig(atMoment(cfg, strconv.FormatInt(last-1, 10))); err != nil {
+			return nil, err
+		}
+		f.Gone = true
+		f.Object, err = d.Resource(gvr).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	events, err := cs.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(f.Object.GetUID())).String()})
+	if err != nil && !apierrors.IsForbidden(err) {
+		return nil, err
+	}
+	if events != nil {
+		f.Events = events.Items
+	}
+	return f, nil
+}
+
+// remembered returns all changes in a namespace, or of objects in none, that the server
+// remembers; none where it remembers nothing.
+func remembered(ctx context.Context, cs *kubernetes.Clientset, namespace string) (out []*history.Object, err error) {
+	r := cs.Discovery().RESTClient().Get().AbsPath(history.ChangesPath).Param("from", apiserver.Oldest).Param("brief", "true")
+	if namespace != "" {
+		r = r.Param("namespace", namespace)
+	}
+	stream, err := r.Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	for dec := json.NewDecoder(stream); dec.More(); {
+		o := &history.Object{}
+		if err := dec.Decode(o); err != nil {
+			return nil, fmt.Errorf("reading the server's answer: %w", err)
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
