@@ -44,6 +44,7 @@ func newAttacked(t *testing.T) *attacked {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg.QPS = -1
 	a := &attacked{t, c, rest.AnonymousClientConfig(cfg), kubernetes.NewForConfigOrDie(cfg)}
 	ctx := t.Context()
 	a.must(join.Prepare(ctx, a.admin, cfg.Host, cfg.CAData))
