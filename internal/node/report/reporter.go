@@ -248,16 +248,20 @@ func (s *Reporter) labels() map[string]string {
 	return out
 }
 
+// attachController is the annotation by which a node leaves attaching volumes to the
+// attach and detach controller.
+const attachController = "volumes.kubernetes.io/controller-managed-attach-detach"
+
 // Initial returns the node as it is registered, without conditions.
 func (s *Reporter) Initial() *v1.Node {
 	return &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: s.labels()},
+		ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: s.labels(), Annotations: map[string]string{attachController: "true"}},
 		Spec:       v1.NodeSpec{Taints: s.Taints, ProviderID: s.ProviderID},
 		Status:     v1.NodeStatus{Capacity: s.capacity.DeepCopy(), Allocatable: s.alloc.DeepCopy()},
 	}
 }
 
-// write makes the node, or brings its labels and status up to date.
+// write makes the node, or brings its labels, annotations and status up to date.
 func (s *Reporter) write(ctx context.Context, status v1.NodeStatus) error {
 	nodes := s.Client.CoreV1().Nodes()
 	node, err := nodes.Get(ctx, s.NodeName, metav1.GetOptions{})
@@ -275,6 +279,10 @@ func (s *Reporter) write(ctx context.Context, status v1.NodeStatus) error {
 	}
 	node = node.DeepCopy()
 	changed := false
+	if node.Annotations[attachController] != "true" {
+		metav1.SetMetaDataAnnotation(&node.ObjectMeta, attachController, "true")
+		changed = true
+	}
 	for k, v := range s.labels() {
 		if node.Labels[k] != v {
 			if node.Labels == nil {
