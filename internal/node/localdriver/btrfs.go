@@ -51,7 +51,7 @@ func groupsOn(dir string) bool {
 	return errors.Is(err, unix.ENOENT)
 }
 
-// subvolume makes a subvolume, and returns its number.
+// subvolume makes a subvolume, and returns its ID.
 func subvolume(dir string) (uint32, error) {
 	var create struct {
 		fd   int64
@@ -61,28 +61,37 @@ func subvolume(dir string) (uint32, error) {
 	if err := btrfs(filepath.Dir(dir), btrfsSubvolCreate, unsafe.Pointer(&create)); err != nil {
 		return 0, fmt.Errorf("making the subvolume %s: %w", dir, err)
 	}
+	id, err := subvolumeID(dir)
+	if err != nil {
+		return 0, errors.Join(err, os.Remove(dir))
+	}
+	return id, nil
+}
+
+// subvolumeID returns the ID of the subvolume at dir.
+func subvolumeID(dir string) (uint32, error) {
 	lookup := struct {
 		tree, object uint64
 		name         [4080]byte
 	}{object: btrfsFirstFree}
 	if err := btrfs(dir, btrfsInoLookup, unsafe.Pointer(&lookup)); err != nil {
-		return 0, errors.Join(fmt.Errorf("finding the number of the subvolume %s: %w", dir, err), os.Remove(dir))
+		return 0, fmt.Errorf("finding the ID of the subvolume %s: %w", dir, err)
 	}
 	return uint32(lookup.tree), nil
 }
 
 // limitGroup limits what a subvolume has, or removes its group where bytes is 0: the
 // subvolume is gone then.
-func limitGroup(dir string, number uint32, bytes int64) error {
+func limitGroup(dir string, id uint32, bytes int64) error {
 	if bytes == 0 {
-		remove := struct{ create, group uint64 }{0, uint64(number)}
+		remove := struct{ create, group uint64 }{0, uint64(id)}
 		err := btrfs(dir, btrfsQgroupCreate, unsafe.Pointer(&remove))
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY) { // it went with the subvolume, or goes when the kernel has removed that
 			return nil
 		}
 		return err
 	}
-	limit := groupLimit{group: uint64(number), flags: btrfsMaxRfer, maxRfer: uint64(bytes)}
+	limit := groupLimit{group: uint64(id), flags: btrfsMaxRfer, maxRfer: uint64(bytes)}
 	if err := btrfs(dir, btrfsQgroupLimit, unsafe.Pointer(&limit)); err != nil {
 		return fmt.Errorf("limiting %s to %d bytes: %w", dir, bytes, err)
 	}

@@ -86,7 +86,8 @@ func (d *Driver) list(kind string) ([]string, error) {
 	return found, nil
 }
 
-// sweep removes the remains of interrupted creations and deletions.
+// sweep removes the remains of interrupted creations and deletions, and writes the JSON
+// of volumes and snapshots again that was damaged.
 func (d *Driver) sweep() error {
 	var errs []error
 	for _, kind := range []string{volumes, snapshots} {
@@ -96,12 +97,35 @@ func (d *Driver) sweep() error {
 		}
 		for _, e := range entries {
 			dir := filepath.Join(d.Dir, kind, e.Name())
-			if _, err := os.Stat(filepath.Join(dir, meta)); errors.Is(err, fs.ErrNotExist) {
+			i, err := d.read(kind, e.Name())
+			switch {
+			case err != nil:
+				errs = append(errs, d.mend(kind, e.Name()))
+			case i == nil:
 				errs = append(errs, os.RemoveAll(dir))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// mend writes the JSON of a volume or a snapshot from its content. The size of a folder
+// is 0, which is unknown, and so is what it was copied from.
+func (d *Driver) mend(kind, id string) error {
+	i := &item{Name: id, Created: d.Clock.Now().UTC()}
+	dir := d.path(kind, id)
+	info, err := os.Stat(filepath.Join(dir, disk))
+	switch {
+	case err == nil:
+		i.Block, i.Bytes = true, info.Size()
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case kind == volumes:
+		if i.Project, err = d.quota.of(filepath.Join(dir, data)); err != nil {
+			return err
+		}
+	}
+	return d.write(kind, id, i)
 }
 
 // create makes a volume or a snapshot with the content of the folder from, or

@@ -52,10 +52,10 @@ func (d *Driver) Serve(ctx context.Context, socket, register string) error {
 			return err
 		}
 	}
+	d.quota, d.socket = quotaOf(d.Dir), socket
 	if err := d.sweep(); err != nil {
 		return err
 	}
-	d.quota, d.socket = quotaOf(d.Dir), socket
 	own := grpc.NewServer()
 	csi.RegisterIdentityServer(own, d)
 	csi.RegisterControllerServer(own, d)

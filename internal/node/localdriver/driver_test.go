@@ -104,6 +104,73 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestTorn checks that volumes and snapshots whose JSON a loss of power has torn keep
+// their content, and can be used and deleted.
+func TestTorn(t *testing.T) {
+	for _, text := range []string{"", `{"name":"a"`} {
+		d := newDriver(t, t.TempDir())
+		isBlock := []*csi.VolumeCapability{{AccessType: &csi.VolumeCapability_Block{}, AccessMode: capability[0].AccessMode}}
+		d.made(t, &csi.CreateVolumeRequest{Name: "a"})
+		d.made(t, &csi.CreateVolumeRequest{Name: "device", VolumeCapabilities: isBlock, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}})
+		file := filepath.Join(d.Dir, volumes, "a", data, "file")
+		if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.CreateSnapshot(t.Context(), &csi.CreateSnapshotRequest{Name: "s", SourceVolumeId: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []string{"volumes/a", "volumes/device", "snapshots/s"} {
+			if err := os.WriteFile(filepath.Join(d.Dir, id, meta), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := d.sweep(); err != nil {
+			t.Fatal(err)
+		}
+		d.made(t, &csi.CreateVolumeRequest{Name: "a"})
+		if v := d.made(t, &csi.CreateVolumeRequest{Name: "device", VolumeCapabilities: isBlock}); v.CapacityBytes != 1<<20 {
+			t.Errorf("the device has %d bytes", v.CapacityBytes)
+		}
+		d.made(t, &csi.CreateVolumeRequest{Name: "restored", VolumeContentSource: &csi.VolumeContentSource{Type: &csi.VolumeContentSource_Snapshot{
+			Snapshot: &csi.VolumeContentSource_SnapshotSource{SnapshotId: "s"}}}})
+		for _, id := range []string{"a", "restored"} {
+			if got, err := os.ReadFile(filepath.Join(d.Dir, volumes, id, data, "file")); err != nil || string(got) != "text" {
+				t.Errorf("%s has %q (%v)", id, got, err)
+			}
+		}
+		for _, id := range []string{"a", "device", "restored"} {
+			if _, err := d.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: id}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestRemount checks that a volume has its mount options even if the driver was killed
+// between the mount and their setting.
+func TestRemount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts: run it as root (make test does)")
+	}
+	d := newDriver(t, t.TempDir())
+	v := d.made(t, &csi.CreateVolumeRequest{Name: "a"})
+	target := filepath.Join(t.TempDir(), "target")
+	if err := errors.Join(os.Mkdir(target, 0o755), bind(filepath.Join(d.Dir, volumes, "a", data), target, 0)); err != nil {
+		t.Fatal(err)
+	}
+	mountCapability := &csi.VolumeCapability{AccessMode: capability[0].AccessMode, AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{MountFlags: []string{"noexec"}}}}
+	if _, err := d.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{VolumeId: v.VolumeId, TargetPath: target, Readonly: true, VolumeCapability: mountCapability}); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(target, &st); err != nil || st.Flags&unix.ST_RDONLY == 0 || st.Flags&unix.ST_NOEXEC == 0 {
+		t.Errorf("the mount has the flags %#x (%v)", st.Flags, err)
+	}
+	if _, err := d.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.VolumeId, TargetPath: target}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestIDs checks that an ID that a client sends is never a path.
 func TestIDs(t *testing.T) {
 	d := newDriver(t, filepath.Join(t.TempDir(), "driver"))

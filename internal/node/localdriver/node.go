@@ -56,7 +56,15 @@ func (d *Driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRe
 	if err != nil {
 		return nil, failed(err)
 	}
+	options, err := mountFlags(r.Readonly, r.VolumeCapability.GetMount().GetMountFlags())
+	if err != nil {
+		return nil, failed(err)
+	}
 	if mounted {
+		// The process may have been killed before the options were set.
+		if err := remount(r.TargetPath, options); err != nil {
+			return nil, failed(err)
+		}
 		return &csi.NodePublishVolumeResponse{}, nil
 	}
 	if r.VolumeCapability.AccessMode.GetMode() == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
@@ -78,7 +86,7 @@ func (d *Driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRe
 	if err != nil {
 		return nil, failed(err)
 	}
-	if err := bind(source, r.TargetPath, r.Readonly, r.VolumeCapability.GetMount().GetMountFlags()); err != nil {
+	if err := bind(source, r.TargetPath, options); err != nil {
 		return nil, failed(errors.Join(err, os.Remove(r.TargetPath)))
 	}
 	return &csi.NodePublishVolumeResponse{}, nil
@@ -101,28 +109,42 @@ var flags = map[string]uintptr{
 	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME, "strictatime": unix.MS_STRICTATIME,
 }
 
-// bind binds source to target. Other options are refused.
-func bind(source, target string, readOnly bool, options []string) error {
-	var change uintptr
+// mountFlags returns the flags of mount options. Options that are not a mount's own are
+// refused.
+func mountFlags(readOnly bool, options []string) (uintptr, error) {
+	var all uintptr
 	if readOnly {
-		change = unix.MS_RDONLY
+		all = unix.MS_RDONLY
 	}
 	for _, o := range options {
 		switch f, ok := flags[o]; {
 		case ok:
-			change |= f
+			all |= f
 		case o != "rw" && o != "bind" && o != "defaults":
-			return fmt.Errorf("mount option %q: a bound folder can have ro, noexec, nosuid, nodev, noatime, nodiratime, relatime and strictatime", o)
+			return 0, fmt.Errorf("mount option %q: a bound folder can have ro, noexec, nosuid, nodev, noatime, nodiratime, relatime and strictatime", o)
 		}
 	}
+	return all, nil
+}
+
+// bind binds source to target, with flags.
+func bind(source, target string, flags uintptr) error {
 	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("binding %s to %s: %w", source, target, err)
 	}
-	if change == 0 {
+	if err := remount(target, flags); err != nil {
+		return errors.Join(err, unix.Unmount(target, unix.MNT_DETACH))
+	}
+	return nil
+}
+
+// remount sets the flags of a bind mount, if there are any.
+func remount(target string, flags uintptr) error {
+	if flags == 0 {
 		return nil
 	}
-	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|change, ""); err != nil {
-		return errors.Join(fmt.Errorf("setting the options of %s: %w", target, err), unix.Unmount(target, unix.MNT_DETACH))
+	if err := unix.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|flags, ""); err != nil {
+		return fmt.Errorf("setting the options of %s: %w", target, err)
 	}
 	return nil
 }

@@ -79,6 +79,26 @@ func (q quota) folder(dir string, project uint32) (uint32, error) {
 	return project, os.Mkdir(dir, 0o777)
 }
 
+// of returns the number by which the folder is limited, 0 without quotas.
+func (q quota) of(dir string) (uint32, error) {
+	switch q {
+	case projects:
+		f, err := os.Open(dir)
+		if err != nil {
+			return 0, err
+		}
+		defer f.Close()
+		var attr fsxattr
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsIocFsgetxattr, uintptr(unsafe.Pointer(&attr))); errno != 0 {
+			return 0, errno
+		}
+		return attr.projid, nil
+	case qgroups:
+		return subvolumeID(dir)
+	}
+	return 0, nil
+}
+
 // limit assigns dir to a project (or takes its subvolume) with that limit in bytes; 0
 // bytes removes the limit. It does nothing without quotas.
 func (q quota) limit(dir string, project uint32, bytes int64) error {
