@@ -22,6 +22,7 @@ func newStats(a *Agent) *stats.Provider {
 	return stats.New(stats.Config{
 		Node: a.NodeName, Runtime: a.cri, RootDir: a.RootDir, Pods: a.Pods, LogDir: a.layout.PodLogs,
 		PodsCgroup: a.shares.AllPath(), Cgroup: a.shares.Path, Clock: a.Clock,
+		Measured: a.Volumes.Stats,
 		Mounted: func(uid types.UID, name string) (string, bool) {
 			v, ok := a.Volumes.Mounted(uid, name)
 			return v.HostPath, ok

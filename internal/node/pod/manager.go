@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/node/admission"
@@ -37,6 +38,8 @@ type Volumes interface {
 	SubPath(pod types.UID, v volume.Mounted, name, container string, index int, path string) (string, error)
 	// Mounted returns a volume of the pod that is ready.
 	Mounted(pod types.UID, name string) (volume.Mounted, bool)
+	// Stats returns the figures that the driver of a volume has of it, nil for none.
+	Stats(pod types.UID, name string) *statsapi.FsStats
 	// Unmount takes down whatever the pod has mounted.
 	Unmount(ctx context.Context, uid types.UID) error
 	// Pods returns the pods that have something mounted.

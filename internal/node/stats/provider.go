@@ -43,6 +43,8 @@ type Config struct {
 	// Mounted is where a volume of a pod is on the machine; nil looks for a folder
 	// of the volume's name.
 	Mounted func(pod types.UID, volume string) (path string, ok bool)
+	// Measured returns the figures that a volume's driver has of it, nil for none.
+	Measured func(pod types.UID, volume string) *statsapi.FsStats
 	// LogDir is the folder of a pod's logs.
 	LogDir func(*v1.Pod) string
 	// PodsCgroup is the cgroup of all pods and Cgroup that of one, below the
@@ -353,12 +355,20 @@ func (p *Provider) disks(pod *v1.Pod, s *statsapi.PodStats, now time.Time) {
 	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
+		st := statsapi.VolumeStats{Name: v.Name}
+		claim := claimOf(pod, v)
+		if claim != "" && p.Measured != nil {
+			if f := p.Measured(pod.UID, v.Name); f != nil {
+				st.FsStats, st.PVCRef = *f, &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
+				s.VolumeStats = append(s.VolumeStats, st)
+				continue
+			}
+		}
 		dir := p.volume(pod, v.Name)
 		if dir == "" || v.HostPath != nil {
 			continue
 		}
-		st := statsapi.VolumeStats{Name: v.Name}
-		if claim := claimOf(pod, v); claim != "" {
+		if claim != "" {
 			f, ok := fileSystem(dir, now)
 			if !ok {
 				continue

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/klog/v2"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/csimigration"
@@ -56,6 +57,7 @@ type pod struct {
 	specs      map[string]*Spec // of those that are ready
 	failed     map[string]*pause
 	gone       bool
+	stats      map[string]*statsapi.FsStats // by Measurers; m.mu is over it
 }
 
 // pause is the time until a volume that failed is tried again.
@@ -286,8 +288,12 @@ func (m *Manager) Refresh(ctx context.Context, namespace string, uid types.UID, 
 // period is how often volumes of Periodic plug-ins are looked at.
 const period = time.Minute
 
-// Run looks at the volumes of Periodic plug-ins until ctx is done.
+// Run looks at the volumes of Periodic plug-ins, and measures those of Measurers, until
+// ctx is done.
 func (m *Manager) Run(ctx context.Context) {
+	var measuring sync.WaitGroup
+	defer measuring.Wait()
+	measuring.Go(func() { m.measureAll(ctx) })
 	tick := m.Clock.NewTicker(period)
 	defer tick.Stop()
 	for {

@@ -7,10 +7,13 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 )
@@ -36,6 +39,11 @@ func (f *folders) Unmount(_ context.Context, dir string) error {
 	return nil
 }
 
+// Stats says that a volume has as many bytes as its name.
+func (f *folders) Stats(_ context.Context, s *Spec) (*statsapi.FsStats, error) {
+	return &statsapi.FsStats{CapacityBytes: ptr.To(uint64(len(s.Volume.Name)))}, f.fail[s.Volume.Name]
+}
+
 func volumesOf(names ...string) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Namespace: "n"}}
 	for _, n := range names {
@@ -47,9 +55,9 @@ func volumesOf(names ...string) *v1.Pod {
 // TestRetry checks that a volume that fails is tried again after 500 ms, then
 // twice as long each time, to 2 min 2 s; the others are made once.
 func TestRetry(t *testing.T) {
-	clock := clocktesting.NewFakeClock(time.Unix(1000, 0))
+	fake := clocktesting.NewFakeClock(time.Unix(1000, 0))
 	f := &folders{fail: map[string]error{"bad": errors.New("no")}}
-	m := &Manager{Root: t.TempDir(), Plugins: []Plugin{f}, Clock: clock}
+	m := &Manager{Root: t.TempDir(), Plugins: []Plugin{f}, Clock: fake}
 	p := volumesOf("good", "bad")
 	var pauses []time.Duration
 	for range 10 {
@@ -59,11 +67,11 @@ func TestRetry(t *testing.T) {
 			t.Fatalf("error: %v", err)
 		}
 		pauses = append(pauses, failed.Retry)
-		clock.Step(failed.Retry - time.Millisecond)
+		fake.Step(failed.Retry - time.Millisecond)
 		if _, err := m.Mount(t.Context(), p); !errors.As(err, &failed) || len(failed.Errors) != 0 || failed.Retry != time.Millisecond {
 			t.Fatalf("before its time: %v", err)
 		}
-		clock.Step(time.Millisecond)
+		fake.Step(time.Millisecond)
 	}
 	want := []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, 64 * time.Second, 122 * time.Second, 122 * time.Second}
 	if !slices.Equal(pauses, want) {
@@ -80,6 +88,37 @@ func TestRetry(t *testing.T) {
 	if n := len(f.made); n != 12 {
 		t.Errorf("%d tries of two volumes, of which one failed 10 times: %v", n, f.made)
 	}
+}
+
+// TestStats checks that volumes are measured each minute while Run runs, and that a volume
+// has no figures when that fails.
+func TestStats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &folders{fail: map[string]error{}}
+		m := &Manager{Root: t.TempDir(), Plugins: []Plugin{f}, Clock: clock.RealClock{}}
+		if _, err := m.Mount(t.Context(), volumesOf("one", "three")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); m.Run(ctx) }()
+		defer func() { stop(); <-ended }()
+		check := func(want map[string]uint64) {
+			t.Helper()
+			for name, bytes := range want {
+				got := m.Stats("u", name)
+				if (got == nil) != (bytes == 0) || got != nil && *got.CapacityBytes != bytes {
+					t.Errorf("%s: %+v, want %d", name, got, bytes)
+				}
+			}
+		}
+		check(map[string]uint64{"one": 0, "three": 0})
+		time.Sleep(period + time.Second)
+		check(map[string]uint64{"one": 3, "three": 5, "other": 0})
+		f.fail["one"] = errors.New("no")
+		time.Sleep(period)
+		check(map[string]uint64{"one": 0, "three": 5})
+	})
 }
 
 // TestMessages checks upstream's reasons and messages of each step, of file systems and

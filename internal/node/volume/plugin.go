@@ -4,6 +4,7 @@ import (
 	"context"
 
 	v1 "k8s.io/api/core/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/ptr"
 )
 
@@ -105,6 +106,14 @@ type Unmounter struct{}
 
 // Unmount takes down what is mounted at dir.
 func (Unmounter) Unmount(_ context.Context, dir string) error { return Detach(dir) }
+
+// Measurer is a plug-in that knows more of its volumes than their file systems tell.
+type Measurer interface {
+	Plugin
+	// Stats returns the size and the use of a volume that Mount has made ready, nil if
+	// they are not known.
+	Stats(ctx context.Context, s *Spec) (*statsapi.FsStats, error)
+}
 
 // Periodic is a plug-in whose volumes are looked at from time to time while they
 // are in use.

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/node/volume"
@@ -87,6 +88,10 @@ func (n *node) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequ
 func (n *node) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
 	n.note("unpublish")
 	return &csi.NodeUnpublishVolumeResponse{}, os.RemoveAll(r.TargetPath)
+}
+
+func (n *node) NodeGetVolumeStats(_ context.Context, r *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+	return &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{Unit: csi.VolumeUsage_BYTES, Total: 9, Available: 4, Used: 5}, {Unit: csi.VolumeUsage_INODES, Total: 3, Available: 1, Used: 2}}}, nil
 }
 
 func (n *node) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
@@ -448,6 +453,30 @@ func TestLabel(t *testing.T) {
 		}
 		if m.Relabel == asks {
 			t.Errorf("asks %t: the runtime labels the files: %t", asks, m.Relabel)
+		}
+	}
+}
+
+// TestStats checks that a driver's own figures are those of its volumes, and that others are not called.
+func TestStats(t *testing.T) {
+	for _, can := range []bool{true, false} {
+		var capabilities []csi.NodeServiceCapability_RPC_Type
+		if can {
+			capabilities = append(capabilities, csi.NodeServiceCapability_RPC_GET_VOLUME_STATS)
+		}
+		s := start(t, capabilities, detached())
+		s.Clock = clock.RealClock{}
+		spec := s.spec("a", persistent())
+		if got, err := s.Stats(t.Context(), spec); got != nil || err != nil {
+			t.Errorf("before it is mounted: %v, %v", got, err)
+		}
+		s.mount(spec)
+		got, err := s.Stats(t.Context(), spec)
+		if err != nil || (got != nil) != can {
+			t.Fatalf("the driver can: %t; %v, %v", can, got, err)
+		}
+		if can && (*got.CapacityBytes != 9 || *got.AvailableBytes != 4 || *got.UsedBytes != 5 || *got.Inodes != 3 || *got.InodesFree != 1 || *got.InodesUsed != 2) {
+			t.Errorf("stats %+v", got)
 		}
 	}
 }
