@@ -114,7 +114,7 @@ test: test-packages build vet unit test-envtest test-dns test-csi
 test-dns: images
 	$(GO) -C test/dnsoracle test ./...
 
-# Runs the CSI project's sanity suite against the local driver, in a module of its own.
+# The CSI project's sanity suite against the local driver, and its sidecars against a cluster, in a module of its own.
 .PHONY: test-csi
 test-csi: images
 	$(GO) -C test/csi test ./...
