@@ -109,7 +109,7 @@ func TestCrash(t *testing.T) {
 func TestTorn(t *testing.T) {
 	for _, text := range []string{"", `{"name":"a"`} {
 		d := newDriver(t, t.TempDir())
-		isBlock := []*csi.VolumeCapability{{AccessType: &csi.VolumeCapability_Block{}, AccessMode: capability[0].AccessMode}}
+		isBlock := []*csi.VolumeCapability{{AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}, AccessMode: capability[0].AccessMode}}
 		d.made(t, &csi.CreateVolumeRequest{Name: "a"})
 		d.made(t, &csi.CreateVolumeRequest{Name: "device", VolumeCapabilities: isBlock, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}})
 		file := filepath.Join(d.Dir, volumes, "a", data, "file")
