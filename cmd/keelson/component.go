@@ -1,12 +1,16 @@
 package main
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/spf13/cobra"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/scheduler"
+	"keelson.dev/keelson/internal/version"
 )
 
 // addComponent adds the flags that the components with a process of their own
@@ -38,22 +42,44 @@ func schedulerCommand() *cobra.Command {
 }
 
 func controllersCommand() *cobra.Command {
-	var o manager.Options
-	var level logLevel
+	f := &controllersFlags{}
 	c := &cobra.Command{
 		Use:   "controllers",
 		Short: "Run the controllers alone, against the API server of any cluster",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := level.set(); err != nil {
+			if f.version {
+				fmt.Println("Kubernetes " + version.Info.GitVersion)
+				return nil
+			}
+			if err := f.level.set(); err != nil {
 				return err
 			}
-			return o.Run(c.Context())
+			for _, line := range withoutEffect(c.Flags()) {
+				fmt.Fprintln(os.Stderr, "keelson: "+line)
+			}
+			return f.Run(c.Context())
 		},
 	}
-	var sets cliflag.NamedFlagSets
-	o.AddFlags(sets.FlagSet("controllers"))
-	addComponent(&sets, &o.Options, &level)
-	group(c, sets)
+	group(c, f.sets())
 	return c
+}
+
+// controllersFlags are the flags of keelson controllers.
+type controllersFlags struct {
+	manager.Options
+	level   logLevel
+	gates   featureGates
+	version bool
+}
+
+// sets has the flags by what they are about.
+func (f *controllersFlags) sets() (sets cliflag.NamedFlagSets) {
+	fs := sets.FlagSet("controllers")
+	f.Options.AddFlags(fs)
+	fs.Var(&f.gates, "feature-gates", "feature gates, name=bool, comma separated, which are taken at their default only")
+	fs.BoolVar(&f.version, "version", false, "print the version and end")
+	addFixedFlags(fs, fixedControllerFlags, hintControllerFlags)
+	addComponent(&sets, &f.Options.Options, &f.level)
+	return sets
 }

@@ -53,8 +53,15 @@ func (h *hint) String() string { return h.value }
 // Type implements pflag.Value.
 func (h *hint) Type() string { return h.kind }
 
+// fixedValue is a flag that is accepted with the values only, and refused otherwise
+// with the message why.
+type fixedValue struct{ name, kind, only, why string }
+
+// noEffect is a flag that has no effect, with upstream's default and why.
+type noEffect struct{ name, kind, value, why string }
+
 // fixedFlags are refused, with the message why, for any value except only.
-var fixedFlags = []struct{ name, kind, only, why string }{
+var fixedFlags = []fixedValue{
 	{"aggregator-reject-forwarding-redirect", "bool", "true", "redirects of aggregated API servers are never passed on: leave it out"},
 	{"allow-metric-labels", "string", "", "labels of metrics cannot be restricted: leave out whole metrics with --disabled-metrics, or labels in the scraper"},
 	{"allow-metric-labels-manifest", "string", "", "labels of metrics cannot be restricted: leave out whole metrics with --disabled-metrics, or labels in the scraper"},
@@ -95,7 +102,7 @@ var fixedFlags = []struct{ name, kind, only, why string }{
 
 // hintFlags are flags that have no effect: they are accepted with a warning that
 // says so.
-var hintFlags = []struct{ name, kind, value, why string }{
+var hintFlags = []noEffect{
 	{"default-watch-cache-size", "int", "100", "all objects are in memory, with the last changes"},
 	{"delete-collection-workers", "int", "1", "objects are deleted one after the other, as upstream does by default"},
 	{"enable-aggregator-routing", "bool", "true", "requests always go to endpoints"},
@@ -110,9 +117,10 @@ var hintFlags = []struct{ name, kind, value, why string }{
 	{"watch-cache-sizes", "strings", "", "all objects are in memory, with the last changes"},
 }
 
-// addFixedFlags adds the flags of upstream that Keelson accepts with one value only.
-func addFixedFlags(flags *pflag.FlagSet) {
-	for _, f := range fixedFlags {
+// addFixedFlags adds flags of upstream that Keelson accepts with one value only, and
+// flags that have no effect.
+func addFixedFlags(flags *pflag.FlagSet, fixed []fixedValue, without []noEffect) {
+	for _, f := range fixed {
 		t := &fixedFlag{why: f.why, kind: f.kind}
 		usage := "not supported: " + f.why
 		if f.only != "" {
@@ -121,7 +129,7 @@ func addFixedFlags(flags *pflag.FlagSet) {
 		}
 		add(flags, t, f.name, usage)
 	}
-	for _, f := range hintFlags {
+	for _, f := range without {
 		add(flags, &hint{f.value, f.why, f.kind}, f.name, "without effect: "+f.why)
 	}
 }

@@ -56,6 +56,68 @@ func TestUpstreamFlags(t *testing.T) {
 	}
 }
 
+// upstreamControllerFlags are the flags of kube-controller-manager v1.37.
+const upstreamControllerFlags = `allocate-node-cidrs allow-metric-labels allow-metric-labels-manifest allow-untagged-cloud attach-detach-reconcile-sync-period
+authentication-kubeconfig authentication-skip-lookup authentication-token-webhook-cache-ttl authentication-tolerate-lookup-failure authorization-always-allow-paths
+authorization-kubeconfig authorization-webhook-cache-authorized-ttl authorization-webhook-cache-unauthorized-ttl bind-address cert-dir cidr-allocator-type client-ca-file
+cloud-config cloud-provider cluster-cidr cluster-name cluster-signing-cert-file cluster-signing-duration cluster-signing-key-file
+cluster-signing-kube-apiserver-client-cert-file cluster-signing-kube-apiserver-client-key-file cluster-signing-kubelet-client-cert-file
+cluster-signing-kubelet-client-key-file cluster-signing-kubelet-serving-cert-file cluster-signing-kubelet-serving-key-file cluster-signing-legacy-unknown-cert-file
+cluster-signing-legacy-unknown-key-file concurrent-cron-job-syncs concurrent-daemonset-syncs concurrent-deployment-syncs concurrent-device-taint-eviction-syncs
+concurrent-endpoint-syncs concurrent-ephemeralvolume-syncs concurrent-gc-syncs concurrent-horizontal-pod-autoscaler-syncs concurrent-job-syncs
+concurrent-namespace-syncs concurrent-rc-syncs concurrent-replicaset-syncs concurrent-resource-claim-syncs concurrent-resource-quota-syncs
+concurrent-service-endpoint-syncs concurrent-service-syncs concurrent-serviceaccount-token-syncs concurrent-statefulset-syncs concurrent-ttl-after-finished-syncs
+concurrent-validating-admission-policy-status-syncs concurrent_rc_syncs configure-cloud-routes contention-profiling controller-start-interval controllers
+disable-attach-detach-reconcile-sync disable-force-detach-on-timeout disable-http2-serving disabled-metrics emulated-version emulation-forward-compatible
+enable-dynamic-provisioning enable-garbage-collector enable-hostpath-provisioner enable-leader-migration endpoint-updates-batch-period
+endpointslice-updates-batch-period external-cloud-volume-plugin feature-gates flex-volume-plugin-dir horizontal-pod-autoscaler-cpu-initialization-period
+horizontal-pod-autoscaler-downscale-stabilization horizontal-pod-autoscaler-initial-readiness-delay horizontal-pod-autoscaler-sync-period
+horizontal-pod-autoscaler-tolerance http2-max-streams-per-connection kube-api-burst kube-api-content-type kube-api-qps kubeconfig large-cluster-size-threshold
+leader-elect leader-elect-lease-duration leader-elect-renew-deadline leader-elect-resource-lock leader-elect-resource-name leader-elect-resource-namespace
+leader-elect-retry-period leader-migration-config legacy-service-account-token-clean-up-period log-flush-frequency log-json-info-buffer-size log-json-split-stream
+log-text-info-buffer-size log-text-split-stream logging-format master max-endpoints-per-slice min-compatibility-version min-resync-period
+mirroring-concurrent-service-endpoint-syncs mirroring-endpointslice-updates-batch-period mirroring-max-endpoints-per-subset namespace-sync-period node-cidr-mask-size
+node-cidr-mask-size-ipv4 node-cidr-mask-size-ipv6 node-eviction-rate node-monitor-grace-period node-monitor-period node-startup-grace-period
+permit-address-sharing permit-port-sharing profiling pv-recycler-increment-timeout-nfs pv-recycler-minimum-timeout-hostpath pv-recycler-minimum-timeout-nfs
+pv-recycler-pod-template-filepath-hostpath pv-recycler-pod-template-filepath-nfs pv-recycler-timeout-increment-hostpath pvclaimbinder-sync-period
+requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix requestheader-group-headers requestheader-uid-headers
+requestheader-username-headers resource-quota-sync-period root-ca-file route-reconciliation-period secondary-node-eviction-rate secure-port
+service-account-private-key-file service-cluster-ip-range show-hidden-metrics-for-version terminated-pod-gc-threshold tls-cert-file tls-cipher-suites
+tls-curve-preferences tls-min-version tls-private-key-file tls-sni-cert-key unhealthy-zone-threshold use-service-account-credentials v version vmodule`
+
+// TestUpstreamControllerFlags checks that every flag of kube-controller-manager is known,
+// and those that cannot be are refused before anything starts.
+func TestUpstreamControllerFlags(t *testing.T) {
+	f := &controllersFlags{}
+	c := &cobra.Command{}
+	group(c, f.sets())
+	for _, name := range strings.Fields(upstreamControllerFlags) {
+		if c.Flags().Lookup(name) == nil {
+			t.Errorf("--%s is unknown", name)
+		}
+	}
+	for _, x := range []struct{ args, want string }{
+		{"--node-eviction-rate=0.5 --concurrent-job-syncs=20 --horizontal-pod-autoscaler-tolerance=0.2", ""},
+		{"--node-monitor-period=0s", "--node-monitor-period: want a time greater than 0"},
+		{"--concurrent-gc-syncs=0", "--concurrent-gc-syncs: want a number greater than 0"},
+		{"--concurrent-gc-syncs=many", `want a number, found "many"`},
+		{"--unhealthy-zone-threshold=2", "--unhealthy-zone-threshold: want a part from 0 to 1"},
+		{"--enable-dynamic-provisioning=false", "always get volumes"},
+		{"--cloud-provider=gce", "there is no built-in cloud provider"},
+		{"--cloud-provider=external --configure-cloud-routes=false --profiling=false", ""},
+	} {
+		f, c := &controllersFlags{}, &cobra.Command{SilenceUsage: true}
+		group(c, f.sets())
+		err := c.ParseFlags(strings.Fields(x.args))
+		if err == nil {
+			err = f.Tuning.Validate()
+		}
+		if x.want == "" && err != nil || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {
+			t.Errorf("%s: %v, want %q", x.args, err, x.want)
+		}
+	}
+}
+
 // TestReference checks that docs/flags.md documents the flags as they are.
 func TestReference(t *testing.T) {
 	var want bytes.Buffer

@@ -18,6 +18,7 @@ import (
 
 	"keelson.dev/keelson/internal/cluster"
 	"keelson.dev/keelson/internal/cluster/sim"
+	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/heap"
 	"keelson.dev/keelson/internal/store/etcd"
@@ -56,7 +57,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	f.API.AddFlags(sets.FlagSet(apiServer))
 	fs = sets.FlagSet(apiServer)
 	fs.DurationVar(&f.ShutdownDelay, "shutdown-delay-duration", 0, "how long requests are still taken after a signal to end, while /readyz already fails, so that load balancers notice")
-	addFixedFlags(fs)
+	addFixedFlags(fs, fixedFlags, hintFlags)
 	f.Serving.AddFlags(sets.FlagSet(secureServing))
 	f.Authentication.Bootstrap = true // machines join by tokens
 	f.Authentication.AddFlags(sets.FlagSet("authentication"))
@@ -77,6 +78,9 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 
 	f.NodeIPAM.AddFlags(fs)
 	f.LoadBalancer.AddFlags(fs)
+	tuning := controllers.DefaultTuning()
+	f.Tuning = &tuning
+	f.Tuning.AddFlags(fs)
 	f.Autoscaling.AddFlags(sets.FlagSet("cluster autoscaler"))
 
 	f.node.addFlags(&sets)
@@ -124,7 +128,7 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 		return o, err
 	}
 	serviceCIDR, err := f.kube.options(&o, f.serviceCIDR, flags.Changed)
-	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate(), o.Autoscaling.Validate()); err != nil {
+	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate(), o.Autoscaling.Validate(), o.Tuning.Validate()); err != nil {
 		return o, err
 	}
 	o.Flags = map[string]string{}

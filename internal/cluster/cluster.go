@@ -38,6 +38,8 @@ type Options struct {
 	// Controllers selects the controllers to run, in the form of upstream's
 	// --controllers; none is all.
 	Controllers []string
+	// Tuning configures the controllers; nil is their default.
+	Tuning *controllers.Tuning
 	// SimNodes is the number of simulated nodes. Where MostSimNodes is greater, the
 	// cluster autoscaler adds nodes up to that number, and removes them again.
 	SimNodes, MostSimNodes int
@@ -134,6 +136,7 @@ func (c *Cluster) startControllers(t component.Term) error {
 		LoadBalancer: &c.options.LoadBalancer,
 		NodeGroups:   c.groups, Autoscaling: c.options.Autoscaling,
 		PodRanges: ranges, ServiceRanges: c.ServiceRanges(),
+		Tuning: c.options.Tuning,
 	}, c.options.Controllers...)
 }
 

@@ -3,6 +3,7 @@ package controllers
 import (
 	"crypto/x509"
 	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
@@ -35,6 +36,8 @@ type Row struct {
 	// Events is the component that its events name as their source and as their
 	// reporting controller; Identity where it is empty.
 	Events string
+	// Off keeps the controller from running unless --controllers names it.
+	Off bool
 	// Watches are the built-in resources that the constructor asks c.Informers
 	// for. The garbage collector shares these informers.
 	Watches []schema.GroupVersionResource
@@ -98,7 +101,10 @@ type Context struct {
 	// are left to others.
 	LoadBalancer *lb.Options
 
-	identity, component string
+	// Tuning configures the controllers; nil is DefaultTuning.
+	Tuning *Tuning
+
+	identity, component, name string
 }
 
 // PodRange is a range of which each node gets a part.
@@ -110,7 +116,7 @@ type PodRange struct {
 
 // For returns the context that row's controller is made with.
 func (c Context) For(row *Row) Context {
-	c.identity, c.component = row.Identity, row.Component()
+	c.identity, c.component, c.name = row.Identity, row.Component(), row.Name
 	return c
 }
 
@@ -137,3 +143,25 @@ func (c Context) Recorder() record.EventRecorder {
 
 // Queue makes a queue of the controller's; name is the one in metrics.
 func (c Context) Queue(name string) reconcile.Queue { return reconcile.NewQueue(name, c.Clock) }
+
+// QueueUpTo makes a queue in which the longest backoff is most.
+func (c Context) QueueUpTo(name string, most time.Duration) reconcile.Queue {
+	return reconcile.NewQueueUpTo(name, c.Clock, most)
+}
+
+// Tuned returns how the controllers are configured.
+func (c Context) Tuned() Tuning {
+	if c.Tuning == nil {
+		return DefaultTuning()
+	}
+	return *c.Tuning
+}
+
+// Workers returns how many objects the controller reconciles at once, usual where it is
+// not configured.
+func (c Context) Workers(usual int) int {
+	if n := c.Tuned().Workers[c.name]; n > 0 {
+		return n
+	}
+	return usual
+}

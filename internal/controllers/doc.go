@@ -38,8 +38,11 @@
 //     objects with generated names, and the preconditions of updates and deletes.
 //   - Messages, reasons and events are upstream's. Recorder names the row's
 //     component as their source.
-//   - Tests run New in testing/synctest with package controllertest. Its Survives
-//     kills the controller, loses its answers and lets its informers lag.
+//   - Tests run New in testing/synctest with package controllertest. Its Trial
+//     kills the controller, loses its answers and lets its informers lag; its
+//     Misfit checks that an object that cannot be reconciled makes it do a bounded
+//     number of requests, and holds up no other.
+//   - What is configured is in Tuning, under kube-controller-manager's flags.
 //
 // It may import client-go, apimachinery, internal/reconcile, internal/trace and
 // internal/network/lb, whose options its context has, nothing else of this module.

@@ -23,8 +23,13 @@ type Queue = workqueue.TypedRateLimitingInterface[string]
 // NewQueue makes a queue whose only limit is each key's own exponential
 // backoff: a key that does not fail is never held up.
 func NewQueue(name string, clk clock.WithTicker) Queue {
+	return NewQueueUpTo(name, clk, 1000*time.Second)
+}
+
+// NewQueueUpTo is NewQueue with the longest backoff.
+func NewQueueUpTo(name string, clk clock.WithTicker, most time.Duration) Queue {
 	return workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, 1000*time.Second),
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, most),
 		workqueue.TypedRateLimitingQueueConfig[string]{Name: name, Clock: clk})
 }
 

@@ -306,6 +306,7 @@ func controllerRoles() []controllerRole {
 		rc("resourcequota-controller", rule(verbs("list watch"), "*", "*"), rule(verbs("update"), "core", "resourcequotas/status")),
 		rc("root-ca-cert-publisher", rule(verbs("create update"), "core", "configmaps")),
 		rc("route-controller", rule(verbs("list watch"), "core", "nodes"), rule(verbs("patch"), "core", "nodes/status")),
+		rc("selinux-warning-controller", rule(read, "core", "pods persistentvolumeclaims persistentvolumes"), rule(read, "storage.k8s.io", "csidrivers")),
 		rc("service-account-controller", rule(verbs("create"), "core", "serviceaccounts")),
 		rc("podcertificaterequestcleaner", rule(verbs("delete get list watch"), "certificates.k8s.io", "podcertificaterequests")),
 		rc("kube-apiserver-serving-clustertrustbundle-publisher", rule(verbs("create delete list watch"), "certificates.k8s.io", "clustertrustbundles"),

@@ -21,6 +21,12 @@ func account(s *v1.Secret) (string, bool) {
 	return s.Namespace + "/" + name, s.Type == v1.SecretTypeServiceAccountToken && name != ""
 }
 
+// complete reports whether a secret has all that it is to have of its account.
+func complete(s *v1.Secret, sa *v1.ServiceAccount, rootCA []byte) bool {
+	return s.Annotations[v1.ServiceAccountUIDKey] == string(sa.UID) && len(s.Data[v1.ServiceAccountTokenKey]) > 0 &&
+		string(s.Data[v1.ServiceAccountNamespaceKey]) == s.Namespace && (len(rootCA) == 0 || bytes.Equal(s.Data[v1.ServiceAccountRootCAKey], rootCA))
+}
+
 // New makes the controller; it is nil where no tokens are to be had.
 func New(c controllers.Context) (reconcile.Run, error) {
 	if c.LegacyToken == nil {
@@ -58,11 +64,12 @@ func New(c controllers.Context) (reconcile.Run, error) {
 			return nil
 		}
 		sa, err := saLister.ServiceAccounts(namespace).Get(s.Annotations[v1.ServiceAccountNameKey])
-		if apierrors.IsNotFound(err) {
-			// The cache may be behind: a secret is only removed where there really
-			// is no such account.
-			sa, err = client.CoreV1().ServiceAccounts(namespace).Get(ctx, s.Annotations[v1.ServiceAccountNameKey], metav1.GetOptions{})
+		if err == nil && complete(s, sa, c.RootCA) {
+			return nil
 		}
+		// The cache may be behind, with no account or with a former one of its name:
+		// what is written, or removed, is by the account that there is now.
+		sa, err = client.CoreV1().ServiceAccounts(namespace).Get(ctx, s.Annotations[v1.ServiceAccountNameKey], metav1.GetOptions{})
 		uid := s.Annotations[v1.ServiceAccountUIDKey]
 		if apierrors.IsNotFound(err) || err == nil && uid != "" && uid != string(sa.UID) {
 			err = client.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &s.UID}})
@@ -71,7 +78,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 			}
 			return err
 		}
-		if err != nil {
+		if err != nil || complete(s, sa, c.RootCA) {
 			return err
 		}
 		next := s.DeepCopy()
@@ -90,15 +97,11 @@ func New(c controllers.Context) (reconcile.Run, error) {
 			}
 			next.Data[v1.ServiceAccountTokenKey] = []byte(token)
 		}
-		if uid == string(sa.UID) && len(next.Data) == len(s.Data) && bytes.Equal(next.Data[v1.ServiceAccountRootCAKey], s.Data[v1.ServiceAccountRootCAKey]) &&
-			bytes.Equal(next.Data[v1.ServiceAccountNamespaceKey], s.Data[v1.ServiceAccountNamespaceKey]) && len(s.Data[v1.ServiceAccountTokenKey]) > 0 {
-			return nil
-		}
 		_, err = client.CoreV1().Secrets(namespace).Update(ctx, next, metav1.UpdateOptions{})
 		return err
 	}
 	return reconcile.Loop[*v1.Secret]{
-		Queue: queue, For: secrets.Informer(), Reads: []cache.SharedIndexInformer{accounts.Informer()},
+		Queue: queue, Workers: c.Workers(1), For: secrets.Informer(), Reads: []cache.SharedIndexInformer{accounts.Informer()},
 		Reconcile: func(ctx context.Context, s *v1.Secret) (reconcile.Result, error) {
 			return reconcile.Result{}, fill(ctx, s)
 		},

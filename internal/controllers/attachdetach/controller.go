@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -37,6 +38,8 @@ const (
 	managed = "volumes.kubernetes.io/controller-managed-attach-detach"
 	// maxUnmount is how long an unhealthy node may take to unmount a volume.
 	maxUnmount = 6 * time.Minute
+	// doubt is when an attachment is looked at again that the cache has not yet had.
+	doubt = 10 * time.Second
 
 	podsByNode         = "attach-node"
 	podsByClaim        = "attach-claim"
@@ -56,9 +59,15 @@ type controller struct {
 	volumes           corelisters.PersistentVolumeLister
 	drivers           storagelisters.CSIDriverLister
 
+	noForce bool // keeps volumes attached that an unhealthy node may use
+
 	mu sync.Mutex
 	// unwanted has the times since which no pod needs an attachment.
 	unwanted map[string]time.Time
+	// made has the node of the attachment of a volume for one node, by the volume, from
+	// before it is made until the cache has it: in between another worker must not make
+	// one to another node.
+	made map[string]string
 }
 
 // New makes the controller. Its keys are the names of nodes.
@@ -68,7 +77,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	a := &controller{
 		client: c.Client(), recorder: c.Recorder(), clock: c.Clock, queue: c.Queue("attach_detach"),
 		pods: core.Pods().Informer(), attachments: storageV1.VolumeAttachments().Informer(), nodes: core.Nodes().Lister(),
-		claims: claims.Lister(), volumes: volumes.Lister(), drivers: drivers.Lister(), unwanted: map[string]time.Time{},
+		claims: claims.Lister(), volumes: volumes.Lister(), drivers: drivers.Lister(), unwanted: map[string]time.Time{}, made: map[string]string{}, noForce: c.Tuned().NoForceDetach,
 	}
 	if err := errors.Join(
 		a.pods.AddIndexers(cache.Indexers{podsByNode: nodeOf, podsByClaim: claimsOf}),
@@ -89,8 +98,10 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		}
 	}, nil)
 	reconcile.Handle(a.attachments, func(va *storage.VolumeAttachment) {
+		a.seen(va)
 		a.queue.Add(va.Spec.NodeName)
 	}, nil, func(va *storage.VolumeAttachment) {
+		a.seen(va)
 		a.queue.Add(va.Spec.NodeName)
 		a.volumeFree(va)
 	})
@@ -315,6 +326,9 @@ func (a *controller) reconcile(ctx context.Context, name string) (reconcile.Resu
 	if node == nil || node.Annotations[managed] != "true" {
 		want = nil
 	}
+	if err := a.settle(ctx, name, want); err != nil {
+		return reconcile.Result{}, err
+	}
 	have := map[string]*storage.VolumeAttachment{}
 	for _, va := range reconcile.Indexed[*storage.VolumeAttachment](a.attachments.GetIndexer(), attachmentsByNode, name) {
 		if a.own(va) {
@@ -429,7 +443,7 @@ func (a *controller) mustWait(node *v1.Node, va *storage.VolumeAttachment, v *v1
 	}
 	a.mu.Unlock()
 	switch left := maxUnmount - now.Sub(since); {
-	case outOfService(node), left <= 0 && !ready(node):
+	case outOfService(node), left <= 0 && !ready(node) && !a.noForce:
 		return 0
 	case left > 0:
 		return left
@@ -480,11 +494,9 @@ func (a *controller) report(ctx context.Context, node *v1.Node, status []v1.Atta
 // attached to another.
 func (a *controller) attach(ctx context.Context, node, key string, w *wanted) error {
 	if exclusive(w.volume) && !w.inline {
-		for _, va := range reconcile.Indexed[*storage.VolumeAttachment](a.attachments.GetIndexer(), attachmentsByClaim, w.volume.Name) {
-			if va.Spec.NodeName != node && a.own(va) {
-				a.tellTaken(va.Spec.NodeName, w)
-				return nil // the end of that attachment queues this node
-			}
+		if other := a.reserve(w.volume.Name, node); other != "" {
+			a.tellTaken(other, w)
+			return nil // the end of that attachment queues this node
 		}
 	}
 	source := storage.VolumeAttachmentSource{PersistentVolumeName: &w.volume.Name}
@@ -500,6 +512,67 @@ func (a *controller) attach(ctx context.Context, node, key string, w *wanted) er
 	}
 	a.tell(w.pods, fmt.Sprintf("AttachVolume.Attach failed for volume %q : %v", w.volume.Name, err))
 	return err
+}
+
+// reserve reserves a volume that is for one node for node, and returns the other node
+// that has it, "" if none has.
+func (a *controller) reserve(volume, node string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, va := range reconcile.Indexed[*storage.VolumeAttachment](a.attachments.GetIndexer(), attachmentsByClaim, volume) {
+		if va.Spec.NodeName != node && a.own(va) {
+			return va.Spec.NodeName
+		}
+	}
+	if other := a.made[volume]; other != "" && other != node {
+		return other
+	}
+	a.made[volume] = node
+	return ""
+}
+
+// seen notes that the cache has an attachment, or had.
+func (a *controller) seen(va *storage.VolumeAttachment) {
+	if name := va.Spec.Source.PersistentVolumeName; name != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.made[*name] == va.Spec.NodeName {
+			delete(a.made, *name)
+		}
+	}
+}
+
+// settle finds out what has become of attachments to a node that were to be made, that
+// are no longer wanted and that the cache has never had: whether they were made may not
+// be known. The volumes of those that do not exist are free.
+func (a *controller) settle(ctx context.Context, node string, want map[string]*wanted) error {
+	a.mu.Lock()
+	var doubtful []string
+	for volume, at := range a.made {
+		if at == node && !slices.ContainsFunc(slices.Collect(maps.Values(want)), func(w *wanted) bool { return w.volume.Name == volume }) {
+			doubtful = append(doubtful, volume)
+		}
+	}
+	a.mu.Unlock()
+	for _, name := range doubtful {
+		v, err := a.volume(name)
+		if err == nil && v.Spec.CSI != nil {
+			if _, err = a.client.StorageV1().VolumeAttachments().Get(ctx, Name(v.Spec.CSI, node), metav1.GetOptions{}); err == nil {
+				a.queue.AddAfter(node, doubt) // the cache will have it, unless it goes before
+				continue
+			}
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+		a.mu.Lock()
+		delete(a.made, name)
+		a.mu.Unlock()
+		if v != nil {
+			a.volumeChanged(v)
+		}
+	}
+	return nil
 }
 
 // exclusive reports whether a volume is for one node at a time.

@@ -16,9 +16,7 @@ import (
 )
 
 const (
-	// life is how long a certificate holds at most, and least how long it does
-	// however short a time is asked for.
-	life  = 365 * 24 * time.Hour
+	// least is how long a certificate holds however short a time is asked for.
 	least = 10 * time.Minute
 	// backdate lets clocks be a little wrong.
 	backdate = 5 * time.Minute
@@ -60,7 +58,7 @@ func NewSigner(c controllers.Context) (reconcile.Run, error) {
 		if err != nil {
 			next.Status.Conditions = append(next.Status.Conditions, v1.CertificateSigningRequestCondition{
 				Type: v1.CertificateFailed, Status: corev1.ConditionTrue, Reason: "SignerValidationFailure", Message: err.Error()})
-		} else if next.Status.Certificate, err = c.Sign(template(r, csr, c.Clock.Now()), r.PublicKey); err != nil {
+		} else if next.Status.Certificate, err = c.Sign(template(r, csr, c.Clock.Now(), c.Tuned().ClusterSigningDuration), r.PublicKey); err != nil {
 			return fmt.Errorf("error auto signing csr: %w", err)
 		}
 		_, err = client.UpdateStatus(ctx, next, metav1.UpdateOptions{})
@@ -68,8 +66,8 @@ func NewSigner(c controllers.Context) (reconcile.Run, error) {
 	})
 }
 
-// template returns the certificate that is asked for.
-func template(r *x509.CertificateRequest, csr *v1.CertificateSigningRequest, now time.Time) *x509.Certificate {
+// template returns the certificate that is asked for, which holds for life at most.
+func template(r *x509.CertificateRequest, csr *v1.CertificateSigningRequest, now time.Time, life time.Duration) *x509.Certificate {
 	holds := life
 	if s := csr.Spec.ExpirationSeconds; s != nil {
 		holds = min(life, max(least, time.Duration(*s)*time.Second))

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/metadata"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/clock"
@@ -37,21 +38,35 @@ type Cluster struct {
 	t       testing.TB
 	server  *server
 	trouble trouble
+	conn    *connection // of the controllers that run
+	count   tally
+	refuse  func(clienttesting.Action) error
 	mu      sync.Mutex
 	events  []string
 }
 
+// Constructor makes a controller.
+type Constructor = func(controllers.Context) (reconcile.Run, error)
+
 // New starts controllers on an empty cluster. It must be called inside a
 // synctest bubble; the controllers stop when the test ends.
-func New(t testing.TB, constructors ...func(controllers.Context) (reconcile.Run, error)) *Cluster {
+func New(t testing.TB, constructors ...Constructor) *Cluster {
 	t.Helper()
 	return NewWith(t, nil, constructors...)
 }
 
 // NewWith is New with a change to the controllers' context.
-func NewWith(t testing.TB, change func(*controllers.Context), constructors ...func(controllers.Context) (reconcile.Run, error)) *Cluster {
+func NewWith(t testing.TB, change func(*controllers.Context), constructors ...Constructor) *Cluster {
 	t.Helper()
+	c := newCluster(t)
+	c.run(change, constructors)
+	return c
+}
+
+// newCluster makes an empty cluster in which nothing runs.
+func newCluster(t testing.TB) *Cluster {
 	client := fake.NewClientset()
+	client.Resources = served()
 	s := &server{
 		ObjectTracker: clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()),
 		// A namespace goes by its spec's finalizers, not by its metadata's.
@@ -62,26 +77,33 @@ func NewWith(t testing.TB, change func(*controllers.Context), constructors ...fu
 		w, err := s.Watch(a.GetResource(), a.GetNamespace())
 		return true, w, err
 	})
-	c := &Cluster{Client: client, t: t, server: s, Stop: func() {}}
+	return &Cluster{Client: client, t: t, server: s, Stop: func() {}}
+}
+
+// run runs controllers until the test ends.
+func (c *Cluster) run(change func(*controllers.Context), constructors []Constructor) {
 	c.Restart = func() {
 		c.Stop()
 		c.start(change, constructors)
 	}
-	t.Cleanup(func() { c.Stop() })
+	c.t.Cleanup(func() { c.Stop() })
 	c.Restart()
-	return c
 }
 
 // start starts controllers.
-func (c *Cluster) start(change func(*controllers.Context), constructors []func(controllers.Context) (reconcile.Run, error)) {
+func (c *Cluster) start(change func(*controllers.Context), constructors []Constructor) {
 	t := c.t
 	t.Helper()
-	client := c.trouble.client(c.Client, c.server)
+	conn := &connection{client: c.Client, server: c.server, trouble: &c.trouble, refuse: c.refuse, count: &c.count, fuse: c.trouble.writes()}
+	c.conn = conn
+	client := conn.clients()
 	ctx, cancel := context.WithCancel(context.Background())
 	c.Context = controllers.Context{
 		Clients:     func(string) kubernetes.Interface { return client },
 		Informers:   informers.NewSharedInformerFactory(client, 0),
+		Metadatas:   func(string) metadata.Interface { return metadataClient{conn} },
 		Discovery:   c.Client.Discovery(),
+		RESTMapper:  mapper(),
 		Clock:       clock.RealClock{},
 		Broadcaster: record.NewBroadcaster(record.WithContext(ctx)),
 	}
@@ -99,7 +121,9 @@ func (c *Cluster) start(change func(*controllers.Context), constructors []func(c
 		if err != nil {
 			t.Fatal(err)
 		}
-		running.Go(func() { run(ctx) })
+		if run != nil {
+			running.Go(func() { run(ctx) })
+		}
 	}
 	c.Context.Informers.Start(ctx.Done())
 	c.Stop = func() {
@@ -111,6 +135,9 @@ func (c *Cluster) start(change func(*controllers.Context), constructors []func(c
 	}
 	synctest.Wait()
 }
+
+// Done is closed when the test ends.
+func (c *Cluster) Done() <-chan struct{} { return c.t.Context().Done() }
 
 // GracefulPods makes the deletion of a pod wait for its kubelet, that is, for
 // a deletion with grace period 0.

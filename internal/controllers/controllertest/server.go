@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/watch"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -23,7 +26,11 @@ type server struct {
 	clienttesting.ObjectTracker
 	mu       sync.Mutex
 	revision int
+	changed  int
 	graceful map[string]bool
+	// collected says that a garbage collector follows the propagation policies of
+	// deletions, which are not looked at without one.
+	collected bool
 	// last is the last event of each object, by resource and name.
 	last map[schema.GroupVersionResource]map[types.NamespacedName]watch.Event
 }
@@ -33,6 +40,9 @@ func (s *server) note(gvr schema.GroupVersionResource, t watch.EventType, obj ru
 	m, err := meta.Accessor(obj)
 	if err != nil {
 		return
+	}
+	if gvr.Resource != "leases" {
+		s.changed++
 	}
 	if s.last == nil {
 		s.last = map[schema.GroupVersionResource]map[types.NamespacedName]watch.Event{}
@@ -96,8 +106,10 @@ func (s *server) Create(gvr schema.GroupVersionResource, obj runtime.Object, ns 
 func (s *server) Update(gvr schema.GroupVersionResource, obj runtime.Object, ns string, opts ...metav1.UpdateOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.admit(gvr, obj, ns)
-	if err != nil {
+	m, err := s.admit(gvr, obj, ns, func(name string) error {
+		return apierrors.NewConflict(gvr.GroupResource(), name, errors.New("Precondition failed: UID in precondition differs from that in object meta"))
+	})
+	if err != nil || m == nil {
 		return err
 	}
 	if err := s.ObjectTracker.Update(gvr, obj, ns, opts...); err != nil {
@@ -110,8 +122,10 @@ func (s *server) Update(gvr schema.GroupVersionResource, obj runtime.Object, ns 
 func (s *server) Patch(gvr schema.GroupVersionResource, obj runtime.Object, ns string, opts ...metav1.PatchOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, err := s.admit(gvr, obj, ns)
-	if err != nil {
+	m, err := s.admit(gvr, obj, ns, func(name string) error {
+		return apierrors.NewInvalid(schema.GroupKind{Group: gvr.Group, Kind: gvr.Resource}, name, field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "", "field is immutable")})
+	})
+	if err != nil || m == nil {
 		return err
 	}
 	if err := s.ObjectTracker.Patch(gvr, obj, ns, opts...); err != nil {
@@ -121,8 +135,10 @@ func (s *server) Patch(gvr schema.GroupVersionResource, obj runtime.Object, ns s
 	return s.collect(gvr, ns, m, obj)
 }
 
-// admit checks obj against the version it replaces and stamps it.
-func (s *server) admit(gvr schema.GroupVersionResource, obj runtime.Object, ns string) (metav1.Object, error) {
+// admit checks obj against the version it replaces and stamps it. It returns nil where
+// nothing changes: there is no new version then, and no event. another is the error
+// of one that is of another object of its name.
+func (s *server) admit(gvr schema.GroupVersionResource, obj runtime.Object, ns string, another func(name string) error) (metav1.Object, error) {
 	m, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, err
@@ -135,6 +151,9 @@ func (s *server) admit(gvr schema.GroupVersionResource, obj runtime.Object, ns s
 	if err != nil {
 		return nil, err
 	}
+	if uid := m.GetUID(); uid != "" && uid != was.GetUID() {
+		return nil, another(m.GetName())
+	}
 	if rv := m.GetResourceVersion(); rv != "" && rv != was.GetResourceVersion() {
 		return nil, apierrors.NewConflict(gvr.GroupResource(), m.GetName(),
 			errors.New("the object has been modified; please apply your changes to the latest version and try again"))
@@ -144,6 +163,10 @@ func (s *server) admit(gvr schema.GroupVersionResource, obj runtime.Object, ns s
 	m.SetGeneration(was.GetGeneration())
 	if !reflect.DeepEqual(spec(old), spec(obj)) {
 		m.SetGeneration(was.GetGeneration() + 1)
+	}
+	m.SetResourceVersion(was.GetResourceVersion())
+	if equality.Semantic.DeepEqual(old, obj) {
+		return nil, nil
 	}
 	m.SetResourceVersion(s.next())
 	return m, nil
@@ -183,10 +206,16 @@ func (s *server) Delete(gvr schema.GroupVersionResource, ns, name string, opts .
 	if err != nil {
 		return err
 	}
-	now := false
+	now, finalizers := false, m.GetFinalizers()
 	if len(opts) > 0 {
 		if p := opts[0].Preconditions; p != nil && p.UID != nil && *p.UID != m.GetUID() {
 			return apierrors.NewConflict(gvr.GroupResource(), name, errors.New("the UID in the precondition does not match"))
+		}
+		if p := opts[0].Preconditions; p != nil && p.ResourceVersion != nil && *p.ResourceVersion != m.GetResourceVersion() {
+			return apierrors.NewConflict(gvr.GroupResource(), name, errors.New("the ResourceVersion in the precondition does not match"))
+		}
+		if p := opts[0].PropagationPolicy; p != nil && s.collected {
+			propagate(m, *p)
 		}
 		now = opts[0].GracePeriodSeconds != nil && *opts[0].GracePeriodSeconds == 0
 	}
@@ -194,12 +223,36 @@ func (s *server) Delete(gvr schema.GroupVersionResource, ns, name string, opts .
 		s.note(gvr, watch.Deleted, obj)
 		return s.ObjectTracker.Delete(gvr, ns, name, opts...)
 	}
-	if m.GetDeletionTimestamp() == nil {
-		t := metav1.NewTime(time.Now())
-		m.SetDeletionTimestamp(&t)
+	if m.GetDeletionTimestamp() == nil || !slices.Equal(m.GetFinalizers(), finalizers) {
+		if m.GetDeletionTimestamp() == nil {
+			t := metav1.NewTime(time.Now())
+			m.SetDeletionTimestamp(&t)
+		}
 		m.SetResourceVersion(s.next())
 		s.note(gvr, watch.Modified, obj)
 		return s.ObjectTracker.Update(gvr, obj, ns)
 	}
 	return nil
+}
+
+// propagate sets the finalizer that a policy makes a deletion wait for.
+func propagate(m metav1.Object, policy metav1.DeletionPropagation) {
+	left := slices.DeleteFunc(slices.Clone(m.GetFinalizers()), func(f string) bool {
+		return f == metav1.FinalizerDeleteDependents || f == metav1.FinalizerOrphanDependents
+	})
+	switch policy {
+	case metav1.DeletePropagationForeground:
+		left = append(left, metav1.FinalizerDeleteDependents)
+	case metav1.DeletePropagationOrphan:
+		left = append(left, metav1.FinalizerOrphanDependents)
+	}
+	m.SetFinalizers(left)
+}
+
+// changes returns how many changes there were but for those of leases, which go on
+// for ever.
+func (s *server) changes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
 }

@@ -51,7 +51,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		r.wakeOwner(j)
 	}, nil)
 	return reconcile.Loop[*batch.CronJob]{
-		Queue: r.queue, Workers: 5, For: crons, Reads: []cache.SharedIndexInformer{jobs}, Reconcile: r.reconcile,
+		Queue: r.queue, Workers: c.Workers(5), For: crons, Reads: []cache.SharedIndexInformer{jobs}, Reconcile: r.reconcile,
 		Gone: func(_ context.Context, key string) error { r.writes.Forget(key); return nil },
 	}.Run, nil
 }
@@ -105,16 +105,29 @@ func (r *controller) reconcile(ctx context.Context, shared *batch.CronJob) (reco
 	return reconcile.Result{RequeueAfter: wait}, errors.Join(errs...)
 }
 
+// reference returns what the list of active Jobs has of a Job.
+func reference(j *batch.Job) v1.ObjectReference {
+	return v1.ObjectReference{APIVersion: "batch/v1", Kind: "Job", Namespace: j.Namespace, Name: j.Name, UID: j.UID, ResourceVersion: j.ResourceVersion}
+}
+
 // follow brings the list of active Jobs up to date.
 func (r *controller) follow(ctx context.Context, cj *batch.CronJob, jobs []*batch.Job) error {
 	active := func(uid types.UID) int {
 		return slices.IndexFunc(cj.Status.Active, func(ref v1.ObjectReference) bool { return ref.UID == uid })
 	}
-	children := map[types.UID]bool{}
+	children, noted := map[types.UID]bool{}, cj.Status.LastScheduleTime
 	for _, j := range jobs {
 		children[j.UID] = true
 		i, end := active(j.UID), controllers.JobEnd(j)
+		// The Job of a time may have been made, and that not have been noted.
+		at, err := time.Parse(time.RFC3339, j.Annotations[batch.CronJobScheduledTimestampAnnotation])
+		lost := err == nil && (noted == nil || noted.Time.Before(at))
+		if lost && (cj.Status.LastScheduleTime == nil || cj.Status.LastScheduleTime.Time.Before(at)) {
+			cj.Status.LastScheduleTime = &metav1.Time{Time: at.UTC()}
+		}
 		switch {
+		case lost && i < 0 && end == nil:
+			cj.Status.Active = append(cj.Status.Active, reference(j))
 		case i < 0 && end == nil:
 			// A Job of this CronJob that is not in its list: it was made, and the list
 			// not written, or it was adopted.
@@ -250,7 +263,7 @@ func (r *controller) start(ctx context.Context, cj *batch.CronJob, jobs []*batch
 	if err != nil || job == nil {
 		return wait, err
 	}
-	cj.Status.Active = append(cj.Status.Active, v1.ObjectReference{APIVersion: "batch/v1", Kind: "Job", Namespace: job.Namespace, Name: job.Name, UID: job.UID, ResourceVersion: job.ResourceVersion})
+	cj.Status.Active = append(cj.Status.Active, reference(job))
 	cj.Status.LastScheduleTime = &metav1.Time{Time: at}
 	return wait, nil
 }
@@ -263,7 +276,7 @@ func (r *controller) served(cj *batch.CronJob, at time.Time, jobs []*batch.Job, 
 	}
 	for _, j := range jobs {
 		if j.Name == name && controllers.JobEnd(j) == nil && !slices.ContainsFunc(cj.Status.Active, func(ref v1.ObjectReference) bool { return ref.UID == j.UID }) {
-			cj.Status.Active = append(cj.Status.Active, v1.ObjectReference{APIVersion: "batch/v1", Kind: "Job", Namespace: j.Namespace, Name: j.Name, UID: j.UID, ResourceVersion: j.ResourceVersion})
+			cj.Status.Active = append(cj.Status.Active, reference(j))
 		}
 	}
 	cj.Status.LastScheduleTime = &metav1.Time{Time: at}

@@ -75,7 +75,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		}
 	}, nil)
 	loop := reconcile.Loop[*apps.DaemonSet]{
-		Queue: d.queue, Workers: 2, For: d.sets.Informer(), Reconcile: d.reconcile,
+		Queue: d.queue, Workers: c.Workers(2), For: d.sets.Informer(), Reconcile: d.reconcile,
 		Reads: []cache.SharedIndexInformer{pods, nodes.Informer(), revisions.Informer()},
 		Gone: func(_ context.Context, key string) error {
 			d.expect.Forget(key)

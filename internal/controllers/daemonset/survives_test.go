@@ -9,16 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives checks that whatever goes wrong on the way, each node that the set is
 // for has one pod of it in the end.
 func TestSurvives(t *testing.T) {
 	for _, surge := range []int32{0, 1} {
-		controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
+		controllertest.Trial{Seeds: 40, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{
 			func(c *controllertest.Cluster) {
 				s := suite{c, t}
 				for _, name := range []string{"a", "b", "c"} {
@@ -36,7 +34,7 @@ func TestSurvives(t *testing.T) {
 				s.node("d")
 				s.changeNode("a", func(n *v1.Node) { n.Spec.Taints = []v1.Taint{{Key: "x", Effect: v1.TaintEffectNoExecute}} })
 			},
-		}, func(t *testing.T, c *controllertest.Cluster) {
+		}, End: func(t *testing.T, c *controllertest.Cluster) {
 			s := suite{c, t}
 			if have, want := s.pods(), "b two, c two, d two"; have != want {
 				t.Errorf("surge %d: pods are %q, want %q", surge, have, want)
@@ -47,6 +45,6 @@ func TestSurvives(t *testing.T) {
 			if n := len(controllertest.Must[*apps.ControllerRevisionList](t)(c.Client.AppsV1().ControllerRevisions("ns").List(ctx, metav1.ListOptions{})).Items); n != 2 {
 				t.Errorf("surge %d: %d revisions, want 2", surge, n)
 			}
-		})
+		}}.Survives(t)
 	}
 }

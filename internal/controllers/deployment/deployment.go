@@ -68,7 +68,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	// A Recreate rollout waits for the last old pod to go.
 	reconcile.Handle(pods, nil, nil, d.podDeleted)
 	return reconcile.Loop[*apps.Deployment]{
-		Queue: d.queue, Workers: 5, For: d.deployments.Informer(), Reconcile: d.reconcile,
+		Queue: d.queue, Workers: c.Workers(5), For: d.deployments.Informer(), Reconcile: d.reconcile,
 		Gone: func(_ context.Context, key string) error {
 			d.wrote.Forget(key)
 			return nil

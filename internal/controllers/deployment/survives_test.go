@@ -8,10 +8,8 @@ import (
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
 	"keelson.dev/keelson/internal/controllers/replicaset"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives checks that whatever goes wrong on the way, all pods are of the last
@@ -34,7 +32,7 @@ func TestSurvives(t *testing.T) {
 		image := func(name string) func(*controllertest.Cluster) {
 			return change(func(d *apps.Deployment) { d.Spec.Template.Spec.Containers[0].Image = name })
 		}
-		controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){New, replicaset.New}, []func(*controllertest.Cluster){
+		controllertest.Trial{Seeds: 20, Controllers: []controllertest.Constructor{New, replicaset.New}, Actions: []controllertest.Action{
 			func(c *controllertest.Cluster) {
 				d := newDeployment(4)
 				if d.Spec.Strategy.Type = strategy; strategy == apps.RecreateDeploymentStrategyType {
@@ -47,7 +45,7 @@ func TestSurvives(t *testing.T) {
 			image("one"),
 			image("three"),
 			change(func(d *apps.Deployment) { d.Spec.Replicas = ptr.To[int32](3) }),
-		}, func(t *testing.T, c *controllertest.Cluster) {
+		}, End: func(t *testing.T, c *controllertest.Cluster) {
 			pods := c.Pods("ns")
 			for i := range pods {
 				if image := pods[i].Spec.Containers[0].Image; image != "three" || pods[i].DeletionTimestamp != nil {
@@ -65,6 +63,6 @@ func TestSurvives(t *testing.T) {
 			if n := len(controllertest.Must[*apps.ReplicaSetList](t)(c.Client.AppsV1().ReplicaSets("ns").List(ctx, metav1.ListOptions{})).Items); n > 3 {
 				t.Errorf("%s: %d ReplicaSets for 3 templates", strategy, n)
 			}
-		})
+		}}.Survives(t)
 	}
 }

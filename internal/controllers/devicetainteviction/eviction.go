@@ -87,7 +87,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	})
 	reads := []cache.SharedIndexInformer{pods.Informer(), claims.Informer(), slices.Informer(), rules.Informer()}
 	return reconcile.Together(
-		reconcile.Loop[*v1.Pod]{Queue: e.podQueue, Workers: 8, For: pods.Informer(), Reads: reads, Reconcile: e.reconcilePod}.Run,
+		reconcile.Loop[*v1.Pod]{Queue: e.podQueue, Workers: c.Workers(8), For: pods.Informer(), Reads: reads, Reconcile: e.reconcilePod}.Run,
 		reconcile.Loop[*resourceapi.DeviceTaintRule]{Queue: e.ruleQueue, For: rules.Informer(), Reads: reads, Reconcile: e.reconcileRule}.Run,
 	), nil
 }

@@ -11,9 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 // cluster has a node with the device d/p/gpu, and a pod that has it by a claim with
@@ -159,14 +157,14 @@ func TestTaken(t *testing.T) {
 // TestSurvives checks that the pod is evicted in the end, whatever errors come
 // before.
 func TestSurvives(t *testing.T) {
-	controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
+	controllertest.Trial{Seeds: 20, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{
 		func(c *controllertest.Cluster) { cluster{c, t}.setup(nil) },
 		func(c *controllertest.Cluster) {
 			_, _ = c.Client.ResourceV1().DeviceTaintRules().Create(t.Context(), rule(&resourceapi.DeviceTaintSelector{}, resourceapi.DeviceTaintEffectNoExecute), metav1.CreateOptions{})
 		},
-	}, func(t *testing.T, c *controllertest.Cluster) {
+	}, End: func(t *testing.T, c *controllertest.Cluster) {
 		if n := len(c.Pods("ns")); n != 0 {
 			t.Errorf("%d pods are there, want 0", n)
 		}
-	})
+	}}.Survives(t)
 }

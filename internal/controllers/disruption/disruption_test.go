@@ -385,7 +385,7 @@ func TestScaleRequest(t *testing.T) {
 // TestSurvives checks that whatever fails on the way, the status is right in
 // the end.
 func TestSurvives(t *testing.T) {
-	controllertest.Survives(t, 20, []func(controllers.Context) (reconcile.Run, error){replicaset.New, constructor(nil)}, []func(*controllertest.Cluster){
+	controllertest.Trial{Seeds: 20, Controllers: []controllertest.Constructor{replicaset.New, constructor(nil)}, Actions: []controllertest.Action{
 		func(c *controllertest.Cluster) {
 			e := &env{Cluster: c, t: t}
 			set := &apps.ReplicaSet{ObjectMeta: object("set", nil), Spec: apps.ReplicaSetSpec{Replicas: ptr.To[int32](3),
@@ -405,7 +405,7 @@ func TestSurvives(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-	}, func(t *testing.T, c *controllertest.Cluster) {
+	}, End: func(t *testing.T, c *controllertest.Cluster) {
 		(&env{Cluster: c, t: t}).has("b", 5, 4, 5, 1, policy.SufficientPodsReason)
-	})
+	}}.Survives(t)
 }

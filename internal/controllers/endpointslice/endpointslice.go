@@ -52,7 +52,7 @@ func (e *controller) run(c controllers.Context, write func(context.Context, *v1.
 	gone func(context.Context, string) error, reads ...cache.SharedIndexInformer) reconcile.Run {
 	core := c.Informers.Core().V1()
 	return reconcile.Loop[*v1.Service]{
-		Queue: e.queue, Workers: 2, For: core.Services().Informer(), Reads: append(reads, core.Pods().Informer()), Gone: gone,
+		Queue: e.queue, Workers: c.Workers(2), For: core.Services().Informer(), Reads: append(reads, core.Pods().Informer()), Gone: gone,
 		Reconcile: func(ctx context.Context, svc *v1.Service) (reconcile.Result, error) {
 			if svc.Spec.Selector == nil || svc.Spec.Type == v1.ServiceTypeExternalName {
 				return reconcile.Result{}, nil
@@ -97,13 +97,15 @@ type sliceController struct {
 	seen *util.EndpointSliceTracker
 	// zones has what the nodes of each zone can do.
 	zones *topologycache.TopologyCache
+	// most is how many endpoints a slice holds at most.
+	most int
 }
 
 // New makes the controller of EndpointSlices.
 func New(c controllers.Context) (reconcile.Run, error) {
 	nodes, informer := c.Informers.Core().V1().Nodes(), c.Informers.Discovery().V1().EndpointSlices()
 	e := &sliceController{controller: newController(c, "endpoint_slice"), nodes: nodes.Lister(), slices: informer.Lister(),
-		seen: util.NewEndpointSliceTracker(), zones: topologycache.NewTopologyCache()}
+		seen: util.NewEndpointSliceTracker(), zones: topologycache.NewTopologyCache(), most: c.Tuned().MaxEndpointsPerSlice}
 	again := func(s *discoveryv1.EndpointSlice) {
 		e.queue.Add(s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName])
 	}
@@ -193,7 +195,7 @@ func (e *sliceController) sync(ctx context.Context, svc *v1.Service, pods []*v1.
 		addressType := discoveryv1.AddressType(family)
 		groups, err := e.groups(svc, served, family)
 		errs = append(errs, err)
-		p := newPlan(svc, addressType, groups, of[addressType])
+		p := newPlan(svc, addressType, groups, of[addressType], e.most)
 		for _, event := range p.hint(klog.FromContext(ctx), svc, addressType, e.zones) {
 			e.recorder.Event(svc, event.EventType, event.Reason, event.Message)
 		}

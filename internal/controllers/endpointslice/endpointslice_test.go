@@ -17,9 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 var ctx = context.Background()
@@ -255,7 +253,7 @@ func TestHints(t *testing.T) {
 // TestSurvives checks that whatever goes wrong on the way, each pod is in one slice
 // in the end.
 func TestSurvives(t *testing.T) {
-	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New, NewEndpoints}, []func(*controllertest.Cluster){
+	controllertest.Trial{Seeds: 40, Controllers: []controllertest.Constructor{New, NewEndpoints}, Actions: []controllertest.Action{
 		func(c *controllertest.Cluster) {
 			s := suite{c, t}
 			s.node("a", "z")
@@ -280,7 +278,7 @@ func TestSurvives(t *testing.T) {
 				s.pod(pod(fmt.Sprint("q", i), "a", true, fmt.Sprint("10.0.1.", i), fmt.Sprintf("fd00::1:%x", i+1)))
 			}
 		},
-	}, func(t *testing.T, c *controllertest.Cluster) {
+	}, End: func(t *testing.T, c *controllertest.Cluster) {
 		s := suite{c, t}
 		seen := map[string]int{}
 		for _, sl := range s.list() {
@@ -306,5 +304,5 @@ func TestSurvives(t *testing.T) {
 		if n := len(older.Subsets[0].Addresses); n != 120 {
 			t.Errorf("the Endpoints have %d addresses, want 120", n)
 		}
-	})
+	}}.Survives(t)
 }

@@ -18,8 +18,6 @@ import (
 const (
 	// managedBy marks the slices of this controller; upstream's name.
 	managedBy = "endpointslice-controller.k8s.io"
-	// maxEndpoints is how many endpoints a slice holds.
-	maxEndpoints = 100
 )
 
 // plan holds the changes to write to a Service's slices of one family.
@@ -27,6 +25,8 @@ type plan struct {
 	create, update, delete []*discoveryv1.EndpointSlice
 	// unchanged are as they should be.
 	unchanged []*discoveryv1.EndpointSlice
+	// most is how many endpoints a slice holds at most.
+	most int
 }
 
 // identity tells endpoints of a family apart: pods of one node's network share its
@@ -54,8 +54,8 @@ type group struct {
 // the family, and changes as few of these as it can: endpoints stay where they are;
 // new ones fill up slices that change anyway, then one that they all fit in, before
 // slices are made.
-func newPlan(svc *v1.Service, addressType discoveryv1.AddressType, groups []*group, existing []*discoveryv1.EndpointSlice) plan {
-	var p plan
+func newPlan(svc *v1.Service, addressType discoveryv1.AddressType, groups []*group, existing []*discoveryv1.EndpointSlice, most int) plan {
+	p := plan{most: most}
 	byPorts := func(s *discoveryv1.EndpointSlice) *group {
 		for _, g := range groups {
 			if equalPorts(g.ports, s.Ports) {
@@ -127,7 +127,7 @@ func (p *plan) add(svc *v1.Service, addressType discoveryv1.AddressType, g *grou
 		}
 	}
 	fill := func(s *discoveryv1.EndpointSlice) {
-		n := max(0, min(len(rest), maxEndpoints-len(s.Endpoints)))
+		n := max(0, min(len(rest), p.most-len(s.Endpoints)))
 		s.Endpoints, rest = append(s.Endpoints, rest[:n]...), rest[n:]
 	}
 	slices.SortStableFunc(changed, func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(len(b.Endpoints), len(a.Endpoints)) })
@@ -137,7 +137,7 @@ func (p *plan) add(svc *v1.Service, addressType discoveryv1.AddressType, g *grou
 	for len(rest) > 0 {
 		fits := -1 // the fullest that takes all
 		for i, s := range kept {
-			if len(s.Endpoints)+len(rest) <= maxEndpoints && (fits < 0 || len(s.Endpoints) > len(kept[fits].Endpoints)) {
+			if len(s.Endpoints)+len(rest) <= p.most && (fits < 0 || len(s.Endpoints) > len(kept[fits].Endpoints)) {
 				fits = i
 			}
 		}

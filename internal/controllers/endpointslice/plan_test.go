@@ -14,6 +14,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
+const maxEndpoints = 100
+
 func service(families ...v1.IPFamily) *v1.Service {
 	if len(families) == 0 {
 		families = []v1.IPFamily{v1.IPv4Protocol}
@@ -96,7 +98,7 @@ func TestPlan(t *testing.T) {
 			groups = []*group{{ports: ports, endpoints: c.want}}
 		}
 		before := sizes(c.existing)
-		p := newPlan(service(), discoveryv1.AddressTypeIPv4, groups, c.existing)
+		p := newPlan(service(), discoveryv1.AddressTypeIPv4, groups, c.existing, maxEndpoints)
 		p.reuse(service())
 		for _, x := range [][3]string{{"created", sizes(p.create), c.create}, {"updated", sizes(p.update), c.update}, {"deleted", sizes(p.delete), c.remove}, {"left", sizes(p.unchanged), c.unchanged}} {
 			if x[1] != x[2] {

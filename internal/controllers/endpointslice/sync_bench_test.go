@@ -41,7 +41,7 @@ func BenchmarkSync(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := newPlan(svc, discoveryv1.AddressTypeIPv4, groups, nil)
+	p := newPlan(svc, discoveryv1.AddressTypeIPv4, groups, nil, maxEndpoints)
 	held := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
 	var objects []runtime.Object
 	for i, s := range p.create {

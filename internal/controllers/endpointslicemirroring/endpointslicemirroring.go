@@ -59,7 +59,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		changed(cur)
 	}, nil)
 	return reconcile.Loop[*v1.Endpoints]{
-		Queue: m.queue, Workers: 5, For: core.Endpoints().Informer(), Reads: []cache.SharedIndexInformer{core.Services().Informer(), slicesInf.Informer()},
+		Queue: m.queue, Workers: c.Workers(5), For: core.Endpoints().Informer(), Reads: []cache.SharedIndexInformer{core.Services().Informer(), slicesInf.Informer()},
 		Reconcile: m.reconcile,
 		Gone: func(ctx context.Context, key string) error {
 			namespace, name := reconcile.SplitKey(key)

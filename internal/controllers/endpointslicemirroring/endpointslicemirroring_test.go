@@ -18,9 +18,7 @@ import (
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 func addresses(ips ...string) (out []v1.EndpointAddress) {
@@ -287,12 +285,12 @@ func TestSurvives(t *testing.T) {
 			(&cluster{c, t}).endpoints(func(e *v1.Endpoints) { e.Subsets[0].Addresses = addresses(ips...) })
 		}
 	}
-	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
+	controllertest.Trial{Seeds: 40, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{
 		func(c *controllertest.Cluster) { (&cluster{c, t}).create() },
 		with("10.0.0.2", "fd00::1"), with(), with("10.0.0.3"),
-	}, func(t *testing.T, c *controllertest.Cluster) {
+	}, End: func(t *testing.T, c *controllertest.Cluster) {
 		(&cluster{c, t}).want("in the end", "IPv4 a=80: 10.0.0.3")
-	})
+	}}.Survives(t)
 }
 
 // TestStaleCache checks that a slice that the server has and the cache has not

@@ -22,6 +22,9 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
+// byClaim is the index of pods by the claims of their ephemeral volumes.
+const byClaim = "ephemeral-claim"
+
 type controller struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
@@ -38,16 +41,34 @@ func New(c controllers.Context) (reconcile.Run, error) {
 			queue.Add(reconcile.Key(p))
 		}
 	}, nil, reconcile.Ignore)
+	if err := pods.AddIndexers(cache.Indexers{byClaim: func(o any) ([]string, error) { return claimsOf(o), nil }}); err != nil {
+		return nil, err
+	}
 	// A claim that goes while its pod is there is made again; one that was in the
 	// way is no longer.
 	reconcile.Handle(claims.Informer(), nil, func(_, _ *v1.PersistentVolumeClaim) {}, func(claim *v1.PersistentVolumeClaim) {
-		if owner := metav1.GetControllerOfNoCopy(claim); owner != nil && owner.Kind == "Pod" {
-			queue.Add(claim.Namespace + "/" + owner.Name)
+		keys, _ := pods.GetIndexer().IndexKeys(byClaim, reconcile.Key(claim)) // the index is there
+		for _, k := range keys {
+			queue.Add(k)
 		}
 	})
 	return reconcile.Loop[*v1.Pod]{
-		Queue: queue, Workers: 4, For: pods, Reads: []cache.SharedIndexInformer{claims.Informer()}, Reconcile: e.reconcile,
+		Queue: queue, Workers: c.Workers(4), For: pods, Reads: []cache.SharedIndexInformer{claims.Informer()}, Reconcile: e.reconcile,
 	}.Run, nil
+}
+
+// claimsOf returns the keys of the claims of a pod's ephemeral volumes.
+func claimsOf(o any) (out []string) {
+	p, ok := o.(*v1.Pod)
+	if !ok {
+		return nil
+	}
+	for i := range p.Spec.Volumes {
+		if v := &p.Spec.Volumes[i]; v.Ephemeral != nil {
+			out = append(out, p.Namespace+"/"+ephemeral.VolumeClaimName(p, v))
+		}
+	}
+	return out
 }
 
 // wants reports whether a pod may need claims.

@@ -22,7 +22,6 @@ import (
 )
 
 const (
-	workers = 20
 	// syncTimeout bounds how long a resource that cannot be listed holds up the
 	// collection of all others.
 	syncTimeout = 30 * time.Second
@@ -44,6 +43,7 @@ type collector struct {
 	removals  reconcile.Queue
 	orphans   reconcile.Queue
 	changed   chan struct{}
+	workers   int
 
 	// watches are the goroutines of the collector's own watches.
 	watches    sync.WaitGroup
@@ -56,7 +56,7 @@ type collector struct {
 func New(c controllers.Context) (reconcile.Run, error) {
 	gc := &collector{
 		metadata: c.Metadata(), discovery: c.Discovery, mapper: c.RESTMapper, clock: c.Clock,
-		recorder: c.Recorder(),
+		recorder: c.Recorder(), workers: c.Workers(20),
 		shared:   map[schema.GroupVersionResource]cache.SharedIndexInformer{},
 		removals: c.Queue("garbage_collector_attempt_to_delete"),
 		orphans:  c.Queue("garbage_collector_attempt_to_orphan"),
@@ -99,7 +99,7 @@ func (c *collector) run(ctx context.Context) {
 	// An orphaning deletion must not miss a dependent that is yet to be listed.
 	c.waitForMonitors(ctx)
 	reconcile.Together(
-		reconcile.Keys{Queue: c.removals, Workers: workers, Reconcile: c.tryRemove}.Run,
+		reconcile.Keys{Queue: c.removals, Workers: c.workers, Reconcile: c.tryRemove}.Run,
 		reconcile.Keys{Queue: c.orphans, Workers: 2, Reconcile: c.tryOrphan}.Run,
 		c.follow,
 	)(ctx)

@@ -238,9 +238,8 @@ func (c *collector) finishForeground(ctx context.Context, n node, deps []node) e
 		return err
 	}
 	for i := range live {
-		if live[i].blocks(n.uid) {
-			c.removals.AddRateLimited(string(n.uid))
-			return nil
+		if d := &live[i]; d.blocks(n.uid) {
+			return fmt.Errorf("%s %s/%s waits for %s %s, which is not known yet", n.resource.Resource, n.namespace, n.name, d.resource.Resource, d.name)
 		}
 	}
 	return c.dropFinalizer(because(ctx, n.uid), n, metav1.FinalizerDeleteDependents)

@@ -35,8 +35,6 @@ import (
 )
 
 const (
-	// period is how often each autoscaler is looked at.
-	period = 15 * time.Second
 	// lag is the time after which an autoscaler is looked at again if the cache
 	// is behind.
 	lag     = 100 * time.Millisecond
@@ -53,6 +51,7 @@ type controller struct {
 	pods     corelisters.PodLister
 	writes   controllers.Writes
 	metrics  *metrics
+	tuning   controllers.HorizontalPodAutoscaler
 
 	mu    sync.Mutex
 	known map[string]*known // by key
@@ -86,21 +85,21 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	versions := customclient.NewAvailableAPIsGetter(c.Discovery)
 	run := newRun(c, scales, &source{resource: resources, custom: customclient.NewForConfig(config, c.RESTMapper, versions), external: external})
 	// A metrics adapter may be installed, or replaced, at any time.
-	refresh := reconcile.Every(c.Clock, period, func(context.Context) { versions.Invalidate() })
+	refresh := reconcile.Every(c.Clock, c.Tuned().HorizontalPodAutoscaler.SyncPeriod, func(context.Context) { versions.Invalidate() })
 	return reconcile.Together(run, refresh), nil
 }
 
 func newRun(c controllers.Context, scales scale.ScalesGetter, from *source) reconcile.Run {
 	hpas, pods := c.Informers.Autoscaling().V2().HorizontalPodAutoscalers().Informer(), c.Informers.Core().V1().Pods()
 	h := &controller{client: c.Client(), scales: scales, mapper: c.RESTMapper, source: from, recorder: c.Recorder(), clock: c.Clock,
-		pods: pods.Lister(), metrics: newMetrics(c.Metrics), known: map[string]*known{}}
+		pods: pods.Lister(), metrics: newMetrics(c.Metrics), known: map[string]*known{}, tuning: c.Tuned().HorizontalPodAutoscaler}
 	queue := c.Queue("horizontalpodautoscaler")
 	reconcile.Handle(hpas, reconcile.Enqueue[*v2.HorizontalPodAutoscaler](queue), func(old, cur *v2.HorizontalPodAutoscaler) {
 		if old.Generation != cur.Generation || old.UID != cur.UID {
 			queue.Add(reconcile.Key(cur))
 		}
 	}, nil)
-	return reconcile.Loop[*v2.HorizontalPodAutoscaler]{Queue: queue, Workers: workers, For: hpas, Reads: []cache.SharedIndexInformer{pods.Informer()},
+	return reconcile.Loop[*v2.HorizontalPodAutoscaler]{Queue: queue, Workers: c.Workers(workers), For: hpas, Reads: []cache.SharedIndexInformer{pods.Informer()},
 		Reconcile: h.reconcile, Gone: h.gone}.Run
 }
 
@@ -169,7 +168,7 @@ func (c *controller) reconcile(ctx context.Context, shared *v2.HorizontalPodAuto
 		klog.FromContext(ctx).V(2).Info("Autoscaling failed", "hpa", klog.KObj(shared), "err", err)
 	}
 	c.metrics.reconciled(did, failure, c.clock.Since(begun))
-	return reconcile.Result{RequeueAfter: period}, nil
+	return reconcile.Result{RequeueAfter: c.tuning.SyncPeriod}, nil
 }
 
 // autoscale sets the replicas of hpa's target, and hpa's status; it returns the
@@ -227,7 +226,7 @@ func (c *controller) autoscale(ctx context.Context, hpa *v2.HorizontalPodAutosca
 		case desired < current:
 			reason = "All metrics below target"
 		}
-		v := k.past.judge(desired, bounds{current: current, least: least, most: hpa.Spec.MaxReplicas, behavior: hpa.Spec.Behavior}, c.clock.Now())
+		v := k.past.judge(desired, bounds{current: current, least: least, most: hpa.Spec.MaxReplicas, behavior: hpa.Spec.Behavior, stabilization: c.tuning.DownscaleStabilization}, c.clock.Now())
 		c.set(hpa, v2.AbleToScale, v1.ConditionTrue, v.able, v.ableMessage)
 		limited := v1.ConditionFalse
 		if v.limited {
@@ -319,7 +318,7 @@ func (c *controller) measure(ctx context.Context, hpa *v2.HorizontalPodAutoscale
 	if err != nil {
 		return best, nil, false, err
 	}
-	q := question{hpa: hpa, selector: selector, pods: pods, spec: s.Spec.Replicas, status: s.Status.Replicas, within: tolerancesOf(hpa)}
+	q := question{hpa: hpa, selector: selector, pods: pods, spec: s.Spec.Replicas, status: s.Status.Replicas, within: c.tolerances(hpa)}
 	statuses = make([]v2.MetricStatus, len(hpa.Spec.Metrics))
 	var first *failure
 	invalid := 0
@@ -387,8 +386,14 @@ func (c *controller) selected(hpa *v2.HorizontalPodAutoscaler, text string, k *k
 	return selector, pods, nil
 }
 
-func tolerancesOf(hpa *v2.HorizontalPodAutoscaler) tolerances {
-	t := tolerances{tolerance, tolerance}
+// starts says for how long pods are at their start.
+func (c *controller) starts() starts {
+	return starts{c.tuning.CPUInitializationPeriod, c.tuning.InitialReadinessDelay}
+}
+
+// tolerances returns those of an autoscaler.
+func (c *controller) tolerances(hpa *v2.HorizontalPodAutoscaler) tolerances {
+	t := tolerances{c.tuning.Tolerance, c.tuning.Tolerance}
 	if b := hpa.Spec.Behavior; b != nil {
 		if b.ScaleDown != nil && b.ScaleDown.Tolerance != nil {
 			t.down = b.ScaleDown.Tolerance.AsApproximateFloat64()

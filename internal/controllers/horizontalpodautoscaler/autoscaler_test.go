@@ -36,6 +36,11 @@ import (
 	"keelson.dev/keelson/internal/reconcile"
 )
 
+const (
+	period    = 15 * time.Second
+	tolerance = 0.1
+)
+
 // scaled is the scale of the only object, ponds.fish.example.com/web, with a pod for
 // each replica.
 type scaled struct {

@@ -9,8 +9,6 @@ import (
 )
 
 const (
-	// downscaleStabilization is how long a number is kept that was recommended.
-	downscaleStabilization = 5 * time.Minute
 	// Without a behavior the number is at most multiplied by scaleUpFactor, or
 	// becomes scaleUpMinimum.
 	scaleUpFactor, scaleUpMinimum = 2, 4
@@ -57,6 +55,9 @@ const (
 type bounds struct {
 	current, least, most int32
 	behavior             *v2.HorizontalPodAutoscalerBehavior // nil for none
+	// stabilization is for how long a number is kept that was recommended, where the
+	// behavior does not say.
+	stabilization time.Duration
 }
 
 // judge brings a desired number within bounds, and remembers it.
@@ -64,13 +65,13 @@ func (p *past) judge(desired int32, b bounds, now time.Time) verdict {
 	v := verdict{able: "ReadyForNewScale", ableMessage: matching}
 	var steady int32
 	if b.behavior == nil {
-		steady = p.stabilize(desired, now)
+		steady = p.stabilize(desired, b.stabilization, now)
 		if steady != desired {
 			v.able, v.ableMessage = "ScaleDownStabilized", raised
 		}
 		v.replicas, v.limit, v.limitedMessage = limit(steady, b)
 	} else {
-		steady = p.stabilizeBy(b.behavior, b.current, desired, now)
+		steady = p.stabilizeBy(b, desired, now)
 		switch {
 		case steady == desired:
 		case desired >= b.current:
@@ -85,8 +86,8 @@ func (p *past) judge(desired int32, b bounds, now time.Time) verdict {
 }
 
 // stabilize returns the greatest number that was recommended lately.
-func (p *past) stabilize(desired int32, now time.Time) int32 {
-	p.recommended = append(since(p.recommended, now.Add(-downscaleStabilization)), moment{desired, now})
+func (p *past) stabilize(desired int32, within time.Duration, now time.Time) int32 {
+	p.recommended = append(since(p.recommended, now.Add(-within)), moment{desired, now})
 	n := desired
 	for _, r := range p.recommended {
 		n = max(n, r.n)
@@ -97,8 +98,8 @@ func (p *past) stabilize(desired int32, now time.Time) int32 {
 // stabilizeBy returns the number that is nearest to the current one of those between
 // the least that was recommended in the window of increases and the greatest in that
 // of decreases.
-func (p *past) stabilizeBy(b *v2.HorizontalPodAutoscalerBehavior, current, desired int32, now time.Time) int32 {
-	up, down := window(b.ScaleUp, 0), window(b.ScaleDown, downscaleStabilization)
+func (p *past) stabilizeBy(b bounds, desired int32, now time.Time) int32 {
+	up, down := window(b.behavior.ScaleUp, 0), window(b.behavior.ScaleDown, b.stabilization)
 	least, most := desired, desired
 	p.recommended = since(p.recommended, now.Add(-max(up, down)))
 	for _, r := range p.recommended {
@@ -110,7 +111,7 @@ func (p *past) stabilizeBy(b *v2.HorizontalPodAutoscalerBehavior, current, desir
 		}
 	}
 	p.recommended = append(p.recommended, moment{desired, now})
-	return min(max(current, least), most)
+	return min(max(b.current, least), most)
 }
 
 func window(r *v2.HPAScalingRules, otherwise time.Duration) time.Duration {

@@ -54,7 +54,7 @@ func TestJudge(t *testing.T) {
 			var granted []int32
 			var last string
 			for _, n := range c.asked {
-				v := p.judge(n, bounds{current: current, least: c.least + 1, most: 40, behavior: c.behavior}, at)
+				v := p.judge(n, bounds{current: current, least: c.least + 1, most: 40, behavior: c.behavior, stabilization: 5 * time.Minute}, at)
 				if v.replicas != current {
 					p.changed(c.behavior, current, v.replicas, at)
 				}

@@ -108,13 +108,13 @@ func (c *controller) resource(ctx context.Context, q question, name v1.ResourceN
 	}
 	if t.AverageValue != nil {
 		want := t.AverageValue.MilliValue()
-		n, got, err := replicas(q.pods, m, q.spec, target{resource: name, of: averaging(want), assumed: func(string) int64 { return want }, within: q.within}, c.clock.Now())
+		n, got, err := replicas(q.pods, m, q.spec, target{resource: name, of: averaging(want), assumed: func(string) int64 { return want }, within: q.within, starts: c.starts()}, c.clock.Now())
 		if err != nil {
 			return answer{}, status, fmt.Errorf("failed to get %s %s: %w", name, what, err)
 		}
 		return answer{replicas: n, name: fmt.Sprintf("%s resource", name)}, v2.MetricValueStatus{AverageValue: amount(name, got.average)}, nil
 	}
-	n, got, err := replicas(q.pods, m, q.spec, utilization(q.pods, name, container, *t.AverageUtilization, q.within), c.clock.Now())
+	n, got, err := replicas(q.pods, m, q.spec, utilization(q.pods, name, container, *t.AverageUtilization, q.within, c.starts()), c.clock.Now())
 	if err != nil {
 		return answer{}, status, fmt.Errorf("failed to get %s %s: %w", name, what, err)
 	}
@@ -135,7 +135,7 @@ func (c *controller) podMetric(q question, m *v2.PodsMetricSource) (answer, erro
 		return answer{}, errors.New("invalid pods metric source: no average value target was set")
 	}
 	want := m.Target.AverageValue.MilliValue()
-	n, known, err := replicas(q.pods, got, q.spec, target{of: averaging(want), assumed: func(string) int64 { return want }, within: q.within}, c.clock.Now())
+	n, known, err := replicas(q.pods, got, q.spec, target{of: averaging(want), assumed: func(string) int64 { return want }, within: q.within, starts: c.starts()}, c.clock.Now())
 	if err != nil {
 		return answer{}, err
 	}

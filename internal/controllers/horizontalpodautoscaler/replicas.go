@@ -11,17 +11,8 @@ import (
 	resourcehelpers "k8s.io/component-helpers/resource"
 )
 
-// Upstream's defaults (--horizontal-pod-autoscaler-…).
-const (
-	// tolerance is how far usage may be from its target before the number changes.
-	tolerance = 0.1
-	// cpuInitialization is how long after its start a pod's CPU counts only while it
-	// is ready, and measured since then.
-	cpuInitialization = 5 * time.Minute
-	// initialReadiness is how long after its start a pod's readiness may change
-	// without the pod being one that was ready before.
-	initialReadiness = 30 * time.Second
-)
+// starts says for how long a pod is at its start: its CPU, and its readiness.
+type starts struct{ cpu, readiness time.Duration }
 
 // tolerances holds the tolerances of a decrease and of an increase.
 type tolerances struct{ down, up float64 }
@@ -70,7 +61,7 @@ type grouped struct {
 
 // group groups pods by their samples of a metric; resource is empty if it is not one
 // of a resource.
-func group(pods []*v1.Pod, m samples, resource v1.ResourceName, now time.Time) grouped {
+func group(pods []*v1.Pod, m samples, resource v1.ResourceName, at starts, now time.Time) grouped {
 	g := grouped{unready: sets.New[string](), missing: sets.New[string](), ignored: sets.New[string]()}
 	for _, pod := range pods {
 		s, measured := m[pod.Name]
@@ -81,7 +72,7 @@ func group(pods []*v1.Pod, m samples, resource v1.ResourceName, now time.Time) g
 			g.unready.Insert(pod.Name)
 		case !measured:
 			g.missing.Insert(pod.Name)
-		case resource == v1.ResourceCPU && starting(pod, s, now):
+		case resource == v1.ResourceCPU && starting(pod, s, at, now):
 			g.unready.Insert(pod.Name)
 		default:
 			g.ready++
@@ -91,17 +82,17 @@ func group(pods []*v1.Pod, m samples, resource v1.ResourceName, now time.Time) g
 }
 
 // starting reports whether a pod's CPU is that of its start.
-func starting(pod *v1.Pod, s sample, now time.Time) bool {
+func starting(pod *v1.Pod, s sample, at starts, now time.Time) bool {
 	ready := condition(pod, v1.PodReady)
 	start := pod.Status.StartTime
 	if ready == nil || start == nil {
 		return true
 	}
-	if start.Add(cpuInitialization).After(now) {
+	if start.Add(at.cpu).After(now) {
 		return ready.Status == v1.ConditionFalse || s.at.Before(ready.LastTransitionTime.Add(s.window))
 	}
 	// It has never been ready.
-	return ready.Status == v1.ConditionFalse && start.Add(initialReadiness).After(ready.LastTransitionTime.Time)
+	return ready.Status == v1.ConditionFalse && start.Add(at.readiness).After(ready.LastTransitionTime.Time)
 }
 
 func condition(pod *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
@@ -122,6 +113,7 @@ type target struct {
 	// number would decrease.
 	assumed func(pod string) int64
 	within  tolerances
+	starts  starts
 }
 
 // replicas returns the number of replicas that a metric of pods asks for. Unknown
@@ -132,7 +124,7 @@ func replicas(pods []*v1.Pod, m samples, current int32, t target, now time.Time)
 	if len(pods) == 0 {
 		return 0, measure{}, errors.New("no pods returned by selector while calculating replica count")
 	}
-	g := group(pods, m, t.resource, now)
+	g := group(pods, m, t.resource, t.starts, now)
 	for pod := range g.ignored.Union(g.unready) {
 		delete(m, pod)
 	}
@@ -191,10 +183,10 @@ func averaging(want int64) func(samples) (measure, error) {
 
 // utilization compares the share of what pods, or one container of each, request of
 // a resource, with want percent.
-func utilization(pods []*v1.Pod, resource v1.ResourceName, container string, want int32, within tolerances) target {
+func utilization(pods []*v1.Pod, resource v1.ResourceName, container string, want int32, within tolerances, at starts) target {
 	var requested map[string]int64
 	return target{
-		resource: resource, within: within,
+		resource: resource, within: within, starts: at,
 		of: func(m samples) (measure, error) {
 			if requested == nil {
 				var err error

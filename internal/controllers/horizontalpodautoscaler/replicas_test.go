@@ -97,7 +97,7 @@ func TestReplicas(t *testing.T) {
 					m[pods[i].Name] = sample{p.used, now, 10 * time.Second}
 				}
 			}
-			got, _, err := replicas(pods, m, int32(len(pods)), utilization(pods, v1.ResourceCPU, "", c.percent, tolerances{tolerance, tolerance}), now)
+			got, _, err := replicas(pods, m, int32(len(pods)), utilization(pods, v1.ResourceCPU, "", c.percent, tolerances{0.1, 0.1}, starts{5 * time.Minute, 30 * time.Second}), now)
 			if c.err != "" {
 				if err == nil || err.Error() != c.err {
 					t.Errorf("error %v, want %s", err, c.err)

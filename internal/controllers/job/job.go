@@ -69,7 +69,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	reconcile.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
 	reads := []cache.SharedIndexInformer{pods}
 	return reconcile.Together(
-		reconcile.Loop[*batch.Job]{Queue: r.queue, Workers: 5, For: jobs, Reads: reads, Reconcile: r.reconcile}.Run,
+		reconcile.Loop[*batch.Job]{Queue: r.queue, Workers: c.Workers(5), For: jobs, Reads: reads, Reconcile: r.reconcile}.Run,
 		reconcile.Loop[*v1.Pod]{Queue: r.orphans, For: pods, Reads: []cache.SharedIndexInformer{jobs}, Reconcile: r.release}.Run,
 	), nil
 }

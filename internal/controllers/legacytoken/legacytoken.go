@@ -24,10 +24,8 @@ import (
 )
 
 const (
-	// period is how often the Secrets are checked, unused how long a token may go
-	// without use before it becomes invalid, and then again before it is deleted.
+	// period is how often the Secrets are checked.
 	period = 24 * time.Hour
-	unused = 365 * 24 * time.Hour
 )
 
 type cleaner struct {
@@ -36,12 +34,15 @@ type cleaner struct {
 	accounts corelisters.ServiceAccountLister
 	secrets  corelisters.SecretLister
 	pods     corelisters.PodLister
+	// unused is how long a token may go without use before it becomes invalid, and then
+	// again before it is deleted.
+	unused time.Duration
 }
 
 // New makes the controller.
 func New(c controllers.Context) (reconcile.Run, error) {
 	core := c.Informers.Core().V1()
-	l := &cleaner{c.Client(), c.Clock, core.ServiceAccounts().Lister(), core.Secrets().Lister(), core.Pods().Lister()}
+	l := &cleaner{c.Client(), c.Clock, core.ServiceAccounts().Lister(), core.Secrets().Lister(), core.Pods().Lister(), c.Tuned().LegacyTokenCleanUpPeriod}
 	return reconcile.Every(c.Clock, period, l.clean, core.ServiceAccounts().Informer(), core.Secrets().Informer(), core.Pods().Informer()), nil
 }
 
@@ -52,7 +53,7 @@ func (l *cleaner) clean(ctx context.Context) {
 		klog.FromContext(ctx).Error(err, "Getting the date since which the use of tokens is tracked")
 		return
 	}
-	if now.Before(since.Add(unused)) {
+	if now.Before(since.Add(l.unused)) {
 		return
 	}
 	all, err := l.secrets.List(labels.Everything())
@@ -85,7 +86,7 @@ func (l *cleaner) trackedSince(ctx context.Context) (time.Time, error) {
 
 // judge marks or deletes the Secret of a token that was not used for long enough.
 func (l *cleaner) judge(ctx context.Context, s *v1.Secret, now time.Time) error {
-	keep := now.Add(-unused)
+	keep := now.Add(-l.unused)
 	if !s.CreationTimestamp.Time.Before(keep) {
 		return nil
 	}

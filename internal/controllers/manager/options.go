@@ -35,6 +35,8 @@ type Options struct {
 	component.Options
 	// Controllers selects them; see Select.
 	Controllers []string
+	// Tuning configures them; nil is their default.
+	Tuning *controllers.Tuning
 	// NodeIPAM selects the ranges that nodes get theirs of pods' addresses from, and
 	// ServiceCIDRs are the ranges of the Services, which they get nothing of.
 	NodeIPAM     nodeipam.Selection
@@ -64,6 +66,9 @@ func (o *Options) Validate() error {
 	}
 	if (o.ClusterSigningCertFile == "") != (o.ClusterSigningKeyFile == "") {
 		errs = append(errs, errors.New("--cluster-signing-cert-file and --cluster-signing-key-file must be specified together"))
+	}
+	if o.Tuning != nil {
+		errs = append(errs, o.Tuning.Validate())
 	}
 	_, err := o.NodeIPAM.Ranges()
 	_, services := o.serviceRanges()
@@ -128,6 +133,7 @@ func (o *Options) context(ctx context.Context, cfg *rest.Config, client kubernet
 
 		LoadBalancer: &o.LoadBalancer,
 		RootCA:       cfg.CAData,
+		Tuning:       o.Tuning,
 	}
 	var err error
 	if c.PodRanges, err = o.NodeIPAM.Ranges(); err != nil {
@@ -183,6 +189,9 @@ func (o *Options) accounts(ctx context.Context, cfg *rest.Config, client kuberne
 // and Election.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.Controllers, "controllers", nil, "controllers to run: '*' is all, 'foo' is that one, '-foo' leaves it out. There are: "+strings.Join(Names(), ", "))
+	tuning := controllers.DefaultTuning()
+	o.Tuning = &tuning
+	o.Tuning.AddFlags(fs)
 	o.NodeIPAM.NoAllocation = true // upstream's default
 	o.NodeIPAM.AddFlags(fs)
 	o.LoadBalancer.Disabled = true // upstream's default is that of no cloud

@@ -102,6 +102,9 @@ func Reference(w io.Writer) {
 		if all == "" {
 			all = "every resource's metadata"
 		}
+		if row.Off {
+			name += " (off, unless --controllers names it)"
+		}
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", name, strings.Join(row.Aliases, ", "), row.Identity, row.Component(), all)
 	}
 	for _, u := range upstreams {

@@ -28,8 +28,8 @@ func Identities() []string {
 }
 
 // Select returns the names of the controllers that a list in the form of
-// upstream's --controllers selects: "*" is all, "name" enables one and "-name"
-// disables one, whichever comes first; an empty list is "*".
+// upstream's --controllers selects: "*" is all that run by default, "name" enables
+// one and "-name" disables one, whichever comes first; an empty list is "*".
 func Select(list []string) (sets.Set[string], error) {
 	names := map[string]string{}
 	for i := range table {
@@ -56,7 +56,7 @@ func Select(list []string) (sets.Set[string], error) {
 	}
 	out := sets.New[string]()
 	for i := range table {
-		if on, ok := said[table[i].Name]; on || !ok && all {
+		if on, ok := said[table[i].Name]; on || !ok && all && !table[i].Off {
 			out.Insert(table[i].Name)
 		}
 	}

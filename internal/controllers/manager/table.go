@@ -47,6 +47,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/resourceclaim"
 	"keelson.dev/keelson/internal/controllers/resourcequota"
 	"keelson.dev/keelson/internal/controllers/rootca"
+	"keelson.dev/keelson/internal/controllers/selinuxwarning"
 	"keelson.dev/keelson/internal/controllers/service"
 	"keelson.dev/keelson/internal/controllers/serviceaccount"
 	"keelson.dev/keelson/internal/controllers/servicecidr"
@@ -190,6 +191,10 @@ var table = []controllers.Row{
 		Name: "persistentvolume-attach-detach-controller", Aliases: []string{"attachdetach"}, Identity: "attachdetach-controller",
 		Watches: join(resources(coreV1, "nodes", "pods", "persistentvolumeclaims", "persistentvolumes"), resources(storage.SchemeGroupVersion, "volumeattachments", "csidrivers")),
 		New:     attachdetach.New,
+	},
+	{
+		Name: "selinux-warning-controller", Aliases: []string{"selinux-warning"}, Identity: "selinux-warning-controller", Events: "selinux_warning", Off: true,
+		Watches: join(resources(coreV1, "pods", "persistentvolumeclaims", "persistentvolumes"), resources(storage.SchemeGroupVersion, "csidrivers")), New: selinuxwarning.New,
 	},
 	{
 		Name: "persistentvolume-expander-controller", Aliases: []string{"persistentvolume-expander"}, Identity: "expand-controller", Events: "volume_expand",

@@ -131,7 +131,8 @@ func TestSelect(t *testing.T) {
 		has, lack string
 		err       string
 	}{
-		{list: "", has: "deployment-controller"},
+		{list: "", has: "deployment-controller", lack: "selinux-warning-controller"},
+		{list: "*,selinux-warning", has: "selinux-warning-controller"},
 		{list: "*,-deployment", has: "replicaset-controller", lack: "deployment-controller"},
 		{list: "-deployment-controller,*", lack: "deployment-controller"},
 		{list: "podgc", has: "pod-garbage-collector-controller", lack: "deployment-controller"},

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
@@ -24,6 +25,10 @@ const (
 	// controller goes by the estimate of what is left.
 	quickLooks = 9
 	firstLook  = 5 * time.Millisecond
+	// slowLook is the longest interval between looks, and slowRetry the longest between
+	// attempts that fail, as where a group of resources is not served.
+	slowLook  = 5 * time.Minute
+	slowRetry = time.Minute
 )
 
 type controller struct {
@@ -32,6 +37,7 @@ type controller struct {
 	discovery discovery.DiscoveryInterface
 	informer  cache.SharedIndexInformer
 	queue     reconcile.Queue
+	clock     clock.PassiveClock
 
 	mu    sync.Mutex
 	looks map[string]int
@@ -42,7 +48,7 @@ type controller struct {
 func New(c controllers.Context) (reconcile.Run, error) {
 	n := &controller{
 		client: c.Client(), metadata: c.Metadata(), discovery: c.Discovery,
-		informer: c.Informers.Core().V1().Namespaces().Informer(), queue: c.Queue("namespace"),
+		informer: c.Informers.Core().V1().Namespaces().Informer(), queue: c.QueueUpTo("namespace", slowRetry), clock: c.Clock,
 		looks: map[string]int{},
 	}
 	if n.metadata == nil || n.discovery == nil {
@@ -62,13 +68,13 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		}
 	})
 	return reconcile.Loop[*v1.Namespace]{
-		Queue: n.queue, Workers: 4, For: n.informer, Reads: []cache.SharedIndexInformer{pods},
+		Queue: n.queue, Workers: c.Workers(4), For: n.informer, Reads: []cache.SharedIndexInformer{pods},
 		Reconcile: func(ctx context.Context, ns *v1.Namespace) (reconcile.Result, error) {
 			left, err := n.finish(ctx, ns.Name)
 			if err != nil || left == 0 {
 				return reconcile.Result{}, err
 			}
-			return reconcile.Result{RequeueAfter: n.nextLook(ns.Name, left)}, nil
+			return reconcile.Result{RequeueAfter: n.nextLook(ns, left)}, nil
 		},
 		Gone: func(_ context.Context, name string) error {
 			n.forgetLooks(name)
@@ -114,17 +120,18 @@ func (n *controller) finish(ctx context.Context, name string) (time.Duration, er
 }
 
 // nextLook returns when to come back to a namespace in which something is left: at
-// first soon, for most objects go at once, later after about half of the estimate.
-// Nothing tells of the end of an object of an arbitrary kind.
-func (n *controller) nextLook(name string, estimate time.Duration) time.Duration {
+// first soon, for most objects go at once, later after about half of the estimate, and
+// ever more rarely the longer it takes. Nothing tells of the end of an object of an
+// arbitrary kind.
+func (n *controller) nextLook(ns *v1.Namespace, estimate time.Duration) time.Duration {
 	n.mu.Lock()
-	looks := n.looks[name]
-	n.looks[name] = looks + 1
+	looks := n.looks[ns.Name]
+	n.looks[ns.Name] = looks + 1
 	n.mu.Unlock()
 	if looks < quickLooks {
 		return firstLook << looks
 	}
-	return estimate/2 + time.Second
+	return max(estimate/2+time.Second, min(n.clock.Since(ns.DeletionTimestamp.Time)/10, slowLook))
 }
 
 func (n *controller) forgetLooks(name string) {

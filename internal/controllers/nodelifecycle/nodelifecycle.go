@@ -2,6 +2,7 @@ package nodelifecycle
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -16,22 +17,18 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
-// Upstream's figures.
-const (
-	monitorPeriod = 5 * time.Second
-	gracePeriod   = 50 * time.Second
-)
-
-// health records a node's heartbeats.
-type health struct {
+// heartbeat is the last sign of life of a node.
+type heartbeat struct {
 	renewed time.Time // as the lease says, or the Ready condition
 	seen    time.Time // when that was seen here: clocks differ
+	posted  bool      // whether the node had posted its status
 }
 
 type controller struct {
@@ -42,9 +39,10 @@ type controller struct {
 	leases   coordinationlisters.LeaseLister
 	clock    clock.WithTicker
 	queue    reconcile.Queue
+	zones    zones
 
-	mu     sync.Mutex
-	health map[string]health
+	mu    sync.Mutex
+	beats map[string]heartbeat
 }
 
 // New makes the controller.
@@ -54,22 +52,33 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	controllers.IndexPods(pods)
 	n := &controller{
 		client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), leases: leases.Lister(),
-		clock: c.Clock, queue: c.Queue("node_lifecycle_controller"), health: map[string]health{},
+		clock: c.Clock, queue: c.Queue("node_lifecycle_controller"), beats: map[string]heartbeat{},
+		zones: zones{NodeLifecycle: c.Tuned().NodeLifecycle, m: map[string]*zone{}},
 	}
-	reconcile.Handle(nodes.Informer(), reconcile.Enqueue[*v1.Node](n.queue), nil, func(o *v1.Node) {
+	reconcile.Handle(nodes.Informer(), func(o *v1.Node) {
+		n.tell(o, "RegisteredNode", fmt.Sprintf("Node %s event: Registered Node %s in Controller", o.Name, o.Name))
+		n.queue.Add(o.Name)
+	}, func(_, o *v1.Node) { n.queue.Add(o.Name) }, func(o *v1.Node) {
+		n.tell(o, "RemovingNode", fmt.Sprintf("Node %s event: Removing Node %s from Controller", o.Name, o.Name))
 		n.mu.Lock()
-		delete(n.health, o.Name)
+		delete(n.beats, o.Name)
 		n.mu.Unlock()
+		n.zones.leave(o.Name)
 	})
 	reads := []cache.SharedIndexInformer{pods, leases.Informer()}
 	return reconcile.Together(
 		reconcile.Loop[*v1.Node]{Queue: n.queue, For: nodes.Informer(), Reads: reads, Reconcile: n.reconcile}.Run,
-		reconcile.Every(c.Clock, monitorPeriod, n.monitor, append(reads, nodes.Informer())...),
+		reconcile.Every(c.Clock, n.zones.MonitorPeriod, n.monitor, append(reads, nodes.Informer())...),
 	), nil
 }
 
-// monitor queues the nodes that have fallen silent.
-func (n *controller) monitor(context.Context) {
+// tell records an event of a node.
+func (n *controller) tell(node *v1.Node, reason, message string) {
+	n.recorder.Event(&v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: node.Name, UID: node.UID}, v1.EventTypeNormal, reason, message)
+}
+
+// monitor queues the nodes that have fallen silent, and judges the zones.
+func (n *controller) monitor(ctx context.Context) {
 	all, err := n.nodes.List(labels.Everything())
 	if err != nil {
 		return
@@ -78,6 +87,27 @@ func (n *controller) monitor(context.Context) {
 		if n.silent(o) {
 			n.queue.Add(o.Name)
 		}
+	}
+	c := n.zones.look(counted(all))
+	for _, name := range c.wake {
+		n.queue.Add(name)
+	}
+	switch {
+	case c.stopped:
+		klog.FromContext(ctx).Info("No node is ready: no pods are evicted until one is")
+		for _, o := range all {
+			n.queue.Add(o.Name)
+		}
+	case c.resumed:
+		// Nodes may have been silent only because this server was cut off.
+		klog.FromContext(ctx).Info("Some nodes are ready again: pods are evicted as before")
+		now := n.clock.Now()
+		n.mu.Lock()
+		for name, b := range n.beats {
+			b.seen = now
+			n.beats[name] = b
+		}
+		n.mu.Unlock()
 	}
 }
 
@@ -103,14 +133,24 @@ func (n *controller) silent(node *v1.Node) bool {
 	if lease != nil && lease.Spec.RenewTime != nil && lease.Spec.RenewTime.After(renewed) {
 		renewed = lease.Spec.RenewTime.Time
 	}
+	posted, grace := condition(node, v1.NodeReady) != nil, n.zones.MonitorGracePeriod
+	if !posted {
+		grace = n.zones.StartupGracePeriod
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	h, ok := n.health[node.Name]
-	if !ok || renewed.After(h.renewed) {
-		h = health{renewed, n.clock.Now()}
-		n.health[node.Name] = h
+	b, ok := n.beats[node.Name]
+	switch {
+	case !ok && !posted:
+		b = heartbeat{renewed, node.CreationTimestamp.Time, false}
+		if lease != nil {
+			b.seen = n.clock.Now()
+		}
+	case !ok || renewed.After(b.renewed) || posted && !b.posted:
+		b = heartbeat{renewed, n.clock.Now(), posted}
 	}
-	return n.clock.Since(h.seen) > gracePeriod
+	n.beats[node.Name] = b
+	return n.clock.Since(b.seen) > grace
 }
 
 // reconcile brings a node's conditions and taints to what is known of it.
@@ -121,13 +161,14 @@ func (n *controller) reconcile(ctx context.Context, node *v1.Node) (reconcile.Re
 			return reconcile.Result{}, err
 		}
 	}
-	if node, err = n.taint(ctx, node); err != nil {
+	node, wait, err := n.taint(ctx, node)
+	if err != nil {
 		return reconcile.Result{}, err
 	}
 	if c := condition(node, v1.NodeReady); c != nil && c.Status != v1.ConditionTrue {
 		err = n.unready(ctx, node)
 	}
-	return reconcile.Result{}, err
+	return reconcile.Result{RequeueAfter: wait}, err
 }
 
 // unknown tells that a node's state is not known any more.
@@ -150,7 +191,9 @@ func (n *controller) unknown(ctx context.Context, node *v1.Node) (*v1.Node, erro
 	if !changed {
 		return node, nil
 	}
-	n.recorder.Eventf(&v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: node.Name, UID: node.UID}, v1.EventTypeNormal, "NodeNotReady", "Node %s status is now: NodeNotReady", node.Name)
+	if c := condition(node, v1.NodeReady); c != nil && c.Status == v1.ConditionTrue {
+		n.tell(node, "NodeNotReady", fmt.Sprintf("Node %s status is now: NodeNotReady", node.Name))
+	}
 	return n.client.CoreV1().Nodes().UpdateStatus(ctx, out, metav1.UpdateOptions{})
 }
 
@@ -158,20 +201,16 @@ func (n *controller) unknown(ctx context.Context, node *v1.Node) (*v1.Node, erro
 var managed = map[string]bool{v1.TaintNodeNotReady: true, v1.TaintNodeUnreachable: true, v1.TaintNodeMemoryPressure: true, v1.TaintNodeDiskPressure: true,
 	v1.TaintNodePIDPressure: true, v1.TaintNodeNetworkUnavailable: true, v1.TaintNodeUnschedulable: true}
 
-// wanted returns the taints that a node's conditions and cordon make.
+// wanted returns the taints that a node's conditions and cordon make at once.
 func wanted(node *v1.Node) []v1.Taint {
 	var out []v1.Taint
-	add := func(key string, effects ...v1.TaintEffect) {
-		for _, e := range effects {
-			out = append(out, v1.Taint{Key: key, Effect: e})
-		}
-	}
+	add := func(key string, effect v1.TaintEffect) { out = append(out, v1.Taint{Key: key, Effect: effect}) }
 	if c := condition(node, v1.NodeReady); c != nil {
 		switch c.Status {
 		case v1.ConditionFalse:
-			add(v1.TaintNodeNotReady, v1.TaintEffectNoSchedule, v1.TaintEffectNoExecute)
+			add(v1.TaintNodeNotReady, v1.TaintEffectNoSchedule)
 		case v1.ConditionUnknown:
-			add(v1.TaintNodeUnreachable, v1.TaintEffectNoSchedule, v1.TaintEffectNoExecute)
+			add(v1.TaintNodeUnreachable, v1.TaintEffectNoSchedule)
 		}
 	}
 	for _, p := range []struct {
@@ -188,8 +227,40 @@ func wanted(node *v1.Node) []v1.Taint {
 	return out
 }
 
-func (n *controller) taint(ctx context.Context, node *v1.Node) (*v1.Node, error) {
+// evicting returns the taint that evicts the pods of a node that is not ready, or nil:
+// where it is one more node, only when it is its turn, and not at all while no node of
+// the cluster is ready. wait is when its turn comes.
+func (n *controller) evicting(node *v1.Node) (t *v1.Taint, wait time.Duration) {
+	c := condition(node, v1.NodeReady)
+	if c == nil || c.Status == v1.ConditionTrue {
+		n.zones.leave(node.Name)
+		return nil, 0
+	}
+	t = &v1.Taint{Key: v1.TaintNodeNotReady, Effect: v1.TaintEffectNoExecute}
+	if c.Status == v1.ConditionUnknown {
+		t.Key = v1.TaintNodeUnreachable
+	}
+	stopped := n.zones.stopped()
+	if !stopped && slices.ContainsFunc(node.Spec.Taints, func(o v1.Taint) bool {
+		return o.Effect == t.Effect && (o.Key == v1.TaintNodeNotReady || o.Key == v1.TaintNodeUnreachable)
+	}) {
+		n.zones.leave(node.Name)
+		return t, 0 // it has it, or that for the other state
+	}
+	ok, wait := n.zones.turn(node, n.clock.Now())
+	if !ok {
+		return nil, wait
+	}
+	return t, 0
+}
+
+// taint brings a node's taints to what they are to be. It returns when to come back to it.
+func (n *controller) taint(ctx context.Context, node *v1.Node) (*v1.Node, time.Duration, error) {
 	want := wanted(node)
+	evict, wait := n.evicting(node)
+	if evict != nil {
+		want = append(want, *evict)
+	}
 	var next []v1.Taint
 	changed := false
 	for _, t := range node.Spec.Taints {
@@ -212,11 +283,15 @@ func (n *controller) taint(ctx context.Context, node *v1.Node) (*v1.Node, error)
 		changed = true
 	}
 	if !changed {
-		return node, nil
+		return node, wait, nil
 	}
 	out := node.DeepCopy()
 	out.Spec.Taints = next
-	return n.client.CoreV1().Nodes().Update(ctx, out, metav1.UpdateOptions{})
+	out, err := n.client.CoreV1().Nodes().Update(ctx, out, metav1.UpdateOptions{})
+	if err != nil && evict != nil {
+		n.zones.again(node)
+	}
+	return out, wait, err
 }
 
 // unready takes the pods of a node that is not ready out of their services.

@@ -17,10 +17,40 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 var ctx = context.Background()
+
+const gracePeriod = 50 * time.Second
+
+// tuned changes the controller's configuration.
+func tuned(change func(*controllers.NodeLifecycle)) func(*controllers.Context) {
+	return func(c *controllers.Context) {
+		t := controllers.DefaultTuning()
+		change(&t.NodeLifecycle)
+		c.Tuning = &t
+	}
+}
+
+// agents renew the leases of nodes until the test ends.
+func agents(names ...string) controllertest.Action {
+	return func(c *controllertest.Cluster) {
+		for _, name := range names {
+			l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: v1.NamespaceNodeLease}, Spec: coordinationv1.LeaseSpec{RenewTime: ptr.To(metav1.NowMicro())}}
+			c.Put(l)
+			go func() {
+				for {
+					select {
+					case <-c.Done():
+						return
+					case <-time.After(10 * time.Second):
+						controllertest.Edit(c, v1.NamespaceNodeLease, name, func(l *coordinationv1.Lease) { l.Spec.RenewTime = ptr.To(metav1.NowMicro()) })
+					}
+				}
+			}()
+		}
+	}
+}
 
 // suite is a cluster in which the controller runs.
 type suite struct {
@@ -89,7 +119,7 @@ func taints(n *v1.Node) string {
 // TestTaints compares the taints of nodes with what their conditions make.
 func TestTaints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := suite{controllertest.New(t, New), t}
+		s := suite{controllertest.NewWith(t, tuned(func(n *controllers.NodeLifecycle) { n.EvictionRate = 100 }), New), t}
 		for _, c := range []struct {
 			name  string
 			node  *v1.Node
@@ -183,25 +213,95 @@ func TestSilence(t *testing.T) {
 	})
 }
 
+// TestStartup checks that a node that has never posted its status has longer.
+func TestStartup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := suite{controllertest.New(t, New), t}
+		s.create(newNode("n"))
+		s.HasEvent("Normal RegisteredNode Node n event: Registered Node n in Controller")
+		s.Advance(59 * time.Second)
+		if n := s.get("n"); len(n.Status.Conditions) > 0 {
+			t.Errorf("within the grace period: %+v", n.Status.Conditions)
+		}
+		s.Advance(7 * time.Second)
+		n := s.get("n")
+		for _, c := range []v1.NodeConditionType{v1.NodeReady, v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure} {
+			if got := condition(n, c); got == nil || got.Status != v1.ConditionUnknown || got.Reason != "NodeStatusNeverUpdated" || got.Message != "Kubelet never posted node status." {
+				t.Errorf("%s is %+v", c, got)
+			}
+		}
+		if got := taints(n); got != "unreachable:NoSchedule" { // it is the only one
+			t.Errorf("the taints are %q", got)
+		}
+	})
+}
+
+// TestDisruption checks that of several nodes that fail one after the other gets the taint
+// that evicts its pods, that none has it while no node is ready, and that all is as before
+// when one is ready again.
+func TestDisruption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := suite{controllertest.New(t, New), t}
+		for _, name := range []string{"a", "b", "c", "d"} {
+			s.create(newNode(name, state(v1.NodeReady, v1.ConditionTrue)))
+		}
+		agents("a", "b", "c", "d")(s.Cluster)
+		ready := func(status v1.ConditionStatus, names ...string) {
+			for _, name := range names {
+				s.change(name, func(n *v1.Node) { n.Status.Conditions = []v1.NodeCondition{state(v1.NodeReady, status)} })
+			}
+			s.Advance(6 * time.Second)
+		}
+		evicting := func() (n int) {
+			for _, name := range []string{"a", "b", "c", "d"} {
+				if strings.Contains(taints(s.get(name)), "not-ready:NoExecute") {
+					n++
+				}
+			}
+			return n
+		}
+		want := func(when string, n int) {
+			t.Helper()
+			if got := evicting(); got != n {
+				t.Errorf("%s: %d nodes evict, want %d", when, got, n)
+			}
+		}
+		s.Advance(6 * time.Second)
+		ready(v1.ConditionFalse, "a", "b")
+		want("two fail", 1)
+		s.Advance(6 * time.Second)
+		want("after ten seconds", 2)
+		ready(v1.ConditionFalse, "c", "d")
+		want("none is ready", 0)
+		s.Advance(10 * time.Minute)
+		want("long after", 0)
+		ready(v1.ConditionTrue, "a")
+		// Three of four are not ready: that is a partial disruption of a small zone.
+		s.Advance(10 * time.Minute)
+		want("one of four is ready", 0)
+		ready(v1.ConditionTrue, "b")
+		s.Advance(time.Minute)
+		want("two of four are ready", 2)
+		ready(v1.ConditionTrue, "c", "d")
+		want("all are ready", 0)
+	})
+}
+
 // TestSurvives checks that whatever goes wrong on the way, silent nodes are tainted and
 // others not.
 func TestSurvives(t *testing.T) {
-	controllertest.Survives(t, 30, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
-		func(c *controllertest.Cluster) {
-			s := suite{c, t}
-			s.create(newNode("a", state(v1.NodeReady, v1.ConditionFalse)))
-			s.create(newNode("b", state(v1.NodeReady, v1.ConditionTrue)))
+	controllertest.Trial{
+		Seeds: 100, Controllers: []controllertest.Constructor{New}, Rest: 2 * time.Minute,
+		Actions: []controllertest.Action{
+			agents("c", "d"),
+			func(c *controllertest.Cluster) {
+				for name, ready := range map[string]v1.ConditionStatus{"a": v1.ConditionFalse, "b": v1.ConditionTrue, "c": v1.ConditionTrue, "d": v1.ConditionTrue} {
+					c.Put(newNode(name, state(v1.NodeReady, ready)))
+				}
+			},
+			controllertest.Edits("", "a", func(n *v1.Node) { n.Spec.Unschedulable = true }),
 		},
-		func(c *controllertest.Cluster) {
-			suite{c, t}.change("a", func(n *v1.Node) { n.Spec.Unschedulable = true })
-		},
-	}, func(t *testing.T, c *controllertest.Cluster) {
-		s := suite{c, t}
-		if got := taints(s.get("a")); got != "unreachable:NoExecute unreachable:NoSchedule unschedulable:NoSchedule" {
-			t.Errorf("a has %q", got)
-		}
-		if got := taints(s.get("b")); got != "unreachable:NoExecute unreachable:NoSchedule" {
-			t.Errorf("b has %q", got)
-		}
-	})
+		End: controllertest.Are("", func(n *v1.Node) string { return n.Name + " " + taints(n) },
+			"a unreachable:NoExecute unreachable:NoSchedule unschedulable:NoSchedule", "b unreachable:NoExecute unreachable:NoSchedule", "c ", "d "),
+	}.Survives(t)
 }

@@ -14,9 +14,7 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 var ctx = context.Background()
@@ -265,21 +263,19 @@ func TestSurvives(t *testing.T) {
 			s.add(newVolume("v"+name, "1Gi"), newClaim("c"+name, "1Gi"))
 		}
 	}
-	controllertest.Survives(t, 30, []func(controllers.Context) (reconcile.Run, error){New},
-		[]func(*controllertest.Cluster){step("1"), step("2"), step("3")},
-		func(t *testing.T, c *controllertest.Cluster) {
-			s := suite{c, t}
-			has := map[string]string{}
-			for _, name := range []string{"c1", "c2", "c3"} {
-				claim := s.claim(name)
-				if claim.Status.Phase != v1.ClaimBound || has[claim.Spec.VolumeName] != "" {
-					t.Errorf("claim %s: %s, volume %q, which %q has", name, claim.Status.Phase, claim.Spec.VolumeName, has[claim.Spec.VolumeName])
-					continue
-				}
-				has[claim.Spec.VolumeName] = name
-				if v := s.volume(claim.Spec.VolumeName); v.Status.Phase != v1.VolumeBound || v.Spec.ClaimRef.Name != name {
-					t.Errorf("volume %s: %s of %v", v.Name, v.Status.Phase, v.Spec.ClaimRef)
-				}
+	controllertest.Trial{Seeds: 30, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{step("1"), step("2"), step("3")}, End: func(t *testing.T, c *controllertest.Cluster) {
+		s := suite{c, t}
+		has := map[string]string{}
+		for _, name := range []string{"c1", "c2", "c3"} {
+			claim := s.claim(name)
+			if claim.Status.Phase != v1.ClaimBound || has[claim.Spec.VolumeName] != "" {
+				t.Errorf("claim %s: %s, volume %q, which %q has", name, claim.Status.Phase, claim.Spec.VolumeName, has[claim.Spec.VolumeName])
+				continue
 			}
-		})
+			has[claim.Spec.VolumeName] = name
+			if v := s.volume(claim.Spec.VolumeName); v.Status.Phase != v1.VolumeBound || v.Spec.ClaimRef.Name != name {
+				t.Errorf("volume %s: %s of %v", v.Name, v.Status.Phase, v.Spec.ClaimRef)
+			}
+		}
+	}}.Survives(t)
 }

@@ -25,7 +25,6 @@ import (
 const (
 	period     = 20 * time.Second
 	quarantine = 40 * time.Second
-	threshold  = 12500
 )
 
 type collector struct {
@@ -34,12 +33,13 @@ type collector struct {
 	nodes  corelisters.NodeLister
 	clock  clock.WithTicker
 	gone   map[string]time.Time // node → since when it is missed
+	most   int                  // of pods that have ended; any number where it is not positive
 }
 
 // New makes the collector.
 func New(c controllers.Context) (reconcile.Run, error) {
 	pods, nodes := c.Informers.Core().V1().Pods(), c.Informers.Core().V1().Nodes()
-	g := &collector{c.Client(), pods.Lister(), nodes.Lister(), c.Clock, map[string]time.Time{}}
+	g := &collector{c.Client(), pods.Lister(), nodes.Lister(), c.Clock, map[string]time.Time{}, c.Tuned().TerminatedPodGCThreshold}
 	return reconcile.Every(c.Clock, period, g.collect, pods.Informer(), nodes.Informer()), nil
 }
 
@@ -82,7 +82,7 @@ func (g *collector) collect(ctx context.Context) {
 			delete(g.gone, n)
 		}
 	}
-	if len(ended) > threshold {
+	if g.most > 0 && len(ended) > g.most {
 		slices.SortFunc(ended, func(a, b *v1.Pod) int {
 			if evicted(a) != evicted(b) { // those that were evicted go first
 				if evicted(a) {
@@ -92,7 +92,7 @@ func (g *collector) collect(ctx context.Context) {
 			}
 			return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 		})
-		for _, p := range ended[:len(ended)-threshold] {
+		for _, p := range ended[:len(ended)-g.most] {
 			g.delete(ctx, p)
 		}
 	}

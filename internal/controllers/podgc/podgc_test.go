@@ -15,9 +15,7 @@ import (
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 var ctx = context.Background()
@@ -123,7 +121,8 @@ func TestThreshold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := controllertest.New(t, New)
 		indexer := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc})
-		g := &collector{client: c.Client, pods: corelisters.NewPodLister(indexer), nodes: c.Context.Informers.Core().V1().Nodes().Lister(), clock: c.Context.Clock, gone: map[string]time.Time{}}
+		const threshold = 12500
+		g := &collector{client: c.Client, pods: corelisters.NewPodLister(indexer), nodes: c.Context.Informers.Core().V1().Nodes().Lister(), clock: c.Context.Clock, gone: map[string]time.Time{}, most: threshold}
 		add := func(p *v1.Pod, age time.Duration) {
 			p.CreationTimestamp = metav1.NewTime(time.Now().Add(-age))
 			if age > 0 {
@@ -156,7 +155,7 @@ func TestThreshold(t *testing.T) {
 }
 
 func TestSurvives(t *testing.T) {
-	controllertest.Survives(t, 30, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
+	controllertest.Trial{Seeds: 30, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{
 		func(c *controllertest.Cluster) {
 			create(t, c, []*v1.Node{node("a", v1.ConditionTrue), node("b", v1.ConditionTrue)}, pod("a", "a", v1.PodRunning), pod("b", "b", v1.PodRunning), pod("b2", "b", v1.PodFailed))
 		},
@@ -165,9 +164,9 @@ func TestSurvives(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-	}, func(t *testing.T, c *controllertest.Cluster) {
+	}, End: func(t *testing.T, c *controllertest.Cluster) {
 		if got := remaining(c); got != "a" {
 			t.Errorf("there are %s", got)
 		}
-	})
+	}}.Survives(t)
 }

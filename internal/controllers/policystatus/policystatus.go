@@ -32,7 +32,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	}
 	queue := c.Queue("validatingadmissionpolicy-status")
 	reconcile.Handle(policies.Informer(), reconcile.Enqueue[*arv1.ValidatingAdmissionPolicy](queue), nil, reconcile.Ignore)
-	return reconcile.Loop[*arv1.ValidatingAdmissionPolicy]{Queue: queue, For: policies.Informer(), Reconcile: p.reconcile}.Run, nil
+	return reconcile.Loop[*arv1.ValidatingAdmissionPolicy]{Queue: queue, Workers: c.Workers(1), For: policies.Informer(), Reconcile: p.reconcile}.Run, nil
 }
 
 func (c *controller) reconcile(ctx context.Context, policy *arv1.ValidatingAdmissionPolicy) (reconcile.Result, error) {

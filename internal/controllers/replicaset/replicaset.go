@@ -78,7 +78,7 @@ func newController(c controllers.Context, k kind) (reconcile.Run, error) {
 		})
 	reconcile.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
 	return reconcile.Loop[runtime.Object]{
-		Queue: r.queue, Workers: 5, For: r.informer, Reads: []cache.SharedIndexInformer{pods}, Reconcile: r.reconcile,
+		Queue: r.queue, Workers: c.Workers(5), For: r.informer, Reads: []cache.SharedIndexInformer{pods}, Reconcile: r.reconcile,
 		Gone: func(_ context.Context, key string) error {
 			r.expect.Forget(key)
 			r.pace.Forget(key)

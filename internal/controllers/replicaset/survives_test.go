@@ -8,9 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives checks that whatever goes wrong on the way, there are as many pods
@@ -32,7 +30,7 @@ func TestSurvives(t *testing.T) {
 			}
 		}
 	}
-	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
+	controllertest.Trial{Seeds: 40, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{
 		func(c *controllertest.Cluster) {
 			n, app := int32(5), map[string]string{"app": "web"}
 			controllertest.Must[*apps.ReplicaSet](t)(c.Client.AppsV1().ReplicaSets("ns").Create(t.Context(), &apps.ReplicaSet{
@@ -41,12 +39,12 @@ func TestSurvives(t *testing.T) {
 					Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: app}}},
 			}, metav1.CreateOptions{}))
 		}, scale(1), scale(8),
-	}, func(t *testing.T, c *controllertest.Cluster) {
+	}, End: func(t *testing.T, c *controllertest.Cluster) {
 		if n := len(c.Pods("ns")); n != 8 {
 			t.Errorf("%d pods, want 8", n)
 		}
 		if st := sets(c).Status; st.Replicas != 8 || st.AvailableReplicas != 8 || len(st.Conditions) != 0 {
 			t.Errorf("status is %+v", st)
 		}
-	})
+	}}.Survives(t)
 }

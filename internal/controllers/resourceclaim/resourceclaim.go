@@ -73,8 +73,8 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	reconcile.Handle(templates.Informer(), func(t *resourceapi.ResourceClaimTemplate) { r.wake("template/" + reconcile.Key(t)) }, nil, reconcile.Ignore)
 	reads := []cache.SharedIndexInformer{pods.Informer(), claims.Informer(), templates.Informer()}
 	return reconcile.Together(
-		reconcile.Loop[*v1.Pod]{Queue: r.podQueue, Workers: 5, For: pods.Informer(), Reads: reads, Reconcile: r.reconcilePod}.Run,
-		reconcile.Loop[*resourceapi.ResourceClaim]{Queue: r.claimQueue, Workers: 5, For: claims.Informer(), Reads: reads, Reconcile: r.reconcileClaim}.Run,
+		reconcile.Loop[*v1.Pod]{Queue: r.podQueue, Workers: c.Workers(5), For: pods.Informer(), Reads: reads, Reconcile: r.reconcilePod}.Run,
+		reconcile.Loop[*resourceapi.ResourceClaim]{Queue: r.claimQueue, Workers: c.Workers(5), For: claims.Informer(), Reads: reads, Reconcile: r.reconcileClaim}.Run,
 	), nil
 }
 

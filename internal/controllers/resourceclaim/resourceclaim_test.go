@@ -10,9 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 func template(name string) *resourceapi.ResourceClaimTemplate {
@@ -157,7 +155,7 @@ func TestReserve(t *testing.T) {
 // TestSurvives checks that whatever goes wrong on the way, each pod has one claim,
 // and a claim whose pod has gone is gone.
 func TestSurvives(t *testing.T) {
-	controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
+	controllertest.Trial{Seeds: 40, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{
 		func(c *controllertest.Cluster) {
 			_, _ = c.Client.ResourceV1().ResourceClaimTemplates("ns").Create(t.Context(), template("t"), metav1.CreateOptions{})
 			for _, n := range []string{"p", "q"} {
@@ -167,13 +165,13 @@ func TestSurvives(t *testing.T) {
 		func(c *controllertest.Cluster) {
 			_ = c.Client.CoreV1().Pods("ns").Delete(t.Context(), "q", metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
 		},
-	}, func(t *testing.T, c *controllertest.Cluster) {
+	}, End: func(t *testing.T, c *controllertest.Cluster) {
 		p := controllertest.Must[*v1.Pod](t)(c.Client.CoreV1().Pods("ns").Get(t.Context(), "p", metav1.GetOptions{}))
 		list := controllertest.Must[*resourceapi.ResourceClaimList](t)(c.Client.ResourceV1().ResourceClaims("ns").List(t.Context(), metav1.ListOptions{})).Items
 		if len(list) != 2 || !metav1.IsControlledBy(&list[0], p) || !metav1.IsControlledBy(&list[1], p) || len(p.Status.ResourceClaimStatuses) != 2 {
 			t.Errorf("the claims are %+v, the pod's %+v", list, p.Status.ResourceClaimStatuses)
 		}
-	})
+	}}.Survives(t)
 }
 
 // TestClaimName holds names within the 63 characters of a label.

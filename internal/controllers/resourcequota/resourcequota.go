@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -27,9 +26,6 @@ import (
 	"keelson.dev/keelson/internal/quota"
 	"keelson.dev/keelson/internal/reconcile"
 )
-
-// resync is how often every quota is counted anew, upstream's.
-const resync = 5 * time.Minute
 
 type controller struct {
 	controllers.Context
@@ -83,13 +79,13 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		}
 	}, func(p *v1.PersistentVolumeClaim) { q.replenish(p.Namespace) })
 	loop := reconcile.Loop[*v1.ResourceQuota]{
-		Queue: q.queue, Workers: 5, For: quotas, Reads: slices.Collect(maps.Values(q.typed)),
+		Queue: q.queue, Workers: c.Workers(5), For: quotas, Reads: slices.Collect(maps.Values(q.typed)),
 		Reconcile: func(ctx context.Context, o *v1.ResourceQuota) (reconcile.Result, error) {
 			return reconcile.Result{}, q.count(ctx, o.Namespace, o.Name)
 		},
 	}
 	// An admitted request may have failed later, with its use charged.
-	again := reconcile.Every(c.Clock, resync, func(context.Context) { q.replenish(metav1.NamespaceAll) }, quotas)
+	again := reconcile.Every(c.Clock, c.Tuned().ResourceQuotaSyncPeriod, func(context.Context) { q.replenish(metav1.NamespaceAll) }, quotas)
 	return func(ctx context.Context) {
 		reconcile.Together(loop.Run, again)(ctx)
 		q.watches.Wait()

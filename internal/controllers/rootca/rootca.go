@@ -53,7 +53,9 @@ func New(c controllers.Context) (reconcile.Run, error) {
 				ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{descriptionAnnotation: description}},
 				Data:       data,
 			}, metav1.CreateOptions{})
-			if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
+			// One that exists already may be another's, with other content: it is looked at
+			// when the cache has it.
+			if apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
 				return nil
 			}
 			return err

@@ -250,8 +250,20 @@ func (c *controller) retry() {
 	}
 }
 
-// remove takes the Service's load balancer away, and then lets the Service go.
+// remove takes the Service's load balancer away, and then lets the Service go. Its
+// address goes first: it may be another's as soon as the load balancer is gone.
 func (c *controller) remove(ctx context.Context, key string, s *v1.Service) error {
+	// The cache may be behind what was written of the Service a moment ago.
+	live, err := c.client.CoreV1().Services(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) || err == nil && (live.UID != s.UID || wants(live)) {
+		return nil // the informer brings what it is now
+	}
+	if err == nil {
+		s, err = c.patched(ctx, live, func(m *v1.Service) { m.Status.LoadBalancer = v1.LoadBalancerStatus{} })
+	}
+	if err != nil {
+		return fmt.Errorf("failed to update load balancer status: %w", err)
+	}
 	c.recorder.Event(s, v1.EventTypeNormal, "DeletingLoadBalancer", "Deleting load balancer")
 	// Its class may be forgotten with its type.
 	for _, b := range c.balancers {
@@ -260,9 +272,8 @@ func (c *controller) remove(ctx context.Context, key string, s *v1.Service) erro
 		}
 	}
 	c.forget(key)
-	err := c.patch(ctx, s, func(m *v1.Service) {
+	err = c.patch(ctx, s, func(m *v1.Service) {
 		m.Finalizers = slices.DeleteFunc(slices.Clone(s.Finalizers), func(f string) bool { return f == finalizer })
-		m.Status.LoadBalancer = v1.LoadBalancerStatus{}
 		delete(m.Annotations, lb.AnnouncedBy)
 	})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -293,6 +304,12 @@ func (c *controller) gone(ctx context.Context, key string) error {
 // patch writes what change changes of the Service's metadata and status, if it
 // changes anything.
 func (c *controller) patch(ctx context.Context, s *v1.Service, change func(*v1.Service)) error {
+	_, err := c.patched(ctx, s, change)
+	return err
+}
+
+// patched is patch, and returns the Service as it is then.
+func (c *controller) patched(ctx context.Context, s *v1.Service, change func(*v1.Service)) (*v1.Service, error) {
 	next := s.DeepCopy()
 	change(next)
 	meta, status := map[string]any{}, map[string]any{}
@@ -322,7 +339,7 @@ func (c *controller) patch(ctx context.Context, s *v1.Service, change func(*v1.S
 		status["loadBalancer"] = map[string]any{"ingress": ingress}
 	}
 	if len(meta)+len(status) == 0 {
-		return nil
+		return s, nil
 	}
 	meta["uid"] = s.UID
 	body := map[string]any{"metadata": meta}
@@ -331,10 +348,9 @@ func (c *controller) patch(ctx context.Context, s *v1.Service, change func(*v1.S
 	}
 	data, err := json.Marshal(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = c.client.CoreV1().Services(s.Namespace).Patch(ctx, s.Name, types.MergePatchType, data, metav1.PatchOptions{}, "status")
-	return err
+	return c.client.CoreV1().Services(s.Namespace).Patch(ctx, s.Name, types.MergePatchType, data, metav1.PatchOptions{}, "status")
 }
 
 // needsUpdate reports whether the Service asks for another load balancer than

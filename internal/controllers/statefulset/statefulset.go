@@ -64,7 +64,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	// What a set waits for may be that a claim of a former pod has gone.
 	reconcile.Handle(claims.Informer(), nil, nil, s.claimDeleted)
 	return reconcile.Loop[*apps.StatefulSet]{
-		Queue: s.queue, Workers: 5, For: s.sets.Informer(), Reconcile: s.reconcile,
+		Queue: s.queue, Workers: c.Workers(5), For: s.sets.Informer(), Reconcile: s.reconcile,
 		Reads: []cache.SharedIndexInformer{pods, claims.Informer(), revisions.Informer()},
 	}.Run, nil
 }

@@ -8,16 +8,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
-	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 // TestSurvives checks that whatever goes wrong on the way, the set has the pods and
 // claims that it wants in the end, and a revision for each template.
 func TestSurvives(t *testing.T) {
 	for _, policy := range []apps.PodManagementPolicyType{apps.OrderedReadyPodManagement, apps.ParallelPodManagement} {
-		controllertest.Survives(t, 40, []func(controllers.Context) (reconcile.Run, error){New}, []func(*controllertest.Cluster){
+		controllertest.Trial{Seeds: 40, Controllers: []controllertest.Constructor{New}, Actions: []controllertest.Action{
 			func(c *controllertest.Cluster) {
 				set := withClaims(newSet(4), apps.RetainPersistentVolumeClaimRetentionPolicyType, apps.DeletePersistentVolumeClaimRetentionPolicyType)
 				set.Spec.PodManagementPolicy = policy
@@ -32,7 +30,7 @@ func TestSurvives(t *testing.T) {
 			func(c *controllertest.Cluster) {
 				suite{c, t}.change(func(s *apps.StatefulSet) { s.Spec.Replicas = ptr.To[int32](3) })
 			},
-		}, func(t *testing.T, c *controllertest.Cluster) {
+		}, End: func(t *testing.T, c *controllertest.Cluster) {
 			s := suite{c, t}
 			if have, want := s.pods(), "web-0 two, web-1 two, web-2 two"; have != want {
 				t.Errorf("%s: pods are %q, want %q", policy, have, want)
@@ -48,6 +46,6 @@ func TestSurvives(t *testing.T) {
 					t.Errorf("%s: owners of %s are %+v", policy, claim.Name, claim.OwnerReferences)
 				}
 			}
-		})
+		}}.Survives(t)
 	}
 }

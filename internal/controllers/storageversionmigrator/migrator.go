@@ -3,7 +3,6 @@ package storageversionmigrator
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"k8s.io/api/storagemigration/v1beta1"
@@ -88,10 +87,17 @@ func (m *migrator) migrate(ctx context.Context, s *v1beta1.StorageVersionMigrati
 	switch {
 	case err == nil:
 		return m.end(ctx, s, v1beta1.MigrationSucceeded, reasonSucceeded, "")
-	case apierrors.IsTooManyRequests(err), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), apierrors.IsResourceExpired(err), errors.Is(err, context.Canceled):
+	case passing(err) || ctx.Err() != nil:
 		return err // again, from the start: what has been rewritten costs nothing
 	}
 	return m.end(ctx, s, v1beta1.MigrationFailed, reasonFailed, "migration encountered unhandled error: "+err.Error())
+}
+
+// passing reports whether a request that failed with err may succeed the next time: the
+// server does not answer, or not now.
+func passing(err error) bool {
+	return apierrors.IsTooManyRequests(err) || apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsServiceUnavailable(err) ||
+		apierrors.IsResourceExpired(err) || apierrors.ReasonForError(err) == metav1.StatusReasonUnknown
 }
 
 // kind finds a resource's preferred version; a resource may be younger than

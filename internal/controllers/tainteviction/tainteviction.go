@@ -10,7 +10,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -36,13 +38,15 @@ type controller struct {
 	// since is from when the pods that bear a taint for some time are counted: few
 	// taints tell when they were added.
 	since map[types.UID]time.Time
+	// waiting are the pods whose time is known.
+	waiting sets.Set[types.UID]
 }
 
 // New makes the controller.
 func New(c controllers.Context) (reconcile.Run, error) {
 	nodes, pods := c.Informers.Core().V1().Nodes(), c.Informers.Core().V1().Pods().Informer()
 	controllers.IndexPods(pods)
-	e := &controller{client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), clock: c.Clock, queue: c.Queue("taint_eviction_controller"), since: map[types.UID]time.Time{}}
+	e := &controller{client: c.Client(), recorder: c.Recorder(), nodes: nodes.Lister(), pods: pods.GetIndexer(), clock: c.Clock, queue: c.Queue("taint_eviction_controller"), since: map[types.UID]time.Time{}, waiting: sets.New[types.UID]()}
 	reconcile.Handle(nodes.Informer(), func(n *v1.Node) { e.tainted(n) }, func(old, n *v1.Node) {
 		if !equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) {
 			e.tainted(old, n)
@@ -85,10 +89,21 @@ func (e *controller) from(pod *v1.Pod) time.Time {
 	return t
 }
 
-func (e *controller) forget(pod *v1.Pod) {
+// forget forgets a pod, and reports whether it waited for its eviction.
+func (e *controller) forget(pod *v1.Pod) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	waited := e.waiting.Has(pod.UID)
 	delete(e.since, pod.UID)
+	e.waiting.Delete(pod.UID)
+	return waited
+}
+
+// await notes that the time of a pod is known.
+func (e *controller) await(pod *v1.Pod) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiting.Insert(pod.UID)
 }
 
 // reconcile evicts a pod when its time on a tainted node is over.
@@ -100,7 +115,33 @@ func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (reconcile.Resu
 	if err != nil {
 		return reconcile.Result{}, ignoreGone(err)
 	}
-	wait := time.Duration(-1) // for ever
+	wait := e.wait(ctx, pod, node)
+	if wait == 0 {
+		// The cache may be behind: a taint that has been lifted evicts nobody.
+		if node, err = e.client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{}); err != nil {
+			return reconcile.Result{}, ignoreGone(err)
+		}
+		wait = e.wait(ctx, pod, node)
+	}
+	if wait < 0 {
+		if e.forget(pod) {
+			e.recorder.Event(pod, v1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Cancelling deletion of Pod %s/%s", pod.Namespace, pod.Name))
+		}
+		return reconcile.Result{}, nil
+	}
+	if wait > 0 {
+		e.await(pod)
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	ctx = trace.WithCause(ctx, node)
+	e.recorder.Event(pod, v1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", pod.Namespace, pod.Name))
+	_, err = controllers.Disrupt(ctx, e.client, e.clock, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+	return reconcile.Result{}, err
+}
+
+// wait returns for how long the pod may stay on the node yet; negative is for ever.
+func (e *controller) wait(ctx context.Context, pod *v1.Pod, node *v1.Node) time.Duration {
+	wait := time.Duration(-1)
 	for i := range node.Spec.Taints {
 		t := &node.Spec.Taints[i]
 		if t.Effect != v1.TaintEffectNoExecute {
@@ -108,22 +149,13 @@ func (e *controller) reconcile(ctx context.Context, pod *v1.Pod) (reconcile.Resu
 		}
 		left, tolerated := stay(ctx, pod, t, e.from(pod), e.clock.Now())
 		if !tolerated {
-			wait = 0
-		} else if left >= 0 && (wait < 0 || left < wait) {
+			return 0
+		}
+		if left >= 0 && (wait < 0 || left < wait) {
 			wait = left
 		}
 	}
-	if wait < 0 {
-		e.forget(pod)
-		return reconcile.Result{}, nil
-	}
-	if wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil
-	}
-	ctx = trace.WithCause(ctx, node)
-	e.recorder.Event(pod, v1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", pod.Namespace, pod.Name))
-	_, err = controllers.Disrupt(ctx, e.client, e.clock, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
-	return reconcile.Result{}, err
+	return wait
 }
 
 func ignoreGone(err error) error {

@@ -2,11 +2,14 @@ package tainteviction
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/controllers/controllertest"
 )
 
 func TestStay(t *testing.T) {
@@ -37,4 +40,26 @@ func TestStay(t *testing.T) {
 			t.Errorf("%s: %v %v, want %v %v", name, got, tolerated, c.want, c.tolerated)
 		}
 	}
+}
+
+// TestCancelled checks that a pod is told of the end of a taint before its time was over,
+// and stays.
+func TestCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := controllertest.New(t, New)
+		taints := func(all ...v1.Taint) {
+			controllertest.Edit(c, "", "a", func(n *v1.Node) { n.Spec.Taints = all })
+			c.Advance(time.Minute)
+		}
+		c.Put(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}, Spec: v1.PodSpec{NodeName: "a",
+			Tolerations: []v1.Toleration{{Key: "k", Operator: v1.TolerationOpExists, TolerationSeconds: ptr.To[int64](100)}}}})
+		taints(v1.Taint{Key: "k", Effect: v1.TaintEffectNoExecute})
+		if e := c.Events(); len(e) > 0 {
+			t.Errorf("events %q", e)
+		}
+		taints()
+		c.HasEvent("Normal TaintManagerEviction Cancelling deletion of Pod ns/p")
+		c.Advance(time.Hour)
+		controllertest.Are("ns", controllertest.Name[*v1.Pod], "p")(t, c)
+	})
 }

@@ -30,7 +30,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 			queue.Add(reconcile.Key(j))
 		}
 	}, nil, reconcile.Ignore)
-	return reconcile.Loop[*batch.Job]{Queue: queue, Workers: 5, For: jobs, Reconcile: r.reconcile}.Run, nil
+	return reconcile.Loop[*batch.Job]{Queue: queue, Workers: c.Workers(5), For: jobs, Reconcile: r.reconcile}.Run, nil
 }
 
 // expiry returns when a Job is to be deleted; false if it is not to be, yet.
