@@ -28,9 +28,44 @@ func NewQueue(name string, clk clock.WithTicker) Queue {
 
 // NewQueueUpTo is NewQueue with the longest backoff.
 func NewQueueUpTo(name string, clk clock.WithTicker, most time.Duration) Queue {
-	return workqueue.NewTypedRateLimitingQueueWithConfig(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, most),
-		workqueue.TypedRateLimitingQueueConfig[string]{Name: name, Clock: clk})
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[string](5*time.Millisecond, most)
+	return &queue{
+		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[string]{Name: name, Clock: clk}),
+		limiter:                    limiter, clock: clk, due: map[string]time.Time{},
+	}
+}
+
+// queue is a queue in which a key has one retry at a time: a failure before that,
+// because something happened to the key meanwhile, does not double its backoff. Else a
+// hundred events during a short failure would delay the retry by the longest backoff.
+type queue struct {
+	workqueue.TypedRateLimitingInterface[string]
+	limiter workqueue.TypedRateLimiter[string]
+	clock   clock.PassiveClock
+
+	mu  sync.Mutex
+	due map[string]time.Time // when each key that failed is retried
+}
+
+// AddRateLimited implements Queue.
+func (q *queue) AddRateLimited(key string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.clock.Now()
+	if q.due[key].After(now) {
+		return
+	}
+	wait := q.limiter.When(key)
+	q.due[key] = now.Add(wait)
+	q.AddAfter(key, wait)
+}
+
+// Forget implements Queue.
+func (q *queue) Forget(key string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.due, key)
+	q.TypedRateLimitingInterface.Forget(key)
 }
 
 // Run runs a control loop until ctx is done. It returns when all goroutines that

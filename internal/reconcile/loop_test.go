@@ -10,6 +10,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
@@ -78,6 +79,36 @@ func TestLoop(t *testing.T) {
 		c.Stop()
 		if !ended {
 			t.Error("Run has not returned")
+		}
+	})
+}
+
+// TestOneRetry checks that failures while a retry is due do not lengthen the backoff, and
+// those of retries do.
+func TestOneRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := reconcile.NewQueue("test", clock.RealClock{})
+		defer q.ShutDown()
+		start := time.Now()
+		var at []time.Duration
+		for range 5 {
+			for range 100 {
+				q.AddRateLimited("key")
+			}
+			key, _ := q.Get()
+			at = append(at, time.Since(start))
+			q.Done(key)
+		}
+		for i, want := range []time.Duration{5, 15, 35, 75, 155} {
+			if at[i] != want*time.Millisecond {
+				t.Errorf("retry %d is after %s, want %s", i, at[i], want*time.Millisecond)
+			}
+		}
+		q.Forget("key")
+		q.AddRateLimited("key")
+		start = time.Now()
+		if _, _ = q.Get(); time.Since(start) != 5*time.Millisecond {
+			t.Errorf("after a success the first retry is after %s", time.Since(start))
 		}
 	})
 }

@@ -40,7 +40,8 @@ func empty[T Object]() T {
 // Put creates objects, as a user does.
 func (c *Cluster) Put(objs ...Object) {
 	c.t.Helper()
-	for _, o := range objs {
+	for i, o := range objs {
+		breathe(i)
 		_, gvr := kindOf(o)
 		if err := c.server.Create(gvr, o.DeepCopyObject(), o.GetNamespace()); err != nil {
 			c.t.Fatal(err)

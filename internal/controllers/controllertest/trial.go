@@ -119,11 +119,19 @@ func (trial Trial) run(t *testing.T, seed uint64) {
 
 func always() bool { return true }
 
+// breathe lets watches take what has happened: the tracker holds 100 events for each.
+func breathe(i int) {
+	if i%50 == 49 {
+		synctest.Wait()
+	}
+}
+
 // kubelet takes each pod of a namespace one step on, with some chance: to be ready,
 // or away.
 func (c *Cluster) kubelet(namespace string, chance func() bool) (changed bool) {
 	c.t.Helper()
-	for _, p := range c.Pods(namespace) {
+	for i, p := range c.Pods(namespace) {
+		breathe(i)
 		if !chance() {
 			continue
 		}

@@ -99,7 +99,8 @@ func (c *controller) begin() {
 	}
 	had := func(class string) (out []*v1.Service) {
 		for _, s := range all {
-			if wants(s) && cmp.Or(classOf(s), first) == class {
+			// One that wants none any more has it until it is removed.
+			if (wants(s) || slices.Contains(s.Finalizers, finalizer)) && cmp.Or(classOf(s), first) == class {
 				out = append(out, s)
 			}
 		}
@@ -255,7 +256,7 @@ func (c *controller) retry() {
 func (c *controller) remove(ctx context.Context, key string, s *v1.Service) error {
 	// The cache may be behind what was written of the Service a moment ago.
 	live, err := c.client.CoreV1().Services(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || err == nil && (live.UID != s.UID || wants(live)) {
+	if apierrors.IsNotFound(err) || err == nil && (live.UID != s.UID || wants(live) || !slices.Contains(live.Finalizers, finalizer)) {
 		return nil // the informer brings what it is now
 	}
 	if err == nil {
