@@ -106,7 +106,7 @@ func (h *host) start(m *machine.Machine, o Options) error {
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, Exclusive: o.Exclusive,
 		Shutdown: o.Shutdown, MemoryQoS: o.MemoryQoS, LimitedSwap: o.Swap == LimitedSwap, SeccompDefault: o.SeccompDefault, MaxImages: o.MaxImages,
-		PodsPerCore: o.PodsPerCore, LogPeriod: o.LogPeriod, MaxPulls: o.MaxPulls, StaticPods: o.StaticPods,
+		PodsPerCore: o.PodsPerCore, LogPeriod: o.LogPeriod, MaxPulls: o.MaxPulls, MaxRestartPause: o.MaxRestartPause, VerifyPulls: o.VerifyPulls, VerifyPullsExcept: o.VerifyPullsExcept, StaticPods: o.StaticPods,
 		NodeIPs: h.addresses.ips, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,

@@ -12,8 +12,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"keelson.dev/keelson/internal/node/backoff"
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/logs"
+	"keelson.dev/keelson/internal/node/pullrecord"
 	"keelson.dev/keelson/internal/node/report"
 )
 
@@ -44,6 +46,9 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.Int64Var(&o.PodsPerCore, "pods-per-core", 0, "number of pods that can run on the node for each CPU, no more than --max-pods; 0 is no such limit")
 	fs.DurationVar(&o.LogPeriod, "container-log-monitor-interval", 10*time.Second, "how often the size of containers' logs is looked at; at least 3 seconds")
 	fs.IntVar(&o.MaxPulls, "max-parallel-image-pulls", 0, "how many images are pulled at one time; 0 is no limit")
+	fs.StringVar(&o.VerifyPulls, "image-pull-credentials-verification-policy", pullrecord.NeverVerifyPreloadedImages, "images of the node that a pod needs the credentials for: "+strings.Join(pullrecord.Policies, ", "))
+	fs.StringSliceVar(&o.VerifyPullsExcept, "preloaded-images-verification-allowlist", nil, "repositories that NeverVerifyAllowlistedImages needs none for, like registry.example.com/base/*")
+	fs.DurationVar(&o.MaxRestartPause, "max-container-restart-period", backoff.Max, "longest pause before a container that crashes is started again, from 1s to 5m")
 	fs.StringVar(&o.Swap, "memory-swap-behavior", NoSwap, "who uses swap, on cgroup v2: NoSwap, or LimitedSwap for burstable pods, in proportion to the memory that they request")
 	fs.Float64Var(&o.MemoryQoS.Throttling, "memory-throttling-factor", 0.9, "part of the memory between a container's request and its limit after which it is slowed down, on cgroup v2; 0 slows none down")
 	fs.StringVar((*string)(&o.MemoryQoS.Reservation), "memory-reservation-policy", string(cgroup.NoReservation), "whose requested memory is protected, on cgroup v2: None, or TieredReservation for that of Guaranteed and burstable pods")
@@ -69,6 +74,12 @@ func (o *Options) Validate() error {
 	}
 	if o.LogPeriod != 0 && o.LogPeriod < 3*time.Second {
 		errs = append(errs, fmt.Errorf("--container-log-monitor-interval %v: give at least 3s", o.LogPeriod))
+	}
+	if o.VerifyPulls != "" && !slices.Contains(pullrecord.Policies, o.VerifyPulls) {
+		errs = append(errs, fmt.Errorf("--image-pull-credentials-verification-policy %q: there are %s", o.VerifyPulls, strings.Join(pullrecord.Policies, ", ")))
+	}
+	if d := o.MaxRestartPause; d != 0 && (d < time.Second || d > backoff.Max) {
+		errs = append(errs, fmt.Errorf("--max-container-restart-period %v: give a time from 1s to 5m", d))
 	}
 	if o.Swap != "" && o.Swap != NoSwap && o.Swap != LimitedSwap {
 		errs = append(errs, fmt.Errorf("--memory-swap-behavior %q: there are NoSwap and LimitedSwap", o.Swap))

@@ -51,6 +51,11 @@ type Options struct {
 	PodsPerCore    int64
 	LogPeriod      time.Duration
 	MaxPulls       int
+	// MaxRestartPause is node.Config's.
+	MaxRestartPause time.Duration
+	// VerifyPulls and VerifyPullsExcept are node.Config's.
+	VerifyPulls       string
+	VerifyPullsExcept []string
 	// Exclusive has upstream's defaults where it is empty.
 	Exclusive exclusive.Options
 	// StaticPods is the folder of static pods' manifests; empty is none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ import (
 	"keelson.dev/keelson/internal/node/layout"
 	"keelson.dev/keelson/internal/node/nodemetrics"
 	"keelson.dev/keelson/internal/node/pod"
+	"keelson.dev/keelson/internal/node/pullrecord"
 	"keelson.dev/keelson/internal/node/report"
 	"keelson.dev/keelson/internal/node/shares"
 	"keelson.dev/keelson/internal/node/shutdown"
@@ -54,6 +56,8 @@ type Agent struct {
 	// exclusive has what containers are given for themselves.
 	exclusive *exclusive.Manager
 	shutdown  *shutdown.Manager
+	// records says whose credentials have pulled the images.
+	records *pullrecord.Records
 }
 
 // New makes an agent and connects it to its runtime. Informers it needs are
@@ -100,6 +104,11 @@ func assemble(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	records, err := pullrecord.New(cfg.VerifyPulls, cfg.VerifyPullsExcept, filepath.Join(cfg.RootDir, "image_pulls.json"))
+	if err != nil {
+		return nil, err
+	}
+	a.records = records
 	a.static = newStaticPods(a)
 	a.reporter = report.New(report.Config{
 		NodeName: cfg.NodeName, Hostname: cfg.Hostname, NodeIPs: cfg.NodeIPs, Labels: cfg.Labels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
@@ -118,7 +127,7 @@ func assemble(cfg Config) (*Agent, error) {
 	a.mounter = &imagevolume.Mounter{Runtime: a.cri}
 	a.pods = pod.New(pod.Config{
 		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Devices: a.Devices, Exclusive: a.exclusive, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
-		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() },
+		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() }, MaxRestartPause: cfg.MaxRestartPause,
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,
 			SubPath: cfg.Volumes.SubPath, UserNamespaces: &userns.Allocator{Pods: a.layout.Pods()}, Shares: a.shares, Allocatable: a.Allocatable,
@@ -129,7 +138,7 @@ func assemble(cfg Config) (*Agent, error) {
 			Exclusive: a.exclusive, ShuttingDown: func() bool { return a.shutdown.Now() },
 			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
 		},
-		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls)},
+		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls), Records: records},
 	})
 	a.Devices.OnChange(a.devicesChanged)
 	a.shutdown = newShutdown(a)

@@ -109,6 +109,12 @@ type Config struct {
 	PodsPerCore int64
 	// LogPeriod is how often the size of logs is looked at, 10 seconds where 0.
 	LogPeriod time.Duration
+	// VerifyPulls is a policy of pullrecord, and VerifyPullsExcept its list of images.
+	VerifyPulls       string
+	VerifyPullsExcept []string
+	// MaxRestartPause is the longest pause before a container that crashes is started
+	// again, backoff.Max where 0.
+	MaxRestartPause time.Duration
 	// MaxPulls is how many images are pulled at one time; no limit where 0.
 	MaxPulls int
 	// Exclusive configures what containers have for themselves.

@@ -92,6 +92,15 @@ func (a *Agent) sweep(ctx context.Context) {
 	if err := a.Devices.Sweep(ctx, a.pods.Known); err != nil {
 		log.Error(err, "Giving back the devices of claims of pods that nobody knows failed")
 	}
+	if r, err := a.cri.ListImages(ctx, &runtimeapi.ListImagesRequest{}); err == nil {
+		has := map[string]bool{}
+		for _, i := range r.Images {
+			has[i.Id] = true
+		}
+		if err := a.records.Keep(func(id string) bool { return has[id] }); err != nil {
+			log.Error(err, "Forgetting who has pulled images that have gone failed")
+		}
+	}
 	if err := a.exclusive.Sweep(a.pods.Known); err != nil {
 		log.Error(err, "Taking back what pods that nobody knows had for themselves failed")
 	}

@@ -2,7 +2,10 @@
 // and between the pulls of an image.
 package backoff
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // The pauses, upstream's.
 const (
@@ -14,6 +17,8 @@ const (
 // failed for twice its maximum.
 type Backoff struct {
 	Pause time.Duration
+	// Limit is the longest pause, Max where 0.
+	Limit time.Duration
 	last  time.Time
 }
 
@@ -28,9 +33,11 @@ func (b *Backoff) Wait(since, now time.Time) time.Duration {
 // Next makes the pause longer, for a try at now.
 func (b *Backoff) Next(now time.Time) {
 	if b.Pause == 0 || now.Sub(b.last) > 2*Max {
-		b.Pause = Initial
+		b.Pause = min(Initial, b.limit())
 	} else {
-		b.Pause = min(2*b.Pause, Max)
+		b.Pause = min(2*b.Pause, b.limit())
 	}
 	b.last = now
 }
+
+func (b *Backoff) limit() time.Duration { return cmp.Or(b.Limit, Max) }

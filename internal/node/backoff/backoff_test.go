@@ -28,3 +28,16 @@ func TestBackoff(t *testing.T) {
 
 // TestAllocation checks that a pod's allocated resources outlive the agent, and
 // an interrupted write does not lose them.
+
+// TestLimit checks that no pause is longer than the limit.
+func TestLimit(t *testing.T) {
+	now := time.Unix(1, 0)
+	for limit, want := range map[time.Duration][]time.Duration{5 * time.Second: {5 * time.Second, 5 * time.Second}, 15 * time.Second: {10 * time.Second, 15 * time.Second}} {
+		b := Backoff{Limit: limit}
+		for _, w := range want {
+			if b.Next(now); b.Pause != w {
+				t.Errorf("limit %v: a pause of %v, want %v", limit, b.Pause, w)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"keelson.dev/keelson/internal/node/backoff"
 	"keelson.dev/keelson/internal/node/credentials"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/pullrecord"
 )
 
 // retry is the pause after a failure whose end no event announces; again is that
@@ -44,6 +46,8 @@ type Puller struct {
 	Providers *credentials.Providers
 	Recorder  record.EventRecorder
 	Clock     clock.PassiveClock
+	// Records says whose credentials have pulled the images; nil verifies none.
+	Records *pullrecord.Records
 	// Slots bounds how many images are pulled at one time, by its capacity; nil does not.
 	Slots chan struct{}
 
@@ -145,9 +149,14 @@ func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1
 		return "", &Failure{"ImageInspectError", msg, retry}
 	}
 	switch {
-	case id != "" && policy != v1.PullAlways:
-		p.Recorder.Event(ref, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine", image))
+	case id != "" && policy != v1.PullAlways && p.mayUse(ctx, pod, image, id):
+		p.Recorder.Event(ref, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", image))
 		return id, nil
+	case id != "" && policy == v1.PullNever:
+		msg := fmt.Sprintf("Container image %q is present with pull policy of Never but does not have the proper credentials", image)
+		p.Recorder.Event(ref, v1.EventTypeWarning, "ErrImageNeverPull", msg)
+		p.Recorder.Event(ref, v1.EventTypeWarning, "Failed", "Error: ErrImageNeverPull")
+		return "", &Failure{"ErrImageNeverPull", msg, retry}
 	case id == "" && policy == v1.PullNever:
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", image)
 		p.Recorder.Event(ref, v1.EventTypeWarning, "ErrImageNeverPull", msg)
@@ -206,36 +215,80 @@ func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1
 
 // pull tries the pod's pull secrets one by one, or none.
 func (p *Puller) pull(ctx context.Context, pod *v1.Pod, image string) (string, error) {
-	auths := p.auths(ctx, pod, image)
-	if len(auths) == 0 {
-		auths = []*runtimeapi.AuthConfig{nil}
-	}
-	var err error
-	for _, a := range auths {
-		var r *runtimeapi.PullImageResponse
-		if r, err = p.Runtime.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}, Auth: a}); err == nil {
-			if id, _, ferr := p.find(ctx, image); ferr == nil && id != "" {
-				return id, nil
-			}
-			return r.ImageRef, nil
+	if p.Records != nil {
+		if err := p.Records.Begin(image); err != nil {
+			return "", err
 		}
 	}
-	return "", err
+	id, by, err := p.pullBy(ctx, image, p.credentials(ctx, pod, image))
+	if p.Records == nil {
+		return id, err
+	}
+	if err != nil {
+		return "", errors.Join(err, p.Records.Failed(image))
+	}
+	return id, p.Records.Pulled(image, id, repository(image), by)
+}
+
+// pullBy tries the credentials one by one, or none. It returns the one that was of a
+// Secret.
+func (p *Puller) pullBy(ctx context.Context, image string, all []pullrecord.Credential) (string, *pullrecord.Credential, error) {
+	if len(all) == 0 {
+		id, err := p.request(ctx, image, nil)
+		return id, nil, err
+	}
+	var err error
+	for i := range all {
+		var id string
+		if id, err = p.request(ctx, image, &runtimeapi.AuthConfig{Username: all[i].Username, Password: all[i].Password}); err == nil {
+			if all[i].UID == "" {
+				return id, nil, nil
+			}
+			return id, &all[i], nil
+		}
+	}
+	return "", nil, err
+}
+
+func (p *Puller) request(ctx context.Context, image string, auth *runtimeapi.AuthConfig) (string, error) {
+	r, err := p.Runtime.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}, Auth: auth})
+	if err != nil {
+		return "", err
+	}
+	if id, _, err := p.find(ctx, image); err == nil && id != "" {
+		return id, nil
+	}
+	return r.ImageRef, nil
+}
+
+// mayUse reports whether the pod may use an image that the node has.
+func (p *Puller) mayUse(ctx context.Context, pod *v1.Pod, image, id string) bool {
+	repo := repository(image)
+	return p.Records == nil || !p.Records.Verifies(image, id, repo) || p.Records.Allowed(image, id, repo, p.credentials(ctx, pod, image))
+}
+
+// repository returns the name of an image without its tag or digest.
+func repository(image string) string {
+	ref, err := name.ParseReference(image, name.WithDefaultRegistry("docker.io"))
+	if err != nil {
+		return image
+	}
+	return ref.Context().Name()
 }
 
 type dockerAuth struct {
 	Username, Password, Auth string
 }
 
-// auths returns the credentials for the image: those of the pod's pull secrets, then those
+// credentials returns the credentials for the image: those of the pod's pull secrets, then those
 // of the node's credential providers.
-func (p *Puller) auths(ctx context.Context, pod *v1.Pod, image string) []*runtimeapi.AuthConfig {
+func (p *Puller) credentials(ctx context.Context, pod *v1.Pod, image string) []pullrecord.Credential {
 	ref, err := name.ParseReference(image, name.WithDefaultRegistry("docker.io"))
 	if err != nil {
 		return nil
 	}
 	repository := ref.Context().Name()
-	var out []*runtimeapi.AuthConfig
+	var out []pullrecord.Credential
 	for _, s := range pod.Spec.ImagePullSecrets {
 		secret, err := p.Secrets.Secret(ctx, pod.Namespace, s.Name)
 		if err != nil {
@@ -264,7 +317,7 @@ func (p *Puller) auths(ctx context.Context, pod *v1.Pod, image string) []*runtim
 					a.Username, a.Password, _ = strings.Cut(string(b), ":")
 				}
 			}
-			out = append(out, &runtimeapi.AuthConfig{Username: a.Username, Password: a.Password})
+			out = append(out, pullrecord.Credential{Username: a.Username, Password: a.Password, Namespace: secret.Namespace, Name: secret.Name, UID: secret.UID})
 		}
 	}
 	provided, err := p.Providers.Auths(ctx, pod, repository)
@@ -272,7 +325,7 @@ func (p *Puller) auths(ctx context.Context, pod *v1.Pod, image string) []*runtim
 		klog.FromContext(ctx).Error(err, "Getting credentials for an image failed", "image", image)
 	}
 	for _, a := range provided {
-		out = append(out, &runtimeapi.AuthConfig{Username: a.Username, Password: a.Password})
+		out = append(out, pullrecord.Credential{Username: a.Username, Password: a.Password})
 	}
 	return out
 }

@@ -172,6 +172,9 @@ func text(name string, value any) (string, error) {
 		}
 		return strings.Join(parts, separator(name)), nil
 	case map[string]any:
+		if name == "crashLoopBackOff" {
+			return fmt.Sprint(cmp.Or(v["maxContainerRestartPeriod"], any("5m"))), nil
+		}
 		if name == "memorySwap" {
 			return fmt.Sprint(cmp.Or(v["swapBehavior"], any("NoSwap"))), nil
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -78,6 +79,9 @@ type Config struct {
 	Metrics   *nodemetrics.Metrics
 	Recorder  record.EventRecorder
 	Clock     clock.WithTicker
+	// MaxRestartPause is the longest pause before a container that crashes is started
+	// again, backoff.Max where 0.
+	MaxRestartPause time.Duration
 	// Gone is called when nothing of a pod is left on the node.
 	Gone func(*v1.Pod)
 }

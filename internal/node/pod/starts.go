@@ -108,7 +108,7 @@ func (s *starts) crashLoop(pod *v1.Pod, c *v1.Container, since time.Time) time.D
 	now := s.Clock.Now()
 	b := s.restarts[c.Name]
 	if b == nil {
-		b = &backoff.Backoff{}
+		b = &backoff.Backoff{Limit: s.MaxRestartPause}
 		s.restarts[c.Name] = b
 	}
 	left := b.Wait(since, now)

@@ -27,7 +27,8 @@ type Runtime struct {
 	mu         sync.Mutex
 	n          int
 	status     *runtimeapi.StatusResponse
-	absent     map[string]error // images that cannot be pulled
+	absent     map[string]error // images that are not there, and cannot be pulled
+	refused    map[string]error // images that are there, and cannot be pulled
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
 	created    []string
@@ -47,7 +48,7 @@ type container struct {
 
 // New makes a runtime that has nothing.
 func New() *Runtime {
-	r := &Runtime{watchers: map[chan *runtimeapi.ContainerEventResponse]bool{}, absent: map[string]error{}}
+	r := &Runtime{watchers: map[chan *runtimeapi.ContainerEventResponse]bool{}, absent: map[string]error{}, refused: map[string]error{}}
 	r.SetFeatures(&runtimeapi.RuntimeFeatures{})
 	r.Lose()
 	return r
@@ -71,6 +72,13 @@ func (r *Runtime) FailPulls(image string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.absent[image] = err
+}
+
+// RefusePulls makes pulls of an image that is there fail with the error.
+func (r *Runtime) RefusePulls(image string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused[image] = err
 }
 
 // Lose forgets all sandboxes and containers, as a machine that restarts does.
@@ -339,7 +347,7 @@ func (r *Runtime) ImageStatus(_ context.Context, in *runtimeapi.ImageStatusReque
 func (r *Runtime) PullImage(_ context.Context, in *runtimeapi.PullImageRequest, _ ...grpc.CallOption) (*runtimeapi.PullImageResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.absent[in.Image.Image]; err != nil {
+	if err := cmp.Or(r.absent[in.Image.Image], r.refused[in.Image.Image]); err != nil {
 		return nil, err
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: in.Image.Image}, nil
