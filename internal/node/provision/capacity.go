@@ -24,6 +24,8 @@ import (
 const (
 	// capacityPeriod is how often the free space is looked at, as by external-provisioner.
 	capacityPeriod = time.Minute
+	// retryPeriod is the pause after an error.
+	retryPeriod = time.Second
 	// driverLabel has the driver's name on the objects of its capacity.
 	driverLabel = "csi.storage.k8s.io/drivername"
 	// steps is how finely the free space is told, so that it is written seldom.
@@ -56,17 +58,17 @@ func (c *capacities) run(ctx context.Context, synced cache.InformerSynced) {
 	if !cache.WaitForCacheSync(ctx.Done(), synced) {
 		return
 	}
-	tick := c.Clock.NewTicker(capacityPeriod)
-	defer tick.Stop()
 	for {
+		next := capacityPeriod
 		if err := c.publish(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Publishing the capacity for local volumes failed; trying again")
+			next = retryPeriod // no pod is scheduled to the node before; it may not be registered yet
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.wake:
-		case <-tick.C():
+		case <-c.Clock.After(next):
 		}
 	}
 }

@@ -38,7 +38,7 @@ func TestCapacity(t *testing.T) {
 		class := func(name, driver string) *storage.StorageClass {
 			return &storage.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: driver}
 		}
-		client := fake.NewClientset(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "uid"}}, class("a", "d"), class("other", "x"))
+		client := fake.NewClientset(class("a", "d"), class("other", "x"))
 		factory := informers.NewSharedInformerFactory(client, 0)
 		d := &space{}
 		d.free.Store(10<<30 + 5)
@@ -61,6 +61,15 @@ func TestCapacity(t *testing.T) {
 					t.Errorf("%s: %+v", what, c)
 				}
 			}
+		}
+		time.Sleep(retryPeriod / 2) // the node is not registered yet
+		if _, err := client.CoreV1().Nodes().Create(ctx, &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "uid"}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(retryPeriod)
+		synctest.Wait()
+		if all, err := client.StorageV1().CSIStorageCapacities("").List(ctx, metav1.ListOptions{}); err != nil || len(all.Items) != 1 {
+			t.Fatalf("a second after the node is registered: %v (%v)", all, err)
 		}
 		want("at first", map[string]string{"a": "10Gi"})
 		d.free.Add(100 << 20)
