@@ -22,6 +22,7 @@ import (
 	"keelson.dev/keelson/internal/controllers/manager"
 	"keelson.dev/keelson/internal/heap"
 	"keelson.dev/keelson/internal/store/etcd"
+	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/version"
 )
 
@@ -67,6 +68,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	f.Fairness.AddFlags(sets.FlagSet("priority and fairness"))
 	f.Audit.AddFlags(sets.FlagSet("auditing"))
 	f.Past.AddFlags(sets.FlagSet("history"))
+	sets.FlagSet("history").IntVar(&f.TraceMemory, "trace-memory", trace.DefaultLimit, "how many bytes of memory the record of what caused what may take (keelson trace)")
 	f.etcd.AddFlags(sets.FlagSet("etcd"))
 	f.Encryption.AddFlags(sets.FlagSet("encryption at rest"))
 	f.API.Kubelet.AddFlags(sets.FlagSet("kubelet client"))

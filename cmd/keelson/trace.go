@@ -3,8 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -14,10 +15,11 @@ import (
 )
 
 func traceCommand() *cobra.Command {
-	var namespace string
+	var namespace, output string
+	var since time.Duration
 	c := &cobra.Command{
 		Use:     "trace TYPE/NAME",
-		Short:   "Show what was done to an object, and because of it",
+		Short:   "Show what was done to an object, and because of it, also of one that does not exist any more",
 		Example: "  keelson trace deploy/web",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -51,10 +53,24 @@ func traceCommand() *cobra.Command {
 			if err := json.Unmarshal(data, &way); err != nil {
 				return err
 			}
-			trace.Print(os.Stdout, way.UID, way.Steps)
-			return nil
+			if since > 0 {
+				begin := time.Now().Add(-since)
+				way.Steps = slices.DeleteFunc(way.Steps, func(s trace.Step) bool { return s.Time.Before(begin) })
+			}
+			switch output {
+			case "":
+				trace.Print(c.OutOrStdout(), way.UID, way.Steps)
+				return nil
+			case "json":
+				enc := json.NewEncoder(c.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(way)
+			}
+			return fmt.Errorf("--output %q: there is only json", output)
 		},
 	}
 	c.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace of the object")
+	c.Flags().StringVarP(&output, "output", "o", "", "json prints the steps as they are recorded")
+	c.Flags().DurationVar(&since, "since", 0, "show the steps of the last while only, as 10m")
 	return c
 }

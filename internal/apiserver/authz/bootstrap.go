@@ -98,7 +98,8 @@ const KubeletClient = "kube-apiserver-kubelet-client"
 // Bootstrap returns upstream's default roles and bindings, which a cluster has from
 // its first start. Two bindings are added. That for KubeletClient: it is in no group, so
 // that a request which is led back to the API server has no more rights there. And that
-// for all users to ask what changed: the answer has only what they may read.
+// for all users to ask what changed and what was done: the answers have only what they
+// may read.
 func Bootstrap() []runtime.Object {
 	out := []runtime.Object{
 		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
@@ -191,7 +192,7 @@ func Bootstrap() []runtime.Object {
 		bind("system:service-account-issuer-discovery", group("system:serviceaccounts")),
 		bind("system:cluster-trust-bundle-discovery", group("system:serviceaccounts")),
 
-		clusterRole("keelson:history", urls("/debug/keelson/changes")),
+		clusterRole("keelson:history", urls("/debug/keelson/changes /debug/keelson/trace")),
 		bind("keelson:history", group("system:authenticated")),
 	}
 	nodes := bind("system:kubelet-api-admin", userSubject(KubeletClient))

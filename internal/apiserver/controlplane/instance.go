@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,9 +68,6 @@ type Instance struct {
 // and Start has them read while it does other things.
 var builtinTypes = sync.OnceValue(func() managedfields.TypeConverter { return apiserver.NewTypes(catalogue.Scheme) })
 
-// historySteps is how many writes the trace remembers.
-const historySteps = 20_000
-
 // Start starts a server and returns when it is ready. It ends when ctx does; Stop
 // waits for the end.
 func Start(ctx context.Context, o Options) (*Instance, error) {
@@ -93,7 +91,7 @@ func Start(ctx context.Context, o Options) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Instance{Options: o, Catalogue: catalogue.NewHiding(catalogue.Builtin(), hidden), Trace: trace.NewRecorder(historySteps), Process: component.NewProcess(ctx), FollowsAddress: follows}
+	c := &Instance{Options: o, Catalogue: catalogue.NewHiding(catalogue.Builtin(), hidden), Trace: trace.NewRecorder(cmp.Or(o.TraceMemory, trace.DefaultLimit)), Process: component.NewProcess(ctx), FollowsAddress: follows}
 	go builtinTypes()
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Stop())

@@ -28,6 +28,9 @@ type Options struct {
 	NoSync bool
 	// Past is how much of the history of the store is kept on disk.
 	Past embedded.PastOptions
+	// TraceMemory is how many bytes the record of what caused what may take (default
+	// trace.DefaultLimit).
+	TraceMemory int
 	// From, if set, is the content that a store in memory begins with.
 	From *embedded.Content
 	// Listen is the address of the API server (host:port; port 0 picks one);

@@ -103,7 +103,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		ready["kms-providers"] = c.encryption.Check
 	}
 	c.Meter = c.newMeter(reader)
-	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue}
+	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes}
 	paths[tracing.Path] = steps
 	moment := func(m string) (int64, error) { return c.Server.Moment(m) }
 	paths[history.ChangesPath] = &history.Changes{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: moment}

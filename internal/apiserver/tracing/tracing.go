@@ -7,14 +7,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver"
 	"keelson.dev/keelson/internal/store"
@@ -26,6 +30,8 @@ type Recorder struct {
 	Trace     *trace.Recorder
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
+	// Authorizer decides what a user sees of the trace; nil shows all.
+	Authorizer authorizer.Authorizer
 }
 
 // Path is where an API server has the Recorder as a handler.
@@ -107,28 +113,73 @@ func what(w apiserver.Write) string {
 	return strings.Join(out, ", ")
 }
 
-// ServeHTTP answers with the steps of ?resource=&group=&namespace=&name=.
+// ServeHTTP answers with the steps on and because of the object ?resource=&group=&namespace=&name=,
+// be it that it does not exist any more. The user must be allowed to get the object, and
+// sees the steps on those others that he may get.
 func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	q := req.URL.Query()
-	for _, row := range r.Catalogue.All() {
-		if row.Resource != q.Get("resource") || row.Group != q.Get("group") || row.NotStored {
-			continue
+	gr := schema.GroupResource{Group: q.Get("group"), Resource: q.Get("resource")}
+	namespace, name := q.Get("namespace"), q.Get("name")
+	var row *api.Resource
+	for _, other := range r.Catalogue.All() {
+		if other.GroupVersionResource.GroupResource() == gr && !other.NotStored {
+			row = other
+			break
 		}
-		e, err := r.Store.Get(req.Context(), row.Key(q.Get("namespace"), q.Get("name")))
-		if err != nil || e == nil {
-			http.Error(w, fmt.Sprintf("%s %q not found", row.GroupVersionResource.GroupResource(), q.Get("name")), http.StatusNotFound)
-			return
-		}
-		acc, err := meta.Accessor(e.Object())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]any{"uid": acc.GetUID(), "steps": r.Trace.Way(acc.GetUID())})
+	}
+	if row == nil {
+		http.Error(w, fmt.Sprintf("no such resource: %s", gr), http.StatusNotFound)
 		return
 	}
-	http.Error(w, fmt.Sprintf("no such resource: %s.%s", q.Get("resource"), q.Get("group")), http.StatusNotFound)
+	if !row.Namespaced {
+		namespace = ""
+	}
+	if !r.allowed(req.Context(), gr, namespace, name) {
+		http.Error(w, fmt.Sprintf("%s %q: you may not get it, and so not its trace", gr, name), http.StatusForbidden)
+		return
+	}
+	e, err := r.Store.Get(req.Context(), row.Key(namespace, name))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	uid := r.Trace.Find(gr.String(), namespace, name)
+	if e != nil {
+		if acc, err := meta.Accessor(e.Object()); err == nil {
+			uid = acc.GetUID()
+		}
+	}
+	if uid == "" {
+		http.Error(w, fmt.Sprintf("%s %q not found, and nothing is recorded of one", gr, name), http.StatusNotFound)
+		return
+	}
+	steps := r.Trace.Way(uid)
+	seen := map[[3]string]bool{}
+	steps = slices.DeleteFunc(steps, func(s trace.Step) bool {
+		key := [3]string{s.Resource, s.Namespace, s.Name}
+		ok, known := seen[key]
+		if !known {
+			ok = r.allowed(req.Context(), schema.ParseGroupResource(s.Resource), s.Namespace, s.Name)
+			seen[key] = ok
+		}
+		return !ok
+	})
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"uid": uid, "steps": steps})
+}
+
+// allowed reports whether the user of a request may get an object.
+func (r *Recorder) allowed(ctx context.Context, gr schema.GroupResource, namespace, name string) bool {
+	if r.Authorizer == nil {
+		return true
+	}
+	u, ok := request.UserFrom(ctx)
+	if !ok {
+		return false
+	}
+	d, _, err := r.Authorizer.Authorize(ctx, authorizer.AttributesRecord{User: u, Verb: "get", Namespace: namespace, APIGroup: gr.Group, APIVersion: "*",
+		Resource: gr.Resource, Name: name, ResourceRequest: true, Path: Path})
+	return err == nil && d == authorizer.DecisionAllow
 }
 
 func ownerOf(refs []metav1.OwnerReference) types.UID {
