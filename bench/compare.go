@@ -161,7 +161,7 @@ func (c *comparison) prepare(ctx context.Context) error {
 			if code == http.StatusOK {
 				break
 			}
-			time.Sleep(5 * time.Millisecond) // the peer has no moment at which it is told
+			time.Sleep(5 * time.Millisecond) // the peer does not report when it is ready
 		}
 	}
 	c.limit.collection = c.limit.url + collection

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// Marshal returns v's JSON, byte for byte as encoding/json does. An error says
-// which type v has within that this package does not write.
+// Marshal returns v's JSON, byte for byte as encoding/json does. It returns an
+// error for a type within v that this package does not write.
 func Marshal(v any) ([]byte, error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)

@@ -65,9 +65,9 @@ func Handle[T any](inf cache.SharedIndexInformer, add func(T), update func(old, 
 	HandleListed(inf, func(o T, _ bool) { add(o) }, update, del)
 }
 
-// HandleListed registers handlers as Handle does, all of them given. listed says
-// that the object is of the informer's first list: its handlers may be called
-// when the controller works already, and it is none that the controller has made.
+// HandleListed registers handlers as Handle does; all must be set. listed reports
+// whether the object is of the informer's first list: its handlers may be called
+// when the controller works already, though the controller has not made it.
 func HandleListed[T any](inf cache.SharedIndexInformer, add func(o T, listed bool), update func(old, cur T), del func(T)) {
 	// An informer that is stopped refuses handlers; there is nothing to hear
 	// from it then.

@@ -217,8 +217,9 @@ func uses(claim string) func(*v1.Pod) {
 	}
 }
 
-// TestVolumes checks that a claim that is bound at once holds its pod back
-// until it is; one that waits for its first consumer is told the node.
+// TestVolumes checks that a pod waits for a claim of a class with immediate
+// binding, and that a claim that waits for its first consumer gets the selected
+// node.
 func TestVolumes(t *testing.T) {
 	client, _ := start(t, 2)
 	ctx := t.Context()

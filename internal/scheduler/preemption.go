@@ -242,9 +242,9 @@ func pickCandidate(all []*candidate) *candidate {
 	return slices.MinFunc(all, order)
 }
 
-// evict ends the victims, and takes back the nominations of less important
-// pods for the node: they look for another one at once. It tells whether all
-// victims are on their way.
+// evict ends the victims, and takes back the nominations of less important pods
+// for the node: they look for another one at once. It reports whether the
+// deletion of all victims has begun.
 func (s *Scheduler) evict(ctx context.Context, pod *v1.Pod, c *candidate, losers []*v1.Pod) bool {
 	ok := true
 	log := klog.FromContext(ctx)

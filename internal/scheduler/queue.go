@@ -67,9 +67,10 @@ type event struct {
 type queue struct {
 	clock clock.WithTicker
 	hints map[string][]fw.EventHint // by plugin
-	// refusals is told of pods refused (1), and no longer (-1), by plugins.
+	// refusals is called for plugins with 1 for a pod that they refuse, and with -1
+	// when they no longer do.
 	refusals func(by sets.Set[string], n float64)
-	// incoming is told of each pod that enters a part of the queue.
+	// incoming is called for each pod that enters a part of the queue.
 	incoming func(part, event string)
 
 	mu      sync.Mutex
@@ -283,9 +284,9 @@ func (q *queue) done(w *waiter) {
 	}
 }
 
-// refuse puts a pod back that could not be placed: parked until an event that
-// a plugin in refused knows of, or backing off after an error (refused empty).
-// held keeps it there until release. It tells whether the pod still waits: it
+// refuse puts a pod back that could not be placed: parked until an event that a
+// plugin in refused knows of, or backing off after an error (refused empty).
+// held keeps it there until release. It reports whether the pod still waits: it
 // may be gone, or have got a node otherwise.
 func (q *queue) refuse(w *waiter, refused sets.Set[string], held bool) bool {
 	q.mu.Lock()

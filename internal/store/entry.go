@@ -37,7 +37,7 @@ type Entry struct {
 
 	mu   sync.Mutex // of what follows
 	tree *unstructured.Unstructured
-	last weak.Pointer[unstructured.Unstructured] // the latest tree, if somebody has it still
+	last weak.Pointer[unstructured.Unstructured] // the latest tree, if there are references to it
 }
 
 // Encoding names a cached serialization of an entry.

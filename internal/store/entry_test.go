@@ -32,7 +32,7 @@ func TestForget(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e.Forget()
-			runtime.GC() // nobody holds the tree any more
+			runtime.GC() // there are no references to the tree any more
 			e.Forget()
 			u := e.Object().(*unstructured.Unstructured)
 			if u.GetName() != "a" || u.GetResourceVersion() != "7" {

@@ -18,7 +18,7 @@ func SetRevision(obj runtime.Object, revision int64) {
 		m.SetResourceVersion("")
 		return
 	}
-	if v := strconv.FormatInt(revision, 10); m.GetResourceVersion() != v { // else somebody may read it now
+	if v := strconv.FormatInt(revision, 10); m.GetResourceVersion() != v { // else a reader may have it
 		m.SetResourceVersion(v)
 	}
 }

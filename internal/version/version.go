@@ -16,8 +16,8 @@ const Build = "+keelson"
 // Info is the version that the API server reports.
 var Info = read()
 
-// read takes what the linker was told of the build (the Makefile's LDFLAGS) and,
-// where it was told nothing, what the go command left in the binary.
+// read returns the build from the linker's flags (the Makefile's LDFLAGS), else
+// from the build information of the go command.
 func read() version.Info {
 	v := base.Get() // the Go version, compiler and platform are this process's
 	v.Major, v.Minor, v.GitVersion = "1", "37", "v1.37.2"+Build

@@ -63,9 +63,9 @@ func normalizeClusterIPs(s, old *v1.Service) {
 	}
 }
 
-// prepareServiceUpdate gives up what the service's new type does not have and
-// the client left as it was, and keeps what was allocated where the client
-// says nothing of it.
+// prepareServiceUpdate clears the fields that the service's new type does not
+// have, if the client left them unchanged, and keeps allocated values that the
+// client does not mention.
 func prepareServiceUpdate(s, old *v1.Service) {
 	normalizeClusterIPs(s, old)
 	if hasClusterIP(old) && !hasClusterIP(s) {
@@ -462,7 +462,7 @@ func kept[T comparable](is, was []T, s *v1.Service, at *field.Path, what string)
 		for i := range is {
 			where := i
 			if what == "ipFamily" {
-				where = 0 // families are told of as one
+				where = 0 // reported with the error of the families
 			}
 			if changed(i) {
 				errs = append(errs, field.Invalid(at.Index(where), is, "may not change once set"))

@@ -36,7 +36,7 @@ func Native(name v1.ResourceName) bool {
 	return !strings.Contains(string(name), "/") || strings.Contains(string(name), v1.ResourceDefaultNamespacePrefix)
 }
 
-// extended resources are what nodes tell of, in whole units.
+// extended resources are advertised by nodes, in whole units.
 func extended(name v1.ResourceName) bool {
 	const requests = v1.DefaultResourceRequestsPrefix
 	return !Native(name) && !strings.HasPrefix(string(name), requests) && len(validation.IsQualifiedName(requests+string(name))) == 0

@@ -32,8 +32,8 @@ type callout struct {
 	configured atomic.Bool
 	static     bool // configured by files, from the start
 	make       func() (admission.Interface, error)
-	// all has the configurations; told is synced when configured tells of those that
-	// there were at the start.
+	// all has the configurations; told is synced when configured has handled those of
+	// the start.
 	all  cache.Store
 	told cache.ResourceEventHandlerRegistration
 }

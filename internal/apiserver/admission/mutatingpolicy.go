@@ -60,8 +60,8 @@ func (Types) Run(context.Context) {}
 
 var _ patch.TypeConverterManager = Types(nil)
 
-// compiled returns the policy with its expressions compiled, as upstream does it. Of errors
-// the requests are told that the policy is for.
+// compiled returns the policy with its expressions compiled, as upstream does it. Errors are
+// returned to the requests that match the policy.
 func compiled(p *v1.MutatingAdmissionPolicy) policymutating.PolicyEvaluator {
 	compiler, err := plugincel.NewCompositedCompiler(celenvironment.MustBaseEnvSet(celenvironment.DefaultCompatibilityVersion()))
 	if err != nil {

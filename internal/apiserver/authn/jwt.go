@@ -110,7 +110,7 @@ func (c *configured) apply(ctx context.Context, cfg *apiserver.AuthenticationCon
 	var issuers []authenticator.Token
 	for _, j := range cfg.JWT {
 		o := oidc.Options{JWTAuthenticator: j, SupportedSigningAlgs: algorithms, Compiler: compiler}
-		if j.Issuer.EgressSelectorType == "" { // else the library says that there is none
+		if j.Issuer.EgressSelectorType == "" { // else the library reports a missing one
 			client, err := issuerClient(j.Issuer.CertificateAuthority)
 			if err != nil {
 				end()

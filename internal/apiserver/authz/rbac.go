@@ -98,9 +98,9 @@ func (b bound) String() string {
 	return kind + " \"" + binding + "\" of " + b.role.Kind + " \"" + b.role.Name + "\" to " + subject + "\""
 }
 
-// visit calls f with the rules of every role bound to u that holds in
-// namespace, until it says false.
-// f is told by which binding of which of u's names.
+// visit calls f with the rules of every role bound to u that holds in namespace,
+// until f returns false. f also gets the binding and the name or group of u that
+// it binds.
 func (r *RBAC) visit(u user.Info, namespace string, f func(rule v1.PolicyRule, by bound) bool) (errs []error) {
 	seen := map[string]bool{}
 	try := func(ref v1.RoleRef, ns, binding, subject string) bool {

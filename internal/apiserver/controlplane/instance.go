@@ -163,7 +163,7 @@ func (c *Instance) Step(name string, f func() error) error {
 	return nil
 }
 
-// waitingPeriod is how often Options.Waiting is told of a step.
+// waitingPeriod is the time between two calls of Options.Waiting for a step.
 const waitingPeriod = 3 * time.Second
 
 // Done is closed when the server ends by itself or is stopped.

@@ -14,8 +14,8 @@ import (
 )
 
 // TestOpenAPIDocuments checks that a new definition changes its own group
-// version's document and no other's, and clients that keep documents are told of
-// exactly that.
+// version's document and no other's, and that the hashes, by which clients keep
+// documents, change for that one only.
 func TestOpenAPIDocuments(t *testing.T) {
 	o := Options{DataDir: t.TempDir(), NoDrain: true}
 	c, err := Start(t.Context(), o)

@@ -82,7 +82,7 @@ type Options struct {
 	DefaultAccounts bool
 	// stallLimit, for tests, is the API server's StallLimit.
 	stallLimit time.Duration
-	// Progress, if set, is told of each step of the start.
+	// Progress, if set, is called after each step of the start.
 	Progress func(step string, took time.Duration)
 	// Waiting, if set, is called from time to time during a step that takes
 	// long: its name, why where that is known (after a colon), and since when.

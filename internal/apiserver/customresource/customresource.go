@@ -196,8 +196,8 @@ func (c *controller) name(d *v1.CustomResourceDefinition) {
 	c.set(d, v1.NamesAccepted, v1.ConditionTrue, "NoConflicts", "no conflicts found")
 }
 
-// approve sets the condition that tells whether a definition in one of Kubernetes'
-// own groups is approved.
+// approve sets the condition KubernetesAPIApprovalPolicyConformant, for definitions
+// in Kubernetes' own groups.
 func approve(d *v1.CustomResourceDefinition, clk clock.Clock) {
 	if !apihelpers.IsProtectedCommunityGroup(d.Spec.Group) {
 		apihelpers.RemoveCRDCondition(d, v1.KubernetesAPIApprovalPolicyConformant)

@@ -25,8 +25,8 @@ func takenBy(given map[string]v1.CustomResourceDefinitionNames) taken {
 	return t
 }
 
-// accept returns the names that c may have of those that it asks for, and says
-// which it may not have: the reason and the message of its condition.
+// accept returns the names that c may have of those in its spec, and the reason
+// and the message of its condition for those that it may not have.
 func accept(c *v1.CustomResourceDefinition, t taken) (names v1.CustomResourceDefinitionNames, reason, message string) {
 	want, names := c.Spec.Names, c.Status.AcceptedNames
 	refuse := func(r string, err error) { reason, message = r, err.Error() }

@@ -1,4 +1,4 @@
-// Package fairqueue says when it is a request's turn within one priority level, by
+// Package fairqueue decides when it is a request's turn within one priority level, by
 // the fair queuing of KEP-1040: flows are dealt to queues, of the queues the one
 // whose next request would have finished first, had each of them its share of the
 // seats all the time, is next.

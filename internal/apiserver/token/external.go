@@ -121,7 +121,8 @@ func (e *external) look(ctx context.Context) {
 	e.fetched = e.clock.Now()
 }
 
-// run asks for the keys as often as the signer says, until ctx is done.
+// run fetches the keys at the interval that the signer returns, until ctx is
+// done.
 func (e *external) run(ctx context.Context) {
 	defer e.conn.Close()
 	for {

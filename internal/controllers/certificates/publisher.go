@@ -59,7 +59,7 @@ func NewTrustPublisher(c controllers.Context) (reconcile.Run, error) {
 				case b.Spec.SignerName != servingSigner:
 				case b.Name == want && b.Spec.TrustBundle == string(c.RootCA):
 					found = true
-				default: // of a former authority, or changed by somebody
+				default: // of a former authority, or changed by a user
 					if err := client.Delete(ctx, b.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: ptrTo(b.UID)}}); err != nil && !apierrors.IsNotFound(err) {
 						errs = append(errs, err)
 					}

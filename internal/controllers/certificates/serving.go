@@ -151,7 +151,7 @@ func (a *servingApprover) servers(ctx context.Context) (map[string]string, error
 	}
 	config, err := clientcmd.Load([]byte(info.Data["kubeconfig"]))
 	if err != nil {
-		return out, nil //nolint:nilerr // it is nobody's way to the API server then
+		return out, nil //nolint:nilerr // then no client reaches the API server at it
 	}
 	for _, c := range config.Clusters {
 		if u, err := url.Parse(c.Server); err == nil {

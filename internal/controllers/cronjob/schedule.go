@@ -10,8 +10,8 @@ import (
 	batch "k8s.io/api/batch/v1"
 )
 
-// manyMissed is how many missed times are told of: so many look like a fault of
-// the clock or of the schedule.
+// manyMissed is the number of missed times from which an event is recorded: so
+// many indicate a fault of the clock or of the schedule.
 const manyMissed = 100
 
 // errTimeZone is the error for a time zone that this machine does not know.

@@ -86,8 +86,8 @@ func (r *rollout) sets() []*apps.ReplicaSet {
 	return append(slices.Clone(r.old), r.new)
 }
 
-// find tells the new ReplicaSet from the old ones, gives it its revision, and
-// makes it where it is missing and asked for.
+// find returns the new ReplicaSet and the old ones, sets the revision of the new
+// one, and creates it if it is missing and create is set.
 func (r *rollout) find(ctx context.Context, create bool) error {
 	r.new, r.old = nil, nil
 	byAge := slices.SortedFunc(slices.Values(r.all), older)

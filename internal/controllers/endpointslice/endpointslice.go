@@ -176,7 +176,7 @@ func (e *sliceController) sync(ctx context.Context, svc *v1.Service, pods []*v1.
 		return errors.New("EndpointSlice informer cache is out of date")
 	}
 	slices.SortFunc(existing, func(a, b *discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
-	// The tracker is told even where nothing is to be written.
+	// The tracker is updated even if nothing is written.
 	trigger := e.triggers.ComputeEndpointLastChangeTriggerTime(svc.Namespace, svc, pods)
 	wanted := families(svc)
 	var errs []error

@@ -25,8 +25,8 @@ type node struct {
 	name       string
 	owners     []metav1.OwnerReference
 	dependents map[*node]struct{}
-	// ref is set on a virtual node: one that only its dependents' references
-	// tell of, and that is yet to be looked for.
+	// ref is set on a virtual node: one that is known only from its dependents'
+	// references, and whose existence has not been checked yet.
 	ref *metav1.OwnerReference
 	// deleting, foreground and orphaning follow deletionTimestamp and the
 	// finalizers foregroundDeletion and orphan.

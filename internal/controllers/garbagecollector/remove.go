@@ -213,7 +213,7 @@ func (c *collector) verify(ctx context.Context, n node) error {
 		c.graph.gone(n.uid)
 		return nil
 	}
-	// Where it is there its own watch will tell of it.
+	// If it exists, its own watch will add it.
 	return err
 }
 

@@ -310,9 +310,9 @@ func (c *controller) rescale(ctx context.Context, hpa *v2.HorizontalPodAutoscale
 	})
 }
 
-// measure asks all metrics, and returns the answer with the most replicas. It is ok
-// unless all have failed, or one has that could have kept the number from
-// decreasing; the error tells of those that have failed in any case.
+// measure evaluates all metrics, and returns the result with the most replicas. It
+// is ok unless all have failed, or one has that could have kept the number from
+// decreasing; the error has the failures in any case.
 func (c *controller) measure(ctx context.Context, hpa *v2.HorizontalPodAutoscaler, s *autoscalingv1.Scale, k *known) (best answer, statuses []v2.MetricStatus, ok bool, err error) {
 	selector, pods, err := c.selected(hpa, s.Status.Selector, k)
 	if err != nil {

@@ -242,8 +242,8 @@ func (s *state) delete(pods []*v1.Pod, f func(i int) error) error {
 	return err
 }
 
-// suspend tells of the Job's suspension, and of its end, at which the Job's time
-// begins anew.
+// suspend sets the condition of the Job's suspension and of its end, which
+// restarts the Job's time.
 func (r *controller) suspend(s *state) {
 	if suspended(s.job) {
 		if s.set(batch.JobSuspended, v1.ConditionTrue, "JobSuspended", "Job suspended") {

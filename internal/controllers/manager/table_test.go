@@ -71,7 +71,7 @@ func TestTable(t *testing.T) {
 func informed(f informers.SharedInformerFactory) sets.Set[reflect.Type] {
 	stopped := make(chan struct{})
 	close(stopped)
-	f.Start(stopped) // which the factory tells of started ones only
+	f.Start(stopped) // which the factory returns for started ones only
 	out := sets.New[reflect.Type]()
 	for t := range f.WaitForCacheSync(stopped) {
 		out.Insert(t)

@@ -121,8 +121,8 @@ func (n *controller) finish(ctx context.Context, name string) (time.Duration, er
 
 // nextLook returns when to come back to a namespace in which something is left: at
 // first soon, for most objects go at once, later after about half of the estimate, and
-// ever more rarely the longer it takes. Nothing tells of the end of an object of an
-// arbitrary kind.
+// ever more rarely the longer it takes. There is no event for the end of an
+// object of an arbitrary kind.
 func (n *controller) nextLook(ns *v1.Namespace, estimate time.Duration) time.Duration {
 	n.mu.Lock()
 	looks := n.looks[ns.Name]

@@ -171,7 +171,7 @@ func (n *controller) reconcile(ctx context.Context, node *v1.Node) (reconcile.Re
 	return reconcile.Result{RequeueAfter: wait}, err
 }
 
-// unknown tells that a node's state is not known any more.
+// unknown sets a node's conditions to Unknown.
 func (n *controller) unknown(ctx context.Context, node *v1.Node) (*v1.Node, error) {
 	out := node.DeepCopy()
 	now := metav1.NewTime(n.clock.Now().UTC().Truncate(time.Second))

@@ -290,8 +290,8 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// TestReconcile checks that the runtime is told which CPUs containers are on when that
-// changes, again after an error, and no more often.
+// TestReconcile checks that the runtime gets the containers' CPUs when these change,
+// again after an error, and not more often.
 func TestReconcile(t *testing.T) {
 	c := config(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -288,7 +288,8 @@ func (m *Manager) Free(keep func(types.UID) bool) error {
 	return m.changed()
 }
 
-// changed keeps what is given, and has the runtime be told of it; m.mu is held.
+// changed saves the assignments, and wakes the loop that writes them to the
+// runtime; m.mu is held.
 func (m *Manager) changed() error {
 	select {
 	case m.wake <- struct{}{}:

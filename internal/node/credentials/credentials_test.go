@@ -53,8 +53,8 @@ func (tokens) Token(_ context.Context, p *v1.Pod, _ string, t *v1.ServiceAccount
 	return "token-of-" + p.Spec.ServiceAccountName + "-for-" + t.Audience, nil
 }
 
-// script is a plug-in that counts its runs, and gives what it was told of the account
-// as the password.
+// script is a plug-in that counts its runs, and returns the account in its request as
+// the password.
 const script = `#!/bin/sh
 echo x >> "$COUNT"
 request=$(cat)

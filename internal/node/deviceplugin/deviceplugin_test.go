@@ -141,7 +141,8 @@ func (n *node) register(r *pluginapi.RegisterRequest) error {
 	return err
 }
 
-// tell has the plug-in tell of its devices, and gives the pods of which that is told.
+// tell makes the plug-in report its devices, and returns the pods whose devices are
+// reported as changed.
 func (n *node) tell(s *sample, devices ...*pluginapi.Device) []types.UID {
 	s.devices <- devices
 	return <-n.changes

@@ -129,7 +129,7 @@ func extended(name string) bool {
 }
 
 // add takes a plug-in, in place of the one that the resource has, and watches it. Until
-// it has told of its devices the resource has those of the one before.
+// it has reported its devices the resource has those of the former plug-in.
 func (m *Manager) add(resource string, conn *grpc.ClientConn, options *pluginapi.DevicePluginOptions) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -168,7 +168,7 @@ func (m *Manager) add(resource string, conn *grpc.ClientConn, options *pluginapi
 	return nil
 }
 
-// update takes what a plug-in tells of its devices.
+// update sets the devices that a plug-in reports.
 func (m *Manager) update(ctx context.Context, resource string, p *plugin, devices []*pluginapi.Device) {
 	m.mu.Lock()
 	p.devices = map[string]*pluginapi.Device{}
@@ -184,7 +184,7 @@ func (m *Manager) update(ctx context.Context, resource string, p *plugin, device
 	m.changed(resource)
 }
 
-// changed tells of a change of the resource's devices.
+// changed reports a change of the resource's devices.
 func (m *Manager) changed(resource string) {
 	m.mu.Lock()
 	var pods []types.UID

@@ -19,8 +19,8 @@ import (
 	"keelson.dev/keelson/internal/node/topology"
 )
 
-// Options are what a node is told of the resources that containers have for themselves.
-// Policies are upstream's defaults where they are empty.
+// Options configure the exclusive resources of containers. An empty policy is upstream's
+// default.
 type Options struct {
 	CPUPolicy  string
 	CPUOptions map[string]string

@@ -57,7 +57,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestReadWithout reads a machine that tells of no nodes, sockets and cores.
+// TestReadWithout reads a machine whose sysfs has no nodes, sockets and cores.
 func TestReadWithout(t *testing.T) {
 	sys := t.TempDir()
 	write(t, sys, map[string]string{"devices/system/cpu/online": "0-1"})

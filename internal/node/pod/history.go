@@ -20,10 +20,10 @@ const (
 	messageLost     = "The container could not be located when the pod was terminated"
 )
 
-// recall adds to what the runtime has of the pod the last run of each
-// container that the runtime has lost, as the pod's status in the API tells of
-// it: a container that has run its course does not run again, and restarts are
-// counted on, after the machine has restarted or its containers were removed.
+// recall adds to what the runtime has of the pod the last run of each container
+// that the runtime has lost, from the pod's status in the API: a container that
+// has completed does not run again, and restart counts continue, after the
+// machine has restarted or its containers were removed.
 func (o *observed) recall(pod *v1.Pod) {
 	for _, c := range podspec.Containers(pod) {
 		if len(o.containers[c.Name]) > 0 {

@@ -89,7 +89,7 @@ func (r *report) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	}
 	r.mu.Lock()
 	r.posting = false
-	if err == nil || apierrors.IsNotFound(err) { // in the second case nobody is left to tell
+	if err == nil || apierrors.IsNotFound(err) { // in the second case there is no pod to update
 		r.posted = &s
 	}
 	switch {

@@ -78,7 +78,7 @@ func (s *Source) request(ctx context.Context, p *v1.Pod, pr *v1.PodCertificatePr
 	var err error
 	if c.request != "" {
 		r, err = requests.Get(ctx, c.request, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) { // nobody has answered it for too long
+		if apierrors.IsNotFound(err) { // it has had no answer for too long
 			c.request = ""
 		} else if err != nil {
 			return err

@@ -241,7 +241,8 @@ func (p *Provider) images(ctx context.Context, now time.Time) *statsapi.RuntimeS
 	}
 	out := &statsapi.RuntimeStats{ImageFs: of(r.ImageFilesystems), ContainerFs: of(r.ContainerFilesystems)}
 	if out.ContainerFs == nil && out.ImageFs != nil {
-		// A runtime that does not tell of containers has them beside the images.
+		// A runtime that does not report a file system of containers has them beside the
+		// images.
 		c := *out.ImageFs
 		out.ContainerFs = &c
 	}

@@ -18,7 +18,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// folders makes volumes that are a folder, and fails those it is told to.
+// folders makes volumes that are a folder, and fails for the configured ones.
 type folders struct {
 	fail    map[string]error
 	made    []string

@@ -66,8 +66,8 @@ type PreBindPlugin interface {
 	PreBind(ctx context.Context, state *CycleState, pod *v1.Pod, nodeName string) *Status
 }
 
-// PostFilterPlugin looks at a pod that fits on no node. It gives what a user is told
-// of it, and, where there is something that may help the next attempt, what to do.
+// PostFilterPlugin looks at a pod that fits on no node. It returns a message for
+// users and, if something may help the next attempt, what to do.
 type PostFilterPlugin interface {
 	Plugin
 	PostFilter(state *CycleState, pod *v1.Pod) (message string, act func(context.Context))

@@ -29,7 +29,7 @@ type Status struct {
 	plugin  string
 }
 
-// NewStatus makes a status with the reasons that a user is told.
+// NewStatus makes a status with the reasons to show to users.
 func NewStatus(code Code, reasons ...string) *Status {
 	return &Status{code: code, reasons: reasons}
 }
@@ -50,7 +50,7 @@ func (s *Status) Code() Code {
 	return s.code
 }
 
-// Reasons returns what a user is told.
+// Reasons returns the reasons to show to users.
 func (s *Status) Reasons() []string {
 	if s == nil {
 		return nil

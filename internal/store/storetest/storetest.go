@@ -111,7 +111,7 @@ func CheckCustom(t *testing.T, e *store.Entry, name string) {
 	t.Helper()
 	want := Custom(name)
 	want.SetResourceVersion(strconv.FormatInt(e.ModRevision, 10))
-	for range 2 { // the second time after nobody has had it for a while
+	for range 2 { // the second time after there were no references to it for a while
 		if got := e.Object().(*unstructured.Unstructured); !reflect.DeepEqual(got, want) {
 			t.Errorf("the object is %v, want %v", got, want)
 		}
