@@ -22,12 +22,12 @@ func TestPace(t *testing.T) {
 	}{
 		{"small heaps may grow by the least growth", []step{{0, 0, 0, 50}, {time.Minute, 1 * mb, 0, 1000}, {time.Minute, 32 * mb, 0, 100}, {time.Minute, 200 * mb, 0, 50}}},
 		{"a burst grows up to the most, and ends step by step", []step{
-			{0, 200 * mb, 8000 * mb, 50}, {time.Second, 200 * mb, 8000 * mb, 100}, {time.Second, 200 * mb, 8000 * mb, 200}, {time.Second, 200 * mb, 8000 * mb, 400},
-			{time.Second, 200 * mb, 8000 * mb, 400}, {5 * time.Second, 200 * mb, 8000 * mb, 400}, {11 * time.Second, 200 * mb, 8000 * mb, 200},
+			{0, 200 * mb, 8000 * mb, 50}, {time.Second, 200 * mb, 8000 * mb, 200}, {time.Second, 200 * mb, 8000 * mb, 400},
+			{time.Second, 200 * mb, 8000 * mb, 400}, {10 * time.Second, 200 * mb, 8000 * mb, 400}, {16 * time.Second, 200 * mb, 8000 * mb, 200},
 			{time.Minute, 200 * mb, 8000 * mb, 100}, {time.Minute, 200 * mb, 8000 * mb, 50}, {time.Minute, 200 * mb, 8000 * mb, 50},
 		}},
 		{"a burst takes a quarter of what the machine has", []step{
-			{0, 200 * mb, 1600 * mb, 50}, {time.Second, 200 * mb, 1600 * mb, 100}, {time.Second, 200 * mb, 1600 * mb, 200}, {time.Second, 200 * mb, 1600 * mb, 200},
+			{0, 200 * mb, 1600 * mb, 50}, {time.Second, 200 * mb, 1600 * mb, 200}, {time.Second, 200 * mb, 1600 * mb, 200},
 			{time.Second, 400 * mb, 1600 * mb, 100}, {time.Second, 400 * mb, 0, 50},
 		}},
 	} {

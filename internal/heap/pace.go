@@ -21,8 +21,8 @@ const (
 	share      = 4
 	// Collections in a shorter time than hurried make a burst, in a longer one than
 	// calm its end.
-	hurried = 2 * time.Second
-	calm    = 10 * time.Second
+	hurried = 5 * time.Second
+	calm    = 15 * time.Second
 )
 
 // pace is how far the heap may grow, in percent of what is live, until it is collected.
@@ -40,7 +40,7 @@ func (p *pace) collected(now time.Time, live uint64, spare func() uint64) int {
 	case p.last.IsZero():
 		p.percent = growth
 	case since < hurried:
-		p.percent = min(2*p.percent, mostGrowth)
+		p.percent = min(4*p.percent, mostGrowth)
 	case since > calm:
 		p.percent = max(p.percent/2, growth)
 	}
