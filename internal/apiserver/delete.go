@@ -13,6 +13,7 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apiserver/pkg/admission"
 	"sigs.k8s.io/yaml"
 
@@ -306,11 +307,13 @@ func decodeDeleteOptions(data []byte, mediaType string) (*metav1.DeleteOptions, 
 		}
 	case typeCBOR:
 		err = direct.Unmarshal(data, opts)
+	case typeJSON:
+		err = utiljson.Unmarshal(data, opts)
 	default:
 		if err := boundYAML(data); err != nil {
 			return nil, err
 		}
-		err = yaml.Unmarshal(data, opts) // reads JSON, too
+		err = yaml.Unmarshal(data, opts)
 	}
 	gvk := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
 	if err != nil {

@@ -48,6 +48,39 @@ type metadataOf struct {
 	whole *listWatch
 }
 
+// Get implements metadata.ResourceInterface.
+func (m *metadataOf) Get(ctx context.Context, name string, o metav1.GetOptions, subresources ...string) (*metav1.PartialObjectMetadata, error) {
+	return m.whole.get(ctx, m.Getter, "", name, o, subresources)
+}
+
+// Namespace implements metadata.Getter.
+func (m *metadataOf) Namespace(namespace string) metadata.ResourceInterface {
+	return &metadataIn{m.Getter.Namespace(namespace), m.whole, namespace}
+}
+
+// metadataIn is a metadataOf in a namespace. It gets objects in the store itself.
+type metadataIn struct {
+	metadata.ResourceInterface
+	whole     *listWatch
+	namespace string
+}
+
+// Get implements metadata.ResourceInterface.
+func (m *metadataIn) Get(ctx context.Context, name string, o metav1.GetOptions, subresources ...string) (*metav1.PartialObjectMetadata, error) {
+	return m.whole.get(ctx, m.ResourceInterface, m.namespace, name, o, subresources)
+}
+
+// get reads an object's metadata in the store. What is not found there, client says.
+func (l *listWatch) get(ctx context.Context, client metadata.ResourceInterface, namespace, name string, o metav1.GetOptions, subresources []string) (*metav1.PartialObjectMetadata, error) {
+	if l.row.Namespaced == (namespace != "") && name != "" && len(subresources) == 0 && o.ResourceVersion == "" {
+		e, err := l.store.Get(ctx, l.row.Key(namespace, name))
+		if err == nil && e != nil {
+			return l.shown(e.Object()).DeepCopyObject().(*metav1.PartialObjectMetadata), nil
+		}
+	}
+	return client.Get(ctx, name, o, subresources...)
+}
+
 // isWhole reports whether nothing is selected.
 func isWhole(o metav1.ListOptions) bool {
 	return o.LabelSelector == "" && o.FieldSelector == "" && o.Continue == "" && (o.SendInitialEvents == nil || !*o.SendInitialEvents)
