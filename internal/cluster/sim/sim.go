@@ -399,7 +399,9 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 		}
 		return err
 	}
-	p := pod.DeepCopy()
+	// Only the status is written, and is not the informer's; the managers are the server's own.
+	p := &v1.Pod{TypeMeta: pod.TypeMeta, ObjectMeta: pod.ObjectMeta, Spec: pod.Spec, Status: *pod.Status.DeepCopy()}
+	p.ManagedFields = nil
 	switch {
 	case pod.DeletionTimestamp != nil:
 		p.Status = n.ended(pod, v1.PodFailed, v1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"})
