@@ -222,6 +222,7 @@ func BenchmarkDeployment(b *testing.B) {
 // BenchmarkDelete measures the deletion of a Deployment with 10,000 pods.
 func BenchmarkDelete(b *testing.B) {
 	w := begin(b, testcluster.WithNodes(500))
+	w.settled(500)
 	w.scale(10_000)
 	measure(b, 10_000, func() {
 		if err := w.client.AppsV1().Deployments("default").Delete(b.Context(), "shop", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}); err != nil {
@@ -236,7 +237,8 @@ func BenchmarkDelete(b *testing.B) {
 
 // BenchmarkIdle measures the share of a processor that 5,000 idle nodes use.
 func BenchmarkIdle(b *testing.B) {
-	begin(b, testcluster.WithNodes(5000))
+	w := begin(b, testcluster.WithNodes(5000))
+	w.settled(5000)
 	const period = 20 * time.Second
 	time.Sleep(period) // until the work that the new nodes cause is done
 	used := processor(b)
