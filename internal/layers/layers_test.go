@@ -25,12 +25,13 @@ var sideBySide = []string{"internal/controllers", "internal/network"}
 
 // shared are the packages of these layers that the others may import.
 var shared = map[string]bool{
-	"internal/controllers":                true,
-	"internal/controllers/controllertest": true,
-	"internal/network/index":              true,
-	"internal/network/nft":                true,
-	"internal/network/upkeep":             true,
-	"internal/controllers/history":        true,
+	"internal/controllers":                     true,
+	"internal/controllers/controllertest":      true,
+	"internal/network/index":                   true,
+	"internal/network/nft":                     true,
+	"internal/network/upkeep":                  true,
+	"internal/controllers/history":             true,
+	"internal/controllers/daemonset/placement": true,
 }
 
 // table is the package that lists all controllers and so imports each.

@@ -257,7 +257,7 @@ func controllerRoles() []controllerRole {
 		rc("attachdetach-controller", rule(verbs("list watch"), "core", "persistentvolumeclaims persistentvolumes"), rule(read, "core", "nodes"), rule(verbs("patch update"), "core", "nodes/status"),
 			rule(verbs("list watch"), "core", "pods"), rule(verbs("create delete get list watch"), "storage.k8s.io", "volumeattachments"), rule(read, "storage.k8s.io", "csidrivers csinodes")),
 		rc("cluster-autoscaler", rule(verbs("get list update watch"), "core", "nodes"), rule(read, "core", "pods namespaces services replicationcontrollers persistentvolumeclaims persistentvolumes"),
-			rule(verbs("create"), "core", "pods/eviction"), rule(verbs("create get update"), "core", "configmaps"), rule(read, "apps", "replicasets statefulsets"),
+			rule(verbs("create"), "core", "pods/eviction"), rule(verbs("create get update"), "core", "configmaps"), rule(read, "apps", "daemonsets replicasets statefulsets"),
 			rule(read, "policy", "poddisruptionbudgets"), rule(read, "storage.k8s.io", "storageclasses csinodes"),
 			rule(read, "resource.k8s.io", "deviceclasses devicetaintrules resourceclaims resourceslices")),
 		rc("clusterrole-aggregation-controller", rule(verbs("escalate get list patch update watch"), "rbac.authorization.k8s.io", "clusterroles")),

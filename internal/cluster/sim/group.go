@@ -112,6 +112,11 @@ func (g group) Delete(ctx context.Context, nodes []*v1.Node) error {
 	return errors.Join(errs...)
 }
 
+// Instances implements nodegroup.Group. Nodes are there at once.
+func (group) Instances(context.Context) ([]nodegroup.Instance, error) {
+	return nil, nodegroup.ErrNotImplemented
+}
+
 // Template implements nodegroup.Group.
 func (g group) Template(context.Context) (*v1.Node, error) { return g.node("simulated", 0), nil }
 

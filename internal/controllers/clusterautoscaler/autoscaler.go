@@ -7,10 +7,12 @@ import (
 	"sync"
 	"time"
 
+	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	appslisters "k8s.io/client-go/listers/apps/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	policylisters "k8s.io/client-go/listers/policy/v1"
 	"k8s.io/client-go/tools/cache"
@@ -19,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/controllers/daemonset/placement"
 	"keelson.dev/keelson/internal/nodegroup"
 	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/scheduler"
@@ -30,12 +33,6 @@ const (
 	gather = 500 * time.Millisecond
 	// expendable is the priority below which waiting pods do not add nodes.
 	expendable = -10
-	// firstBackoff and lastBackoff bound the time for which a group that has failed is
-	// not increased.
-	firstBackoff, lastBackoff = 5 * time.Minute, 30 * time.Minute
-	// delayAfterFailure is the time after a failed removal in which no node is
-	// removed.
-	delayAfterFailure = 3 * time.Minute
 )
 
 type autoscaler struct {
@@ -48,11 +45,19 @@ type autoscaler struct {
 	nodes    corelisters.NodeLister
 	pods     corelisters.PodLister
 	budgets  policylisters.PodDisruptionBudgetLister
+	daemons  appslisters.DaemonSetLister
 	wake     chan struct{}
 
 	// The fields below are used by the loop only.
-	asked    map[string]time.Time // when each group was last increased
+	growths  map[string]growth // by the group's ID
 	backoffs map[string]backoff
+	missing  map[string]time.Time  // since when an instance has no node, by its ID
+	broken   map[string]bool       // instances that cannot be made, by their ID
+	differs  map[string]difference // by the group's ID
+	// warned holds the events of what is wrong with the expander's ConfigMap, of
+	// this resource version.
+	warned   map[string]bool
+	warnedOf string
 	unneeded map[string]time.Time // since when each node is unneeded
 	told     map[types.UID]string // the reported reason why a pod did not trigger a scale-up
 	added    time.Time            // when the last node was requested
@@ -65,25 +70,19 @@ type autoscaler struct {
 	wg       sync.WaitGroup
 }
 
-// backoff is the time until which a group is not increased.
-type backoff struct {
-	until time.Time
-	next  time.Duration
-}
-
 // New makes the controller. Without a provider of node groups it returns nil.
 func New(c controllers.Context) (reconcile.Run, error) {
 	if c.NodeGroups == nil {
 		return nil, nil
 	}
-	core := c.Informers.Core().V1()
+	core, sets := c.Informers.Core().V1(), c.Informers.Apps().V1().DaemonSets()
 	sim, err := scheduler.NewSimulator(c.Informers, c.Clock)
 	if err != nil {
 		return nil, err
 	}
 	a := &autoscaler{Options: c.Autoscaling, provider: c.NodeGroups, client: c.Client(), recorder: c.Recorder(), clock: c.Clock, sim: sim,
-		nodes: core.Nodes().Lister(), pods: core.Pods().Lister(), budgets: c.Informers.Policy().V1().PodDisruptionBudgets().Lister(), wake: make(chan struct{}, 1),
-		asked: map[string]time.Time{}, backoffs: map[string]backoff{}, unneeded: map[string]time.Time{}, told: map[types.UID]string{}, removing: map[string]bool{}}
+		nodes: core.Nodes().Lister(), pods: core.Pods().Lister(), budgets: c.Informers.Policy().V1().PodDisruptionBudgets().Lister(), daemons: sets.Lister(), wake: make(chan struct{}, 1),
+		growths: map[string]growth{}, backoffs: map[string]backoff{}, missing: map[string]time.Time{}, broken: map[string]bool{}, differs: map[string]difference{}, warned: map[string]bool{}, unneeded: map[string]time.Time{}, told: map[types.UID]string{}, removing: map[string]bool{}}
 	if a.ScanInterval == 0 {
 		a.Options = nodegroup.DefaultOptions()
 	}
@@ -96,7 +95,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 			a.look()
 		}
 	}, reconcile.Ignore)
-	reads := []cache.SharedIndexInformer{core.Pods().Informer(), core.Nodes().Informer(), c.Informers.Policy().V1().PodDisruptionBudgets().Informer()}
+	reads := []cache.SharedIndexInformer{core.Pods().Informer(), core.Nodes().Informer(), c.Informers.Policy().V1().PodDisruptionBudgets().Informer(), sets.Informer()}
 	return func(ctx context.Context) {
 		if reconcile.WaitFor(ctx, reads...) && sim.Synced(ctx) {
 			a.run(ctx)
@@ -114,7 +113,7 @@ func (a *autoscaler) look() {
 
 func (a *autoscaler) run(ctx context.Context) {
 	defer a.wg.Wait()
-	a.untaint(ctx)
+	a.clean(ctx)
 	for {
 		if err := a.once(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Looking at the cluster failed")
@@ -159,20 +158,28 @@ type group struct {
 	nodegroup.Group
 	options nodegroup.GroupOptions
 	target  int
-	nodes   []*v1.Node // those that have registered
-	ready   int
-	// template is what a new node would look like; nil if that is not known.
+	census
+	nodes  []*v1.Node           // those that have registered
+	failed []nodegroup.Instance // those that cannot be made
+	// healthy reports whether no more nodes are missing than may be.
+	healthy bool
+	// template is a node as a new one would be, daemons the DaemonSets that have a pod
+	// there; nil if it is not known.
 	template *v1.Node
+	daemons  []*apps.DaemonSet
 }
 
 // view is the present state of the cluster.
 type view struct {
 	now     time.Time
 	groups  []*group
-	of      map[string]*group // by name of the node
-	nodes   []*v1.Node        // the schedulable nodes
-	pods    []*v1.Pod         // the bound pods
+	of      map[string]*group // by the node's name
+	nodes   []*v1.Node        // those that take pods
+	unready []*v1.Node        // those of groups that are not ready though they have had the time
+	total   census            // of all nodes
+	pods    []*v1.Pod         // those that are bound
 	pending []*v1.Pod
+	awaited map[string]bool // nodes on which pending pods have room
 	byNode  map[string][]*v1.Pod
 }
 
@@ -182,22 +189,28 @@ func (a *autoscaler) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.overdue(ctx, v)
+	if !a.settle(ctx, v) {
+		a.tell(ctx, v)
+		return nil
+	}
 	a.sim.Reset(v.nodes, v.pods)
 	for _, g := range v.groups {
 		if g.template == nil {
 			continue
 		}
 		// Nodes that were requested and have not appeared yet.
-		for i := range g.target - g.ready {
-			a.sim.AddNode(g.node(fmt.Sprintf("upcoming-%d", i)))
+		for i := range g.upcoming() {
+			a.addNode(g, g.node(fmt.Sprintf("upcoming-%d", i)))
 		}
 	}
 	var rest []*v1.Pod
 	for _, p := range v.pending {
-		if _, err := a.sim.Place(ctx, p); err != nil {
+		node, err := a.sim.Place(ctx, p)
+		if err != nil {
 			rest = append(rest, p)
+			continue
 		}
+		v.awaited[node] = true
 	}
 	scaled := a.up(ctx, v, rest)
 	if scaled {
@@ -205,7 +218,7 @@ func (a *autoscaler) once(ctx context.Context) error {
 	} else if !a.NoScaleDown {
 		a.down(ctx, v)
 	}
-	a.tell(ctx, v, scaled)
+	a.tell(ctx, v)
 	return nil
 }
 
@@ -218,7 +231,7 @@ func (a *autoscaler) see(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the node groups of %s: %w", a.provider.Name(), err)
 	}
-	v := &view{now: a.clock.Now(), of: map[string]*group{}, byNode: map[string][]*v1.Pod{}}
+	v := &view{now: a.clock.Now(), of: map[string]*group{}, awaited: map[string]bool{}, byNode: map[string][]*v1.Pod{}}
 	byID := map[string]*group{}
 	for _, g := range groups {
 		target, err := g.Target(ctx)
@@ -241,20 +254,32 @@ func (a *autoscaler) see(ctx context.Context) (*view, error) {
 		if err != nil {
 			return nil, fmt.Errorf("asking for the node group of node %s: %w", n.Name, err)
 		}
-		ready := isReady(n)
-		if g := byID[id]; g != nil {
+		g, options := byID[id], a.GroupOptions
+		if g != nil {
+			options = g.options
 			v.of[n.Name] = g
 			g.nodes = append(g.nodes, n)
-			if ready {
-				g.ready++
-			}
+			g.count(n, options.StartupTime, v.now)
 		}
-		if ready && !tainted(n) {
+		broke := v.total.count(n, options.StartupTime, v.now)
+		switch ready := isReady(n); {
+		case ready && !hasTaint(n, toBeDeleted):
 			v.nodes = append(v.nodes, n)
+		case broke && g != nil:
+			v.unready = append(v.unready, n)
 		}
 	}
+	if err := a.seeInstances(ctx, v, nodes); err != nil {
+		return nil, err
+	}
+	daemons, err := a.daemons.List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
 	for _, g := range v.groups {
-		if g.template, err = a.template(ctx, g); err != nil {
+		if g.template, err = a.template(ctx, g); err == nil {
+			g.daemons = slices.DeleteFunc(slices.Clone(daemons), func(ds *apps.DaemonSet) bool { return placement.Pod(ds, g.template) == nil })
+		} else {
 			klog.FromContext(ctx).V(2).Info("A node group's new nodes are not known", "group", g.ID(), "err", err)
 		}
 	}
@@ -290,22 +315,51 @@ func priority(p *v1.Pod) int32 {
 	return *p.Spec.Priority
 }
 
+// isReady reports whether a node takes pods: it is ready, and no taint says that it is
+// still starting.
 func isReady(n *v1.Node) bool {
-	return slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
+	return !slices.ContainsFunc(n.Spec.Taints, starting) && slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
 }
 
 // template returns what a new node of the group would look like, from the provider or
 // from an existing node.
 func (a *autoscaler) template(ctx context.Context, g *group) (*v1.Node, error) {
 	for _, n := range g.nodes {
-		if isReady(n) && !tainted(n) {
+		if isReady(n) && !hasTaint(n, toBeDeleted) {
 			t := n.DeepCopy()
 			t.Spec.Unschedulable = false
-			t.Spec.Taints = slices.DeleteFunc(t.Spec.Taints, func(t v1.Taint) bool { return t.Key == v1.TaintNodeUnschedulable })
+			t.Spec.Taints = slices.DeleteFunc(t.Spec.Taints, passing)
 			return t, nil
 		}
 	}
 	return g.Template(ctx)
+}
+
+// addNode adds a node of the group that is yet to come to the simulation, with the pods
+// of DaemonSets that it will have; removeNode takes it away again.
+func (a *autoscaler) addNode(g *group, n *v1.Node) {
+	a.sim.AddNode(n)
+	for _, p := range g.daemonPods(n) {
+		a.sim.Put(p, n.Name)
+	}
+}
+
+func (a *autoscaler) removeNode(g *group, n *v1.Node) {
+	for _, p := range g.daemonPods(n) {
+		a.sim.Remove(p)
+	}
+	a.sim.RemoveNode(n.Name)
+}
+
+// daemonPods returns the pods of DaemonSets that a node will have.
+func (g *group) daemonPods(n *v1.Node) (pods []*v1.Pod) {
+	for _, ds := range g.daemons {
+		if p := placement.Pod(ds, n); p != nil {
+			p.UID = types.UID(n.Name + "/" + string(ds.UID))
+			pods = append(pods, p)
+		}
+	}
+	return pods
 }
 
 // node returns a simulated new node of the group.
@@ -318,40 +372,4 @@ func (g *group) node(name string) *v1.Node {
 	}
 	n.Labels[v1.LabelHostname] = n.Name
 	return n
-}
-
-// overdue cancels requested nodes that have not appeared in time, and makes their
-// group back off.
-func (a *autoscaler) overdue(ctx context.Context, v *view) {
-	for _, g := range v.groups {
-		missing := g.target - len(g.nodes)
-		asked, ok := a.asked[g.ID()]
-		if missing <= 0 {
-			if g.ready >= g.target {
-				delete(a.asked, g.ID())
-				delete(a.backoffs, g.ID())
-			}
-			continue
-		}
-		if !ok {
-			a.asked[g.ID()] = v.now // requested by an earlier process
-			continue
-		}
-		if v.now.Sub(asked) < g.options.ProvisionTime {
-			continue
-		}
-		err := g.Decrease(ctx, missing)
-		if err == nil {
-			g.target -= missing
-		}
-		delete(a.asked, g.ID())
-		a.fail(g.ID(), v.now)
-		a.event(v1.EventTypeWarning, "ScaleUpTimedOut", fmt.Sprintf("Nodes added to group %s failed to register within %s", g.ID(), g.options.ProvisionTime))
-	}
-}
-
-// fail makes a group back off, for longer with each failure.
-func (a *autoscaler) fail(id string, now time.Time) {
-	wait := max(a.backoffs[id].next, firstBackoff)
-	a.backoffs[id] = backoff{until: now.Add(wait), next: min(2*wait, lastBackoff)}
 }

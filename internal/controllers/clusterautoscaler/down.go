@@ -3,11 +3,13 @@ package clusterautoscaler
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	policy "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
 	resourcehelpers "k8s.io/component-helpers/resource"
 )
@@ -16,8 +18,9 @@ import (
 type candidate struct {
 	group       *group
 	node        *v1.Node
+	ready       bool
 	pods        []*v1.Pod // the pods to be moved
-	utilization float64
+	utilization utilization
 }
 
 // down finds unneeded nodes, and removes those that have been unneeded for long
@@ -46,14 +49,19 @@ func (a *autoscaler) down(ctx context.Context, v *view) {
 		}
 		removing[v.of[name]]++
 	}
-	cooling := v.now.Sub(a.added) < a.DelayAfterAdd && !a.added.IsZero() || v.now.Sub(a.failed) < delayAfterFailure && !a.failed.IsZero()
+	cooling := v.now.Sub(a.added) < a.DelayAfterAdd && !a.added.IsZero() || v.now.Sub(a.failed) < a.DelayAfterFailure && !a.failed.IsZero()
 	a.mu.Unlock()
 	if cooling {
 		return
 	}
+	removed := false
 	for _, c := range unneeded {
 		g := c.group
-		if v.now.Sub(a.unneeded[c.node.Name]) < g.options.UnneededTime || g.target-removing[g] <= g.Least() {
+		wait := g.options.UnneededTime
+		if !c.ready {
+			wait = g.options.UnreadyTime
+		}
+		if v.now.Sub(a.unneeded[c.node.Name]) < wait || g.target-removing[g] <= g.Least() {
 			continue
 		}
 		if all >= a.Parallelism || len(c.pods) > 0 && drains >= a.Drains {
@@ -65,22 +73,26 @@ func (a *autoscaler) down(ctx context.Context, v *view) {
 			drains++
 		}
 		delete(a.unneeded, c.node.Name)
-		a.remove(ctx, g, c.node, c.pods, c.utilization)
+		removed = true
+		a.remove(ctx, c, v.byNode[c.node.Name])
+	}
+	if !removed {
+		a.soften(ctx, v)
 	}
 }
 
 // candidates returns the nodes whose pods may all be moved, the emptiest first.
 func (a *autoscaler) candidates(v *view, budgets []*policy.PodDisruptionBudget) (out []*candidate) {
-	for _, n := range v.nodes {
+	for i, n := range slices.Concat(v.nodes, v.unready) {
 		g := v.of[n.Name]
 		a.mu.Lock()
 		_, going := a.removing[n.Name]
 		a.mu.Unlock()
-		if g == nil || going || g.target <= g.Least() || n.Annotations[scaleDownDisabled] == "true" {
+		if g == nil || going || v.awaited[n.Name] || g.target <= g.Least() || n.Annotations[scaleDownDisabled] == "true" {
 			continue
 		}
-		c := &candidate{group: g, node: n, utilization: utilization(n, v.byNode[n.Name])}
-		if c.utilization >= g.options.Utilization {
+		c := &candidate{group: g, node: n, ready: i < len(v.nodes), utilization: utilize(n, v.byNode[n.Name])}
+		if c.utilization.most >= g.options.Utilization {
 			continue
 		}
 		blocked := slices.ContainsFunc(v.byNode[n.Name], func(p *v1.Pod) bool {
@@ -95,7 +107,7 @@ func (a *autoscaler) candidates(v *view, budgets []*policy.PodDisruptionBudget) 
 		}
 	}
 	slices.SortStableFunc(out, func(x, y *candidate) int {
-		return cmp.Or(cmp.Compare(min(len(x.pods), 1), min(len(y.pods), 1)), cmp.Compare(x.utilization, y.utilization))
+		return cmp.Or(cmp.Compare(min(len(x.pods), 1), min(len(y.pods), 1)), cmp.Compare(x.utilization.most, y.utilization.most))
 	})
 	return out
 }
@@ -134,7 +146,9 @@ func (a *autoscaler) find(ctx context.Context, v *view, candidates []*candidate)
 		for p := range moved {
 			a.sim.Remove(p) // by its UID
 		}
-		a.sim.AddNode(c.node)
+		if c.ready {
+			a.sim.AddNode(c.node)
+		}
 		for _, p := range all {
 			a.sim.Put(p, c.node.Name)
 		}
@@ -142,20 +156,34 @@ func (a *autoscaler) find(ctx context.Context, v *view, candidates []*candidate)
 	return out
 }
 
-// utilization returns the greater share of a node's CPU and memory that its pods request.
-func utilization(n *v1.Node, pods []*v1.Pod) float64 {
-	most := 0.0
-	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
+// utilization is the share of a node's CPU and memory that its pods request, and the
+// greater of the two.
+type utilization struct {
+	cpu, memory, most float64
+}
+
+// String formats a utilization as upstream's events have it.
+func (u utilization) String() string {
+	name := v1.ResourceMemory
+	if u.cpu > u.memory {
+		name = v1.ResourceCPU
+	}
+	return fmt.Sprintf("{%v %v 0 0 %s %v}", u.cpu, u.memory, name, u.most)
+}
+
+func utilize(n *v1.Node, pods []*v1.Pod) utilization {
+	share := func(name v1.ResourceName) float64 {
 		has := n.Status.Allocatable[name]
 		if has.IsZero() {
-			continue
+			return 0
 		}
-		used := 0.0
+		var used resource.Quantity
 		for _, p := range pods {
-			q := resourcehelpers.PodRequests(p, resourcehelpers.PodResourcesOptions{})[name]
-			used += q.AsApproximateFloat64()
+			used.Add(resourcehelpers.PodRequests(p, resourcehelpers.PodResourcesOptions{})[name])
 		}
-		most = max(most, used/has.AsApproximateFloat64())
+		return float64(used.MilliValue()) / float64(has.MilliValue())
 	}
-	return most
+	u := utilization{cpu: share(v1.ResourceCPU), memory: share(v1.ResourceMemory)}
+	u.most = max(u.cpu, u.memory)
+	return u
 }

@@ -2,10 +2,10 @@ package clusterautoscaler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -13,29 +13,26 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/util/retry"
 	"k8s.io/klog/v2"
 )
 
-// Annotations and taints are upstream's.
+// Annotations are upstream's.
 const (
 	safeToEvict       = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 	safeVolumes       = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 	scaleDownDisabled = "cluster-autoscaler.kubernetes.io/scale-down-disabled"
-	toBeDeleted       = "ToBeDeletedByClusterAutoscaler"
+	evictDaemonPod    = "cluster-autoscaler.kubernetes.io/enable-ds-eviction"
 )
 
 const (
 	// evictionTime is how long the eviction of a pod is retried.
 	evictionTime = 2 * time.Minute
+	// evictionHeadroom is how much longer than they may take evicted pods are waited for.
+	evictionHeadroom = 30 * time.Second
 	// poll is the time between two attempts, and between two checks of a node's
 	// pods.
 	poll = time.Second
 )
-
-func tainted(n *v1.Node) bool {
-	return slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == toBeDeleted })
-}
 
 func ofDaemonSet(p *v1.Pod) bool {
 	o := metav1.GetControllerOf(p)
@@ -94,13 +91,14 @@ func budgetsOf(p *v1.Pod, budgets []*policy.PodDisruptionBudget) (out []*policy.
 	return out
 }
 
-// remove drains a node and deletes it, beside the loop.
-func (a *autoscaler) remove(ctx context.Context, g *group, n *v1.Node, pods []*v1.Pod, utilization float64) {
+// remove drains a node and deletes it, beside the loop. These are all its pods.
+func (a *autoscaler) remove(ctx context.Context, c *candidate, all []*v1.Pod) {
+	n := c.node
 	a.mu.Lock()
-	a.removing[n.Name] = len(pods) > 0
+	a.removing[n.Name] = len(c.pods) > 0
 	a.mu.Unlock()
 	a.wg.Go(func() {
-		err := a.drainAndDelete(ctx, g, n, pods, utilization)
+		err := a.drainAndDelete(ctx, c, all)
 		a.mu.Lock()
 		delete(a.removing, n.Name)
 		if err != nil {
@@ -108,73 +106,98 @@ func (a *autoscaler) remove(ctx context.Context, g *group, n *v1.Node, pods []*v
 		}
 		a.mu.Unlock()
 		if err == nil || ctx.Err() != nil {
-			return // untaint removes the taint at the next start
+			return // clean removes the taint at the next start
 		}
 		klog.FromContext(ctx).Error(err, "Removing a node failed", "node", n.Name)
-		a.recorder.Event(n, v1.EventTypeWarning, "ScaleDownFailed", err.Error())
-		if err := a.setTaint(ctx, n.Name, false); err != nil {
+		if err := a.setTaint(ctx, n.Name, toBeDeleted, false); err != nil {
 			klog.FromContext(ctx).Error(err, "Untainting a node failed", "node", n.Name)
 		}
 	})
 }
 
-func (a *autoscaler) drainAndDelete(ctx context.Context, g *group, n *v1.Node, pods []*v1.Pod, utilization float64) error {
-	if err := a.setTaint(ctx, n.Name, true); err != nil {
+func (a *autoscaler) drainAndDelete(ctx context.Context, c *candidate, all []*v1.Pod) error {
+	n := c.node
+	if err := a.setTaint(ctx, n.Name, toBeDeleted, true); err != nil {
 		a.recorder.Eventf(n, v1.EventTypeWarning, "ScaleDownFailed", "failed to mark the node as toBeDeleted/unschedulable: %v", err)
-		return fmt.Errorf("failed to mark the node as toBeDeleted/unschedulable: %w", err)
+		return err
 	}
 	a.recorder.Event(n, v1.EventTypeNormal, "ScaleDown", "marked the node as toBeDeleted/unschedulable")
-	if len(pods) == 0 {
+	if len(c.pods) == 0 {
 		a.event(v1.EventTypeNormal, "ScaleDownEmpty", fmt.Sprintf("Scale-down: removing empty node %q", n.Name))
 	} else {
 		var names []string
-		for _, p := range pods {
+		for _, p := range c.pods {
 			names = append(names, p.Name)
 		}
-		a.event(v1.EventTypeNormal, "ScaleDown", fmt.Sprintf("Scale-down: removing node %s, utilization: %.2f, pods to reschedule: %s", n.Name, utilization, strings.Join(names, ",")))
+		a.event(v1.EventTypeNormal, "ScaleDown", fmt.Sprintf("Scale-down: removing node %s, utilization: %v, pods to reschedule: %s", n.Name, c.utilization, strings.Join(names, ",")))
 	}
-	if err := a.drain(ctx, n, pods); err != nil {
-		return fmt.Errorf("failed to drain the node: %w", err)
-	}
-	if err := g.Delete(ctx, []*v1.Node{n}); err != nil {
-		return fmt.Errorf("failed to delete the node: %w", err)
-	}
-	a.recorder.Event(n, v1.EventTypeNormal, "ScaleDown", "node removed by cluster autoscaler")
-	if len(pods) == 0 {
-		a.event(v1.EventTypeNormal, "ScaleDownEmpty", fmt.Sprintf("Scale-down: empty node %q removed", n.Name))
-	} else {
-		a.event(v1.EventTypeNormal, "ScaleDown", fmt.Sprintf("Scale-down: node %s removed with drain", n.Name))
-	}
-	return nil
-}
-
-// drain evicts pods, and waits until they are gone.
-func (a *autoscaler) drain(ctx context.Context, n *v1.Node, pods []*v1.Pod) error {
-	for _, p := range pods {
-		a.recorder.Event(p, v1.EventTypeNormal, "ScaleDown", "deleting pod for node scale down")
-		if err := a.evict(ctx, p); err != nil {
-			a.recorder.Event(p, v1.EventTypeWarning, "ScaleDownFailed", "failed to delete pod for ScaleDown")
-			return err
+	a.evictDaemons(ctx, all, len(c.pods) > 0)
+	err := a.drain(ctx, c)
+	if err == nil {
+		if err = c.group.Delete(ctx, []*v1.Node{n}); err != nil {
+			err = fmt.Errorf("failed to delete %s: %w", n.Name, err)
 		}
 	}
-	deadline := a.clock.Now().Add(a.GracefulTermination)
+	switch {
+	case err != nil && len(c.pods) == 0:
+		a.recorder.Eventf(n, v1.EventTypeWarning, "ScaleDownFailed", "failed to delete empty node: %v", err)
+	case err != nil:
+		a.recorder.Eventf(n, v1.EventTypeWarning, "ScaleDownFailed", "failed to drain and delete node: %v", err)
+	default:
+		a.recorder.Event(n, v1.EventTypeNormal, "ScaleDown", "nodes removed by cluster autoscaler")
+		if len(c.pods) == 0 {
+			a.event(v1.EventTypeNormal, "ScaleDownEmpty", fmt.Sprintf("Scale-down: empty node %s removed", n.Name))
+		} else {
+			a.event(v1.EventTypeNormal, "ScaleDown", fmt.Sprintf("Scale-down: node %s removed with drain", n.Name))
+		}
+	}
+	return err
+}
+
+// evictDaemons evicts the pods of DaemonSets among these: those that are annotated so, and
+// where other pods are moved also those that are not. Whether that succeeds does not matter.
+func (a *autoscaler) evictDaemons(ctx context.Context, pods []*v1.Pod, usual bool) {
+	for _, p := range pods {
+		yes := p.Annotations[evictDaemonPod]
+		if !ofDaemonSet(p) || p.DeletionTimestamp != nil || yes != "true" && (yes == "false" || !usual) {
+			continue
+		}
+		a.recorder.Event(p, v1.EventTypeNormal, "ScaleDown", "deleting pod for node scale down")
+		if err := a.tryEvict(ctx, p); err != nil && !apierrors.IsNotFound(err) {
+			klog.FromContext(ctx).V(2).Info("Evicting a DaemonSet's pod failed", "pod", klog.KObj(p), "err", err)
+		}
+	}
+}
+
+// drain evicts the pods of a node, all at once, and waits until they are gone.
+func (a *autoscaler) drain(ctx context.Context, c *candidate) error {
+	n := c.node
+	errs := make([]error, len(c.pods))
+	var wg sync.WaitGroup
+	for i, p := range c.pods {
+		a.recorder.Event(p, v1.EventTypeNormal, "ScaleDown", "deleting pod for node scale down")
+		wg.Go(func() {
+			if errs[i] = a.evict(ctx, p); errs[i] != nil {
+				a.recorder.Event(p, v1.EventTypeWarning, "ScaleDownFailed", "failed to delete pod for ScaleDown")
+			}
+		})
+	}
+	wg.Wait()
+	if errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(errs) > 0 {
+		return fmt.Errorf("Failed to drain node %s/%s, due to following errors: %v", n.Namespace, n.Name, errs) //nolint:staticcheck // upstream's
+	}
+	deadline := a.clock.Now().Add(a.GracefulTermination + evictionHeadroom)
 	for {
-		left := ""
 		all, err := a.pods.List(labels.Everything())
 		if err != nil {
 			return err
 		}
-		for _, p := range all {
-			// Further pods may have been bound before the scheduler saw the taint.
-			if p.Spec.NodeName == n.Name && !stays(p) {
-				left = p.Namespace + "/" + p.Name
-			}
-		}
-		if left == "" {
+		// Those that have come meanwhile were bound before the taint was seen.
+		if !slices.ContainsFunc(all, func(p *v1.Pod) bool { return p.Spec.NodeName == n.Name && !stays(p) }) {
 			return nil
 		}
 		if a.clock.Now().After(deadline) {
-			return fmt.Errorf("pod %s remains after the %s of --max-graceful-termination", left, a.GracefulTermination)
+			return fmt.Errorf("Failed to drain node %s/%s: pods remaining after timeout", n.Namespace, n.Name) //nolint:staticcheck // upstream's
 		}
 		if err := a.pause(ctx); err != nil {
 			return err
@@ -194,60 +217,31 @@ func (a *autoscaler) pause(ctx context.Context) error {
 	}
 }
 
+// tryEvict asks for the eviction of a pod.
+func (a *autoscaler) tryEvict(ctx context.Context, p *v1.Pod) error {
+	grace := int64(a.GracefulTermination / time.Second)
+	if g := p.Spec.TerminationGracePeriodSeconds; g != nil {
+		grace = min(grace, *g)
+	}
+	return a.client.PolicyV1().Evictions(p.Namespace).Evict(ctx, &policy.Eviction{
+		ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
+		DeleteOptions: &metav1.DeleteOptions{GracePeriodSeconds: &grace, Preconditions: &metav1.Preconditions{UID: &p.UID}},
+	})
+}
+
 // evict evicts a pod, and retries while its budgets do not allow it.
 func (a *autoscaler) evict(ctx context.Context, p *v1.Pod) error {
 	deadline := a.clock.Now().Add(evictionTime)
 	for {
-		err := a.client.PolicyV1().Evictions(p.Namespace).Evict(ctx, &policy.Eviction{
-			ObjectMeta:    metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name},
-			DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}},
-		})
+		err := a.tryEvict(ctx, p)
 		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 			return nil // the pod has been replaced by another of its name
 		}
-		if !apierrors.IsTooManyRequests(err) || a.clock.Now().After(deadline) {
+		if a.clock.Now().After(deadline) {
 			return fmt.Errorf("failed to evict pod %s/%s within allowed timeout (last error: %w)", p.Namespace, p.Name, err)
 		}
 		if err := a.pause(ctx); err != nil {
 			return err
 		}
-	}
-}
-
-// setTaint adds the taint of nodes that are to be deleted, or removes it.
-func (a *autoscaler) setTaint(ctx context.Context, name string, on bool) error {
-	nodes := a.client.CoreV1().Nodes()
-	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
-		n, err := nodes.Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if tainted(n) == on {
-			return nil
-		}
-		n = n.DeepCopy()
-		n.Spec.Taints = slices.DeleteFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == toBeDeleted })
-		if on {
-			n.Spec.Taints = append(n.Spec.Taints, v1.Taint{Key: toBeDeleted, Value: fmt.Sprint(a.clock.Now().Unix()), Effect: v1.TaintEffectNoSchedule})
-		}
-		_, err = nodes.Update(ctx, n, metav1.UpdateOptions{})
-		return err
-	})
-}
-
-// untaint removes the taints that an earlier process has left.
-func (a *autoscaler) untaint(ctx context.Context) {
-	nodes, err := a.nodes.List(labels.Everything())
-	if err != nil {
-		return
-	}
-	var errs []error
-	for _, n := range nodes {
-		if tainted(n) {
-			errs = append(errs, a.setTaint(ctx, n.Name, false))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		klog.FromContext(ctx).Error(err, "Untainting nodes failed")
 	}
 }

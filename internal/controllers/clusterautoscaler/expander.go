@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	resourcehelpers "k8s.io/component-helpers/resource"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/yaml"
 )
 
@@ -68,42 +69,80 @@ func unused(has, used float64) float64 {
 const priorities = "cluster-autoscaler-priority-expander"
 
 // byPriority returns the options whose group matches the expressions of the greatest
-// priority; all options where none matches, or where there are no priorities.
+// priority; all of them where none does, or where there are no priorities. It records
+// events of what is wrong with the ConfigMap, one of a kind until it changes.
 func (a *autoscaler) byPriority(ctx context.Context, options []*option) []*option {
 	cm, err := a.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, priorities, metav1.GetOptions{})
 	if err != nil {
+		klog.FromContext(ctx).V(2).Info("There are no priorities of node groups", "err", err)
 		return options
 	}
-	table, err := parsePriorities(cm.Data["priorities"])
-	if err != nil {
-		a.recorder.Event(cm, v1.EventTypeWarning, "PriorityConfigMapInvalid", fmt.Sprintf("Wrong configuration for priority expander: %v. Ignoring update.", err))
-		return options
+	if a.warnedOf != cm.ResourceVersion {
+		a.warnedOf = cm.ResourceVersion
+		clear(a.warned)
 	}
-	best, most := options, 0
-	found := false
-	for priority, expressions := range table {
-		of := slices.DeleteFunc(slices.Clone(options), func(o *option) bool {
-			return !slices.ContainsFunc(expressions, func(e *regexp.Regexp) bool { return e.MatchString(o.group.ID()) })
-		})
-		if len(of) > 0 && (!found || priority > most) {
-			best, most, found = of, priority, true
+	warn := func(reason, message string) {
+		if !a.warned[message] {
+			a.warned[message] = true
+			a.recorder.Event(cm, v1.EventTypeWarning, reason, message)
 		}
+	}
+	text, ok := cm.Data["priorities"]
+	if !ok {
+		warn("PriorityConfigMapInvalid", "Wrong configmap for priority expander, doesn't contain priorities key. Ignoring update.")
+		return options
+	}
+	table, err := parsePriorities(text)
+	if err != nil {
+		warn("PriorityConfigMapInvalid", fmt.Sprintf("Wrong configuration for priority expander: %v. Ignoring update.", err))
+		return options
+	}
+	var best []*option
+	var most int
+	for _, o := range options {
+		priority, ok := highest(table, o.group.ID())
+		switch {
+		case !ok:
+			warn("PriorityConfigMapNotMatchedGroup", fmt.Sprintf("Priority expander: node group %s not found in priority expander configuration. The group won't be used.", o.group.ID()))
+		case len(best) == 0 || priority > most:
+			best, most = []*option{o}, priority
+		case priority == most:
+			best = append(best, o)
+		}
+	}
+	if len(best) == 0 {
+		warn("PriorityConfigMapNoGroupMatched", "Priority expander: no priorities info found for any of the expansion options. Falling back to random choice.")
+		return options
 	}
 	return best
 }
 
+// highest returns the greatest priority that has an expression which matches a group's ID,
+// and whether there is one.
+func highest(table map[int][]*regexp.Regexp, id string) (most int, ok bool) {
+	for priority, expressions := range table {
+		if (!ok || priority > most) && slices.ContainsFunc(expressions, func(e *regexp.Regexp) bool { return e.MatchString(id) }) {
+			most, ok = priority, true
+		}
+	}
+	return most, ok
+}
+
 // parsePriorities reads a map from priorities to lists of regular expressions.
 func parsePriorities(text string) (map[int][]*regexp.Regexp, error) {
+	if text == "" {
+		return nil, fmt.Errorf("priority configuration in %s configmap is empty; please provide valid configuration", priorities)
+	}
 	var raw map[int][]string
 	if err := yaml.Unmarshal([]byte(text), &raw); err != nil {
-		return nil, fmt.Errorf("can't parse YAML with priorities in the configmap: %w", err)
+		return nil, fmt.Errorf("Can't parse YAML with priorities in the configmap: %w", err) //nolint:staticcheck // upstream's
 	}
 	out := make(map[int][]*regexp.Regexp, len(raw))
 	for priority, list := range raw {
 		for _, text := range list {
 			e, err := regexp.Compile(text)
 			if err != nil {
-				return nil, fmt.Errorf("can't compile regexp rule for priority %d and rule %s: %w", priority, text, err)
+				return nil, fmt.Errorf("Can't compile regexp rule for priority %d and rule %s: %w", priority, text, err) //nolint:staticcheck // upstream's
 			}
 			out[priority] = append(out[priority], e)
 		}

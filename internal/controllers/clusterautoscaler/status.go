@@ -41,7 +41,7 @@ type clusterWide struct {
 type groupStatus struct {
 	Name      string   `json:"name"`
 	Health    health   `json:"health"`
-	ScaleUp   activity `json:"scaleUp"`
+	ScaleUp   scaleUp  `json:"scaleUp"`
 	ScaleDown activity `json:"scaleDown"`
 }
 
@@ -61,6 +61,10 @@ type nodeCounts struct {
 		Ready        int `json:"ready"`
 		NotStarted   int `json:"notStarted"`
 		BeingDeleted int `json:"beingDeleted,omitempty"`
+		Unready      struct {
+			Total           int `json:"total"`
+			ResourceUnready int `json:"resourceUnready"`
+		} `json:"unready"`
 	} `json:"registered"`
 	LongUnregistered int `json:"longUnregistered"`
 	Unregistered     int `json:"unregistered"`
@@ -73,9 +77,35 @@ type activity struct {
 	LastTransitionTime metav1.Time `json:"lastTransitionTime"`
 }
 
+// scaleUp is a group's activity, with the failure for which it backs off.
+type scaleUp struct {
+	activity
+	BackoffInfo struct {
+		ErrorCode    string `json:"errorCode,omitempty"`
+		ErrorMessage string `json:"errorMessage,omitempty"`
+	} `json:"backoffInfo,omitzero"`
+}
+
+// counts is a census as the status has it.
+func (c *census) counts() (n nodeCounts) {
+	r := &n.Registered
+	r.Total, r.Ready, r.NotStarted, r.BeingDeleted = c.registered, c.ready, c.notStarted, c.deleted
+	r.Unready.Total = c.unready
+	n.Unregistered, n.LongUnregistered = len(c.unregistered), len(c.overdue)
+	return n
+}
+
+// healthOf names a health.
+func healthOf(well bool) string {
+	if well {
+		return "Healthy"
+	}
+	return "Unhealthy"
+}
+
 // tell writes the status, if it has changed or is older than statusPeriod.
-func (a *autoscaler) tell(ctx context.Context, v *view, scaled bool) {
-	next := a.summarize(v, scaled)
+func (a *autoscaler) tell(ctx context.Context, v *view) {
+	next := a.summarize(v)
 	same := next
 	same.Time = a.status.Time
 	last, err := time.Parse(updateLayout, a.status.Time)
@@ -101,12 +131,12 @@ func withoutProbes(s status) status {
 	}
 	clear(&s.ClusterWide.Health, &s.ClusterWide.ScaleUp, &s.ClusterWide.ScaleDown)
 	for i := range s.NodeGroups {
-		clear(&s.NodeGroups[i].Health, &s.NodeGroups[i].ScaleUp, &s.NodeGroups[i].ScaleDown)
+		clear(&s.NodeGroups[i].Health, &s.NodeGroups[i].ScaleUp.activity, &s.NodeGroups[i].ScaleDown)
 	}
 	return s
 }
 
-func (a *autoscaler) summarize(v *view, scaled bool) status {
+func (a *autoscaler) summarize(v *view) status {
 	now := metav1.NewTime(v.now)
 	s := status{Time: v.now.Format(updateLayout), AutoscalerStatus: "Running"}
 	old := map[string]groupStatus{}
@@ -122,59 +152,47 @@ func (a *autoscaler) summarize(v *view, scaled bool) status {
 	act := func(status string, candidates int, before activity) activity {
 		return activity{Status: status, Candidates: candidates, LastProbeTime: now, LastTransitionTime: turned(status != before.Status, before.LastTransitionTime)}
 	}
-	total := 0
-	var all nodeCounts
-	wideUp := "NoActivity"
+	well := func(ok bool, counts nodeCounts, before health) health {
+		status := healthOf(ok)
+		return health{Status: status, NodeCounts: counts, LastProbeTime: now, LastTransitionTime: turned(status != before.Status, before.LastTransitionTime)}
+	}
+	presence := func(candidates int) string {
+		if candidates > 0 {
+			return "CandidatesPresent"
+		}
+		return "NoCandidates"
+	}
+	total, wideUp := 0, "NoActivity"
 	for _, g := range v.groups {
 		was := old[g.ID()]
 		target, least, most := g.target, g.Least(), g.Most()
-		var n nodeCounts
-		n.Registered.Total, n.Registered.Ready = len(g.nodes), g.ready
-		n.Registered.NotStarted = len(g.nodes) - g.ready
-		n.Unregistered = max(target-len(g.nodes), 0)
 		candidates := 0
 		for _, node := range g.nodes {
-			if tainted(node) {
-				n.Registered.BeingDeleted++
-			}
 			if _, ok := a.unneeded[node.Name]; ok {
 				candidates++
 			}
 		}
 		total += candidates
+		one := groupStatus{Name: g.ID(), Health: well(g.healthy, g.counts(), was.Health), ScaleDown: act(presence(candidates), candidates, was.ScaleDown)}
+		one.Health.CloudProviderTarget, one.Health.MinSize, one.Health.MaxSize = &target, &least, &most
 		up := "NoActivity"
-		switch {
-		case v.now.Before(a.backoffs[g.ID()].until):
-			up = "Backoff"
-		case target > g.ready:
+		b, backing := a.backoffs[g.ID()]
+		switch _, growing := a.growths[g.ID()]; {
+		case growing && target > g.registered-g.notStarted:
 			up, wideUp = "InProgress", "InProgress"
+		case !g.healthy:
+			up = "Unhealthy"
+		case backing && v.now.Before(b.until):
+			up = "Backoff"
+			one.ScaleUp.BackoffInfo.ErrorCode, one.ScaleUp.BackoffInfo.ErrorMessage = b.code, b.message
 		}
-		down := "NoCandidates"
-		if candidates > 0 {
-			down = "CandidatesPresent"
-		}
-		s.NodeGroups = append(s.NodeGroups, groupStatus{
-			Name:    g.ID(),
-			Health:  health{Status: "Healthy", NodeCounts: n, CloudProviderTarget: &target, MinSize: &least, MaxSize: &most, LastProbeTime: now, LastTransitionTime: turned(false, was.Health.LastTransitionTime)},
-			ScaleUp: act(up, 0, was.ScaleUp), ScaleDown: act(down, candidates, was.ScaleDown),
-		})
-		all.Registered.Total += n.Registered.Total
-		all.Registered.Ready += n.Registered.Ready
-		all.Registered.NotStarted += n.Registered.NotStarted
-		all.Registered.BeingDeleted += n.Registered.BeingDeleted
-		all.Unregistered += n.Unregistered
-	}
-	if scaled {
-		wideUp = "InProgress"
-	}
-	down := "NoCandidates"
-	if total > 0 {
-		down = "CandidatesPresent"
+		one.ScaleUp.activity = act(up, 0, was.ScaleUp.activity)
+		s.NodeGroups = append(s.NodeGroups, one)
 	}
 	was := a.status.ClusterWide
 	s.ClusterWide = clusterWide{
-		Health:  health{Status: "Healthy", NodeCounts: all, LastProbeTime: now, LastTransitionTime: turned(false, was.Health.LastTransitionTime)},
-		ScaleUp: act(wideUp, 0, was.ScaleUp), ScaleDown: act(down, total, was.ScaleDown),
+		Health:  well(a.tolerable(v.total.unready, v.total.registered), v.total.counts(), was.Health),
+		ScaleUp: act(wideUp, 0, was.ScaleUp), ScaleDown: act(presence(total), total, was.ScaleDown),
 	}
 	return s
 }

@@ -18,7 +18,7 @@ import (
 const (
 	atMost     = "max node group size reached"
 	backingOff = "in backoff after failed scale-up"
-	unknown    = "not ready for scale-up"
+	unready    = "not ready for scale-up"
 )
 
 // option is a possible increase of a group, with the waiting pods that it would
@@ -42,8 +42,8 @@ func (a *autoscaler) up(ctx context.Context, v *view, pods []*v1.Pod) (scaled bo
 				why = atMost
 			case v.now.Before(a.backoffs[g.ID()].until):
 				why = backingOff
-			case g.template == nil:
-				why = unknown
+			case g.template == nil || !g.healthy:
+				why = unready
 			}
 			if why != "" {
 				for _, p := range pods {
@@ -98,9 +98,9 @@ func (a *autoscaler) estimate(ctx context.Context, g *group, pods []*v1.Pod, rea
 			continue
 		}
 		n := g.node(fmt.Sprintf("%d", g.target+len(o.nodes)))
-		a.sim.AddNode(n)
+		a.addNode(g, n)
 		if err = place(p); err != nil {
-			a.sim.RemoveNode(n.Name)
+			a.removeNode(g, n)
 			for _, why := range refusals(err, n.Name) {
 				count(reasons, p, why)
 			}
@@ -112,7 +112,7 @@ func (a *autoscaler) estimate(ctx context.Context, g *group, pods []*v1.Pod, rea
 		a.sim.Remove(p)
 	}
 	for _, n := range o.nodes {
-		a.sim.RemoveNode(n.Name)
+		a.removeNode(g, n)
 	}
 	return o
 }
@@ -137,7 +137,7 @@ func (a *autoscaler) increase(ctx context.Context, v *view, o *option) bool {
 		if err := g.Increase(ctx, n); err != nil {
 			klog.FromContext(ctx).Error(err, "Increasing a node group failed", "group", g.ID(), "by", n)
 			a.event(v1.EventTypeWarning, "FailedToScaleUpGroup", fmt.Sprintf("Scale-up failed for group %s: %v", g.ID(), err))
-			a.fail(g.ID(), v.now)
+			a.backOff(g.ID(), v.now, "cloudProviderError", "failed to increase node group size: "+err.Error())
 			return false
 		}
 		a.event(v1.EventTypeNormal, "ScaledUpGroup", fmt.Sprintf("Scale-up: group %s size set to %d instead of %d (max: %d)", g.ID(), g.target+n, g.target, g.Most()))
@@ -146,11 +146,11 @@ func (a *autoscaler) increase(ctx context.Context, v *view, o *option) bool {
 			a.recorder.Event(p, v1.EventTypeNormal, "TriggeredScaleUp", message)
 			delete(a.told, p.UID)
 		}
-		a.asked[g.ID()], a.added = v.now, v.now
+		a.growths[g.ID()], a.added = growth{at: v.now, by: a.growths[g.ID()].by + n}, v.now
 		g.target += n
 	}
 	for _, n := range o.nodes {
-		a.sim.AddNode(n)
+		a.addNode(g, n)
 	}
 	for _, p := range o.pods {
 		a.sim.Put(p, o.on[p])

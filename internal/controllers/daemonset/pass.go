@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/controllers/daemonset/placement"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
@@ -78,7 +79,7 @@ func (p *pass) find(ctx context.Context) error {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
 	slices.SortFunc(nodes, func(a, b *v1.Node) int { return cmp.Compare(a.Name, b.Name) })
-	wants := wanted(p.ds)
+	wants := placement.Wanted(p.ds)
 	at := map[string]int{}
 	for i, node := range nodes {
 		run, stay := wants(node)

@@ -126,7 +126,7 @@ var table = []controllers.Row{
 	{
 		Name: "cluster-autoscaler-controller", Aliases: []string{"cluster-autoscaler"}, Identity: "cluster-autoscaler",
 		Watches: join(resources(coreV1, "pods", "nodes", "namespaces", "persistentvolumeclaims", "persistentvolumes", "services", "replicationcontrollers"),
-			resources(policy.SchemeGroupVersion, "poddisruptionbudgets"), resources(appsV1, "replicasets", "statefulsets"),
+			resources(policy.SchemeGroupVersion, "poddisruptionbudgets"), resources(appsV1, "daemonsets", "replicasets", "statefulsets"),
 			resources(storage.SchemeGroupVersion, "storageclasses", "csinodes", "csidrivers", "csistoragecapacities"), resources(resource.SchemeGroupVersion, "resourceclaims", "resourceslices", "deviceclasses", "devicetaintrules")),
 		New: clusterautoscaler.New,
 	},

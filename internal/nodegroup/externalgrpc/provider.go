@@ -200,6 +200,26 @@ func (g *group) Delete(ctx context.Context, nodes []*v1.Node) error {
 	return g.p.call(ctx, "NodeGroupDeleteNodes", in, &Empty{})
 }
 
+// Instances implements nodegroup.Group.
+func (g *group) Instances(ctx context.Context) ([]nodegroup.Instance, error) {
+	var out NodesResponse
+	if err := g.p.call(ctx, "NodeGroupNodes", &GroupRequest{ID: g.g.ID}, &out); err != nil {
+		return nil, err
+	}
+	instances := make([]nodegroup.Instance, 0, len(out.Instances))
+	for _, i := range out.Instances {
+		one := nodegroup.Instance{ID: i.ID}
+		if s := i.Status; s != nil && s.State != int32(nodegroup.Unknown) {
+			one.State = nodegroup.State(s.State)
+			if e := s.Error; e != nil && e.Code != "" {
+				one.Failure = &nodegroup.Failure{Class: nodegroup.Class(e.Class), Code: e.Code, Message: e.Message}
+			}
+		}
+		instances = append(instances, one)
+	}
+	return instances, nil
+}
+
 // Template implements nodegroup.Group.
 func (g *group) Template(ctx context.Context) (*v1.Node, error) {
 	var out TemplateResponse
@@ -219,7 +239,8 @@ func (g *group) Template(ctx context.Context) (*v1.Node, error) {
 // Options implements nodegroup.Group.
 func (g *group) Options(ctx context.Context, d nodegroup.GroupOptions) (nodegroup.GroupOptions, error) {
 	in := &OptionsRequest{ID: g.g.ID, Defaults: &AutoscalingOptions{ScaleDownUtilizationThreshold: d.Utilization,
-		ScaleDownUnneededDuration: duration(d.UnneededTime), MaxNodeProvisionDuration: duration(d.ProvisionTime)}}
+		ScaleDownUnneededDuration: duration(d.UnneededTime), ScaleDownUnreadyDuration: duration(d.UnreadyTime),
+		MaxNodeProvisionDuration: duration(d.ProvisionTime), MaxNodeStartupDuration: duration(d.StartupTime)}}
 	var out OptionsResponse
 	if err := g.p.call(ctx, "NodeGroupGetOptions", in, &out); err != nil {
 		return d, err
@@ -229,7 +250,8 @@ func (g *group) Options(ctx context.Context, d nodegroup.GroupOptions) (nodegrou
 		return d, errors.New("the provider gave no options")
 	}
 	d.Utilization = o.ScaleDownUtilizationThreshold
-	d.UnneededTime, d.ProvisionTime = o.ScaleDownUnneededDuration.or(d.UnneededTime), o.MaxNodeProvisionDuration.or(d.ProvisionTime)
+	d.UnneededTime, d.UnreadyTime = o.ScaleDownUnneededDuration.or(d.UnneededTime), o.ScaleDownUnreadyDuration.or(d.UnreadyTime)
+	d.ProvisionTime, d.StartupTime = o.MaxNodeProvisionDuration.or(d.ProvisionTime), o.MaxNodeStartupDuration.or(d.StartupTime)
 	return d, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -16,8 +17,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -109,6 +108,10 @@ func TestProvider(t *testing.T) {
 			return &Empty{}, nil
 		}),
 		method("NodeGroupTemplateNodeInfo", func(*GroupRequest) (any, error) { return &TemplateResponse{NodeBytes: bytes}, nil }),
+		method("NodeGroupNodes", func(*GroupRequest) (any, error) {
+			return &NodesResponse{Instances: []*Instance{{ID: "cloud://1", Status: &InstanceStatus{State: 1, Error: &InstanceErrorInfo{}}}, {ID: "cloud://2"},
+				{ID: "cloud://3", Status: &InstanceStatus{State: 2, Error: &InstanceErrorInfo{Code: "QUOTA", Message: "no more", Class: 1}}}}}, nil
+		}),
 		method("NodeGroupGetOptions", func(in *OptionsRequest) (any, error) {
 			return &OptionsResponse{Options: &AutoscalingOptions{ScaleDownUtilizationThreshold: 2 * in.Defaults.ScaleDownUtilizationThreshold, ScaleDownUnneededDuration: &Duration{Seconds: 90, Nanos: 5}}}, nil
 		}),
@@ -144,6 +147,11 @@ func TestProvider(t *testing.T) {
 	if got, err := g.Template(ctx); err != nil || got.Labels["pool"] != "big" || got.Status.Allocatable.Cpu().String() != "8" {
 		t.Errorf("template %v, %v", got, err)
 	}
+	instances, err := g.Instances(ctx)
+	if want := []nodegroup.Instance{{ID: "cloud://1", State: nodegroup.Running}, {ID: "cloud://2"},
+		{ID: "cloud://3", State: nodegroup.Creating, Failure: &nodegroup.Failure{Class: nodegroup.OutOfResources, Code: "QUOTA", Message: "no more"}}}; err != nil || !reflect.DeepEqual(instances, want) {
+		t.Errorf("instances %v, %v, want %v", instances, err, want)
+	}
 	o, err := g.Options(ctx, nodegroup.GroupOptions{Utilization: 0.25, UnneededTime: time.Minute, ProvisionTime: time.Hour})
 	if want := (nodegroup.GroupOptions{Utilization: 0.5, UnneededTime: 90*time.Second + 5, ProvisionTime: time.Hour}); err != nil || o != want {
 		t.Errorf("options %+v, %v, want %+v", o, err, want)
@@ -168,17 +176,46 @@ func TestNotImplemented(t *testing.T) {
 	}
 }
 
-// TestWire checks that the bytes are those of upstream's field numbers.
+// TestWire checks the messages against upstream's externalgrpc.proto: each field's name,
+// number and type.
 func TestWire(t *testing.T) {
-	b, err := proto.Marshal(protoadapt.MessageV2Of(&DeltaRequest{Delta: 3, ID: "g"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []byte
-	want = protowire.AppendVarint(protowire.AppendTag(want, 1, protowire.VarintType), 3)
-	want = protowire.AppendString(protowire.AppendTag(want, 2, protowire.BytesType), "g")
-	if !slices.Equal(b, want) {
-		t.Errorf("%x, want %x", b, want)
+	for want, m := range map[string]protoadapt.MessageV1{
+		"id=1:string minSize=2:int32 maxSize=3:int32 debug=4:string":       &NodeGroup{},
+		"providerID=1:string name=2:string labels=3:map annotations=4:map": &Node{},
+		"":                                          &Empty{},
+		"nodeGroups=1:repeated message":             &NodeGroupsResponse{},
+		"node=1:message":                            &NodeGroupForNodeRequest{},
+		"nodeGroup=1:message":                       &NodeGroupForNodeResponse{},
+		"id=1:string":                               &GroupRequest{},
+		"targetSize=1:int32":                        &TargetSizeResponse{},
+		"delta=1:int32 id=2:string":                 &DeltaRequest{},
+		"nodes=1:repeated message id=2:string":      &DeleteNodesRequest{},
+		"instances=1:repeated message":              &NodesResponse{},
+		"id=1:string status=2:message":              &Instance{},
+		"instanceState=1:int32 errorInfo=2:message": &InstanceStatus{}, // an enum there, which is sent as an int32
+		"errorCode=1:string errorMessage=2:string instanceErrorClass=3:int32": &InstanceErrorInfo{},
+		"nodeBytes=2:bytes":             &TemplateResponse{},
+		"seconds=1:int64 nanos=2:int32": &Duration{},
+		"scaleDownUtilizationThreshold=1:double scaleDownUnneededDuration=8:message scaleDownUnreadyDuration=9:message MaxNodeProvisionDuration=10:message maxNodeStartupDuration=11:message": &AutoscalingOptions{},
+		"id=1:string defaults=2:message":        &OptionsRequest{},
+		"nodeGroupAutoscalingOptions=1:message": &OptionsResponse{},
+	} {
+		var got []string
+		fields := protoadapt.MessageV2Of(m).ProtoReflect().Descriptor().Fields()
+		for i := range fields.Len() {
+			f := fields.Get(i)
+			kind := f.Kind().String()
+			switch {
+			case f.IsMap():
+				kind = "map"
+			case f.IsList():
+				kind = "repeated " + kind
+			}
+			got = append(got, fmt.Sprintf("%s=%d:%s", f.Name(), f.Number(), kind))
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("%T is %q, want %q", m, text, want)
+		}
 	}
 }
 

@@ -39,8 +39,8 @@ type NodeGroupForNodeResponse struct {
 	NodeGroup *NodeGroup `protobuf:"bytes,1,opt,name=nodeGroup,proto3"`
 }
 
-// GroupRequest is each message that names a group only: of NodeGroupTargetSize and
-// NodeGroupTemplateNodeInfo.
+// GroupRequest is each message that names a group only: of NodeGroupTargetSize,
+// NodeGroupNodes and NodeGroupTemplateNodeInfo.
 type GroupRequest struct {
 	ID string `protobuf:"bytes,1,opt,name=id,proto3"`
 }
@@ -63,6 +63,32 @@ type DeleteNodesRequest struct {
 	ID    string  `protobuf:"bytes,2,opt,name=id,proto3"`
 }
 
+// NodesResponse answers NodeGroupNodes.
+type NodesResponse struct {
+	Instances []*Instance `protobuf:"bytes,1,rep,name=instances,proto3"`
+}
+
+// Instance is a machine of a group.
+type Instance struct {
+	ID     string          `protobuf:"bytes,1,opt,name=id,proto3"`
+	Status *InstanceStatus `protobuf:"bytes,2,opt,name=status,proto3"`
+}
+
+// InstanceStatus has a State of package nodegroup, and an error whose code is empty where
+// there is none.
+type InstanceStatus struct {
+	State int32              `protobuf:"varint,1,opt,name=instanceState,proto3"`
+	Error *InstanceErrorInfo `protobuf:"bytes,2,opt,name=errorInfo,proto3"`
+}
+
+// InstanceErrorInfo tells why an instance cannot be made; Class is a Class of package
+// nodegroup.
+type InstanceErrorInfo struct {
+	Code    string `protobuf:"bytes,1,opt,name=errorCode,proto3"`
+	Message string `protobuf:"bytes,2,opt,name=errorMessage,proto3"`
+	Class   int32  `protobuf:"varint,3,opt,name=instanceErrorClass,proto3"`
+}
+
 // TemplateResponse answers NodeGroupTemplateNodeInfo with a v1.Node in protobuf.
 type TemplateResponse struct {
 	NodeBytes []byte `protobuf:"bytes,2,opt,name=nodeBytes,proto3"`
@@ -79,7 +105,9 @@ type Duration struct {
 type AutoscalingOptions struct {
 	ScaleDownUtilizationThreshold float64   `protobuf:"fixed64,1,opt,name=scaleDownUtilizationThreshold,proto3"`
 	ScaleDownUnneededDuration     *Duration `protobuf:"bytes,8,opt,name=scaleDownUnneededDuration,proto3"`
+	ScaleDownUnreadyDuration      *Duration `protobuf:"bytes,9,opt,name=scaleDownUnreadyDuration,proto3"`
 	MaxNodeProvisionDuration      *Duration `protobuf:"bytes,10,opt,name=MaxNodeProvisionDuration,proto3"`
+	MaxNodeStartupDuration        *Duration `protobuf:"bytes,11,opt,name=maxNodeStartupDuration,proto3"`
 }
 
 // OptionsRequest is of NodeGroupGetOptions.
@@ -229,3 +257,39 @@ func (m *OptionsResponse) String() string { return fmt.Sprintf("%+v", *m) }
 
 // ProtoMessage marks a message.
 func (*OptionsResponse) ProtoMessage() {}
+
+// Reset empties the message.
+func (m *NodesResponse) Reset() { *m = NodesResponse{} }
+
+// String shows the message.
+func (m *NodesResponse) String() string { return fmt.Sprintf("%+v", *m) }
+
+// ProtoMessage marks a message.
+func (*NodesResponse) ProtoMessage() {}
+
+// Reset empties the message.
+func (m *Instance) Reset() { *m = Instance{} }
+
+// String shows the message.
+func (m *Instance) String() string { return fmt.Sprintf("%+v", *m) }
+
+// ProtoMessage marks a message.
+func (*Instance) ProtoMessage() {}
+
+// Reset empties the message.
+func (m *InstanceStatus) Reset() { *m = InstanceStatus{} }
+
+// String shows the message.
+func (m *InstanceStatus) String() string { return fmt.Sprintf("%+v", *m) }
+
+// ProtoMessage marks a message.
+func (*InstanceStatus) ProtoMessage() {}
+
+// Reset empties the message.
+func (m *InstanceErrorInfo) Reset() { *m = InstanceErrorInfo{} }
+
+// String shows the message.
+func (m *InstanceErrorInfo) String() string { return fmt.Sprintf("%+v", *m) }
+
+// ProtoMessage marks a message.
+func (*InstanceErrorInfo) ProtoMessage() {}
