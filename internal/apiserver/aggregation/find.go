@@ -178,7 +178,9 @@ func (r *Registry) discover(ctx context.Context, b *backend, gv schema.GroupVers
 				}
 			}
 		}
-		return none, fmt.Errorf("the server does not list %s in its discovery", gv)
+		// An adapter of metrics lists none of its resources, which are as many as there are
+		// metrics: the version is served all the same.
+		return apidiscovery.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscovery.DiscoveryFreshnessCurrent}, nil
 	}
 	if body, _, err = r.read(ctx, b, gvPath(gv), "application/json", ""); err != nil {
 		return none, err

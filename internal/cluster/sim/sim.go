@@ -411,13 +411,18 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 	case pod.Status.Phase == v1.PodPending || pod.Status.Phase == "":
 		p.Status = n.running(pod)
 		follow(p, p.Status.StartTime)
+		resize(p, p.Status.StartTime)
 	case pod.Status.Phase == v1.PodRunning && ofJob(pod) && pod.Status.StartTime != nil:
 		if left := jobTime - n.Clock.Since(pod.Status.StartTime.Time); left > 0 {
 			n.queue.AddAfter(ns+"/"+podName, left)
 			return nil
 		}
 		p.Status = n.ended(pod, v1.PodSucceeded, v1.ContainerStateTerminated{Reason: "Completed"})
-	case pod.Status.Phase == v1.PodRunning && follow(p, n.now()):
+	case pod.Status.Phase == v1.PodRunning:
+		followed, resized := follow(p, n.now()), resize(p, n.now())
+		if !followed && !resized {
+			return nil
+		}
 	default:
 		return nil
 	}
