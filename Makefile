@@ -101,13 +101,14 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 vet: images
 	$(GO) vet ./...
 	$(GO) -C test/envtest vet ./...
+	$(GO) -C test/ecosystem vet ./...
 	$(GO) run $(GOLANGCI) run --timeout 30m ./...
 	@unformatted=$$(gofmt -l bench cmd internal test testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
 unit: images
 	$(GO) test -timeout 10m ./...
 
-test: test-packages build vet unit test-envtest test-dns test-csi
+test: test-packages build vet unit test-envtest test-dns test-csi test-ecosystem
 
 # Compares the answers of the built-in name server with CoreDNS's, in a module of its own.
 .PHONY: test-dns
@@ -118,6 +119,12 @@ test-dns: images
 .PHONY: test-csi
 test-csi: images
 	$(GO) -C test/csi test ./...
+
+# Runs the Vertical Pod Autoscaler, an adapter of custom and external metrics, and the README's tour on simulated nodes,
+# against the binary, in a module of its own.
+.PHONY: test-ecosystem
+test-ecosystem: build
+	KEELSON=$(CURDIR)/$(BIN) $(GO) -C test/ecosystem test ./...
 
 # Runs controller-runtime's envtest on keelson, in a module of its own.
 .PHONY: test-envtest bench-envtest
