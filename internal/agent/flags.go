@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"keelson.dev/keelson/internal/flagvalue"
 	"keelson.dev/keelson/internal/node/backoff"
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/logs"
@@ -37,6 +38,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringToStringVar(&o.Labels, "node-labels", nil, "labels of the node, like zone=a,disk=fast")
 	fs.Var((*taints)(&o.Taints), "register-with-taints", "taints that the node is registered with, like key=value:NoSchedule, comma separated")
 	fs.StringVar(&o.ProviderID, "provider-id", "", "identifier of the machine at its provider, spec.providerID of the node")
+	flagvalue.WordVar(fs, &o.ExternalCloud, "cloud-provider", "external", "there is no built-in cloud provider: give external, and run the cloud's own controller manager",
+		"external: a cloud's controller manager gives the nodes their addresses and initializes them, and load balancers to Services without a class")
 	fs.StringVar(&o.CredentialConfig, "image-credential-provider-config", "", "file with the plug-ins that have credentials for images (CredentialProviderConfig v1)")
 	fs.StringVar(&o.CredentialBin, "image-credential-provider-bin-dir", "", "folder of the programs of these plug-ins")
 	fs.StringVar(&o.Storage, "storage", Builtin, "driver of volumes on this machine's disk, for the StorageClass "+localClass+": builtin, or none")
@@ -174,6 +177,7 @@ func (n *Network) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&n.Proxy, "proxy", Builtin, "service proxy: builtin, or none to leave Services to another one (kube-proxy, Cilium)")
 	fs.StringVar(&n.DNS, "dns", Builtin, "name server of pods, at the tenth address of the services' range: builtin, or none to leave the address to CoreDNS")
 	fs.StringVar(&n.Policies, "network-policy", Builtin, "implementation of network policies: builtin, or none to leave them to another one (Calico, Cilium)")
+	fs.StringVar(&n.ProxyHealthz, "proxy-healthz-bind-address", ":10256", "address at which load balancers of clouds ask whether Services are served here (/healthz, /livez), as kube-proxy's --healthz-bind-address; empty leaves it out")
 	fs.StringSliceVar(&n.NodePortAddresses, "nodeport-addresses", nil, "ranges of the machine's addresses on which node ports are served (default: the node's primary addresses)")
 }
 

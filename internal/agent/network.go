@@ -35,6 +35,9 @@ type Network struct {
 	// Policies is the enforcement of NetworkPolicies: Builtin (also where empty) or
 	// None.
 	Policies string
+	// ProxyHealthz is the address, with a port, at which the proxy's health is served;
+	// "" leaves it out.
+	ProxyHealthz string
 	// NodePortAddresses are ranges of the machine's addresses on which node ports
 	// are served, or "primary"; none is the node's primary addresses.
 	NodePortAddresses []string
@@ -45,6 +48,11 @@ func (n *Network) Validate() error {
 	for _, x := range [][2]string{{"proxy", n.Proxy}, {"dns", n.DNS}, {"network-policy", n.Policies}} {
 		if x[1] != "" && x[1] != Builtin && x[1] != None {
 			return fmt.Errorf("--%s %q: give %s or %s", x[0], x[1], Builtin, None)
+		}
+	}
+	if n.ProxyHealthz != "" {
+		if _, _, err := net.SplitHostPort(n.ProxyHealthz); err != nil {
+			return fmt.Errorf("--proxy-healthz-bind-address %q: %w: give an address with a port, like 0.0.0.0:10256", n.ProxyHealthz, err)
 		}
 	}
 	_, err := n.nodePortRanges()
@@ -144,6 +152,14 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) e
 	}
 	cfg.Listening = proxy.Listening
 	recorder := h.Recorder(h.client, "kube-proxy", o.Name)
+	cfg.HealthCheckFailed = func(s *v1.Service, port int32, err error) {
+		recorder.Eventf(s, v1.EventTypeWarning, "FailedToStartServiceHealthcheck", "node %s failed to start healthcheck %q on port %d: %v", o.Name, s.Namespace+"/"+s.Name, port, err)
+	}
+	cfg.Healthz = o.Network.ProxyHealthz
+	told := h.problem("kube-proxy", o, "FailedToServeHealthz", "Load balancers of clouds do not see that Services are served here")
+	cfg.HealthzFailed = func(err error) {
+		told(fmt.Errorf("%w: stop what listens there, or give another --proxy-healthz-bind-address", err))
+	}
 	cfg.Follows = proxy.Follows
 	cfg.Unsupported = func(s *v1.Service, proto v1.Protocol) {
 		recorder.Eventf(s, v1.EventTypeWarning, "ProtocolNotSupported", "the kernel of the node %s does not follow connections of %s, so that the Service's ports of it are not served there: use a kernel with CONFIG_NF_CT_PROTO_%s", o.Name, proto, proto)

@@ -5,82 +5,104 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/klog/v2"
 )
 
-// healthServers answer the health checks of load balancers: whether this node
-// has endpoints of a Service. Each Service has a port of its own.
+// healthServers answer load balancers that ask whether this node has endpoints
+// of a Service: each Service has a port of its own, at the addresses of node ports.
 type healthServers struct {
-	address string
-	mu      sync.Mutex
-	servers map[types.NamespacedName]*healthServer
+	// healthy reports whether the proxy does its work.
+	healthy func() bool
+	// failed, if set, is told of a port that is another's. It is tried again.
+	failed func(n types.NamespacedName, port int32, err error)
+
+	mu     sync.Mutex
+	at     []netip.Addr
+	checks map[types.NamespacedName]*healthCheck
 }
 
-type healthServer struct {
-	http *http.Server
-	port int32
-
-	mu    sync.Mutex
-	local int
+// healthCheck is that of a Service.
+type healthCheck struct {
+	port      int32
+	local     atomic.Int32
+	listeners map[netip.Addr]*listener
 }
 
-func newHealthServers(address string) *healthServers {
-	return &healthServers{address: address, servers: map[types.NamespacedName]*healthServer{}}
+func newHealthServers(healthy func() bool, failed func(types.NamespacedName, int32, error)) *healthServers {
+	return &healthServers{healthy: healthy, failed: failed, checks: map[types.NamespacedName]*healthCheck{}}
 }
 
-// set brings the servers of these Services up to date. A server whose port is in
-// use is retried at the Service's next change.
-func (h *healthServers) set(checks map[types.NamespacedName]health) {
+// set brings the health checks of these Services up to date.
+func (h *healthServers) set(checks map[types.NamespacedName]health, at []netip.Addr) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.at = slices.Clone(at)
 	for n, c := range checks {
-		if s := h.servers[n]; s != nil && s.port != c.port {
-			s.http.Close()
-			delete(h.servers, n)
+		if s := h.checks[n]; s != nil && s.port != c.port {
+			s.close()
+			delete(h.checks, n)
 		}
-	}
-	for n, c := range checks {
 		if c.port == 0 {
 			continue
 		}
-		s := h.servers[n]
-		if s == nil {
-			l, err := net.Listen("tcp", net.JoinHostPort(h.address, strconv.Itoa(int(c.port))))
-			if err != nil {
-				klog.Background().Error(err, "The health check node port of a Service is not served", "service", n)
-				continue
-			}
-			s = &healthServer{port: c.port}
-			s.http = &http.Server{Handler: s.handler(n), ReadHeaderTimeout: 5 * time.Second}
-			h.servers[n] = s
-			go func() { _ = s.http.Serve(l) }()
+		if h.checks[n] == nil {
+			h.checks[n] = &healthCheck{port: c.port, listeners: map[netip.Addr]*listener{}}
 		}
-		s.mu.Lock()
-		s.local = c.local
-		s.mu.Unlock()
+		h.checks[n].local.Store(int32(c.local))
+	}
+	h.mu.Unlock()
+	h.open()
+}
+
+// open serves the health checks at the addresses that there are now, and tries those
+// again whose port was taken.
+func (h *healthServers) open() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for n, c := range h.checks {
+		for a, l := range c.listeners {
+			if !slices.Contains(h.at, a) {
+				l.close()
+				delete(c.listeners, a)
+			}
+		}
+		for _, a := range h.at {
+			l := c.listeners[a]
+			if l == nil {
+				l = &listener{at: net.JoinHostPort(a.String(), strconv.Itoa(int(c.port))), handler: h.handler(n, c)}
+				c.listeners[a] = l
+			}
+			if err := l.open(); err != nil && h.failed != nil {
+				h.failed(n, c.port, err)
+			}
+		}
+	}
+}
+
+func (c *healthCheck) close() {
+	for _, l := range c.listeners {
+		l.close()
 	}
 }
 
 func (h *healthServers) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for n, s := range h.servers {
-		s.http.Close()
-		delete(h.servers, n)
+	for n, c := range h.checks {
+		c.close()
+		delete(h.checks, n)
 	}
 }
 
-// handler answers in upstream's form.
-func (s *healthServer) handler(n types.NamespacedName) http.Handler {
+// handler answers as upstream's does, so that load balancers read it.
+func (h *healthServers) handler(n types.NamespacedName, c *healthCheck) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.mu.Lock()
-		local := s.local
-		s.mu.Unlock()
+		local, healthy := int(c.local.Load()), h.healthy()
 		body, err := json.Marshal(struct {
 			Service struct {
 				Namespace string `json:"namespace"`
@@ -91,7 +113,7 @@ func (s *healthServer) handler(n types.NamespacedName) http.Handler {
 		}{Service: struct {
 			Namespace string `json:"namespace"`
 			Name      string `json:"name"`
-		}{n.Namespace, n.Name}, LocalEndpoints: local, ServiceProxyHealthy: true})
+		}{n.Namespace, n.Name}, LocalEndpoints: local, ServiceProxyHealthy: healthy})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -99,7 +121,7 @@ func (s *healthServer) handler(n types.NamespacedName) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("X-Load-Balancing-Endpoint-Weight", strconv.Itoa(local))
-		if local == 0 {
+		if local == 0 || !healthy {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		fmt.Fprintf(w, "%s\n", body)

@@ -25,8 +25,12 @@ var (
 		Help: "Cumulative proxy rules Service changes", StabilityLevel: metrics.ALPHA})
 	syncFailures = metrics.NewCounterVec(&metrics.CounterOpts{Subsystem: subsystem, Name: "sync_proxy_rules_nftables_sync_failures_total",
 		Help: "Cumulative proxy nftables sync failures", StabilityLevel: metrics.ALPHA}, []string{"ip_family"})
+	healthzTotal = metrics.NewCounterVec(&metrics.CounterOpts{Subsystem: subsystem, Name: "proxy_healthz_total",
+		Help: "Cumulative proxy healthz HTTP status", StabilityLevel: metrics.ALPHA}, []string{"code"})
+	livezTotal = metrics.NewCounterVec(&metrics.CounterOpts{Subsystem: subsystem, Name: "proxy_livez_total",
+		Help: "Cumulative proxy livez HTTP status", StabilityLevel: metrics.ALPHA}, []string{"code"})
 )
 
 var registerMetrics = sync.OnceFunc(func() {
-	legacyregistry.MustRegister(syncDuration, programming, lastSync, lastQueued, endpointChanges, serviceChanges, syncFailures)
+	legacyregistry.MustRegister(syncDuration, programming, lastSync, lastQueued, endpointChanges, serviceChanges, syncFailures, healthzTotal, livezTotal)
 })

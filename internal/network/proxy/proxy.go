@@ -39,10 +39,15 @@ type Config struct {
 	// NodePortAddresses returns the addresses that node ports are served on; nil
 	// means the Node's first address of each family.
 	NodePortAddresses func() ([]netip.Addr, error)
-	// HealthAddress is the address of health check node ports; "" means all addresses.
-	HealthAddress string
-	// NoHealthChecks disables them.
-	NoHealthChecks bool
+	// NoHealthChecks leaves out health check node ports, which are served at the
+	// addresses of node ports. HealthCheckFailed, if set, is told of one whose port is
+	// another's.
+	NoHealthChecks    bool
+	HealthCheckFailed func(s *v1.Service, port int32, err error)
+	// Healthz is the address, with a port, at which the proxy's own health is served;
+	// "" leaves it out. HealthzFailed, if set, is told that it is another's.
+	Healthz       string
+	HealthzFailed func(error)
 	// Listening returns the ports of this machine that programs have; nil means that
 	// there are none.
 	Listening func() (*Sockets, error)
@@ -79,6 +84,7 @@ type Proxy struct {
 	synced   []cache.InformerSynced
 	tables   []*table
 	health   *healthServers
+	own      *listener // of healthz; nil without
 
 	mu sync.Mutex
 	// dirty are the Services that changed since they were planned; all marks every
@@ -88,7 +94,10 @@ type Proxy struct {
 	// triggered are the times of changes of endpoints that are not written yet, from
 	// the slices' annotations.
 	triggered []time.Time
-	wake      chan struct{}
+	// since is when the oldest change was seen that is not written, zero if all are;
+	// updated is when they were last.
+	since, updated time.Time
+	wake           chan struct{}
 
 	// unsupported are the Services that were reported, by UID.
 	unsupported map[types.UID]bool
@@ -108,7 +117,10 @@ func New(c Config) (*Proxy, error) {
 		return nil, err
 	}
 	if !c.NoHealthChecks {
-		p.health = newHealthServers(c.HealthAddress)
+		p.health = newHealthServers(p.healthy, p.checkFailed)
+	}
+	if c.Healthz != "" {
+		p.own = &listener{at: c.Healthz, handler: p.healthz()}
 	}
 	for _, f := range []struct {
 		k      Kernel
@@ -169,7 +181,9 @@ func (p *Proxy) on(i cache.SharedIndexInformer, f func(any)) error {
 
 func (p *Proxy) mark(n types.NamespacedName, s *discoveryv1.EndpointSlice) {
 	p.mu.Lock()
-	p.dirty[n] = true
+	if p.dirty[n] = true; p.since.IsZero() {
+		p.since = p.Clock.Now()
+	}
 	if s != nil {
 		if t, err := time.Parse(time.RFC3339Nano, s.Annotations[v1.EndpointsLastChangeTriggerTime]); err == nil {
 			p.triggered = append(p.triggered, t)
@@ -193,10 +207,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 		if p.health != nil {
 			p.health.close()
 		}
+		if p.own != nil {
+			p.own.close()
+		}
 	}()
 	if !cache.WaitForCacheSync(ctx.Done(), p.synced...) {
 		return nil
 	}
+	p.listen(ctx)
 	upkeep.Loop{Clock: p.Clock, Wake: p.wake, Sync: p.Sync, Inspect: p.inspect, Failed: func(err error, again time.Duration) {
 		klog.FromContext(ctx).Error(err, "Services are not served as they should be; trying again", "in", again)
 		if p.Problem != nil {
@@ -210,6 +228,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 // objects: another process has changed a table, or the machine's addresses have
 // changed.
 func (p *Proxy) inspect(ctx context.Context) bool {
+	p.listen(ctx)
 	todo := false
 	for _, t := range p.tables {
 		if !t.written {
@@ -227,6 +246,30 @@ func (p *Proxy) inspect(ctx context.Context) bool {
 		}
 	}
 	return p.programs(ctx) || todo || p.NodePortAddresses != nil
+}
+
+// listen serves what is asked for its health, where the ports are free.
+func (p *Proxy) listen(ctx context.Context) {
+	if p.health != nil {
+		p.health.open()
+	}
+	if p.own == nil {
+		return
+	}
+	if err := p.own.open(); err != nil {
+		klog.FromContext(ctx).Error(err, "The health of the service proxy is not served; trying again")
+		if p.HealthzFailed != nil {
+			p.HealthzFailed(err)
+		}
+	}
+}
+
+// checkFailed tells of a health check node port that is another's.
+func (p *Proxy) checkFailed(n types.NamespacedName, port int32, err error) {
+	klog.Background().Error(err, "The health check node port of a Service is not served; trying again", "service", n)
+	if s, missing := p.services.Services(n.Namespace).Get(n.Name); missing == nil && p.HealthCheckFailed != nil {
+		p.HealthCheckFailed(s, port, err)
+	}
 }
 
 // programs reports whether a program has begun or ended to listen on a port of a
@@ -257,6 +300,18 @@ func (p *Proxy) programs(ctx context.Context) bool {
 // Sync writes what changed. It is called by Run only; tests call it in place of
 // Run.
 func (p *Proxy) Sync() error {
+	if err := p.sync(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.updated, p.since = p.Clock.Now(), (time.Time{}); len(p.dirty) > 0 {
+		p.since = p.updated // meanwhile
+	}
+	return nil
+}
+
+func (p *Proxy) sync() error {
 	begin := p.Clock.Now()
 	p.mu.Lock()
 	dirty, all, triggered := p.dirty, p.all, p.triggered
@@ -290,7 +345,7 @@ func (p *Proxy) Sync() error {
 		errs = append(errs, p.write(t, names, checks))
 	}
 	if p.health != nil {
-		p.health.set(checks)
+		p.health.set(checks, node.nodePorts)
 	}
 	if !wrote {
 		return errors.Join(errs...)
