@@ -102,13 +102,14 @@ vet: images
 	$(GO) vet ./...
 	$(GO) -C test/envtest vet ./...
 	$(GO) -C test/ecosystem vet ./...
+	$(GO) -C test/cloud vet ./...
 	$(GO) run $(GOLANGCI) run --timeout 30m ./...
 	@unformatted=$$(gofmt -l bench cmd internal test testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
 unit: images
 	$(GO) test -timeout 10m ./...
 
-test: test-packages build vet unit test-envtest test-dns test-csi test-ecosystem
+test: test-packages build vet unit test-envtest test-dns test-csi test-ecosystem test-cloud
 
 # Compares the answers of the built-in name server with CoreDNS's, in a module of its own.
 .PHONY: test-dns
@@ -125,6 +126,11 @@ test-csi: images
 .PHONY: test-ecosystem
 test-ecosystem: build
 	KEELSON=$(CURDIR)/$(BIN) $(GO) -C test/ecosystem test ./...
+
+# Runs a cloud controller manager of k8s.io/cloud-provider, in a module of its own.
+.PHONY: test-cloud
+test-cloud: images
+	$(GO) -C test/cloud test ./...
 
 # Runs controller-runtime's envtest on keelson, in a module of its own.
 .PHONY: test-envtest bench-envtest

@@ -70,7 +70,6 @@ var fixedFlags = []fixedValue{
 	{"audit-log-version", "string", "audit.k8s.io/v1", "audit events are of audit.k8s.io/v1, the only version there is"},
 	{"audit-webhook-version", "string", "audit.k8s.io/v1", "audit events are of audit.k8s.io/v1, the only version there is"},
 	{"authorization-policy-file", "string", "", "there is no ABAC authorizer: use --authorization-mode=RBAC, with Roles and RoleBindings"},
-	{"cloud-provider", "string", "external", "there is no built-in cloud provider: run the cloud's own cloud-controller-manager in the cluster"},
 	{"coordinated-leadership-lease-duration", "duration", "15s", "servers elect leaders by Leases, without the alpha feature CoordinatedLeaderElection: leave it out"},
 	{"coordinated-leadership-renew-deadline", "duration", "10s", "servers elect leaders by Leases, without the alpha feature CoordinatedLeaderElection: leave it out"},
 	{"coordinated-leadership-retry-period", "duration", "2s", "servers elect leaders by Leases, without the alpha feature CoordinatedLeaderElection: leave it out"},

@@ -122,6 +122,7 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 		return cluster.Options{}, fmt.Errorf("--controllers: %w", err)
 	}
 	o := f.Options
+	o.ExternalCloud = f.node.agent.ExternalCloud
 	if len(f.node.runtime.PodCIDRs) > 0 && len(o.NodeIPAM.ClusterCIDRs) == 0 {
 		o.NodeIPAM.NoAllocation = true // the machine's range is none of the cluster's
 	}

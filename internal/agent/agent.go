@@ -55,6 +55,9 @@ type host struct {
 	// connections opens the connections to the API server, which are closed when the node's
 	// addresses change: the kernel would retry for minutes. It is nil in the server's process.
 	connections *connrotation.Dialer
+	// provided are the addresses where the user has given them, so that a cloud is asked
+	// for them.
+	provided []net.IP
 	// nodes is an informer of all nodes, where informers has this one only.
 	nodes cache.SharedIndexInformer
 	// allPods is an informer of the pods of all nodes, where informers has those of
@@ -108,6 +111,7 @@ func (h *host) start(m *machine.Machine, o Options) error {
 		Shutdown: o.Shutdown, MemoryQoS: o.MemoryQoS, LimitedSwap: o.Swap == LimitedSwap, SeccompDefault: o.SeccompDefault, MaxImages: o.MaxImages,
 		PodsPerCore: o.PodsPerCore, LogPeriod: o.LogPeriod, MaxPulls: o.MaxPulls, MaxRestartPause: o.MaxRestartPause, VerifyPulls: o.VerifyPulls, VerifyPullsExcept: o.VerifyPullsExcept, StaticPods: o.StaticPods,
 		NodeIPs: h.addresses.ips, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
+		External: o.ExternalCloud, ProvidedIPs: h.provided,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
 		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices, Credentials: providers,
@@ -127,6 +131,10 @@ func (h *host) start(m *machine.Machine, o Options) error {
 	}
 	if err := h.followAddresses(agent, o); err != nil {
 		return err
+	}
+	if h.addresses.now()[0].IsLoopback() {
+		recorder.Event(&v1.ObjectReference{Kind: "Node", Name: o.Name, APIVersion: "v1"}, v1.EventTypeWarning, "AddressNotAvailable",
+			"the machine has no default route, and so no address by which pods reach the API server: it is used when there is one; where there will be none, give --advertise-address (an agent --node-ip)")
 	}
 	h.startPlugins(m, agent, drivers, devices)
 	h.startStorage(m, o, volumes)

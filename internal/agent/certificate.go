@@ -59,6 +59,8 @@ func (h *host) ownCertificate(m *machine.Machine, o *ProcessOptions) error {
 type issued struct {
 	addresses *addresses
 	issue     func([]net.IP) (tls.Certificate, error)
+	// given, if set, returns further addresses, which a cloud has given to the Node.
+	given func() []net.IP
 
 	mu   sync.Mutex
 	of   []netip.Addr
@@ -69,6 +71,13 @@ func (i *issued) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	now := i.addresses.now()
+	if i.given != nil {
+		for _, ip := range i.given() {
+			if a, ok := netip.AddrFromSlice(ip); ok && !slices.Contains(now, a.Unmap()) {
+				now = append(now, a.Unmap())
+			}
+		}
+	}
 	if i.cert != nil && slices.Equal(now, i.of) {
 		return i.cert, nil
 	}
@@ -98,8 +107,13 @@ func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
 		ClientsetFn: func(*tls.Certificate) (kubernetes.Interface, error) { return h.client, nil },
 		SignerName:  certificatesv1.KubeletServingSignerName,
 		GetTemplate: func() *x509.CertificateRequest {
-			return &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + o.Name, Organization: []string{user.NodesGroup}},
-				DNSNames: []string{o.Name}, IPAddresses: h.addresses.ips()}
+			names, ips := []string{o.Name}, h.addresses.ips()
+			if o.ExternalCloud {
+				if names, ips = h.nodeNames(o.Name); len(ips) == 0 {
+					return nil // the cloud has yet to give them
+				}
+			}
+			return &x509.CertificateRequest{Subject: pkix.Name{CommonName: nodeUser + o.Name, Organization: []string{user.NodesGroup}}, DNSNames: names, IPAddresses: ips}
 		},
 		Usages:           []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
 		CertificateStore: files,
@@ -117,6 +131,23 @@ func (h *host) rotate(m *machine.Machine, o *ProcessOptions) error {
 		return nil, errors.New("no serving certificate available for the kubelet")
 	}
 	return nil
+}
+
+// nodeNames returns the names and the addresses that the Node has, none where there is
+// no Node yet.
+func (h *host) nodeNames(node string) (names []string, ips []net.IP) {
+	n, err := h.informers.Core().V1().Nodes().Lister().Get(node)
+	if err != nil {
+		return nil, nil
+	}
+	for _, a := range n.Status.Addresses {
+		if ip := net.ParseIP(a.Address); ip != nil {
+			ips = append(ips, ip)
+		} else {
+			names = append(names, a.Address)
+		}
+	}
+	return names, ips
 }
 
 // clientCA returns the authority, in PEM, of the client certificates that the node's

@@ -72,6 +72,9 @@ type Options struct {
 	Labels     map[string]string
 	Taints     []v1.Taint
 	ProviderID string
+	// ExternalCloud leaves the Node's addresses and its initialization to a cloud's
+	// controller manager.
+	ExternalCloud bool
 	// CredentialConfig is the file of the plug-ins that have credentials for images
 	// (CredentialProviderConfig), and CredentialBin the folder of their programs.
 	CredentialConfig, CredentialBin string

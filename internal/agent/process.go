@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -187,6 +188,7 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	}
 	h.connections = connections
 	h.addresses = h.newAddresses(o.nodeIPs(), m, o.Options)
+	h.provided = slices.DeleteFunc(slices.Clone(o.NodeIPs), net.IP.IsUnspecified)
 	if h.dns, err = o.nameServer(ctx, client); err != nil {
 		return err
 	}

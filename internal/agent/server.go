@@ -54,7 +54,14 @@ func Start(m *machine.Machine, o Options, s Server) error {
 			given = append(given, s.Address)
 		}
 		h.addresses = h.newAddresses(given, m, o)
-		h.certificate = (&issued{addresses: h.addresses, issue: s.Issue}).get
+		certificate := &issued{addresses: h.addresses, issue: s.Issue}
+		if o.ExternalCloud {
+			certificate.given = func() []net.IP {
+				_, ips := h.nodeNames(o.Name)
+				return ips
+			}
+		}
+		h.certificate = certificate.get
 		s.Go(func() { s.publishDNS(o.Network.DNS != None) })
 		s.Go(func() { s.publishRegistry(m.Registry()) })
 		if o.Storage != None {

@@ -33,6 +33,9 @@ type Options struct {
 	// LoadBalancer configures what gives Services of the type LoadBalancer their
 	// addresses.
 	LoadBalancer lb.Options
+	// ExternalCloud leaves the addresses and the initialization of the nodes, and the
+	// load balancers of Services without a class, to a cloud's controller manager.
+	ExternalCloud bool
 	// NoControllers and NoScheduler leave these out.
 	NoControllers, NoScheduler bool
 	// Controllers selects the controllers to run, in the form of upstream's
@@ -63,6 +66,9 @@ type Cluster struct {
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	o.NodeIPAM.Complete(max(o.SimNodes, o.MostSimNodes))
 	o.DefaultAccounts = !o.NoControllers
+	if o.ExternalCloud && o.LoadBalancer.Mode == "" {
+		o.LoadBalancer.Mode = lb.Classes
+	}
 	server, err := controlplane.Start(ctx, o.Options)
 	if err != nil {
 		return nil, err
@@ -144,7 +150,7 @@ func (c *Cluster) startControllers(t component.Term) error {
 func (c *Cluster) nodeGroups() error {
 	o := &c.options
 	if o.SimNodes > 0 || o.MostSimNodes > 0 || o.AdoptNodes {
-		c.sim = sim.New(sim.Options{Adopt: o.AdoptNodes, Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: o.SimNodes, Most: o.MostSimNodes, Store: c.Store, Clock: c.Clock})
+		c.sim = sim.New(sim.Options{Adopt: o.AdoptNodes, Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: o.SimNodes, Most: o.MostSimNodes, External: o.ExternalCloud, Store: c.Store, Clock: c.Clock})
 		c.groups = c.sim.Provider()
 	}
 	if o.Autoscaling.CloudConfig == "" {

@@ -1,6 +1,7 @@
 package flagvalue
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -29,6 +30,37 @@ func (n *not) String() string { return strconv.FormatBool(!bool(*n)) }
 
 // Type implements pflag.Value.
 func (n *not) Type() string { return "bool" }
+
+// WordVar adds a flag that is empty or the word; p is whether it is the word. Any
+// other value is refused with why.
+func WordVar(fs *pflag.FlagSet, p *bool, name, word, why, usage string) {
+	fs.Var(&oneWord{p, word, why}, name, usage)
+}
+
+type oneWord struct {
+	set       *bool
+	word, why string
+}
+
+// Set implements pflag.Value.
+func (w *oneWord) Set(s string) error {
+	if s != "" && s != w.word {
+		return errors.New(w.why)
+	}
+	*w.set = s == w.word
+	return nil
+}
+
+// String implements pflag.Value.
+func (w *oneWord) String() string {
+	if w.set != nil && *w.set {
+		return w.word
+	}
+	return ""
+}
+
+// Type implements pflag.Value.
+func (*oneWord) Type() string { return "string" }
 
 // IntervalVar adds a flag of a duration; p is Never where it is 0.
 func IntervalVar(fs *pflag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {

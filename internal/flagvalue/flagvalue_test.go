@@ -39,11 +39,21 @@ func TestFlags(t *testing.T) {
 			}
 		}
 	}
+	var cloud bool
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	WordVar(fs, &cloud, "cloud", "external", "no others", "")
+	for _, c := range []struct {
+		arg string
+		set bool
+	}{{"external", true}, {"", false}} {
+		if err := fs.Parse([]string{"--cloud=" + c.arg}); err != nil || cloud != c.set || fs.Lookup("cloud").Value.String() != c.arg {
+			t.Errorf("--cloud=%s: %v, %v", c.arg, cloud, err)
+		}
+	}
 	NotVar(fs, new(bool), "on", "")
 	IntervalVar(fs, new(time.Duration), "every", 0, "")
 	SecondsVar(fs, new(time.Duration), "least", 0, "")
-	for _, arg := range []string{"--on=perhaps", "--every=5", "--least=1s"} {
+	for _, arg := range []string{"--on=perhaps", "--every=5", "--least=1s", "--cloud=other"} {
 		if err := fs.Parse([]string{arg}); err == nil {
 			t.Errorf("%s was taken", arg)
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,8 +111,12 @@ func assemble(cfg Config) (*Agent, error) {
 	}
 	a.records = records
 	a.static = newStaticPods(a)
+	reported, hostIPs := cfg.NodeIPs, cfg.NodeIPs
+	if cfg.External {
+		reported, hostIPs = func() []net.IP { return cfg.ProvidedIPs }, a.givenIPs
+	}
 	a.reporter = report.New(report.Config{
-		NodeName: cfg.NodeName, Hostname: cfg.Hostname, NodeIPs: cfg.NodeIPs, Labels: cfg.Labels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
+		NodeName: cfg.NodeName, Hostname: cfg.Hostname, NodeIPs: reported, External: cfg.External, Labels: cfg.Labels, Taints: cfg.Taints, ProviderID: cfg.ProviderID,
 		Port: cfg.Port, Version: cfg.Version, Root: cfg.RootDir, MaxPods: cfg.MaxPods,
 		KubeReserved: cfg.KubeReserved, SystemReserved: cfg.SystemReserved, Thresholds: thresholds,
 		Client: cfg.Client, CRI: a.cri, Recorder: cfg.Recorder, Clock: cfg.Clock,
@@ -126,12 +131,12 @@ func assemble(cfg Config) (*Agent, error) {
 	a.shares = &shares.Shares{Cgroups: a.Cgroups, Root: cfg.CgroupRoot, Memory: cfg.MemoryQoS, PidsLimit: cfg.PodPidsLimit, All: a.reporter.ForPods(), Pods: a.Pods}
 	a.mounter = &imagevolume.Mounter{Runtime: a.cri}
 	a.pods = pod.New(pod.Config{
-		NodeIPs: cfg.NodeIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Devices: a.Devices, Exclusive: a.exclusive, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
+		NodeIPs: hostIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Devices: a.Devices, Exclusive: a.exclusive, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
 		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() }, MaxRestartPause: cfg.MaxRestartPause,
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,
 			SubPath: cfg.Volumes.SubPath, UserNamespaces: &userns.Allocator{Pods: a.layout.Pods()}, Shares: a.shares, Allocatable: a.Allocatable,
-			Memory: a.reporter.Memory(), Swap: swap(cfg), SeccompDefault: cfg.SeccompDefault, NodeIPs: cfg.NodeIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
+			Memory: a.reporter.Memory(), Swap: swap(cfg), SeccompDefault: cfg.SeccompDefault, NodeIPs: hostIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
 		},
 		Admission: &admission.Checker{
 			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.admittable, Initial: a.reporter.Initial, Pods: a.Pods,
@@ -146,6 +151,17 @@ func assemble(cfg Config) (*Agent, error) {
 	a.imageGC = newImageGC(a)
 	a.eviction = newEviction(a, thresholds)
 	return a, nil
+}
+
+// givenIPs returns the addresses that a cloud's controller manager has given to the
+// Node, or those of the machine as long as it has not.
+func (a *Agent) givenIPs() []net.IP {
+	if n, err := a.Informers.Core().V1().Nodes().Lister().Get(a.NodeName); err == nil {
+		if given := report.HostIPs(n); len(given) > 0 {
+			return given
+		}
+	}
+	return a.NodeIPs()
 }
 
 // cgroupDriver returns the runtime's cgroup driver, if the runtime reports it.

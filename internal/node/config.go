@@ -50,7 +50,11 @@ type Config struct {
 	Hostname string
 	// NodeIPs returns the node's addresses: one, or one of each family. They may
 	// change while the agent runs (Agent.NetworkChanged).
-	NodeIPs       func() []net.IP
+	NodeIPs func() []net.IP
+	// External leaves the Node's addresses and its initialization to a cloud's
+	// controller manager, which is asked for those of ProvidedIPs.
+	External      bool
+	ProvidedIPs   []net.IP
 	Labels        map[string]string
 	Taints        []v1.Taint
 	ProviderID    string

@@ -49,6 +49,7 @@ func TestNetwork(t *testing.T) {
 	}{
 		{"services", (*env).services},
 		{"udp", (*env).udp},
+		{"not-ready", (*env).notReady},
 		{"names", (*env).names},
 		{"flushed", (*env).flushed},
 		{"policies", (*env).policies},

@@ -31,6 +31,7 @@ import (
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/api/core"
+	"keelson.dev/keelson/internal/node/report"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/trace"
 )
@@ -50,6 +51,9 @@ type Options struct {
 	// Store, if set, takes the renewals of leases, many in one write.
 	Store store.Store
 	Clock clock.WithTicker
+	// External leaves the nodes' addresses and their initialization to a cloud's
+	// controller manager.
+	External bool
 	// Capacity of each node; default 32 CPUs, 256 GiB, 250 pods.
 	Capacity v1.ResourceList
 }
@@ -256,6 +260,10 @@ func (n *Nodes) node(name string, i int) *v1.Node {
 
 func (n *Nodes) register(ctx context.Context, m *member) error {
 	node := n.node(m.name, m.index)
+	if n.External {
+		node.Spec.Taints = []v1.Taint{report.Uninitialized}
+		node.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeHostName, Address: m.name}}
+	}
 	_, err := n.Client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		old, err := n.Client.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{})
@@ -263,6 +271,9 @@ func (n *Nodes) register(ctx context.Context, m *member) error {
 			return err
 		}
 		old = old.DeepCopy()
+		if n.External {
+			node.Status.Addresses = old.Status.Addresses
+		}
 		old.Status = node.Status
 		if _, err := n.Client.CoreV1().Nodes().UpdateStatus(ctx, old, metav1.UpdateOptions{}); err != nil {
 			return err

@@ -25,6 +25,7 @@ import (
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/nodeipam"
+	"keelson.dev/keelson/internal/flagvalue"
 	"keelson.dev/keelson/internal/network/lb"
 	"keelson.dev/keelson/internal/trace"
 )
@@ -194,8 +195,10 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.Tuning.AddFlags(fs)
 	o.NodeIPAM.NoAllocation = true // upstream's default
 	o.NodeIPAM.AddFlags(fs)
-	o.LoadBalancer.Disabled = true // upstream's default is that of no cloud
+	o.LoadBalancer.Mode = lb.None // upstream's default is that of no cloud
 	o.LoadBalancer.AddFlags(fs)
+	flagvalue.WordVar(fs, new(bool), "cloud-provider", "external", "there is no built-in cloud provider: give external, and run the cloud's own controller manager",
+		"external, where a cloud's controller manager runs: what it does is left to it either way, and load balancers by --load-balancer")
 	fs.StringSliceVar(&o.ServiceCIDRs, "service-cluster-ip-range", nil, "ranges of the Services' addresses, which --allocate-node-cidrs leaves out")
 	fs.BoolVar(&o.UseServiceAccountCredentials, "use-service-account-credentials", false, "let each controller act as its own service account of kube-system")
 	fs.StringVar(&o.RootCAFile, "root-ca-file", "", "bundle in PEM that is published to each namespace (default: the kubeconfig's authority)")

@@ -65,7 +65,7 @@ type ensured struct {
 // there is nothing to run.
 func New(c controllers.Context) (reconcile.Run, error) {
 	services, nodes, slices := c.Informers.Core().V1().Services(), c.Informers.Core().V1().Nodes(), c.Informers.Discovery().V1().EndpointSlices()
-	if c.LoadBalancer == nil || c.LoadBalancer.Disabled {
+	if c.LoadBalancer == nil || c.LoadBalancer.Mode == lb.None {
 		_, _, _ = services.Informer(), nodes.Informer(), slices.Informer()
 		return nil, nil
 	}
@@ -93,8 +93,12 @@ func New(c controllers.Context) (reconcile.Run, error) {
 // begin makes the balancers.
 func (c *controller) begin() {
 	all, _ := c.services.List(labels.Everything()) // of a cache: there is no error
+	// first is the class of Services that name none.
 	first := lb.ClassNodes
-	if len(c.options.Addresses) > 0 {
+	switch {
+	case c.options.Mode == lb.Classes:
+		first = ""
+	case len(c.options.Addresses) > 0:
 		first = lb.ClassPool
 	}
 	had := func(class string) (out []*v1.Service) {
@@ -110,7 +114,9 @@ func (c *controller) begin() {
 		lb.ClassNodes: lb.NewNodes(c.slices, had(lb.ClassNodes)),
 		lb.ClassPool:  lb.NewPool(c.options.Addresses, c.slices, had(lb.ClassPool)),
 	}
-	c.balancers[""] = c.balancers[first]
+	if first != "" {
+		c.balancers[""] = c.balancers[first]
+	}
 }
 
 func classOf(s *v1.Service) string {
@@ -177,13 +183,23 @@ func (c *controller) reconcile(ctx context.Context, s *v1.Service) (reconcile.Re
 		if b := c.balancers[classOf(s)]; b != nil {
 			err = c.ensure(ctx, key, s, b)
 		}
-	case slices.Contains(s.Finalizers, finalizer) && c.balancers[classOf(s)] != nil:
+	case c.owns(key, s):
 		err = c.remove(ctx, key, s)
 	}
 	if err != nil {
 		c.recorder.Eventf(s, v1.EventTypeWarning, "SyncLoadBalancerFailed", "Error syncing load balancer: %v", err)
 	}
 	return reconcile.Result{}, err
+}
+
+// owns reports whether a Service that is to have no load balancer any more has one of
+// this controller. With its type it loses its class: of Services without one in the
+// mode Classes only those are its own that it has ensured, or has refused.
+func (c *controller) owns(key string, s *v1.Service) bool {
+	if c.balancers[classOf(s)] != nil {
+		return slices.Contains(s.Finalizers, finalizer)
+	}
+	return classOf(s) == "" && (c.done[key] != nil || c.refused[key])
 }
 
 // ensure calls the balancer for the Service, its endpoints and the nodes.

@@ -230,6 +230,33 @@ func TestClasses(t *testing.T) {
 	})
 }
 
+// TestOnlyClasses leaves Services without a class to a cloud, those included that had
+// one: the cloud's controller manager uses the same finalizer.
+func TestOnlyClasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, lb.Options{Mode: lb.Classes})
+		c.create("cloud", 80, func(s *v1.Service) { s.Finalizers = []string{finalizer} })
+		c.has("cloud", "")
+		c.told()
+		c.create("own", 80, func(s *v1.Service) { s.Spec.LoadBalancerClass = ptr.To(lb.ClassNodes) })
+		c.has("own", "192.0.2.1 192.0.2.2")
+		c.Events()
+		for _, name := range []string{"cloud", "own"} {
+			c.update(name, func(s *v1.Service) { s.Spec.Type, s.Spec.LoadBalancerClass = v1.ServiceTypeClusterIP, nil })
+		}
+		c.told(deleting, deleted)
+		c.has("own", "")
+		if f := c.get("own").Finalizers; len(f) > 0 {
+			t.Errorf("finalizers %q", f)
+		}
+		if f := c.get("cloud").Finalizers; len(f) != 1 {
+			t.Errorf("the cloud's finalizer is taken away: %q", f)
+		}
+		c.create("next", 80, func(s *v1.Service) { s.Spec.LoadBalancerClass = ptr.To(lb.ClassNodes) })
+		c.has("next", "192.0.2.1 192.0.2.2")
+	})
+}
+
 // TestRestarts checks that a later process keeps the load balancers that there
 // are.
 func TestRestarts(t *testing.T) {

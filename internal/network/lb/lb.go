@@ -49,42 +49,47 @@ const AnnouncedBy = "keelson.dev/announced-by"
 
 // Options configure the load balancers of a cluster.
 type Options struct {
-	// Disabled leaves load balancers to another implementation, such as a cloud
-	// controller manager.
-	Disabled bool
+	// Mode says which Services get load balancers.
+	Mode Mode
 	// Addresses holds the ranges of the pool. If there are any, Services without
 	// a class get their addresses from the pool.
 	Addresses []Range
 }
 
+// Mode says which Services of the type LoadBalancer are left to another
+// implementation.
+type Mode string
+
+const (
+	// Builtin is none but those with another's class; it is the mode where there is
+	// none.
+	Builtin Mode = "builtin"
+	// Classes is all but those with a class of this package.
+	Classes Mode = "classes"
+	// None is all.
+	None Mode = "none"
+)
+
 // AddFlags adds the flags of the options.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
-	fs.Var((*mode)(&o.Disabled), "load-balancer", "implementation of Services of the type LoadBalancer: builtin, or none to leave them to another one (a cloud controller manager, MetalLB)")
+	fs.Var(&o.Mode, "load-balancer", "implementation of Services of the type LoadBalancer: builtin, classes to leave those without the class "+ClassNodes+" or "+ClassPool+" to another one (a cloud controller manager, MetalLB), or none to leave all to it (default of keelson server: builtin, with --cloud-provider external classes)")
 	fs.Var((*ranges)(&o.Addresses), "load-balancer-addresses", "addresses for Services of the type LoadBalancer, as 192.0.2.0/28 or 192.0.2.10-192.0.2.20, for which the nodes answer on their network (default: such Services get the nodes' own addresses)")
 }
 
-// mode is a flag value that is builtin or none.
-type mode bool
-
 // Set implements pflag.Value.
-func (m *mode) Set(s string) error {
-	if s != "builtin" && s != "none" {
-		return errors.New("give builtin or none")
+func (m *Mode) Set(s string) error {
+	if !slices.Contains([]Mode{Builtin, Classes, None}, Mode(s)) {
+		return errors.New("give builtin, classes or none")
 	}
-	*m = s == "none"
+	*m = Mode(s)
 	return nil
 }
 
 // String implements pflag.Value.
-func (m *mode) String() string {
-	if *m {
-		return "none"
-	}
-	return "builtin"
-}
+func (m *Mode) String() string { return string(cmp.Or(*m, Builtin)) }
 
 // Type implements pflag.Value.
-func (m *mode) Type() string { return "string" }
+func (m *Mode) Type() string { return "string" }
 
 // Range is a range of addresses of one family, both ends included.
 type Range struct{ First, Last netip.Addr }

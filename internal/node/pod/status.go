@@ -36,7 +36,8 @@ func (sm *summary) status() v1.PodStatus {
 	if s.StartTime == nil {
 		s.StartTime = &now
 	}
-	for _, ip := range sm.NodeIPs() {
+	nodeIPs := sm.NodeIPs()
+	for _, ip := range nodeIPs {
 		s.HostIPs = append(s.HostIPs, v1.HostIP{IP: ip.String()})
 	}
 	if len(s.HostIPs) > 0 {
@@ -45,7 +46,7 @@ func (sm *summary) status() v1.PodStatus {
 	ips := obs.ips()
 	if pod.Spec.HostNetwork {
 		ips = nil
-		for _, ip := range sm.NodeIPs() {
+		for _, ip := range nodeIPs {
 			ips = append(ips, ip.String())
 		}
 	} else if len(ips) == 0 {

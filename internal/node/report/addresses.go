@@ -21,7 +21,7 @@ func (s *Reporter) addresses(has []v1.NodeAddress) (out []v1.NodeAddress) {
 	if s.External && len(has) > 0 {
 		return has
 	}
-	for _, ip := range s.NodeIPs {
+	for _, ip := range s.NodeIPs() {
 		out = append(out, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip.String()})
 	}
 	return append(out, v1.NodeAddress{Type: v1.NodeHostName, Address: s.Hostname})
@@ -31,12 +31,13 @@ func (s *Reporter) addresses(has []v1.NodeAddress) (out []v1.NodeAddress) {
 // one away, and reports whether that has changed the Node.
 func (s *Reporter) annotate(n *v1.Node) (changed bool) {
 	old, had := n.Annotations[providedIP]
-	if !s.External || len(s.NodeIPs) == 0 {
+	ips := s.NodeIPs()
+	if !s.External || len(ips) == 0 {
 		delete(n.Annotations, providedIP)
 		return had
 	}
-	all := make([]string, 0, len(s.NodeIPs))
-	for _, ip := range s.NodeIPs {
+	all := make([]string, 0, len(ips))
+	for _, ip := range ips {
 		all = append(all, ip.String())
 	}
 	now := strings.Join(all, ",")

@@ -26,7 +26,7 @@ func TestAddresses(t *testing.T) {
 		"a cloud that is asked for one":    {external: true, ips: one, want: own},
 		"a cloud that has given some":      {external: true, ips: one, has: given, want: given},
 	} {
-		s := &Reporter{Config: Config{Hostname: "n", External: c.external, NodeIPs: c.ips}}
+		s := &Reporter{Config: Config{Hostname: "n", External: c.external, NodeIPs: func() []net.IP { return c.ips }}}
 		if got := s.addresses(c.has); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %v, want %v", what, got, c.want)
 		}
@@ -52,7 +52,7 @@ func TestAnnotate(t *testing.T) {
 		if c.old != "" {
 			n.ObjectMeta = metav1.ObjectMeta{Annotations: map[string]string{providedIP: c.old}}
 		}
-		s := &Reporter{Config: Config{External: c.external, NodeIPs: c.ips}}
+		s := &Reporter{Config: Config{External: c.external, NodeIPs: func() []net.IP { return c.ips }}}
 		if changed := s.annotate(n); changed != c.changed || n.Annotations[providedIP] != c.now {
 			t.Errorf("%s: %q, changed %v; want %q, %v", what, n.Annotations[providedIP], changed, c.now, c.changed)
 		}

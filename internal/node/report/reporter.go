@@ -47,7 +47,11 @@ type Config struct {
 	NodeName string
 	Hostname string
 	// NodeIPs returns the node's addresses, as they are now.
-	NodeIPs    func() []net.IP
+	NodeIPs func() []net.IP
+	// External leaves the addresses and the initialization of the Node to a cloud's
+	// controller manager. NodeIPs are then what that is asked to choose; none leaves
+	// it the choice.
+	External   bool
 	Labels     map[string]string
 	Taints     []v1.Taint
 	ProviderID string
@@ -254,11 +258,16 @@ const attachController = "volumes.kubernetes.io/controller-managed-attach-detach
 
 // Initial returns the node as it is registered, without conditions.
 func (s *Reporter) Initial() *v1.Node {
-	return &v1.Node{
+	n := &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: s.NodeName, Labels: s.labels(), Annotations: map[string]string{attachController: "true"}},
-		Spec:       v1.NodeSpec{Taints: s.Taints, ProviderID: s.ProviderID},
+		Spec:       v1.NodeSpec{Taints: slices.Clone(s.Taints), ProviderID: s.ProviderID},
 		Status:     v1.NodeStatus{Capacity: s.capacity.DeepCopy(), Allocatable: s.alloc.DeepCopy()},
 	}
+	if s.External {
+		n.Spec.Taints = append(n.Spec.Taints, Uninitialized)
+	}
+	s.annotate(n)
+	return n
 }
 
 // write makes the node, or brings its labels, annotations and status up to date.
@@ -267,6 +276,7 @@ func (s *Reporter) write(ctx context.Context, status v1.NodeStatus) error {
 	node, err := nodes.Get(ctx, s.NodeName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		node = s.Initial()
+		status.Addresses = s.addresses(nil)
 		node.Status = status
 		if _, err = nodes.Create(ctx, node, metav1.CreateOptions{}); err == nil {
 			s.Registered()
@@ -278,7 +288,7 @@ func (s *Reporter) write(ctx context.Context, status v1.NodeStatus) error {
 		return err
 	}
 	node = node.DeepCopy()
-	changed := false
+	changed := s.annotate(node)
 	if node.Annotations[attachController] != "true" {
 		metav1.SetMetaDataAnnotation(&node.ObjectMeta, attachController, "true")
 		changed = true
@@ -313,6 +323,7 @@ func (s *Reporter) write(ctx context.Context, status v1.NodeStatus) error {
 			status.Conditions = append(status.Conditions, c)
 		}
 	}
+	status.Addresses = s.addresses(node.Status.Addresses)
 	status.VolumesAttached, status.VolumesInUse = node.Status.VolumesAttached, node.Status.VolumesInUse
 	for k, q := range node.Status.Capacity {
 		if _, ok := status.Capacity[k]; !ok { // extended resources are others' to tell

@@ -29,10 +29,7 @@ func (s *Reporter) compute(ctx context.Context) v1.NodeStatus {
 	capacity, allocatable := s.Devices()
 	maps.Copy(out.Capacity, capacity)
 	maps.Copy(out.Allocatable, allocatable)
-	for _, ip := range s.NodeIPs() {
-		out.Addresses = append(out.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip.String()})
-	}
-	out.Addresses = append(out.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: s.Hostname})
+	out.Addresses = s.addresses(nil)
 	out.DaemonEndpoints.KubeletEndpoint.Port = s.Port
 	under := s.Pressure()
 	for _, p := range pressures {

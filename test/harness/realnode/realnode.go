@@ -40,10 +40,11 @@ type Node struct {
 }
 
 // Start returns a cluster whose node is Ready, until the end of the test. It sets
-// the name, port, folders and cgroup in o. A process has one such cluster at a time.
-func Start(t testing.TB, o agent.Options) *Node {
+// the name, port, folders and cgroup in o, and change changes the cluster's options. A
+// process has one such cluster at a time.
+func Start(t testing.TB, o agent.Options, change ...func(*cluster.Options)) *Node {
 	t.Helper()
-	return start(t, o, (*cluster.Cluster).StartAgent)
+	return start(t, o, (*cluster.Cluster).StartAgent, change...)
 }
 
 // StartApart does what Start does, with an agent that has only a kubeconfig of
@@ -89,7 +90,7 @@ func StartApart(t testing.TB, o agent.Options) *Node {
 	})
 }
 
-func start(t testing.TB, o agent.Options, run func(*cluster.Cluster, context.Context, *machine.Machine, agent.Options) error) *Node {
+func start(t testing.TB, o agent.Options, run func(*cluster.Cluster, context.Context, *machine.Machine, agent.Options) error, change ...func(*cluster.Options)) *Node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test runs containers: run it as root (make test does)")
@@ -112,8 +113,12 @@ func start(t testing.TB, o agent.Options, run func(*cluster.Cluster, context.Con
 	}
 	before := harness.Network(t)
 	m := machine.New(dir, machine.Options{CgroupRoot: filepath.Base(dir)})
-	c, err := cluster.Start(context.WithoutCancel(t.Context()), cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: "0.0.0.0:0"},
-		NodeIPAM: nodeipam.Selection{ClusterCIDRs: []string{"10.213.0.0/16"}}})
+	options := cluster.Options{Options: controlplane.Options{DataDir: dir, Listen: "0.0.0.0:0"},
+		NodeIPAM: nodeipam.Selection{ClusterCIDRs: []string{"10.213.0.0/16"}}, ExternalCloud: o.ExternalCloud}
+	for _, f := range change {
+		f(&options)
+	}
+	c, err := cluster.Start(context.WithoutCancel(t.Context()), options)
 	if err != nil {
 		t.Fatal(err)
 	}
