@@ -52,6 +52,7 @@ func TestNetwork(t *testing.T) {
 		{"not-ready", (*env).notReady},
 		{"names", (*env).names},
 		{"flushed", (*env).flushed},
+		{"firewalled", (*env).firewalled},
 		{"policies", (*env).policies},
 		{"balancers", (*env).balancers},
 		{"ingress", (*env).ingress},

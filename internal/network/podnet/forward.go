@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,13 +25,32 @@ var families = []struct {
 	name   string
 }{{nft.IPv4, "ip"}, {nft.IPv6, "ip6"}, {nft.Inet, "inet"}}
 
-// drops reports whether a chain belongs to a firewall that drops forwarded packets:
-// by its policy, as those of Docker and ufw, or by its last rule, as that of
-// firewalld. It drops packets even if another chain accepts them, so that it has to
+// drops reports whether a chain belongs to a firewall that drops forwarded packets, or
+// those that come to the machine: by its policy, as those of Docker and ufw, or by its
+// last rule, as that of firewalld. It drops packets even if another chain accepts them, so
+// that it has to
 // accept the pods' packets itself.
 func drops(b nft.Base) bool {
-	return b.Hook == unix.NF_INET_FORWARD && (b.Drops || b.Table == "firewalld")
+	return (b.Hook == unix.NF_INET_FORWARD || b.Hook == unix.NF_INET_LOCAL_IN) && (b.Drops || b.Table == "firewalld")
 }
+
+// passing are the rules for a hook, as the nft program and iptables write them: all of
+// the pods' packets are forwarded; to the machine itself come those to a Service with an
+// endpoint there, as the API server is, and questions to the name server.
+func passing(hook uint32, pods string) (nft []string, iptables [][]string) {
+	if hook == unix.NF_INET_FORWARD {
+		return []string{fmt.Sprintf("oifname %q", pods), fmt.Sprintf("iifname %q", pods)}, [][]string{{"-o", pods}, {"-i", pods}}
+	}
+	from := fmt.Sprintf("iifname %q ", pods)
+	return []string{from + "ct status dnat", from + "udp dport 53", from + "tcp dport 53"},
+		[][]string{{"-i", pods, "-m", "conntrack", "--ctstate", "DNAT"}, {"-i", pods, "-p", "udp", "--dport", "53"}, {"-i", pods, "-p", "tcp", "--dport", "53"}}
+}
+
+// hooks are those at which firewalls drop, with the names of their chains in iptables.
+var hooks = []struct {
+	number uint32
+	chain  string
+}{{unix.NF_INET_FORWARD, "FORWARD"}, {unix.NF_INET_LOCAL_IN, "INPUT"}}
 
 // Forward implements Kernel.
 func (k *kernel) Forward() error {
@@ -61,7 +81,8 @@ func (k *kernel) accept() error {
 			if err != nil {
 				return err
 			}
-			if len(rules) >= 2 && rules[0].Comment == accepted && rules[1].Comment == accepted {
+			wanted, _ := passing(b.Hook, k.pods)
+			if len(rules) >= len(wanted) && !slices.ContainsFunc(rules[:len(wanted)], func(r nft.Rule) bool { return r.Comment != accepted }) {
 				continue
 			}
 			for _, r := range rules {
@@ -69,8 +90,8 @@ func (k *kernel) accept() error {
 					fmt.Fprintf(&script, "delete rule %s %s %s handle %d\n", f.name, b.Table, b.Chain, r.Handle)
 				}
 			}
-			for _, side := range []string{"oifname", "iifname"} {
-				fmt.Fprintf(&script, "insert rule %s %s %s %s %q counter accept comment %q\n", f.name, b.Table, b.Chain, side, k.pods, accepted)
+			for _, match := range wanted {
+				fmt.Fprintf(&script, "insert rule %s %s %s %s counter accept comment %q\n", f.name, b.Table, b.Chain, match, accepted)
 			}
 		}
 	}
@@ -78,7 +99,7 @@ func (k *kernel) accept() error {
 		return nil
 	}
 	if err := run(script.String(), "nft", "-f", "-"); err != nil {
-		return fmt.Errorf("a firewall of this machine drops forwarded packets, among them the pods': make it accept packets from and to the link %s: %w", k.pods, err)
+		return fmt.Errorf("a firewall of this machine drops the pods' packets: make it accept packets that are forwarded from and to the link %s, and those from there to the API server and the name server: %w", k.pods, err)
 	}
 	return nil
 }
@@ -95,21 +116,24 @@ func (k *kernel) acceptLegacy() error {
 		if !hasFilter(l.tables) {
 			continue
 		}
-		out, err := exec.Command(l.program, "-w", "-S", "FORWARD").Output()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("the machine has a firewall in the older tables of iptables, and its rules cannot be read: %w: install %s, or make the firewall accept packets from and to the link %s", err, l.program, k.pods))
-			continue
-		}
-		if !bytes.Contains(out, []byte("-P FORWARD DROP")) {
-			continue
-		}
-		for _, side := range []string{"-o", "-i"} {
-			rule := legacyRule(side, k.pods)
-			if exec.Command(l.program, append([]string{"-w", "-C", "FORWARD"}, rule...)...).Run() == nil {
+		for _, h := range hooks {
+			out, err := exec.Command(l.program, "-w", "-S", h.chain).Output()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("the machine has a firewall in the older tables of iptables, and its rules cannot be read: %w: install %s, or make the firewall accept packets from and to the link %s", err, l.program, k.pods))
+				break
+			}
+			if !bytes.Contains(out, []byte("-P "+h.chain+" DROP")) {
 				continue
 			}
-			if err := run("", l.program, append([]string{"-w", "-I", "FORWARD"}, rule...)...); err != nil {
-				errs = append(errs, fmt.Errorf("a firewall of this machine drops forwarded packets: %w", err))
+			_, wanted := passing(h.number, k.pods)
+			for _, match := range wanted {
+				rule := legacyRule(match)
+				if exec.Command(l.program, append([]string{"-w", "-C", h.chain}, rule...)...).Run() == nil {
+					continue
+				}
+				if err := run("", l.program, append([]string{"-w", "-I", h.chain}, rule...)...); err != nil {
+					errs = append(errs, fmt.Errorf("a firewall of this machine drops the pods' packets: %w", err))
+				}
 			}
 		}
 	}
@@ -121,8 +145,8 @@ func hasFilter(tables string) bool {
 	return err == nil && bytes.Contains(b, []byte("filter\n"))
 }
 
-func legacyRule(side, link string) []string {
-	return []string{side, link, "-m", "comment", "--comment", accepted, "-j", "ACCEPT"}
+func legacyRule(match []string) []string {
+	return append(slices.Clone(match), "-m", "comment", "--comment", accepted, "-j", "ACCEPT")
 }
 
 func run(input, program string, args ...string) error {
@@ -142,7 +166,7 @@ func (k *kernel) unaccept() error {
 		bases, err := nft.Bases(f.family)
 		errs = append(errs, err)
 		for _, b := range bases {
-			if b.Hook != unix.NF_INET_FORWARD {
+			if b.Hook != unix.NF_INET_FORWARD && b.Hook != unix.NF_INET_LOCAL_IN {
 				continue
 			}
 			rules, err := nft.Commented(f.family, b.Table, b.Chain)
@@ -161,9 +185,12 @@ func (k *kernel) unaccept() error {
 		if !hasFilter(l.tables) {
 			continue
 		}
-		for _, side := range []string{"-o", "-i"} {
-			// The rule may not exist.
-			_ = exec.Command(l.program, append([]string{"-w", "-D", "FORWARD"}, legacyRule(side, k.pods)...)...).Run()
+		for _, h := range hooks {
+			_, all := passing(h.number, k.pods)
+			for _, match := range all {
+				// The rule may not exist.
+				_ = exec.Command(l.program, append([]string{"-w", "-D", h.chain}, legacyRule(match)...)...).Run()
+			}
 		}
 	}
 	return errors.Join(errs...)
