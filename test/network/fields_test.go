@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/network/nft"
 	"keelson.dev/keelson/internal/network/proxy"
 	"keelson.dev/keelson/test/harness"
 )
@@ -373,7 +374,7 @@ func (f *rig) affinityEnds() {
 	})
 	f.endpoints("sticky", v1.ProtocolTCP, endpoint{on: f.near}, endpoint{on: f.close}, endpoint{on: f.away})
 	for i, to := range at {
-		table := []string{"ip", "ip6"}[i]
+		family := []nft.Family{nft.IPv4, nft.IPv6}[i]
 		first := ""
 		harness.Succeeds(f, "an answer", func() (err error) {
 			first, err = dial(f.client, to, 80)
@@ -385,11 +386,11 @@ func (f *rig) affinityEnds() {
 			}
 		}
 		harness.Succeeds(f, "another endpoint, each time that the first is forgotten", func() error {
-			out, err := exec.CommandContext(f.Context(), "nft", "list", "table", table, "keelson-proxy").Output()
+			known, err := nft.Elements(family, "keelson-proxy", "affinity/ns/sticky/TCP/80")
 			if err != nil {
 				return err
 			}
-			if strings.Contains(string(out), "expires") {
+			if len(known) > 0 {
 				return errors.New("it is remembered")
 			}
 			next, err := dial(f.client, to, 80)
