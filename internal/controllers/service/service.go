@@ -272,8 +272,12 @@ func (c *controller) retry() {
 func (c *controller) remove(ctx context.Context, key string, s *v1.Service) error {
 	// The cache may be behind what was written of the Service a moment ago.
 	live, err := c.client.CoreV1().Services(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) || err == nil && (live.UID != s.UID || wants(live) || !slices.Contains(live.Finalizers, finalizer)) {
+	if apierrors.IsNotFound(err) || err == nil && (live.UID != s.UID || wants(live)) {
 		return nil // the informer brings what it is now
+	}
+	if err == nil && !slices.Contains(live.Finalizers, finalizer) {
+		// It has been removed, or a cloud's controller manager has let the Service go.
+		return c.release(ctx, key, s)
 	}
 	if err == nil {
 		s, err = c.patched(ctx, live, func(m *v1.Service) { m.Status.LoadBalancer = v1.LoadBalancerStatus{} })
@@ -282,13 +286,9 @@ func (c *controller) remove(ctx context.Context, key string, s *v1.Service) erro
 		return fmt.Errorf("failed to update load balancer status: %w", err)
 	}
 	c.recorder.Event(s, v1.EventTypeNormal, "DeletingLoadBalancer", "Deleting load balancer")
-	// Its class may be forgotten with its type.
-	for _, b := range c.balancers {
-		if err := b.Delete(ctx, s); err != nil {
-			return fmt.Errorf("failed to delete load balancer: %w", err)
-		}
+	if err := c.release(ctx, key, s); err != nil {
+		return err
 	}
-	c.forget(key)
 	err = c.patch(ctx, s, func(m *v1.Service) {
 		m.Finalizers = slices.DeleteFunc(slices.Clone(s.Finalizers), func(f string) bool { return f == finalizer })
 		delete(m.Annotations, lb.AnnouncedBy)
@@ -297,6 +297,18 @@ func (c *controller) remove(ctx context.Context, key string, s *v1.Service) erro
 		return fmt.Errorf("failed to remove load balancer cleanup finalizer: %w", err)
 	}
 	c.recorder.Event(s, v1.EventTypeNormal, "DeletedLoadBalancer", "Deleted load balancer")
+	return nil
+}
+
+// release takes the Service's load balancer away, whatever its class was: it may be
+// forgotten with its type.
+func (c *controller) release(ctx context.Context, key string, s *v1.Service) error {
+	for _, b := range c.balancers {
+		if err := b.Delete(ctx, s); err != nil {
+			return fmt.Errorf("failed to delete load balancer: %w", err)
+		}
+	}
+	c.forget(key)
 	return nil
 }
 
