@@ -15,7 +15,6 @@ var fixedControllerFlags = []fixedValue{
 	{"cidr-allocator-type", "string", "RangeAllocator", "nodes' ranges are taken from --cluster-cidr, the only allocator there is"},
 	{"client-ca-file", "string", "", "the controllers serve no HTTPS: leave it out"},
 	{"cloud-config", "string", "", "there is no built-in cloud provider: run the cloud's own cloud-controller-manager in the cluster"},
-	{"cloud-provider", "string", ",external", "there is no built-in cloud provider: run the cloud's own cloud-controller-manager in the cluster"},
 	{"cluster-name", "string", "kubernetes", "only load balancers of clouds are named by the cluster: give it to the cloud-controller-manager"},
 	{"cluster-signing-kube-apiserver-client-cert-file", "string", "", "one authority signs for all signers: --cluster-signing-cert-file"},
 	{"cluster-signing-kube-apiserver-client-key-file", "string", "", "one authority signs for all signers: --cluster-signing-key-file"},
