@@ -63,6 +63,8 @@ type host struct {
 	// allPods is an informer of the pods of all nodes, where informers has those of
 	// this node only.
 	allPods cache.SharedIndexInformer
+	// services are the ranges of the Services' addresses.
+	services []netip.Prefix
 	// dns is the address of the cluster's name server; without one pods use the
 	// machine's.
 	dns     netip.Addr

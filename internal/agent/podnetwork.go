@@ -60,7 +60,7 @@ func (h *host) startPods(m *machine.Machine, agent *node.Agent, o Options) error
 	recorder := h.Recorder(h.client, "keelson-podnet", o.Name)
 	var connected bool
 	n, err := podnet.New(podnet.Config{
-		NodeName: o.Name, Nodes: nodes, Kernel: podnet.Netlink(machine.PodLink), Ranges: m.PodCIDRs(), Clock: h.clock,
+		NodeName: o.Name, Nodes: nodes, Kernel: podnet.Netlink(machine.PodLink), Ranges: m.PodCIDRs(), Services: h.services, Clock: h.clock,
 		Local: func(p podnet.Plan) error {
 			if err := m.Connect(p); err != nil {
 				return err

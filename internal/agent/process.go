@@ -198,6 +198,7 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	if err := o.mayServe(ctx, client, network, m.OwnNetwork()); err != nil {
 		return err
 	}
+	h.services = serviceRanges(ctx, network)
 	if err := h.ownCertificate(m, &o); err != nil {
 		return err
 	}
@@ -305,4 +306,20 @@ func (h *host) untilReady(name string) bool {
 		return false, nil
 	})
 	return err == nil
+}
+
+// serviceRanges returns the ranges of the Services' addresses; none where a cluster that an
+// older version prepared does not show them.
+func serviceRanges(ctx context.Context, network kubernetes.Interface) (out []netip.Prefix) {
+	cidr, err := network.NetworkingV1().ServiceCIDRs().Get(ctx, "kubernetes", metav1.GetOptions{})
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("The ranges of the Services' addresses are not known, and not compared with the machine's networks", "err", err)
+		return nil
+	}
+	for _, c := range cidr.Spec.CIDRs {
+		if p, err := netip.ParsePrefix(c); err == nil {
+			out = append(out, p)
+		}
+	}
+	return out
 }

@@ -110,6 +110,7 @@ type Trouble struct {
 // Reasons of events.
 const (
 	Overlap     = "PodCIDROverlap"
+	Services    = "ServiceCIDROverlap"
 	Unreachable = "PodCIDRUnreachable"
 	NoIPv6      = "IPv6NotAvailable"
 	NoRange     = "PodCIDRNotAssigned"
@@ -151,8 +152,9 @@ func MAC(node string) (mac [6]byte) {
 
 // plan returns how the machine of the node self reaches the pods of all nodes. way
 // returns the machine's route to an address. occupied are the ranges for which the
-// machine has other routes. Of overlapping ranges, the one of the older Node is used.
-func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(netip.Addr) (Way, error)) Plan {
+// machine has other routes, and services those of the Services' addresses. Of overlapping
+// ranges, the one of the older Node is used.
+func plan(self Node, nodes []Node, occupied, services []netip.Prefix, ipv6 bool, way func(netip.Addr) (Way, error)) Plan {
 	var p Plan
 	trouble := func(reason, format string, args ...any) {
 		p.Troubles = append(p.Troubles, Trouble{reason, fmt.Errorf(format, args...)})
@@ -166,6 +168,14 @@ func plan(self Node, nodes []Node, occupied []netip.Prefix, ipv6 bool, way func(
 			trouble(Overlap, "the machine has a route to %s, which is not its pods' and overlaps their range %s: give the cluster another --cluster-cidr, or the machine another network", occupied[i], r)
 		}
 		p.Own = append(p.Own, r)
+	}
+	for _, r := range services {
+		for _, o := range occupied {
+			if within(r)(o) && !o.IsSingleIP() { // a single address may be a Service's, which something on the machine announces
+				trouble(Services, "the machine has a route to %s, which overlaps the range %s of the Services' addresses: a machine there is not reached if a Service has its address; give the cluster another --service-cidr, or the machine another network", o, r)
+				break
+			}
+		}
 	}
 	p.All = slices.Clone(p.Own)
 	var local Way

@@ -86,6 +86,10 @@ func TestPlan(t *testing.T) {
 			want: []string{"10.0.1.0/24>192.0.2.2/2", "mtu=1500", "all=2"}, troubles: []string{"PodCIDROverlap the machine has a route to 10.0.0.0/25"}},
 		{name: "a network of the machine in another's", self: self, occupied: "10.0.1.128/25", nodes: []Node{node("a", 1, "10.0.1.0/24", "192.0.2.2")},
 			want: []string{"mtu=1500", "all=1"}, troubles: []string{"PodCIDROverlap the machine has a route to 10.0.1.128/25"}},
+		{name: "a network of the machine in the Services' range", self: self, occupied: "10.96.7.0/24", nodes: []Node{node("a", 1, "10.0.1.0/24", "192.0.2.2")},
+			want: []string{"10.0.1.0/24>192.0.2.2/2", "mtu=1500", "all=2"}, troubles: []string{"ServiceCIDROverlap the machine has a route to 10.96.7.0/24, which overlaps the range 10.96.0.0/16"}},
+		{name: "an address of a Service", self: self, occupied: "10.96.0.10/32", nodes: []Node{node("a", 1, "10.0.1.0/24", "192.0.2.2")},
+			want: []string{"10.0.1.0/24>192.0.2.2/2", "mtu=1500", "all=2"}},
 		{name: "a wider network of the machine", self: self, occupied: "10.0.0.0/8", nodes: []Node{node("a", 1, "10.0.1.0/24", "192.0.2.2")},
 			want: []string{"10.0.1.0/24>192.0.2.2/2", "mtu=1500", "all=2"}},
 		{name: "no address", self: self, nodes: []Node{node("a", 1, "10.0.1.0/24")},
@@ -100,7 +104,7 @@ func TestPlan(t *testing.T) {
 			if c.occupied != "" {
 				occupied = append(occupied, netip.MustParsePrefix(c.occupied))
 			}
-			p := plan(c.self, c.nodes, occupied, !c.noIPv6, machineWays)
+			p := plan(c.self, c.nodes, occupied, []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, !c.noIPv6, machineWays)
 			if got := text(p); !slices.Equal(got, c.want) {
 				t.Errorf("\n%q, want\n%q", got, c.want)
 			}

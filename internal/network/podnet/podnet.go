@@ -46,6 +46,8 @@ type Config struct {
 	Kernel Kernel
 	// Ranges, if set, are the ranges of this machine's pods, in place of the Node's.
 	Ranges []netip.Prefix
+	// Services are the ranges of the Services' addresses, where they are known.
+	Services []netip.Prefix
 	// Local sets up the pods' own network of the machine: their ranges, those of the
 	// whole cluster, and the MTU.
 	Local func(Plan) error
@@ -182,7 +184,7 @@ func (n *Network) pass(whole bool) error {
 	if err != nil {
 		return err
 	}
-	p := plan(*self, nodes, occupied, n.Kernel.IPv6(), n.way)
+	p := plan(*self, nodes, occupied, n.Services, n.Kernel.IPv6(), n.way)
 	err = n.apply(p, true)
 	if err == nil {
 		n.last, n.looked = &p, n.Clock.Now()
