@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"net"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -33,4 +34,23 @@ func ask(c *Instance, method, path, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	c.Server.ServeHTTP(w, req.WithContext(apiserver.WithUser(req.Context(), inprocess.Admin)))
 	return w
+}
+
+// TestBusyPort starts a server at an address at which another program listens.
+func TestBusyPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := Start(t.Context(), Options{Listen: l.Addr().String()})
+	if err == nil {
+		_ = c.Stop()
+		t.Fatal("it has started")
+	}
+	for _, want := range []string{l.Addr().String(), "address already in use", "choose another address with --listen"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("there is no %q in: %v", want, err)
+		}
+	}
 }

@@ -108,7 +108,7 @@ func (c *Instance) serve(listener net.Listener) error {
 	moment := func(m string) (int64, error) { return c.Server.Moment(m) }
 	paths[history.ChangesPath] = &history.Changes{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: moment}
 	if s, ok := c.Store.(*embedded.Store); ok {
-		paths[history.SnapshotPath] = &history.Snapshot{Store: s, Codec: c.codec, Moment: moment, Version: version.Info.GitVersion, Clock: c.Clock}
+		paths[history.SnapshotPath] = &history.Snapshot{Store: s, Codec: c.codec, Moment: moment, Version: version.Info.GitVersion, Clock: c.Clock, Authorizer: modes}
 	}
 	zpages.Add(paths, c.Features, version.Info.GitVersion, c.Flags)
 	c.Server = apiserver.New(apiserver.Config{

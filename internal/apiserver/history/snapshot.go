@@ -2,10 +2,15 @@ package history
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -26,6 +31,29 @@ type Snapshot struct {
 	Moment  func(string) (int64, error)
 	Version string
 	Clock   clock.PassiveClock
+	// Authorizer decides who may read everything, as this does; nil allows it to all.
+	Authorizer authorizer.Authorizer
+}
+
+// mayReadAll reports whether the user of a request may list all objects there are. Rights
+// to the path are not enough: they may have been given for something else below /debug.
+func mayReadAll(ctx context.Context, a authorizer.Authorizer) error {
+	if a == nil {
+		return nil
+	}
+	u, ok := request.UserFrom(ctx)
+	if !ok {
+		u = &user.DefaultInfo{Name: user.Anonymous}
+	}
+	attributes := authorizer.AttributesRecord{User: u, Verb: "list", APIGroup: "*", APIVersion: "*", Resource: "*", ResourceRequest: true, Path: SnapshotPath}
+	d, reason, err := a.Authorize(ctx, attributes)
+	if d == authorizer.DecisionAllow {
+		return nil
+	}
+	if err != nil {
+		reason = err.Error()
+	}
+	return apierrors.NewForbidden(schema.GroupResource{Group: "*", Resource: "*"}, "", fmt.Errorf("User %q cannot list all resources of all API groups at the cluster scope, which a snapshot is: %s", u.GetName(), reason))
 }
 
 // ServeHTTP implements http.Handler.
@@ -37,6 +65,10 @@ func (h *Snapshot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		head.Sealed = false
 	default:
 		fail(w, apierrors.NewBadRequest("form: there is only plain"))
+		return
+	}
+	if err := mayReadAll(r.Context(), h.Authorizer); err != nil {
+		fail(w, err)
 		return
 	}
 	rev := int64(0)

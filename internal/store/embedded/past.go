@@ -28,6 +28,10 @@ type PastOptions struct {
 // removed.
 const trimInterval = 30 * time.Second
 
+// readers is how many read the history from disk at once: that may be all of it, and
+// others wait.
+const readers = 2
+
 // past is the history on disk: one undo for each revision, without gaps, in the same
 // batch as the change itself. Methods other than those of store.Past may be called
 // on nil, which is no history.
@@ -35,6 +39,7 @@ type past struct {
 	s      *Store
 	opts   PastOptions
 	buf    []byte
+	turns  chan struct{} // of those who read the history from disk
 	cancel context.CancelFunc
 	done   chan struct{}
 }
@@ -116,7 +121,7 @@ func openPast(s *Store) (p *past, err error) {
 	if s.opts.Past.Age <= 0 {
 		return nil, nil
 	}
-	p = &past{s: s, opts: s.opts.Past, done: make(chan struct{})}
+	p = &past{s: s, opts: s.opts.Past, done: make(chan struct{}), turns: make(chan struct{}, readers)}
 	if p.opts.Size <= 0 {
 		p.opts.Size = 256 << 20
 	}
@@ -358,6 +363,12 @@ func (s *Store) RevisionAt(t time.Time) (int64, error) {
 
 // undone calls f with the undos of changes after from, up to and with to.
 func (s *Store) undone(ctx context.Context, from, to int64, f func(undo) (bool, error)) error {
+	select {
+	case s.past.turns <- struct{}{}:
+		defer func() { <-s.past.turns }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	seen := from
 	err := s.disk.undos(from, func(u undo) (bool, error) {
 		if seen == from && u.revision != from+1 || seen%1024 == 0 && ctx.Err() != nil || u.revision > to {
