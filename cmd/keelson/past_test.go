@@ -81,7 +81,7 @@ func TestPast(t *testing.T) {
 	cfg.UserAgent = "test/1"
 	deployments := kubernetes.NewForConfigOrDie(cfg).AppsV1().Deployments("default")
 	labels := map[string]string{"app": "web"}
-	d, err := deployments.Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](2), Selector: &metav1.LabelSelector{MatchLabels: labels},
+	_, err = deployments.Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](2), Selector: &metav1.LabelSelector{MatchLabels: labels},
 		Template: v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "image"}}}}}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,8 @@ func TestPast(t *testing.T) {
 		})
 	}
 	available(2)
-	if d, err = deployments.Get(ctx, "web", metav1.GetOptions{}); err != nil {
+	d, err := deployments.Get(ctx, "web", metav1.GetOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	says([]string{"web: 2 → 5 (3 created, 0 deleted)", "nothing of the cluster was touched"}, "whatif", "--scale", "deploy/web=5")

@@ -146,10 +146,10 @@ func change(o *history.Object, version string) *history.Change {
 
 // verb says what a change did.
 func verb(c *history.Change) string {
-	switch {
-	case c.Subresource == "scale":
+	switch c.Subresource {
+	case "scale":
 		return "scaled"
-	case c.Subresource == "eviction":
+	case "eviction":
 		return "evicted"
 	}
 	return c.Verb

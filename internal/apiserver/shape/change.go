@@ -136,7 +136,7 @@ func (w walker) leaf(l, r reflect.Value, hasL, hasR bool) bool {
 	case !hasL:
 		w.Shape = append(w.Shape, absent<<4|present)
 	case !hasR:
-		w.Shape = append(w.Shape, present<<4|absent)
+		w.Shape = append(w.Shape, present<<4) // and absent, which is 0
 	case equal(l, r):
 		return true
 	default:

@@ -67,12 +67,12 @@ func selinux(o *v1.SELinuxOptions) *runtimeapi.SELinuxOption {
 	return &runtimeapi.SELinuxOption{User: o.User, Role: o.Role, Type: o.Type, Level: o.Level}
 }
 
-func (conv *Converter) seccomp(pod, c *v1.SeccompProfile) *runtimeapi.SecurityProfile {
-	p := c
+func (c *Converter) seccomp(pod, own *v1.SeccompProfile) *runtimeapi.SecurityProfile {
+	p := own
 	if p == nil {
 		p = pod
 	}
-	if p == nil && conv.SeccompDefault {
+	if p == nil && c.SeccompDefault {
 		p = &v1.SeccompProfile{Type: v1.SeccompProfileTypeRuntimeDefault}
 	}
 	if p == nil {
