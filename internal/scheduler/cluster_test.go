@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -300,14 +301,17 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := h.Get(c.Config.Host + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	if err != nil || r.StatusCode != http.StatusOK {
-		t.Fatal(r.Status, err)
+	metrics := func() string {
+		r, err := h.Get(c.Config.Host + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		body, err := io.ReadAll(r.Body)
+		if err != nil || r.StatusCode != http.StatusOK {
+			t.Fatal(r.Status, err)
+		}
+		return string(body)
 	}
 	for _, want := range []string{
 		`scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1`,
@@ -317,8 +321,7 @@ func TestMetrics(t *testing.T) {
 		`scheduler_scheduling_attempt_duration_seconds_count{profile="default-scheduler",result="scheduled"} 1`,
 		`scheduler_cache_size{type="nodes"} 1`,
 	} {
-		if !strings.Contains(string(body), want+"\n") {
-			t.Errorf("no %s", want)
-		}
+		// Attempts are counted after what comes of them is written.
+		harness.Eventually(t, want, func() bool { return strings.Contains(metrics(), want+"\n") })
 	}
 }

@@ -44,12 +44,13 @@ const (
 )
 
 type controller struct {
-	client    kubernetes.Interface
-	recorder  record.EventRecorder
-	pods      corelisters.PodLister
-	podIndex  cache.Indexer
-	claims    resourcelisters.ResourceClaimLister
-	templates resourcelisters.ResourceClaimTemplateLister
+	client     kubernetes.Interface
+	recorder   record.EventRecorder
+	pods       corelisters.PodLister
+	podIndex   cache.Indexer
+	claimIndex cache.Indexer
+	claims     resourcelisters.ResourceClaimLister
+	templates  resourcelisters.ResourceClaimTemplateLister
 	// podQueue holds pods that claims are made or reserved for, claimQueue claims
 	// whose reservations may be over.
 	podQueue, claimQueue reconcile.Queue
@@ -62,10 +63,13 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	claims, templates := c.Informers.Resource().V1().ResourceClaims(), c.Informers.Resource().V1().ResourceClaimTemplates()
 	r := &controller{
 		client: c.Client(), recorder: c.Recorder(),
-		pods: pods.Lister(), podIndex: pods.Informer().GetIndexer(), claims: claims.Lister(), templates: templates.Lister(),
+		pods: pods.Lister(), podIndex: pods.Informer().GetIndexer(), claims: claims.Lister(), claimIndex: claims.Informer().GetIndexer(), templates: templates.Lister(),
 		podQueue: c.Queue("resource_claim"), claimQueue: c.Queue("resource_claim_release"),
 	}
 	if err := pods.Informer().AddIndexers(cache.Indexers{usersIndex: uses}); err != nil {
+		return nil, err
+	}
+	if err := claims.Informer().AddIndexers(cache.Indexers{ownerIndex: owner}); err != nil {
 		return nil, err
 	}
 	reconcile.Handle(pods.Informer(), r.podChanged, nil, r.podGone)
@@ -111,6 +115,24 @@ func (r *controller) podGone(p *v1.Pod) {
 	for name := range resourceclaim.PodClaims(p) {
 		r.claimQueue.Add(p.Namespace + "/" + name)
 	}
+	// A claim that was made last may not be in the pod's status.
+	for _, c := range reconcile.Indexed[*resourceapi.ResourceClaim](r.claimIndex, ownerIndex, string(p.UID)) {
+		r.claimQueue.Add(reconcile.Key(c))
+	}
+}
+
+// ownerIndex has the claims by the UID of the pod that controls them.
+const ownerIndex = "resourceclaim/owner"
+
+func owner(obj any) ([]string, error) {
+	c, ok := obj.(*resourceapi.ResourceClaim)
+	if !ok {
+		return nil, nil
+	}
+	if o := metav1.GetControllerOf(c); o != nil && o.Kind == "Pod" {
+		return []string{string(o.UID)}, nil
+	}
+	return nil, nil
 }
 
 func (r *controller) claimChanged(c *resourceapi.ResourceClaim) {
