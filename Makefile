@@ -37,7 +37,7 @@ counted = { $(1) 2>&1; echo "exit $$?"; } | awk '/^exit [0-9]+$$/ { code = $$2; 
 build: $(BIN)
 
 .PHONY: $(BIN)
-$(BIN): images
+$(BIN): images page
 	@echo "building $(BIN): some seconds, the first time some minutes"
 	@$(call counted,$(GO) build -v -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/keelson)
 
@@ -45,6 +45,17 @@ $(BIN): images
 .PHONY: images
 images:
 	@echo "building the images"; for i in pause demo; do $(GO) build -ldflags '$(LDFLAGS)' -o internal/node/images/bin/$$i ./cmd/keelson-images/$$i; done
+
+# The page of keelson dash, which the binary carries. npm is Debian's where there is none.
+PAGE := internal/dash/page/dist/index.html
+.PHONY: page npm
+page: $(PAGE)
+$(PAGE): web/node_modules/.package-lock.json web/index.html web/vite.config.js web/tsconfig.json $(shell find web/src -type f)
+	@echo "building the page"; cd web && node_modules/.bin/vite build --logLevel warn
+web/node_modules/.package-lock.json: web/package-lock.json $(if $(shell command -v npm),,npm)
+	@echo "getting the page's packages"; cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel error && touch node_modules/.package-lock.json
+npm:
+	$(call install,nodejs npm)
 
 # Installs the packages that are missing. No service is started.
 define install
@@ -188,4 +199,5 @@ bench-compare: test-packages build
 	cd bench && $(GO) build -o ../bin/bench . && ../bin/bench -keelson ../bin/keelson compare
 
 clean:
-	rm -rf bin dist
+	rm -rf bin dist web/node_modules web/.cache
+	find internal/dash/page/dist -mindepth 1 ! -name .gitignore ! -name absent.html -delete

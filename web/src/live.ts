@@ -1,0 +1,80 @@
+/** live is the page's side of the worker: what it tells, as signals, and questions to it. */
+import { createSignal } from "solid-js";
+import type { Hello } from "./picture/model";
+import type { FromWorker, Item, Summary, ToWorker } from "./picture/protocol";
+
+export const base = location.pathname.replace(/\/dash\/.*$/, "").replace(/\/$/, "");
+
+const worker = new Worker(new URL("./picture/worker.ts", import.meta.url), { type: "module" });
+
+export const [hello, setHello] = createSignal<Hello | null>(null);
+export const [status, setStatus] = createSignal<{ state: string; message: string }>({ state: "loading", message: "" });
+export const [summary, setSummary] = createSignal<Summary | null>(null);
+export const [hovered, setHovered] = createSignal<Item | null>(null);
+export const [picked, setPicked] = createSignal<Item | null>(null);
+export const [found, setFound] = createSignal(-1);
+
+let asked = 0;
+const answers = new Map<number, (v: unknown) => void>();
+
+worker.onmessage = (e: MessageEvent<FromWorker>) => {
+  const m = e.data;
+  switch (m.type) {
+    case "hello":
+      setHello(m.hello);
+      break;
+    case "status":
+      setStatus({ state: m.state, message: m.message });
+      break;
+    case "first":
+      performance.mark("first-picture", { detail: { pods: m.pods, nodes: m.nodes }, startTime: Math.max(0, m.ms - performance.timeOrigin) });
+      break;
+    case "summary":
+      setSummary(m.summary);
+      break;
+    case "hover":
+      setHovered(m.item);
+      break;
+    case "picked":
+      setPicked(m.item);
+      break;
+    case "found":
+      setFound(m.count);
+      break;
+    case "answer":
+      answers.get(m.id)?.(m.value);
+      answers.delete(m.id);
+  }
+};
+
+export function send(m: ToWorker, transfer: Transferable[] = []) {
+  worker.postMessage(m, transfer);
+}
+
+type Question = Extract<ToWorker, { type: "ask" }> extends infer Q ? (Q extends unknown ? Omit<Q, "type" | "id"> : never) : never;
+
+export function ask<T>(q: Question): Promise<T> {
+  const id = ++asked;
+  return new Promise((resolve) => {
+    answers.set(id, resolve as (v: unknown) => void);
+    send({ type: "ask", id, ...q } as ToWorker);
+  });
+}
+
+/** moment is the moment of the past that the page shows; "" is now. */
+export const [moment, setMomentSignal] = createSignal("");
+export const [namespace, setNamespace] = createSignal("");
+
+/** setMoment goes to a moment in the past, or back to now. */
+export function setMoment(at: string) {
+  if (at === moment()) return;
+  setMomentSignal(at);
+  send({ type: "open", at, namespace: streamed });
+}
+
+let streamed = "";
+/** stream opens the stream, of one namespace if the user may not read all. */
+export function stream(ns: string) {
+  streamed = ns;
+  send({ type: "open", at: moment(), namespace: ns });
+}

@@ -1,0 +1,614 @@
+/**
+ * The worker has the stream, the model and both canvases: the page's own thread
+ * neither parses nor draws.
+ */
+import { Flow } from "./flow";
+import { lay, type Layout } from "./layout";
+import { Lines } from "./lines";
+import { type Hello, Model, NodeFlag, PodFlag, stateNames, states, type Stats, type Step } from "./model";
+import type { FromWorker, Item, Palette, Rect, Row, ToWorker, Tree } from "./protocol";
+import { Raster, type View } from "./raster";
+
+const tell = (m: FromWorker) => self.postMessage(m);
+
+let model = new Model();
+let layout: Layout | null = null;
+let raster: Raster | null = null;
+let over: OffscreenCanvasRenderingContext2D | null = null;
+const flow = new Flow(null);
+let palette: Palette | null = null;
+let base = "";
+
+let width = 0, height = 0, top = 0, ratio = 1; // css pixels; top is the height of the stations
+const view: View = { scale: 1, x: 0, y: 0 };
+let fitted = true; // the view follows the layout until the user moves it
+let shown = true;
+let redraw = true, reline = true, laid = -Infinity;
+
+let hovered: Item | null = null, hoverAt: [number, number] | null = null;
+let selected: { kind: "node" | "pod"; id: number } | null = null;
+let find = "";
+
+let steps: Step[] = [], dropped = 0, stats: Stats = {};
+const actors = new Map<string, number>();
+let ready = false, past = false;
+/** waiting are the server's times of writes whose drawing is still to come; skew is the server's clock less ours. */
+let waiting: number[] = [], skew = 0, lag = 0;
+let generation = 0;
+let first = 0;
+let news = true;
+
+// ---- The stream.
+
+async function open(at: string, namespace: string) {
+  const mine = ++generation;
+  abort?.abort();
+  past = at !== "";
+  for (let attempt = 0; mine === generation; attempt++) {
+    abort = new AbortController();
+    tell({ type: "status", state: attempt ? "connecting" : "loading", message: "" });
+    let message = "the server has ended the stream";
+    try {
+      const q = new URLSearchParams();
+      if (at) q.set("at", at);
+      if (namespace) q.set("namespace", namespace);
+      const res = await fetch(`${base}/dash/stream${q.size ? "?" + q : ""}`, { credentials: "same-origin", signal: abort.signal });
+      if (!res.ok || !res.body) {
+        const text = await res.text();
+        try {
+          message = JSON.parse(text).message || text;
+        } catch {
+          message = text || `${res.status} ${res.statusText}`;
+        }
+        if (res.status >= 400 && res.status < 500 && res.status !== 429) {
+          if (mine === generation) tell({ type: "status", state: "failed", message });
+          return;
+        }
+      } else {
+        const whole = await read(res.body, mine);
+        if (mine !== generation) return;
+        if (at && whole) return;
+        attempt = 0;
+      }
+    } catch (e) {
+      if (mine !== generation) return;
+      message = e instanceof Error ? e.message : String(e);
+    }
+    tell({ type: "status", state: "failed", message });
+    await new Promise((r) => setTimeout(r, Math.min(10_000, 500 * 2 ** attempt)));
+  }
+}
+let abort: AbortController | null = null;
+
+/** read takes a stream to its end, and reports whether it has been ready. */
+async function read(body: ReadableStream<Uint8Array>, mine: number): Promise<boolean> {
+  const reader = body.getReader(), text = new TextDecoder(), lines = new Lines();
+  // The first picture is drawn as it comes; one that replaces another, when it is whole.
+  let next = first ? new Model() : model;
+  if (!first && model.podCount) next = model = new Model();
+  let whole = false;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return whole;
+    if (mine !== generation) {
+      reader.cancel().catch(() => {});
+      return whole;
+    }
+    for (const r of lines.push(text.decode(value, { stream: true }))) {
+      if (next.apply(r)) continue;
+      switch (r[0]) {
+        case "hello": {
+          const hello = r[1] as Hello;
+          skew = hello.now - Date.now();
+          tell({ type: "hello", hello });
+          break;
+        }
+        case "ready":
+          whole = ready = true;
+          if (next !== model) {
+            const was = selected && name(selected);
+            model = next;
+            selected = was ? reselect(was) : null;
+            layout = null;
+            hovered = null;
+            flow.clear();
+            steps = [];
+            if (find) seek();
+          }
+          model.moved = true;
+          laid = -Infinity;
+          tell({ type: "status", state: past ? "past" : "live", message: "" });
+          break;
+        case "steps":
+          for (const s of r[1] as Step[]) step(s);
+          break;
+        case "dropped":
+          dropped += r[1] as number;
+          break;
+        case "stats":
+          stats = r[1] as Stats;
+          break;
+      }
+    }
+    news = true;
+    wake();
+  }
+}
+
+function step(s: Step) {
+  steps.push(s);
+  if (steps.length > 400) steps = steps.slice(-200);
+  actors.set(s[1], (actors.get(s[1]) ?? 0) + 1);
+  const resource = s[3];
+  let node = 0;
+  if (resource === "pods") {
+    const pod = model.podNamed(s[4], s[5]);
+    if (pod >= 0) node = model.podNode[pod];
+    if (waiting.length < 1000) waiting.push(s[0] - skew);
+  } else if (resource === "nodes") node = Math.max(0, model.nodeNamed(s[5]));
+  if (!palette || !shown) return;
+  const b = node ? boxOf(node) : null;
+  flow.add(s, node, b && inside(b) ? [b.x + b.w / 2, b.y + b.h / 2] : null, palette, performance.now());
+  reline = true;
+}
+
+const inside = (b: Rect) => b.x < width && b.y < height && b.x + b.w > 0 && b.y + b.h > top;
+
+// ---- Drawing.
+
+let queued = false;
+function wake() {
+  if (queued || !raster) return;
+  queued = true;
+  if (self.requestAnimationFrame) self.requestAnimationFrame(frame);
+  else setTimeout(() => frame(performance.now()), 16);
+}
+
+function frame(_: number) {
+  queued = false;
+  const now = performance.now();
+  if (!raster || !over || !palette || width === 0) return;
+  if (!shown) {
+    model.dirty.clear();
+    redraw = true;
+    waiting = [];
+    return;
+  }
+  if (model.moved || !layout || (layout.side < 16 && model.widest > layout.side ** 2)) {
+    // While a picture comes in, it is laid out at most four times a second.
+    if (ready || now - laid > 250) {
+      layout = lay(model, width / Math.max(1, height - top - 24));
+      model.moved = false;
+      laid = now;
+      if (fitted) fit();
+      redraw = true;
+    }
+  }
+  if (layout) {
+    if (redraw || model.dirty.size > 1500) raster.all(model, layout, device(), ratio);
+    else if (model.dirty.size) raster.some(model, layout, device(), ratio, model.dirty);
+    if (redraw || model.dirty.size) {
+      reline = true;
+      if (hoverAt) hover();
+    }
+    model.dirty.clear();
+    redraw = false;
+    if (ready && !first) {
+      first = now;
+      tell({ type: "first", ms: performance.timeOrigin + now, pods: model.podCount, nodes: model.nodeCount });
+    }
+  }
+  if (waiting.length) {
+    const at = Date.now();
+    for (const w of waiting) lag = Math.max(lag, at - w);
+    waiting = [];
+  }
+  if (reline || flow.moving) line(now);
+  if (flow.moving || model.moved) wake();
+}
+
+/** device is the view in the pixels of the base canvas. */
+const device = (): View => ({ scale: view.scale * ratio, x: view.x * ratio, y: (view.y - top) * ratio });
+
+/** line draws what is above the cells: lines, marks, what is hovered and selected. */
+function line(now: number) {
+  const c = over!, p = palette!;
+  reline = false;
+  c.setTransform(ratio, 0, 0, ratio, 0, 0);
+  c.clearRect(0, 0, width, height);
+  if (layout) tray(c, p);
+  c.save();
+  c.beginPath();
+  c.rect(0, 0, width, height);
+  c.clip();
+  for (const [what, color, w] of [
+    [hovered && idOf(hovered), p.ink, 1],
+    [selected, p.accent, 2],
+  ] as const) {
+    const b = what && rectOf(what);
+    if (!b || b.y + b.h < top) continue;
+    c.strokeStyle = color;
+    c.lineWidth = w;
+    c.strokeRect(b.x - 1, b.y - 1, b.w + 2, b.h + 2);
+  }
+  flow.draw(c, p, now, (node) => {
+    const b = boxOf(node);
+    return b && b.y >= top ? b : null;
+  });
+  c.restore();
+}
+
+/** tray draws the pods that are on no node, as many as have room in a line. */
+function tray(c: OffscreenCanvasRenderingContext2D, p: Palette) {
+  const slots = model.slots[0];
+  if (!slots.length) return;
+  const count = slots.length - model["free"].length;
+  c.fillStyle = p.paper;
+  c.fillRect(0, top, width, 22);
+  c.fillStyle = p.ink;
+  c.font = '500 11px "IBM Plex Sans", system-ui, sans-serif';
+  c.textBaseline = "middle";
+  const text = `${count.toLocaleString("en")} on no node`;
+  c.fillText(text, 12, top + 12);
+  let x = 12 + c.measureText(text).width + 10;
+  for (let i = slots.length - 1; i >= 0 && x < width - 12; i--) {
+    if (slots[i] < 0) continue;
+    c.fillStyle = p.states[model.podState[slots[i]]];
+    c.fillRect(x, top + 8, 7, 7);
+    x += 9;
+  }
+}
+
+const trayHeight = 24;
+
+function fit() {
+  fitted = true;
+  if (!layout || !width) return;
+  const side = 16, w = width - 2 * side, h = height - top - trayHeight - side;
+  const largest = 300;
+  view.scale = Math.max(0.5, Math.min(w / layout.width, h / layout.height, largest));
+  view.x = Math.max(side, (width - layout.width * view.scale) / 2);
+  view.y = top + trayHeight + (layout.height * view.scale < h ? Math.min((h - layout.height * view.scale) / 2, 32) : 0);
+  redraw = true;
+}
+
+const least = () => (layout ? Math.min(4, Math.min(width / layout.width, (height - top) / layout.height) * 0.6) : 1);
+
+function zoom(by: number, x: number, y: number) {
+  if (!layout) return;
+  const scale = Math.max(least(), Math.min(view.scale * by, layout.side * 120));
+  const k = scale / view.scale;
+  view.x = x - (x - view.x) * k;
+  view.y = y - (y - view.y) * k;
+  view.scale = scale;
+  moved();
+}
+
+function moved() {
+  fitted = false;
+  if (!layout) return;
+  // Some of the picture stays in sight.
+  const w = layout.width * view.scale, h = layout.height * view.scale, keep = 60;
+  view.x = Math.min(width - keep, Math.max(keep - w, view.x));
+  view.y = Math.min(height - keep, Math.max(top + keep - h, view.y));
+  redraw = true;
+  wake();
+}
+
+// ---- What is where. Rectangles are in css pixels of the whole canvas.
+
+function boxOf(node: number): Rect | null {
+  const g = layout && node < layout.xs.length ? Raster.grid(layout, device(), node, ratio) : null;
+  return g && { x: g.box.x / ratio, y: g.box.y / ratio + top, w: g.box.w / ratio, h: g.box.h / ratio };
+}
+
+function rectOf(what: { kind: "node" | "pod"; id: number }): Rect | null {
+  if (what.kind === "node") return model.nodeThere[what.id] ? boxOf(what.id) : null;
+  if (!model.podThere[what.id]) return null;
+  const node = model.podNode[what.id], slot = model.podSlot[what.id];
+  const g = node && layout && node < layout.xs.length ? Raster.grid(layout, device(), node, ratio) : null;
+  if (!g || g.step < 2 || slot >= layout!.side ** 2) return node ? boxOf(node) : null;
+  return { x: (g.x + (slot % layout!.side) * g.step) / ratio, y: (g.y + Math.floor(slot / layout!.side) * g.step) / ratio + top, w: g.size / ratio, h: g.size / ratio };
+}
+
+function at(x: number, y: number): { kind: "node" | "pod"; id: number } | null {
+  if (!layout || y < top) return null;
+  const cx = (x - view.x) / view.scale, cy = (y - view.y) / view.scale;
+  for (const g of layout.groups) {
+    const col = Math.floor(cx - g.x), row = Math.floor(cy - g.y);
+    if (col < 0 || col >= g.columns || row < 0 || row >= g.rows) continue;
+    const node = g.nodes[row * g.columns + col];
+    if (node === undefined) return null;
+    const grid = Raster.grid(layout, device(), node, ratio)!;
+    if (grid.step >= 4) {
+      const px = Math.floor((x * ratio - grid.x) / grid.step), py = Math.floor(((y - top) * ratio - grid.y) / grid.step);
+      if (px >= 0 && px < layout.side && py >= 0 && py < layout.side) {
+        const pod = model.slots[node][py * layout.side + px];
+        if (pod >= 0) return { kind: "pod", id: pod };
+      }
+    }
+    return { kind: "node", id: node };
+  }
+  return null;
+}
+
+function item(what: { kind: "node" | "pod"; id: number } | null): Item | null {
+  const r = what && rectOf(what);
+  if (!what) return null;
+  const { x, y } = r ? { x: r.x + r.w / 2, y: r.y } : { x: 0, y: 0 };
+  const id = what.id;
+  if (what.kind === "node") {
+    const f = model.nodeFlags[id], size = model.nodeSizes[id], counts = model.podsOf(id);
+    const pods = counts.reduce((a, b) => a + b, 0);
+    const state = [f & NodeFlag.Ready ? "Ready" : "Not ready", f & NodeFlag.Cordoned && "cordoned", f & NodeFlag.Pressure && "under pressure", f & NodeFlag.Simulated && "simulated"].filter(Boolean).join(", ");
+    const details = [`${pods} of ${size[2]} pods`, `${size[0] / 1000} CPUs, ${gib(size[1])}`];
+    for (let s = 1; s < states; s++) if (counts[s]) details.push(`${counts[s]} ${stateNames[s].toLowerCase()}`);
+    return { kind: "node", namespace: "", name: model.nodeNames[id], where: model.nodeZones[id], state, details, x, y };
+  }
+  const owner = model.podOwner[id], f = model.podFlags[id], details: string[] = [];
+  if (f & PodFlag.Waiting) details.push("a container waits because of an error");
+  if (model.podRestarts[id]) details.push(`${model.podRestarts[id]} restarts`);
+  return {
+    kind: "pod", namespace: model.podNamespaces[id], name: model.podNames[id], where: model.podNode[id] ? model.nodeNames[model.podNode[id]] : "", state: stateNames[model.podState[id]], details, x, y,
+    owner: owner && model.ownerThere[owner] ? { kind: model.ownerKinds[owner], namespace: model.ownerNamespaces[owner], name: model.ownerNames[owner] } : undefined,
+  };
+}
+
+const gib = (mib: number) => (mib >= 1024 ? `${+(mib / 1024).toFixed(1)} GiB` : `${mib} MiB`);
+
+type Named = { kind: "node" | "pod"; namespace: string; name: string };
+const name = (w: { kind: "node" | "pod"; id: number }): Named =>
+  w.kind === "node" ? { kind: "node", namespace: "", name: model.nodeNames[w.id] } : { kind: "pod", namespace: model.podNamespaces[w.id], name: model.podNames[w.id] };
+
+function reselect(n: Named): { kind: "node" | "pod"; id: number } | null {
+  const id = n.kind === "node" ? model.nodeNamed(n.name) : model.podNamed(n.namespace, n.name);
+  return id >= 0 ? { kind: n.kind, id } : null;
+}
+const idOf = (i: Item) => reselect(i);
+
+function hover() {
+  const was = hovered;
+  hovered = hoverAt && item(at(...hoverAt));
+  if (hovered?.name === was?.name && hovered?.namespace === was?.namespace && hovered?.state === was?.state && hovered?.details.join() === was?.details.join()) return;
+  tell({ type: "hover", item: hovered });
+  reline = true;
+  wake();
+}
+
+function select(what: { kind: "node" | "pod"; id: number } | null, reveal: boolean) {
+  selected = what;
+  if (what && reveal) {
+    const b = rectOf(what);
+    if (b) {
+      const m = 24;
+      let dx = 0, dy = 0;
+      if (b.x < m) dx = m - b.x;
+      else if (b.x + b.w > width - m) dx = width - m - b.x - b.w;
+      if (b.y < top + m) dy = top + m - b.y;
+      else if (b.y + b.h > height - m) dy = height - m - b.y - b.h;
+      if (dx || dy) {
+        view.x += dx;
+        view.y += dy;
+        moved();
+      }
+    }
+  }
+  tell({ type: "picked", item: item(what) });
+  reline = true;
+  wake();
+}
+
+/** move selects the next node or pod in a direction. */
+function move(dx: number, dy: number) {
+  if (!layout || !layout.groups.length) return;
+  if (!selected || !rectOf(selected)) return select({ kind: "node", id: layout.groups[0].nodes[0] }, true);
+  if (selected.kind === "pod" && model.podNode[selected.id]) {
+    const slots = model.slots[model.podNode[selected.id]], n = Math.min(slots.length, layout.side ** 2);
+    const by = dx + dy * layout.side;
+    for (let i = model.podSlot[selected.id] + by; i >= 0 && i < n; i += dx || Math.sign(by) * layout.side) if (slots[i] >= 0) return select({ kind: "pod", id: slots[i] }, true);
+    return;
+  }
+  const from = selected.kind === "node" ? selected.id : model.podNode[selected.id];
+  const x = layout.xs[from], y = layout.ys[from];
+  let best = -1, least = Infinity;
+  for (const g of layout.groups) {
+    for (const id of g.nodes) {
+      const ax = (layout.xs[id] - x) * dx + (layout.ys[id] - y) * dy, across = Math.abs((layout.xs[id] - x) * dy) + Math.abs((layout.ys[id] - y) * dx);
+      if (ax <= 0.01) continue;
+      const d = ax + across * 3;
+      if (d < least) {
+        least = d;
+        best = id;
+      }
+    }
+  }
+  if (best >= 0) select({ kind: "node", id: best }, true);
+}
+
+// ---- Searching and answers.
+
+function seek() {
+  if (!raster) return;
+  if (find === "") {
+    raster.found = null;
+    tell({ type: "found", count: -1 });
+  } else {
+    const n = model.podNames.length, mask = new Uint8Array(n), words = find.toLowerCase().split(/\s+/);
+    let count = 0;
+    for (let id = 0; id < n; id++) {
+      if (!model.podThere[id]) continue;
+      const owner = model.podOwner[id];
+      const text = `${model.podNamespaces[id]}/${model.podNames[id]} ${owner ? model.ownerKinds[owner] : ""} ${model.nodeNames[model.podNode[id]] ?? ""} ${stateNames[model.podState[id]]}`.toLowerCase();
+      if (words.every((w) => text.includes(w))) {
+        mask[id] = 1;
+        count++;
+      }
+    }
+    raster.found = mask;
+    tell({ type: "found", count });
+  }
+  redraw = true;
+  wake();
+}
+
+function nodes(filter: string, from: number, count: number): { total: number; rows: Row[] } {
+  const all: number[] = [];
+  const f = filter.toLowerCase();
+  for (const g of layout?.groups ?? []) for (const id of g.nodes) if (!f || model.nodeNames[id].toLowerCase().includes(f) || g.name.toLowerCase().includes(f)) all.push(id);
+  return { total: all.length, rows: all.slice(from, from + count).map((id) => ({ name: model.nodeNames[id], zone: model.nodeZones[id], flags: model.nodeFlags[id], counts: [...model.podsOf(id)] })) };
+}
+
+function pods(node: string): { namespace: string; name: string; state: string; restarts: number }[] {
+  const id = model.nodeNamed(node);
+  if (id < 0) return [];
+  return model.slots[id].filter((p) => p >= 0).slice(0, 500).map((p) => ({ namespace: model.podNamespaces[p], name: model.podNames[p], state: stateNames[model.podState[p]], restarts: model.podRestarts[p] }));
+}
+
+/** tree returns an owner with what belongs to it, as far as a person can take in. */
+function tree(kind: string, namespace: string, name: string): Tree | null {
+  if (kind === "Pod") {
+    const id = model.podNamed(namespace, name);
+    return id < 0 ? null : leaf(id);
+  }
+  const id = model.ownerNamed(kind, namespace, name);
+  if (id < 0) return null;
+  const below = new Map<number, number[]>(), podsBelow = new Map<number, number[]>();
+  for (let i = 0; i < model.ownerNames.length; i++) if (model.ownerThere[i] && model.ownerParents[i]) push(below, model.ownerParents[i], i);
+  for (let i = 0; i < model.podNames.length; i++) if (model.podThere[i] && model.podOwner[i]) push(podsBelow, model.podOwner[i], i);
+  const seen = new Set<number>();
+  const grow = (o: number): Tree => {
+    seen.add(o);
+    const all = podsBelow.get(o) ?? [];
+    const shown = all.slice(0, 60).map(leaf);
+    const owners = (below.get(o) ?? []).filter((c) => !seen.has(c));
+    return {
+      kind: model.ownerKinds[o], namespace: model.ownerNamespaces[o], name: model.ownerNames[o], state: `${model.ownerReady[o]}/${model.ownerDesired[o]}`,
+      children: [...owners.slice(0, 30).map(grow), ...shown], more: Math.max(0, all.length - 60) + Math.max(0, owners.length - 30),
+    };
+  };
+  return grow(id);
+}
+const leaf = (id: number): Tree => ({ kind: "Pod", namespace: model.podNamespaces[id], name: model.podNames[id], state: stateNames[model.podState[id]], node: model.nodeNames[model.podNode[id]], children: [], more: 0 });
+function push(m: Map<number, number[]>, k: number, v: number) {
+  const a = m.get(k);
+  if (a) a.push(v);
+  else m.set(k, [v]);
+}
+
+// ---- What the page is told.
+
+setInterval(() => {
+  const now = performance.now();
+  if (flow.count(now)) {
+    reline = news = true;
+    wake();
+  }
+  if (!news || !shown) return;
+  news = false;
+  let notReady = 0;
+  for (let id = 1; id < model.nodeNames.length; id++) if (model.nodeThere[id] && !(model.nodeFlags[id] & NodeFlag.Ready)) notReady++;
+  tell({
+    type: "summary",
+    summary: {
+      nodes: model.nodeCount, nodesNotReady: notReady, pods: model.podCount, counts: [...model.counts], stats, rates: { ...flow.rates },
+      actors: [...actors].sort((a, b) => b[1] - a[1]).slice(0, 8), steps: steps.slice(-40), dropped, lag, zoom: view.scale,
+    },
+  });
+  lag = 0;
+  for (const [k, n] of actors) if (n < 2) actors.delete(k);
+  else actors.set(k, n / 2);
+  if (selected) {
+    if (!rectOf(selected)) selected = null;
+    tell({ type: "picked", item: item(selected) });
+    reline = true;
+    wake();
+  }
+}, 500);
+
+self.onmessage = (e: MessageEvent<ToWorker>) => {
+  const m = e.data;
+  switch (m.type) {
+    case "init":
+      base = m.url;
+      raster = new Raster(m.base.getContext("2d", { alpha: false })!);
+      over = m.over.getContext("2d")!;
+      break;
+    case "colors":
+      palette = m.palette;
+      raster!.palette(m.palette);
+      flow.still = m.still;
+      redraw = true;
+      break;
+    case "size": {
+      const other = m.width !== width || m.height !== height || m.top !== top || m.ratio !== ratio;
+      ({ width, height, top, ratio } = m);
+      flow.place(m.stations, top);
+      reline = true;
+      if (other) {
+        raster!.resize(Math.round(width * ratio), Math.round((height - top) * ratio));
+        over!.canvas.width = Math.round(width * ratio);
+        over!.canvas.height = Math.round(height * ratio);
+        if (fitted) {
+          layout = null;
+          laid = -Infinity;
+        }
+        redraw = true;
+      }
+      break;
+    }
+    case "open":
+      void open(m.at, m.namespace);
+      return;
+    case "show":
+      shown = m.shown;
+      redraw = news = true;
+      break;
+    case "pan":
+      view.x += m.x;
+      view.y += m.y;
+      moved();
+      break;
+    case "zoom":
+      zoom(m.by, m.x, m.y);
+      break;
+    case "fit":
+      fit();
+      break;
+    case "hover":
+      hoverAt = [m.x, m.y];
+      hover();
+      break;
+    case "leave":
+      hoverAt = null;
+      hover();
+      break;
+    case "pick":
+      select(at(m.x, m.y), false);
+      break;
+    case "move":
+      move(m.x, m.y);
+      break;
+    case "into":
+      if (selected?.kind === "node") {
+        const pod = model.slots[selected.id]?.find((p) => p >= 0);
+        if (pod !== undefined) select({ kind: "pod", id: pod }, true);
+      }
+      break;
+    case "out":
+      select(selected?.kind === "pod" && model.podNode[selected.id] ? { kind: "node", id: model.podNode[selected.id] } : null, false);
+      break;
+    case "find":
+      find = m.text.trim();
+      seek();
+      break;
+    case "select":
+      select(reselect(m), true);
+      break;
+    case "ask": {
+      const value = m.what === "nodes" ? nodes(m.filter, m.from, m.count) : m.what === "pods" ? pods(m.node) : tree(m.kind, m.namespace, m.name);
+      tell({ type: "answer", id: m.id, value });
+      return;
+    }
+  }
+  wake();
+};
