@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -131,10 +132,14 @@ func (e *explainer) by(o *history.Object, c *history.Change) string {
 // change returns the last change of an object up to a version that says what is wanted of
 // it: reports of what is come after that.
 func change(o *history.Object, version string) *history.Change {
+	last, err := strconv.ParseInt(version, 10, 64)
+	if err != nil {
+		return nil
+	}
 	var found *history.Change
 	for i := range o.Changes {
 		c := &o.Changes[i]
-		if fmt.Sprint(c.Revision) > version && len(fmt.Sprint(c.Revision)) >= len(version) {
+		if c.Revision > last {
 			break
 		}
 		if c.Subresource != "status" {

@@ -25,9 +25,9 @@ func TestExplain(t *testing.T) {
 	const controllers = "system:serviceaccount:kube-system:"
 	changes := []*history.Object{
 		{Group: "apps", Resource: "deployments", Namespace: "default", Name: "web", UID: "d", Changes: []history.Change{
-			change(1, 10*time.Minute, "created", "", "jane", "kubectl/v1.37", ""), change(20, 2*time.Minute, "updated", "scale", "joe", "kubectl/v1.37", "")}},
+			change(1, 10*time.Minute, "created", "", "jane", "kubectl/v1.37", ""), change(10, 3*time.Minute, "updated", "", "ann", "kubectl/v1.37", ""), change(20, 2*time.Minute, "updated", "scale", "joe", "kubectl/v1.37", "")}},
 		{Group: "apps", Resource: "replicasets", Namespace: "default", Name: "web-1", UID: "r", Changes: []history.Change{
-			change(2, 10*time.Minute, "created", "", controllers+"deployment-controller", "", "d@1"),
+			change(2, 10*time.Minute, "created", "", controllers+"deployment-controller", "", "d@9"),
 			change(21, 2*time.Minute, "updated", "", controllers+"deployment-controller", "", "d@20")}},
 		{Resource: "pods", Namespace: "default", Name: "web-1-a", UID: "p", Changes: []history.Change{
 			change(3, 10*time.Minute, "created", "", controllers+"replicaset-controller", "", "r@2"),
