@@ -40,6 +40,8 @@ type snapshot struct {
 	served     []*api.Resource
 	groups     map[string]*group
 	list       []Group
+	// stored has the rows by where their objects are stored; it is made when first asked.
+	stored func() map[string]*api.Resource
 	// replaced is closed when another snapshot takes this one's place.
 	replaced chan struct{}
 }
@@ -61,7 +63,7 @@ func New(rows []*api.Resource) *Catalogue { return NewHiding(rows, nil) }
 // NewHiding makes a catalogue of rows of which some are not served.
 func NewHiding(rows []*api.Resource, hidden sets.Set[schema.GroupVersionResource]) *Catalogue {
 	c := &Catalogue{hidden: hidden}
-	c.current.Store(&snapshot{replaced: make(chan struct{})})
+	c.current.Store(&snapshot{replaced: make(chan struct{}), stored: func() map[string]*api.Resource { return nil }})
 	c.Add(rows...)
 	return c
 }
@@ -100,20 +102,34 @@ func (c *Catalogue) ForKind(gvk schema.GroupVersionKind) *api.Resource {
 // object's namespace and name; nil where it is none's. Of the versions of a custom
 // resource it is any.
 func (c *Catalogue) ForKey(key string) (row *api.Resource, namespace, name string) {
-	for _, row := range c.All() {
-		if row.NotStored || row.Hub != nil {
-			continue
-		}
-		rest, ok := strings.CutPrefix(key, row.Prefix(""))
-		if !ok {
-			continue
-		}
-		if row.Namespaced {
-			namespace, rest, _ = strings.Cut(rest, "/")
-		}
-		return row, namespace, rest
+	path, ok := strings.CutPrefix(key, "/registry/")
+	if !ok {
+		return nil, "", ""
 	}
-	return nil, "", ""
+	stored := c.current.Load().stored()
+	prefix, rest, _ := strings.Cut(path, "/")
+	if row = stored[prefix]; row == nil { // as of most built-in ones: pods
+		second, name, _ := strings.Cut(rest, "/") // services/specs, or GROUP/RESOURCE
+		if row = stored[prefix+"/"+second]; row == nil {
+			return nil, "", ""
+		}
+		rest = name
+	}
+	if row.Namespaced {
+		namespace, rest, _ = strings.Cut(rest, "/")
+	}
+	return row, namespace, rest
+}
+
+// storedIn returns the rows by api.Resource.StoragePrefix.
+func storedIn(rows []*api.Resource) map[string]*api.Resource {
+	out := map[string]*api.Resource{}
+	for _, row := range rows {
+		if !row.NotStored && row.Hub == nil && out[row.StoragePrefix] == nil {
+			out[row.StoragePrefix] = row
+		}
+	}
+	return out
 }
 
 // Rows returns all rows that are served in the order in which they were added; the
@@ -175,7 +191,8 @@ func (c *Catalogue) change(f func([]*api.Resource) ([]*api.Resource, []schema.Gr
 	defer c.writing.Unlock()
 	old := c.current.Load()
 	rows, touched := f(slices.Clone(old.rows))
-	next := &snapshot{generation: old.generation + 1, rows: rows, served: rows, groups: map[string]*group{}, list: old.list, replaced: make(chan struct{})}
+	next := &snapshot{generation: old.generation + 1, rows: rows, served: rows, groups: map[string]*group{}, list: old.list, replaced: make(chan struct{}),
+		stored: sync.OnceValue(func() map[string]*api.Resource { return storedIn(rows) })}
 	if len(c.hidden) > 0 {
 		next.served = slices.DeleteFunc(slices.Clone(rows), func(r *api.Resource) bool { return c.hidden.Has(r.GroupVersionResource) })
 	}

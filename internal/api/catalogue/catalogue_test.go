@@ -126,3 +126,45 @@ func TestConcurrentUse(t *testing.T) {
 	})
 	wg.Wait()
 }
+
+// TestForKey finds the resource of each row by a key of its objects.
+func TestForKey(t *testing.T) {
+	c := New(Builtin())
+	for _, row := range Builtin() {
+		if row.NotStored || row.Hub != nil {
+			continue
+		}
+		ns := ""
+		if row.Namespaced {
+			ns = "ns"
+		}
+		if got, namespace, name := c.ForKey(row.Key(ns, "x")); got != row || namespace != ns || name != "x" {
+			t.Errorf("at %s is %v %s/%s, want %v", row.Key(ns, "x"), got, namespace, name, row)
+		}
+	}
+	const key = "/registry/example.com/widgets/ns/x"
+	if row, _, _ := c.ForKey(key); row != nil {
+		t.Errorf("there is %v already", row)
+	}
+	widgets := rowOf("example.com", "v1", "widgets", "Widget")
+	widgets.StoragePrefix, widgets.Namespaced = "example.com/widgets", true
+	c.Add(widgets)
+	if row, namespace, name := c.ForKey(key); row != widgets || namespace != "ns" || name != "x" {
+		t.Errorf("at %s is %v %s/%s", key, row, namespace, name)
+	}
+	c.Remove(widgets.GroupVersionResource)
+	for _, key := range []string{key, "/registry/keelson/x", "/registry/services/x", "/registry/", "/other/pods/ns/x", ""} {
+		if row, _, _ := c.ForKey(key); row != nil {
+			t.Errorf("at %q is %v", key, row)
+		}
+	}
+}
+
+func BenchmarkForKey(b *testing.B) {
+	c := New(Builtin())
+	for b.Loop() {
+		if row, _, _ := c.ForKey("/registry/services/specs/default/kubernetes"); row == nil {
+			b.Fatal("there is none")
+		}
+	}
+}

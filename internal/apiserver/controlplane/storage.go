@@ -4,7 +4,6 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/klog/v2"
@@ -61,31 +60,16 @@ func (c *Instance) openStore() error {
 	return nil
 }
 
-// resourceAt returns the resource of the object at a key of the store.
+// resourceAt returns the resource of the object at a key of the store. Custom resources
+// are stored at GROUP/RESOURCE, before their definitions have been read too.
 func (c *Instance) resourceAt(key string) schema.GroupResource {
-	path, _ := strings.CutPrefix(key, "/registry/")
-	first, rest, _ := strings.Cut(path, "/")
-	second, _, _ := strings.Cut(rest, "/")
-	builtin := storagePrefixes()
-	if gr, ok := builtin[first+"/"+second]; ok {
-		return gr
+	if row, _, _ := c.Catalogue.ForKey(key); row != nil {
+		return row.GroupVersionResource.GroupResource()
 	}
-	if gr, ok := builtin[first]; ok {
-		return gr
-	}
-	return schema.GroupResource{Group: first, Resource: second} // a custom resource
+	group, rest, _ := strings.Cut(strings.TrimPrefix(key, "/registry/"), "/")
+	resource, _, _ := strings.Cut(rest, "/")
+	return schema.GroupResource{Group: group, Resource: resource}
 }
-
-// storagePrefixes are the built-in resources by where they are stored.
-var storagePrefixes = sync.OnceValue(func() map[string]schema.GroupResource {
-	out := map[string]schema.GroupResource{}
-	for _, row := range catalogue.Builtin() {
-		if !row.NotStored && row.Hub == nil {
-			out[row.StoragePrefix] = row.GroupVersionResource.GroupResource()
-		}
-	}
-	return out
-})
 
 func (c *Instance) ensureCerts() (err error) {
 	dir := ""
