@@ -20,6 +20,10 @@ const (
 	annotationReason   = "authorization.k8s.io/reason"
 )
 
+// annotationMoment of the audit log is the moment of the past that was read, which the
+// request's URI there lacks.
+const annotationMoment = "keelson.dev/at"
+
 // identify sets the request's ID for the audit log: the client's Audit-ID header,
 // or a new one.
 func (r *call) identify() {
@@ -91,6 +95,13 @@ func (r *incoming) decided(d authorizer.Decision, reason string) {
 		decision = "allow"
 	}
 	audit.AddAuditAnnotations(r.ctx(), annotationDecision, decision, annotationReason, reason)
+}
+
+// auditMoment records the moment of the past that is read.
+func (r *incoming) auditMoment(moment string) {
+	if r.s.Audit != nil {
+		audit.AddAuditAnnotations(r.ctx(), annotationMoment, moment)
+	}
 }
 
 // level returns the audit level of the request.

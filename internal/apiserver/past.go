@@ -10,13 +10,15 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"keelson.dev/keelson/internal/apiserver/authz"
 	"keelson.dev/keelson/internal/store"
 )
 
 // PastPrefix begins the paths at which the API is read as it was at a moment:
 // /at/10m/api/v1/pods. A moment is a revision, a time in RFC 3339, how long ago
-// it was, or "oldest". The rights are those that the user has now.
+// it was, or "oldest". A user reads there what he has been allowed to read since then.
 const PastPrefix = "/at/"
 
 // Oldest is the moment at which the history begins.
@@ -27,8 +29,12 @@ type momentKey struct{}
 // atMoment returns req without the prefix of a past moment, which is in its context
 // then. A request of the present is returned as it is.
 func atMoment(req *http.Request) *http.Request {
-	moment, path, ok := strings.Cut(strings.TrimPrefix(req.URL.Path, PastPrefix), "/")
-	if !ok || !strings.HasPrefix(req.URL.Path, PastPrefix) {
+	below, ok := strings.CutPrefix(req.URL.Path, PastPrefix)
+	if !ok {
+		return req
+	}
+	moment, path, ok := strings.Cut(below, "/")
+	if !ok {
 		return req
 	}
 	u := *req.URL
@@ -116,8 +122,25 @@ func (r *call) locate() error {
 	if err != nil {
 		return badRequest("%v", err)
 	}
-	r.at, err = r.s.Moment(moment)
-	return err
+	if r.at, err = r.s.Moment(moment); err != nil {
+		return err
+	}
+	r.auditMoment(moment)
+	return r.authorizeAt(r.at)
+}
+
+// authorizeAt checks that the user has been allowed what the request asks for since the
+// revision that it reads.
+func (r *incoming) authorizeAt(revision int64) error {
+	if r.s.Authorizer == nil {
+		return nil
+	}
+	a := r.Attributes()
+	decision, reason, err := r.s.Authorizer.Authorize(authz.Since(r.ctx(), revision), a)
+	if decision != authorizer.DecisionAllow {
+		reason = strings.TrimSuffix("this was not allowed yet at revision "+formatRevision(revision)+", which is of the past: "+reason, ": ")
+	}
+	return r.judged(a, decision, reason, err)
 }
 
 // entryAt returns the entry of a key at the revision that is read; nil where there is

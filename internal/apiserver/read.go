@@ -272,6 +272,11 @@ func (r reader) list() error {
 			lo.Past = opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact
 		}
 	}
+	if lo.Past && lo.Revision != r.at { // which locate has checked
+		if err := r.authorizeAt(lo.Revision); err != nil {
+			return err
+		}
+	}
 	if err := r.readError(r.s.Store.Unreadable(sel.prefix)); err != nil {
 		return err
 	}

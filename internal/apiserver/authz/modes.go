@@ -127,13 +127,10 @@ func New(s Selection, node *Node, rbac *RBAC, own *rest.Config) (*Authorizers, e
 	list := []union.NamedAuthorizer{{AuthorizerName: "system:masters", Authorizer: authorizerfactory.NewPrivilegedGroups("system:masters")}}
 	var resolvers []authorizer.RuleResolver
 	for _, a := range c.Authorizers {
-		var made interface {
-			authorizer.Authorizer
-			authorizer.RuleResolver
-		}
+		var made resolving
 		switch string(a.Type) {
 		case ModeNode:
-			made = node
+			made = ofNow{node}
 		case ModeRBAC:
 			made = rbac
 		case ModeAlwaysAllow:
@@ -141,9 +138,11 @@ func New(s Selection, node *Node, rbac *RBAC, own *rest.Config) (*Authorizers, e
 		case ModeAlwaysDeny:
 			made = authorizerfactory.NewAlwaysDenyAuthorizer()
 		case ModeWebhook:
-			if made, err = newWebhook(&a, own, compiler); err != nil {
+			w, err := newWebhook(&a, own, compiler)
+			if err != nil {
 				return nil, err
 			}
+			made = ofNow{w}
 		}
 		list = append(list, union.NamedAuthorizer{AuthorizerName: a.Name, Authorizer: made})
 		resolvers = append(resolvers, made)

@@ -100,8 +100,9 @@ func (b bound) String() string {
 
 // visit calls f with the rules of every role bound to u that holds in namespace,
 // until f returns false. f also gets the binding and the name or group of u that
-// it binds.
-func (r *RBAC) visit(u user.Info, namespace string, f func(rule v1.PolicyRule, by bound) bool) (errs []error) {
+// it binds. Bindings and roles that were changed after the revision since, if that is not
+// 0, are passed over.
+func (r *RBAC) visit(u user.Info, namespace string, since int64, f func(rule v1.PolicyRule, by bound) bool) (errs []error) {
 	seen := map[string]bool{}
 	try := func(ref v1.RoleRef, ns, binding, subject string) bool {
 		key := ref.Kind + "/" + ns + "/" + ref.Name
@@ -109,9 +110,12 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(rule v1.PolicyRule, b
 			return true
 		}
 		seen[key] = true
-		rules, err := r.rules(ref, ns)
+		rules, version, err := r.rules(ref, ns)
 		if err != nil {
 			errs = append(errs, err)
+			return true
+		}
+		if !unchanged(version, since) {
 			return true
 		}
 		for i := range rules {
@@ -130,7 +134,7 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(rule v1.PolicyRule, b
 		objs, _ := r.clusterBinds.ByIndex(bySubject, k)
 		for _, o := range objs {
 			b := o.(*v1.ClusterRoleBinding)
-			if !try(b.RoleRef, "", b.Name, k) {
+			if unchanged(b.ResourceVersion, since) && !try(b.RoleRef, "", b.Name, k) {
 				return errs
 			}
 		}
@@ -142,7 +146,7 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(rule v1.PolicyRule, b
 		objs, _ := r.bindings.ByIndex(bySubject, namespace+"|"+k)
 		for _, o := range objs {
 			b := o.(*v1.RoleBinding)
-			if !try(b.RoleRef, namespace, b.Name, k) {
+			if unchanged(b.ResourceVersion, since) && !try(b.RoleRef, namespace, b.Name, k) {
 				return errs
 			}
 		}
@@ -150,23 +154,24 @@ func (r *RBAC) visit(u user.Info, namespace string, f func(rule v1.PolicyRule, b
 	return errs
 }
 
-func (r *RBAC) rules(ref v1.RoleRef, namespace string) ([]v1.PolicyRule, error) {
+// rules returns the rules of a role, and its resourceVersion.
+func (r *RBAC) rules(ref v1.RoleRef, namespace string) (rules []v1.PolicyRule, version string, err error) {
 	if ref.Kind == "Role" {
 		role, err := r.roles.Roles(namespace).Get(ref.Name)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		return role.Rules, nil
+		return role.Rules, role.ResourceVersion, nil
 	}
 	role, err := r.clusterRoles.Get(ref.Name)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return role.Rules, nil
+	return role.Rules, role.ResourceVersion, nil
 }
 
 // Authorize implements authorizer.Authorizer.
-func (r *RBAC) Authorize(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+func (r *RBAC) Authorize(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 	u := a.GetUser()
 	if u == nil {
 		return authorizer.DecisionNoOpinion, "", nil
@@ -175,7 +180,7 @@ func (r *RBAC) Authorize(_ context.Context, a authorizer.Attributes) (authorizer
 		return authorizer.DecisionAllow, "", nil
 	}
 	reason, allowed := "", false
-	errs := r.visit(u, a.GetNamespace(), func(rule v1.PolicyRule, by bound) bool {
+	errs := r.visit(u, a.GetNamespace(), sinceFrom(ctx), func(rule v1.PolicyRule, by bound) bool {
 		if allowed = allows(a, &rule); allowed {
 			reason = "RBAC: allowed by " + by.String()
 		}
@@ -231,7 +236,7 @@ func (r *RBAC) RulesFor(_ context.Context, u user.Info, namespace string) ([]aut
 		res = append(res, &authorizer.DefaultResourceRuleInfo{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}})
 		non = append(non, &authorizer.DefaultNonResourceRuleInfo{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}})
 	}
-	errs := r.visit(u, namespace, func(rule v1.PolicyRule, _ bound) bool {
+	errs := r.visit(u, namespace, 0, func(rule v1.PolicyRule, _ bound) bool {
 		if len(rule.Resources) > 0 {
 			res = append(res, &authorizer.DefaultResourceRuleInfo{Verbs: rule.Verbs, APIGroups: rule.APIGroups, Resources: rule.Resources, ResourceNames: rule.ResourceNames})
 		}
@@ -250,7 +255,7 @@ func (r *RBAC) Covers(u user.Info, namespace string, rules []v1.PolicyRule) erro
 		return nil
 	}
 	var own []v1.PolicyRule
-	errs := r.visit(u, namespace, func(rule v1.PolicyRule, _ bound) bool {
+	errs := r.visit(u, namespace, 0, func(rule v1.PolicyRule, _ bound) bool {
 		own = append(own, rule)
 		return true
 	})
@@ -266,7 +271,8 @@ func (r *RBAC) Covers(u user.Info, namespace string, rules []v1.PolicyRule) erro
 
 // Rules returns the rules that a role reference stands for.
 func (r *RBAC) Rules(ref v1.RoleRef, namespace string) ([]v1.PolicyRule, error) {
-	return r.rules(ref, namespace)
+	rules, _, err := r.rules(ref, namespace)
+	return rules, err
 }
 
 // Aggregate returns the union of the rules of the cluster roles that role's

@@ -128,6 +128,60 @@ func TestRBAC(t *testing.T) {
 	}
 }
 
+// TestSince asks for rights that have been there since revision 10.
+func TestSince(t *testing.T) {
+	at := func(version string, o metav1.Object) runtime.Object {
+		o.SetResourceVersion(version)
+		return o.(runtime.Object)
+	}
+	r := newRBAC(t,
+		at("9", roleOf("old", granting("get", "", "pods"))), at("11", roleOf("new", granting("get", "", "pods"))), at("none", roleOf("odd", granting("get", "", "pods"))),
+		at("8", everywhere("old", subject("User", "", "jane"))), at("8", everywhere("new", subject("User", "", "joe"))), at("8", everywhere("odd", subject("User", "", "ann"))),
+		at("10", within("then", "ClusterRole", "old", subject("User", "", "sam"))), at("12", within("later", "ClusterRole", "old", subject("User", "", "sam"))),
+		at("8", everywhere("system:node", subject("User", "", "nobody"))),
+	)
+	all, err := New(Selection{Modes: []string{ModeNode, ModeRBAC}}, NewNode(nil), r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := New(Selection{Modes: []string{ModeAlwaysAllow}}, nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := who("system:node:n", user.NodesGroup)
+	for _, c := range []struct {
+		name      string
+		by        authorizer.Authorizer
+		u         user.Info
+		namespace string
+		now, then bool
+	}{
+		{"unchanged", all, who("jane"), "ns", true, true},
+		{"another role", all, who("joe"), "ns", true, false},
+		{"a role without a revision", all, who("ann"), "ns", true, false},
+		{"a binding", all, who("sam"), "then", true, true},
+		{"another binding", all, who("sam"), "later", true, false},
+		{"nobody", all, who("lost"), "ns", false, false},
+		{"an administrator", all, who("x", user.SystemPrivilegedGroup), "ns", true, true},
+		{"everyone", open, who("lost"), "ns", true, true},
+	} {
+		a := authorizer.AttributesRecord{User: c.u, Verb: "get", Namespace: c.namespace, Resource: "pods", Name: "p", ResourceRequest: true}
+		now, _, err := c.by.Authorize(t.Context(), a)
+		then, _, err2 := c.by.Authorize(Since(t.Context(), 10), a)
+		aware := c.by.ConditionsAwareAuthorize(Since(t.Context(), 10), a)
+		if err != nil || err2 != nil || (now == authorizer.DecisionAllow) != c.now || (then == authorizer.DecisionAllow) != c.then || aware.IsAllow() != c.then {
+			t.Errorf("%s: now %v (%v), then %v (%v), %v; want %v, %v", c.name, now, err, then, err2, aware, c.now, c.then)
+		}
+	}
+	own := authorizer.AttributesRecord{User: node, Verb: "get", APIGroup: "", Resource: "nodes", Name: "n", ResourceRequest: true}
+	if d, _, _ := all.Authorize(t.Context(), own); d != authorizer.DecisionAllow {
+		t.Error("a node may not read its Node")
+	}
+	if d, _, _ := all.Authorize(Since(t.Context(), 10), own); d == authorizer.DecisionAllow {
+		t.Error("a node may read the past")
+	}
+}
+
 // TestCovers checks that no user can grant permissions that the user does not
 // have.
 func TestCovers(t *testing.T) {

@@ -99,6 +99,11 @@ func TestAudit(t *testing.T) {
 	if res.Error() != nil {
 		t.Fatal(res.Error())
 	}
+	past := rest.CopyConfig(cfg)
+	past.Host += "/at/0s"
+	if _, err := kubernetes.NewForConfigOrDie(past).CoreV1().Secrets("default").Get(ctx, "s", metav1.GetOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.Stop(); err != nil { // what is buffered is written first
 		t.Fatal(err)
 	}
@@ -169,6 +174,9 @@ func TestAudit(t *testing.T) {
 	}
 	if e = expect("get /version ResponseComplete", 200, "", ""); e.AuditID != "my-id" {
 		t.Errorf("ID %q", e.AuditID)
+	}
+	if e = expect("get secrets/s ResponseComplete", 200, "", ""); e.Annotations["keelson.dev/at"] != "0s" {
+		t.Errorf("a read of the past: %v", e.Annotations)
 	}
 	if len(got) > 0 {
 		t.Errorf("events that were not to be logged: %v", keys(got))

@@ -107,7 +107,9 @@ func (c *Instance) serve(listener net.Listener) error {
 	paths[tracing.Path] = steps
 	moment := func(m string) (int64, error) { return c.Server.Moment(m) }
 	paths[history.ChangesPath] = &history.Changes{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: moment}
+	var note func(*http.Request) string
 	if s, ok := c.Store.(*embedded.Store); ok {
+		note = tracing.Note // etcd has no place for it
 		paths[history.SnapshotPath] = &history.Snapshot{Store: s, Codec: c.codec, Moment: moment, Version: version.Info.GitVersion, Clock: c.Clock, Authorizer: modes}
 	}
 	zpages.Add(paths, c.Features, version.Info.GitVersion, c.Flags)
@@ -119,7 +121,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		Authorizer:       modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: c.addresses},
 		Recorded:     steps.Record,
-		Note:         tracing.Note,
+		Note:         note,
 		Audit:        c.auditor,
 		Fairness:     fair,
 		Exempt:       exempt,

@@ -14,9 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
@@ -54,12 +52,12 @@ type Change struct {
 }
 
 // Changes serves the changes after the moment ?from= up to ?to= (default: now), of
-// objects in ?namespace=, of the type ?resource= and ?group=, with the name ?name=;
+// objects that its user may get, as far back as he has been allowed to; in ?namespace=, of the type ?resource= and ?group=, with the name ?name=;
 // empty is any. With ?brief=true it leaves out Before and After. Leases and Events are left out unless they are asked for.
 type Changes struct {
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
-	// Authorizer decides which objects are shown; nil shows all.
+	// Authorizer decides which objects are shown, and from when on; nil shows all.
 	Authorizer authorizer.Authorizer
 	// Moment returns the revision of a moment.
 	Moment func(string) (int64, error)
@@ -85,6 +83,7 @@ func (h *Changes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type changed struct {
 	row           *api.Resource
 	before, after *store.Entry
+	readable      bool // its user was allowed to read it already
 	ending        bool // what was seen last was being deleted
 	Object
 }
@@ -127,8 +126,7 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := h.Store.Revision()
-	to := now
+	to := h.Store.Revision()
 	if t := q.Get("to"); t != "" {
 		if to, err = h.Moment(t); err != nil {
 			return nil, err
@@ -144,20 +142,23 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 		o, known := objects[c.Key]
 		if !known {
 			o = h.wanted(r, c.Key)
-			if o != nil {
-				order = append(order, o)
-			}
 			objects[c.Key] = o
 		}
 		if o == nil {
 			return true
+		}
+		if !o.readable {
+			if o.readable = MayGet(r.Context(), h.Authorizer, o.row.GroupVersionResource, o.Namespace, o.Name, c.Revision-1); !o.readable {
+				return true
+			}
+			order = append(order, o)
 		}
 		prev, err := c.Prev()
 		if err != nil {
 			failed = err
 			return false
 		}
-		if !known {
+		if len(o.Changes) == 0 {
 			o.before = prev
 		}
 		o.saw(prev)
@@ -175,8 +176,10 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 	if err = errors.Join(err, failed); err != nil {
 		return nil, err
 	}
-	if err := h.at(r.Context(), past, to, now, objects); err != nil {
-		return nil, err
+	if len(order) > 0 {
+		if err := h.at(r.Context(), to, objects); err != nil {
+			return nil, err
+		}
 	}
 	var out []*Object
 	for _, o := range order {
@@ -193,30 +196,15 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 	return out, nil
 }
 
-// at finds the objects as they are at the revision to.
-func (h *Changes) at(ctx context.Context, past store.Past, to, now int64, objects map[string]*changed) error {
-	later := map[string]bool{}
-	var failed error
-	if err := past.Changes(ctx, "/registry/", to, now, func(c *store.Change) bool {
-		if o := objects[c.Key]; o != nil && !later[c.Key] {
-			later[c.Key] = true
-			o.after, failed = c.Prev()
-		}
-		return failed == nil
-	}); err != nil || failed != nil {
-		return errors.Join(err, failed)
+// at finds the objects as they are at the revision to, whatever is written meanwhile.
+func (h *Changes) at(ctx context.Context, to int64, objects map[string]*changed) error {
+	wanted := func(e *store.Entry) bool { return objects[e.Key] != nil }
+	res, err := h.Store.List(ctx, "/registry/", store.ListOptions{Revision: to, Past: true, Match: wanted})
+	if err != nil {
+		return err
 	}
-	for key, o := range objects {
-		if o == nil || later[key] {
-			continue
-		}
-		e, err := h.Store.Get(ctx, key)
-		if err != nil {
-			return err
-		}
-		if e != nil && e.ModRevision <= to {
-			o.after = e
-		}
+	for _, e := range res.Entries {
+		objects[e.Key].after = e
 	}
 	return nil
 }
@@ -224,7 +212,7 @@ func (h *Changes) at(ctx context.Context, past store.Past, to, now int64, object
 // wanted returns the object at a key, if a request asks for it and its user may read it.
 func (h *Changes) wanted(r *http.Request, key string) *changed {
 	row, ns, name := h.Catalogue.ForKey(key)
-	if row == nil {
+	if row == nil || h.Catalogue.Hides(row.GroupVersionResource) {
 		return nil
 	}
 	q := r.URL.Query()
@@ -236,15 +224,8 @@ func (h *Changes) wanted(r *http.Request, key string) *changed {
 	if q.Get("resource") == "" && slices.Contains([]string{"leases", "events"}, row.Resource) {
 		return nil
 	}
-	if h.Authorizer != nil {
-		u, ok := request.UserFrom(r.Context())
-		if !ok {
-			u = &user.DefaultInfo{Name: user.Anonymous}
-		}
-		a := authorizer.AttributesRecord{User: u, Verb: "get", Namespace: ns, APIGroup: row.Group, APIVersion: row.Version, Resource: row.Resource, Name: name, ResourceRequest: true, Path: r.URL.Path}
-		if d, _, err := h.Authorizer.Authorize(r.Context(), a); d != authorizer.DecisionAllow || err != nil {
-			return nil
-		}
+	if !MayGet(r.Context(), h.Authorizer, row.GroupVersionResource, ns, name, 0) {
+		return nil
 	}
 	return &changed{row: row, Object: Object{Group: row.Group, Resource: row.Resource, Namespace: ns, Name: name}}
 }

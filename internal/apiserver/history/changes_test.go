@@ -147,3 +147,81 @@ func TestChanges(t *testing.T) {
 		}
 	}
 }
+
+// busy is a store in which objects are changed whenever its changes have been read.
+type busy struct {
+	*embedded.Store
+	write func()
+}
+
+func (b busy) Changes(ctx context.Context, prefix string, from, to int64, f func(*store.Change) bool) error {
+	defer b.write()
+	return b.Store.Changes(ctx, prefix, from, to, f)
+}
+
+// TestChangesMeanwhile asks for changes while objects are changed, deleted and made again:
+// the answer has them as they were at the moment that was asked for.
+func TestChangesMeanwhile(t *testing.T) {
+	st, err := embedded.Open(embedded.Options{Codec: store.NewCodec(catalogue.Scheme)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	cat := catalogue.New(catalogue.Builtin())
+	row := cat.Must("", "v1", "configmaps")
+	config := func(name, value string) runtime.Object {
+		return &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: name}, Data: map[string]string{"k": value}}
+	}
+	entries := map[string]*store.Entry{}
+	write := func(name, value string) {
+		t.Helper()
+		key := row.Key("a", name)
+		was := entries[name]
+		switch {
+		case value == "":
+			entries[name], err = nil, nil
+			_, err = st.Delete(t.Context(), key, was.ModRevision)
+		case was == nil:
+			entries[name], err = st.Create(t.Context(), key, config(name, value), 0)
+		default:
+			entries[name], err = st.Update(t.Context(), key, was.ModRevision, config(name, value), 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin := st.Revision()
+	for _, name := range []string{"changed", "deleted", "again", "kept", "gone", "made"} {
+		write(name, "1")
+	}
+	write("gone", "")
+	meanwhile := func() {
+		write("changed", "2")
+		write("deleted", "")
+		write("again", "")
+		write("again", "2")
+		write("gone", "2")
+		write("new", "2")
+		write("made", "")
+		write("made", "2")
+		write("made", "")
+	}
+	h := &Changes{Store: busy{st, meanwhile}, Catalogue: cat, Moment: func(s string) (int64, error) { return strconv.ParseInt(s, 10, 64) }}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("%s?from=%d", ChangesPath, begin), nil))
+	var got []string
+	for dec := json.NewDecoder(w.Body); dec.More(); {
+		var o Object
+		if err := dec.Decode(&o); err != nil {
+			t.Fatal(err)
+		}
+		value := "-"
+		if o.After != nil {
+			value = fmt.Sprint(o.After.Object["data"].(map[string]any)["k"])
+		}
+		got = append(got, o.Name+"="+value)
+	}
+	if s, want := strings.Join(got, " "), "changed=1 deleted=1 again=1 kept=1 gone=- made=1"; s != want {
+		t.Errorf("%s, want %s", s, want)
+	}
+}

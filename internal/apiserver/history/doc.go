@@ -1,7 +1,7 @@
 // Package history serves what the store of an API server remembers: what changed between
 // two moments, by whom and because of what, shown to a user as far as he may read the
 // objects; and snapshots of all objects, for administrators. It may import packages api,
-// api/catalogue, store, store/embedded, store/snapshot and trace.
+// api/catalogue, apiserver/authz, store, store/embedded, store/snapshot and trace.
 package history
 
 import (

@@ -8,9 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -41,10 +39,7 @@ func mayReadAll(ctx context.Context, a authorizer.Authorizer) error {
 	if a == nil {
 		return nil
 	}
-	u, ok := request.UserFrom(ctx)
-	if !ok {
-		u = &user.DefaultInfo{Name: user.Anonymous}
-	}
+	u := userOf(ctx)
 	attributes := authorizer.AttributesRecord{User: u, Verb: "list", APIGroup: "*", APIVersion: "*", Resource: "*", ResourceRequest: true, Path: SnapshotPath}
 	d, reason, err := a.Authorize(ctx, attributes)
 	if d == authorizer.DecisionAllow {

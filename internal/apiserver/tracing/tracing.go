@@ -1,13 +1,15 @@
 // Package tracing records the writes of an API server for the trace, and serves what
-// it has recorded. It may import packages apiserver, api/catalogue, store and trace.
+// it has recorded. It may import packages apiserver, apiserver/history, api/catalogue, store and trace.
 package tracing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -21,6 +23,7 @@ import (
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver"
+	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/trace"
 )
@@ -115,7 +118,7 @@ func what(w apiserver.Write) string {
 
 // ServeHTTP answers with the steps on and because of the object ?resource=&group=&namespace=&name=,
 // be it that it does not exist any more. The user must be allowed to get the object, and
-// sees the steps on those others that he may get.
+// sees the steps that were made since he may get their objects.
 func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	q := req.URL.Query()
 	gr := schema.GroupResource{Group: q.Get("group"), Resource: q.Get("resource")}
@@ -134,7 +137,7 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if !row.Namespaced {
 		namespace = ""
 	}
-	if !r.allowed(req.Context(), gr, namespace, name) {
+	if !r.allowed(req.Context(), gr, namespace, name, "") {
 		http.Error(w, fmt.Sprintf("%s %q: you may not get it, and so not its trace", gr, name), http.StatusForbidden)
 		return
 	}
@@ -149,37 +152,34 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			uid = acc.GetUID()
 		}
 	}
+	var steps []trace.Step
+	if uid != "" {
+		steps = r.Trace.Way(uid)
+	}
+	seen := map[[3]string]bool{} // what may be seen of an object's step, may of its later ones
+	steps = slices.DeleteFunc(steps, func(s trace.Step) bool {
+		key := [3]string{s.Resource, s.Namespace, s.Name}
+		if !seen[key] {
+			seen[key] = r.allowed(req.Context(), schema.ParseGroupResource(s.Resource), s.Namespace, s.Name, s.ResourceVersion)
+		}
+		return !seen[key]
+	})
+	if e == nil && len(steps) == 0 { // whatever is recorded is of before the user may get it
+		uid = ""
+	}
 	if uid == "" {
 		http.Error(w, fmt.Sprintf("%s %q not found, and nothing is recorded of one", gr, name), http.StatusNotFound)
 		return
 	}
-	steps := r.Trace.Way(uid)
-	seen := map[[3]string]bool{}
-	steps = slices.DeleteFunc(steps, func(s trace.Step) bool {
-		key := [3]string{s.Resource, s.Namespace, s.Name}
-		ok, known := seen[key]
-		if !known {
-			ok = r.allowed(req.Context(), schema.ParseGroupResource(s.Resource), s.Namespace, s.Name)
-			seen[key] = ok
-		}
-		return !ok
-	})
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"uid": uid, "steps": steps})
 }
 
-// allowed reports whether the user of a request may get an object.
-func (r *Recorder) allowed(ctx context.Context, gr schema.GroupResource, namespace, name string) bool {
-	if r.Authorizer == nil {
-		return true
-	}
-	u, ok := request.UserFrom(ctx)
-	if !ok {
-		return false
-	}
-	d, _, err := r.Authorizer.Authorize(ctx, authorizer.AttributesRecord{User: u, Verb: "get", Namespace: namespace, APIGroup: gr.Group, APIVersion: "*",
-		Resource: gr.Resource, Name: name, ResourceRequest: true, Path: Path})
-	return err == nil && d == authorizer.DecisionAllow
+// allowed reports whether the user of a request may get an object of a version; "" is as
+// it is now.
+func (r *Recorder) allowed(ctx context.Context, gr schema.GroupResource, namespace, name, version string) bool {
+	revision, err := strconv.ParseInt(cmp.Or(version, "0"), 10, 64)
+	return err == nil && history.MayGet(ctx, r.Authorizer, gr.WithVersion("*"), namespace, name, revision)
 }
 
 func ownerOf(refs []metav1.OwnerReference) types.UID {
