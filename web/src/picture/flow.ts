@@ -47,14 +47,15 @@ export class Flow {
     const mid = (r: Rect): number => r.y + r.h / 2, cx = (r: Rect): number => r.x + r.w / 2;
     const bus = (s.store.x + s.store.w + s.controllers.x) / 2;
     const top = 7.5, bottom = height - 7.5, ax = cx(s.api);
-    const start: Point = [ax, s.api.y];
+    // Lines pass below the stations: a change that comes from above or below goes through the API server.
+    const start: Point = [ax, mid(s.api)];
     const toStore: Point[] = [[s.api.x + s.api.w, mid(s.api)], [s.store.x, mid(s.store)]];
     this.lines = {
       clients: [[s.clients.x + s.clients.w, mid(s.clients)], [s.api.x, mid(s.api)], ...toStore],
       api: toStore,
       controllers: [[cx(s.controllers), s.controllers.y], [cx(s.controllers), top], [ax, top], start, ...toStore],
-      scheduler: [[cx(s.scheduler), s.scheduler.y + s.scheduler.h], [cx(s.scheduler), bottom], [ax, bottom], [ax, s.api.y + s.api.h], ...toStore],
-      nodes: [[cx(s.nodes), s.nodes.y + s.nodes.h], [cx(s.nodes), bottom], [ax, bottom], [ax, s.api.y + s.api.h], ...toStore],
+      scheduler: [[cx(s.scheduler), s.scheduler.y + s.scheduler.h], [cx(s.scheduler), bottom], [ax, bottom], start, ...toStore],
+      nodes: [[cx(s.nodes), s.nodes.y + s.nodes.h], [cx(s.nodes), bottom], [ax, bottom], start, ...toStore],
     };
     this.out = {
       controllers: [[s.store.x + s.store.w, mid(s.store)], [bus, mid(s.store)], [bus, mid(s.controllers)], [s.controllers.x, mid(s.controllers)]],

@@ -1,0 +1,120 @@
+import { FitAddon } from "@xterm/addon-fit";
+import { Terminal } from "@xterm/xterm";
+import "@xterm/xterm/css/xterm.css";
+import { base } from "./live";
+
+// The channels of v5.channel.k8s.io (KEP-4006): the first byte of each message.
+const stdin = 0, stdout = 1, stderr = 2, errors = 3, resize = 4, closed = 255;
+
+interface Target {
+  namespace: string;
+  pod: string;
+  container: string;
+  command: string[];
+}
+
+/**
+ * adopting is a document in which the text of style elements goes to style sheets
+ * that are adopted: the content security policy forbids such elements.
+ */
+function adopting(): Document {
+  const create = (name: string, options?: ElementCreationOptions) => {
+    const el = document.createElement(name, options);
+    if (name !== "style") return el;
+    const sheet = new CSSStyleSheet();
+    document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+    Object.defineProperty(el, "textContent", { set: (text: string) => sheet.replaceSync(text), get: () => "" });
+    el.remove = () => {
+      document.adoptedStyleSheets = document.adoptedStyleSheets.filter((s) => s !== sheet);
+      Element.prototype.remove.call(el);
+    };
+    return el;
+  };
+  return new Proxy(document, {
+    get(d, k) {
+      if (k === "createElement") return create;
+      const v = Reflect.get(d, k, d);
+      return typeof v === "function" ? v.bind(d) : v;
+    },
+  });
+}
+
+/** open runs a command in a terminal in a host, and returns what ends it; end is called with why it ended. */
+export function open(host: HTMLElement, t: Target, end: (why: string) => void): () => void {
+  const s = getComputedStyle(document.documentElement), v = (n: string) => s.getPropertyValue(n).trim();
+  host.replaceChildren();
+  const term = new Terminal({
+    documentOverride: adopting(), fontFamily: '"IBM Plex Mono", ui-monospace, monospace', fontSize: 13, cursorBlink: true, scrollback: 5000, screenReaderMode: true, allowProposedApi: false,
+    theme: { background: v("--paper"), foreground: v("--ink"), cursor: v("--accent"), selectionBackground: v("--line"), black: "#171a1e", red: v("--alarm"), green: v("--good"), yellow: v("--pending"), blue: v("--accent"), magenta: v("--unknown"), cyan: v("--ready"), white: v("--faint") },
+  });
+  const fit = new FitAddon();
+  term.loadAddon(fit);
+  term.open(host);
+  fit.fit();
+
+  const q = new URLSearchParams({ stdin: "true", stdout: "true", tty: "true", ...(t.container && { container: t.container }) });
+  for (const c of t.command) q.append("command", c);
+  const url = new URL(`${base}/api/v1/namespaces/${encodeURIComponent(t.namespace)}/pods/${encodeURIComponent(t.pod)}/exec?${q}`, location.href);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(url, ["v5.channel.k8s.io", "v4.channel.k8s.io"]);
+  socket.binaryType = "arraybuffer";
+  const write = (channel: number, data: Uint8Array) => {
+    if (socket.readyState !== WebSocket.OPEN) return;
+    const frame = new Uint8Array(data.length + 1);
+    frame[0] = channel;
+    frame.set(data, 1);
+    socket.send(frame);
+  };
+  const utf8 = new TextEncoder(), text = new TextDecoder();
+  const size = () => write(resize, utf8.encode(JSON.stringify({ Width: term.cols, Height: term.rows })));
+  let why = "", ended = false;
+  const finish = () => {
+    if (ended) return;
+    ended = true;
+    observer.disconnect();
+    end(why);
+  };
+  socket.onopen = () => {
+    size();
+    term.focus();
+  };
+  socket.onmessage = (e) => {
+    const data = new Uint8Array(e.data as ArrayBuffer);
+    if (data[0] === stdout || data[0] === stderr) term.write(data.subarray(1));
+    else if (data[0] === errors) {
+      const raw = text.decode(data.subarray(1));
+      try {
+        const status = JSON.parse(raw);
+        why = status.status === "Success" ? "The command has ended." : status.message || raw;
+      } catch {
+        why = raw;
+      }
+    } else if (data[0] === closed) socket.close();
+  };
+  socket.onclose = (e) => {
+    // A browser does not tell why a connection was refused; the same request without one is answered with the reason.
+    if (!why && !e.wasClean) {
+      fetch(url.href.replace(/^ws/, "http"), { credentials: "same-origin" }).then((r) => r.text()).then((b) => {
+        try {
+          why = JSON.parse(b).message || b;
+        } catch {
+          why = b;
+        }
+      }, () => (why = "the connection was lost")).finally(finish);
+    } else {
+      why ||= e.reason || "The command has ended.";
+      finish();
+    }
+  };
+  term.onData((d) => write(stdin, utf8.encode(d)));
+  term.onBinary((d) => write(stdin, Uint8Array.from(d, (c) => c.charCodeAt(0))));
+  term.onResize(size);
+  const observer = new ResizeObserver(() => fit.fit());
+  observer.observe(host);
+  return () => {
+    socket.close();
+    finish();
+    term.dispose();
+    host.replaceChildren();
+  };
+}

@@ -1,0 +1,40 @@
+import { createSignal, For, onCleanup, Show } from "solid-js";
+import { said } from "../api";
+
+/** Terminal runs a command in a container, with a terminal that is loaded with the first. */
+export function Terminal(props: { namespace: string; name: string; containers: string[] }) {
+  const [container, setContainer] = createSignal(props.containers[0] ?? "");
+  const [command, setCommand] = createSignal("sh");
+  const [state, setState] = createSignal<"off" | "on">("off");
+  const [message, setMessage] = createSignal("");
+  let host!: HTMLDivElement, close = () => {};
+
+  async function start(e: Event) {
+    e.preventDefault();
+    close();
+    setMessage("");
+    try {
+      const m = await import("../terminal");
+      setState("on");
+      close = m.open(host, { namespace: props.namespace, pod: props.name, container: container(), command: command().split(/\s+/).filter(Boolean) }, (end) => {
+        setState("off");
+        setMessage(end);
+      });
+    } catch (err) {
+      setState("off");
+      setMessage(said(err));
+    }
+  }
+  onCleanup(() => close());
+  return (
+    <div class="terminal">
+      <form class="bar" onSubmit={start}>
+        <label>Container <select onChange={(e) => setContainer(e.currentTarget.value)}><For each={props.containers}>{(c) => <option>{c}</option>}</For></select></label>
+        <label class="grow">Command <input value={command()} onInput={(e) => setCommand(e.currentTarget.value)} spellcheck={false} /></label>
+        <Show when={state() === "off"} fallback={<button type="button" onClick={() => close()}>End</button>}><button class="main">Run</button></Show>
+      </form>
+      <Show when={message()}><p class="bar" role="status">{message()}</p></Show>
+      <div class="screen" ref={host} />
+    </div>
+  );
+}
