@@ -35,6 +35,6 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(serverCommand(), schedulerCommand(), controllersCommand(), agentCommand(), tokenCommand(), upCommand(), downCommand(), resetCommand(), imageCommand(), traceCommand(), diffCommand(), restoreCommand(), snapshotCommand(), whatifCommand(), whyCommand(), kubectlCommand(), envtestCommand(), versionCommand(), referenceCommand())
+	c.AddCommand(serverCommand(), schedulerCommand(), controllersCommand(), agentCommand(), tokenCommand(), upCommand(), downCommand(), resetCommand(), imageCommand(), traceCommand(), diffCommand(), restoreCommand(), snapshotCommand(), whatifCommand(), whyCommand(), dashCommand(), kubectlCommand(), envtestCommand(), versionCommand(), referenceCommand())
 	return c
 }

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/filters"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"keelson.dev/keelson/internal/dash"
 )
 
 // Annotations of the audit log, upstream's.
@@ -76,7 +78,7 @@ func longRunning(_ *http.Request, i *request.RequestInfo) bool {
 	case i.Verb == "watch" || i.Verb == "proxy":
 		return true
 	case !i.IsResourceRequest:
-		return len(i.Path) > 12 && i.Path[:12] == "/debug/pprof"
+		return i.Path == dash.Path || len(i.Path) > 12 && i.Path[:12] == "/debug/pprof"
 	}
 	switch i.Subresource {
 	case "attach", "exec", "proxy", "log", "portforward":

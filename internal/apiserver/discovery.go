@@ -357,7 +357,7 @@ func resourceDiscovery(row *api.Resource) apidiscovery.APIResourceDiscovery {
 // serveNonResource answers requests for paths that are no resource.
 func (r documents) serveNonResource() error {
 	path := strings.Trim(r.req.URL.Path, "/")
-	if h := r.s.Paths["/"+path]; h != nil {
+	if h := r.s.further(r.req.URL.Path); h != nil {
 		r.code = http.StatusOK
 		h.ServeHTTP(r.w, r.req)
 		return nil
@@ -415,6 +415,21 @@ func (r documents) serveNonResource() error {
 		return r.write(http.StatusOK, typeJSON, b)
 	}
 	return r.notFoundPath()
+}
+
+// further returns the handler of Paths for a path; nil if there is none.
+func (s *Server) further(path string) http.Handler {
+	if h := s.Paths["/"+strings.Trim(path, "/")]; h != nil {
+		return h
+	}
+	for i := len(path) - 1; i > 0; i-- {
+		if path[i] == '/' {
+			if h := s.Paths[path[:i+1]]; h != nil {
+				return h
+			}
+		}
+	}
+	return s.Paths[path+"/"]
 }
 
 func (r documents) paths() []string {

@@ -124,7 +124,8 @@ type Config struct {
 	Version VersionInfo
 	// Aggregation passes requests on to aggregated servers; may be nil.
 	Aggregation *aggregation.Registry
-	// Paths are further handlers, by their path, behind authorization.
+	// Paths are further handlers, by their path, behind authorization. One whose path
+	// ends in a slash has all paths below that too.
 	Paths map[string]http.Handler
 	// Metrics is served under /metrics; New adds the server's own.
 	Metrics *prometheus.Registry
@@ -229,6 +230,9 @@ func New(cfg Config) *Server {
 	s.watches, s.stop = context.WithCancel(context.Background())
 	return s
 }
+
+// Streams returns the number of watches that are being served.
+func (s *Server) Streams() int64 { return s.streams.Load() }
 
 func (s *Server) stale(e *store.Entry) bool { return s.Form != nil && s.Form(e.Key) != e.Form }
 

@@ -96,10 +96,10 @@ const (
 const KubeletClient = "kube-apiserver-kubelet-client"
 
 // Bootstrap returns upstream's default roles and bindings, which a cluster has from
-// its first start. Two bindings are added. That for KubeletClient: it is in no group, so
-// that a request which is led back to the API server has no more rights there. And that
-// for all users to ask what changed and what was done: the answers have only what they
-// may read.
+// its first start. Three bindings are added. That for KubeletClient: it is in no group, so
+// that a request which is led back to the API server has no more rights there. And those
+// for all users to ask what changed and what was done, and for the page of keelson dash: the
+// answers have only what they may read.
 func Bootstrap() []runtime.Object {
 	out := []runtime.Object{
 		clusterRole("cluster-admin", rule([]string{"*"}, "*", "*"), v1.PolicyRule{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}}),
@@ -194,6 +194,8 @@ func Bootstrap() []runtime.Object {
 
 		clusterRole("keelson:history", urls("/debug/keelson/changes /debug/keelson/trace")),
 		bind("keelson:history", group("system:authenticated")),
+		clusterRole("keelson:dash", urls("/dash /dash/*")),
+		bind("keelson:dash", group("system:authenticated")),
 	}
 	nodes := bind("system:kubelet-api-admin", userSubject(KubeletClient))
 	nodes.Name = "keelson:" + KubeletClient

@@ -32,6 +32,8 @@ import (
 	"keelson.dev/keelson/internal/apiserver/token"
 	"keelson.dev/keelson/internal/apiserver/tracing"
 	"keelson.dev/keelson/internal/apiserver/zpages"
+	"keelson.dev/keelson/internal/dash"
+	dashpage "keelson.dev/keelson/internal/dash/page"
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/version"
@@ -112,6 +114,8 @@ func (c *Instance) serve(listener net.Listener) error {
 		note = tracing.Note // etcd has no place for it
 		paths[history.SnapshotPath] = &history.Snapshot{Store: s, Codec: c.codec, Moment: moment, Version: version.Info.GitVersion, Clock: c.Clock, Authorizer: modes}
 	}
+	paths[dashpage.Prefix] = dashpage.Handler()
+	paths[dash.Path] = &dash.Stream{Store: c.Store, Catalogue: c.Catalogue, Trace: c.Trace, Authorizer: modes, Moment: moment, Watches: func() int64 { return c.Server.Streams() }}
 	zpages.Add(paths, c.Features, version.Info.GitVersion, c.Flags)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others, Computed: computed(c.Meter),
