@@ -112,6 +112,11 @@ func newPort(t testing.TB, bridge, name string, four, six, gateway4, gateway6 st
 		must(netlink.LinkSetUp(l))
 	}
 	must(netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}))
+	t.Cleanup(func() { // at once: the kernel removes a namespace some time after its last thread
+		if err := netlink.LinkDel(link(name)); err != nil {
+			t.Error(err)
+		}
+	})
 	if bridge != "" {
 		must(netlink.LinkSetMaster(link(name), link(bridge)))
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -57,33 +56,67 @@ func (p probe) ask(wait time.Duration) error {
 	if p.six {
 		to = p.to.six
 	}
-	c, err := p.from.socket(p.proto, netip.AddrPortFrom(to, p.port), wait)
+	c, err := p.from.connect(p.proto, netip.AddrPortFrom(to, p.port))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	return exchange(c, wait)
+}
+
+// exchange sends a byte and waits for the answer, up to that time. It also waits for the
+// connection.
+func exchange(c net.Conn, wait time.Duration) error {
 	if err := c.SetDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	if _, err := c.Write([]byte("?")); err != nil {
 		return err
 	}
-	_, err = c.Read(make([]byte, 16))
+	_, err := c.Read(make([]byte, 1))
 	return err
 }
 
-// socket dials in the namespace of the peer, on a thread of the call's own.
-func (h *peer) socket(proto string, to netip.AddrPort, wait time.Duration) (c net.Conn, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err = unix.Setns(h.ns, unix.CLONE_NEWNET); err == nil {
-			c, err = net.DialTimeout(proto, to.String(), wait)
+// connect begins a connection from the namespace of the peer and does not wait for it. A
+// socket belongs to the namespace that it was made in: so hundreds of connections need no
+// threads of their own.
+func (h *peer) connect(proto string, to netip.AddrPort) (net.Conn, error) {
+	kind := unix.SOCK_STREAM
+	if proto == "udp" {
+		kind = unix.SOCK_DGRAM
+	}
+	var fd int
+	var err error
+	h.do(func() {
+		family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(to.Port())})
+		if a := to.Addr(); a.Is4() {
+			sa.(*unix.SockaddrInet4).Addr = a.As4()
+		} else {
+			six := &unix.SockaddrInet6{Port: int(to.Port()), Addr: a.As16()}
+			if a.Zone() != "" {
+				l, lerr := netlink.LinkByName(a.Zone())
+				if err = lerr; err != nil {
+					return
+				}
+				six.ZoneId = uint32(l.Attrs().Index)
+			}
+			family, sa = unix.AF_INET6, six
 		}
-	}()
-	<-done
-	return c, err
+		if fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+			return
+		}
+		if err = unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
+			unix.Close(fd)
+			return
+		}
+		err = nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), proto)
+	defer f.Close()
+	return net.FileConn(f)
 }
 
 // answer answers probes on the ports.
@@ -299,9 +332,12 @@ func TestPolicies(t *testing.T) {
 	}
 	// Link-local addresses do not bypass a policy.
 	link := ax.linkLocal()
-	conn, err := bx.socket("tcp", netip.AddrPortFrom(link.WithZone("eth0"), 80), 300*time.Millisecond)
-	if err == nil {
-		conn.Close()
+	conn, err := bx.connect("tcp", netip.AddrPortFrom(link.WithZone("eth0"), 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if exchange(conn, 300*time.Millisecond) == nil {
 		t.Errorf("%s is reached at %s", ax, link)
 	}
 }
@@ -348,28 +384,40 @@ func verify(t *testing.T, members []*member, allowed func(probe) bool) {
 			t.Errorf("%d of %d:\n%s", len(wrong), len(all), strings.Join(wrong[:min(len(wrong), 8)], "\n"))
 		}
 	}
-	limit := time.Now().Add(harness.Patience)
-	each(yes, func(p probe) (err error) {
-		for time.Now().Before(limit) {
-			if err = p.ask(time.Second); err == nil {
-				return nil
-			}
-		}
-		return err
-	})
+	each(yes, func(p probe) error { return p.until(100*time.Millisecond, func(err error) error { return err }) })
 	if t.Failed() {
 		return
 	}
 	// The policy may not be written yet: a connection that succeeds now must fail
 	// once it is.
-	each(no, func(p probe) (err error) {
-		for time.Now().Before(limit) {
-			if err := p.ask(300 * time.Millisecond); err != nil {
-				return nil //nolint:nilerr // a refused connection is the success of this check
+	each(no, func(p probe) error {
+		return p.until(300*time.Millisecond, func(err error) error {
+			if err == nil {
+				err = errors.New("it passes")
+			} else {
+				err = nil
 			}
-		}
-		return errors.New("it passes")
+			return err
+		})
 	})
+}
+
+// until sends the probe until the check accepts its outcome. It waits longer for each further
+// answer, and pauses: hundreds of probes that fail at once, on a busy machine, must not
+// keep it busy.
+func (p probe) until(wait time.Duration, check func(error) error) error {
+	limit, pause := time.Now().Add(harness.Patience), 20*time.Millisecond
+	for tries := 1; ; tries++ {
+		err := check(p.ask(wait))
+		if err == nil {
+			return nil
+		}
+		if time.Now().Add(pause).After(limit) {
+			return fmt.Errorf("%w, %d times", err, tries)
+		}
+		time.Sleep(pause)
+		pause, wait = min(2*pause, time.Second), min(2*wait, 10*time.Second)
+	}
 }
 
 // TestPolicyOfConnections checks that a new policy ends the connections that it
@@ -402,22 +450,12 @@ func TestPolicyOfConnections(t *testing.T) {
 	})
 	ends := func(m *member) net.Conn {
 		t.Helper()
-		conn, err := m.socket("tcp", netip.AddrPortFrom(server.four, 80), harness.Patience)
+		conn, err := m.connect("tcp", netip.AddrPortFrom(server.four, 80))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
 		return conn
-	}
-	exchange := func(conn net.Conn, wait time.Duration) error {
-		if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
-			return err
-		}
-		if _, err := conn.Write([]byte("?")); err != nil {
-			return err
-		}
-		_, err := conn.Read(make([]byte, 1))
-		return err
 	}
 	kept, cut := ends(client), ends(other)
 	for _, conn := range []net.Conn{kept, cut} {

@@ -166,8 +166,12 @@ func TestPool(t *testing.T) {
 	reaches("the first node again", first)
 
 	// No node answers for an address that no Service has.
-	if c, err := client.socket("tcp", netip.MustParseAddrPort("10.221.0.201:80"), harness.Patience); err == nil {
-		c.Close()
+	c, err := client.connect("tcp", netip.MustParseAddrPort("10.221.0.201:80"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := exchange(c, harness.Patience); err == nil {
 		t.Error("an address of nobody is reached")
 	} else if !errors.As(err, new(net.Error)) {
 		t.Error(err)
