@@ -1,7 +1,9 @@
 package apiserver
 
 import (
+	"context"
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -9,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/admission"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 // chain returns the admission chain, whose annotations go to the audit log.
@@ -25,7 +29,10 @@ func (r *call) mutate(a admission.Attributes) error {
 		return nil
 	}
 	before := keepManagers(a.GetObject())
-	if err := m.Admit(r.ctx(), a, r.s.Objects); err != nil {
+	begin := time.Now()
+	err := m.Admit(r.timed(), a, r.s.Objects)
+	r.timing.Admission += time.Since(begin)
+	if err != nil {
 		return err
 	}
 	if err := before.restore(a.GetObject()); err != nil {
@@ -39,7 +46,19 @@ func (r *call) validate(a admission.Attributes) error {
 	if !ok || !v.Handles(a.GetOperation()) {
 		return nil
 	}
-	return v.Validate(r.ctx(), a, r.s.Objects)
+	begin := time.Now()
+	err := v.Validate(r.timed(), a, r.s.Objects)
+	r.timing.Admission += time.Since(begin)
+	return err
+}
+
+// timed returns the context in which admission records how long its parts take.
+func (r *call) timed() context.Context {
+	if r.s.Recorded == nil {
+		return r.ctx()
+	}
+	r.timing.Place = r.s.Place
+	return trace.WithTiming(r.ctx(), r.timing)
 }
 
 // admissionOptions returns the options of a write as admission sees them: with

@@ -10,6 +10,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 // call is the processing of one request: authentication, its turn, authorization and
@@ -22,6 +24,8 @@ type call struct {
 	long bool
 	// inProcess reports whether it comes from a component of this process.
 	inProcess bool
+	// timing has how long the parts of the write that is being made take.
+	timing *trace.Timing
 }
 
 func (r *call) authenticate() error {
@@ -107,12 +111,25 @@ func (r *call) serve() error {
 		return r.methodNotSupported()
 	}
 	switch verb {
+	case "create", "update", "patch", "delete":
+		err := r.writeOne(verb)
+		r.refused(verb, err)
+		return err
 	case "get":
 		return reader{r}.get()
 	case "list":
 		return reader{r}.list()
 	case "watch":
 		return reader{r}.watch()
+	case "deletecollection":
+		return newDeleter(r).deleteCollection()
+	}
+	return r.methodNotSupported()
+}
+
+// writeOne serves a write of one object.
+func (r *call) writeOne(verb string) error {
+	switch verb {
 	case "create":
 		if r.row.Terminating != "" {
 			err := r.methodNotSupported()
@@ -124,12 +141,17 @@ func (r *call) serve() error {
 		return (&writer{call: r}).update(&r.row.UpdateStrategy)
 	case "patch":
 		return (&writer{call: r}).patch(&r.row.UpdateStrategy)
-	case "delete":
-		return newDeleter(r).delete()
-	case "deletecollection":
-		return newDeleter(r).deleteCollection()
 	}
-	return r.methodNotSupported()
+	return newDeleter(r).delete()
+}
+
+// refused records that a write was not made because admission or validation did not
+// allow it.
+func (r *call) refused(verb string, err error) {
+	if r.s.Recorded == nil || !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsInternalError(err) || r.key().dryRun {
+		return
+	}
+	(&writer{call: r}).recorded(Write{Verb: verb, Refused: err, Namespace: r.info.Namespace, Name: r.info.Name})
 }
 
 // aggregated passes the request on if another server serves the group version,

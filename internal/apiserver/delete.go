@@ -169,7 +169,9 @@ func (r *deleter) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.En
 	if err != nil {
 		return nil, false, err
 	}
+	begin := time.Now()
 	ne, err := r.s.Store.Update(r.noted(), e.Key, e.ModRevision, stored, r.ttl(obj))
+	r.timing.Store += time.Since(begin)
 	if err == nil {
 		r.recorded(Write{Verb: "delete", Object: ne.Object(), Old: e.Object()})
 	}

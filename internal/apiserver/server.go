@@ -36,6 +36,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/auditing"
 	"keelson.dev/keelson/internal/apiserver/serving"
 	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // MaxBody is the greatest size of a request's body in bytes, upstream's limit.
@@ -99,6 +100,9 @@ type Config struct {
 	// Recorded, if set, is called after every committed write with the request's
 	// context, which carries its cause.
 	Recorded func(ctx context.Context, w Write)
+	// Place, if set, gives a write its place in a distributed trace: trace.Timing has its
+	// meaning.
+	Place func(ctx context.Context) (at trace.Context, above trace.SpanID)
 	// Note, if set, describes a request in the history of the store, beside what it
 	// writes.
 	Note func(req *http.Request) string
@@ -132,14 +136,22 @@ type Config struct {
 	Clock   clock.WithTicker
 }
 
-// Write is a committed change.
+// Write is a committed change, or one that was refused.
 type Write struct {
 	Resource    *api.Resource
 	Subresource string
-	Verb        string // create, update, patch, delete
-	Object      runtime.Object
+	Verb        string         // create, update, patch, delete
+	Object      runtime.Object // nil if it was refused
 	Old         runtime.Object // nil for a creation
 	Time        time.Time
+	// Refused is why it was not made: admission or validation did not allow it. Namespace
+	// and Name are then what the request named.
+	Refused         error
+	Namespace, Name string
+	// Client is the User-Agent of the request.
+	Client string
+	// Timing has how long the parts of it took.
+	Timing *trace.Timing
 }
 
 // Reservation allocates something that an object needs outside of the store.
@@ -261,6 +273,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer leave()
 	r := &call{response: response{incoming: incoming{s: s, req: req, info: info}, w: w}, started: s.Clock.Now()}
 	r.long = long
+	r.timing = &trace.Timing{}
+	r.timing.Begin(time.Now())
 	r.conn, _ = w.(connection)
 	rec := &warnings{}
 	ctx := warning.WithWarningRecorder(request.WithRequestInfo(req.Context(), info), rec)

@@ -172,6 +172,7 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 	if nameFn == nil {
 		nameFn = apivalidation.NameIsDNSSubdomain
 	}
+	begin := time.Now()
 	errs := apivalidation.ValidateObjectMetaAccessor(r.toValidate(acc), r.row.Namespaced, nameFn, field.NewPath("metadata"))
 	errs = append(errs, r.validateFinalizers(acc.GetFinalizers(), nil)...)
 	if r.row.Validate != nil {
@@ -180,6 +181,7 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 	if r.row.ValidateRequest != nil {
 		errs = append(errs, r.row.ValidateRequest(r.call, obj, nil)...)
 	}
+	r.timing.Validation += time.Since(begin)
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
 	}
@@ -207,7 +209,9 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 	if err != nil {
 		return nil, err
 	}
+	begin = time.Now()
 	e, err := r.s.Store.Create(r.noted(), key, stored, r.ttl(obj))
+	r.timing.Store += time.Since(begin)
 	if err != nil {
 		return nil, r.storeError(err, acc.GetName())
 	}
@@ -250,8 +254,10 @@ func (r *writer) unstored(obj runtime.Object) (*store.Entry, error) {
 
 func (r *writer) recorded(w Write) {
 	if r.s.Recorded != nil {
-		w.Resource, w.Subresource, w.Time = r.row, r.info.Subresource, r.s.Clock.Now()
+		w.Resource, w.Subresource, w.Time, w.Client, w.Timing = r.row, r.info.Subresource, r.s.Clock.Now(), r.req.UserAgent(), r.timing
+		r.timing.Place = r.s.Place
 		r.s.Recorded(r.ctx(), w)
+		r.timing.Begin(time.Now()) // a request may write several objects
 	}
 }
 
@@ -423,6 +429,7 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	}
 	committed := false
 	defer func() { done(committed) }()
+	begin := time.Now()
 	errs := apivalidation.ValidateObjectMetaAccessorUpdate(r.toValidate(acc), oldAcc, field.NewPath("metadata"))
 	errs = append(errs, r.validateFinalizers(acc.GetFinalizers(), oldAcc.GetFinalizers())...)
 	switch {
@@ -434,6 +441,7 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	if strategy.ValidateRequest != nil {
 		errs = append(errs, strategy.ValidateRequest(r.call, obj, old)...)
 	}
+	r.timing.Validation += time.Since(begin)
 	if len(errs) > 0 {
 		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, errs)
 	}
@@ -467,7 +475,9 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	if err != nil {
 		return nil, false, false, err
 	}
+	begin = time.Now()
 	ne, err := r.s.Store.Update(r.noted(), e.Key, e.ModRevision, stored, r.ttl(obj))
+	r.timing.Store += time.Since(begin)
 	if err != nil {
 		return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
 	}
@@ -524,7 +534,9 @@ func (r *writer) finished(obj runtime.Object, acc metav1.Object) bool {
 
 // remove deletes the entry; old is its object in the row's version.
 func (r *writer) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) {
+	begin := time.Now()
 	d, err := r.s.Store.Delete(r.noted(), e.Key, e.ModRevision)
+	r.timing.Store += time.Since(begin)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
 package trace
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // Note is what the history of the store keeps of a write beside the objects: by whom
 // it was made, and because of what.
@@ -18,14 +21,17 @@ const maxClient = 64
 
 // String returns the note as JSON.
 func (n Note) String() string {
-	if len(n.Client) > maxClient {
-		n.Client = n.Client[:maxClient]
-	}
+	n.Client = ShortClient(n.Client)
 	b, err := json.Marshal(n)
 	if err != nil {
 		return "" // strings can be marshalled
 	}
 	return string(b)
+}
+
+// ShortClient cuts a User-Agent to maxClient bytes.
+func ShortClient(agent string) string {
+	return strings.ToValidUTF8(agent[:min(len(agent), maxClient)], "")
 }
 
 // ParseNote reads the form that String gives. A note in another form is empty.

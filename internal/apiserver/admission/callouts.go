@@ -81,7 +81,10 @@ func (c mutatingCallout) Admit(ctx context.Context, a admission.Attributes, o ad
 	if p == nil || err != nil {
 		return err
 	}
-	return p.(admission.MutationInterface).Admit(ctx, a, o)
+	ctx, end := called(ctx)
+	err = p.(admission.MutationInterface).Admit(ctx, a, o)
+	end(err)
+	return err
 }
 
 type validatingCallout struct{ *callout }
@@ -92,7 +95,10 @@ func (c validatingCallout) Validate(ctx context.Context, a admission.Attributes,
 	if p == nil || err != nil {
 		return err
 	}
-	return p.(admission.ValidationInterface).Validate(ctx, a, o)
+	ctx, end := called(ctx)
+	err = p.(admission.ValidationInterface).Validate(ctx, a, o)
+	end(err)
+	return err
 }
 
 // excluded are the resources that no policy and no webhook sees: they store

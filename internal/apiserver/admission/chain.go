@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/metrics"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 // The phases, as upstream's metrics name them.
@@ -82,6 +84,16 @@ func (c *chain) Validate(ctx context.Context, a admission.Attributes, o admissio
 	return err
 }
 
+// slow is how long a plug-in takes to be named in the trace of a request.
+const slow = 500 * time.Microsecond
+
+func verdict(err error) string {
+	if err != nil {
+		return "refused it"
+	}
+	return ""
+}
+
 // pass takes a through the steps of a phase, up to the first that refuses it.
 func pass(ctx context.Context, steps []step, a admission.Attributes, o admission.ObjectInterfaces, phase string) error {
 	for i := range steps {
@@ -92,7 +104,11 @@ func pass(ctx context.Context, steps []step, a admission.Attributes, o admission
 		start := time.Now()
 		err := s.run(ctx, a, o)
 		if s.name != "" {
-			metrics.Metrics.ObserveAdmissionController(ctx, time.Since(start), err != nil, a, phase, s.name)
+			took := time.Since(start)
+			metrics.Metrics.ObserveAdmissionController(ctx, took, err != nil, a, phase, s.name)
+			if t := trace.TimingFrom(ctx); t != nil && (took >= slow || err != nil) {
+				t.Part(s.name, verdict(err), took)
+			}
 		}
 		if err != nil {
 			return err

@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/apiserver/pkg/util/webhook"
 	"k8s.io/client-go/rest"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 const (
@@ -85,13 +87,16 @@ func Config(c *rest.Config) *rest.Config {
 	return c
 }
 
-// Webhooks returns delegate's configurations of webhooks, with bounded answers.
+// Webhooks returns delegate's configurations of webhooks, which are told of the trace that
+// their requests are part of, with bounded answers.
 func Webhooks(delegate webhook.AuthenticationInfoResolver) webhook.AuthenticationInfoResolver {
 	bound := func(c *rest.Config, err error) (*rest.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		return Config(c), nil
+		c = Config(c)
+		c.Wrap(trace.Propagate)
+		return c, nil
 	}
 	return &webhook.AuthenticationInfoResolverDelegator{
 		ClientConfigForFunc: func(hostPort string) (*rest.Config, error) { return bound(delegate.ClientConfigFor(hostPort)) },

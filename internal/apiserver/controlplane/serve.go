@@ -125,6 +125,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		Authorizer:       modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: c.addresses},
 		Recorded:     steps.Record,
+		Place:        c.Trace.Place,
 		Note:         note,
 		Audit:        c.auditor,
 		Fairness:     fair,

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -47,21 +48,67 @@ func (r *Recorder) Record(ctx context.Context, w apiserver.Write) {
 	case "leases", "events":
 		return
 	}
-	acc, err := meta.Accessor(w.Object)
-	if err != nil {
-		return
+	s := trace.Step{Time: w.Time, Verb: w.Verb, Subresource: w.Subresource, Resource: w.Resource.GroupVersionResource.GroupResource().String()}
+	var acc metav1.Object
+	if w.Refused != nil {
+		if acc = r.refused(ctx, &s, w); acc == nil {
+			return
+		}
+	} else {
+		var err error
+		if acc, err = meta.Accessor(w.Object); err != nil {
+			return
+		}
+		s.Namespace, s.Name, s.UID, s.ResourceVersion, s.What = acc.GetNamespace(), acc.GetName(), acc.GetUID(), acc.GetResourceVersion(), what(w)
 	}
-	s := trace.Step{Time: w.Time, Verb: w.Verb, Subresource: w.Subresource, Resource: w.Resource.GroupVersionResource.GroupResource().String(),
-		Namespace: acc.GetNamespace(), Name: acc.GetName(), UID: acc.GetUID(), ResourceVersion: acc.GetResourceVersion(), What: what(w)}
 	if u, ok := request.UserFrom(ctx); ok {
 		s.Actor = strings.TrimPrefix(u.GetName(), "system:serviceaccount:kube-system:")
 	}
+	if t := w.Timing; t != nil {
+		parts, took := t.Parts()
+		s.Context, s.Parent = t.Context(ctx)
+		s.Parts, s.Took, s.Admission, s.Validation, s.Store = parts, trace.Millis(took), trace.Millis(t.Admission), trace.Millis(t.Validation), trace.Millis(t.Store)
+	}
+	if w.Refused == nil {
+		s.About = newEndpoints(w)
+	}
 	if cause, ok := trace.CauseFrom(ctx); ok {
 		s.CauseUID, s.CauseVersion = cause.UID, cause.ResourceVersion
-	} else if ref := ownerOf(acc.GetOwnerReferences()); ref != "" && w.Verb == "create" {
+		s.Woke = trace.Millis(trace.WokeAgo(ctx))
+	} else {
+		s.Client = trace.ShortClient(w.Client)
+	}
+	if ref := ownerOf(acc.GetOwnerReferences()); s.CauseUID == "" && ref != "" && w.Verb == "create" {
 		s.CauseUID = ref
 	}
 	r.Trace.Add(s)
+}
+
+// mostReason bounds why a write was refused, in bytes.
+const mostReason = 300
+
+// refused fills in a step that was refused, and returns the object that it was to change,
+// an empty one if there is none; nil if it concerns nothing that is known.
+func (r *Recorder) refused(ctx context.Context, s *trace.Step, w apiserver.Write) metav1.Object {
+	reason := w.Refused.Error()
+	s.Namespace, s.Name, s.What = w.Namespace, w.Name, "refused: "+strings.ToValidUTF8(reason[:min(len(reason), mostReason)], "")
+	if gr := w.Resource.GroupVersionResource.GroupResource(); gr == (schema.GroupResource{Resource: "secrets"}) {
+		s.What = "refused" // the reason may quote the secret
+	}
+	if w.Name != "" {
+		if e, err := r.Store.Get(ctx, w.Resource.Key(w.Namespace, w.Name)); err == nil && e != nil {
+			if acc, err := meta.Accessor(e.Object()); err == nil {
+				s.UID, s.ResourceVersion = acc.GetUID(), acc.GetResourceVersion()
+				return acc
+			}
+		}
+	}
+	cause, ok := trace.CauseFrom(ctx)
+	if !ok {
+		return nil
+	}
+	s.About = []types.UID{cause.UID}
+	return &metav1.ObjectMeta{}
 }
 
 // Note returns trace.Note of a request, for the history of the store.
@@ -78,6 +125,37 @@ func Note(req *http.Request) string {
 		n.Cause = c.String()
 	}
 	return n.String()
+}
+
+// newEndpoints returns the pods that became ready endpoints by a write of an
+// EndpointSlice, or ceased to be.
+func newEndpoints(w apiserver.Write) []types.UID {
+	now, ok := w.Object.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return nil
+	}
+	old, _ := w.Old.(*discoveryv1.EndpointSlice)
+	was := map[types.UID]bool{}
+	if old != nil {
+		for i := range old.Endpoints {
+			if e := &old.Endpoints[i]; e.TargetRef != nil {
+				was[e.TargetRef.UID] = served(e)
+			}
+		}
+	}
+	var out []types.UID
+	for i := range now.Endpoints {
+		e := &now.Endpoints[i]
+		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" && served(e) != was[e.TargetRef.UID] {
+			out = append(out, e.TargetRef.UID)
+		}
+	}
+	return out
+}
+
+// served reports whether an endpoint gets traffic.
+func served(e *discoveryv1.Endpoint) bool {
+	return e.Conditions.Ready == nil || *e.Conditions.Ready
 }
 
 // what describes a write of a pod in a few words.
@@ -146,8 +224,10 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	uid := r.Trace.Find(gr.String(), namespace, name)
-	if e != nil {
+	var uid types.UID
+	if e == nil {
+		uid = r.Trace.Find(gr.String(), namespace, name)
+	} else {
 		if acc, err := meta.Accessor(e.Object()); err == nil {
 			uid = acc.GetUID()
 		}
