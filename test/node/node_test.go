@@ -34,6 +34,10 @@ const image = "keelson.local/demo"
 
 func TestMain(m *testing.M) {
 	harness.OwnNetwork()
+	if settings := os.Getenv(agentProcess); settings != "" {
+		runAgent(settings)
+		return
+	}
 	os.Exit(m.Run())
 }
 

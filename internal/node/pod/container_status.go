@@ -100,7 +100,7 @@ func (sm *summary) containerStatus(c *v1.Container, creating string) v1.Containe
 		case cur.CreatedAt < obs.anew && sm.ending.begun.IsZero() && !podspec.IsEphemeral(pod, c.Name):
 			cs.State.Waiting = sm.waitingFor(c.Name, creating) // starts anew with all others
 			cs.LastTerminationState = v1.ContainerState{Terminated: t}
-		case ok && sm.ending.begun.IsZero():
+		case ok && sm.ending.begun.IsZero() && runsAgain(pod, c, cur):
 			cs.State.Waiting = &v1.ContainerStateWaiting{Reason: wt.reason, Message: wt.message}
 			cs.LastTerminationState = v1.ContainerState{Terminated: t}
 		default:

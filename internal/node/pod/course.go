@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -63,4 +64,13 @@ func exitedBadly(st *runtimeapi.ContainerStatus) bool {
 // mayRestart reports whether the container runs again after this exit.
 func mayRestart(pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus) bool {
 	return restart.After(&pod.Spec, c, st.ExitCode) != restart.Nothing
+}
+
+// runsAgain reports whether the container, which has exited, is started again: an init
+// container that has completed is not, unless all containers are.
+func runsAgain(pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus) bool {
+	if st.ExitCode == 0 && !restart.Sidecar(c) && slices.ContainsFunc(pod.Spec.InitContainers, func(i v1.Container) bool { return i.Name == c.Name }) {
+		return false
+	}
+	return mayRestart(pod, c, st)
 }

@@ -189,6 +189,7 @@ func (w *worker) started(c *v1.Container, st *runtimeapi.ContainerStatus) bool {
 func (w *worker) consider(ctx context.Context, pod *v1.Pod, c *v1.Container, init bool, obs *observed) time.Duration {
 	st := obs.current(c.Name)
 	if st != nil && st.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+		w.starts.settle(c.Name)
 		if h := st.Annotations[cri.HashAnnotation]; h != "" && h != convert.Hash(c) && !w.starts.unsettled(c.Name) {
 			w.kills.kill(ctx, pod, st, fmt.Sprintf("Container %s definition changed, will be restarted", c.Name), podspec.GracePeriod(pod))
 		}

@@ -67,6 +67,17 @@ func (s *starts) waitingFor(name string) (wait, bool) {
 	return w, ok
 }
 
+// settle forgets why the container is not running: it runs, though its start seemed to
+// fail, because the runtime's answer was lost.
+func (s *starts) settle(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.busy[name] {
+		delete(s.waiting, name)
+		delete(s.retryAt, name)
+	}
+}
+
 // left returns how long the container has to wait before it is started again after a
 // start that failed.
 func (s *starts) left(name string) time.Duration {

@@ -47,24 +47,28 @@ func Start(t testing.TB, o agent.Options, change ...func(*cluster.Options)) *Nod
 	return start(t, o, (*cluster.Cluster).StartAgent, change...)
 }
 
+// Run starts the agent of a node on a machine of a cluster, and returns when the node is
+// Ready, or when wait has ended.
+type Run func(c *cluster.Cluster, wait context.Context, m *machine.Machine, o agent.Options) error
+
+// StartBy does what Start does, with an agent that run starts, and ends before the cleaning
+// up that follows.
+func StartBy(t testing.TB, o agent.Options, run Run) *Node {
+	t.Helper()
+	return start(t, o, run)
+}
+
 // StartApart does what Start does, with an agent that has only a kubeconfig of
 // its node's user.
 func StartApart(t testing.TB, o agent.Options) *Node {
 	t.Helper()
 	return start(t, o, func(c *cluster.Cluster, wait context.Context, m *machine.Machine, o agent.Options) error {
-		admin, err := c.RESTConfig()
-		if err != nil {
-			return err
-		}
-		if err := agent.PrepareJoin(wait, kubernetes.NewForConfigOrDie(admin)); err != nil {
-			return err
-		}
-		pair, err := c.Certs.ClientCert("system:node:"+o.Name, []string{user.NodesGroup})
+		cfg, err := NodeConfig(wait, c, o.Name)
 		if err != nil {
 			return err
 		}
 		kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-		if err := clientcmd.WriteToFile(*certs.Kubeconfig("node", admin.Host, admin.CAData, pair), kubeconfig); err != nil {
+		if err := clientcmd.WriteToFile(*certs.Kubeconfig("node", cfg.Host, cfg.CAData, certs.Pair{Cert: cfg.CertData, Key: cfg.KeyData}), kubeconfig); err != nil {
 			return err
 		}
 		ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -90,7 +94,24 @@ func StartApart(t testing.TB, o agent.Options) *Node {
 	})
 }
 
-func start(t testing.TB, o agent.Options, run func(*cluster.Cluster, context.Context, *machine.Machine, agent.Options) error, change ...func(*cluster.Options)) *Node {
+// NodeConfig returns the client configuration of the user of a node, which may join
+// the cluster.
+func NodeConfig(ctx context.Context, c *cluster.Cluster, name string) (*rest.Config, error) {
+	admin, err := c.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	if err := agent.PrepareJoin(ctx, kubernetes.NewForConfigOrDie(admin)); err != nil {
+		return nil, err
+	}
+	pair, err := c.Certs.ClientCert("system:node:"+name, []string{user.NodesGroup})
+	if err != nil {
+		return nil, err
+	}
+	return &rest.Config{Host: admin.Host, TLSClientConfig: rest.TLSClientConfig{CAData: admin.CAData, CertData: pair.Cert, KeyData: pair.Key}}, nil
+}
+
+func start(t testing.TB, o agent.Options, run Run, change ...func(*cluster.Options)) *Node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test runs containers: run it as root (make test does)")
