@@ -195,7 +195,7 @@ func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (reconci
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	satisfied := r.expect.Satisfied(key)
-	begun := r.clock.Now()
+	begun := time.Now() // what the look costs is real, be the clock one that runs ahead
 	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Error converting pod selector to selector", "key", key)
@@ -223,14 +223,16 @@ func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (reconci
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	looked := r.clock.Since(begun)
+	looked := time.Since(begun)
 	var manageErr error
 	if satisfied && rs.DeletionTimestamp == nil {
 		manageErr = r.manage(ctx, key, rs, active)
 	}
 	now := r.clock.Now()
+	begun = time.Now()
 	status, wait := r.status(rs, active, terminating, manageErr, now)
-	defer r.pace.Took(key, looked+r.clock.Since(now))
+	looked += time.Since(begun)
+	defer r.pace.Took(key, looked)
 	updated, err := r.updateStatus(ctx, rs, status)
 	if err != nil {
 		return reconcile.Result{}, err
