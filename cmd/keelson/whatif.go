@@ -22,6 +22,7 @@ import (
 
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver/history"
+	"keelson.dev/keelson/internal/heap"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/whatif"
@@ -67,6 +68,7 @@ func (ch *change) run(ctx context.Context, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
+	heap.Pace()
 	klog.SetOutput(io.Discard) // a fork's components find much of the world missing
 	klog.LogToStderr(false)
 	began := time.Now()

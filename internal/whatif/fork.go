@@ -2,6 +2,7 @@ package whatif
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -31,7 +32,7 @@ type Fork struct {
 }
 
 // New makes a fork of the objects of a cluster. Stop ends it.
-func New(ctx context.Context, content *embedded.Content) (*Fork, error) {
+func New(ctx context.Context, content *embedded.Content) (_ *Fork, err error) {
 	f := &Fork{content: content, clock: clocktesting.NewFakeClock(time.Now())}
 	o := cluster.Options{AdoptNodes: true, Options: controlplane.Options{From: content, Clock: f.clock, NoDrain: true,
 		Admission: admission.Selection{Disable: []string{"MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"}}}}
@@ -40,6 +41,11 @@ func New(ctx context.Context, content *embedded.Content) (*Fork, error) {
 		return nil, err
 	}
 	f.cluster, f.store = c, c.Store.(*embedded.Store)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Stop())
+		}
+	}()
 	f.Config = c.Config(inprocess.Admin)
 	f.Client = kubernetes.NewForConfigOrDie(f.Config)
 	// What goes on in the cluster by itself is no consequence of a change.
@@ -63,7 +69,7 @@ const (
 
 // steps are how far the clock goes on when nothing moves: first by what retries wait,
 // then by what controllers and rollouts do. After a write they begin anew.
-var steps = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second}
+var steps = []time.Duration{10 * time.Millisecond, 100 * time.Millisecond, time.Second, time.Second, 3 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second}
 
 // Settle lets time pass until nothing has moved for as long as quiet, which is virtual
 // time, and an hour at most. It returns how long it took until the last thing moved.

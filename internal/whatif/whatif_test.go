@@ -1,7 +1,10 @@
 package whatif
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -144,5 +147,39 @@ func TestWhatIf(t *testing.T) {
 	}
 	if n := len(content.Entries); n == 0 || c.Store.Count("/registry/pods/") != 6 {
 		t.Errorf("the cluster has %d pods, want 6", c.Store.Count("/registry/pods/"))
+	}
+}
+
+// TestInterrupted ends a fork while it is made: nothing of it goes on.
+func TestInterrupted(t *testing.T) {
+	c, err := cluster.Start(t.Context(), cluster.Options{SimNodes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := c.Store.(*embedded.Store).Content(t.Context(), 0)
+	if err := errors.Join(err, c.Stop()); err != nil {
+		t.Fatal(err)
+	}
+	running := func(name string) bool {
+		stacks := make([]byte, 8<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), name)
+	}
+	const nodes = "internal/cluster/sim.(*Nodes)"
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	var after bool // whether its nodes are there when New has returned
+	go func() {
+		_, err := New(ctx, content)
+		after = running(nodes)
+		done <- err
+	}()
+	harness.Eventually(t, "the fork to settle", func() bool { return running("internal/whatif.(*Fork).Settle") })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("New gave %v", err)
+	}
+	if after {
+		t.Error("the fork goes on")
 	}
 }
