@@ -75,7 +75,7 @@ type ProcessOptions struct {
 // AddFlags adds the flags of the process, except those of Options.
 func (o *ProcessOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "kubeconfig of the API server and of the node's user, system:node: and the node's name (default: the node's own, which it has once it has joined)")
-	fs.StringVar(&o.Server, "server", o.Server, "URL of the API server of the cluster to join")
+	fs.StringVar(&o.Server, "server", o.Server, "URL of the API server of the cluster to join, or of the one that this machine has joined, where it has moved")
 	fs.StringVar(&o.Token, "token", o.Token, "bootstrap token to join by: keelson token create --print-join-command prints it, with the two other flags")
 	fs.StringSliceVar(&o.CAHashes, "ca-hash", o.CAHashes, "hashes of the public keys that the cluster's authority may have, sha256:<hex>")
 	fs.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "requests a second to the API server; 0 is no limit")
@@ -108,9 +108,9 @@ func (o *ProcessOptions) Validate() error {
 		if _, err := join.Parse(o.Token); err != nil {
 			return fmt.Errorf("--token: %w", err)
 		}
-		if !strings.HasPrefix(o.Server, "https://") {
-			return fmt.Errorf("--server %q: give the URL of the API server, like https://192.0.2.1:6443", o.Server)
-		}
+	}
+	if (o.Token != "" || o.Server != "") && !strings.HasPrefix(o.Server, "https://") {
+		return fmt.Errorf("--server %q: give the URL of the API server, like https://192.0.2.1:6443", o.Server)
 	}
 	return errors.Join(validateNodeIPs(o.nodeIPs()), o.Network.Validate())
 }

@@ -79,6 +79,7 @@ func TestMachines(t *testing.T) {
 		{"drain", (*env).drain},
 		{"cut", (*env).cut},
 		{"readdressed", (*env).readdressed},
+		{"moved", (*env).moved},
 	} {
 		if !t.Run(test.name, func(t *testing.T) {
 			ns, err := e.client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: test.name + "-"}}, metav1.CreateOptions{})
@@ -682,6 +683,39 @@ func (e *env) readdressed() {
 	for _, a := range e.near.Addresses {
 		harness.Succeeds(e, "the node port at "+a.String(), func() error {
 			return e.dial(e.Context(), e.far, net.JoinHostPort(a.String(), fmt.Sprint(service.Spec.Ports[0].NodePort)))
+		})
+	}
+}
+
+// moved changes the addresses of the server's machine: its certificate names the new ones,
+// the Service kubernetes leads there, and agents that are given the new URL continue with what
+// they have, their pods too.
+func (e *env) moved() {
+	was := e.run("web", e.server, e.near, e.far)
+	e.server.Readdress(netip.MustParseAddr("10.77.0.160"), netip.MustParseAddr("fd00:77::160"))
+	e.cluster.Follow()
+	e.cfg, e.client = e.cluster.Config, e.cluster.Client
+	harness.Succeeds(e, "the API server by its new address", func() error {
+		_, err := e.client.Discovery().ServerVersion()
+		return err
+	})
+	for _, m := range e.machines() {
+		e.nodeReady(m)
+	}
+	e.addressed(e.server)
+	for m, p := range was {
+		is, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), p.Name, metav1.GetOptions{})
+		e.check(err)
+		if a, b := p.Status.ContainerStatuses[0], is.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || b.RestartCount != 0 {
+			e.Errorf("on %s the container was replaced: %s, then %s with %d restarts", m.Name, a.ContainerID, b.ContainerID, b.RestartCount)
+		}
+		// It answers plain HTTP by saying that it wants TLS.
+		harness.Succeeds(e, "the API server from a pod on "+m.Name, func() error {
+			out, err := e.exec(p.Name, "get", "http://kubernetes.default:443/")
+			if err == nil && !strings.Contains(out, "HTTPS") {
+				err = fmt.Errorf("%q", out)
+			}
+			return err
 		})
 	}
 }

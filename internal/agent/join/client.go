@@ -36,10 +36,13 @@ type Client struct {
 	Dir, Node string
 	// Server is the URL of the API server, Token and Hashes are the bootstrap token and
 	// the hashes of the cluster's authority with which the machine joins. They are not
-	// needed after that.
+	// needed after that, except another Server where the API server has moved.
 	Server, Token string
 	Hashes        []string
 }
+
+// clusterName is the name of the cluster in the kubeconfig.
+const clusterName = "keelson"
 
 // pair is the prefix of the files of the client's certificate, the kubelet's.
 const pair = "kubelet-client"
@@ -54,11 +57,15 @@ func (c *Client) pki() string { return filepath.Join(c.Dir, "pki") }
 const approvalPatience = 2 * time.Minute
 
 // Obtain makes sure that there is a kubeconfig with a certificate that has not expired.
-// A machine that has joined needs no token.
+// A machine that has joined needs no token; its kubeconfig gets Server where that is another
+// URL, by which the cluster's own authority has to answer as before.
 func (c *Client) Obtain(ctx context.Context) error {
 	ended, err := c.joined()
-	if err != nil || ended == nil {
+	if err != nil {
 		return err
+	}
+	if ended == nil {
+		return c.move()
 	}
 	if c.Token == "" || c.Server == "" {
 		return fmt.Errorf("%w: give --server, --token and --ca-hash, as keelson token create --print-join-command prints them", ended)
@@ -113,6 +120,28 @@ func (c *Client) joined() (ended, err error) {
 		return fmt.Errorf("the node's certificate in %s has ended on %s", c.pki(), cert.Leaf.NotAfter.Format(time.DateOnly)), nil
 	}
 	return nil, nil
+}
+
+// move writes Server, if there is one, into the kubeconfig: the API server has another
+// address than when the machine joined.
+func (c *Client) move() error {
+	if c.Server == "" {
+		return nil
+	}
+	config, err := clientcmd.LoadFromFile(c.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	cluster := config.Clusters[clusterName]
+	if cluster == nil || cluster.Server == c.Server {
+		return nil
+	}
+	cluster.Server = c.Server
+	text, err := clientcmd.Write(*config)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(c.Kubeconfig(), text, 0o600)
 }
 
 // free returns an error if another machine is the node of this name: it would share its
@@ -184,9 +213,9 @@ func (c *Client) write(ca []byte) error {
 		return err
 	}
 	config := clientcmdapi.NewConfig()
-	config.Clusters["keelson"] = &clientcmdapi.Cluster{Server: c.Server, CertificateAuthorityData: ca}
+	config.Clusters[clusterName] = &clientcmdapi.Cluster{Server: c.Server, CertificateAuthorityData: ca}
 	config.AuthInfos["node"] = &clientcmdapi.AuthInfo{ClientCertificate: files.CurrentPath(), ClientKey: files.CurrentPath()}
-	config.Contexts["node"] = &clientcmdapi.Context{Cluster: "keelson", AuthInfo: "node"}
+	config.Contexts["node"] = &clientcmdapi.Context{Cluster: clusterName, AuthInfo: "node"}
 	config.CurrentContext = "node"
 	text, err := clientcmd.Write(*config)
 	if err != nil {

@@ -165,3 +165,37 @@ func TestTokens(t *testing.T) {
 		t.Errorf("%+v %v", all, err)
 	}
 }
+
+// TestMove checks that a machine that has joined takes another URL of the API server,
+// without a token, and keeps the authority that it trusts.
+func TestMove(t *testing.T) {
+	s := newSigner(t, time.Hour)
+	c := &Client{Dir: t.TempDir(), Node: "n", Server: "https://192.0.2.1:6443"}
+	key, cert := s.issue(&x509.Certificate{Subject: pkix.Name{CommonName: "system:node:n"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}, nil)
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := c.store()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := files.Update(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.write([]byte("the authority")); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range [][2]string{{"", "https://192.0.2.1:6443"}, {"https://api.test:6443", "https://api.test:6443"}, {"", "https://api.test:6443"}} {
+		if err := (&Client{Dir: c.Dir, Node: "n", Server: x[0]}).Obtain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		config, err := clientcmd.LoadFromFile(c.Kubeconfig())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := config.Clusters[clusterName]; got.Server != x[1] || string(got.CertificateAuthorityData) != "the authority" || config.AuthInfos["node"].ClientCertificate == "" {
+			t.Errorf("with --server %q: %+v %+v", x[0], got, config.AuthInfos)
+		}
+	}
+}

@@ -38,7 +38,7 @@ type Bundle struct {
 	authority                    // of clients and of this cluster's servers
 	FrontProxy authority         // of those who may say which user a request is of
 	TokenKey   *ecdsa.PrivateKey // signs service accounts' tokens
-	Serving    tls.Certificate
+	Serving    *Serving
 }
 
 // authority issues certificates.
@@ -81,12 +81,7 @@ func Ensure(dir string, opts Options) (*Bundle, error) {
 	if b.TokenKey, err = key(dir, "service-account.key"); err != nil {
 		return nil, err
 	}
-	// The serving certificate names what the machine is reached by today.
-	pair, err := b.ServingCert("kube-apiserver", opts.SANs)
-	if err != nil {
-		return nil, err
-	}
-	b.Serving, err = pair.TLS()
+	b.Serving, err = newServing(&b.authority, opts.SANs)
 	return b, err
 }
 

@@ -174,7 +174,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		// Clients are told whose certificates are taken, where that does not change.
 		secure.ClientCAs = c.Certs.Pool()
 	}
-	if err := c.Serving.Certificates(c.Process.Ctx, c.Certs.Serving, secure); err != nil {
+	if err := c.Serving.Certificates(c.Process.Ctx, c.Certs.Serving.Certificate, secure); err != nil {
 		return err
 	}
 	if c.http, err = c.Serving.NewServer(trace.Handler(c.Server), secure, log.New(io.Discard, "", 0)); err != nil {

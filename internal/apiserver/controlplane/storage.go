@@ -85,6 +85,11 @@ func (c *Instance) ensureCerts() (err error) {
 		sans = append(sans, host)
 	}
 	sans = append(sans, component.Hostname())
+	if name, _, err := net.SplitHostPort(c.API.ExternalHostname); err == nil {
+		sans = append(sans, name)
+	} else {
+		sans = append(sans, c.API.ExternalHostname)
+	}
 	c.Certs, err = certs.Ensure(dir, certs.Options{SANs: sans, Clock: c.Clock})
 	return err
 }

@@ -97,27 +97,27 @@ func (s *Selection) pairs() (first *pair, named []*pair, err error) {
 	return first, named, nil
 }
 
-// Certificates sets what c proves the server with, own where nothing else is
-// selected. Files are read again when they change, until ctx is done.
-func (s *Selection) Certificates(ctx context.Context, own tls.Certificate, c *tls.Config) error {
+// Certificates sets what c proves the server with: what own returns, as
+// tls.Config.GetCertificate does, where nothing else is selected. Files are read again
+// when they change, until ctx is done.
+func (s *Selection) Certificates(ctx context.Context, own func(*tls.ClientHelloInfo) (*tls.Certificate, error), c *tls.Config) error {
 	first, named, err := s.pairs()
 	if err != nil {
 		return err
 	}
 	if first == nil && s.CertDir != "" {
-		if first, err = inFolder(s.CertDir, own); err != nil {
+		now, err := own(nil)
+		if err != nil {
+			return err
+		}
+		if first, err = inFolder(s.CertDir, now); err != nil {
 			return fmt.Errorf("--cert-dir: %w", err)
 		}
 	}
-	if first == nil && len(named) == 0 {
-		c.Certificates = []tls.Certificate{own}
-		return nil
-	}
-	if first == nil {
-		first = &pair{}
-		first.current.Store(&own)
-	} else if err := first.watch(ctx); err != nil {
-		return fmt.Errorf("--tls-cert-file and --tls-private-key-file: %w", err)
+	if first != nil {
+		if err := first.watch(ctx); err != nil {
+			return fmt.Errorf("--tls-cert-file and --tls-private-key-file: %w", err)
+		}
 	}
 	for _, p := range named {
 		if err := p.watch(ctx); err != nil {
@@ -125,14 +125,17 @@ func (s *Selection) Certificates(ctx context.Context, own tls.Certificate, c *tl
 		}
 	}
 	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return choose(first, named, serverName(hello)), nil
+		if p := choose(first, named, serverName(hello)); p != nil {
+			return p.current.Load(), nil
+		}
+		return own(hello)
 	}
 	return nil
 }
 
 // inFolder returns the pair of files in dir that is to serve, as upstream names them,
 // and makes it of own where there is none.
-func inFolder(dir string, own tls.Certificate) (*pair, error) {
+func inFolder(dir string, own *tls.Certificate) (*pair, error) {
 	p := &pair{certFile: filepath.Join(dir, "apiserver.crt"), keyFile: filepath.Join(dir, "apiserver.key")}
 	_, noCert := os.Stat(p.certFile)
 	_, noKey := os.Stat(p.keyFile)
@@ -169,9 +172,9 @@ func serverName(hello *tls.ClientHelloInfo) string {
 	return host
 }
 
-// choose returns the certificate for name: names of the flag go before those in
-// certificates, whole names before patterns, earlier pairs before later ones.
-func choose(first *pair, named []*pair, name string) *tls.Certificate {
+// choose returns the pair for name, first where no other is for it: names of the flag go
+// before those in certificates, whole names before patterns, earlier pairs before later ones.
+func choose(first *pair, named []*pair, name string) *pair {
 	best, rank := first, 0
 	for _, p := range named {
 		explicitly, exactly, ok := p.covers(name)
@@ -189,5 +192,5 @@ func choose(first *pair, named []*pair, name string) *tls.Certificate {
 			best, rank = p, r
 		}
 	}
-	return best.current.Load()
+	return best
 }

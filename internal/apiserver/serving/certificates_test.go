@@ -60,6 +60,11 @@ func shown(t *testing.T, address, name string) string {
 	return c.ConnectionState().PeerCertificates[0].Subject.CommonName
 }
 
+// always returns what tls.Config.GetCertificate may be.
+func always(c tls.Certificate) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &c, nil }
+}
+
 func TestCertificates(t *testing.T) {
 	dir := t.TempDir()
 	first, firstKey := certificate(t, dir, "first", "first")
@@ -71,7 +76,7 @@ func TestCertificates(t *testing.T) {
 	}
 	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
 	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	if err := s.Certificates(t.Context(), tls.Certificate{}, srv.TLS); err != nil {
+	if err := s.Certificates(t.Context(), nil, srv.TLS); err != nil {
 		t.Fatal(err)
 	}
 	l := tls.NewListener(srv.Listener, srv.TLS)
@@ -106,7 +111,7 @@ func TestCertDir(t *testing.T) {
 	s := &Selection{CertDir: filepath.Join(dir, "made")}
 	for _, c := range []tls.Certificate{own, other} {
 		config := &tls.Config{MinVersion: tls.VersionTLS12}
-		if err := s.Certificates(t.Context(), c, config); err != nil {
+		if err := s.Certificates(t.Context(), always(c), config); err != nil {
 			t.Fatal(err)
 		}
 		got, err := config.GetCertificate(&tls.ClientHelloInfo{ServerName: "x"})
@@ -117,7 +122,7 @@ func TestCertDir(t *testing.T) {
 	if err := os.Remove(filepath.Join(s.CertDir, "apiserver.key")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Certificates(t.Context(), own, &tls.Config{MinVersion: tls.VersionTLS12}); err == nil || !strings.Contains(err.Error(), "apiserver.key") {
+	if err := s.Certificates(t.Context(), always(own), &tls.Config{MinVersion: tls.VersionTLS12}); err == nil || !strings.Contains(err.Error(), "apiserver.key") {
 		t.Errorf("a certificate without its key: %v", err)
 	}
 }
@@ -131,7 +136,7 @@ func TestOwnCertificate(t *testing.T) {
 	named, namedKey := certificate(t, dir, "named", "named")
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	s := &Selection{SNICertKeys: []string{named + "," + namedKey + ":api.test"}}
-	if err := s.Certificates(t.Context(), own, c); err != nil {
+	if err := s.Certificates(t.Context(), always(own), c); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"api.test": "named", "other.test": "own"} {
@@ -140,7 +145,7 @@ func TestOwnCertificate(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, want)
 		}
 	}
-	if err := (&Selection{CertFile: filepath.Join(dir, "none"), KeyFile: namedKey}).Certificates(t.Context(), own, c); err == nil {
+	if err := (&Selection{CertFile: filepath.Join(dir, "none"), KeyFile: namedKey}).Certificates(t.Context(), always(own), c); err == nil {
 		t.Error("a file that is not there is taken")
 	}
 }

@@ -4,6 +4,7 @@
 package realcluster
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -65,8 +66,30 @@ func Start(t testing.TB, server *lab.Machine, o Options) *Cluster {
 		t.Fatal(err)
 	}
 	cfg.QPS = -1
-	c.Config, c.Client = cfg, kubernetes.NewForConfigOrDie(cfg)
+	c.connect(cfg)
 	return c
+}
+
+func (c *Cluster) connect(cfg *rest.Config) {
+	c.Config, c.Client = cfg, kubernetes.NewForConfigOrDie(cfg)
+}
+
+// Follow has the cluster's client and the agents use the address that the server's machine
+// has now; the agents start again with its URL and without a token. The file Kubeconfig
+// stays.
+func (c *Cluster) Follow() {
+	c.t.Helper()
+	cfg := rest.CopyConfig(c.Config)
+	cfg.Host = "https://" + net.JoinHostPort(c.Server.Address.String(), serverPort)
+	c.connect(cfg)
+	for m, n := range c.nodes {
+		if m == c.Server {
+			continue
+		}
+		n.Kill()
+		n.role.Server, n.role.Token, n.role.Hashes = cfg.Host, "", nil
+		n.Start()
+	}
 }
 
 // Join has machines join by a token, as keelson token create makes it, and returns when

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -30,6 +31,9 @@ const roleEnv = "KEELSON_TEST_ROLE"
 // What a process on a machine does: it has the server and a node, has joined, or takes
 // down what a node has left.
 const serve, joins, cleans = "serve", "join", "clean"
+
+// serverPort is the port of the API server.
+const serverPort = "6443"
 
 // role is the role of a process on a machine.
 type role struct {
@@ -99,7 +103,7 @@ func (r role) run() error {
 }
 
 func (r role) serve(ctx context.Context, ready func()) error {
-	o := cluster.Options{Options: controlplane.Options{DataDir: r.Dir, Listen: "0.0.0.0:6443", Advertise: r.Address, Authentication: authn.Selection{Bootstrap: true}},
+	o := cluster.Options{Options: controlplane.Options{DataDir: r.Dir, Listen: net.JoinHostPort("0.0.0.0", serverPort), Authentication: authn.Selection{Bootstrap: true}},
 		NodeIPAM: nodeipam.Selection{ClusterCIDRs: r.Options.PodRanges}}
 	for i, p := range r.Options.ServiceRanges {
 		if i == 0 {
