@@ -13,34 +13,15 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
 
 	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/trace"
 )
-
-// typeMapper returns the mapper of what the cluster serves, short names included.
-func typeMapper(cs *kubernetes.Clientset) meta.RESTMapper {
-	cached := memory.NewMemCacheClient(cs.Discovery())
-	return restmapper.NewShortcutExpander(restmapper.NewDeferredDiscoveryRESTMapper(cached), cached, nil)
-}
-
-// typeAndName reads TYPE/NAME.
-func typeAndName(arg string) (typ, name string, err error) {
-	typ, name, ok := strings.Cut(arg, "/")
-	if !ok || typ == "" || name == "" {
-		return "", "", fmt.Errorf("%q: give a type and a name, as in deploy/web", arg)
-	}
-	return typ, name, nil
-}
 
 func diffCommand() *cobra.Command {
 	var since, until, namespace string
@@ -63,11 +44,11 @@ func diffCommand() *cobra.Command {
 			}
 			if len(args) == 1 {
 				typ, name, _ := strings.Cut(args[0], "/")
-				gvr, err := typeMapper(cs).ResourceFor(schema.ParseGroupResource(typ).WithVersion(""))
+				m, err := findType(typeMapper(cs), typ)
 				if err != nil {
 					return err
 				}
-				r = r.Param("resource", gvr.Resource).Param("group", gvr.Group).Param("name", name)
+				r = r.Param("resource", m.Resource.Resource).Param("group", m.Resource.Group).Param("name", name)
 			}
 			stream, err := r.Stream(c.Context())
 			if err != nil {
@@ -177,10 +158,6 @@ func restoreCommand() *cobra.Command {
 		Example: "  keelson restore deploy/web --at 10m",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			typ, name, err := typeAndName(args[0])
-			if err != nil {
-				return err
-			}
 			if at == "" {
 				return errors.New("--at: give the moment: how long ago (10m), a time (2006-01-02T15:04:05Z) or a resourceVersion")
 			}
@@ -188,21 +165,7 @@ func restoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if namespace == "" {
-				if namespace, _, err = userKubeconfig().Namespace(); err != nil {
-					return err
-				}
-			}
-			mapper := typeMapper(cs)
-			gvr, err := mapper.ResourceFor(schema.ParseGroupResource(typ).WithVersion(""))
-			if err != nil {
-				return err
-			}
-			gvk, err := mapper.KindFor(gvr)
-			if err != nil {
-				return err
-			}
-			mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+			o, err := findObject(cs, args[0], namespace)
 			if err != nil {
 				return err
 			}
@@ -214,8 +177,8 @@ func restoreCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := restorer{present: present, past: past, mapper: mapper, mapping: mapping, out: c.OutOrStdout(), dry: dry}
-			return r.restore(c.Context(), namespace, name)
+			r := restorer{present: present, past: past, object: o, out: c.OutOrStdout(), dry: dry}
+			return r.restore(c.Context())
 		},
 	}
 	c.Flags().StringVar(&at, "at", "", "the moment: how long ago (10m), a time (2006-01-02T15:04:05Z) or a resourceVersion")
@@ -227,29 +190,22 @@ func restoreCommand() *cobra.Command {
 // restorer writes objects of the past into the present.
 type restorer struct {
 	present, past dynamic.Interface
-	mapper        meta.RESTMapper
-	mapping       *meta.RESTMapping
+	object        *object
 	out           io.Writer
 	dry           bool
 }
 
-func (r *restorer) of(d dynamic.Interface, m *meta.RESTMapping, namespace string) dynamic.ResourceInterface {
-	if m.Scope.Name() == meta.RESTScopeNameNamespace {
-		return d.Resource(m.Resource).Namespace(namespace)
-	}
-	return d.Resource(m.Resource)
-}
-
-func (r *restorer) restore(ctx context.Context, namespace, name string) error {
-	was, err := r.of(r.past, r.mapping, namespace).Get(ctx, name, metav1.GetOptions{})
+func (r *restorer) restore(ctx context.Context) error {
+	o := r.object
+	was, err := o.in(r.past).Get(ctx, o.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("%s %q did not exist then", r.mapping.Resource.GroupResource(), name)
+		return fmt.Errorf("%s %q did not exist then", o.resource(), o.name)
 	}
 	if err != nil {
 		return err
 	}
-	client := r.of(r.present, r.mapping, namespace)
-	is, err := client.Get(ctx, name, metav1.GetOptions{})
+	client := o.in(r.present)
+	is, err := client.Get(ctx, o.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		is, err = nil, nil
 	}
@@ -294,7 +250,7 @@ func (r *restorer) restore(ctx context.Context, namespace, name string) error {
 			u.SetResourceVersion("")
 		}
 	}
-	if r.mapping.Resource.GroupResource() != (schema.GroupResource{Resource: "secrets"}) {
+	if o.resource() != (schema.GroupResource{Resource: "secrets"}) {
 		if err := printDiff(r.out, is, got); err != nil {
 			return err
 		}
@@ -303,7 +259,7 @@ func (r *restorer) restore(ctx context.Context, namespace, name string) error {
 	if r.dry {
 		suffix = " (dry run)"
 	}
-	fmt.Fprintf(r.out, "%s/%s %s%s\n", r.mapping.Resource.GroupResource(), name, verb, suffix)
+	fmt.Fprintf(r.out, "%s/%s %s%s\n", o.resource(), o.name, verb, suffix)
 	return nil
 }
 
@@ -313,11 +269,12 @@ func (r *restorer) dropOwners(ctx context.Context, u *unstructured.Unstructured)
 	var kept []metav1.OwnerReference
 	for _, o := range u.GetOwnerReferences() {
 		gvk := schema.FromAPIVersionAndKind(o.APIVersion, o.Kind)
-		m, err := r.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		m, err := r.object.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
 		if err != nil {
 			return err
 		}
-		is, err := r.of(r.present, m, u.GetNamespace()).Get(ctx, o.Name, metav1.GetOptions{})
+		owner := object{mapping: m, namespace: namespaceOf(m, u.GetNamespace()), name: o.Name}
+		is, err := owner.in(r.present).Get(ctx, o.Name, metav1.GetOptions{})
 		switch {
 		case err == nil && is.GetUID() == o.UID:
 			kept = append(kept, o)

@@ -46,6 +46,11 @@ func TestPast(t *testing.T) {
 		t.Setenv("KUBECONFIG", file)
 		return c
 	}
+	release, err := serverInstance.claim(dir) // as keelson server does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { release() }()
 	c := start()
 	stopped := false
 	defer func() {
@@ -98,6 +103,11 @@ func TestPast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := kubernetes.NewForConfigOrDie(cfg).CoreV1().Events("default").Create(ctx, &v1.Event{ObjectMeta: metav1.ObjectMeta{Name: "e"}, Type: v1.EventTypeWarning, Reason: "Odd", Message: "\x1b[2Jgone",
+		InvolvedObject: v1.ObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "default", Name: "web", UID: d.UID}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	says([]string{"Odd: ^[[2Jgone"}, "why", "deploy/web") // what others wrote does nothing to the terminal
 	says([]string{"web: 2 → 5 (3 created, 0 deleted)", "nothing of the cluster was touched"}, "whatif", "--scale", "deploy/web=5")
 	says([]string{"deployment/web was created", "by kubernetes-admin with test"}, "why", "deploy/web")
 	if _, err := deployments.Patch(ctx, "web", types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{}); err != nil {
@@ -124,14 +134,18 @@ func TestPast(t *testing.T) {
 	if err := deployments.Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := run("snapshot", "restore", file, "--data-dir", dir); err == nil {
-		t.Error("a snapshot was restored under a running server")
+	if _, err := run("snapshot", "restore", file, "--data-dir", dir); err == nil || !strings.Contains(err.Error(), "another keelson server is at work") {
+		t.Errorf("a snapshot was restored under a running server (%v)", err)
 	}
 	stopped = true
 	if err := c.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	release()
 	says([]string{"the store that was there is now", "restored"}, "snapshot", "restore", file, "--data-dir", dir)
+	if release, err = serverInstance.claim(dir); err != nil {
+		t.Fatalf("the folder is still claimed: %v", err)
+	}
 	c, stopped = start(), false
 	if cfg, err = clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG")); err != nil {
 		t.Fatal(err)

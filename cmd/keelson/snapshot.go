@@ -158,6 +158,11 @@ func snapshotRestoreCommand() *cobra.Command {
 				return err
 			}
 			defer f.Close()
+			release, err := serverInstance.claim(dataDir) // no server runs, and none starts meanwhile
+			if err != nil {
+				return err
+			}
+			defer release()
 			dir := filepath.Join(dataDir, "store")
 			restored := dir + ".restored"
 			if err := os.RemoveAll(restored); err != nil {
@@ -184,13 +189,9 @@ func snapshotRestoreCommand() *cobra.Command {
 }
 
 // moveAway gives the store in dir another name, and returns it; "" where there is none.
-// A store that a server has open is left where it is.
 func moveAway(dir string) (string, error) {
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		return "", nil
-	}
-	if err := embedded.InUse(dir); err != nil {
-		return "", err
 	}
 	old := dir + ".before-" + time.Now().UTC().Format("20060102-150405")
 	return old, os.Rename(dir, old)

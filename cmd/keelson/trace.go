@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"keelson.dev/keelson/internal/trace"
@@ -23,23 +22,16 @@ func traceCommand() *cobra.Command {
 		Example: "  keelson trace deploy/web",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			typ, name, err := typeAndName(args[0])
+			cs, _, err := client()
 			if err != nil {
 				return err
 			}
-			cs, ns, err := client()
-			if err != nil {
-				return err
-			}
-			if namespace != "" {
-				ns = namespace
-			}
-			gvr, err := typeMapper(cs).ResourceFor(schema.ParseGroupResource(typ).WithVersion(""))
+			o, err := findObject(cs, args[0], namespace)
 			if err != nil {
 				return err
 			}
 			data, err := cs.Discovery().RESTClient().Get().AbsPath("/debug/keelson/trace").
-				Param("resource", gvr.Resource).Param("group", gvr.Group).Param("namespace", ns).Param("name", name).DoRaw(c.Context())
+				Param("resource", o.resource().Resource).Param("group", o.resource().Group).Param("namespace", o.namespace).Param("name", o.name).DoRaw(c.Context())
 			if err != nil {
 				if len(data) > 0 {
 					return fmt.Errorf("%s", strings.TrimSpace(string(data)))

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	kubectl "k8s.io/kubectl/pkg/cmd"
@@ -221,7 +222,7 @@ func printReport(w io.Writer, r *whatif.Report, stay map[string]string) {
 			if i == 0 {
 				fmt.Fprintln(w, title)
 			}
-			fmt.Fprintf(w, "  %s\n    %s\n", p.Message, some(p.Objects))
+			fmt.Fprintf(w, "  %s\n    %s\n", printers.EscapeTerminal(p.Message), some(p.Objects))
 		}
 	}
 	problems("find no node", r.Pending)

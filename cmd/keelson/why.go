@@ -9,10 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
@@ -29,21 +28,12 @@ func whyCommand() *cobra.Command {
 		Example: "  keelson why pod/web-1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			typ, name, err := typeAndName(args[0])
-			if err != nil {
-				return err
-			}
-			if namespace == "" {
-				if namespace, _, err = userKubeconfig().Namespace(); err != nil {
-					return err
-				}
-			}
-			f, err := facts(c.Context(), typ, namespace, name)
+			f, err := facts(c.Context(), args[0], namespace)
 			if err != nil {
 				return err
 			}
 			for _, s := range why.Explain(*f) {
-				fmt.Fprintln(c.OutOrStdout(), s)
+				fmt.Fprintln(c.OutOrStdout(), printers.EscapeTerminal(s)) // others wrote the messages
 			}
 			return nil
 		},
@@ -52,57 +42,45 @@ func whyCommand() *cobra.Command {
 	return c
 }
 
-// facts gets what is known of an object.
-func facts(ctx context.Context, typ, namespace, name string) (*why.Facts, error) {
+// facts gets what is known of the object that arg names.
+func facts(ctx context.Context, arg, namespace string) (*why.Facts, error) {
 	cs, cfg, err := adminClient()
 	if err != nil {
 		return nil, err
 	}
-	mapper := typeMapper(cs)
-	gvr, err := mapper.ResourceFor(schema.ParseGroupResource(typ).WithVersion(""))
+	o, err := findObject(cs, arg, namespace)
 	if err != nil {
 		return nil, err
-	}
-	gvk, err := mapper.KindFor(gvr)
-	if err != nil {
-		return nil, err
-	}
-	mapping, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-	if err != nil {
-		return nil, err
-	}
-	if mapping.Scope.Name() != meta.RESTScopeNameNamespace {
-		namespace = ""
 	}
 	f := &why.Facts{Now: time.Now()}
-	if f.Changes, err = remembered(ctx, cs, namespace); err != nil {
+	if f.Changes, err = remembered(ctx, cs, o.namespace); err != nil {
 		return nil, err
 	}
 	d, err := dynamic.NewForConfig(cfg)
 	if err != nil {
 		return nil, err
 	}
-	f.Object, err = d.Resource(gvr).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	f.Object, err = o.in(d).Get(ctx, o.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		last := int64(0) // the revision of its end
-		for _, o := range f.Changes {
-			if o.Resource == gvr.Resource && o.Group == gvr.Group && o.Name == name && o.Namespace == namespace {
-				last = o.Changes[len(o.Changes)-1].Revision
+		for _, c := range f.Changes {
+			if c.Resource == o.resource().Resource && c.Group == o.resource().Group && c.Name == o.name && c.Namespace == o.namespace {
+				last = c.Changes[len(c.Changes)-1].Revision
 			}
 		}
 		if last == 0 {
-			return nil, fmt.Errorf("%s %q does not exist, and the history has nothing of it", gvr.GroupResource(), name)
+			return nil, fmt.Errorf("%s %q does not exist, and the history has nothing of it", o.resource(), o.name)
 		}
 		if d, err = dynamic.NewForConfig(atMoment(cfg, strconv.FormatInt(last-1, 10))); err != nil {
 			return nil, err
 		}
 		f.Gone = true
-		f.Object, err = d.Resource(gvr).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+		f.Object, err = o.in(d).Get(ctx, o.name, metav1.GetOptions{})
 	}
 	if err != nil {
 		return nil, err
 	}
-	events, err := cs.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(f.Object.GetUID())).String()})
+	events, err := cs.CoreV1().Events(o.namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(f.Object.GetUID())).String()})
 	if err != nil && !apierrors.IsForbidden(err) {
 		return nil, err
 	}

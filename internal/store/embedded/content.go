@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/snapshot"
@@ -134,13 +133,4 @@ func restoreInto(dir string, from io.Reader) (h snapshot.Header, err error) {
 		return h, err
 	}
 	return h, b.Commit(pebble.Sync)
-}
-
-// InUse returns an error if a process has the store in dir open.
-func InUse(dir string) error {
-	l, err := vfs.Default.Lock(filepath.Join(dir, "LOCK"))
-	if err != nil {
-		return explain(dir, err)
-	}
-	return l.Close()
 }
