@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"keelson.dev/keelson/internal/dash/page"
 	"keelson.dev/keelson/internal/dash/proxy"
+	"keelson.dev/keelson/internal/version"
 )
 
 // dashOptions are the flags of keelson dash.
@@ -101,11 +103,24 @@ func hasPage(ctx context.Context, cfg *rest.Config) error {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		return nil
-	case http.StatusNotFound:
-		return fmt.Errorf("%s has no page: it is an API server of another kind, or of a Keelson before keelson dash", cfg.Host)
 	case http.StatusUnauthorized:
 		return fmt.Errorf("%s does not take the kubeconfig's credentials", cfg.Host)
-	case http.StatusForbidden:
+	case http.StatusNotFound, http.StatusForbidden:
+		// Another API server forbids what it does not know to all but administrators.
+		cs, err := kubernetes.NewForConfigAndClient(cfg, client)
+		if err != nil {
+			return err
+		}
+		v, err := cs.Discovery().ServerVersion()
+		if err != nil {
+			return err
+		}
+		if !strings.HasSuffix(v.GitVersion, version.Build) {
+			return fmt.Errorf("%s has no page: it is no Keelson, but Kubernetes %s", cfg.Host, v.GitVersion)
+		}
+		if resp.StatusCode == http.StatusNotFound {
+			return fmt.Errorf("%s has no page: it is of a version before keelson dash", cfg.Host)
+		}
 		return fmt.Errorf("%s does not let the kubeconfig's user get the page: bind the ClusterRole keelson:dash to the user", cfg.Host)
 	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))

@@ -168,9 +168,12 @@ func podState(p *v1.Pod) (phase, flags, restarts int64) {
 // appendStep appends a step without the end of the line, of which it is a part.
 func appendStep(b []byte, s *trace.Step) []byte {
 	b = strconv.AppendInt(append(b, '['), s.Time.UnixMilli(), 10)
-	b = appendField(b, actor(s.Actor))
+	b = appendField(b, actor(s))
 	verb := s.Verb
-	if s.Subresource != "" {
+	switch {
+	case verb == "":
+		verb = s.Phase
+	case s.Subresource != "":
 		verb += "/" + s.Subresource
 	}
 	b = appendField(appendField(appendField(appendField(b, verb), s.Resource), s.Namespace), s.Name)
@@ -182,11 +185,19 @@ func appendStep(b []byte, s *trace.Step) []byte {
 	return append(appendField(appendField(b, cause), s.What), ']')
 }
 
-// actor returns the short name of one who writes, by its user's name.
-func actor(name string) string {
-	if node, ok := strings.CutPrefix(name, "system:node:"); ok {
+// actor returns a short name of who did a step: a component's, or the client's with which
+// a user asked for it.
+func actor(s *trace.Step) string {
+	if node, ok := strings.CutPrefix(s.Actor, "system:node:"); ok {
 		return "kubelet " + node
 	}
-	name = strings.TrimPrefix(name, "system:serviceaccount:kube-system:")
-	return strings.TrimPrefix(strings.TrimPrefix(name, "system:"), "kube-")
+	if name, ok := strings.CutPrefix(s.Actor, "system:"); ok && !strings.HasPrefix(name, "serviceaccount:") {
+		return strings.TrimPrefix(name, "kube-")
+	}
+	if s.Client == "" {
+		return s.Actor
+	}
+	client, _, _ := strings.Cut(s.Client, " ")
+	client, _, _ = strings.Cut(client, "/")
+	return client
 }

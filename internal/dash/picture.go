@@ -278,14 +278,17 @@ func (p *picture) count() int64 {
 func (p *picture) drain(b []byte, limit int) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := range p.dirty {
-		for len(b) < limit {
-			r := p.dirty[c].pop()
-			if r == nil {
-				break
-			}
-			if r.dirty {
-				b = p.send(b, r)
+	for more := true; more && len(b) < limit; {
+		more = false // what is sent may make others dirty that were before it
+		for c := range p.dirty {
+			for len(b) < limit {
+				r := p.dirty[c].pop()
+				if r == nil {
+					break
+				}
+				if r.dirty {
+					b, more = p.send(b, r), true
+				}
 			}
 		}
 	}

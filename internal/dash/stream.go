@@ -195,8 +195,7 @@ type session struct {
 	timeout func(time.Time) error
 
 	buf       []byte
-	step      uint64 // the number of the next one
-	steps     []trace.Step
+	steps     *trace.Follower // nil if there are none
 	pinged    time.Time
 	statsAt   time.Time
 	statsSent int64 // the revision then
@@ -267,8 +266,11 @@ func (t *session) write() error {
 // send sends the picture, and then what changes, until ctx is done or the client has gone,
 // which is an error.
 func (t *session) send(ctx context.Context) error {
-	if t.Trace != nil {
-		t.step = t.Trace.Next()
+	var recorded <-chan struct{}
+	if t.Trace != nil && !t.past {
+		t.steps = t.Trace.Follow()
+		defer t.steps.Close()
+		recorded = t.steps.Wake()
 	}
 	if err := t.hello(); err != nil {
 		return err
@@ -302,7 +304,6 @@ func (t *session) send(ctx context.Context) error {
 			return err
 		}
 		if sent {
-			// Once more after that: a step is recorded a little later than its change is seen.
 			timer.Reset(gap)
 			select {
 			case <-timer.C:
@@ -318,6 +319,7 @@ func (t *session) send(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-t.changed:
+		case <-recorded:
 		case <-timer.C:
 		}
 	}
@@ -383,17 +385,13 @@ func (t *session) changes(ctx context.Context, now time.Time) (sent bool, err er
 
 // written appends the steps since the last ones.
 func (t *session) written(ctx context.Context, b []byte, now time.Time) []byte {
-	if t.Trace == nil {
+	if t.steps == nil {
 		return b
 	}
-	var dropped int
-	t.steps, t.step, dropped = t.Trace.From(t.step, stepsAtOnce, t.steps[:0])
-	if dropped > 0 {
-		b = append(appendInt(append(b, `["dropped"`...), int64(dropped)), end...)
-	}
+	steps, lost := t.steps.Read(stepsAtOnce)
+	lost += t.steps.Skip()
 	n := 0
-	for i := range t.steps {
-		s := &t.steps[i]
+	for _, s := range steps {
 		if !t.sees(ctx, s.Resource, s.Namespace, now) {
 			continue
 		}
@@ -407,19 +405,22 @@ func (t *session) written(ctx context.Context, b []byte, now time.Time) []byte {
 	if n > 0 {
 		b = append(b, "]"+end...)
 	}
+	if lost > 0 {
+		b = append(appendInt(append(b, `["dropped"`...), int64(lost)), end...) //nolint:gosec // not that many
+	}
 	return b
 }
 
 // figures appends how much is going on, if it is time.
 func (t *session) figures(b []byte, now time.Time) []byte {
-	took := now.Sub(t.statsAt)
-	if took < statsPeriod {
-		return b
-	}
 	revision := t.Store.Revision()
 	writes := revision - t.statsSent
 	if t.idle {
 		t.idle, t.statsAt = writes == 0, now
+		return b
+	}
+	took := now.Sub(t.statsAt)
+	if took < statsPeriod {
 		return b
 	}
 	t.idle, t.statsAt, t.statsSent = writes == 0, now, revision

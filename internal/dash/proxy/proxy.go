@@ -200,6 +200,10 @@ func (p *Proxy) enter(w http.ResponseWriter, r *http.Request) {
 // services and nodes answer must not come from the origin of the page, whose scripts have
 // the user's rights.
 func (p *Proxy) refused(r *http.Request) string {
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/at/"); ok { // of a moment of the past
+		_, path, _ := strings.Cut(rest, "/")
+		r = &http.Request{Method: r.Method, URL: &url.URL{Path: "/" + path, RawQuery: r.URL.RawQuery}, Header: r.Header}
+	}
 	i, err := p.info.NewRequestInfo(r)
 	if err != nil {
 		return err.Error()
