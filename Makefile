@@ -133,7 +133,7 @@ test-csi: images
 	$(GO) -C test/csi test ./...
 
 # Runs the Vertical Pod Autoscaler, an adapter of custom and external metrics, and the README's tour on simulated nodes,
-# against the binary, in a module of its own.
+# and metrics-server on one that runs containers, against the binary, in a module of its own.
 .PHONY: test-ecosystem
 test-ecosystem: build
 	KEELSON=$(CURDIR)/$(BIN) $(GO) -C test/ecosystem test ./...

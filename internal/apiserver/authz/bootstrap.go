@@ -137,7 +137,8 @@ func Bootstrap() []runtime.Object {
 			rule(read, "policy", "poddisruptionbudgets poddisruptionbudgets/status"),
 			rule(read, "networking.k8s.io", "ingresses ingresses/status networkpolicies"),
 			rule(read, "resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates")),
-		metricsReader(),
+		metricsReader("system:aggregated-metrics-reader"),
+		metricsReader("keelson:aggregated-metrics-reader"),
 		clusterRole("system:heapster", rule(read, "core", "events namespaces nodes pods"), rule(read, "apps", "deployments")),
 		clusterRole("system:node",
 			rule(verbs("create"), "authentication.k8s.io", "tokenreviews"), rule(verbs("create"), "authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews"),
@@ -208,10 +209,12 @@ func Bootstrap() []runtime.Object {
 	return out
 }
 
-// metricsReader returns metrics-server's role. It is aggregated to view, edit and
-// admin, so that their users can read the usage of pods and nodes.
-func metricsReader() *v1.ClusterRole {
-	r := part("system:aggregated-metrics-reader", toView, rule(read, "metrics.k8s.io", "nodes pods"))
+// metricsReader returns a role as metrics-server's. It is aggregated to view, edit and
+// admin, so that their users can read the usage of pods and nodes. There is one with the
+// name that metrics-server's manifests have for it, and one that is left when these are
+// deleted.
+func metricsReader(name string) *v1.ClusterRole {
+	r := part(name, toView, rule(read, "metrics.k8s.io", "nodes pods"))
 	r.Labels[toEdit], r.Labels[toAdmin] = "true", "true"
 	return r
 }
