@@ -37,6 +37,7 @@ import (
 	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/node/volume/csi"
 	"keelson.dev/keelson/internal/node/volume/plugins"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // host holds what the parts of a node share in its process, among them the client
@@ -69,6 +70,8 @@ type host struct {
 	// machine's.
 	dns     netip.Addr
 	version string
+	// trace returns what a part of the node reports its phases to.
+	trace func(actor string) *trace.Reporter
 	// clientCA is the authority, in PEM, of the client certificates that the node's
 	// server accepts; certificate is the node's own.
 	clientCA    []byte
@@ -116,7 +119,7 @@ func (h *host) start(m *machine.Machine, o Options) error {
 		External: o.ExternalCloud, ProvidedIPs: h.provided,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
-		Recorder: recorder, Volumes: volumes, Sources: sources, Devices: devices, Credentials: providers,
+		Recorder: recorder, Trace: h.trace("kubelet"), Volumes: volumes, Sources: sources, Devices: devices, Credentials: providers,
 		PodPidsLimit: o.PodPidsLimit, ResolvConf: o.ResolvConf, Labels: o.Labels, Taints: o.Taints, ProviderID: o.ProviderID,
 	})
 	if err != nil {

@@ -72,7 +72,7 @@ func (o *ProcessOptions) nameServer(ctx context.Context, client kubernetes.Inter
 
 // startDNS starts the name server, at the address of the Service kube-dns.
 func (h *host) startDNS(o Options) error {
-	s, err := dns.New(dns.Config{Domain: clusterDomain, Addresses: []netip.Addr{h.dns}, Informers: h.informers, Links: dns.Link(), Clock: h.clock,
+	s, err := dns.New(dns.Config{Domain: clusterDomain, Addresses: []netip.Addr{h.dns}, Informers: h.informers, Links: dns.Link(), Clock: h.clock, NodeName: o.Name, Trace: h.trace("dns"),
 		Problem: h.problem("keelson-dns", o, "FailedToResolveNames", "Names are not resolved as they should be")})
 	if err != nil {
 		return fmt.Errorf("dns: %w", err)

@@ -138,7 +138,7 @@ func (h *host) problem(component string, o Options, reason, note string) func(er
 func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) error {
 	cfg := proxy.Config{
 		NodeName: o.Name, NodeIPs: h.addresses.now(), Informers: h.informers, Clock: h.clock,
-		IPv4: proxy.NewNetfilter(false, pods), Flows: proxy.Conntrack(),
+		IPv4: proxy.NewNetfilter(false, pods), Flows: proxy.Conntrack(), Trace: h.trace("kube-proxy"),
 	}
 	if _, err := os.Stat("/proc/net/if_inet6"); err == nil { // else IPv6 is switched off
 		cfg.IPv6 = proxy.NewNetfilter(true, pods)

@@ -28,6 +28,8 @@ import (
 	"keelson.dev/keelson/internal/agent/join"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/remote"
 	"keelson.dev/keelson/internal/version"
 )
 
@@ -185,6 +187,13 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 		if err := h.allPods.SetTransform(peerOnly); err != nil {
 			return err
 		}
+	}
+	steps := remote.New(client.Discovery().RESTClient(), "kubelet", o.Name)
+	process.Go(func() { steps.Run(ctx) })
+	h.trace = func(actor string) *trace.Reporter {
+		r := steps.Reporter()
+		r.Actor = actor
+		return r
 	}
 	h.connections = connections
 	h.addresses = h.newAddresses(o.nodeIPs(), m, o.Options)

@@ -12,6 +12,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/usage"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/version"
 )
 
@@ -29,6 +30,8 @@ type Server struct {
 	// Measured is called with a function that measures the node from within the
 	// process.
 	Measured func(node string, stats usage.Stats)
+	// Trace returns what a component of a node reports its phases to.
+	Trace func(actor, node string) *trace.Reporter
 	// Address is the node's address; if it is not valid the machine's, which may change.
 	Address netip.Addr
 	// ServiceCIDR is the range of the Services' addresses.
@@ -48,7 +51,7 @@ func Start(m *machine.Machine, o Options, s Server) error {
 	}
 	return s.Step("node agent", func() error {
 		h := &host{Process: s.Process, informers: s.Informers, clock: s.Clock, client: s.Node,
-			measured: s.Measured, services: []netip.Prefix{s.ServiceCIDR}, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, clientCA: s.ClientCA}
+			measured: s.Measured, services: []netip.Prefix{s.ServiceCIDR}, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, trace: func(actor string) *trace.Reporter { return s.Trace(actor, o.Name) }, clientCA: s.ClientCA}
 		var given []netip.Addr
 		if s.Address.IsValid() {
 			given = append(given, s.Address)

@@ -36,7 +36,7 @@ func (c *Cluster) StartAgent(ctx context.Context, m *machine.Machine, o agent.Op
 	}
 	if err := agent.Start(m, o, agent.Server{
 		Process: c.Process, Step: c.Step, Informers: c.Informers, Clock: c.Clock, Node: c.Client(u), Admin: c.Client(inprocess.APIServer),
-		Measured: c.Meter.Local, Address: address, ServiceCIDR: c.ServiceCIDR, ClientCA: c.Certs.CAPEM, Issue: issue,
+		Measured: c.Meter.Local, Trace: c.Trace.Reporter, Address: address, ServiceCIDR: c.ServiceCIDR, ClientCA: c.Certs.CAPEM, Issue: issue,
 	}); err != nil {
 		return err
 	}

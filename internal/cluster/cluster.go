@@ -95,7 +95,9 @@ func (c *Cluster) start() error {
 	if !c.options.NoScheduler {
 		err := c.Step("scheduler", func() error {
 			client := c.Client(inprocess.Scheduler)
-			return c.leader().Lead("kube-scheduler", client, func(t component.Term) error { return scheduler.Start(t, client, c.Clock) })
+			return c.leader().Lead("kube-scheduler", client, func(t component.Term) error {
+				return scheduler.Start(t, client, c.Clock, c.Trace.Reporter("scheduler", ""))
+			})
 		})
 		if err != nil {
 			return err
@@ -150,7 +152,7 @@ func (c *Cluster) startControllers(t component.Term) error {
 func (c *Cluster) nodeGroups() error {
 	o := &c.options
 	if o.SimNodes > 0 || o.MostSimNodes > 0 || o.AdoptNodes {
-		c.sim = sim.New(sim.Options{Adopt: o.AdoptNodes, Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: o.SimNodes, Most: o.MostSimNodes, External: o.ExternalCloud, Store: c.Store, Clock: c.Clock})
+		c.sim = sim.New(sim.Options{Adopt: o.AdoptNodes, Client: c.Client(inprocess.SimulatedNodes), Informers: c.Informers, Nodes: o.SimNodes, Most: o.MostSimNodes, External: o.ExternalCloud, Store: c.Store, Clock: c.Clock, Trace: c.Trace.Reporter("simulator", "")})
 		c.groups = c.sim.Provider()
 	}
 	if o.Autoscaling.CloudConfig == "" {

@@ -132,7 +132,7 @@ func assemble(cfg Config) (*Agent, error) {
 	a.mounter = &imagevolume.Mounter{Runtime: a.cri}
 	a.pods = pod.New(pod.Config{
 		NodeIPs: hostIPs, Client: cfg.Client, CRI: a.cri, Layout: a.layout, Volumes: cfg.Volumes, ImageVolumes: a.mounter, Devices: a.Devices, Exclusive: a.exclusive, Shares: a.shares, HostPorts: cfg.HostPorts, Policies: cfg.Policies,
-		Metrics: a.metrics, Recorder: cfg.Recorder, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() }, MaxRestartPause: cfg.MaxRestartPause,
+		Metrics: a.metrics, Recorder: cfg.Recorder, Trace: cfg.Trace, Clock: cfg.Clock, Gone: func(*v1.Pod) { a.static.notify() }, MaxRestartPause: cfg.MaxRestartPause,
 		Converter: &convert.Converter{
 			CRI: a.cri, Client: cfg.Client, Layout: a.layout, Services: cfg.Informers.Core().V1().Services().Lister(), Sources: cfg.Sources,
 			SubPath: cfg.Volumes.SubPath, UserNamespaces: &userns.Allocator{Pods: a.layout.Pods()}, Shares: a.shares, Allocatable: a.Allocatable,
@@ -143,7 +143,7 @@ func assemble(cfg Config) (*Agent, error) {
 			Exclusive: a.exclusive, ShuttingDown: func() bool { return a.shutdown.Now() },
 			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
 		},
-		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls), Records: records},
+		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Trace: cfg.Trace, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls), Records: records},
 	})
 	a.Devices.OnChange(a.devicesChanged)
 	a.shutdown = newShutdown(a)

@@ -27,6 +27,7 @@ import (
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/pod"
 	"keelson.dev/keelson/internal/node/shutdown"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // Config configures an Agent.
@@ -95,7 +96,9 @@ type Config struct {
 
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder
-	Volumes  pod.Volumes
+	// Trace is told of the phases of pods; it may be nil.
+	Trace   *trace.Reporter
+	Volumes pod.Volumes
 	// Credentials are the plug-ins that have credentials for images; nil is none.
 	Credentials *credentials.Providers
 	// Shutdown configures how long pods have to end before the machine shuts down; Login

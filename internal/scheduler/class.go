@@ -40,6 +40,12 @@ type class struct {
 	fit     int // nodes that fit
 	ignored int // of these, the ones that lack a topology key
 	domains []map[string]*domain
+	// rejected counts the nodes that do not fit, by the plug-in that said so. total is the
+	// best score when a node was last picked, of a node in the bucket chosen.
+	rejected map[string]int
+	total    int64
+	chosen   *bucket
+	norm     normalization
 }
 
 // domain is a value of a constraint's topology key.
@@ -85,7 +91,7 @@ type entry struct {
 // newClass makes the class of pod. state has seen the profile's PreFilter and
 // is the class's own.
 func newClass(p *profile, snap *snapshot, pod *v1.Pod, state *fw.CycleState, soft *plugins.Constraints) *class {
-	c := &class{p: p, snap: snap, pod: pod, state: state, soft: soft, entries: map[*fw.NodeInfo]*entry{}, buckets: map[bucketKey]*bucket{}}
+	c := &class{p: p, snap: snap, pod: pod, state: state, soft: soft, entries: map[*fw.NodeInfo]*entry{}, buckets: map[bucketKey]*bucket{}, rejected: map[string]int{}}
 	if soft != nil {
 		c.domains = make([]map[string]*domain, len(soft.List))
 		for i := range c.domains {
@@ -144,6 +150,11 @@ func (c *class) leave(e *entry) {
 	}
 	b := e.bucket
 	if b == nil {
+		if plugin := e.status.Plugin(); plugin != "" {
+			if c.rejected[plugin]--; c.rejected[plugin] <= 0 {
+				delete(c.rejected, plugin)
+			}
+		}
 		return
 	}
 	level := b.levels[e.local]
@@ -192,6 +203,7 @@ func (c *class) enter(ctx context.Context, e *entry) error {
 	e.status = c.p.filter(ctx, c.state, c.pod, n)
 	if !e.status.IsSuccess() {
 		if e.status.IsRejected() {
+			c.rejected[e.status.Plugin()]++
 			return nil
 		}
 		return filterError(e.status)
@@ -272,24 +284,14 @@ func (c *class) best() []*bucket {
 			leastSpread, mostSpread = min(leastSpread, b.spread), max(mostSpread, b.spread)
 		}
 	}
+	c.norm = normalization{most, leastSpread, mostSpread}
 	var best []*bucket
 	top := int64(math.MinInt64)
 	for _, b := range c.buckets {
 		total := int64(b.top)
 		for i := range c.p.scores {
-			s := &c.p.scores[i]
-			if c.state.SkipScore.Has(s.Name()) {
-				continue
-			}
-			switch s.role {
-			case byTaints:
-				total += s.weight * s.max.NormalizeByMax(b.key.taints, most.taints)
-			case byAffinity:
-				total += s.weight * s.max.NormalizeByMax(b.key.affinity, most.affinity)
-			case fromDomains:
-				if c.soft != nil && !b.ignored {
-					total += s.weight * plugins.NormalizeSpread(b.spread, leastSpread, mostSpread)
-				}
+			if s := &c.p.scores[i]; !c.state.SkipScore.Has(s.Name()) {
+				total += c.shared(s, b)
 			}
 		}
 		if total > top {
@@ -299,7 +301,31 @@ func (c *class) best() []*bucket {
 			best = append(best, b)
 		}
 	}
+	c.total = top
 	return best
+}
+
+// normalization has the extremes of all buckets, by which their raw values are
+// normalized.
+type normalization struct {
+	most        bucketKey
+	least, last int64 // of spread
+}
+
+// shared returns what a scoring plug-in gives to all nodes of a bucket alike; 0 where it
+// is one of the node alone.
+func (c *class) shared(s *weighted, b *bucket) int64 {
+	switch s.role {
+	case byTaints:
+		return s.weight * s.max.NormalizeByMax(b.key.taints, c.norm.most.taints)
+	case byAffinity:
+		return s.weight * s.max.NormalizeByMax(b.key.affinity, c.norm.most.affinity)
+	case fromDomains:
+		if c.soft != nil && !b.ignored {
+			return s.weight * plugins.NormalizeSpread(b.spread, c.norm.least, c.norm.last)
+		}
+	}
+	return 0
 }
 
 // pick picks one of the best nodes.
@@ -314,6 +340,7 @@ func (c *class) pick(random func(int) int) *fw.NodeInfo {
 	}
 	for _, b := range best {
 		if level := b.levels[b.top]; i < len(level) {
+			c.chosen = b
 			return level[i].node
 		} else {
 			i -= len(level)

@@ -29,6 +29,9 @@ type waiter struct {
 	pod      *v1.Pod
 	priority int32
 	added    time.Time // when it first became active
+	// since is when it came to where it is now, and why for what it came there.
+	since    time.Time
+	why      string
 	attempts int
 	// ready is when its backoff ends.
 	ready time.Time
@@ -157,14 +160,14 @@ func (q *queue) put(old, pod *v1.Pod, change fw.Event) {
 }
 
 func (q *queue) activate(w *waiter, why string) {
-	w.where = inActive
+	w.where, w.since, w.why = inActive, q.clock.Now(), why
 	heap.Push(&q.active, w)
 	q.incoming("active", why)
 	q.signal()
 }
 
 func (q *queue) backOff(w *waiter, why string) {
-	w.where = inBackoff
+	w.where, w.since, w.why = inBackoff, q.clock.Now(), why
 	if w.failed {
 		heap.Push(&q.errors, w)
 	} else {

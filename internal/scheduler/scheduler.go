@@ -48,6 +48,8 @@ type Options struct {
 	PercentageOfNodesToScore int
 	// NoSharing tries each pod on its own.
 	NoSharing bool
+	// Trace is told what was decided on each pod, and why; it may be nil.
+	Trace *trace.Reporter
 }
 
 // Scheduler places pods.
@@ -63,9 +65,11 @@ type Scheduler struct {
 	metrics   *metrics
 	synced    []cache.InformerSynced
 
-	next  int // where the search for nodes begins
-	slots chan struct{}
-	wg    sync.WaitGroup
+	next int // where the search for nodes begins
+	// verdict is that of the attempt that goes on, under the lock of the snapshot.
+	verdict verdict
+	slots   chan struct{}
+	wg      sync.WaitGroup
 }
 
 // New registers what the scheduler needs with the informers, which the caller
@@ -127,18 +131,23 @@ type attempt struct {
 	pod   *v1.Pod
 	begin time.Time
 	state *fw.CycleState
+	// tries is its number, and since and why when and for what the pod came into the queue.
+	tries int
+	since time.Time
+	why   string
 }
 
 // try looks for a node for a pod and begins its binding.
 func (s *Scheduler) try(ctx context.Context, w *waiter, pod *v1.Pod) {
 	ctx = trace.WithCause(ctx, pod)
-	a := &attempt{w: w, pod: pod, begin: s.Clock.Now(), state: fw.NewCycleState()}
+	a := &attempt{w: w, pod: pod, begin: s.Clock.Now(), state: fw.NewCycleState(), tries: w.attempts, since: w.since, why: w.why}
 	s.snapshot.mu.Lock()
 	if p, ok := s.snapshot.pods[pod.UID]; ok && p.assumed {
 		s.snapshot.mu.Unlock()
 		s.queue.done(w) // it is being bound already
 		return
 	}
+	s.verdict = verdict{}
 	node, err := s.place(ctx, a.state, pod)
 	if err == nil {
 		s.nominated.set(pod, "")
@@ -146,7 +155,9 @@ func (s *Scheduler) try(ctx context.Context, w *waiter, pod *v1.Pod) {
 		err = s.reserve(ctx, a, node)
 	}
 	f := s.afterFailure(ctx, a, err)
+	v := s.verdict
 	s.snapshot.mu.Unlock()
+	s.tell(a, node, v, err)
 	s.metrics.algorithmDuration.Observe(s.Clock.Since(a.begin).Seconds())
 	if err != nil {
 		s.failed(ctx, a, f)
@@ -254,7 +265,11 @@ func (s *Scheduler) place(ctx context.Context, state *fw.CycleState, pod *v1.Pod
 			if err := c.refresh(ctx); err != nil {
 				return "", err
 			}
-			if n := c.pick(s.Rand); n != nil {
+			n := c.pick(s.Rand)
+			if s.Trace != nil {
+				s.verdict = c.verdict(n != nil)
+			}
+			if n != nil {
 				return n.Node.Name, nil
 			}
 			c.diagnose(d)
@@ -270,6 +285,9 @@ func (s *Scheduler) place(ctx context.Context, state *fw.CycleState, pod *v1.Pod
 		}
 	}
 	feasible, err := s.fitting(ctx, state, pod, nodes, d)
+	if s.Trace != nil {
+		s.verdict = newVerdict(len(s.snapshot.list), len(feasible), d)
+	}
 	switch {
 	case err != nil:
 		return "", err
@@ -282,7 +300,11 @@ func (s *Scheduler) place(ctx context.Context, state *fw.CycleState, pod *v1.Pod
 	if err != nil {
 		return "", err
 	}
-	return feasible[s.pick(totals)].Node.Name, nil
+	best := s.pick(totals)
+	if s.Trace != nil {
+		s.verdict.scored(totals, best, feasible)
+	}
+	return feasible[best].Node.Name, nil
 }
 
 // fitting looks for nodes that fit, until there are enough.

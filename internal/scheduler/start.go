@@ -9,11 +9,13 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/component"
+	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/remote"
 )
 
 // Start starts the scheduler for a term, with the term's informers.
-func Start(t component.Term, client kubernetes.Interface, clk clock.WithTicker) error {
-	s, err := New(client, t.Informers, Options{Clock: clk, Recorder: t.Recorder(client, v1.DefaultSchedulerName, ""), Metrics: t.Metrics})
+func Start(t component.Term, client kubernetes.Interface, clk clock.WithTicker, to *trace.Reporter) error {
+	s, err := New(client, t.Informers, Options{Clock: clk, Trace: to, Recorder: t.Recorder(client, v1.DefaultSchedulerName, ""), Metrics: t.Metrics})
 	if err != nil {
 		return err
 	}
@@ -24,6 +26,8 @@ func Start(t component.Term, client kubernetes.Interface, clk clock.WithTicker) 
 // RunProcess runs the scheduler in a process of its own until ctx is done.
 func RunProcess(ctx context.Context, o component.Options) error {
 	return o.Run(ctx, "kube-scheduler", func(t component.Term, _ *rest.Config, client kubernetes.Interface) error {
-		return Start(t, client, clock.RealClock{})
+		steps := remote.New(client.Discovery().RESTClient(), "scheduler", "")
+		t.Go(func() { steps.Run(t.Ctx) })
+		return Start(t, client, clock.RealClock{}, steps.Reporter())
 	})
 }

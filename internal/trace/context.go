@@ -185,3 +185,10 @@ func Parent(h http.Header) (Context, bool) {
 func Inject(c Context, h http.Header) {
 	propagator.Inject(oteltrace.ContextWithRemoteSpanContext(context.Background(), c.Span()), propagation.HeaderCarrier(h))
 }
+
+// Traceparent returns the traceparent of what is made below c.
+func Traceparent(c Context) string {
+	h := http.Header{}
+	Inject(c, h)
+	return h.Get("Traceparent")
+}

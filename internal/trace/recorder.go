@@ -77,20 +77,19 @@ func (s *Step) Began() time.Time { return s.Time.Add(-time.Duration(s.Took)) }
 
 // Phases that are no writes.
 const (
-	PhaseSchedule   = "schedule"   // an attempt of the scheduler, waiting in its queue included
-	PhaseVolumes    = "volumes"    // volumes attached and mounted
-	PhaseDevices    = "devices"    // the devices of claims prepared
-	PhaseSandbox    = "sandbox"    // the sandbox made, with its network
-	PhasePull       = "pull"       // an image pulled, or found
-	PhaseCreate     = "create"     // a container created
-	PhaseStart      = "start"      // a container started
-	PhaseHook       = "postStart"  // a container's postStart hook
-	PhaseProbe      = "probe"      // until a container's probe first succeeded
-	PhaseSimulate   = "simulate"   // a stage of a simulated node
-	PhaseRules      = "rules"      // an EndpointSlice's rules written to the kernel
-	PhaseName       = "name"       // the name server answers with what it has of a Service
-	PhasePolicies   = "policies"   // the network policies for a pod written to the kernel
-	PhaseTerminated = "terminated" // a container ended
+	PhaseSchedule = "schedule"  // an attempt of the scheduler, waiting in its queue included
+	PhaseVolumes  = "volumes"   // volumes attached and mounted
+	PhaseDevices  = "devices"   // the devices of claims prepared
+	PhaseSandbox  = "sandbox"   // the sandbox made, with its network
+	PhasePull     = "pull"      // an image pulled, or found
+	PhaseCreate   = "create"    // a container created
+	PhaseStart    = "start"     // a container started
+	PhaseHook     = "postStart" // a container's postStart hook
+	PhaseProbe    = "probe"     // until a container's probe first succeeded
+	PhaseSimulate = "simulate"  // a stage of a simulated node
+	PhaseRules    = "rules"     // an EndpointSlice's rules written to the kernel
+	PhaseName     = "name"      // the name server answers with what it has of a Service
+	PhasePolicies = "policies"  // the network policies for a pod written to the kernel
 )
 
 // Part is a part of a step.

@@ -36,6 +36,7 @@ import (
 	dashpage "keelson.dev/keelson/internal/dash/page"
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/remote"
 	"keelson.dev/keelson/internal/version"
 )
 
@@ -107,6 +108,7 @@ func (c *Instance) serve(listener net.Listener) error {
 	c.Meter = c.newMeter(reader)
 	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes}
 	paths[tracing.Path] = steps
+	paths[remote.Path] = &tracing.Reports{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue}
 	moment := func(m string) (int64, error) { return c.Server.Moment(m) }
 	paths[history.ChangesPath] = &history.Changes{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: moment}
 	var note func(*http.Request) string

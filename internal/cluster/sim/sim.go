@@ -51,6 +51,8 @@ type Options struct {
 	// Store, if set, takes the renewals of leases, many in one write.
 	Store store.Store
 	Clock clock.WithTicker
+	// Trace is told of the pods' stages; it may be nil.
+	Trace *trace.Reporter
 	// External leaves the nodes' addresses and their initialization to a cloud's
 	// controller manager.
 	External bool
@@ -403,6 +405,7 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 		return err
 	}
 	ctx = trace.WithCause(ctx, pod)
+	begin := time.Now()
 	if pod.DeletionTimestamp != nil && !(held(pod) && alive(pod)) {
 		err := n.Client.CoreV1().Pods(ns).Delete(ctx, podName, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
 		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
@@ -421,6 +424,7 @@ func (n *Nodes) sync(ctx context.Context, ns, podName string) error {
 		p.Status.Message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 	case pod.Status.Phase == v1.PodPending || pod.Status.Phase == "":
 		p.Status = n.running(pod)
+		n.Trace.Phase("pods", pod, trace.PhaseSimulate, pod.Spec.NodeName+": the simulated pod has a sandbox, its images and running containers", begin)
 		follow(p, p.Status.StartTime)
 		resize(p, p.Status.StartTime)
 	case pod.Status.Phase == v1.PodRunning && ofJob(pod) && pod.Status.StartTime != nil:

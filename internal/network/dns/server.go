@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 // Config configures a Server.
@@ -34,6 +37,10 @@ type Config struct {
 	// /etc/resolv.conf).
 	ResolvConf string
 	Clock      clock.WithTicker
+	// NodeName is the node's, and Trace is told when the names of EndpointSlices with
+	// endpoints on it are answered for; it may be nil.
+	NodeName string
+	Trace    *trace.Reporter
 	// Problem, if set, is called with an error that keeps names from being resolved.
 	Problem func(error)
 }
@@ -77,8 +84,40 @@ func New(c Config) (*Server, error) {
 		c.Informers.Discovery().V1().EndpointSlices().Informer()} {
 		s.synced = append(s.synced, i.HasSynced)
 	}
+	if c.Trace != nil {
+		if err := s.tell(c.Informers.Discovery().V1().EndpointSlices().Informer()); err != nil {
+			return nil, err
+		}
+	}
 	s.forward.config = core.ConfigMaps().Lister().ConfigMaps(metav1.NamespaceSystem)
 	return s, nil
+}
+
+// tell tells the trace of slices that have come or changed: the zone answers from the
+// informer's objects, so that it has them by then.
+func (s *Server) tell(slices cache.SharedIndexInformer) error {
+	changed := func(obj any) {
+		e, ok := obj.(*discoveryv1.EndpointSlice)
+		if !ok {
+			return
+		}
+		service := e.Labels[discoveryv1.LabelServiceName]
+		for i := range e.Endpoints {
+			if n := e.Endpoints[i].NodeName; service != "" && n != nil && *n == s.NodeName {
+				s.Trace.Phase("endpointslices.discovery.k8s.io", e, trace.PhaseName, service+"."+e.Namespace+".svc."+s.Domain, time.Now())
+				return
+			}
+		}
+	}
+	_, err := slices.AddEventHandler(cache.ResourceEventHandlerDetailedFuncs{
+		AddFunc: func(obj any, initial bool) {
+			if !initial {
+				changed(obj)
+			}
+		},
+		UpdateFunc: func(_, obj any) { changed(obj) },
+	})
+	return err
 }
 
 const (

@@ -22,6 +22,7 @@ import (
 
 	"keelson.dev/keelson/internal/network/index"
 	"keelson.dev/keelson/internal/network/upkeep"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // Config configures a Proxy.
@@ -60,6 +61,9 @@ type Config struct {
 	// use by a program, which keeps it.
 	PortInUse func(s *v1.Service, at netip.AddrPort, proto v1.Protocol)
 	Clock     clock.WithTicker
+	// Trace is told when the rules for EndpointSlices with endpoints on this node are
+	// written; it may be nil.
+	Trace *trace.Reporter
 	// Problem, if set, is called with an error that keeps the rules from being
 	// written.
 	Problem func(error)
@@ -94,6 +98,10 @@ type Proxy struct {
 	// triggered are the times of changes of endpoints that are not written yet, from
 	// the slices' annotations.
 	triggered []time.Time
+	// traced are the slices of which the trace is told once they are written, from when
+	// they were seen, and running says that the first ones have been written.
+	traced  map[types.UID]seen
+	running bool
 	// since is when the oldest change was seen that is not written, zero if all are;
 	// updated is when they were last.
 	since, updated time.Time
@@ -112,7 +120,7 @@ func New(c Config) (*Proxy, error) {
 	}
 	core, disc := c.Informers.Core().V1(), c.Informers.Discovery().V1()
 	p := &Proxy{Config: c, services: core.Services().Lister(), slices: disc.EndpointSlices().Informer().GetIndexer(), nodes: core.Nodes().Lister(),
-		dirty: map[types.NamespacedName]bool{}, all: true, wake: make(chan struct{}, 1), unsupported: map[types.UID]bool{}}
+		dirty: map[types.NamespacedName]bool{}, traced: map[types.UID]seen{}, all: true, wake: make(chan struct{}, 1), unsupported: map[types.UID]bool{}}
 	if err := index.Slices(disc.EndpointSlices().Informer()); err != nil {
 		return nil, err
 	}
@@ -184,6 +192,13 @@ func (p *Proxy) mark(n types.NamespacedName, s *discoveryv1.EndpointSlice) {
 	if p.dirty[n] = true; p.since.IsZero() {
 		p.since = p.Clock.Now()
 	}
+	if s != nil && p.running && p.Trace != nil && len(p.traced) < mostTraced && s.DeletionTimestamp == nil && p.local(s) {
+		if was, ok := p.traced[s.UID]; ok {
+			p.traced[s.UID] = seen{s, was.at}
+		} else {
+			p.traced[s.UID] = seen{s, time.Now()}
+		}
+	}
 	if s != nil {
 		if t, err := time.Parse(time.RFC3339Nano, s.Annotations[v1.EndpointsLastChangeTriggerTime]); err == nil {
 			p.triggered = append(p.triggered, t)
@@ -191,6 +206,20 @@ func (p *Proxy) mark(n types.NamespacedName, s *discoveryv1.EndpointSlice) {
 	}
 	p.mu.Unlock()
 	p.poke()
+}
+
+// seen is a slice, and when it was first seen since the last writing.
+type seen struct {
+	slice *discoveryv1.EndpointSlice
+	at    time.Time
+}
+
+// mostTraced bounds the slices of one writing of which the trace is told.
+const mostTraced = 256
+
+// local reports whether a slice has an endpoint on this node: its node tells of it.
+func (p *Proxy) local(s *discoveryv1.EndpointSlice) bool {
+	return slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool { return e.NodeName != nil && *e.NodeName == p.NodeName })
 }
 
 func (p *Proxy) poke() {
@@ -314,8 +343,8 @@ func (p *Proxy) Sync() error {
 func (p *Proxy) sync() error {
 	begin := p.Clock.Now()
 	p.mu.Lock()
-	dirty, all, triggered := p.dirty, p.all, p.triggered
-	p.dirty, p.all, p.triggered = map[types.NamespacedName]bool{}, false, nil
+	dirty, all, triggered, traced := p.dirty, p.all, p.triggered, p.traced
+	p.dirty, p.all, p.triggered, p.traced, p.running = map[types.NamespacedName]bool{}, false, nil, map[types.UID]seen{}, true
 	p.mu.Unlock()
 	var errs []error
 	node, err := p.here()
@@ -361,6 +390,9 @@ func (p *Proxy) sync() error {
 		return err
 	}
 	lastSync.SetToCurrentTime()
+	for _, s := range traced {
+		p.Trace.Phase("endpointslices.discovery.k8s.io", s.slice, trace.PhaseRules, "Service "+s.slice.Labels[discoveryv1.LabelServiceName], s.at)
+	}
 	syncDuration.Observe(now.Sub(begin).Seconds())
 	for _, at := range triggered {
 		if at.After(begin.Add(-time.Hour)) { // changes from before this process began are not measured

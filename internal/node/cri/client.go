@@ -10,7 +10,10 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 const (
@@ -46,7 +49,7 @@ func Connect(ctx context.Context, endpoint string, opts ...grpc.DialOption) (*Cl
 		grpc.WithAuthority("localhost"),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout,
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: maxRedial}}),
-		grpc.WithChainUnaryInterceptor(plainErrors),
+		grpc.WithChainUnaryInterceptor(plainErrors, traced),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	}, opts...)...)
 	if err != nil {
@@ -81,6 +84,15 @@ func Connect(ctx context.Context, endpoint string, opts ...grpc.DialOption) (*Cl
 	}
 	c.RuntimeName, c.RuntimeVersion = v.RuntimeName, v.RuntimeVersion
 	return c, nil
+}
+
+// traced tells the runtime of the distributed trace that a call is part of, by the W3C's
+// traceparent, which containerd and CRI-O read.
+func traced(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if c, ok := trace.ContextOf(ctx); ok {
+		ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", trace.Traceparent(c))
+	}
+	return invoke(ctx, method, req, reply, conn, opts...)
 }
 
 // Close ends the connection.

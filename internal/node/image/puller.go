@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/node/credentials"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/pullrecord"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // retry is the pause after a failure whose end no event announces; again is that
@@ -45,6 +46,7 @@ type Puller struct {
 	// Providers are the node's plug-ins for credentials, nil for none.
 	Providers *credentials.Providers
 	Recorder  record.EventRecorder
+	Trace     *trace.Reporter // may be nil
 	Clock     clock.PassiveClock
 	// Records says whose credentials have pulled the images; nil verifies none.
 	Records *pullrecord.Records
@@ -142,7 +144,8 @@ func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1
 		p.Recorder.Event(ref, v1.EventTypeWarning, "Failed", "Error: InvalidImageName")
 		return "", &Failure{"InvalidImageName", msg, retry}
 	}
-	id, _, err := p.find(ctx, image)
+	looked := time.Now()
+	id, size, err := p.find(ctx, image)
 	if err != nil {
 		msg := fmt.Sprintf("Failed to inspect image %q: %v", image, err)
 		p.Recorder.Event(ref, v1.EventTypeWarning, "InspectFailed", msg)
@@ -151,6 +154,7 @@ func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1
 	switch {
 	case id != "" && policy != v1.PullAlways && p.mayUse(ctx, pod, image, id):
 		p.Recorder.Event(ref, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", image))
+		p.Trace.Phase("pods", pod, trace.PhasePull, fmt.Sprintf("%s is here, %d bytes", image, size), looked)
 		return id, nil
 	case id != "" && policy == v1.PullNever:
 		msg := fmt.Sprintf("Container image %q is present with pull policy of Never but does not have the proper credentials", image)
@@ -182,6 +186,7 @@ func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1
 		return "", &Failure{"ImagePullBackOff", fmt.Sprintf("%s: %s: %s", msg, last.Reason, last.Message), left}
 	}
 	p.Recorder.Event(ref, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", image))
+	waited := time.Now()
 	queued := p.Clock.Now()
 	unlock := p.lock(image)
 	begun := p.Clock.Now()
@@ -207,7 +212,9 @@ func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1
 		why.After = again
 		return "", &why
 	}
-	_, size, _ := p.find(ctx, image)
+	_, size, _ = p.find(ctx, image)
+	p.Trace.Phase("pods", pod, trace.PhasePull, fmt.Sprintf("%s, %d bytes", image, size), waited,
+		trace.Part{Name: "waiting for other pulls", Took: trace.Millis(begun.Sub(queued))}, trace.Part{Name: "pulling", After: trace.Millis(begun.Sub(queued)), Took: trace.Millis(ended.Sub(begun))})
 	p.Recorder.Event(ref, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 		image, ended.Sub(begun).Round(time.Millisecond), ended.Sub(queued).Round(time.Millisecond), size))
 	return id, nil

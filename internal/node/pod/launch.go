@@ -30,6 +30,7 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 			w.Recorder.Eventf(pod, v1.EventTypeWarning, "FailedSync", "error making pod data directories: %v", err)
 			return retryPeriod
 		}
+		begin := time.Now()
 		vols, err := w.Volumes.Mount(w.running, pod)
 		var failed *volume.Failed
 		switch {
@@ -50,14 +51,19 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 			return retryPeriod
 		}
 		w.volumes = vols
+		if len(vols) > 0 {
+			w.Trace.Phase("pods", pod, trace.PhaseVolumes, fmt.Sprintf("%d volumes", len(vols)), begin)
+		}
 	}
 	if !w.prepared && dra.Has(pod) {
+		begin := time.Now()
 		if err := w.Devices.Prepare(w.running, pod); err != nil {
 			if w.running.Err() == nil {
 				w.Recorder.Eventf(pod, v1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: %v", err)
 			}
 			return retryPeriod
 		}
+		w.Trace.Phase("pods", pod, trace.PhaseDevices, "", begin)
 	}
 	w.prepared = true
 	if !w.limited {
@@ -86,7 +92,7 @@ func (w *worker) advance(ctx context.Context, pod *v1.Pod, obs *observed) time.D
 		if left {
 			return idle
 		}
-		fresh, err := w.sandbox.create(w.running, pod, obs)
+		fresh, err := w.sandbox.create(w.Trace.Within(w.running, w.uid), pod, obs)
 		if err != nil {
 			if w.running.Err() == nil {
 				w.Recorder.Event(pod, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
@@ -216,7 +222,9 @@ func (w *worker) consider(ctx context.Context, pod *v1.Pod, c *v1.Container, ini
 		}
 	}
 	sandbox, ips, run, old := obs.ready(), obs.ips(), w.running, obs.containers[c.Name]
-	w.starts.run(c.Name, func() *startFailure { return w.start(trace.WithCause(run, pod), pod, c, sandbox, ips, count) }, func() {
+	w.starts.run(c.Name, func() *startFailure {
+		return w.start(w.Trace.Within(trace.WithCause(run, pod), w.uid), pod, c, sandbox, ips, count)
+	}, func() {
 		// Of the containers before this one the last is kept, for its logs.
 		for _, o := range old[min(1, len(old)):] {
 			w.removeContainer(ctx, pod, o)

@@ -27,6 +27,7 @@ import (
 	"keelson.dev/keelson/internal/node/nodemetrics"
 	"keelson.dev/keelson/internal/node/shares"
 	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // Volumes makes the volumes of pods.
@@ -78,6 +79,7 @@ type Config struct {
 	Policies  Policies        // nil where they are not enforced
 	Metrics   *nodemetrics.Metrics
 	Recorder  record.EventRecorder
+	Trace     *trace.Reporter // of the pods' phases; may be nil
 	Clock     clock.WithTicker
 	// MaxRestartPause is the longest pause before a container that crashes is started
 	// again, backoff.Max where 0.

@@ -3,8 +3,11 @@ package pod
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 // admit waits until the network policies that select the pod are enforced, before
@@ -22,10 +25,12 @@ func (sb *sandbox) admit(ctx context.Context, pod *v1.Pod, obs *observed) error 
 		}
 		addrs = append(addrs, a)
 	}
+	begin := time.Now()
 	if err := sb.Policies.Admit(ctx, pod, addrs); err != nil {
 		return err
 	}
 	sb.admitted = now.Id
+	sb.Trace.Phase("pods", pod, trace.PhasePolicies, "", begin)
 	return nil
 }
 

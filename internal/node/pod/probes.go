@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/prober"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // probing is the probes of one running container.
@@ -128,6 +130,9 @@ func (ps *probes) run(ctx context.Context, pod *v1.Pod, c *v1.Container, st *run
 
 func (ps *probes) watch(ctx context.Context, pod *v1.Pod, c *v1.Container, st *runtimeapi.ContainerStatus, kind string, p *v1.Probe, t prober.Target, decided func(ok bool)) {
 	ref := containerRef(pod, c.Name)
+	// A restarted agent sees a container again whose probes have succeeded.
+	s := podspec.Status(pod, c.Name)
+	first := s == nil || s.ContainerID != ps.containerID(st.Id) || !s.Ready
 	ps.wg.Go(func() {
 		prober.Watch(ctx, ps.Clock, p, t, time.Unix(0, st.StartedAt), func(r prober.Result, out string, err error, enough bool, took time.Duration) {
 			ps.Metrics.Probe(kind, r.String(), c.Name, pod.Name, pod.Namespace, string(pod.UID), took)
@@ -136,6 +141,10 @@ func (ps *probes) watch(ctx context.Context, pod *v1.Pod, c *v1.Container, st *r
 				ps.Recorder.Event(ref, v1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", kind, err))
 			case r == prober.Failure:
 				ps.Recorder.Event(ref, v1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, out))
+			}
+			if enough && r == prober.Success && first {
+				first = false
+				ps.Trace.Phase("pods", pod, trace.PhaseProbe, fmt.Sprintf("container %s: %s probe succeeds", c.Name, strings.ToLower(kind)), time.Unix(0, st.StartedAt))
 			}
 			if enough {
 				decided(r == prober.Success)

@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/trace"
 )
 
 // sandbox makes the sandboxes of a pod, and maps the pod's host ports to them.
@@ -46,16 +48,36 @@ func (sb *sandbox) create(ctx context.Context, pod *v1.Pod, obs *observed) (*obs
 	if err := os.MkdirAll(cfg.LogDirectory, 0o755); err != nil {
 		return nil, err
 	}
+	begin := time.Now()
 	r, err := sb.CRI.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: cfg, RuntimeHandler: handler})
 	if err != nil {
 		return nil, err
 	}
 	sb.attempts++
+	ran := time.Since(begin)
 	st, err := sb.CRI.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: r.PodSandboxId})
 	if err != nil {
 		return nil, err
 	}
+	sb.tell(pod, st.Status, begin, ran)
 	fresh := *obs
 	fresh.sandboxes = append([]*runtimeapi.PodSandboxStatus{st.Status}, obs.sandboxes...)
 	return &fresh, nil
+}
+
+// tell records in the trace that a sandbox was made, which took ran. Runtimes set up the
+// network before they create the sandbox itself, and say when that was.
+func (sb *sandbox) tell(pod *v1.Pod, st *runtimeapi.PodSandboxStatus, begin time.Time, ran time.Duration) {
+	var parts []trace.Part
+	if network := time.Unix(0, st.CreatedAt).Sub(begin); network > 0 && network < ran && !pod.Spec.HostNetwork {
+		parts = []trace.Part{{Name: "namespaces and network", Took: trace.Millis(network)}, {Name: "sandbox", After: trace.Millis(network), Took: trace.Millis(ran - network)}}
+	}
+	detail := "with the node's network"
+	if n := st.GetNetwork(); n.GetIp() != "" {
+		detail = n.GetIp()
+		for _, ip := range n.GetAdditionalIps() {
+			detail += ", " + ip.GetIp()
+		}
+	}
+	sb.Trace.Phase("pods", pod, trace.PhaseSandbox, detail, begin, parts...)
 }

@@ -18,6 +18,7 @@ import (
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/volume"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // callTimeout bounds a call to the runtime, as a kubelet's
@@ -85,22 +86,27 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 	if ctx.Err() != nil {
 		return fail("CreateContainerError", ctx.Err())
 	}
-	whole, done := context.WithTimeout(w.ctx, callTimeout)
+	whole, done := context.WithTimeout(w.Trace.Within(w.ctx, w.uid), callTimeout)
 	defer done()
+	begin := time.Now()
 	created, err := w.CRI.CreateContainer(whole, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox.Id, Config: cfg, SandboxConfig: sandboxCfg})
 	if err != nil {
 		return fail("CreateContainerError", err)
 	}
 	w.Recorder.Event(ref, v1.EventTypeNormal, "Created", "Container created")
+	w.Trace.Phase("pods", pod, trace.PhaseCreate, "container "+c.Name, begin)
+	begin = time.Now()
 	if _, err := w.CRI.StartContainer(whole, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return fail("RunContainerError", err)
 	}
+	w.Trace.Phase("pods", pod, trace.PhaseStart, "container "+c.Name, begin)
 	w.Recorder.Event(ref, v1.EventTypeNormal, "Started", "Container started")
 	if err := w.resizing.actuated(pod, created.ContainerId, &c.Resources, nil); err != nil {
 		klog.FromContext(ctx).Error(err, "Keeping what the container was given failed", "container", c.Name)
 	}
 	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
 		w.notify() // the container is to be seen running while its hook runs
+		begin := time.Now()
 		if err := w.kills.hook(ctx, c, c.Lifecycle.PostStart, created.ContainerId, ips); err != nil {
 			klog.FromContext(ctx).Error(err, "PostStart hook failed", "container", c.Name)
 			w.Recorder.Event(ref, v1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed")
@@ -108,6 +114,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 			w.kills.kill(context.WithoutCancel(ctx), pod, st, "FailedPostStartHook", podspec.GracePeriod(pod))
 			return &startFailure{wait{"PostStartHookError", "PostStartHook failed"}, 0}
 		}
+		w.Trace.Phase("pods", pod, trace.PhaseHook, "container "+c.Name, begin)
 	}
 	return nil
 }

@@ -1,0 +1,150 @@
+// Package remote reports the phases of a component that runs in a process of its own to
+// the API server, whose trace they are part of. It may import client-go and package trace.
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/lru"
+
+	"keelson.dev/keelson/internal/trace"
+)
+
+// Path is where an API server takes a Batch by POST.
+const Path = "/debug/keelson/trace/steps"
+
+const (
+	// waiting is how many steps wait to be sent; more are lost.
+	waiting = 1024
+	// MostSteps is how many are sent at once, and MostBytes how long a batch may be.
+	MostSteps = 256
+	MostBytes = 512 << 10
+	// pause is the time between two batches.
+	pause = 100 * time.Millisecond
+	// refusal is how long nothing is sent after the server has said that it takes none:
+	// another implementation does not know of them.
+	refusal = 10 * time.Minute
+	timeout = 10 * time.Second
+	// known is how many objects' places in traces are remembered.
+	known = 1024
+)
+
+// Batch is what is sent.
+type Batch struct {
+	// Now is the time of the sender: its clock may be another.
+	Now   time.Time    `json:"now"`
+	Steps []trace.Step `json:"steps"`
+}
+
+// Answer is what comes back.
+type Answer struct {
+	// Taken is how many of the steps are recorded; the sender may not report the others,
+	// or has reported too many.
+	Taken int `json:"taken"`
+	// Traces are the places of the objects' last writes in distributed traces.
+	Traces map[types.UID]trace.Context `json:"traces,omitempty"`
+}
+
+// Client sends steps to an API server. It never makes a reporter wait.
+type Client struct {
+	server      rest.Interface
+	actor, node string
+	steps       chan trace.Step
+	lost        atomic.Uint64
+
+	mu     sync.Mutex
+	traces *lru.Cache // types.UID → trace.Context
+}
+
+// New returns a client of a component on a node, empty if it belongs to none. Run sends.
+func New(server rest.Interface, actor, node string) *Client {
+	return &Client{server: server, actor: actor, node: node, steps: make(chan trace.Step, waiting), traces: lru.New(known)}
+}
+
+// Reporter returns what the component reports to.
+func (c *Client) Reporter() *trace.Reporter {
+	return &trace.Reporter{Actor: c.actor, Node: c.node, Add: c.add, Of: func(uid types.UID) (trace.Context, bool) {
+		at, ok := c.traces.Get(uid)
+		if !ok {
+			return trace.Context{}, false
+		}
+		return at.(trace.Context), true
+	}}
+}
+
+// Lost is how many steps there was no room for, or that could not be sent.
+func (c *Client) Lost() uint64 { return c.lost.Load() }
+
+func (c *Client) add(s trace.Step) {
+	select {
+	case c.steps <- s:
+	default:
+		c.lost.Add(1)
+	}
+}
+
+// Run sends what is reported until ctx ends.
+func (c *Client) Run(ctx context.Context) {
+	for {
+		var batch []trace.Step
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-c.steps:
+			batch = append(batch, s)
+		}
+	more:
+		for len(batch) < MostSteps {
+			select {
+			case s := <-c.steps:
+				batch = append(batch, s)
+			default:
+				break more
+			}
+		}
+		wait := pause
+		if err := c.send(ctx, batch); err != nil && ctx.Err() == nil {
+			c.lost.Add(uint64(len(batch)))
+			klog.FromContext(ctx).V(2).Info("Reporting steps for the trace failed", "steps", len(batch), "lost", c.Lost(), "err", err)
+			if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsMethodNotSupported(err) {
+				wait = refusal
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (c *Client) send(ctx context.Context, steps []trace.Step) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	body, err := json.Marshal(Batch{Now: time.Now(), Steps: steps})
+	if err != nil {
+		return err
+	}
+	data, err := c.server.Verb(http.MethodPost).AbsPath(Path).SetHeader("Content-Type", "application/json").Body(body).MaxRetries(0).DoRaw(ctx)
+	if err != nil {
+		return err
+	}
+	var a Answer
+	if err := json.Unmarshal(data, &a); err != nil {
+		return err
+	}
+	c.lost.Add(uint64(max(0, len(steps)-a.Taken)))
+	for uid, at := range a.Traces {
+		c.traces.Add(uid, at)
+	}
+	return nil
+}
