@@ -2,6 +2,7 @@ package podspec
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/storage/ephemeral"
 )
 
 // Refs are the names of the objects of its namespace that a pod uses.
@@ -30,15 +31,14 @@ func References(p *corev1.Pod) *Refs {
 	}
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i]
+		if name := ClaimName(p, v); name != "" {
+			r.Claims = append(r.Claims, name)
+		}
 		switch {
 		case v.Secret != nil:
 			r.Secrets = append(r.Secrets, v.Secret.SecretName)
 		case v.ConfigMap != nil:
 			r.ConfigMaps = append(r.ConfigMaps, v.ConfigMap.Name)
-		case v.PersistentVolumeClaim != nil:
-			r.Claims = append(r.Claims, v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			r.Claims = append(r.Claims, p.Name+"-"+v.Name)
 		case v.CSI != nil:
 			secret(v.CSI.NodePublishSecretRef)
 		case v.FlexVolume != nil:
@@ -87,6 +87,29 @@ func (r *Refs) environment(c *corev1.Container) {
 			r.ConfigMaps = append(r.ConfigMaps, from.ConfigMapKeyRef.Name)
 		}
 	}
+}
+
+// ClaimName returns the name of the PersistentVolumeClaim that a pod's volume is of, the
+// one that is made for it if it is ephemeral; "" if it is of none.
+func ClaimName(p *corev1.Pod, v *corev1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return ephemeral.VolumeClaimName(p, v)
+	}
+	return ""
+}
+
+// ClaimKeys returns the PersistentVolumeClaims that a pod's volumes are of, as
+// namespace/name.
+func ClaimKeys(p *corev1.Pod) (out []string) {
+	for i := range p.Spec.Volumes {
+		if name := ClaimName(p, &p.Spec.Volumes[i]); name != "" {
+			out = append(out, p.Namespace+"/"+name)
+		}
+	}
+	return out
 }
 
 // ResourceClaims returns the names of the claims that the pod uses.

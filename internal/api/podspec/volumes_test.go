@@ -1,10 +1,12 @@
 package podspec
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 )
@@ -194,5 +196,25 @@ func TestInlineVolumeSpec(t *testing.T) {
 			t.Fatalf("%s: %v", c.spec, err)
 		}
 		like(t, c.spec, messages(ValidateInlineVolumeSpec(s, "", field.NewPath("s"))), c.want)
+	}
+}
+
+// TestClaims names the claims of a pod's volumes.
+func TestClaims(t *testing.T) {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}, Spec: v1.PodSpec{Volumes: []v1.Volume{
+		{Name: "data", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}},
+		{Name: "empty", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
+		{Name: "scratch", VolumeSource: v1.VolumeSource{Ephemeral: &v1.EphemeralVolumeSource{}}},
+	}}}
+	if got, want := ClaimKeys(p), []string{"ns/c", "ns/p-scratch"}; !slices.Equal(got, want) {
+		t.Errorf("the claims are %q, want %q", got, want)
+	}
+	if got, want := References(p).Claims, []string{"c", "p-scratch"}; !slices.Equal(got, want) {
+		t.Errorf("the references are %q, want %q", got, want)
+	}
+	for i, want := range []string{"c", "", "p-scratch"} {
+		if got := ClaimName(p, &p.Spec.Volumes[i]); got != want {
+			t.Errorf("volume %d has the claim %q, want %q", i, got, want)
+		}
 	}
 }

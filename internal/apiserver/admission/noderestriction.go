@@ -583,10 +583,10 @@ func (n *nodeRestriction) wants(p *v1.Pod, audience string) bool {
 			}
 		case v.CSI != nil:
 			drivers = append(drivers, v.CSI.Driver)
-		case v.PersistentVolumeClaim != nil:
-			claim(v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			claim(p.Name + "-" + v.Name)
+		default:
+			if name := podspec.ClaimName(p, v); name != "" {
+				claim(name)
+			}
 		}
 	}
 	return slices.ContainsFunc(drivers, func(name string) bool {

@@ -27,6 +27,7 @@ import (
 	"k8s.io/component-helpers/storage/ephemeral"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/csimigration"
 	"keelson.dev/keelson/internal/reconcile"
@@ -150,28 +151,12 @@ func nodeOf(o any) ([]string, error) {
 	return nil, nil
 }
 
-func claimsOf(o any) (out []string, err error) {
+func claimsOf(o any) ([]string, error) {
 	p, ok := o.(*v1.Pod)
 	if !ok || p.Spec.NodeName == "" {
 		return nil, nil
 	}
-	for i := range p.Spec.Volumes {
-		if name := claimOf(p, &p.Spec.Volumes[i]); name != "" {
-			out = append(out, p.Namespace+"/"+name)
-		}
-	}
-	return out, nil
-}
-
-// claimOf returns the name of the claim of a pod's volume, or "".
-func claimOf(p *v1.Pod, v *v1.Volume) string {
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		return v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		return ephemeral.VolumeClaimName(p, v)
-	}
-	return ""
+	return podspec.ClaimKeys(p), nil
 }
 
 func attachedTo(o any) ([]string, error) {
@@ -262,7 +247,7 @@ func (a *controller) want(node string) (map[string]*wanted, error) {
 			continue
 		}
 		for i := range p.Spec.Volumes {
-			name := claimOf(p, &p.Spec.Volumes[i])
+			name := podspec.ClaimName(p, &p.Spec.Volumes[i])
 			if name == "" {
 				if v, err := csimigration.Inline(&p.Spec.Volumes[i], p.Namespace); err == nil && v != nil && a.attachable(v.Spec.CSI.Driver) {
 					add(v, true, p)

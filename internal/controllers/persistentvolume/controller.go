@@ -10,10 +10,10 @@ import (
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/component-helpers/storage/ephemeral"
 	"k8s.io/component-helpers/storage/volume"
 	"k8s.io/klog/v2"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
 	"keelson.dev/keelson/internal/trace"
@@ -127,15 +127,7 @@ func unscheduledClaims(o any) (out []string, err error) {
 	if !ok || p.Spec.NodeName != "" || controllers.PodTerminated(p) {
 		return nil, nil
 	}
-	for i := range p.Spec.Volumes {
-		switch v := &p.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			out = append(out, p.Namespace+"/"+v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			out = append(out, p.Namespace+"/"+ephemeral.VolumeClaimName(p, v))
-		}
-	}
-	return out, nil
+	return podspec.ClaimKeys(p), nil
 }
 
 // claimChanged queues a claim and the volumes that are, or were, its own.

@@ -13,8 +13,8 @@ import (
 	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/component-helpers/storage/ephemeral"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
 )
@@ -92,28 +92,12 @@ func mounts(d *storage.CSIDriver) bool { return d.Spec.SELinuxMount != nil && *d
 
 func handle(v *v1.CSIPersistentVolumeSource) string { return v.Driver + "^" + v.VolumeHandle }
 
-// claimOf returns the name of the claim of a pod's volume, empty if it has none.
-func claimOf(p *v1.Pod, v *v1.Volume) string {
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		return v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		return ephemeral.VolumeClaimName(p, v)
-	}
-	return ""
-}
-
-func claimsOf(o any) (out []string) {
+func claimsOf(o any) []string {
 	p, ok := o.(*v1.Pod)
 	if !ok {
 		return nil
 	}
-	for i := range p.Spec.Volumes {
-		if name := claimOf(p, &p.Spec.Volumes[i]); name != "" {
-			out = append(out, p.Namespace+"/"+name)
-		}
-	}
-	return out
+	return podspec.ClaimKeys(p)
 }
 
 func (s *controller) wake(claim string) {
@@ -173,7 +157,7 @@ func (s *controller) source(namespace, claim string) *v1.CSIPersistentVolumeSour
 func (s *controller) uses(p *v1.Pod, claim string, mountable bool) (out []use) {
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i]
-		if claimOf(p, v) != claim {
+		if podspec.ClaimName(p, v) != claim {
 			continue
 		}
 		if all := labels(p, v.Name); len(all) == 1 {
@@ -190,7 +174,7 @@ func (s *controller) reconcile(_ context.Context, p *v1.Pod) (reconcile.Result, 
 	}
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i]
-		claim := claimOf(p, v)
+		claim := podspec.ClaimName(p, v)
 		if claim == "" {
 			continue
 		}

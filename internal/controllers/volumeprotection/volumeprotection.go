@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
 )
@@ -22,19 +23,6 @@ const (
 	volumeFinalizer = "kubernetes.io/pv-protection"
 	byClaim         = "protected-claim"
 )
-
-// claimsOf returns the keys of the claims that a pod uses.
-func claimsOf(p *v1.Pod) (out []string) {
-	for i := range p.Spec.Volumes {
-		switch v := &p.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			out = append(out, p.Namespace+"/"+v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			out = append(out, p.Namespace+"/"+p.Name+"-"+v.Name)
-		}
-	}
-	return out
-}
 
 type claimProtector struct {
 	client kubernetes.Interface
@@ -50,7 +38,7 @@ func NewClaims(c controllers.Context) (reconcile.Run, error) {
 		if !ok {
 			return nil, nil
 		}
-		return claimsOf(p), nil
+		return podspec.ClaimKeys(p), nil
 	}}); err != nil {
 		return nil, err
 	}
@@ -58,7 +46,7 @@ func NewClaims(c controllers.Context) (reconcile.Run, error) {
 	queue := c.Queue("pvcprotection")
 	reconcile.Handle(claims.Informer(), reconcile.Enqueue[*v1.PersistentVolumeClaim](queue), nil, reconcile.Ignore)
 	changed := func(o *v1.Pod) {
-		for _, key := range claimsOf(o) {
+		for _, key := range podspec.ClaimKeys(o) {
 			queue.Add(key)
 		}
 	}
@@ -99,7 +87,7 @@ func (p *claimProtector) release(ctx context.Context, claim *v1.PersistentVolume
 		return err
 	}
 	for i := range live.Items {
-		if slices.Contains(claimsOf(&live.Items[i]), key) && uses(&live.Items[i]) {
+		if slices.Contains(podspec.ClaimKeys(&live.Items[i]), key) && uses(&live.Items[i]) {
 			return nil
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/node/cri"
 )
 
@@ -357,7 +358,7 @@ func (p *Provider) disks(pod *v1.Pod, s *statsapi.PodStats, now time.Time) {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		st := statsapi.VolumeStats{Name: v.Name}
-		claim := claimOf(pod, v)
+		claim := podspec.ClaimName(pod, v)
 		if claim != "" && p.Measured != nil {
 			if f := p.Measured(pod.UID, v.Name); f != nil {
 				st.FsStats, st.PVCRef = *f, &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
@@ -398,17 +399,6 @@ func (p *Provider) disks(pod *v1.Pod, s *statsapi.PodStats, now time.Time) {
 // storage of the pod.
 func isLocalEphemeral(v *v1.Volume) bool {
 	return v.ConfigMap != nil || v.EmptyDir != nil && v.EmptyDir.Medium == v1.StorageMediumDefault
-}
-
-// claimOf returns the claim that the volume is of, empty if it is of none.
-func claimOf(pod *v1.Pod, v *v1.Volume) string {
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		return v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		return pod.Name + "-" + v.Name
-	}
-	return ""
 }
 
 // volume returns the folder of a pod's volume, empty if it has none.

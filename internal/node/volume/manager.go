@@ -19,6 +19,7 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/csimigration"
 )
 
@@ -238,7 +239,7 @@ func folder(p Plugin) string { return strings.ReplaceAll(p.Name(), "/", "~") }
 // one makes a volume ready, and returns what is known of it.
 func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounted, *Spec, error) {
 	s := &Spec{Pod: object, Volume: v}
-	if name := claimOf(object, v); name != "" {
+	if name := podspec.ClaimName(object, v); name != "" {
 		if err := m.resolve(ctx, s, name); err != nil {
 			return Mounted{}, s, err
 		}

@@ -14,17 +14,6 @@ import (
 	"keelson.dev/keelson/internal/csimigration"
 )
 
-// claimOf returns the name of the claim that a volume is of, or "".
-func claimOf(p *v1.Pod, v *v1.Volume) string {
-	switch {
-	case v.PersistentVolumeClaim != nil:
-		return v.PersistentVolumeClaim.ClaimName
-	case v.Ephemeral != nil:
-		return ephemeral.VolumeClaimName(p, v)
-	}
-	return ""
-}
-
 // resolve finds the claim and the PersistentVolume that a volume is of. The
 // volume must refer to the claim, too: the claim's author could name any volume.
 func (m *Manager) resolve(ctx context.Context, s *Spec, name string) error {

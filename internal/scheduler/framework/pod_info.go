@@ -5,7 +5,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/component-helpers/storage/ephemeral"
+
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 // AffinityTerm is a parsed pod (anti-)affinity term.
@@ -58,7 +59,7 @@ func NewPodInfo(pod *v1.Pod) *PodInfo {
 
 // NewPodInfoOf does so where the pod's requests have been computed before.
 func NewPodInfoOf(pod *v1.Pod, r *PodRequests) *PodInfo {
-	return &PodInfo{Pod: pod, Requests: r, Affinity: ParseAffinity(pod), Ports: HostPorts(pod), Claims: Claims(pod)}
+	return &PodInfo{Pod: pod, Requests: r, Affinity: ParseAffinity(pod), Ports: HostPorts(pod), Claims: podspec.ClaimKeys(pod)}
 }
 
 // At returns the same for the pod on a node: what NewPodInfo has read does not
@@ -69,21 +70,6 @@ func (p *PodInfo) At(node string) *PodInfo {
 	out := *p
 	out.Pod = &pod
 	return &out
-}
-
-// Claims lists the claims that a pod uses, also those made for its ephemeral
-// volumes, as "namespace/name".
-func Claims(pod *v1.Pod) []string {
-	var out []string
-	for i := range pod.Spec.Volumes {
-		switch v := &pod.Spec.Volumes[i]; {
-		case v.PersistentVolumeClaim != nil:
-			out = append(out, pod.Namespace+"/"+v.PersistentVolumeClaim.ClaimName)
-		case v.Ephemeral != nil:
-			out = append(out, pod.Namespace+"/"+ephemeral.VolumeClaimName(pod, v))
-		}
-	}
-	return out
 }
 
 // ParseAffinity parses pod's inter-pod terms; nil when it has none.

@@ -23,6 +23,7 @@ import (
 	"k8s.io/component-helpers/storage/ephemeral"
 	"k8s.io/component-helpers/storage/volume"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/csimigration"
 	fw "keelson.dev/keelson/internal/scheduler/framework"
 )
@@ -110,13 +111,8 @@ func (p VolumeBinding) check(pod *v1.Pod) ([]*v1.PersistentVolumeClaim, error) {
 	var out []*v1.PersistentVolumeClaim
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
-		var name string
-		switch {
-		case vol.PersistentVolumeClaim != nil:
-			name = vol.PersistentVolumeClaim.ClaimName
-		case vol.Ephemeral != nil:
-			name = ephemeral.VolumeClaimName(pod, vol)
-		default:
+		name := podspec.ClaimName(pod, vol)
+		if name == "" {
 			continue
 		}
 		c, err := p.Claims.PersistentVolumeClaims(pod.Namespace).Get(name)
@@ -418,7 +414,7 @@ func (VolumeBinding) EventsToRegister() []fw.EventHint {
 	return []fw.EventHint{
 		{Events: fw.ClaimChange, Hint: func(pod *v1.Pod, _ fw.Event, _, o any) bool {
 			c := o.(*v1.PersistentVolumeClaim)
-			for _, key := range fw.Claims(pod) {
+			for _, key := range podspec.ClaimKeys(pod) {
 				if key == claimKey(c) {
 					return true
 				}
@@ -455,7 +451,7 @@ func (z zones) Clone() fw.StateData { return z }
 // PreFilter implements framework.PreFilterPlugin.
 func (p VolumeZone) PreFilter(_ context.Context, state *fw.CycleState, pod *v1.Pod) (sets.Set[string], *fw.Status) {
 	var all zones
-	for _, key := range fw.Claims(pod) {
+	for _, key := range podspec.ClaimKeys(pod) {
 		c, err := p.claim(key)
 		if err != nil {
 			return nil, fw.NewStatus(fw.UnschedulableAndUnresolvable, err.Error())
@@ -530,7 +526,7 @@ func (e *exclusive) Clone() fw.StateData { c := *e; return &c }
 // PreFilter implements framework.PreFilterPlugin.
 func (p VolumeRestrictions) PreFilter(_ context.Context, state *fw.CycleState, pod *v1.Pod) (sets.Set[string], *fw.Status) {
 	e := &exclusive{claims: sets.New[string]()}
-	for _, key := range fw.Claims(pod) {
+	for _, key := range podspec.ClaimKeys(pod) {
 		c, err := p.claim(key)
 		if err != nil {
 			return nil, fw.NewStatus(fw.UnschedulableAndUnresolvable, err.Error())
@@ -585,7 +581,7 @@ func (VolumeRestrictions) Filter(_ context.Context, state *fw.CycleState, _ *v1.
 func (VolumeRestrictions) EventsToRegister() []fw.EventHint {
 	return []fw.EventHint{
 		{Events: fw.AssignedPodDelete, Hint: func(pod *v1.Pod, _ fw.Event, old, _ any) bool {
-			return sets.New(fw.Claims(pod)...).HasAny(fw.Claims(old.(*v1.Pod))...)
+			return sets.New(podspec.ClaimKeys(pod)...).HasAny(podspec.ClaimKeys(old.(*v1.Pod))...)
 		}},
 		{Events: fw.NodeAdd | fw.ClaimChange},
 	}
@@ -600,7 +596,7 @@ func (NodeVolumeLimits) Name() string { return "NodeVolumeLimits" }
 
 // PreFilter implements framework.PreFilterPlugin.
 func (NodeVolumeLimits) PreFilter(_ context.Context, _ *fw.CycleState, pod *v1.Pod) (sets.Set[string], *fw.Status) {
-	if len(fw.Claims(pod)) == 0 {
+	if len(podspec.ClaimKeys(pod)) == 0 {
 		return nil, fw.NewStatus(fw.Skip)
 	}
 	return nil, nil
@@ -649,7 +645,7 @@ func (p NodeVolumeLimits) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Po
 	for key := range n.Claims {
 		add(used, key)
 	}
-	for _, key := range fw.Claims(pod) {
+	for _, key := range podspec.ClaimKeys(pod) {
 		add(more, key)
 	}
 	for i := range csi.Spec.Drivers {
@@ -667,7 +663,7 @@ func (p NodeVolumeLimits) Filter(_ context.Context, _ *fw.CycleState, pod *v1.Po
 // EventsToRegister implements framework.EnqueueExtensions.
 func (NodeVolumeLimits) EventsToRegister() []fw.EventHint {
 	return []fw.EventHint{
-		{Events: fw.AssignedPodDelete, Hint: func(_ *v1.Pod, _ fw.Event, old, _ any) bool { return len(fw.Claims(old.(*v1.Pod))) > 0 }},
+		{Events: fw.AssignedPodDelete, Hint: func(_ *v1.Pod, _ fw.Event, old, _ any) bool { return len(podspec.ClaimKeys(old.(*v1.Pod))) > 0 }},
 		{Events: fw.CSINodeChange | fw.NodeAdd | fw.ClaimChange | fw.VolumeChange},
 	}
 }
