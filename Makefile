@@ -160,9 +160,9 @@ bench-envtest: test-packages build
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
 	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
-	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson
+	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson ./internal/dash
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./internal/network/proxy
-	$(GO) test -run '^$$' -bench Create ./internal/apiserver/controlplane
+	$(GO) test -run '^$$' -bench 'Create|Dash' ./internal/apiserver/controlplane
 	$(GO) test -run '^$$' -bench OpenAPIV2 ./internal/apiserver
 	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/apiserver/controlplane
 	$(GO) test -run '^$$' -bench . -benchtime 1x ./test/autoscaling
