@@ -16,6 +16,8 @@ type rights struct {
 	user       user.Info
 	authorizer authorizer.Authorizer // nil allows everything
 	namespace  string                // that the stream is about; empty is all
+	// since, if set, asks for what has been allowed since the moment that is shown.
+	since func(context.Context) context.Context
 
 	steps   map[[2]string]bool // by resource and namespace, of which steps are shown
 	stepsAt time.Time          // when it was made
@@ -24,6 +26,9 @@ type rights struct {
 func (r *rights) allowed(ctx context.Context, a authorizer.AttributesRecord) bool {
 	if r.authorizer == nil {
 		return true
+	}
+	if r.since != nil {
+		ctx = r.since(ctx)
 	}
 	a.User = r.user
 	d, _, err := r.authorizer.Authorize(ctx, a)

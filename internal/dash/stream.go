@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -64,6 +65,9 @@ type Stream struct {
 	Authorizer authorizer.Authorizer
 	// Moment returns the revision of a moment.
 	Moment func(string) (int64, error)
+	// Since returns a context in which Authorizer allows what it has allowed without a break
+	// since a revision; it may be nil.
+	Since func(ctx context.Context, revision int64) context.Context
 	// Watches returns the number of watches that are served; it may be nil.
 	Watches func() int64
 
@@ -103,11 +107,25 @@ func (s *Stream) serve(w http.ResponseWriter, r *http.Request) error {
 	if t.user, ok = request.UserFrom(r.Context()); !ok {
 		t.user = &user.DefaultInfo{Name: user.Anonymous}
 	}
+	if at := q.Get("at"); at != "" {
+		var err error
+		if t.revision, err = s.Moment(at); err != nil {
+			return err
+		}
+		t.past = true
+		audit.AddAuditAnnotation(r.Context(), "keelson.dev/at", at)
+		if s.Since != nil {
+			t.since = func(ctx context.Context) context.Context { return s.Since(ctx, t.revision) }
+		}
+	}
 	all := t.shown(r.Context(), s.Catalogue)
 	if len(all) == 0 {
 		where := "in all namespaces"
 		if t.namespace != "" {
 			where = "in namespace " + t.namespace
+		}
+		if t.past {
+			where += ", or may since a moment after the one asked for"
 		}
 		return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", fmt.Errorf("user %q may list neither nodes nor pods %s: "+
 			"bind the ClusterRole view to the user, and one that lists nodes, or name a namespace with ?namespace=", t.user.GetName(), where))
@@ -122,11 +140,7 @@ func (s *Stream) serve(w http.ResponseWriter, r *http.Request) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer cancel(nil)
-	if at := q.Get("at"); at != "" {
-		if t.revision, err = s.Moment(at); err != nil {
-			return err
-		}
-		t.past = true
+	if t.past {
 		if err := t.load(ctx, s.Store, t.revision); err != nil {
 			return err
 		}

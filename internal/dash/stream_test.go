@@ -376,9 +376,30 @@ func TestMoment(t *testing.T) {
 				t.Errorf("at %d there is %q, want %q; %v", at, got, want, v.hello)
 			}
 		}
+		// What the user may see since then, he may not see as it was before.
+		p := allow("list pods")
+		s.Since = func(ctx context.Context, revision int64) context.Context {
+			if revision == then {
+				return request.WithUser(ctx, &user.DefaultInfo{Name: "early"})
+			}
+			return ctx
+		}
+		s.Authorizer = authorizer.AuthorizerFunc(func(ctx context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+			if u, _ := request.UserFrom(ctx); u.GetName() == "early" {
+				return authorizer.DecisionNoOpinion, "", nil
+			}
+			return p.authorize(ctx, a)
+		})
+		if c := open(t, s, "jane", fmt.Sprint("at=", w.store.Revision())); !strings.Contains(c.take(), `["ready"]`) {
+			t.Errorf("the moment since which the user may: %d", c.code)
+		}
+		if c := open(t, s, "jane", fmt.Sprint("at=", then)); !strings.Contains(c.take(), "since a moment after") || c.code != http.StatusForbidden {
+			t.Errorf("the moment before: %d", c.code)
+		}
 		if err := w.store.Compact(t.Context(), w.store.Revision()); err != nil {
 			t.Fatal(err)
 		}
+		s.Authorizer = nil
 		if c := open(t, s, "jane", fmt.Sprint("at=", then)); c.take() == "" || c.code != http.StatusGone {
 			t.Errorf("what is forgotten: %d", c.code)
 		}

@@ -117,7 +117,8 @@ func (c *Instance) serve(listener net.Listener) error {
 		paths[history.SnapshotPath] = &history.Snapshot{Store: s, Codec: c.codec, Moment: moment, Version: version.Info.GitVersion, Clock: c.Clock, Authorizer: modes}
 	}
 	paths[dashpage.Prefix] = dashpage.Handler()
-	paths[dash.Path] = &dash.Stream{Store: c.Store, Catalogue: c.Catalogue, Trace: c.Trace, Authorizer: modes, Moment: moment, Watches: func() int64 { return c.Server.Streams() }}
+	paths[dash.Path] = &dash.Stream{Store: c.Store, Catalogue: c.Catalogue, Trace: c.Trace, Authorizer: modes, Moment: moment, Since: authz.Since,
+		Watches: func() int64 { return c.Server.Streams() }}
 	zpages.Add(paths, c.Features, version.Info.GitVersion, c.Flags)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others, Computed: computed(c.Meter),

@@ -28,8 +28,8 @@ var dist embed.FS
 const absent = "absent.html"
 
 // Policy is the Content-Security-Policy of the page: everything from its own server, no
-// inline scripts, and in no frame. The terminal and the editor add styles of their own.
-const Policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; " +
+// inline scripts or styles, and in no frame.
+const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; " +
 	"connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // types are the media types of the files, by extension.
