@@ -70,8 +70,7 @@ function place(groups: Group[], across: number, shape: number, named: number): {
     const row = groups.slice(i, i + across);
     let x = 0, height = 0;
     for (const g of row) {
-      g.columns = Math.max(1, Math.round(Math.sqrt(g.nodes.length * shape * Math.ceil(groups.length / across) / across)));
-      g.columns = Math.min(g.columns, g.nodes.length);
+      g.columns = columns(g.nodes.length, (shape * Math.ceil(groups.length / across)) / across);
       g.rows = Math.ceil(g.nodes.length / g.columns);
       g.x = x;
       g.y = y + named;
@@ -82,4 +81,11 @@ function place(groups: Group[], across: number, shape: number, named: number): {
     y += height + gap;
   }
   return { width: Math.max(1, width), height: Math.max(1, y - gap) };
+}
+
+/** columns is the number of columns in which n cells fill a place of a shape best. */
+function columns(n: number, shape: number): number {
+  const c = Math.max(1, Math.floor(Math.sqrt(n * shape)));
+  const scale = (c: number) => Math.min(shape / c, 1 / Math.ceil(n / c));
+  return Math.min(n, scale(c + 1) > scale(c) ? c + 1 : c);
 }

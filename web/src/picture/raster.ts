@@ -26,6 +26,9 @@ const mixed = (a: string, b: string, part: number): string => {
   return "#" + out.toString(16).padStart(6, "0");
 };
 
+/** fonts has the family in which the canvases write; another name, and not another face, makes a canvas look again. */
+export const fonts = { family: "system-ui, sans-serif" };
+
 export interface Box {
   x: number;
   y: number;
@@ -147,24 +150,25 @@ export class Raster {
     this.rect(x, y, s, s, color);
     if (s < 5) return;
     // The states differ in form, too.
-    const edge = Math.max(1, Math.round(s / 8));
+    const large = s >= 40, edge = large ? 3 : Math.max(1, Math.round(s / 8)); // large ones have their names in them
+    if (large && (state === State.Failing || state === State.Ending)) return;
     switch (state) {
       case State.Starting:
       case State.Pending:
       case State.Unschedulable:
         this.rect(x + edge, y + edge, s - 2 * edge, s - 2 * edge, this.cell);
-        if (state === State.Starting) this.rect(x + 2 * edge, y + 2 * edge, s - 4 * edge, s - 4 * edge, color);
-        if (state === State.Unschedulable) this.rect(x, y + (s >> 1) - (edge >> 1), s, edge, color);
+        if (state === State.Starting && !large) this.rect(x + 2 * edge, y + 2 * edge, s - 4 * edge, s - 4 * edge, color);
+        if (state === State.Unschedulable) this.rect(x, large ? y + s - 3 * edge : y + (s >> 1) - (edge >> 1), s, large ? 3 * edge : edge, color);
         break;
       case State.Failing:
-        this.rect(x + (s >> 1) - edge + (s & 1 ? 0 : 0), y + edge, Math.max(1, edge * 2 - 1 + (s & 1 ? 0 : 1)), s - 2 * edge, this.cell);
+        this.rect(x + (s >> 1) - edge, y + edge, Math.max(1, edge * 2 - 1 + (s & 1 ? 0 : 1)), s - 2 * edge, this.cell);
         break;
       case State.Ending:
         this.rect(x + edge, y + edge, s - 2 * edge, (s >> 1) - edge, this.cell);
         break;
       case State.Done:
         this.rect(x + edge, y + edge, s - 2 * edge, s - 2 * edge, this.cell);
-        this.rect(x + (s >> 1) - edge, y + (s >> 1) - edge, 2 * edge, 2 * edge, color);
+        if (!large) this.rect(x + (s >> 1) - edge, y + (s >> 1) - edge, 2 * edge, 2 * edge, color);
         break;
     }
   }
@@ -210,18 +214,18 @@ export class Raster {
   /** text writes a node's name above its pods, and the pods' where they are large enough. */
   private text(m: Model, l: Layout, id: number, g: Grid, ratio: number) {
     const c = this.ctx, size = 11 * ratio;
-    c.font = `500 ${size}px "IBM Plex Sans", system-ui, sans-serif`;
+    c.font = `500 ${size}px ${fonts.family}`;
     c.textBaseline = "middle";
     c.fillStyle = m.nodeFlags[id] & NodeFlag.Ready ? this.colors.ink : this.colors.alarm;
     c.fillText(cut(c, m.nodeNames[id], g.box.w - 10 * ratio), g.x + 1, g.box.y + g.head * 0.62);
     if (g.size < 56 * ratio) return;
-    c.font = `400 ${10.5 * ratio}px "IBM Plex Sans", system-ui, sans-serif`;
+    c.font = `400 ${10.5 * ratio}px ${fonts.family}`;
     const slots = m.slots[id];
     for (let i = 0; i < Math.min(slots.length, l.side * l.side); i++) {
       const pod = slots[i];
       if (pod < 0) continue;
       const x = g.x + (i % l.side) * g.step, y = g.y + Math.floor(i / l.side) * g.step;
-      const solid = m.podState[pod] === State.Ready && !(this.found && !this.found[pod]);
+      const solid = solids.has(m.podState[pod]) && !(this.found && !this.found[pod]);
       c.fillStyle = solid ? this.colors.paper : this.colors.ink;
       const lines = fold(c, m.podNames[pod], g.size - 12 * ratio, Math.max(1, Math.floor((g.size - 12 * ratio) / (14 * ratio))));
       lines.forEach((t, k) => c.fillText(t, x + 6 * ratio, y + (12 + 14 * k) * ratio));
@@ -235,17 +239,20 @@ export class Raster {
       const size = Math.min(13 * ratio, v.scale * 0.9);
       if (g.name === "" || size < 9 * ratio) continue;
       const x = v.x + g.x * v.scale, y = v.y + g.y * v.scale - Math.max(4 * ratio, Math.min(8 * ratio, v.scale * 0.2));
-      c.font = `500 ${size}px "IBM Plex Sans", system-ui, sans-serif`;
+      c.font = `500 ${size}px ${fonts.family}`;
       c.fillStyle = this.colors.ink;
       const name = cut(c, g.name, g.columns * v.scale * 0.7);
       c.fillText(name, x, y);
       const w = c.measureText(name + " ").width;
       c.fillStyle = this.colors.faint;
-      c.font = `400 ${size}px "IBM Plex Sans", system-ui, sans-serif`;
+      c.font = `400 ${size}px ${fonts.family}`;
       c.fillText(cut(c, `${g.nodes.length.toLocaleString("en")} nodes`, g.columns * v.scale - w), x + w, y);
     }
   }
 }
+
+/** solids are the states whose squares are filled when they are large. */
+const solids = new Set<number>([State.Ready, State.Failing, State.Ending, State.Unknown]);
 
 /** order is that of the stripes: what calls for attention first. */
 const order = [State.Failing, State.Unschedulable, State.Unknown, State.Pending, State.Starting, State.Ending, State.Done, State.Ready];

@@ -7,7 +7,23 @@ import { lay, type Layout } from "./layout";
 import { Lines } from "./lines";
 import { type Hello, Model, NodeFlag, PodFlag, stateNames, states, type Stats, type Step } from "./model";
 import type { FromWorker, Item, Palette, Rect, Row, ToWorker, Tree } from "./protocol";
-import { Raster, type View } from "./raster";
+import { fonts, Raster, type View } from "./raster";
+
+import regular from "@fontsource/ibm-plex-sans/files/ibm-plex-sans-latin-400-normal.woff2?url";
+import medium from "@fontsource/ibm-plex-sans/files/ibm-plex-sans-latin-500-normal.woff2?url";
+
+// A worker has fonts of its own.
+void Promise.all(
+  ([[regular, "400"], [medium, "500"]] as const).map(([url, weight]) => {
+    const face = new FontFace("IBM Plex Sans", `url("${new URL(url, self.location.href).href}")`, { weight });
+    (self as unknown as { fonts?: FontFaceSet }).fonts?.add(face);
+    return face.load();
+  }),
+).then(() => {
+  fonts.family = '"IBM Plex Sans", system-ui, sans-serif';
+  redraw = reline = true;
+  wake();
+}, () => {});
 
 const tell = (m: FromWorker) => self.postMessage(m);
 
@@ -246,7 +262,7 @@ function tray(c: OffscreenCanvasRenderingContext2D, p: Palette) {
   c.fillStyle = p.paper;
   c.fillRect(0, top, width, 22);
   c.fillStyle = p.ink;
-  c.font = '500 11px "IBM Plex Sans", system-ui, sans-serif';
+  c.font = `500 11px ${fonts.family}`;
   c.textBaseline = "middle";
   const text = `${count.toLocaleString("en")} on no node`;
   c.fillText(text, 12, top + 12);

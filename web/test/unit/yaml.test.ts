@@ -1,0 +1,17 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { toYAML, withoutFields } from "../../src/yaml";
+
+test("managed fields are cut out of the metadata, and of nothing else", () => {
+  const data = "apiVersion: v1\ndata:\n  managedFields: |\n    - mine\n  metadata: |\n    metadata:\n      managedFields:\n      - x\nkind: ConfigMap\nmetadata:\n  annotations:\n    a: |\n      managedFields:\n      - y\n";
+  const tail = "  name: a\nspec:\n  managedFields:\n  - z\n";
+  assert.equal(withoutFields(data + "  managedFields:\n  - apiVersion: v1\n    fieldsV1:\n      f:data:\n        .: {}\n\n    manager: kubectl\n  - manager: x\n" + tail), data + tail);
+  assert.equal(withoutFields(data + tail), data + tail);
+});
+
+test("values of JSON as YAML", () => {
+  assert.equal(
+    toYAML({ b: [{ x: 1, y: ["a"] }, "c"], a: { "k/v": "true", t: "two\nlines\n", e: {}, l: [] }, n: null, s: "it: is", "#": " x " }),
+    '"#": " x "\na:\n  e: {}\n  k/v: "true"\n  l: []\n  t: |\n    two\n    lines\nb:\n- x: 1\n  "y":\n  - a\n- c\n"n": null\ns: "it: is"\n',
+  );
+});
