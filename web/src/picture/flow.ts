@@ -72,7 +72,7 @@ export class Flow {
     if (!this.places || this.still) return;
     if (node && this.flashes.length < 128) this.flashes.push({ node, begin: now });
     if (this.rates[from] > many || this.marks.length >= most) return;
-    const verb = step[2], color = verb === "delete" ? colors.alarm : verb === "create" ? colors.accent : colors.ink;
+    const [verb] = step[2].split("/"), color = verb === "delete" ? colors.alarm : verb === "create" ? colors.accent : colors.ink;
     let path = this.lines[from] ?? [];
     const nodes = this.places.nodes;
     if (from === "nodes" && cell) path = [cell, [nodes.x + nodes.w / 2, nodes.y + nodes.h], ...path];

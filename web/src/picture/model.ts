@@ -8,11 +8,14 @@ export const State = { Ready: 0, Starting: 1, Pending: 2, Unschedulable: 3, Fail
 export const states = 8;
 export const stateNames = ["Ready", "Not ready", "Pending", "Unschedulable", "Failing", "Ending", "Done", "Unknown"];
 
-export const NodeFlag = { Ready: 1, Cordoned: 2, Pressure: 4, Simulated: 8 } as const;
+/** Named is a node of which only the name is known. */
+export const NodeFlag = { Ready: 1, Cordoned: 2, Pressure: 4, Simulated: 8, Named: 16 } as const;
+/** well reports whether nothing says that a node is not ready. */
+export const well = (flags: number): boolean => (flags & (NodeFlag.Ready | NodeFlag.Named)) !== 0;
 export const PodFlag = { Ready: 1, Deleting: 2, Waiting: 4, Unschedulable: 8 } as const;
 
-/** A write: [ms, actor, verb, resource, namespace, name, revision, cause]. */
-export type Step = [number, string, string, string, string, string, string, string];
+/** A write: [ms, actor, verb, resource, namespace, name, revision, cause, what]. The verb has the subresource: update/status. */
+export type Step = [number, string, string, string, string, string, string, string, string?];
 
 export interface Hello {
   version: number;

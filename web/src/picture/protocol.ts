@@ -77,6 +77,7 @@ export type ToWorker =
   | { type: "colors"; palette: Palette; still: boolean }
   | { type: "open"; at: string; namespace: string }
   | { type: "show"; shown: boolean }
+  | { type: "away"; away: boolean }
   | { type: "pan"; x: number; y: number }
   | { type: "zoom"; by: number; x: number; y: number }
   | { type: "fit" }

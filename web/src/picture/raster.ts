@@ -4,7 +4,7 @@
  * changed is drawn alone.
  */
 import type { Layout } from "./layout";
-import { type Model, NodeFlag, State, states } from "./model";
+import { type Model, NodeFlag, State, states, well } from "./model";
 import type { Palette } from "./protocol";
 
 /** View is where the layout is on the canvas: pixels = origin + cells × scale. */
@@ -134,7 +134,7 @@ export class Raster {
     }
     this.rect(box.x, box.y, box.w, box.h, this.cell);
     if (flags & NodeFlag.Cordoned) this.hatch(box, this.line);
-    if (!(flags & NodeFlag.Ready)) {
+    if (!well(flags)) {
       this.hatch(box, this.alarm, 6);
       this.frame(box, this.alarm);
     } else if (flags & NodeFlag.Pressure) this.frame(box, this.warn);
@@ -178,7 +178,7 @@ export class Raster {
     const counts = m.podsOf(id);
     let n = 0;
     for (const c of counts) n += c;
-    this.rect(box.x, box.y, box.w, box.h, m.nodeFlags[id] & NodeFlag.Ready ? this.cell : this.alarm);
+    this.rect(box.x, box.y, box.w, box.h, well(m.nodeFlags[id]) ? this.cell : this.alarm);
     if (n === 0) return;
     let y = box.y;
     for (const s of order) {
@@ -216,7 +216,7 @@ export class Raster {
     const c = this.ctx, size = 11 * ratio;
     c.font = `500 ${size}px ${fonts.family}`;
     c.textBaseline = "middle";
-    c.fillStyle = m.nodeFlags[id] & NodeFlag.Ready ? this.colors.ink : this.colors.alarm;
+    c.fillStyle = well(m.nodeFlags[id]) ? this.colors.ink : this.colors.alarm;
     c.fillText(cut(c, m.nodeNames[id], g.box.w - 10 * ratio), g.x + 1, g.box.y + g.head * 0.62);
     if (g.size < 56 * ratio) return;
     c.font = `400 ${10.5 * ratio}px ${fonts.family}`;

@@ -5,7 +5,7 @@
 import { Flow } from "./flow";
 import { lay, type Layout } from "./layout";
 import { Lines } from "./lines";
-import { type Hello, Model, NodeFlag, PodFlag, stateNames, states, type Stats, type Step } from "./model";
+import { type Hello, Model, NodeFlag, PodFlag, stateNames, states, type Stats, type Step, well } from "./model";
 import type { FromWorker, Item, Palette, Rect, Row, ToWorker, Tree } from "./protocol";
 import { fonts, Raster, type View } from "./raster";
 
@@ -57,13 +57,15 @@ let news = true;
 // ---- The stream.
 
 async function open(at: string, namespace: string) {
+  opened = [at, namespace];
   const mine = ++generation;
   abort?.abort();
   past = at !== "";
   for (let attempt = 0; mine === generation; attempt++) {
     abort = new AbortController();
     tell({ type: "status", state: attempt ? "connecting" : "loading", message: "" });
-    let message = "the server has ended the stream";
+    let message = "the connection to the server was lost";
+    bye = "";
     try {
       const q = new URLSearchParams();
       if (at) q.set("at", at);
@@ -90,11 +92,15 @@ async function open(at: string, namespace: string) {
       if (mine !== generation) return;
       message = e instanceof Error ? e.message : String(e);
     }
+    if (bye) message = `the server has ended the stream (${bye})`;
     tell({ type: "status", state: "failed", message });
     await new Promise((r) => setTimeout(r, Math.min(10_000, 500 * 2 ** attempt)));
   }
 }
 let abort: AbortController | null = null;
+let bye = "";
+let opened: [string, string] = ["", ""];
+let asleep = 0;
 
 /** read takes a stream to its end, and reports whether it has been ready. */
 async function read(body: ReadableStream<Uint8Array>, mine: number): Promise<boolean> {
@@ -143,6 +149,9 @@ async function read(body: ReadableStream<Uint8Array>, mine: number): Promise<boo
           break;
         case "stats":
           stats = r[1] as Stats;
+          break;
+        case "bye":
+          bye = String(r[1]);
           break;
       }
     }
@@ -356,8 +365,8 @@ function item(what: { kind: "node" | "pod"; id: number } | null): Item | null {
   if (what.kind === "node") {
     const f = model.nodeFlags[id], size = model.nodeSizes[id], counts = model.podsOf(id);
     const pods = counts.reduce((a, b) => a + b, 0);
-    const state = [f & NodeFlag.Ready ? "Ready" : "Not ready", f & NodeFlag.Cordoned && "cordoned", f & NodeFlag.Pressure && "under pressure", f & NodeFlag.Simulated && "simulated"].filter(Boolean).join(", ");
-    const details = [`${pods} of ${size[2]} pods`, `${size[0] / 1000} CPUs, ${gib(size[1])}`];
+    const state = [f & NodeFlag.Named ? "You may not get it" : f & NodeFlag.Ready ? "Ready" : "Not ready", f & NodeFlag.Cordoned && "cordoned", f & NodeFlag.Pressure && "under pressure", f & NodeFlag.Simulated && "simulated"].filter(Boolean).join(", ");
+    const details = size[2] ? [`${pods} of ${size[2]} pods`, `${size[0] / 1000} CPUs, ${gib(size[1])}`] : [`${pods} pods`];
     for (let s = 1; s < states; s++) if (counts[s]) details.push(`${counts[s]} ${stateNames[s].toLowerCase()}`);
     return { kind: "node", namespace: "", name: model.nodeNames[id], where: model.nodeZones[id], state, details, x, y };
   }
@@ -522,7 +531,7 @@ setInterval(() => {
   if (!news || !shown) return;
   news = false;
   let notReady = 0;
-  for (let id = 1; id < model.nodeNames.length; id++) if (model.nodeThere[id] && !(model.nodeFlags[id] & NodeFlag.Ready)) notReady++;
+  for (let id = 1; id < model.nodeNames.length; id++) if (model.nodeThere[id] && !well(model.nodeFlags[id])) notReady++;
   tell({
     type: "summary",
     summary: {
@@ -574,6 +583,18 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
     }
     case "open":
       void open(m.at, m.namespace);
+      return;
+    case "away":
+      // A page that nobody sees ends its stream after a while: a browser has few connections to a host.
+      clearTimeout(asleep);
+      if (m.away) {
+        asleep = setTimeout(() => {
+          asleep = -1;
+          generation++;
+          abort?.abort();
+        }, 60_000) as unknown as number;
+      } else if (asleep === -1) void open(...opened);
+      if (!m.away) asleep = 0;
       return;
     case "show":
       shown = m.shown;

@@ -129,7 +129,13 @@ function List(props: { resource: Resource }) {
     setRows([]);
     void load();
   }));
-  onCleanup(() => abort.abort());
+  // A page that nobody sees holds no connection.
+  const visible = () => (document.visibilityState === "visible" ? abort.signal.aborted && load() : abort.abort());
+  document.addEventListener("visibilitychange", visible);
+  onCleanup(() => {
+    document.removeEventListener("visibilitychange", visible);
+    abort.abort();
+  });
 
   const shownColumns = createMemo(() => columns().map((c, i) => ({ ...c, i })).filter((c) => wide() || c.priority === 0));
   const shown = createMemo(() => {

@@ -88,7 +88,10 @@ function Canvas(props: { shown: boolean }) {
       visible();
       if (props.shown) requestAnimationFrame(measure);
     });
-    document.addEventListener("visibilitychange", visible);
+    document.addEventListener("visibilitychange", () => {
+      visible();
+      send({ type: "away", away: document.visibilityState !== "visible" });
+    });
     stream("");
     onCleanup(() => sizes.disconnect());
   });
@@ -296,7 +299,7 @@ function Writes() {
           <For each={list()}>
             {(s) => (
               <li>
-                <time>{clock(s[0])}</time> <span class="actor">{s[1]}</span> {s[2]} <span class="what">{s[3].split(".")[0]} {s[4] ? s[4] + "/" : ""}{s[5]}</span>
+                <time>{clock(s[0])}</time> <span class="actor">{s[1]}</span> {s[2]} <span class="what">{s[3].split(".")[0]} {s[4] ? s[4] + "/" : ""}{s[5]}{s[8] ? ": " + s[8] : ""}</span>
               </li>
             )}
           </For>
@@ -337,7 +340,7 @@ function Nodes() {
               <tr>
                 <th scope="row"><a href={link(["object", "core", "v1", "nodes", "-", r.name])}>{r.name}</a></th>
                 <td>{r.zone}</td>
-                <td>{r.flags & 1 ? "Ready" : "Not ready"}{r.flags & 2 ? ", cordoned" : ""}{r.flags & 4 ? ", pressure" : ""}</td>
+                <td>{r.flags & 16 ? "" : r.flags & 1 ? "Ready" : "Not ready"}{r.flags & 2 ? ", cordoned" : ""}{r.flags & 4 ? ", pressure" : ""}</td>
                 <For each={r.counts}>{(c) => <td class="number">{c || ""}</td>}</For>
               </tr>
             )}
