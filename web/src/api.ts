@@ -1,5 +1,6 @@
 /** api talks to the API server: errors are what the server says, word for word. */
 import { base, moment } from "./live";
+import { stringOf } from "./yaml";
 
 /** Failure is an answer that is an error: the server's message, and its code. */
 export class Failure extends Error {
@@ -39,9 +40,8 @@ export async function request(path: string, o: Options = {}): Promise<Response> 
   } catch (e) {
     if (e instanceof Failure) throw e;
   }
-  // A Status that was asked for as YAML.
-  const message = /^message: (.*)$/m.exec(text)?.[1];
-  throw new Failure((message?.replace(/^(['"])(.*)\1$/, "$2") ?? text.trim()) || `${res.status} ${res.statusText}`, res.status, /^reason: (.*)$/m.exec(text)?.[1]);
+  throw new Failure((stringOf(text, "message") ?? text.trim()) || `${res.status} ${res.statusText}`, res.status, stringOf(text, "reason")); // a Status as YAML
+
 }
 
 export async function json<T>(path: string, accept = "application/json", o: Options = {}): Promise<T> {

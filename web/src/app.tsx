@@ -1,5 +1,5 @@
-import { createEffect, createSignal, For, lazy, Match, Show, Suspense, Switch } from "solid-js";
-import { asTable, json, type Table } from "./api";
+import { createEffect, createSignal, ErrorBoundary, For, lazy, Match, on, Show, Suspense, Switch } from "solid-js";
+import { asTable, json, said, type Table } from "./api";
 import { hello, moment, namespace, setNamespace, status, stream } from "./live";
 import { route } from "./route";
 import { spoken } from "./say";
@@ -36,6 +36,7 @@ export function App() {
       </header>
       <div class="views">
         <Picture shown={view() === ""} />
+        <ErrorBoundary fallback={(e, reset) => { createEffect(on(route, reset, { defer: true })); return <main id="main"><p class="bad empty" role="alert">{said(e)}</p></main>; }}>
         <Suspense>
           <Switch>
             <Match when={view() === "objects"}><Objects /></Match>
@@ -43,6 +44,7 @@ export function App() {
             <Match when={view() === "changes"}><Changes /></Match>
           </Switch>
         </Suspense>
+        </ErrorBoundary>
       </div>
       <Time />
       <p class="quiet" role="status">{spoken()}</p>

@@ -76,3 +76,31 @@ export function around(all: Line[], context = 3): (Line | null)[] {
   });
   return out;
 }
+
+/** merge makes in theirs the changes that mine has over base; null where both have changed the same lines. */
+export function merge(base: string, mine: string, theirs: string): string | null {
+  const n = lines(base).length;
+  // What stands before each line of base, and whether the line stays; the end is a line of its own.
+  const edits = (text: string) => {
+    const before: string[][] = Array.from({ length: n + 1 }, () => []), kept = new Array<boolean>(n + 1).fill(true);
+    let at = 0;
+    for (const l of diff(base, text)) {
+      if (l.kind === "+") before[at].push(l.text);
+      else {
+        if (l.kind === "-") kept[at] = false;
+        at++;
+      }
+    }
+    return { before, kept };
+  };
+  const a = edits(mine), b = edits(theirs), out: string[] = [], text = lines(base);
+  for (let i = 0; i <= n; i++) {
+    const ours = a.before[i].join("\n"), others = b.before[i].join("\n");
+    const touched = (e: typeof a) => e.before[i].length > 0 || !e.kept[i] || (i > 0 && !e.kept[i - 1]);
+    const same = ours === others && a.kept[i] === b.kept[i];
+    if (!same && touched(a) && touched(b)) return null;
+    out.push(...(ours ? a.before[i] : b.before[i]));
+    if (i < n && a.kept[i] && b.kept[i]) out.push(text[i]);
+  }
+  return out.length ? out.join("\n") + "\n" : "";
+}

@@ -50,3 +50,24 @@ export function toYAML(v: unknown, indent = ""): string {
   }
   return indent + scalar(v) + "\n";
 }
+
+/** stringOf returns the text of a key of an object that the server wrote as YAML. */
+export function stringOf(yaml: string, key: string): string | undefined {
+  const lines = yaml.split("\n"), at = lines.findIndex((l) => l.startsWith(key + ": "));
+  if (at < 0) return undefined;
+  const first = lines[at].slice(key.length + 2), more: string[] = [];
+  for (let i = at + 1; i < lines.length && (/^ /.test(lines[i]) || (lines[i] === "" && i < lines.length - 1)); i++) more.push(lines[i].replace(/^ {2}/, ""));
+  if (/^[|>]/.test(first)) return more.join(first[0] === "|" ? "\n" : " ").trimEnd();
+  // A long line is broken at a space, and a line break in the text is an empty line.
+  let text = first;
+  more.forEach((l, i) => (text += l === "" ? "\n" : (i && more[i - 1] === "" ? "" : " ") + l.trimStart()));
+  if (text.startsWith("'")) return text.slice(1, -1).replaceAll("''", "'");
+  if (text.startsWith('"')) {
+    try {
+      return JSON.parse(text.replaceAll("\\ ", " ").replace(/\\ ?\s+\\?/g, ""));
+    } catch {
+      return text.slice(1, -1);
+    }
+  }
+  return text;
+}

@@ -66,8 +66,9 @@ export interface Summary {
   actors: [string, number][];
   steps: Step[];
   dropped: number;
-  /** lag is ms from a write to its drawing, of the last second's slowest; 0 without one. */
+  /** lag is ms from a write to its drawing, of the slowest of the last ones; drawn is how many there have been. */
   lag: number;
+  drawn: number;
   zoom: number;
 }
 

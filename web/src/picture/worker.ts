@@ -49,7 +49,7 @@ let steps: Step[] = [], dropped = 0, stats: Stats = {};
 const actors = new Map<string, number>();
 let ready = false, past = false;
 /** waiting are the server's times of writes whose drawing is still to come; skew is the server's clock less ours. */
-let waiting: number[] = [], skew = 0, lag = 0;
+let waiting: number[] = [], skew = 0, lag = 0, drawn = 0;
 let generation = 0;
 let first = 0;
 let news = true;
@@ -225,8 +225,10 @@ function frame(_: number) {
   }
   if (waiting.length) {
     const at = Date.now();
-    for (const w of waiting) lag = Math.max(lag, at - w);
+    lag = Math.max(...waiting.map((w) => at - w));
+    drawn += waiting.length;
     waiting = [];
+    news = true;
   }
   if (reline || flow.moving) line(now);
   if (flow.moving || model.moved) wake();
@@ -536,10 +538,9 @@ setInterval(() => {
     type: "summary",
     summary: {
       nodes: model.nodeCount, nodesNotReady: notReady, pods: model.podCount, counts: [...model.counts], stats, rates: { ...flow.rates },
-      actors: [...actors].sort((a, b) => b[1] - a[1]).slice(0, 8), steps: steps.slice(-40), dropped, lag, zoom: view.scale,
+      actors: [...actors].sort((a, b) => b[1] - a[1]).slice(0, 8), steps: steps.slice(-40), dropped, lag, drawn, zoom: view.scale,
     },
   });
-  lag = 0;
   for (const [k, n] of actors) if (n < 2) actors.delete(k);
   else actors.set(k, n / 2);
   if (selected) {

@@ -65,7 +65,7 @@ export function Detail() {
         <p class="note">
           <Show when={meta()?.creationTimestamp}>{(t) => <>made {ago(Date.parse(t()))} </>}</Show>
           <Show when={meta()?.deletionTimestamp}><span class="bad">is being deleted </span></Show>
-          <Show when={object.latest?.spec?.nodeName && !object.error}>on <a href={link(["object", "core", "v1", "nodes", "-", object.latest!.spec!.nodeName!])}>{object.latest!.spec!.nodeName}</a></Show>
+          <Show when={!object.error && object.latest?.spec?.nodeName}>on <a href={link(["object", "core", "v1", "nodes", "-", object.latest!.spec!.nodeName!])}>{object.latest!.spec!.nodeName}</a></Show>
         </p>
         <Show when={resource()?.verbs.includes("delete") && !moment() && !object.error}><Delete at={at()} /></Show>
       </div>

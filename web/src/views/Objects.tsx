@@ -35,7 +35,7 @@ export function Objects() {
         <For each={groups()}>
           {([g, rs]) => (
             <section>
-              <h3>{g}</h3>
+              <h2>{g}</h2>
               <ul>
                 <For each={rs}>{(r) => <li><a href={link(["objects", r.group || "core", r.version, r.plural])} aria-current={current() === r ? "page" : undefined}>{r.plural}</a></li>}</For>
               </ul>

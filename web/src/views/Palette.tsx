@@ -94,7 +94,7 @@ export function Palette() {
   onCleanup(() => removeEventListener("keydown", onKey));
   return (
     <>
-      <button class="plain" onClick={show} aria-label="Go to">Go to <kbd aria-hidden="true">Ctrl K</kbd></button>
+      <button class="plain" onClick={show}>Go to <kbd aria-hidden="true">Ctrl K</kbd></button>
       <dialog ref={dialog} class="palette" aria-label="Go to" onClick={(e) => e.target === dialog && dialog.close()}>
         <input
           ref={input}

@@ -293,7 +293,7 @@ function Writes() {
   };
   return (
     <section class="writes">
-      <h2>Writes <Show when={summary()?.lag}><span class="note">drawn after {Math.max(1, Math.round(summary()!.lag))} ms</span></Show></h2>
+      <h2>Writes <Show when={summary()?.drawn}><span class="note" data-drawn={summary()!.drawn}>drawn after {Math.max(1, Math.round(summary()!.lag))} ms</span></Show></h2>
       <Show when={list().length} fallback={<p class="note">{moment() ? "The past stands still" : hello()?.may?.trace === false ? "You may not read the trace" : "Nothing has been written since this page was opened"}</p>}>
         <ol>
           <For each={list()}>

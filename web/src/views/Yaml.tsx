@@ -2,6 +2,7 @@ import { createEffect, createSignal, on, onCleanup, Show } from "solid-js";
 import { Failure, json, path, request, said } from "../api";
 import { moment } from "../live";
 import { say } from "../say";
+import { merge } from "../diff";
 import { toYAML, withoutFields } from "../yaml";
 import { Diff } from "./Diff";
 import { type Meta, metadataOnly } from "./Detail";
@@ -77,6 +78,23 @@ export function Yaml(props: { at: { group: string; version: string; plural: stri
     }
     setBusy(false);
   }
+  /** rebase makes the user's changes in what the object has become. */
+  async function rebase() {
+    setBusy(true);
+    try {
+      const theirs = withoutFields(await (await request(where(), { now: true, headers: { Accept: "application/yaml" } })).text());
+      const merged = merge(text()!, edited, theirs);
+      if (merged === null) setError(new Error("The same lines have been changed: cancel, and edit the object as it is now."));
+      else {
+        setText(theirs);
+        edited = merged;
+        await check();
+      }
+    } catch (e) {
+      setError(e as Error);
+    }
+    setBusy(false);
+  }
   const conflict = () => error() instanceof Failure && (error() as Failure).code === 409;
 
   return (
@@ -100,7 +118,7 @@ export function Yaml(props: { at: { group: string; version: string; plural: stri
       </div>
       <Show when={error()}>
         <p class="bad" role="alert">
-          {said(error())} <Show when={conflict()}><button onClick={() => { setStage("read"); void load(); }}>Read it again</button></Show>
+          {said(error())} <Show when={conflict()}><button disabled={busy()} onClick={rebase}>Make my changes in it as it is now</button></Show>
         </p>
       </Show>
       <div class="scroll" tabindex="0" role="region" aria-label="YAML">

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { around, diff } from "../../src/diff";
+import { around, diff, merge } from "../../src/diff";
 
 const side = (before: string, after: string, kinds: string) => diff(before, after).filter((l) => kinds.includes(l.kind)).map((l) => l.text + "\n").join("");
 
@@ -33,4 +33,18 @@ test("lines far from a change are left out", () => {
   const text = Array.from({ length: 100 }, (_, i) => `${i}\n`).join("");
   const lines = around(diff(text, text.replace("50\n", "x\n")));
   assert.deepEqual(lines.map((l) => l && l.kind + l.text), [null, " 47", " 48", " 49", "-50", "+x", " 51", " 52", " 53", null]);
+});
+
+test("changes of two are merged, or are said to be of the same lines", () => {
+  const base = "a\nb\nc\nd\ne\nf\n";
+  for (const [mine, theirs, want] of [
+    ["a\nB\nc\nd\ne\nf\n", "a\nb\nc\nd\nE\nf\n", "a\nB\nc\nd\nE\nf\n"],
+    ["a\nB\nc\nd\ne\nf\n", "a\nX\nc\nd\ne\nf\n", null],
+    ["a\nB\nc\nd\ne\nf\n", "a\nB\nc\nd\ne\nf\n", "a\nB\nc\nd\ne\nf\n"],
+    ["a\nc\nd\ne\nf\n", "a\nb\nc\nd\ne\nf\ng\n", "a\nc\nd\ne\nf\ng\n"],
+    ["0\na\nb\nc\nd\ne\nf\n", base, "0\na\nb\nc\nd\ne\nf\n"],
+    ["a\nb\nc\nd\ne\nf\nx\n", "a\nb\nc\nd\ne\nf\ny\n", null],
+    ["", "a\nb\nc\nd\ne\nF\n", null],
+    [base, "", ""],
+  ] as const) assert.equal(merge(base, mine, theirs), want, JSON.stringify([mine, theirs]));
 });

@@ -1,0 +1,343 @@
+// The page in a browser, against a real cluster with simulated nodes and keelson dash before it.
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { browse, Cluster, until } from "./cluster.mjs";
+
+let cluster, browser, page, url, loaded = 0;
+const complaints = [], foreign = [], answers = [];
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const origin = () => new URL(url).origin;
+const open = (hash) => page.evaluate((h) => (location.hash = h), hash);
+const text = (selector) => page.locator(selector).innerText();
+const shows = (what, selector, want, limit) => until(what, async () => {
+  const t = await text(selector);
+  if (want instanceof RegExp ? want.test(t) : t.includes(want)) return true;
+  throw new Error(JSON.stringify(t.slice(0, 400)));
+}, limit);
+
+/** accessible fails if axe-core finds a violation in what is shown. */
+async function accessible(what) {
+  await page.evaluate(axe);
+  const found = await page.evaluate(async () => (await globalThis.axe.run(document, { resultTypes: ["violations"] })).violations.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " " + (n.any[0]?.message ?? "")).join("; ")}`));
+  assert.deepEqual(found, [], what);
+}
+
+before(async () => {
+  cluster = await Cluster.start("--sim-nodes=3");
+  url = await cluster.dash();
+  browser = await browse();
+  page = await browser.context.newPage();
+  page.on("console", (m) => ["error", "warning"].includes(m.type()) && !/status of (4\d\d|500)|WebSocket connection/.test(m.text()) && complaints.push(m.text()));
+  page.on("pageerror", (e) => complaints.push(String(e)));
+  page.on("request", (r) => !r.url().startsWith(origin()) && !/^(data|blob):/.test(r.url()) && foreign.push(r.url()));
+  const cdp = await browser.context.newCDPSession(page);
+  await cdp.send("Network.enable");
+  cdp.on("Network.loadingFinished", (e) => (loaded += e.encodedDataLength));
+  await cluster.kubectl("create", "namespace", "shop");
+});
+
+after(async () => {
+  await browser?.close();
+  await cluster?.stop();
+});
+
+test("the picture shows the cluster, and each change as it happens", async () => {
+  await page.goto(url);
+  await shows("the nodes", ".side", /Nodes\s+3/);
+  await page.waitForLoadState("networkidle", { timeout: 2000 }).catch(() => {}); // the stream goes on
+  assert.ok(loaded > 20_000 && loaded < 300_000, `the first load takes ${loaded} bytes`);
+  await cluster.kubectl("create", "deployment", "web", "-n", "shop", "--image=keelson.local/demo", "--replicas=6");
+  await shows("the pods", ".legend", /Ready\s+6/);
+  await shows("who wrote", ".writes", "replicaset-controller");
+  await shows("the scheduler's writes", ".writes", "scheduler");
+  assert.match(await text(".writes"), /drawn after \d+ ms/);
+});
+
+test("a change is drawn within 100 ms", async () => {
+  // The slowest of what is written to a pod, one write after the other.
+  const pod = (await cluster.kubectl("get", "pods", "-n", "shop", "-o", "name")).split("\n")[0];
+  const seen = [];
+  for (let i = 0; i < 5; i++) {
+    const drawn = () => page.locator("[data-drawn]").getAttribute("data-drawn");
+    const was = await drawn();
+    await cluster.kubectl("annotate", "-n", "shop", pod, "--overwrite", `n=${i}`);
+    await until("it is drawn", async () => (await drawn()) !== was);
+    seen.push(Number(/drawn after (\d+) ms/.exec(await text(".writes"))[1]));
+  }
+  seen.sort((a, b) => a - b);
+  assert.ok(seen[2] < 100, `drawn after ${seen} ms`);
+});
+
+test("the picture is used with the keyboard, and says what is under the mouse", async () => {
+  await page.keyboard.press("Escape");
+  await page.focus("canvas.over");
+  await page.keyboard.press("ArrowRight");
+  await shows("the first node", ".picked", "sim-0");
+  await page.keyboard.press("ArrowRight");
+  await shows("the next node", ".picked", "sim-1");
+  await page.keyboard.press("Enter");
+  await shows("its first pod", ".picked", /shop\/web-[\s\S]*on sim-1/);
+  const b = await page.locator("canvas.over").boundingBox();
+  await until("a tip", async () => {
+    await page.mouse.move(b.x + 100, b.y + 250);
+    return /sim-0/.test(await text(".tip"));
+  });
+  await page.mouse.wheel(0, -300);
+  await page.keyboard.press("0");
+  await page.keyboard.press("Enter");
+  await shows("the pod's page", ".detail h2", /^web-/);
+  await page.goBack();
+});
+
+test("pods are found", async () => {
+  await page.keyboard.press("/");
+  await page.keyboard.type("shop/web sim-2");
+  await shows("how many", ".find output", /^[1-3] found$/);
+  await page.keyboard.press("Escape");
+  await until("nothing is looked for", async () => (await page.locator(".find output").count()) === 0);
+});
+
+test("the table has what the picture has", async () => {
+  await page.getByRole("button", { name: "Table" }).click();
+  await shows("the nodes", ".stage .rows", /sim-0[\s\S]*sim-1[\s\S]*sim-2/);
+  const ready = await page.locator(".stage .rows tbody tr td:nth-child(4)").allInnerTexts();
+  assert.equal(ready.reduce((a, b) => a + Number(b), 0), 6);
+  await accessible("the table of nodes");
+  await page.getByRole("button", { name: "Picture", exact: true }).click();
+  await accessible("the picture");
+});
+
+test("tables of objects follow the server", async () => {
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("po shop");
+  await page.keyboard.press("Enter");
+  const rows = page.locator(".list tbody tr");
+  await until("6 pods", async () => (await rows.count()) === 6);
+  await cluster.kubectl("scale", "-n", "shop", "deployment/web", "--replicas=8");
+  await until("8 pods", async () => (await rows.count()) === 8);
+  await page.locator(".list tbody a").first().focus();
+  const first = await page.evaluate(() => document.activeElement.textContent);
+  await page.keyboard.press("ArrowDown");
+  assert.notEqual(await page.evaluate(() => document.activeElement.textContent), first);
+  await page.keyboard.press("/");
+  await page.keyboard.type(first);
+  await until("one is left", async () => (await rows.count()) === 1);
+  await page.fill("#filter", "app=none");
+  await shows("none", ".list", "No pods in shop");
+  await accessible("a table");
+  await open("#/objects/core/v1/nosuchthings");
+  await shows("what there is not", "main:not([hidden])", "no such resource");
+});
+
+test("YAML is edited: reviewed by the server, applied, refused in the server's words", async () => {
+  await open("#/object/apps/v1/deployments/shop/web");
+  await shows("the YAML", ".yaml pre", "replicas: 8");
+  assert.doesNotMatch(await text(".yaml pre"), /managedFields/);
+  const edit = async (change) => {
+    await page.getByRole("button", { name: "Edit" }).click();
+    const content = page.locator(".cm-content");
+    await content.waitFor();
+    const now = await text(".yaml .cm-content");
+    await content.click();
+    await page.keyboard.press("Control+a");
+    await page.keyboard.insertText(change(now));
+    await page.keyboard.press("Control+Enter");
+  };
+  // Lines that the editor does not show are not in its text, so the test has the object from the server.
+  const yaml = await text(".yaml pre");
+  await edit(() => yaml.replace("replicas: 8", "replicas: 5"));
+  await shows("the difference", ".diff", /replicas: 8[\s\S]*replicas: 5/);
+  assert.equal((await cluster.kubectl("get", "-n", "shop", "deployment/web", "-o", "jsonpath={.spec.replicas}")).trim(), "8", "a review changes nothing");
+  await page.getByRole("button", { name: "Apply" }).click();
+  await until("it is applied", async () => (await cluster.kubectl("get", "-n", "shop", "deployment/web", "-o", "jsonpath={.spec.replicas}")).trim() === "5");
+  await cluster.kubectl("rollout", "status", "-n", "shop", "deployment/web");
+  await until("its last status", async () => {
+    await open("#/object/apps/v1/deployments/shop/web/events");
+    await open("#/object/apps/v1/deployments/shop/web");
+    return (await text(".yaml pre")).includes(`resourceVersion: "${(await cluster.kubectl("get", "-n", "shop", "deployment/web", "-o", "jsonpath={.metadata.resourceVersion}")).trim()}"`);
+  });
+  const applied = await text(".yaml pre");
+  await edit(() => applied.replace("replicas: 5", "replicas: -1"));
+  await shows("the server's message", ".yaml [role=alert]", 'Deployment.apps "web" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0');
+  await accessible("an editor with an error");
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await cluster.kubectl("annotate", "-n", "shop", "deployment/web", "other=yes");
+  await edit(() => applied.replace("replicas: 5", "replicas: 4"));
+  await shows("the conflict", ".yaml [role=alert]", 'Operation cannot be fulfilled on deployments.apps "web": the object has been modified; please apply your changes to the latest version and try again');
+  await page.getByRole("button", { name: "Make my changes in it" }).click();
+  await shows("the difference to what it is now", ".diff", /replicas: 5[\s\S]*replicas: 4/);
+  await page.getByRole("button", { name: "Apply" }).click();
+  await shows("both changes", ".yaml pre", /other:[\s\S]*replicas: 4/);
+});
+
+test("the data of Secrets is read when it is asked for", async () => {
+  const secret = Buffer.from("hunter2").toString("base64");
+  await cluster.kubectl("apply", "-f", "-", { apiVersion: "v1", kind: "Secret", metadata: { name: "s", namespace: "shop" }, data: { password: secret } });
+  const keep = (r) => r.body().then((b) => answers.push(b.toString()), () => {});
+  page.on("response", keep);
+  await open("#/object/core/v1/secrets/shop/s");
+  await shows("its metadata", ".yaml pre", "name: s");
+  assert.doesNotMatch(await text(".yaml pre"), new RegExp(secret));
+  await page.getByRole("button", { name: "Show the data" }).click();
+  await shows("its data", ".yaml pre", `password: ${secret}`);
+  page.off("response", keep);
+  assert.equal(await page.evaluate(() => JSON.stringify({ ...localStorage, ...sessionStorage })), "{}");
+});
+
+test("what an object's author wrote is text", async () => {
+  const evil = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>';
+  await cluster.kubectl("apply", "-f", "-", { apiVersion: "v1", kind: "ConfigMap", metadata: { name: "evil", namespace: "shop", annotations: { "a.b/c": evil } }, data: { key: evil } });
+  await cluster.kubectl("create", "-f", "-", { apiVersion: "v1", kind: "Event", metadata: { name: "e", namespace: "shop" }, involvedObject: { kind: "ConfigMap", namespace: "shop", name: "evil", apiVersion: "v1" }, message: evil, reason: evil.slice(0, 60), type: "Warning", source: { component: evil } });
+  for (const tab of ["", "/changes", "/related"]) {
+    await open("#/object/core/v1/configmaps/shop/evil" + tab);
+    await shows(tab || "the YAML", ".detail .tab", tab === "/related" ? "evil" : "onerror");
+  }
+  await open("#/object/core/v1/configmaps/shop/evil%2F..%2Fsecrets");
+  await shows("a name with slashes", ".detail", /not found|invalid|unable/i);
+  await open("#/objects/core/v1/events");
+  await shows("the event", ".list", "onerror");
+  assert.equal(await page.locator("img, #root script").count(), 0);
+  assert.notEqual(await page.title(), "owned");
+});
+
+test("events, logs, relations, the trace and the changes of an object", async () => {
+  const pod = (await cluster.kubectl("get", "pods", "-n", "shop", "-o", "jsonpath={.items[0].metadata.name}")).trim();
+  await open(`#/object/core/v1/pods/shop/${pod}/events`);
+  await shows("the scheduler's event", ".detail", "Successfully assigned shop/" + pod);
+  await open(`#/object/core/v1/pods/shop/${pod}/logs`);
+  await shows("why there are no logs", ".logs [role=alert]", /is simulated: node sim-\d runs no containers, so there are no logs/);
+  await open(`#/object/core/v1/pods/shop/${pod}/related`);
+  await shows("its owners and its node", ".tree", new RegExp(`Deployment web[\\s\\S]*ReplicaSet web-[\\s\\S]*Pod ${pod}[\\s\\S]*on sim-`));
+  await accessible("relations");
+  await open("#/object/apps/v1/deployments/shop/web/related");
+  await until("its pods", async () => (await page.locator(".tree .leaf").allInnerTexts()).filter((t) => /^Pod web-/.test(t)).length === 4);
+  await open("#/object/apps/v1/deployments/shop/web/trace");
+  await shows("the steps", ".timeline", /deployments web[\s\S]*create[\s\S]*replicasets web-[\s\S]*deployment-controller[\s\S]*pods web-[\s\S]*scheduler/);
+  await until("bars", async () => (await page.locator(".timeline .line i").count()) > 10);
+  await accessible("the trace");
+  await open("#/object/apps/v1/deployments/shop/web/changes");
+  await shows("its changes", ".changes", /by kubernetes-admin/);
+  await accessible("changes");
+  await open("#/changes?from=10m");
+  await shows("all changes", ".changes", /shop\/web-[\s\S]*namespaces shop/);
+  await page.locator(".changes summary", { hasText: "shop/evil" }).click();
+  await shows("what it became", ".changes .diff", "kind: ConfigMap");
+});
+
+test("a terminal in a container", async () => {
+  const pod = (await cluster.kubectl("get", "pods", "-n", "shop", "-o", "jsonpath={.items[0].metadata.name}")).trim();
+  await open(`#/object/core/v1/pods/shop/${pod}/terminal`);
+  await page.getByRole("button", { name: "Run" }).click();
+  await shows("why it is refused", ".terminal [role=status]", /simulated: it has no agent|has ended|connection/);
+  // Simulated nodes run no commands: from here on, the other end is the test's.
+  const got = [];
+  let socket;
+  await page.routeWebSocket(/\/exec\?/, (ws) => {
+    socket = ws;
+    ws.onMessage((m) => {
+      const data = Buffer.from(m);
+      got.push([data[0], data.subarray(1).toString(), ws.url()]);
+      if (data[0] === 4) ws.send(Buffer.concat([Buffer.from([1]), Buffer.from("$ \u001b[31mred\u001b[0m ")]));
+      if (data[0] === 0) ws.send(Buffer.concat([Buffer.from([1]), data.subarray(1)]));
+    });
+  });
+  await page.getByLabel("Command").fill("/bin/demo shell");
+  await page.getByRole("button", { name: "Run" }).click();
+  await shows("the prompt", ".screen", "$ red");
+  assert.equal(got[0][0], 4);
+  assert.ok(JSON.parse(got[0][1]).Width > 40);
+  assert.match(got[0][2], /command=%2Fbin%2Fdemo&command=shell/);
+  await page.keyboard.type("echo hé");
+  await shows("the echo", ".screen", "echo hé");
+  assert.equal(got.filter(([c]) => c === 0).map(([, t]) => t).join(""), "echo hé");
+  assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector(".xterm-rows")).fontFamily.includes("IBM Plex Mono")), true, "xterm's style sheets are adopted");
+  await accessible("a terminal");
+  socket.send(Buffer.concat([Buffer.from([3]), Buffer.from('{"status":"Failure","message":"command terminated with exit code 3"}')]));
+  socket.close();
+  await shows("how it ended", ".terminal [role=status]", "command terminated with exit code 3");
+});
+
+test("the past: the picture, tables and objects as they were, and what has changed since", async () => {
+  await open("#/object/apps/v1/deployments/shop/web/changes");
+  await shows("its changes", ".changes", "Go there");
+  const at = await cluster.kubectl("get", "-n", "shop", "deployment/web", "-o", "jsonpath={.metadata.resourceVersion}");
+  await cluster.kubectl("delete", "-n", "shop", "deployment/web");
+  await cluster.kubectl("wait", "-n", "shop", "--for=delete", "pods", "--all", "--timeout=30s");
+  await page.locator(".changes .link").last().click();
+  await shows("that it is the past", ".time .label", `Revision ${at.trim()}`);
+  await open("#/objects/core/v1/pods");
+  await until("the pods that there were", async () => (await page.locator(".list tbody tr").count()) === 4);
+  await open("#/object/apps/v1/deployments/shop/web");
+  await shows("the object that there was", ".yaml pre", "replicas: 4");
+  assert.equal(await page.getByRole("button", { name: "Edit" }).count(), 0);
+  await open("#/");
+  await shows("the picture as it was", ".legend", /Ready\s+4/);
+  await accessible("the past");
+  await page.getByRole("link", { name: "What changed since" }).click();
+  await shows("the deletion", ".changes", /deployments shop\/web deleted/);
+  await page.getByRole("button", { name: "Back to now" }).click();
+  await open("#/");
+  await shows("now", ".legend", /Ready\s+0/);
+  await page.focus("#moment");
+  await page.keyboard.press("Home");
+  await shows("the beginning", ".time .label", /ago/);
+  await page.keyboard.press("End");
+  await shows("now again", ".time .label", "Now");
+});
+
+test("a user sees what he may, and the server's message where he may not", async () => {
+  await cluster.kubectl("create", "serviceaccount", "dev", "-n", "shop");
+  await cluster.kubectl("create", "rolebinding", "dev", "-n", "shop", "--clusterrole=view", "--serviceaccount=shop:dev");
+  await cluster.kubectl("create", "clusterrolebinding", "dev-dash", "--clusterrole=keelson:dash", "--serviceaccount=shop:dev");
+  await cluster.kubectl("create", "deployment", "mine", "-n", "shop", "--image=x", "--replicas=2");
+  const token = (await cluster.kubectl("create", "token", "dev", "-n", "shop")).trim();
+  const config = JSON.parse(await cluster.kubectl("config", "view", "--raw", "-o", "json"));
+  config.users[0].user = { token };
+  const file = join(cluster.dir, "dev.kubeconfig");
+  writeFileSync(file, JSON.stringify(config), { mode: 0o600 });
+  const other = await browser.context.newPage();
+  await other.goto(await cluster.dash(file));
+  await until("the refusal", async () => /may list neither nodes nor pods/.test(await other.locator(".state").innerText()));
+  await other.getByLabel("Namespace").pressSequentially("shop");
+  await other.getByLabel("Namespace").press("Enter");
+  await until("his pods", async () => /Ready\s+2/.test(await other.locator(".legend").innerText()));
+  await other.evaluate(() => (location.hash = "#/objects/core/v1/secrets"));
+  await until("no secrets", async () => /secrets is forbidden: User "system:serviceaccount:shop:dev" cannot list resource "secrets"/.test(await other.locator(".list [role=alert]").innerText()));
+  await other.close();
+});
+
+test("dark, and a phone's width", async () => {
+  const paper = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+  const light = await paper();
+  await page.emulateMedia({ colorScheme: "dark" });
+  await until("dark by the system", async () => (await paper()) !== light);
+  await accessible("dark");
+  await open("#/objects/core/v1/namespaces");
+  await shows("a table", ".list", "kube-system");
+  await accessible("a dark table");
+  await page.emulateMedia({ colorScheme: "light" });
+  await until("light again", async () => (await paper()) === light);
+  await page.keyboard.press("Escape");
+  await page.locator("h1").click();
+  await page.keyboard.press("T");
+  await until("dark by the switch", async () => (await paper()) !== light);
+  assert.equal(await page.evaluate(() => JSON.stringify(localStorage)), '{"keelson-dash-theme":"dark"}');
+  await page.keyboard.press("T");
+  await page.setViewportSize({ width: 360, height: 740 });
+  for (const hash of ["#/", "#/objects/core/v1/namespaces", "#/changes", "#/object/core/v1/nodes/-/sim-0"]) {
+    await open(hash);
+    await shows("it is there", "main:not([hidden])", /./);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(wide <= 360, `${hash} is ${wide} pixels wide on a phone of 360`);
+    await accessible(`${hash} on a phone`);
+  }
+});
+
+test("nothing was loaded from elsewhere, and nothing complained", () => {
+  assert.deepEqual(foreign, []);
+  assert.deepEqual(complaints, []);
+});
