@@ -47,6 +47,7 @@ export function edit(host: HTMLElement, text: string, changed: (t: string) => vo
       ],
     }),
   });
+  view.scrollDOM.tabIndex = 0;
   view.focus();
   return () => view.destroy();
 }
