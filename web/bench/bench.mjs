@@ -18,7 +18,7 @@ function work(trace) {
   const mark = events.find((e) => e.name === "first-picture" || e.name === "bench");
   const main = (e) => e.pid === mark.pid && e.tid === mark.tid;
   const tasks = events.filter((e) => main(e) && e.ph === "X" && e.name === "RunTask").map((e) => ({ ts: e.ts, end: e.ts + e.dur, dur: e.dur / 1000, cpu: (e.tdur ?? e.dur) / 1000 }));
-  const begins = events.filter((e) => main(e) && e.name === "BeginMainThreadFrame").map((e) => e.ts);
+  const begins = events.filter((e) => main(e) && e.name === "Commit").map((e) => e.ts);
   tasks.sort((a, b) => a.ts - b.ts);
   const frames = [];
   let i = 0;
@@ -137,7 +137,7 @@ try {
   await browser.startTracing(page, { categories });
   const churn = (async () => {
     for (const n of [2000, 500, 1500, each]) {
-      await cluster.kubectl("scale", "-n", "shop", "deployment", ...names.slice(0, 4), `--replicas=${n}`);
+      await cluster.kubectl("scale", "-n", "shop", "deployment", ...names.slice(0, Math.min(4, deployments)), `--replicas=${n}`);
       await new Promise((r) => setTimeout(r, 2000));
     }
   })();
