@@ -120,6 +120,7 @@ func (c cgroups) cpu(path string) (out cpu, ok bool) {
 type memory struct {
 	usage, workingSet, rss, cache, mapped, swap, kernel, limit, peak uint64
 	failures, faults, majorFaults, oom                               uint64
+	activeFile, inactiveFile, reservation, swapLimit                 uint64
 }
 
 // unlimited is the least limit that stands for none: cgroup v1 rounds the
@@ -140,6 +141,9 @@ func (c cgroups) memory(path string) (out memory, ok bool) {
 		out.rss, out.cache, out.mapped, out.kernel = t["anon"], t["file"], t["file_mapped"], t["kernel"]
 		out.faults, out.majorFaults = t["pgfault"], t["pgmajfault"]
 		out.workingSet = less(out.usage, t["inactive_file"])
+		out.activeFile, out.inactiveFile = t["active_file"], t["inactive_file"]
+		out.reservation, _ = c.number("", path, "memory.low")
+		out.swapLimit, _ = c.number("", path, "memory.swap.max")
 		out.swap, _ = c.number("", path, "memory.swap.current")
 		out.limit, _ = c.number("", path, "memory.max")
 		out.peak, _ = c.number("", path, "memory.peak")
@@ -154,6 +158,13 @@ func (c cgroups) memory(path string) (out memory, ok bool) {
 	out.rss, out.cache, out.mapped, out.swap = t["total_rss"], t["total_cache"], t["total_mapped_file"], t["total_swap"]
 	out.faults, out.majorFaults = t["total_pgfault"], t["total_pgmajfault"]
 	out.workingSet = less(out.usage, t["total_inactive_file"])
+	out.activeFile, out.inactiveFile = t["total_active_file"], t["total_inactive_file"]
+	if l, ok := c.number("memory", path, "memory.soft_limit_in_bytes"); ok && l < unlimited {
+		out.reservation = l
+	}
+	if l, ok := c.number("memory", path, "memory.memsw.limit_in_bytes"); ok && l < unlimited {
+		out.swapLimit = l
+	}
 	out.kernel, _ = c.number("memory", path, "memory.kmem.usage_in_bytes")
 	out.peak, _ = c.number("memory", path, "memory.max_usage_in_bytes")
 	out.failures, _ = c.number("memory", path, "memory.failcnt")
@@ -170,19 +181,6 @@ func (c cgroups) pids(path string) (uint64, bool) { return c.number("pids", path
 // pidLimit returns the limit of processes and threads, 0 if there is none.
 func (c cgroups) pidLimit(path string) uint64 {
 	n, _ := c.number("pids", path, "pids.max")
-	return n
-}
-
-// processes returns how many processes are in a cgroup and below it.
-func (c cgroups) processes(path string) (n uint64) {
-	_ = filepath.WalkDir(c.dir("pids", path), func(p string, d os.DirEntry, err error) error {
-		if err == nil && d.Name() == "cgroup.procs" {
-			if b, err := os.ReadFile(p); err == nil {
-				n += uint64(bytes.Count(b, []byte("\n")))
-			}
-		}
-		return nil
-	})
 	return n
 }
 

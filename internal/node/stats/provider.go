@@ -161,6 +161,7 @@ func (p *Provider) node(now time.Time, all bool) statsapi.NodeStats {
 	out := statsapi.NodeStats{NodeName: p.Node, StartTime: metav1.NewTime(bootTime())}
 	total := MemTotal()
 	out.CPU, out.Memory, out.Swap = p.measure("", total, now)
+	out.IO = p.io("", now)
 	if pods, mem, swap := p.measure(p.PodsCgroup, total, now); pods != nil || mem != nil {
 		out.SystemContainers = append(out.SystemContainers, statsapi.ContainerStats{Name: statsapi.SystemContainerPods, StartTime: metav1.NewTime(p.start), CPU: pods, Memory: mem, Swap: swap})
 	} else {
@@ -178,7 +179,7 @@ func (p *Provider) node(now time.Time, all bool) statsapi.NodeStats {
 	if f, ok := fileSystem(p.RootDir, now); ok {
 		out.Fs = f
 	}
-	out.Network = network("/proc/net/dev", "", now)
+	out.Network = network(interfaces("/proc/net/dev"), "", now)
 	out.Rlimit = rlimit(now)
 	return out
 }
@@ -188,14 +189,14 @@ func (p *Provider) node(now time.Time, all bool) statsapi.NodeStats {
 func (p *Provider) measure(cgroup string, total uint64, now time.Time) (*statsapi.CPUStats, *statsapi.MemoryStats, *statsapi.SwapStats) {
 	var c *statsapi.CPUStats
 	if m, ok := p.cg.cpu(cgroup); ok {
-		c = &statsapi.CPUStats{Time: metav1.NewTime(now), UsageCoreNanoSeconds: ptr.To(m.usage), UsageNanoCores: p.rate("/"+cgroup, m.usage, now)}
+		c = &statsapi.CPUStats{Time: metav1.NewTime(now), UsageCoreNanoSeconds: ptr.To(m.usage), UsageNanoCores: p.rate("/"+cgroup, m.usage, now), PSI: p.cg.pressure(cgroup, pressureCPU)}
 	}
 	m, ok := p.cg.memory(cgroup)
 	if !ok {
 		return c, nil, nil
 	}
 	mem := &statsapi.MemoryStats{Time: metav1.NewTime(now), UsageBytes: ptr.To(m.usage), WorkingSetBytes: ptr.To(m.workingSet),
-		RSSBytes: ptr.To(m.rss), PageFaults: ptr.To(m.faults), MajorPageFaults: ptr.To(m.majorFaults)}
+		RSSBytes: ptr.To(m.rss), PageFaults: ptr.To(m.faults), MajorPageFaults: ptr.To(m.majorFaults), PSI: p.cg.pressure(cgroup, pressureMemory)}
 	if limit := m.limit; cgroup == "" {
 		mem.AvailableBytes = ptr.To(less(total, m.workingSet))
 	} else if limit > 0 {
@@ -268,6 +269,7 @@ func (p *Provider) pod(pod *v1.Pod, containers []*runtimeapi.ContainerStats, now
 	}
 	cgroup := p.Cgroup(pod)
 	out.CPU, out.Memory, out.Swap = p.measure(cgroup, 0, now)
+	out.IO = p.io(cgroup, now)
 	if n, ok := p.cg.pids(cgroup); ok {
 		out.ProcessStats = &statsapi.ProcessStats{ProcessCount: ptr.To(n)}
 	}
@@ -301,6 +303,7 @@ func (p *Provider) container(pod *v1.Pod, c *runtimeapi.ContainerStats, now time
 	out := statsapi.ContainerStats{Name: c.GetAttributes().GetLabels()[cri.ContainerNameLabel], StartTime: started(pod, id)}
 	if cgroup, ok := p.cg.child(p.Cgroup(pod), id); ok {
 		out.CPU, out.Memory, out.Swap = p.measure(cgroup, 0, now)
+		out.IO = p.io(cgroup, now)
 	}
 	at := func(nanos int64) metav1.Time { return metav1.NewTime(time.Unix(0, nanos)) }
 	if u := c.GetCpu(); out.CPU == nil && u != nil {
@@ -420,8 +423,18 @@ func (p *Provider) volume(pod *v1.Pod, name string) string {
 // podNetwork reads the counters in the network namespace of one of the pod's
 // processes.
 func (p *Provider) podNetwork(pod *v1.Pod, containers []*runtimeapi.ContainerStats, now time.Time) *statsapi.NetworkStats {
+	var ids []string
 	for _, c := range containers {
-		cgroup, ok := p.cg.child(p.Cgroup(pod), c.GetAttributes().GetId())
+		ids = append(ids, c.GetAttributes().GetId())
+	}
+	return network(p.podInterfaces(pod, ids), "eth0", now)
+}
+
+// podInterfaces returns the interfaces in the network namespace of one of the processes of
+// the pod's containers.
+func (p *Provider) podInterfaces(pod *v1.Pod, containers []string) []iface {
+	for _, id := range containers {
+		cgroup, ok := p.cg.child(p.Cgroup(pod), id)
 		if !ok {
 			continue
 		}
@@ -430,41 +443,70 @@ func (p *Provider) podNetwork(pod *v1.Pod, containers []*runtimeapi.ContainerSta
 			continue
 		}
 		for _, pid := range strings.Fields(s) {
-			if n := network("/proc/"+pid+"/net/dev", "eth0", now); n != nil {
-				return n
+			if all := interfaces("/proc/" + pid + "/net/dev"); all != nil {
+				return all
 			}
 		}
 	}
 	return nil
 }
 
-// network reads the counters of a network namespace from its net/dev. The
-// interface name stands for all; "" is the first that is not a loopback.
-func network(path, name string, now time.Time) *statsapi.NetworkStats {
+// iface has the counters of a network interface.
+type iface struct {
+	name                                    string
+	rxBytes, rxPackets, rxErrors, rxDropped uint64
+	txBytes, txPackets, txErrors, txDropped uint64
+}
+
+// interfaces reads those of a network namespace from its net/dev (proc_pid_net(5)), without
+// the loopback and the pods' ends. It is nil if the file cannot be read.
+func interfaces(path string) []iface {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	out := &statsapi.NetworkStats{Time: metav1.NewTime(now)}
+	out := []iface{}
 	for s := bufio.NewScanner(f); s.Scan(); {
-		iface, counters, ok := strings.Cut(s.Text(), ":")
+		name, counters, ok := strings.Cut(s.Text(), ":")
 		c := strings.Fields(counters)
-		if !ok || len(c) < 11 {
+		if !ok || len(c) < 12 {
 			continue // a heading
 		}
-		iface = strings.TrimSpace(iface)
-		if iface == "lo" || strings.HasPrefix(iface, "veth") {
+		name = strings.TrimSpace(name)
+		if name == "lo" || strings.HasPrefix(name, "veth") {
 			continue
 		}
-		n := func(i int) *uint64 { v, _ := strconv.ParseUint(c[i], 10, 64); return &v }
-		i := statsapi.InterfaceStats{Name: iface, RxBytes: n(0), RxErrors: n(2), TxBytes: n(8), TxErrors: n(10)}
-		if iface == name || name == "" && out.Name == "" {
+		n := func(i int) uint64 { v, _ := strconv.ParseUint(c[i], 10, 64); return v }
+		out = append(out, iface{name, n(0), n(1), n(2), n(3), n(8), n(9), n(10), n(11)})
+	}
+	return out
+}
+
+// network gives interfaces the form of the API; nil is none. The one of the name stands for
+// all; "" is the first.
+func network(all []iface, name string, now time.Time) *statsapi.NetworkStats {
+	if all == nil {
+		return nil
+	}
+	out := &statsapi.NetworkStats{Time: metav1.NewTime(now)}
+	for _, f := range all {
+		i := statsapi.InterfaceStats{Name: f.name, RxBytes: ptr.To(f.rxBytes), RxErrors: ptr.To(f.rxErrors), TxBytes: ptr.To(f.txBytes), TxErrors: ptr.To(f.txErrors)}
+		if f.name == name || name == "" && out.Name == "" {
 			out.InterfaceStats = i
 		}
 		out.Interfaces = append(out.Interfaces, i)
 	}
 	return out
+}
+
+// io returns the pressure on a cgroup's input and output, nil where it is not counted.
+func (p *Provider) io(cgroup string, now time.Time) *statsapi.IOStats {
+	s := p.cg.pressure(cgroup, pressureIO)
+	if s == nil {
+		return nil
+	}
+	return &statsapi.IOStats{Time: metav1.NewTime(now), PSI: s}
 }
 
 // rlimit returns the limit and the number of the machine's processes.

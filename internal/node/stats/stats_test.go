@@ -76,7 +76,7 @@ func TestCgroups(t *testing.T) {
 		}
 	}
 	c := newCgroups(v1Dir)
-	if n := c.processes("p"); n != 3 {
+	if n := c.tasks("p").processes; n != 3 {
 		t.Errorf("%d processes", n)
 	}
 	if got, ok := c.child("p", "abc123"); !ok || got != "p/abc123" {
