@@ -89,6 +89,7 @@ func assemble(cfg Config) (*Agent, error) {
 			return nil, err
 		}
 	}
+	a.cri.Relisted = func(took time.Duration) { a.metrics.Relisted(a.Clock.Now(), took) }
 	if a.Cgroups == nil {
 		if a.CgroupDriver == "" {
 			a.CgroupDriver = cgroupDriver(context.Background(), a.cri)
@@ -143,7 +144,7 @@ func assemble(cfg Config) (*Agent, error) {
 			Exclusive: a.exclusive, ShuttingDown: func() bool { return a.shutdown.Now() },
 			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
 		},
-		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Trace: cfg.Trace, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls), Records: records},
+		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Trace: cfg.Trace, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls), Records: records, Pulled: a.metrics.ImagePulled},
 	})
 	a.Devices.OnChange(a.devicesChanged)
 	a.shutdown = newShutdown(a)

@@ -67,6 +67,7 @@ func (a *Agent) sweep(ctx context.Context) {
 			if uid == "" || known(uid) {
 				continue
 			}
+			a.metrics.PodOrphaned()
 			log.Info("Removing a pod that nobody knows", "pod", s.GetMetadata().GetName(), "namespace", s.GetMetadata().GetNamespace(), "uid", uid)
 			if _, err := a.cri.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id}); err != nil {
 				log.Error(err, "Stopping a sandbox failed", "sandbox", s.Id)

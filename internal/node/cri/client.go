@@ -34,6 +34,10 @@ type Client struct {
 	// RuntimeName and RuntimeVersion are what the runtime said of itself.
 	RuntimeName, RuntimeVersion string
 
+	// Relisted, if set, is called after all pods were read to find changes, with the time
+	// that took.
+	Relisted func(took time.Duration)
+
 	conn *grpc.ClientConn
 }
 

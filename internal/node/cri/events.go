@@ -85,6 +85,7 @@ const ended = "ended"
 
 // relist reports the pods that differ from seen.
 func (c *Client) relist(ctx context.Context, seen map[string]podState, changed func(string)) {
+	begun := time.Now()
 	sandboxes, err := c.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		return
@@ -92,6 +93,9 @@ func (c *Client) relist(ctx context.Context, seen map[string]podState, changed f
 	containers, err := c.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	if err != nil {
 		return
+	}
+	if c.Relisted != nil {
+		c.Relisted(time.Since(begun))
 	}
 	now := map[string]podState{}
 	add := func(uid, id, state string) {

@@ -52,6 +52,9 @@ type Puller struct {
 	Records *pullrecord.Records
 	// Slots bounds how many images are pulled at one time, by its capacity; nil does not.
 	Slots chan struct{}
+	// Pulled, if set, is called after each pull, with the image's size in bytes and the time
+	// that it took.
+	Pulled func(size uint64, took time.Duration)
 
 	mu sync.Mutex
 	at map[string]*sync.Mutex // by image
@@ -71,6 +74,14 @@ type Pulls struct {
 	mu     sync.Mutex
 	pauses map[string]*backoff.Backoff
 	failed map[string]failedPull
+	took   time.Duration
+}
+
+// Took returns how long all pulls of the pod's images took that have succeeded.
+func (s *Pulls) Took() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.took
 }
 
 // failedPull is how a pull ended last.
@@ -215,6 +226,12 @@ func (s *Pulls) Ensure(ctx context.Context, pod *v1.Pod, image string, policy v1
 	_, size, _ = p.find(ctx, image)
 	p.Trace.Phase("pods", pod, trace.PhasePull, fmt.Sprintf("%s, %d bytes", image, size), waited,
 		trace.Part{Name: "waiting for other pulls", Took: trace.Millis(begun.Sub(queued))}, trace.Part{Name: "pulling", After: trace.Millis(begun.Sub(queued)), Took: trace.Millis(ended.Sub(begun))})
+	if p.Pulled != nil {
+		p.Pulled(size, ended.Sub(begun))
+	}
+	s.mu.Lock()
+	s.took += ended.Sub(queued)
+	s.mu.Unlock()
 	p.Recorder.Event(ref, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 		image, ended.Sub(begun).Round(time.Millisecond), ended.Sub(queued).Round(time.Millisecond), size))
 	return id, nil

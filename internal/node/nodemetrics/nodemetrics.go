@@ -17,7 +17,8 @@ type Metrics struct {
 	Registry, Probes *prometheus.Registry
 
 	operations, operationErrors, evictions, imagesRemoved, startedPods, startedContainers, startErrors *prometheus.CounterVec
-	operationTime, evictionAge, podStart                                                               *prometheus.HistogramVec
+	operationTime, evictionAge                                                                         *prometheus.HistogramVec
+	pods                                                                                               *podMetrics
 	requests                                                                                           *prometheus.CounterVec
 	requestTime                                                                                        *prometheus.HistogramVec
 	inFlight                                                                                           *prometheus.GaugeVec
@@ -63,9 +64,7 @@ func New(node string) *Metrics {
 	m.startedPods.WithLabelValues()
 	m.startedContainers = counter("started_containers_total", "Cumulative number of containers started", "container_type")
 	m.startErrors = counter("started_containers_errors_total", "Cumulative number of errors when starting containers", "container_type", "code")
-	m.podStart = histogram("pod_start_duration_seconds", "Duration in seconds from kubelet seeing a pod for the first time to the pod starting to run",
-		[]float64{0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600})
-	m.podStart.WithLabelValues()
+	m.pods = newPodMetrics(m.Registry)
 	m.pluginRegistrations = counter("device_plugin_registration_total", "Cumulative number of device plugin registrations. Broken down by resource name.", "resource_name")
 	m.pluginAllocations = histogram("device_plugin_alloc_duration_seconds", "Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
 		prometheus.DefBuckets, "resource_name")
@@ -182,6 +181,14 @@ func (m *Metrics) Calls() grpc.UnaryClientInterceptor {
 		case op == "run_podsandbox":
 			r, _ := req.(*runtimeapi.RunPodSandboxRequest)
 			m.sandbox(r.GetRuntimeHandler(), time.Since(begun), err)
+			if r.GetConfig().GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions().GetMode() == runtimeapi.NamespaceMode_POD &&
+				r.GetConfig().GetLinux().GetSecurityContext().GetNamespaceOptions().GetUsernsOptions() != nil {
+				if err != nil {
+					m.pods.usernsErrors.Inc()
+				} else {
+					m.pods.userns.Inc()
+				}
+			}
 		case op == "start_container" && err == nil:
 			m.startedContainers.WithLabelValues("container").Inc()
 		case op == "start_container":

@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -23,8 +24,9 @@ type report struct {
 	status  *v1.PodStatus // as last computed
 	posted  *v1.PodStatus // as the API last had it from us
 	posting bool
-	from    string  // version of the pod that the last status was written to
-	got     *v1.Pod // what the API gave for it
+	changed time.Time // since when the API does not have the status
+	from    string    // version of the pod that the last status was written to
+	got     *v1.Pod   // what the API gave for it
 }
 
 // last returns the status as it was last computed, nil if it was not.
@@ -72,6 +74,9 @@ func (r *report) publish(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 		return
 	}
 	r.posting = true
+	if r.changed.IsZero() {
+		r.changed = r.Clock.Now()
+	}
 	ctx = context.WithoutCancel(ctx)
 	r.wg.Go(func() { r.post(ctx, base, s) })
 }
@@ -95,6 +100,8 @@ func (r *report) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	switch {
 	case err == nil:
 		r.from, r.got = base.ResourceVersion, got
+		r.Metrics.StatusSynced(r.Clock.Since(r.changed))
+		r.changed = time.Time{}
 	case apierrors.IsNotFound(err):
 		r.from, r.got = base.ResourceVersion, base
 	}

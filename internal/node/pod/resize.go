@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,7 @@ type resizing struct {
 	// The rest is the loop's own.
 	pending  *v1.PodCondition // of a change that the node cannot make now
 	progress *v1.PodCondition // of one that is under way
+	begun    time.Time        // when that began; zero if it is not to be measured
 }
 
 func newResizing(b *base, k *kills) *resizing { return &resizing{base: b, kills: k} }
@@ -140,6 +142,9 @@ func (rs *resizing) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1
 			if c := rs.pending; c == nil || c.Reason != reason || c.Message != message || c.ObservedGeneration != pod.Generation {
 				rs.pending = rs.condition(v1.PodResizePending, pod, reason, message)
 				rs.Recorder.Event(pod, v1.EventTypeWarning, "Resize"+reason, resizeMessage("Pod resize "+reason, pod, message))
+				if reason == v1.PodReasonInfeasible {
+					rs.Metrics.ResizeInfeasible(infeasible(message))
+				}
 			}
 		} else {
 			rs.mu.Lock()
@@ -153,7 +158,7 @@ func (rs *resizing) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1
 			if err := rs.Shares.Give(ctx, pod, cgroup.Max(rs.Shares.Of(has), rs.Shares.Of(pod))); err != nil {
 				return has, err
 			}
-			rs.pending, has = nil, pod
+			rs.pending, has, rs.begun = nil, pod, rs.Clock.Now()
 			rs.progress = rs.condition(v1.PodResizeInProgress, pod, "", "")
 			rs.Recorder.Event(pod, v1.EventTypeNormal, "ResizeStarted", resizeMessage("Pod resize started", pod, ""))
 			rs.wakePending()
@@ -200,6 +205,7 @@ func (rs *resizing) actuate(ctx context.Context, pod *v1.Pod, obs *observed) err
 	case failed != nil:
 		if rs.progress == nil || rs.progress.Message != failed.Error() {
 			rs.progress = rs.condition(v1.PodResizeInProgress, pod, v1.PodReasonError, failed.Error())
+			rs.resized(false)
 			rs.Recorder.Event(pod, v1.EventTypeWarning, "ResizeError", resizeMessage("Pod resize error", pod, failed.Error()))
 		}
 	case rs.progress != nil && done:
@@ -207,9 +213,31 @@ func (rs *resizing) actuate(ctx context.Context, pod *v1.Pod, obs *observed) err
 			return err
 		}
 		rs.progress = nil
+		rs.resized(true)
 		rs.Recorder.Event(pod, v1.EventTypeNormal, "ResizeCompleted", resizeMessage("Pod resize completed", pod, ""))
 	}
 	return failed
+}
+
+// resized counts the end of a resize that this agent has begun, or its first failure.
+func (rs *resizing) resized(ok bool) {
+	if !rs.begun.IsZero() {
+		rs.Metrics.Resized(rs.Clock.Since(rs.begun), ok)
+		rs.begun = time.Time{}
+	}
+}
+
+// infeasible returns the metrics' name of why a resize is infeasible.
+func infeasible(message string) string {
+	switch {
+	case strings.Contains(message, "capacity"):
+		return "insufficient_node_allocatable"
+	case strings.Contains(message, "CPU Manager"):
+		return "guaranteed_pod_cpu_manager_static_policy"
+	case strings.Contains(message, "Memory Manager"):
+		return "guaranteed_pod_memory_manager_static_policy"
+	}
+	return "other"
 }
 
 // actuated notes what a container has got, and forgets containers that the

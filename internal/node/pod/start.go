@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -145,13 +146,18 @@ func (w *worker) images(ctx context.Context, pod *v1.Pod, c *v1.Container, ref *
 		}
 		id, failed := w.pulls.Ensure(ctx, pod, v.Image.Reference, v.Image.PullPolicy, ref)
 		if failed != nil {
+			w.Metrics.ImageVolume(errors.New(failed.Reason))
 			return nil, failed
 		}
 		if w.CRI.MountsImages() {
 			out[v.Name] = id
+			w.Metrics.ImageVolume(nil)
 		} else if err := w.ImageVolumes.Mount(ctx, id, string(w.uid), v.Name, w.volumes[v.Name].HostPath); err != nil {
+			w.Metrics.ImageVolume(err)
 			w.Recorder.Event(pod, v1.EventTypeWarning, "FailedMount", volume.Message(v.Name, err))
 			return nil, &image.Failure{Reason: "CreateContainerConfigError", Message: err.Error(), After: retryPeriod}
+		} else {
+			w.Metrics.ImageVolume(nil)
 		}
 	}
 	return out, nil

@@ -65,6 +65,7 @@ func (w *worker) inAPI() *v1.Pod {
 // written takes the pod that the API gave for a status that was made from base, if
 // the pod has not changed since.
 func (w *worker) written(base, got *v1.Pod) {
+	w.startup.reported(w, &got.Status)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p := &w.pod

@@ -57,6 +57,7 @@ type worker struct {
 	report   *report
 	sandbox  *sandbox
 	ending   ending
+	startup  startup
 
 	mu        sync.Mutex // over what follows
 	pod       *v1.Pod
@@ -79,6 +80,8 @@ func newWorker(m *Manager, pod *v1.Pod) *worker {
 	w.kills = newKills(b, w.history)
 	w.probes = newProbes(b, w.kills)
 	w.resizing = newResizing(b, w.kills)
+	// An agent before this one, or a machine that has restarted, has begun the others.
+	w.startup.seen, w.startup.done = m.Clock.Now(), pod.Status.StartTime != nil
 	w.report = &report{base: b, inAPI: w.inAPI, written: w.written}
 	return w
 }
@@ -140,6 +143,7 @@ func (w *worker) run(ctx context.Context) {
 	defer w.interrupt()
 	timer := w.Clock.NewTimer(0)
 	defer timer.Stop()
+	operation := "create"
 	for {
 		select {
 		case <-ctx.Done():
@@ -147,7 +151,10 @@ func (w *worker) run(ctx context.Context) {
 		case <-w.wake:
 		case <-timer.C():
 		}
+		begun := w.Clock.Now()
 		next, done := w.sync(ctx)
+		w.Metrics.PodSynced(operation, w.Clock.Since(begun))
+		operation = "sync"
 		if done {
 			w.forget(w)
 			return
