@@ -154,6 +154,11 @@ func (m *Machine) Start(ctx context.Context, step func(name string, f func() err
 		if !own {
 			return podnet.Remove(PodLink) // the remains of an earlier network
 		}
+		if containerd.Existing(m.containerd).Idle() {
+			if err := cni.FreeAddresses(m.cni); err != nil {
+				return err
+			}
+		}
 		m.hostPorts = &m.pods
 		last := cni.Last(m.cni)
 		if given := m.o.PodCIDRs; len(given) > 0 && !slices.Equal(given, last.Own) {

@@ -32,7 +32,13 @@ func chooseRoot(dir, asked, kubelet string) string {
 		return asked
 	}
 	if b, err := os.ReadFile(filepath.Join(dir, rootFile)); err == nil {
-		return strings.TrimSpace(string(b))
+		// A loss of power may leave another content.
+		if root, whole := strings.CutSuffix(string(b), "\n"); whole && filepath.IsAbs(root) && filepath.Clean(root) == root && !strings.ContainsAny(root, "\x00\n") {
+			return root
+		}
+		if !has(dir, "pods") {
+			return kubelet
+		}
 	}
 	if has(dir, "pods") || !unused(kubelet) {
 		return dir

@@ -14,16 +14,20 @@ func TestChooseRoot(t *testing.T) {
 	for name, c := range map[string]struct {
 		in, kubelet []string // folders that there are
 		record      string
+		torn        string // the content of the record, if set
 		asked       string
 		want        string
 	}{
-		"new":                       {want: "kubelet"},
-		"profiles of pods":          {kubelet: []string{"seccomp/a"}, want: "kubelet"},
-		"a kubelet":                 {kubelet: []string{"pods"}, want: "node"},
-		"an older node, in use":     {in: []string{"pods/u"}, want: "node"},
-		"an older node, not in use": {in: []string{"pods"}, want: "kubelet"},
-		"as before":                 {kubelet: []string{"pods"}, record: "kubelet", want: "kubelet"},
-		"asked for":                 {kubelet: []string{"pods"}, record: "kubelet", asked: "asked", want: "asked"},
+		"new":                                 {want: "kubelet"},
+		"profiles of pods":                    {kubelet: []string{"seccomp/a"}, want: "kubelet"},
+		"a kubelet":                           {kubelet: []string{"pods"}, want: "node"},
+		"an older node, in use":               {in: []string{"pods/u"}, want: "node"},
+		"an older node, not in use":           {in: []string{"pods"}, want: "kubelet"},
+		"as before":                           {kubelet: []string{"pods"}, record: "kubelet", want: "kubelet"},
+		"as before, of a record that is lost": {kubelet: []string{"pods"}, record: "kubelet", torn: "\x00\x00\x00\x00", want: "kubelet"},
+		"as before, of half a record":         {kubelet: []string{"pods"}, record: "kubelet", torn: "/var", want: "kubelet"},
+		"as before, of the lost record of an older node": {in: []string{"pods/u"}, kubelet: []string{"pods"}, record: "node", torn: "\n", want: "node"},
+		"asked for": {kubelet: []string{"pods"}, record: "kubelet", asked: "asked", want: "asked"},
 	} {
 		base := t.TempDir()
 		path := func(name string) string { return filepath.Join(base, name) }
@@ -39,6 +43,11 @@ func TestChooseRoot(t *testing.T) {
 		}
 		if c.record != "" {
 			if err := (&Machine{dir: path("node"), root: path(c.record)}).claimRoot(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.torn != "" {
+			if err := os.WriteFile(filepath.Join(path("node"), rootFile), []byte(c.torn), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -367,7 +367,7 @@ func (k *killable) run(name string, pulls bool) {
 	p.Spec.InitContainers = []v1.Container{{Name: "init", Image: image, Args: []string{"echo", "first"}}}
 	c := &p.Spec.Containers[0]
 	c.Lifecycle = &v1.Lifecycle{PostStart: hook("postStart"), PreStop: hook("preStop")}
-	c.ReadinessProbe = &v1.Probe{ProbeHandler: exec("probe"), PeriodSeconds: 30, TimeoutSeconds: 60, FailureThreshold: 100}
+	c.ReadinessProbe = &v1.Probe{ProbeHandler: exec("probe"), PeriodSeconds: 2, TimeoutSeconds: 60, FailureThreshold: 100}
 	c.Resources = limit("1")
 	p.Spec.InitContainers[0].ImagePullPolicy, c.ImagePullPolicy = v1.PullIfNotPresent, v1.PullIfNotPresent
 	if pulls {
@@ -385,9 +385,20 @@ func (k *killable) run(name string, pulls bool) {
 // delete deletes a pod; its claim and volume go with it.
 func (k *killable) delete(name string) {
 	k.Helper()
+	k.deletePod(name)
+	k.deleteDisk(name)
+}
+
+func (k *killable) deletePod(name string) {
+	k.Helper()
 	if err := k.client.CoreV1().Pods("default").Delete(k.Context(), name, metav1.DeleteOptions{}); err != nil {
 		k.Fatal(err)
 	}
+}
+
+// deleteDisk deletes the claim and the volume of a pod.
+func (k *killable) deleteDisk(name string) {
+	k.Helper()
 	for _, err := range []error{k.client.CoreV1().PersistentVolumeClaims("default").Delete(k.Context(), name, metav1.DeleteOptions{}),
 		k.client.CoreV1().PersistentVolumes().Delete(k.Context(), name, metav1.DeleteOptions{})} {
 		if err != nil {
@@ -645,6 +656,7 @@ func TestKilledInEachPhase(t *testing.T) {
 	})
 	t.Run("Agent", func(t *testing.T) { k.in(t).phases("a", before, func() { k.restartAgent() }) })
 	t.Run("Runtime", func(t *testing.T) { k.in(t).phases("r", before, nil) })
+	t.Run("Torn", func(t *testing.T) { k.in(t).torn(before) })
 	for i := range *faultRounds {
 		t.Run(fmt.Sprintf("Random/%d", i), func(t *testing.T) { k.in(t).random(i, before) })
 	}
@@ -842,4 +854,74 @@ func (k *killable) random(seed int, before harness.Traces) {
 	strike()
 	k.gone("faults")
 	k.clean(before)
+}
+
+// torn damages all files in which the agent keeps state, as a loss of power may leave them,
+// while no agent runs. The agent starts, the pods go on, and leave nothing at their end.
+func (k *killable) torn(before harness.Traces) {
+	names := []string{"torn0", "torn1"}
+	for _, name := range names {
+		k.run(name, false)
+	}
+	running := map[string]string{}
+	for _, name := range names {
+		p := k.check(name, 0, true)
+		running[name] = p.Status.ContainerStatuses[0].ContainerID
+	}
+	for _, text := range []string{"", "\x00\x00\x00\x00\x00\x00", "{\"Images\":{\"sha256:"} {
+		k.agent.Kill()
+		k.damage(text)
+		k.agent.Start()
+		for _, name := range names {
+			if p := k.check(name, 0, true); p.Status.ContainerStatuses[0].ContainerID != running[name] {
+				k.Errorf("with files that have %q, %s has another container", text, name)
+			}
+		}
+		fresh := fmt.Sprintf("fresh%d", len(names)-2)
+		names = append(names, fresh)
+		k.run(fresh, true)
+		running[fresh] = k.check(fresh, 0, true).Status.ContainerStatuses[0].ContainerID
+	}
+	k.agent.Kill()
+	k.damage("")
+	for _, name := range names {
+		k.deletePod(name)
+	}
+	k.agent.Start()
+	k.gone("faults")
+	for _, name := range names { // the PersistentVolumes are all that tells what was mounted
+		k.deleteDisk(name)
+	}
+	k.clean(before)
+}
+
+// damage overwrites the files of the agent's state.
+func (k *killable) damage(text string) {
+	k.Helper()
+	var done []string
+	root := filepath.Join(k.data, "node")
+	err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+		name, _ := filepath.Rel(root, path)
+		switch {
+		case err != nil:
+			return err
+		case name == "containerd" || name == "cni" || name == "hosts" || e.IsDir() && strings.HasPrefix(name, "pods/") && strings.Contains(name, "/kubernetes.io~") && !strings.Contains(name, "~csi"):
+			return filepath.SkipDir // of the runtime, and of the pods
+		case e.Name() == "mount" && strings.Contains(name, "~csi"), strings.HasSuffix(name, "/globalmount"):
+			return filepath.SkipDir // a volume's content
+		case e.Type().IsRegular() && !strings.HasSuffix(name, ".damaged"):
+			done = append(done, name)
+			return os.WriteFile(path, []byte(text), 0o600)
+		}
+		return nil
+	})
+	if err != nil {
+		k.Fatal(err)
+	}
+	k.Logf("damaged: %s", strings.Join(done, ", "))
+	for _, name := range []string{"cpu_manager_state", "memory_manager_state", "image_pulls.json", "root-dir"} {
+		if !slices.Contains(done, name) {
+			k.Errorf("%s was not there to be damaged: %v", name, done)
+		}
+	}
 }

@@ -76,6 +76,13 @@ func Conf(o Options) (dir string, own bool, err error) {
 	return dir, true, os.MkdirAll(dir, 0o755)
 }
 
+// FreeAddresses frees all addresses of pods. None may be running. The plug-in host-local
+// keeps them in files, which a loss of power tears: the end of a pod does not free those.
+func FreeAddresses(o Options) error { return os.RemoveAll(o.addresses()) }
+
+// addresses returns the folder of the addresses in use.
+func (o *Options) addresses() string { return filepath.Join(o.Dir, "addresses") }
+
 func (o *Options) file() string { return filepath.Join(o.Dir, "net.d", "10-keelson.conflist") }
 
 // plugin is the bridge plug-in's part of the configuration.
@@ -123,7 +130,7 @@ func (o *Options) state() string { return filepath.Join(o.Dir, "network.json") }
 
 // configuration returns the content of the file.
 func (o *Options) configuration(n Network) ([]byte, error) {
-	p := plugin{Type: "bridge", Bridge: bridge, IsGateway: true, Hairpin: true, MTU: n.MTU, IPAM: ipam{Type: "host-local", DataDir: filepath.Join(o.Dir, "addresses")}}
+	p := plugin{Type: "bridge", Bridge: bridge, IsGateway: true, Hairpin: true, MTU: n.MTU, IPAM: ipam{Type: "host-local", DataDir: o.addresses()}}
 	for _, r := range n.Own {
 		p.IPAM.Ranges = append(p.IPAM.Ranges, []subnet{{r.Masked()}})
 		any := netip.IPv4Unspecified()
@@ -385,6 +392,6 @@ func Cleanup(o Options) error {
 	if _, err := exec.LookPath("nft"); err == nil {
 		errs = append(errs, nft(fmt.Sprintf("table ip %[1]s {}\ndelete table ip %[1]s\ntable ip6 %[1]s {}\ndelete table ip6 %[1]s\n", table)))
 	}
-	errs = append(errs, os.RemoveAll(filepath.Join(o.Dir, "addresses")), os.RemoveAll(o.state()), os.RemoveAll(o.file()))
+	errs = append(errs, FreeAddresses(o), os.RemoveAll(o.state()), os.RemoveAll(o.file()))
 	return errors.Join(errs...)
 }

@@ -79,6 +79,7 @@ func (r *Runtime) launch(ctx context.Context) error {
 	if err := os.Remove(r.o.socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	r.sweep()
 	log, err := os.OpenFile(r.o.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -100,6 +101,17 @@ func (r *Runtime) launch(ctx context.Context) error {
 		cancel(fmt.Errorf("containerd ended: %s: see %s", cmd.ProcessState, r.o.log()))
 	}()
 	return r.wait(ctx)
+}
+
+// sweep removes the folders of containers that a containerd was removing when it was killed:
+// it renames them first, to a hidden name, and does not look at those when it starts.
+func (r *Runtime) sweep() {
+	hidden, _ := filepath.Glob(filepath.Join(r.o.State, "state", "io.containerd.runtime.v2.task", "*", ".*"))
+	for _, dir := range hidden {
+		if _, err := os.Stat(filepath.Join(dir, "rootfs")); errors.Is(err, fs.ErrNotExist) { // nothing is mounted there
+			_ = os.RemoveAll(dir)
+		}
+	}
 }
 
 // alive returns the process of a containerd that was started here, nil if it has

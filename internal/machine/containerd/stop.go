@@ -268,6 +268,16 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// Idle reports whether neither containerd nor anything that it has started is running, as
+// after the start of the machine.
+func (r *Runtime) Idle() bool {
+	p := r.alive()
+	if p != nil {
+		p.Close()
+	}
+	return p == nil && len(r.shims()) == 0
+}
+
 // shims returns the processes that hold this containerd's containers.
 func (r *Runtime) shims() (pids []int) {
 	for _, pid := range processes() {

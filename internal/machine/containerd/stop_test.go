@@ -3,7 +3,9 @@ package containerd
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -106,5 +108,22 @@ func TestProcess(t *testing.T) {
 	}
 	if _, err := open(1 << 22); err == nil {
 		t.Error("a process that cannot be was opened")
+	}
+}
+
+// TestSweep checks that what a containerd has left half removed is removed, unless it may
+// be mounted.
+func TestSweep(t *testing.T) {
+	r := &Runtime{Options{State: t.TempDir()}}
+	dir := filepath.Join(r.o.State, "state", "io.containerd.runtime.v2.task", "k8s.io")
+	for _, d := range []string{".removed/work", ".mounted/rootfs", "running/rootfs"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.sweep()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 || entries[0].Name() != ".mounted" || entries[1].Name() != "running" {
+		t.Errorf("left: %v (%v)", entries, err)
 	}
 }

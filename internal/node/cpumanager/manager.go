@@ -2,10 +2,8 @@ package cpumanager
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -24,6 +21,7 @@ import (
 
 	"keelson.dev/keelson/internal/node/hardware"
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/statefile"
 	"keelson.dev/keelson/internal/node/topology"
 )
 
@@ -395,13 +393,10 @@ func (m *Manager) reconcile(ctx context.Context) {
 // load reads what an earlier agent has given, which has to be of this policy and machine.
 func (m *Manager) load() error {
 	remove := fmt.Sprintf("please drain this node and delete the CPU manager checkpoint file %q before restarting Kubelet", m.File)
-	b, err := os.ReadFile(m.File)
-	if errors.Is(err, fs.ErrNotExist) {
+	// Without a file, or with a damaged one, pods that run are given theirs anew.
+	f, _, err := statefile.Recover[file](m.File)
+	if err == nil && f == nil {
 		return m.save()
-	}
-	var f file
-	if err == nil {
-		err = json.Unmarshal(b, &f)
 	}
 	if err != nil {
 		return fmt.Errorf("could not restore state from checkpoint: %w, %s", err, remove)
@@ -445,9 +440,5 @@ func (m *Manager) save() error {
 			f.Entries[uid][name] = cpus.String()
 		}
 	}
-	b, err := json.Marshal(&f)
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.MkdirAll(filepath.Dir(m.File), 0o750), renameio.WriteFile(m.File, b, 0o600))
+	return errors.Join(os.MkdirAll(filepath.Dir(m.File), 0o750), statefile.Write(m.File, &f))
 }

@@ -1,20 +1,19 @@
 package deviceplugin
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
-	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 // checkpoint is the file's form, a kubelet's, which others read to find the devices of
@@ -41,13 +40,12 @@ type entry struct {
 // have registered again.
 func (m *Manager) load() error {
 	path := filepath.Join(m.Dir, state)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	c, _, err := statefile.Recover[checkpoint](path)
+	if err == nil && c == nil {
+		return nil // pods that run are given theirs anew
 	}
-	var c checkpoint
-	if err == nil {
-		err = json.Unmarshal(b, &c)
+	if err != nil {
+		return fmt.Errorf("the devices of pods: %w", err)
 	}
 	for _, e := range c.Data.PodDeviceEntries {
 		a := &allocation{Devices: e.DeviceIDs, Response: &pluginapi.ContainerAllocateResponse{}}
@@ -93,9 +91,5 @@ func (m *Manager) save() error {
 			}
 		}
 	}
-	b, err := json.Marshal(&c)
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.MkdirAll(m.Dir, 0o750), renameio.WriteFile(filepath.Join(m.Dir, state), b, 0o600))
+	return errors.Join(os.MkdirAll(m.Dir, 0o750), statefile.Write(filepath.Join(m.Dir, state), &c))
 }

@@ -333,7 +333,8 @@ func (m *Manager) load() error {
 	if m.claims != nil {
 		return nil
 	}
-	claims, err := statefile.Read[map[types.UID]*claim](m.File)
+	// The claims of pods that run are prepared again, and so are known again.
+	claims, _, err := statefile.Recover[map[types.UID]*claim](m.File)
 	if err != nil {
 		return fmt.Errorf("the state of resource claims: %w", err)
 	}

@@ -2,10 +2,8 @@ package memorymanager
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,13 +11,13 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
 	"keelson.dev/keelson/internal/node/hardware"
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/statefile"
 	"keelson.dev/keelson/internal/node/topology"
 )
 
@@ -379,13 +377,10 @@ func (m *Manager) Allocatable() (out []Block) {
 // load reads what an earlier agent has given, which has to be of this policy and machine.
 func (m *Manager) load() error {
 	remove := fmt.Sprintf("please drain this node and delete the memory manager checkpoint file %q before restarting Kubelet", m.File)
-	b, err := os.ReadFile(m.File)
-	if errors.Is(err, fs.ErrNotExist) {
+	// Without a file, or with a damaged one, pods that run are given theirs anew.
+	f, _, err := statefile.Recover[file](m.File)
+	if err == nil && f == nil {
 		return m.save()
-	}
-	var f file
-	if err == nil {
-		err = json.Unmarshal(b, &f)
 	}
 	switch {
 	case err != nil:
@@ -412,9 +407,5 @@ func (m *Manager) load() error {
 }
 
 func (m *Manager) save() error {
-	b, err := json.Marshal(&file{m.Policy, m.given})
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.MkdirAll(filepath.Dir(m.File), 0o750), renameio.WriteFile(m.File, b, 0o600))
+	return errors.Join(os.MkdirAll(filepath.Dir(m.File), 0o750), statefile.Write(m.File, &file{m.Policy, m.given}))
 }

@@ -66,6 +66,9 @@ type state struct {
 	// Pulling holds the names of images whose pull has begun, and whose record has not
 	// been written.
 	Pulling map[string]bool
+	// Lost reports whether earlier records were lost: an image without one may have been
+	// pulled by any credentials.
+	Lost bool `json:",omitempty"`
 }
 
 // access is who may use an image.
@@ -93,12 +96,19 @@ func New(policy string, allowed []string, file string) (*Records, error) {
 		return nil, fmt.Errorf("imagePullCredentialsVerificationPolicy %q: there are %s", policy, strings.Join(Policies, ", "))
 	}
 	r := &Records{policy: policy, allowed: allowed, file: file}
-	s, err := statefile.Read[state](file)
+	s, damaged, err := statefile.Recover[state](file)
 	if err != nil {
 		return nil, fmt.Errorf("the records of pulled images: %w", err)
 	}
 	if s != nil {
 		r.state = *s
+	}
+	if damaged {
+		// Nobody knows who may use the images that are there.
+		r.state.Lost = true
+		if err := r.save(); err != nil {
+			return nil, fmt.Errorf("the records of pulled images: %w", err)
+		}
 	}
 	if r.state.Images == nil {
 		r.state.Images = map[string]map[string]*access{}
@@ -179,7 +189,7 @@ func (r *Records) Verifies(image, id, repository string) bool {
 	if a := r.state.Images[id][repository]; a != nil {
 		return !a.All
 	}
-	preloaded := r.state.Images[id] == nil && !r.state.Pulling[image]
+	preloaded := r.state.Images[id] == nil && !r.state.Pulling[image] && !r.state.Lost
 	switch r.policy {
 	case NeverVerifyPreloadedImages:
 		return !preloaded

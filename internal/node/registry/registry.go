@@ -1,11 +1,10 @@
 // Package registry keeps images that are pushed to a node, in a folder, and serves them
-// to the node's runtime: a registry for a cluster that has no other.
+// to the node's runtime: a registry for a cluster that has no other. It may import statefile.
 package registry
 
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,9 @@ import (
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/renameio/v2"
+	"k8s.io/klog/v2"
+
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 // maxManifest bounds a manifest, in bytes, as registries do.
@@ -60,15 +61,18 @@ func (r *Registry) restore() error {
 	}
 	var left []manifest
 	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(r.dir, e.Name()))
-		if err != nil {
-			return err
+		if strings.HasSuffix(e.Name(), statefile.Damaged) {
+			continue
 		}
-		var m manifest
-		if err := json.Unmarshal(b, &m); err != nil {
-			return fmt.Errorf("registry: %s is damaged: %w: remove it, and push its image again", filepath.Join(r.dir, e.Name()), err)
+		m, damaged, err := statefile.Recover[manifest](filepath.Join(r.dir, e.Name()))
+		switch {
+		case err != nil:
+			return fmt.Errorf("registry: %w", err)
+		case damaged:
+			klog.Background().Info("The registry has lost an image: push it again", "file", e.Name())
+		case m != nil:
+			left = append(left, *m)
 		}
-		left = append(left, m)
 	}
 	for {
 		var failed []manifest
@@ -138,11 +142,7 @@ func (r *Registry) file(path string) string {
 }
 
 func (r *Registry) keep(m manifest) error {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(r.file(m.Path), b, 0o600)
+	return statefile.Write(r.file(m.Path), &m)
 }
 
 // answer records the response of a handler.
