@@ -129,6 +129,9 @@ type Options struct {
 	// DelayAfterAdd is how long after the last increase nothing is removed, DelayAfterFailure
 	// after the last failed removal.
 	DelayAfterAdd, DelayAfterFailure time.Duration
+	// DelayAfterTaint is how long after a node was tainted its pods are counted for the last
+	// time, so that those which were being bound meanwhile are seen.
+	DelayAfterTaint time.Duration
 	// Parallelism is how many nodes are removed at once; of these, Drains have pods.
 	Parallelism, Drains int
 	// GracefulTermination bounds how long pods may take to end.
@@ -150,7 +153,7 @@ type Options struct {
 func DefaultOptions() Options {
 	return Options{Expanders: []string{"least-waste"}, ScanInterval: 10 * time.Second,
 		GroupOptions:  GroupOptions{Utilization: 0.5, UnneededTime: 10 * time.Minute, UnreadyTime: 20 * time.Minute, ProvisionTime: 15 * time.Minute, StartupTime: 15 * time.Minute},
-		DelayAfterAdd: 10 * time.Minute, DelayAfterFailure: 3 * time.Minute, Parallelism: 10, Drains: 1, GracefulTermination: 10 * time.Minute,
+		DelayAfterAdd: 10 * time.Minute, DelayAfterFailure: 3 * time.Minute, DelayAfterTaint: 5 * time.Second, Parallelism: 10, Drains: 1, GracefulTermination: 10 * time.Minute,
 		SoftTaints: 10, SoftTaintTime: 3 * time.Second, FirstBackoff: 5 * time.Minute, LastBackoff: 30 * time.Minute, BackoffReset: 3 * time.Hour,
 		UnreadyPercentage: 45, UnreadyCount: 3}
 }
@@ -167,6 +170,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.UnreadyTime, "scale-down-unready-time", o.UnreadyTime, "how long a node that is not ready has to be unneeded before it is removed")
 	fs.DurationVar(&o.DelayAfterAdd, "scale-down-delay-after-add", o.DelayAfterAdd, "how long after the last node was added none is removed")
 	fs.DurationVar(&o.DelayAfterFailure, "scale-down-delay-after-failure", o.DelayAfterFailure, "how long after a removal has failed no node is removed")
+	fs.DurationVar(&o.DelayAfterTaint, "node-delete-delay-after-taint", o.DelayAfterTaint, "how long after a node that is removed was tainted its pods are counted for the last time")
 	fs.DurationVar(&o.ProvisionTime, "max-node-provision-time", o.ProvisionTime, "how long a node that was asked for may take to appear")
 	fs.DurationVar(&o.StartupTime, "max-node-startup-time", o.StartupTime, "how long a node that has appeared may take to be ready")
 	fs.IntVar(&o.Parallelism, "max-scale-down-parallelism", o.Parallelism, "how many nodes are removed at once")

@@ -97,7 +97,7 @@ func elastic(most int) testcluster.Option {
 		o.Autoscaling = nodegroup.DefaultOptions()
 		o.Autoscaling.ScanInterval = time.Second
 		o.Autoscaling.UnneededTime, o.Autoscaling.DelayAfterAdd = 2*time.Second, 2*time.Second
-		o.Autoscaling.Parallelism = 100
+		o.Autoscaling.Parallelism, o.Autoscaling.DelayAfterTaint = 100, time.Second
 	}
 }
 

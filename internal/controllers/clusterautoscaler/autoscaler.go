@@ -65,8 +65,9 @@ type autoscaler struct {
 
 	// mu guards the removals, which run beside the loop.
 	mu       sync.Mutex
-	removing map[string]bool // by name, whether the node has pods
-	failed   time.Time       // when a removal failed last
+	removing map[string]bool    // by name, whether the node has pods
+	gone     map[types.UID]bool // nodes that have been deleted, which an informer may still show
+	failed   time.Time          // when a removal failed last
 	wg       sync.WaitGroup
 }
 
@@ -82,7 +83,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 	}
 	a := &autoscaler{Options: c.Autoscaling, provider: c.NodeGroups, client: c.Client(), recorder: c.Recorder(), clock: c.Clock, sim: sim,
 		nodes: core.Nodes().Lister(), pods: core.Pods().Lister(), budgets: c.Informers.Policy().V1().PodDisruptionBudgets().Lister(), daemons: sets.Lister(), wake: make(chan struct{}, 1),
-		growths: map[string]growth{}, backoffs: map[string]backoff{}, missing: map[string]time.Time{}, broken: map[string]bool{}, differs: map[string]difference{}, warned: map[string]bool{}, unneeded: map[string]time.Time{}, told: map[types.UID]string{}, removing: map[string]bool{}}
+		growths: map[string]growth{}, backoffs: map[string]backoff{}, missing: map[string]time.Time{}, broken: map[string]bool{}, differs: map[string]difference{}, warned: map[string]bool{}, unneeded: map[string]time.Time{}, told: map[types.UID]string{}, removing: map[string]bool{}, gone: map[types.UID]bool{}}
 	if a.ScanInterval == 0 {
 		a.Options = nodegroup.DefaultOptions()
 	}
@@ -113,8 +114,8 @@ func (a *autoscaler) look() {
 
 func (a *autoscaler) run(ctx context.Context) {
 	defer a.wg.Wait()
-	a.clean(ctx)
 	for {
+		a.clean(ctx)
 		if err := a.once(ctx); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Looking at the cluster failed")
 		}
@@ -245,7 +246,7 @@ func (a *autoscaler) see(ctx context.Context) (*view, error) {
 		one := &group{Group: g, options: options, target: target}
 		v.groups, byID[g.ID()] = append(v.groups, one), one
 	}
-	nodes, err := a.nodes.List(labels.Everything())
+	nodes, err := a.present()
 	if err != nil {
 		return nil, err
 	}
@@ -306,6 +307,25 @@ func (a *autoscaler) see(ctx context.Context) (*view, error) {
 	}
 	slices.SortStableFunc(v.pending, func(x, y *v1.Pod) int { return int(priority(y)) - int(priority(x)) })
 	return v, nil
+}
+
+// present returns the nodes but those that have been deleted.
+func (a *autoscaler) present() ([]*v1.Node, error) {
+	nodes, err := a.nodes.List(labels.Everything())
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	seen := make(map[types.UID]bool, len(a.gone))
+	nodes = slices.DeleteFunc(nodes, func(n *v1.Node) bool {
+		if a.gone[n.UID] {
+			seen[n.UID] = true
+		}
+		return a.gone[n.UID]
+	})
+	a.gone = seen
+	return nodes, nil
 }
 
 func priority(p *v1.Pod) int32 {

@@ -74,7 +74,7 @@ func (a *autoscaler) down(ctx context.Context, v *view) {
 		}
 		delete(a.unneeded, c.node.Name)
 		removed = true
-		a.remove(ctx, c, v.byNode[c.node.Name])
+		a.remove(ctx, c)
 	}
 	if !removed {
 		a.soften(ctx, v)

@@ -12,6 +12,7 @@ import (
 	policy "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/klog/v2"
 )
@@ -91,33 +92,40 @@ func budgetsOf(p *v1.Pod, budgets []*policy.PodDisruptionBudget) (out []*policy.
 	return out
 }
 
-// remove drains a node and deletes it, beside the loop. These are all its pods.
-func (a *autoscaler) remove(ctx context.Context, c *candidate, all []*v1.Pod) {
+// remove drains a node and deletes it, beside the loop.
+func (a *autoscaler) remove(ctx context.Context, c *candidate) {
 	n := c.node
 	a.mu.Lock()
 	a.removing[n.Name] = len(c.pods) > 0
 	a.mu.Unlock()
 	a.wg.Go(func() {
-		err := a.drainAndDelete(ctx, c, all)
+		err := a.drainAndDelete(ctx, c)
 		a.mu.Lock()
 		delete(a.removing, n.Name)
-		if err != nil {
+		if err == nil {
+			a.gone[n.UID] = true
+		} else {
 			a.failed = a.clock.Now()
 		}
 		a.mu.Unlock()
 		if err == nil || ctx.Err() != nil {
-			return // clean removes the taint at the next start
+			return // clean removes the taint after the next start
 		}
 		klog.FromContext(ctx).Error(err, "Removing a node failed", "node", n.Name)
-		if err := a.setTaint(ctx, n.Name, toBeDeleted, false); err != nil {
+		switch _, err := a.setTaint(ctx, n.Name, toBeDeleted, false); {
+		case apierrors.IsNotFound(err): // it was deleted, though the provider did not say so
+			a.mu.Lock()
+			a.gone[n.UID] = true
+			a.mu.Unlock()
+		case err != nil:
 			klog.FromContext(ctx).Error(err, "Untainting a node failed", "node", n.Name)
 		}
 	})
 }
 
-func (a *autoscaler) drainAndDelete(ctx context.Context, c *candidate, all []*v1.Pod) error {
+func (a *autoscaler) drainAndDelete(ctx context.Context, c *candidate) error {
 	n := c.node
-	if err := a.setTaint(ctx, n.Name, toBeDeleted, true); err != nil {
+	if _, err := a.setTaint(ctx, n.Name, toBeDeleted, true); err != nil {
 		a.recorder.Eventf(n, v1.EventTypeWarning, "ScaleDownFailed", "failed to mark the node as toBeDeleted/unschedulable: %v", err)
 		return err
 	}
@@ -131,7 +139,6 @@ func (a *autoscaler) drainAndDelete(ctx context.Context, c *candidate, all []*v1
 		}
 		a.event(v1.EventTypeNormal, "ScaleDown", fmt.Sprintf("Scale-down: removing node %s, utilization: %v, pods to reschedule: %s", n.Name, c.utilization, strings.Join(names, ",")))
 	}
-	a.evictDaemons(ctx, all, len(c.pods) > 0)
 	err := a.drain(ctx, c)
 	if err == nil {
 		if err = c.group.Delete(ctx, []*v1.Node{n}); err != nil {
@@ -169,12 +176,54 @@ func (a *autoscaler) evictDaemons(ctx context.Context, pods []*v1.Pod, usual boo
 	}
 }
 
-// drain evicts the pods of a node, all at once, and waits until they are gone.
+// podsOn reads the pods of a node from the API server: an informer may not have seen the
+// last ones.
+func (a *autoscaler) podsOn(ctx context.Context, node string) ([]*v1.Pod, error) {
+	list, err := a.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", node).String()})
+	if err != nil {
+		return nil, fmt.Errorf("reading the pods of node %s: %w", node, err)
+	}
+	pods := make([]*v1.Pod, len(list.Items))
+	for i := range list.Items {
+		pods[i] = &list.Items[i]
+	}
+	return pods, nil
+}
+
+// drain evicts the pods of a node that is tainted, all at once, and waits until they are
+// gone. Those that have been bound since the node was looked at may not be moved from one
+// that was empty.
 func (a *autoscaler) drain(ctx context.Context, c *candidate) error {
 	n := c.node
-	errs := make([]error, len(c.pods))
+	if err := a.pause(ctx, a.DelayAfterTaint); err != nil {
+		return err
+	}
+	all, err := a.podsOn(ctx, n.Name)
+	if err != nil {
+		return err
+	}
+	budgets, err := a.budgets.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	var pods []*v1.Pod
+	for _, p := range all {
+		if stays(p) {
+			continue
+		}
+		known := slices.ContainsFunc(c.pods, func(old *v1.Pod) bool { return old.UID == p.UID })
+		if why := a.blocks(p, budgets); why != "" && !known {
+			return fmt.Errorf("pod %s/%s has been scheduled to it: %s", p.Namespace, p.Name, why)
+		}
+		pods = append(pods, p)
+	}
+	if len(c.pods) == 0 && len(pods) > 0 {
+		return fmt.Errorf("failed to delete empty node %q, new pods scheduled", n.Name)
+	}
+	a.evictDaemons(ctx, all, len(c.pods) > 0)
+	errs := make([]error, len(pods))
 	var wg sync.WaitGroup
-	for i, p := range c.pods {
+	for i, p := range pods {
 		a.recorder.Event(p, v1.EventTypeNormal, "ScaleDown", "deleting pod for node scale down")
 		wg.Go(func() {
 			if errs[i] = a.evict(ctx, p); errs[i] != nil {
@@ -187,27 +236,32 @@ func (a *autoscaler) drain(ctx context.Context, c *candidate) error {
 		return fmt.Errorf("Failed to drain node %s/%s, due to following errors: %v", n.Namespace, n.Name, errs) //nolint:staticcheck // upstream's
 	}
 	deadline := a.clock.Now().Add(a.GracefulTermination + evictionHeadroom)
+	moving := func(p *v1.Pod) bool { return p.Spec.NodeName == n.Name && !stays(p) }
 	for {
-		all, err := a.pods.List(labels.Everything())
+		seen, err := a.pods.List(labels.Everything())
 		if err != nil {
 			return err
 		}
-		// Those that have come meanwhile were bound before the taint was seen.
-		if !slices.ContainsFunc(all, func(p *v1.Pod) bool { return p.Spec.NodeName == n.Name && !stays(p) }) {
-			return nil
+		if !slices.ContainsFunc(seen, moving) {
+			if seen, err = a.podsOn(ctx, n.Name); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(seen, moving) {
+				return nil
+			}
 		}
 		if a.clock.Now().After(deadline) {
 			return fmt.Errorf("Failed to drain node %s/%s: pods remaining after timeout", n.Namespace, n.Name) //nolint:staticcheck // upstream's
 		}
-		if err := a.pause(ctx); err != nil {
+		if err := a.pause(ctx, poll); err != nil {
 			return err
 		}
 	}
 }
 
-// pause waits for poll; its error is that of ctx.
-func (a *autoscaler) pause(ctx context.Context) error {
-	t := a.clock.NewTimer(poll)
+// pause waits for d; its error is that of ctx.
+func (a *autoscaler) pause(ctx context.Context, d time.Duration) error {
+	t := a.clock.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C():
@@ -240,7 +294,7 @@ func (a *autoscaler) evict(ctx context.Context, p *v1.Pod) error {
 		if a.clock.Now().After(deadline) {
 			return fmt.Errorf("failed to evict pod %s/%s within allowed timeout (last error: %w)", p.Namespace, p.Name, err)
 		}
-		if err := a.pause(ctx); err != nil {
+		if err := a.pause(ctx, poll); err != nil {
 			return err
 		}
 	}

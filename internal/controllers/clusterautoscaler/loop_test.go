@@ -16,9 +16,7 @@ import (
 	policy "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	clienttesting "k8s.io/client-go/testing"
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
@@ -44,6 +42,7 @@ type pool struct {
 	id     string
 	most   int
 	fate   int
+	linger bool // the Nodes of deleted machines stay
 
 	mu       sync.Mutex
 	refuse   error // of Increase
@@ -121,7 +120,9 @@ func (p *pool) Delete(_ context.Context, nodes []*v1.Node) error {
 		}
 		p.machines = left
 		p.target--
-		_ = p.client.CoreV1().Nodes().Delete(ctx, n.Name, metav1.DeleteOptions{})
+		if !p.linger {
+			_ = p.client.CoreV1().Nodes().Delete(ctx, n.Name, metav1.DeleteOptions{})
+		}
 	}
 	return nil
 }
@@ -163,14 +164,7 @@ func begin(t *testing.T, fate int) *world {
 	c := controllertest.NewWith(t, func(c *controllers.Context) {
 		c.NodeGroups, c.Autoscaling, p.client = p, nodegroup.DefaultOptions(), c.Clients("test")
 	}, New)
-	c.Client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
-		if a.GetSubresource() != "eviction" {
-			return false, nil, nil
-		}
-		e := a.(clienttesting.CreateAction).GetObject().(*policy.Eviction)
-		go func() { _ = c.Client.CoreV1().Pods(e.Namespace).Delete(ctx, e.Name, metav1.DeleteOptions{}) }()
-		return true, e, nil
-	})
+	c.Advance(time.Second) // for the first look, at an empty cluster
 	return &world{c, t, p}
 }
 
@@ -362,9 +356,9 @@ func TestUnregistered(t *testing.T) {
 		if len(w.pool.machines) != 0 || w.pool.target != 0 {
 			t.Errorf("machines %v, target %d", w.pool.machines, w.pool.target)
 		}
-		w.hasEvents("Warning ScaleUpTimedOut Nodes added to group g failed to register within 15m0.5s", "Normal DeleteUnregistered Removed unregistered node test://g-0",
+		w.hasEvents("Warning ScaleUpTimedOut Nodes added to group g failed to register within 15m10s", "Normal DeleteUnregistered Removed unregistered node test://g-0",
 			"Normal NotTriggerScaleUp pod didn't trigger scale-up: 1 in backoff after failed scale-up")
-		w.statusHas("status: Backoff", "errorCode: timeout", "errorMessage: Scale-up timed out for node group g after 15m0.5s")
+		w.statusHas("status: Backoff", "errorCode: timeout", "errorMessage: Scale-up timed out for node group g after 15m10s")
 		w.pool.fate = registers
 		w.Advance(5 * time.Minute)
 		w.wantNodes("g-1")
@@ -486,6 +480,61 @@ func TestDaemons(t *testing.T) {
 		w.Advance(2 * time.Second)
 		if w.pool.target != 2 {
 			t.Errorf("%d nodes are asked for, want 2", w.pool.target)
+		}
+	})
+}
+
+// TestLateBinding checks that an empty node stays to which a pod was being bound when it was
+// tainted.
+func TestLateBinding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, registers)
+		p := w.pend("p", "3")
+		w.Advance(time.Minute)
+		p.Name = "late"
+		if err := w.Client.CoreV1().Pods("ns").Delete(ctx, "p", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		const tainted = "g-0 DeletionCandidateOfClusterAutoscaler:PreferNoSchedule ToBeDeletedByClusterAutoscaler:NoSchedule"
+		for range 20 * 60 {
+			if slices.Contains(w.nodes(), tainted) {
+				break
+			}
+			w.Advance(time.Second)
+		}
+		w.wantNodes(tainted)
+		w.Advance(2 * time.Second)
+		p.Spec.NodeName, p.Status.Conditions, p.ResourceVersion, p.UID = "g-0", nil, "", ""
+		controllertest.Must[*v1.Pod](t)(w.Client.CoreV1().Pods("ns").Create(ctx, p, metav1.CreateOptions{}))
+		w.Advance(10 * time.Second)
+		w.hasEvents(`Warning ScaleDownFailed failed to delete empty node: failed to delete empty node "g-0", new pods scheduled`)
+		w.Advance(4 * time.Minute)
+		w.wantNodes("g-0")
+	})
+}
+
+// TestDeletedNode checks that a node which has been deleted does not count, though it is
+// still shown: otherwise it would stand for one that is on its way.
+func TestDeletedNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, registers)
+		w.pool.linger = true
+		p := w.pend("p", "3")
+		w.Advance(time.Minute)
+		w.bind(p, "g-0")
+		w.Advance(11 * time.Minute)
+		if err := w.Client.CoreV1().Pods("ns").Delete(ctx, "p", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		w.Advance(11 * time.Minute)
+		w.wantNodes("g-0 DeletionCandidateOfClusterAutoscaler:PreferNoSchedule ToBeDeletedByClusterAutoscaler:NoSchedule")
+		if w.pool.target != 0 {
+			t.Fatalf("the target is %d", w.pool.target)
+		}
+		w.pend("q", "3")
+		w.Advance(25 * time.Second)
+		if w.pool.target != 1 {
+			t.Errorf("%d nodes are asked for, want 1", w.pool.target)
 		}
 	})
 }

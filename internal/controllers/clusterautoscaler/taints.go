@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/klog/v2"
 )
@@ -45,15 +45,16 @@ func passing(t v1.Taint) bool {
 	return starting(t) || strings.HasPrefix(t.Key, "status-taint.cluster-autoscaler.kubernetes.io/")
 }
 
-// setTaint gives a node the taint of this key, or takes it away.
-func (a *autoscaler) setTaint(ctx context.Context, name, key string, on bool) error {
+// setTaint gives a node the taint of this key, or takes it away, and reports whether that
+// changes it.
+func (a *autoscaler) setTaint(ctx context.Context, name, key string, on bool) (changed bool, err error) {
 	nodes := a.client.CoreV1().Nodes()
-	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		n, err := nodes.Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
-		if hasTaint(n, key) == on {
+		if changed = hasTaint(n, key) != on; !changed {
 			return nil
 		}
 		n = n.DeepCopy()
@@ -65,6 +66,7 @@ func (a *autoscaler) setTaint(ctx context.Context, name, key string, on bool) er
 		_, err = nodes.Update(ctx, n, metav1.UpdateOptions{})
 		return err
 	})
+	return changed, err
 }
 
 // soften marks the groups' nodes that are not needed, so that the scheduler prefers
@@ -82,7 +84,7 @@ func (a *autoscaler) soften(ctx context.Context, v *view) {
 					return
 				}
 				left--
-				if err := a.setTaint(ctx, n.Name, candidateTaint, on); err != nil {
+				if _, err := a.setTaint(ctx, n.Name, candidateTaint, on); err != nil {
 					klog.FromContext(ctx).Error(err, "Changing a node's soft taint failed", "node", n.Name)
 				}
 			}
@@ -90,9 +92,10 @@ func (a *autoscaler) soften(ctx context.Context, v *view) {
 	}
 }
 
-// clean takes back the taints that an earlier process has left.
+// clean takes back the taints of nodes that are not being removed: an earlier process has
+// left them, or untainting has failed. The soft ones go where there are to be none.
 func (a *autoscaler) clean(ctx context.Context) {
-	nodes, err := a.nodes.List(labels.Everything())
+	nodes, err := a.present()
 	if err != nil {
 		return
 	}
@@ -101,15 +104,19 @@ func (a *autoscaler) clean(ctx context.Context) {
 		keys = append(keys, candidateTaint)
 	}
 	for _, n := range nodes {
+		a.mu.Lock()
+		_, going := a.removing[n.Name]
+		a.mu.Unlock()
 		for _, key := range keys {
-			if !hasTaint(n, key) {
+			if going || !hasTaint(n, key) {
 				continue
 			}
-			if err := a.setTaint(ctx, n.Name, key, false); err != nil {
+			switch changed, err := a.setTaint(ctx, n.Name, key, false); {
+			case err != nil && !apierrors.IsNotFound(err):
 				a.recorder.Eventf(n, v1.EventTypeWarning, "ClusterAutoscalerCleanup", "failed to clean %v on node %v: %v", key, n.Name, err)
-				continue
+			case changed:
+				a.recorder.Eventf(n, v1.EventTypeNormal, "ClusterAutoscalerCleanup", "removed %v taints from node %v", key, n.Name)
 			}
-			a.recorder.Eventf(n, v1.EventTypeNormal, "ClusterAutoscalerCleanup", "removed %v taints from node %v", key, n.Name)
 		}
 	}
 }

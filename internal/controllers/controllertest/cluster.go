@@ -41,6 +41,7 @@ type Cluster struct {
 	conn    *connection // of the controllers that run
 	count   tally
 	refuse  func(clienttesting.Action) error
+	outside func(*Cluster, Life, *controllers.Context)
 	mu      sync.Mutex
 	events  []string
 }
@@ -71,6 +72,7 @@ func newCluster(t testing.TB) *Cluster {
 		ObjectTracker: clienttesting.NewObjectTracker(scheme.Scheme, scheme.Codecs.UniversalDecoder()),
 		// A namespace goes by its spec's finalizers, not by its metadata's.
 		graceful: map[string]bool{"namespaces": true},
+		beats:    map[string]bool{"leases": true},
 	}
 	client.PrependReactor("*", "*", clienttesting.ObjectReaction(s))
 	client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
@@ -109,6 +111,9 @@ func (c *Cluster) start(change func(*controllers.Context), constructors []Constr
 	}
 	if change != nil {
 		change(&c.Context)
+	}
+	if c.outside != nil {
+		c.outside(c, Life{conn}, &c.Context)
 	}
 	c.Context.Broadcaster.StartEventWatcher(func(e *v1.Event) {
 		c.mu.Lock()

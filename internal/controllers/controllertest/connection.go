@@ -8,10 +8,12 @@ import (
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	v1 "k8s.io/api/core/v1"
+	policy "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
@@ -118,6 +120,16 @@ func (c *connection) write(do func() error) error {
 	return err
 }
 
+// Life is one life of the controllers, from their start to their end.
+type Life struct{ conn *connection }
+
+// Call does what controllers ask of something else than the API server, such as a cloud's
+// provider. It has the trouble of a write.
+func (l Life) Call(do func() error) error { return l.conn.write(do) }
+
+// Chance returns a number below 1 while there is trouble, and else 1.
+func (l Life) Chance() float64 { return l.conn.trouble.chance() }
+
 // clients returns the controllers' client.
 func (c *connection) clients() kubernetes.Interface {
 	client := fake.NewClientset()
@@ -159,6 +171,8 @@ func (c *connection) serve(a clienttesting.Action) (runtime.Object, error) {
 		switch {
 		case a.GetSubresource() == "finalize":
 			return c.finalize(a)
+		case a.GetSubresource() == "eviction":
+			return c.evict(a)
 		case gvr.Resource == "subjectaccessreviews": // everybody may do everything
 			review := a.GetObject().DeepCopyObject()
 			part(review, "Status").FieldByName("Allowed").SetBool(true)
@@ -221,6 +235,40 @@ func (c *connection) finalize(a clienttesting.CreateActionImpl) (runtime.Object,
 	return ns, nil
 }
 
+// evict deletes a pod, unless one of its budgets allows no disruption. A budget allows
+// one less then, until its controller counts again.
+func (c *connection) evict(a clienttesting.CreateActionImpl) (runtime.Object, error) {
+	e := a.GetObject().(*policy.Eviction)
+	obj, err := c.server.Get(a.GetResource(), e.Namespace, e.Name)
+	if err != nil {
+		return nil, err
+	}
+	pod := obj.(*v1.Pod)
+	budgets := schema.GroupVersionResource{Group: policy.GroupName, Version: "v1", Resource: "poddisruptionbudgets"}
+	list, err := c.server.List(budgets, policy.SchemeGroupVersion.WithKind("PodDisruptionBudget"), e.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range list.(*policy.PodDisruptionBudgetList).Items {
+		s, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+		if err != nil || !s.Matches(labels.Set(pod.Labels)) || pod.DeletionTimestamp != nil {
+			continue
+		}
+		if b.Status.DisruptionsAllowed < 1 {
+			return nil, apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
+		}
+		b.Status.DisruptionsAllowed--
+		if err := c.server.Update(budgets, &b, e.Namespace); err != nil {
+			return nil, err
+		}
+	}
+	var options metav1.DeleteOptions
+	if e.DeleteOptions != nil {
+		options = *e.DeleteOptions
+	}
+	return e, c.server.Delete(a.GetResource(), e.Namespace, e.Name, options)
+}
+
 // part returns a field of an object, which is not valid where it has none.
 func part(obj runtime.Object, name string) reflect.Value {
 	if name == "" {
@@ -229,7 +277,8 @@ func part(obj runtime.Object, name string) reflect.Value {
 	return reflect.ValueOf(obj).Elem().FieldByName(name)
 }
 
-// selectFields leaves those items of a list that a selector of their names selects.
+// selectFields leaves those items of a list that a selector of their names, and of pods'
+// nodes, selects.
 func selectFields(list runtime.Object, selector fields.Selector) error {
 	if selector == nil || selector.Empty() {
 		return nil
@@ -237,10 +286,17 @@ func selectFields(list runtime.Object, selector fields.Selector) error {
 	var left []runtime.Object
 	err := meta.EachListItem(list, func(o runtime.Object) error {
 		m, err := meta.Accessor(o)
-		if err == nil && selector.Matches(fields.Set{"metadata.name": m.GetName(), "metadata.namespace": m.GetNamespace()}) {
+		if err != nil {
+			return err
+		}
+		set := fields.Set{"metadata.name": m.GetName(), "metadata.namespace": m.GetNamespace()}
+		if p, ok := o.(*v1.Pod); ok {
+			set["spec.nodeName"] = p.Spec.NodeName
+		}
+		if selector.Matches(set) {
 			left = append(left, o)
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return err

@@ -31,6 +31,8 @@ type server struct {
 	// collected says that a garbage collector follows the propagation policies of
 	// deletions, which are not looked at without one.
 	collected bool
+	// beats are the resources that are written to all the time.
+	beats map[string]bool
 	// last is the last event of each object, by resource and name.
 	last map[schema.GroupVersionResource]map[types.NamespacedName]watch.Event
 }
@@ -41,7 +43,7 @@ func (s *server) note(gvr schema.GroupVersionResource, t watch.EventType, obj ru
 	if err != nil {
 		return
 	}
-	if gvr.Resource != "leases" {
+	if !s.beats[gvr.Resource] {
 		s.changed++
 	}
 	if s.last == nil {
@@ -249,8 +251,7 @@ func propagate(m metav1.Object, policy metav1.DeletionPropagation) {
 	m.SetFinalizers(left)
 }
 
-// changes returns how many changes there were but for those of leases, which go on
-// for ever.
+// changes returns how many changes there were but for those that go on for ever.
 func (s *server) changes() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

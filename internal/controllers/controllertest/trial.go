@@ -21,6 +21,8 @@ type Trial struct {
 	Controllers []Constructor
 	// Context changes the controllers' context, as NewWith's.
 	Context func(*controllers.Context)
+	// Outside, if set, gives each life of the controllers what else they talk to.
+	Outside func(c *Cluster, life Life, context *controllers.Context)
 	// World is what there is when the controllers start.
 	World []Object
 	// Actions are done one after the other, with some time of trouble after each.
@@ -31,6 +33,8 @@ type Trial struct {
 	// Collected says that one of the controllers follows the propagation policies of
 	// deletions.
 	Collected bool
+	// Beats are the resources that controllers write to all the time, beside Leases.
+	Beats []string
 	// Always holds at any time, End when all has come to rest in peace.
 	Always, End Fact
 	// Seeds is how many runs there are, each with other trouble.
@@ -64,7 +68,10 @@ func (trial Trial) run(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	c := newCluster(t)
 	c.GracefulPods()
-	c.server.collected = trial.Collected
+	c.server.collected, c.outside = trial.Collected, trial.Outside
+	for _, resource := range trial.Beats {
+		c.server.beats[resource] = true
+	}
 	c.Put(trial.World...)
 	c.run(trial.Context, trial.Controllers)
 	others := func(chance func() bool) bool {
