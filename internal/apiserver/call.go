@@ -26,6 +26,8 @@ type call struct {
 	inProcess bool
 	// timing has how long the parts of the write that is being made take.
 	timing *trace.Timing
+	// traced is the place of its last write in a distributed trace.
+	traced trace.Context
 }
 
 func (r *call) authenticate() error {

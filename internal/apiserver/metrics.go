@@ -25,6 +25,7 @@ import (
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // metrics are the server's own, under upstream's names.
@@ -221,9 +222,20 @@ func (m *metrics) observe(r *call, took time.Duration) {
 	}
 	c.(prometheus.Counter).Inc()
 	if k.verb != "WATCH" && k.verb != "CONNECT" {
-		s.duration.Observe(took.Seconds())
+		observe(s.duration, took.Seconds(), r.traced)
 		s.sli.Observe(took.Seconds())
 	}
+}
+
+// observe adds an observation, with its place in a distributed trace as an exemplar, if it
+// has one.
+func observe(o prometheus.Observer, v float64, at trace.Context) {
+	e, ok := o.(prometheus.ExemplarObserver)
+	if !ok || !at.IsValid() || at.Unsampled {
+		o.Observe(v)
+		return
+	}
+	e.ObserveWithExemplar(v, prometheus.Labels{"trace_id": at.TraceID.String(), "span_id": at.SpanID.String()})
 }
 
 func (m *metrics) watching(r *call, n float64) {
@@ -247,11 +259,11 @@ func (m *metrics) identified(u user.Info, err error) {
 }
 
 // serveMetrics serves the server's own metrics and those of upstream's
-// libraries.
+// libraries, to clients that ask for OpenMetrics with exemplars.
 func (r documents) serveMetrics() error {
 	r.code = http.StatusOK
 	all := prometheus.Gatherers{r.s.Metrics, legacyregistry.DefaultGatherer}
-	promhttp.HandlerFor(without(all, r.s.HiddenMetrics), promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}).ServeHTTP(r.w, r.req)
+	promhttp.HandlerFor(without(all, r.s.HiddenMetrics), promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, EnableOpenMetrics: true}).ServeHTTP(r.w, r.req)
 	return nil
 }
 

@@ -257,6 +257,7 @@ func (r *writer) recorded(w Write) {
 		w.Resource, w.Subresource, w.Time, w.Client, w.Timing = r.row, r.info.Subresource, r.s.Clock.Now(), r.req.UserAgent(), r.timing
 		r.timing.Place = r.s.Place
 		r.s.Recorded(r.ctx(), w)
+		r.traced, _ = r.timing.Context(r.ctx())
 		r.timing.Begin(time.Now()) // a request may write several objects
 	}
 }
