@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"keelson.dev/keelson/internal/dash"
+	"keelson.dev/keelson/internal/trace"
 )
 
 // Annotations of the audit log, upstream's.
@@ -71,14 +73,14 @@ func (r *call) auditUnauthenticated(f func()) {
 
 // longRunning reports whether a request has no deadline: watches and
 // connections.
-func longRunning(_ *http.Request, i *request.RequestInfo) bool {
+func longRunning(req *http.Request, i *request.RequestInfo) bool {
 	switch {
 	case i == nil:
 		return false
 	case i.Verb == "watch" || i.Verb == "proxy":
 		return true
 	case !i.IsResourceRequest:
-		return i.Path == dash.Path || len(i.Path) > 12 && i.Path[:12] == "/debug/pprof"
+		return i.Path == dash.Path || i.Path == trace.Path && strings.Contains(req.URL.RawQuery, "watch=true") || len(i.Path) > 12 && i.Path[:12] == "/debug/pprof"
 	}
 	switch i.Subresource {
 	case "attach", "exec", "proxy", "log", "portforward":

@@ -8,6 +8,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// Path is where an API server shows its trace.
+const Path = "/debug/keelson/trace"
+
 // Reporter takes the phases of a component, in the server's process or in another. The
 // methods of one that is nil do nothing.
 type Reporter struct {

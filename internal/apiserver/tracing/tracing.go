@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -21,12 +22,12 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
-	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver"
 	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/timeline"
 )
 
 // Recorder keeps what is written to Store in Trace.
@@ -39,7 +40,7 @@ type Recorder struct {
 }
 
 // Path is where an API server has the Recorder as a handler.
-const Path = "/debug/keelson/trace"
+const Path = trace.Path
 
 // Record keeps a committed write for the trace. Leases and Events say nothing
 // about the way of an object.
@@ -201,13 +202,7 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	q := req.URL.Query()
 	gr := schema.GroupResource{Group: q.Get("group"), Resource: q.Get("resource")}
 	namespace, name := q.Get("namespace"), q.Get("name")
-	var row *api.Resource
-	for _, other := range r.Catalogue.All() {
-		if other.GroupVersionResource.GroupResource() == gr && !other.NotStored {
-			row = other
-			break
-		}
-	}
+	row := r.row(gr)
 	if row == nil {
 		http.Error(w, fmt.Sprintf("no such resource: %s", gr), http.StatusNotFound)
 		return
@@ -236,14 +231,8 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if uid != "" {
 		steps = r.Trace.Way(uid)
 	}
-	seen := map[[3]string]bool{} // what may be seen of an object's step, may of its later ones
-	steps = slices.DeleteFunc(steps, func(s trace.Step) bool {
-		key := [3]string{s.Resource, s.Namespace, s.Name}
-		if !seen[key] {
-			seen[key] = r.allowed(req.Context(), schema.ParseGroupResource(s.Resource), s.Namespace, s.Name, s.ResourceVersion)
-		}
-		return !seen[key]
-	})
+	v := &view{r: r, ctx: req.Context(), seen: map[[3]string]bool{}, known: map[types.UID]bool{uid: true}}
+	steps = slices.DeleteFunc(steps, func(s trace.Step) bool { return !v.sees(&s) })
 	if e == nil && len(steps) == 0 { // whatever is recorded is of before the user may get it
 		uid = ""
 	}
@@ -252,7 +241,82 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"uid": uid, "steps": steps})
+	if q.Get("watch") != "true" {
+		t := timeline.New(uid, steps)
+		t.Waits = r.waits(req.Context(), steps)
+		_ = json.NewEncoder(w).Encode(t)
+		return
+	}
+	f := r.Trace.Follow()
+	defer f.Close()
+	r.follow(w, f, uid, v)
+}
+
+// settled is how long a follower waits for more steps before it sends those that there are.
+const settled = 20 * time.Millisecond
+
+// follow sends the steps on and because of an object, one a line, until the request ends.
+func (r *Recorder) follow(w http.ResponseWriter, f *trace.Follower, uid types.UID, v *view) {
+	flush := http.NewResponseController(w)
+	enc := json.NewEncoder(w)
+	for sent := uint64(0); ; {
+		f.Skip()
+		for _, s := range r.Trace.Way(uid) {
+			if s.Seq() < sent {
+				continue
+			}
+			sent = s.Seq() + 1
+			if v.sees(&s) && enc.Encode(&s) != nil {
+				return
+			}
+		}
+		if flush.Flush() != nil {
+			return
+		}
+		for related := false; !related; {
+			select {
+			case <-v.ctx.Done():
+				return
+			case <-f.Wake():
+			}
+			select {
+			case <-v.ctx.Done():
+				return
+			case <-time.After(settled):
+			}
+			steps, lost := f.Read(1000)
+			related = lost > 0
+			for _, s := range steps {
+				related = related || v.concerns(s)
+			}
+		}
+	}
+}
+
+// view is what a user may see of the way of an object.
+type view struct {
+	r     *Recorder
+	ctx   context.Context
+	seen  map[[3]string]bool
+	known map[types.UID]bool // the objects of the way
+}
+
+// sees reports whether the user may get the object of a step. What may be seen of an
+// object's step, may of its later ones.
+func (v *view) sees(s *trace.Step) bool {
+	if s.UID != "" {
+		v.known[s.UID] = true
+	}
+	key := [3]string{s.Resource, s.Namespace, s.Name}
+	if !v.seen[key] {
+		v.seen[key] = v.r.allowed(v.ctx, schema.ParseGroupResource(s.Resource), s.Namespace, s.Name, s.ResourceVersion)
+	}
+	return v.seen[key]
+}
+
+// concerns reports whether a step belongs to the way.
+func (v *view) concerns(s *trace.Step) bool {
+	return v.known[s.UID] || v.known[s.CauseUID] || slices.ContainsFunc(s.About, func(uid types.UID) bool { return v.known[uid] })
 }
 
 // allowed reports whether the user of a request may get an object of a version; "" is as
