@@ -15,6 +15,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -167,6 +168,14 @@ func TestDash(t *testing.T) {
 		}
 	}
 	until(`["ready"]`)
+	// The stream waited for its turn, and needs none any more.
+	if resp.Header.Get(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID) == "" {
+		t.Errorf("the stream did not wait for its turn: %v", resp.Header)
+	}
+	metrics, err := admin.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil || !strings.Contains(string(metrics), "\n"+`apiserver_flowcontrol_current_executing_seats{flow_schema="service-accounts",priority_level="workload-low"} 0`+"\n") {
+		t.Errorf("the stream keeps its turn: %v in %s", err, regexp.MustCompile(`apiserver_flowcontrol_current_exec.*`).FindAll(metrics, -1))
+	}
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "image"}}}}
 	if _, err := admin.CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	flowcontrolrequest "k8s.io/apiserver/pkg/util/flowcontrol/request"
 
 	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/dash"
 	"keelson.dev/keelson/internal/store"
 )
 
@@ -111,7 +112,7 @@ func (r *call) inTurn() {
 		f.inFlight.ServeHTTP(r.w, r.req.WithContext(context.WithValue(r.ctx(), callKey{}, r)))
 		return
 	}
-	if r.info.Verb == "watch" {
+	if r.info.Verb == "watch" || !r.info.IsResourceRequest && r.info.Path == dash.Path {
 		f.watch(r)
 		return
 	}
@@ -201,8 +202,8 @@ func (t *awaiting) refuse() {
 	http.Error(t.w, "Too many requests, please try again later.", t.code)
 }
 
-// watch makes a watch wait for its turn. The watch holds its seat until its initial
-// events have been sent.
+// watch makes a watch, or the stream of keelson dash, wait for its turn. It holds its seat
+// until its initial state has been read.
 func (f *fairness) watch(r *call) {
 	t := &awaiting{fairness: f, call: r}
 	begun, ready := make(chan struct{}), flowcontrol.NewInitializationSignal()

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/util/flowcontrol"
 
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/dash/page"
@@ -164,6 +165,7 @@ func (s *Stream) serve(w http.ResponseWriter, r *http.Request) error {
 		beside.Go(func() { t.watch(ctx, all, func() { cancel(errRights) }) })
 		defer time.AfterFunc(maxAge, func() { cancel(errAge) }).Stop()
 	}
+	flowcontrol.WatchInitialized(r.Context()) // sending the picture needs no turn
 	t.start(ctx, w, r)
 	return nil
 }
