@@ -76,31 +76,6 @@ func allPods(client kubernetes.Interface) *cache.ListWatch {
 	}
 }
 
-// peerOnly reduces a pod to the fields that network policies read.
-func peerOnly(obj any) (any, error) {
-	p, ok := obj.(*v1.Pod)
-	if !ok {
-		return obj, nil
-	}
-	out := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion, Labels: p.Labels,
-		CreationTimestamp: p.CreationTimestamp, DeletionTimestamp: p.DeletionTimestamp},
-		Spec: v1.PodSpec{NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork}, Status: v1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}}
-	if mirror := p.Annotations[v1.MirrorPodAnnotationKey]; mirror != "" {
-		out.Annotations = map[string]string{v1.MirrorPodAnnotationKey: mirror}
-	}
-	for _, c := range p.Spec.Containers {
-		if len(c.Ports) > 0 {
-			out.Spec.Containers = append(out.Spec.Containers, v1.Container{Ports: c.Ports})
-		}
-	}
-	for _, c := range p.Spec.InitContainers {
-		if len(c.Ports) > 0 {
-			out.Spec.InitContainers = append(out.Spec.InitContainers, v1.Container{Ports: c.Ports, RestartPolicy: c.RestartPolicy})
-		}
-	}
-	return out, nil
-}
-
 // peers returns an informer of all Nodes reduced to the fields that the pods'
 // network reads.
 func peers(client kubernetes.Interface) (cache.SharedIndexInformer, error) {

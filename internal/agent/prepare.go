@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,7 +14,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"keelson.dev/keelson/internal/agent/join"
+	"keelson.dev/keelson/internal/apiserver/peer"
 	"keelson.dev/keelson/internal/network/dns"
+	"keelson.dev/keelson/internal/version"
 )
 
 // nodeNetworkRole is the name of the ClusterRole by which agents read the objects that the
@@ -33,10 +36,18 @@ const (
 // volumes, and the Service kube-dns. An existing Service stays as it is. admin has
 // the rights of an administrator.
 func PrepareJoin(ctx context.Context, admin kubernetes.Interface) error {
+	info, err := admin.Discovery().ServerVersion()
+	if err != nil {
+		return fmt.Errorf("the API server's version: %w", err)
+	}
+	pods := "pods"
+	if strings.HasSuffix(info.GitVersion, version.Build) { // others have no views
+		pods += "/" + peer.View
+	}
 	read := []string{"list", "watch"}
 	rules := []rbacv1.PolicyRule{
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
-		{APIGroups: []string{""}, Resources: []string{"services", "namespaces", "nodes", "pods"}, Verbs: read},
+		{APIGroups: []string{""}, Resources: []string{"services", "namespaces", "nodes", pods}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"get"}},
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{dns.ConfigMap}, Verbs: read},

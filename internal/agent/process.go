@@ -26,6 +26,8 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/agent/join"
+	"keelson.dev/keelson/internal/apiserver"
+	"keelson.dev/keelson/internal/apiserver/peer"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/trace"
@@ -167,7 +169,7 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	if err != nil {
 		return err
 	}
-	client, network, err := clients(cfg, transport)
+	client, network, reduced, err := clients(cfg, transport)
 	if err != nil {
 		return err
 	}
@@ -182,9 +184,20 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	if h.nodes, err = peers(network); err != nil {
 		return err
 	}
+	view := false
 	if o.Network.Policies != None {
-		h.allPods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(allPods(network), network), &v1.Pod{}, 0, cache.Indexers{})
-		if err := h.allPods.SetTransform(peerOnly); err != nil {
+		from, err := podsFrom(ctx, network, reduced)
+		if err != nil {
+			return err
+		}
+		h.allPods = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(allPods(from), from), &v1.Pod{}, 0, cache.Indexers{})
+		view = from == reduced
+		if err := h.allPods.SetTransform(func(obj any) (any, error) {
+			if p, ok := obj.(*v1.Pod); ok {
+				return peer.Reduce(p), nil // where the API server has not done it
+			}
+			return obj, nil
+		}); err != nil {
 			return err
 		}
 	}
@@ -204,7 +217,7 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	if h.clientCA, err = o.clientCA(cfg); err != nil {
 		return err
 	}
-	if err := o.mayServe(ctx, client, network, m.OwnNetwork()); err != nil {
+	if err := o.mayServe(ctx, client, network, view, m.OwnNetwork()); err != nil {
 		return err
 	}
 	h.services = serviceRanges(ctx, network)
@@ -243,34 +256,56 @@ func (o *ProcessOptions) identify(ctx context.Context, cfg *rest.Config, client 
 	return nil
 }
 
-// clients returns a client of the node, and one of networkUser, over the same
-// connections.
-func clients(cfg *rest.Config, transport http.RoundTripper) (node, network kubernetes.Interface, err error) {
+// clients returns a client of the node, and two of networkUser, over the same
+// connections: reduced reads objects as the view peer.View has them.
+func clients(cfg *rest.Config, transport http.RoundTripper) (node, network, reduced kubernetes.Interface, err error) {
 	server, _, err := rest.DefaultServerUrlFor(cfg) // has a scheme, which cfg.Host may lack
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	shared := &rest.Config{Host: server.String(), APIPath: cfg.APIPath, ContentConfig: cfg.ContentConfig, QPS: cfg.QPS, Burst: cfg.Burst, UserAgent: cfg.UserAgent, Timeout: cfg.Timeout, Transport: transport}
 	if node, err = kubernetes.NewForConfig(shared); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	other := rest.CopyConfig(shared)
 	other.Impersonate = rest.ImpersonationConfig{UserName: networkUser}
-	network, err = kubernetes.NewForConfig(other)
-	return node, network, err
+	if network, err = kubernetes.NewForConfig(other); err != nil {
+		return nil, nil, nil, err
+	}
+	other = rest.CopyConfig(other)
+	other.Host = strings.TrimSuffix(other.Host, "/") + apiserver.ViewPrefix + peer.View
+	reduced, err = kubernetes.NewForConfig(other)
+	return node, network, reduced, err
+}
+
+// podsFrom returns the client that reads the pods of all nodes: reduced, or network where the
+// API server has no such view, or the node may not read it.
+func podsFrom(ctx context.Context, network, reduced kubernetes.Interface) (kubernetes.Interface, error) {
+	_, err := reduced.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: 1})
+	switch {
+	case err == nil:
+		return reduced, nil
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		return network, nil
+	}
+	return nil, fmt.Errorf("reading pods' addresses: %w", err)
 }
 
 // mayServe asks the API server whether networkUser, and the node for storage, may read
 // the objects that the node's part of these needs, which the Node authorizer does not
 // allow.
-func (o *ProcessOptions) mayServe(ctx context.Context, node, network kubernetes.Interface, podNetwork bool) error {
+//
+// With view the pods' part has been read already.
+func (o *ProcessOptions) mayServe(ctx context.Context, node, network kubernetes.Interface, view, podNetwork bool) error {
 	var needed []authorizationv1.ResourceAttributes
 	if o.Network.Proxy != None || o.Network.DNS != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "discovery.k8s.io", Resource: "endpointslices"})
 	}
 	if o.Network.Policies != None {
-		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "networking.k8s.io", Resource: "networkpolicies"},
-			authorizationv1.ResourceAttributes{Verb: "watch", Resource: "pods"})
+		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Group: "networking.k8s.io", Resource: "networkpolicies"})
+		if !view {
+			needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "pods"})
+		}
 	}
 	if o.Network.DNS != None || o.Network.Policies != None {
 		needed = append(needed, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "namespaces"})

@@ -113,12 +113,12 @@ func TestMayServe(t *testing.T) {
 				r.Status.Allowed = resource != refused
 				return true, r, nil
 			})
-			complain(t, c.o.mayServe(t.Context(), client, client, c.podNetwork), "")
+			complain(t, c.o.mayServe(t.Context(), client, client, false, c.podNetwork), "")
 			if got := strings.Join(asked, " "); got != c.asked {
 				t.Errorf("asked for %q, want %q", got, c.asked)
 			}
 			for _, refused = range strings.Fields(c.asked) {
-				complain(t, c.o.mayServe(t.Context(), client, client, c.podNetwork), "nodes may not watch "+refused)
+				complain(t, c.o.mayServe(t.Context(), client, client, false, c.podNetwork), "nodes may not watch "+refused)
 			}
 		})
 	}

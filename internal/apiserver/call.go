@@ -82,6 +82,9 @@ func (r *call) serve() error {
 	if err := r.locate(); err != nil {
 		return err
 	}
+	if name, ok := r.ctx().Value(viewKey{}).(string); ok {
+		return r.inView(name)
+	}
 	if !r.info.IsResourceRequest {
 		return documents{r}.serveNonResource()
 	}

@@ -29,22 +29,32 @@ type momentKey struct{}
 // atMoment returns req without the prefix of a past moment, which is in its context
 // then. A request of the present is returned as it is.
 func atMoment(req *http.Request) *http.Request {
-	below, ok := strings.CutPrefix(req.URL.Path, PastPrefix)
+	moment, req, ok := cutPrefix(req, PastPrefix)
 	if !ok {
 		return req
 	}
-	moment, path, ok := strings.Cut(below, "/")
+	return req.WithContext(context.WithValue(req.Context(), momentKey{}, moment))
+}
+
+// cutPrefix returns the request below prefix and the next element of its path, and this
+// element; the request itself where its path does not begin so.
+func cutPrefix(req *http.Request, prefix string) (element string, out *http.Request, ok bool) {
+	below, ok := strings.CutPrefix(req.URL.Path, prefix)
 	if !ok {
-		return req
+		return "", req, false
+	}
+	element, path, ok := strings.Cut(below, "/")
+	if !ok {
+		return "", req, false
 	}
 	u := *req.URL
 	u.Path, u.RawPath = "/"+path, ""
-	if _, raw, ok := strings.Cut(strings.TrimPrefix(req.URL.RawPath, PastPrefix), "/"); ok && req.URL.RawPath != "" {
+	if _, raw, ok := strings.Cut(strings.TrimPrefix(req.URL.RawPath, prefix), "/"); ok && req.URL.RawPath != "" {
 		u.RawPath = "/" + raw
 	}
-	req = req.WithContext(context.WithValue(req.Context(), momentKey{}, moment))
-	req.URL = &u
-	return req
+	out = req.WithContext(req.Context())
+	out.URL = &u
+	return element, out, true
 }
 
 // parseMoment returns the revision of a moment at which p can be read.

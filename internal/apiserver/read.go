@@ -295,6 +295,9 @@ func (r reader) list() error {
 			m.RemainingItemCount = &res.Remaining
 		}
 	}
+	if r.view != nil {
+		res.Entries = r.view.entries(res.Entries)
+	}
 	return r.writeList(a, res.Entries, m)
 }
 

@@ -30,6 +30,7 @@ type incoming struct {
 	row      *api.Resource // nil until it is found, and for paths that are no resource
 	warnings *warnings
 	at       int64 // the revision of the past that is read; 0 is the present
+	view     *View // the form in which objects are read; nil is the whole
 }
 
 var _ api.Request = (*incoming)(nil)

@@ -65,6 +65,8 @@ type Config struct {
 	// Computed computes the objects of resources that are not stored; New adds the
 	// ComponentStatuses.
 	Computed map[schema.GroupResource]Computed
+	// Views are the reduced forms of resources, by the views' names.
+	Views map[string]map[schema.GroupResource]*View
 	// Tokens issues tokens for serviceaccounts/token.
 	Tokens Tokens
 	// TokenAuthenticator checks the tokens in TokenReviews.
@@ -259,11 +261,14 @@ func WithUser(ctx context.Context, u user.Info) context.Context {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	growStack(len(req.Method))
-	req = atMoment(req)
+	req = inView(atMoment(req))
 	info, err := s.info.NewRequestInfo(req)
 	if err != nil {
 		http.Error(w, fmt.Sprintf("failed to create RequestInfo: %v", err), http.StatusInternalServerError)
 		return
+	}
+	if name, ok := req.Context().Value(viewKey{}).(string); ok && info.Subresource == "" {
+		info.Subresource = name
 	}
 	long := longRunning(req, info)
 	leave, ok := s.enter(w, req, long)

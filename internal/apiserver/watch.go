@@ -340,6 +340,9 @@ func (st *stream) event(ev *store.Event) error {
 
 func (st *stream) send(t watch.EventType, e *store.Entry) error {
 	st.seen.Inc()
+	if st.view != nil {
+		e = st.view.entry(e)
+	}
 	st.open()
 	if err := st.encode(t, e); err != nil {
 		return fmt.Errorf("unable to encode watch object %T: %w", e.Object(), err)

@@ -415,18 +415,13 @@ func TestNodeAttacks(t *testing.T) {
 	}
 
 	// As the user that it may act as it reads what the network is made of, and no more.
-	as := func(u string) *kubernetes.Clientset {
-		pair, err := a.cluster.Certs.ClientCert("system:node:n1", []string{"system:nodes"})
-		a.must(err)
-		cfg := rest.CopyConfig(a.bare)
-		cfg.CertData, cfg.KeyData, cfg.Impersonate.UserName = pair.Cert, pair.Key, u
-		return kubernetes.NewForConfigOrDie(cfg)
-	}
+	as := a.actingAs
 	network := as("keelson:node-network")
-	if _, err := network.CoreV1().Pods("").List(ctx, metav1.ListOptions{}); err != nil {
-		t.Error(err)
-	}
+	a.reduced(ns)
 	for what, err := range map[string]error{
+		"whole pods as the network's user":     drop(network.CoreV1().Pods("").List(ctx, metav1.ListOptions{})),
+		"a whole pod as the network's user":    drop(network.CoreV1().Pods(ns).Get(ctx, "theirs", metav1.GetOptions{})),
+		"a watch as the network's user":        drop(network.CoreV1().Pods("").Watch(ctx, metav1.ListOptions{})),
 		"a secret as the network's user":       drop(network.CoreV1().Secrets(ns).Get(ctx, "mine", metav1.GetOptions{})),
 		"a Node as the network's user":         network.CoreV1().Nodes().Delete(ctx, "n2", metav1.DeleteOptions{}),
 		"a pod as the network's user":          network.CoreV1().Pods(ns).Delete(ctx, "theirs", metav1.DeleteOptions{}),
@@ -438,6 +433,78 @@ func TestNodeAttacks(t *testing.T) {
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// actingAs returns a client of the node n1 that acts as another user.
+func (a *attacked) actingAs(u string) *kubernetes.Clientset {
+	a.Helper()
+	pair, err := a.cluster.Certs.ClientCert("system:node:n1", []string{"system:nodes"})
+	a.must(err)
+	cfg := rest.CopyConfig(a.bare)
+	cfg.CertData, cfg.KeyData, cfg.Impersonate.UserName = pair.Cert, pair.Key, u
+	return kubernetes.NewForConfigOrDie(cfg)
+}
+
+// reduced checks that a node reads of another node's pod what its network needs and
+// nothing that is secret, in each form and in each way.
+func (a *attacked) reduced(ns string) {
+	ctx := a.Context()
+	const secret = "hunter2"
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "spied", Labels: map[string]string{"app": "spied"}, Annotations: map[string]string{"note": secret}},
+		Spec: v1.PodSpec{NodeName: "n2", Containers: []v1.Container{{Name: "c", Image: "i", Args: []string{secret}, Env: []v1.EnvVar{{Name: "PASSWORD", Value: secret}}, Ports: []v1.ContainerPort{{Name: "http", ContainerPort: 80}}}}}}
+	made, err := a.admin.CoreV1().Pods(ns).Create(ctx, pod, metav1.CreateOptions{})
+	a.must(err)
+	client := a.actingAs("keelson:node-network").CoreV1().RESTClient()
+	const list = "/views/network/api/v1/pods"
+	get := func(path, accept string) (string, error) {
+		b, err := client.Get().RequestURI(path).SetHeader("Accept", accept).Do(ctx).Raw()
+		return string(b), err
+	}
+	bookmarks := list + "?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1"
+	for _, path := range []string{list, "/views/network/api/v1/namespaces/" + ns + "/pods", list + "?limit=1000", list + "?fieldSelector=metadata.name%3Dspied", list + "?watch=1&timeoutSeconds=1", bookmarks,
+		list + "?resourceVersion=" + made.ResourceVersion + "&resourceVersionMatch=Exact"} {
+		for _, accept := range []string{"application/json", "application/vnd.kubernetes.protobuf", "application/yaml", "application/cbor",
+			"application/json;as=Table;g=meta.k8s.io;v=v1", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"} {
+			if strings.Contains(path, "watch") && accept == "application/yaml" {
+				continue // not of watches
+			}
+			got, err := get(path, accept)
+			if err != nil || !strings.Contains(got, "spied") || strings.Contains(got, secret) {
+				a.Errorf("%s as %s: %v: %q", path, accept, err, got)
+			}
+		}
+	}
+	// Events of changes, of a deletion too.
+	watched := make(chan string, 1)
+	go func() {
+		got, err := get(list+"?watch=1&timeoutSeconds=3&resourceVersion="+made.ResourceVersion, "application/json")
+		if err != nil {
+			got = err.Error()
+		}
+		watched <- got
+	}()
+	_, err = a.admin.CoreV1().Pods(ns).Patch(ctx, "spied", types.StrategicMergePatchType, []byte(`{"metadata": {"labels": {"app": "changed"}}}`), metav1.PatchOptions{})
+	a.must(err)
+	a.must(a.admin.CoreV1().Pods(ns).Delete(ctx, "spied", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
+	if got := <-watched; !strings.Contains(got, `"MODIFIED"`) || !strings.Contains(got, `"DELETED"`) || !strings.Contains(got, `"app":"changed"`) || strings.Contains(got, secret) {
+		a.Errorf("the watch: %q", got)
+	}
+	for _, path := range []string{"/views/network/api/v1/namespaces/" + ns + "/pods/theirs", "/views/network/api/v1/namespaces/" + ns + "/pods/theirs/log", "/views/network/api/v1/secrets", "/views/network/api/v1/nodes",
+		"/views/status/api/v1/pods", "/views/none/api/v1/pods", "/views/network/metrics", "/views/network/views/network/api/v1/pods", "/at/1h/views/network/api/v1/pods", "/views/network/at/1h/api/v1/pods",
+		"/api/v1/namespaces/" + ns + "/pods/theirs/network", "/api/v1/namespaces/" + ns + "/pods/network", "/at/oldest/api/v1/pods", "/views/network/api/v1/watch/secrets"} {
+		if got, err := get(path, "application/json"); err == nil {
+			a.Errorf("%s: %q", path, got)
+		}
+	}
+	for _, path := range []string{list, "/views/network/api/v1/namespaces/" + ns + "/pods", "/views/network/api/v1/namespaces/" + ns + "/pods/theirs"} {
+		if err := client.Delete().RequestURI(path).Do(ctx).Error(); err == nil {
+			a.Errorf("%s is deleted", path)
+		}
+	}
+	// Nor does an administrator write by a view.
+	if err := a.admin.CoreV1().RESTClient().Delete().RequestURI("/views/network/api/v1/namespaces/" + ns + "/pods").Do(ctx).Error(); err == nil {
+		a.Error("pods are deleted by a view")
 	}
 }
 

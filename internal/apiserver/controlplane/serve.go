@@ -26,6 +26,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/kubelet"
 	"keelson.dev/keelson/internal/apiserver/kubernetesservice"
 	"keelson.dev/keelson/internal/apiserver/live"
+	"keelson.dev/keelson/internal/apiserver/peer"
 	"keelson.dev/keelson/internal/apiserver/priority"
 	"keelson.dev/keelson/internal/apiserver/serviceip"
 	"keelson.dev/keelson/internal/apiserver/serving"
@@ -122,6 +123,7 @@ func (c *Instance) serve(listener net.Listener) error {
 	zpages.Add(paths, c.Features, version.Info.GitVersion, c.Flags)
 	c.Server = apiserver.New(apiserver.Config{
 		Aggregation: others, Computed: computed(c.Meter),
+		Views: map[string]map[schema.GroupResource]*apiserver.View{peer.View: {{Resource: "pods"}: {Reduce: peer.Reduce}}},
 		Store: c.Store, Catalogue: c.Catalogue, Scheme: catalogue.Scheme, Types: builtinTypes, Clock: c.Clock, Version: version.Info,
 		Authenticator: authenticator, TokenAuthenticator: authenticator, LegacyImpersonation: !c.Features.Enabled(features.ConstrainedImpersonation),
 		NoUnsafeDeletion: !c.Features.Enabled(features.AllowUnsafeMalformedObjectDeletion),

@@ -1,4 +1,4 @@
-package agent
+package peer
 
 import (
 	"reflect"
@@ -8,16 +8,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestPeerOnly checks that a pod of another node keeps the fields that network
-// policies read, and nothing else that is large.
-func TestPeerOnly(t *testing.T) {
+// TestReduce checks that a pod keeps the fields that network policies read, and nothing else.
+func TestReduce(t *testing.T) {
 	ports := []v1.ContainerPort{{Name: "http", ContainerPort: 80}}
 	always := v1.ContainerRestartPolicyAlways
 	full := &v1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"large": "text", v1.MirrorPodAnnotationKey: "x"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"large": "text", v1.MirrorPodAnnotationKey: "x"},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}}},
 		Spec: v1.PodSpec{NodeName: "other", HostNetwork: true, SchedulerName: "s",
-			Containers:     []v1.Container{{Name: "c", Image: "i", Ports: ports}, {Name: "portless"}},
-			InitContainers: []v1.Container{{Name: "sidecar", Ports: ports, RestartPolicy: &always}}},
+			Containers:     []v1.Container{{Name: "c", Image: "i", Ports: ports, Env: []v1.EnvVar{{Name: "PASSWORD", Value: "secret"}}}, {Name: "portless"}},
+			InitContainers: []v1.Container{{Name: "sidecar", Ports: ports, RestartPolicy: &always, Args: []string{"--token=secret"}}}},
 		Status: v1.PodStatus{Phase: v1.PodRunning, PodIPs: []v1.PodIP{{IP: "10.0.0.1"}}, Message: "m"},
 	}
 	want := &v1.Pod{
@@ -26,9 +26,7 @@ func TestPeerOnly(t *testing.T) {
 			InitContainers: []v1.Container{{Ports: ports, RestartPolicy: &always}}},
 		Status: v1.PodStatus{Phase: v1.PodRunning, PodIPs: []v1.PodIP{{IP: "10.0.0.1"}}},
 	}
-	got, err := peerOnly(full)
-	complain(t, err, "")
-	if !reflect.DeepEqual(got, want) {
+	if got := Reduce(full); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
