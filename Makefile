@@ -114,13 +114,14 @@ vet: images
 	$(GO) -C test/envtest vet ./...
 	$(GO) -C test/ecosystem vet ./...
 	$(GO) -C test/cloud vet ./...
+	$(GO) -C test/gateway vet ./...
 	$(GO) run $(GOLANGCI) run --timeout 30m ./...
 	@unformatted=$$(gofmt -l bench cmd internal test testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
 unit: images
 	$(GO) test -timeout 10m ./...
 
-test: test-packages build vet unit test-envtest test-dns test-csi test-ecosystem test-cloud test-dash
+test: test-packages build vet unit test-envtest test-dns test-csi test-ecosystem test-cloud test-gateway test-dash
 
 # Checks the page's types, runs its unit tests, and uses it in a browser, with keelson dash and a cluster of simulated nodes.
 .PHONY: test-dash bench-dash
@@ -151,6 +152,12 @@ test-ecosystem: build
 .PHONY: test-cloud
 test-cloud: images
 	$(GO) -C test/cloud test ./...
+
+# Reaches Services through the Gateway API, with its own definitions and a small controller that drives nginx, in a module of
+# its own.
+.PHONY: test-gateway
+test-gateway: test-packages images
+	$(GO) -C test/gateway test ./...
 
 # Runs controller-runtime's envtest on keelson, in a module of its own.
 .PHONY: test-envtest bench-envtest
