@@ -69,6 +69,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	f.Audit.AddFlags(sets.FlagSet("auditing"))
 	f.Past.AddFlags(sets.FlagSet("history"))
 	sets.FlagSet("history").IntVar(&f.TraceMemory, "trace-memory", trace.DefaultLimit, "how many bytes of memory the record of what caused what may take (keelson trace)")
+	f.OTLP.AddFlags(sets.FlagSet("history"))
 	f.etcd.AddFlags(sets.FlagSet("etcd"))
 	f.Encryption.AddFlags(sets.FlagSet("encryption at rest"))
 	f.API.Kubelet.AddFlags(sets.FlagSet("kubelet client"))
@@ -131,7 +132,7 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 		return o, err
 	}
 	serviceCIDR, err := f.kube.options(&o, f.serviceCIDR, flags.Changed)
-	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate(), o.Autoscaling.Validate(), o.Tuning.Validate()); err != nil {
+	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate(), o.Autoscaling.Validate(), o.Tuning.Validate(), o.OTLP.Validate()); err != nil {
 		return o, err
 	}
 	o.Flags = map[string]string{}

@@ -88,6 +88,17 @@ func NewContext() Context {
 	return c
 }
 
+// Sample makes sampled decide which of the traces that begin here are sampled; before that
+// none is. It is called before the first step is recorded.
+func (r *Recorder) Sample(sampled func(TraceID) bool) { r.sampled = sampled }
+
+// begin returns the place of a new trace's first span.
+func (r *Recorder) begin() Context {
+	c := NewContext()
+	c.Unsampled = r.sampled == nil || !r.sampled(c.TraceID)
+	return c
+}
+
 // inherited is how old a step may be for those that it causes to be of its trace: what an
 // object causes for years is no one trace.
 const inherited = 10 * time.Minute
@@ -97,7 +108,7 @@ const inherited = 10 * time.Minute
 func (r *Recorder) place(s *Step) {
 	from := r.cause(s)
 	if from == nil {
-		s.Context = NewContext()
+		s.Context = r.begin()
 		return
 	}
 	s.TraceID, s.Unsampled, s.Parent, s.SpanID = from.TraceID, from.Unsampled, from.SpanID, NewSpanID()
@@ -150,7 +161,7 @@ func (r *Recorder) Place(ctx context.Context) (Context, SpanID) {
 		r.mu.RUnlock()
 	}
 	if !ok {
-		return NewContext(), SpanID{}
+		return r.begin(), SpanID{}
 	}
 	return Context{TraceID: from.TraceID, Unsampled: from.Unsampled, SpanID: NewSpanID()}, from.SpanID
 }

@@ -146,6 +146,8 @@ type Recorder struct {
 	on, because map[types.UID][]*Step
 	// about has the steps on others that concern the object.
 	about map[types.UID][]*Step
+	// sampled decides which traces are sampled; nil is none.
+	sampled func(TraceID) bool
 	// followers are woken by each step.
 	followers []*Follower
 }

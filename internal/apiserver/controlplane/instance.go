@@ -30,6 +30,7 @@ import (
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/store/encryption"
 	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/otlp"
 )
 
 // Instance is a running API server with its store.
@@ -92,6 +93,13 @@ func Start(ctx context.Context, o Options) (*Instance, error) {
 		return nil, err
 	}
 	c := &Instance{Options: o, Catalogue: catalogue.NewHiding(catalogue.Builtin(), hidden), Trace: trace.NewRecorder(cmp.Or(o.TraceMemory, trace.DefaultLimit)), Process: component.NewProcess(ctx), FollowsAddress: follows}
+	if o.OTLP.Endpoint != "" {
+		spans, err := otlp.New(ctx, o.OTLP, c.Trace)
+		if err != nil {
+			return nil, err
+		}
+		c.Process.Go(func() { spans.Run(c.Process.Ctx) })
+	}
 	go builtinTypes()
 	if err := c.start(); err != nil {
 		return nil, errors.Join(err, c.Stop())

@@ -17,6 +17,7 @@ import (
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/store/encryption"
 	"keelson.dev/keelson/internal/store/etcd"
+	"keelson.dev/keelson/internal/trace/otlp"
 )
 
 // Options of an API server and its store. The zero value is one in memory, without a
@@ -31,6 +32,8 @@ type Options struct {
 	// TraceMemory is how many bytes the record of what caused what may take (default
 	// trace.DefaultLimit).
 	TraceMemory int
+	// OTLP selects where the trace is sent to.
+	OTLP otlp.Options
 	// From, if set, is the content that a store in memory begins with.
 	From *embedded.Content
 	// Listen is the address of the API server (host:port; port 0 picks one);
