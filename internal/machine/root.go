@@ -20,7 +20,7 @@ const kubeletRoot = "/var/lib/kubelet"
 const rootFile = "root-dir"
 
 // rootParts are what a node has in its root.
-var rootParts = []string{"pods", "plugins", "plugins_registry", "device-plugins", "pod-resources", "cpu_manager_state", "memory_manager_state", "dra_manager_state", "image_pulls.json", "graceful_shutdown_state"}
+var rootParts = []string{"pods", "plugins", "plugins_registry", "device-plugins", "pod-resources", "cpu_manager_state", "memory_manager_state", "dra.json", "image_pulls.json", "graceful_shutdown_state"}
 
 // Root returns the folder of the node's pods and of what plug-ins share with it.
 func (m *Machine) Root() string { return m.root }

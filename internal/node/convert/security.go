@@ -82,7 +82,7 @@ func (c *Converter) seccomp(pod, own *v1.SeccompProfile) *runtimeapi.SecurityPro
 	case v1.SeccompProfileTypeRuntimeDefault:
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
 	case v1.SeccompProfileTypeLocalhost:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: filepath.Join("/var/lib/kubelet/seccomp", ptr.Deref(p.LocalhostProfile, ""))}
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: filepath.Join(c.Layout.Seccomp(), ptr.Deref(p.LocalhostProfile, ""))}
 	}
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 }

@@ -50,6 +50,11 @@ func TestSeccompDefault(t *testing.T) {
 	if got := c.seccomp(&v1.SeccompProfile{Type: v1.SeccompProfileTypeUnconfined}, nil).ProfileType; got != runtimeapi.SecurityProfile_Unconfined {
 		t.Errorf("unconfined: %v", got)
 	}
+	own := &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: ptr.To("a/b.json")}
+	c.Layout.Root = "/node"
+	if got := c.seccomp(nil, own); got.ProfileType != runtimeapi.SecurityProfile_Localhost || got.LocalhostRef != "/node/seccomp/a/b.json" {
+		t.Errorf("a profile of the node: %v", got)
+	}
 	if got := (&Converter{}).seccomp(nil, nil).ProfileType; got != runtimeapi.SecurityProfile_Unconfined {
 		t.Errorf("without a default: %v", got)
 	}

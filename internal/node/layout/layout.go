@@ -19,6 +19,9 @@ type Layout struct {
 // Pods returns the folder that has one of each pod.
 func (l Layout) Pods() string { return filepath.Join(l.Root, "pods") }
 
+// Seccomp returns the folder of the seccomp profiles that pods name.
+func (l Layout) Seccomp() string { return filepath.Join(l.Root, "seccomp") }
+
 // Pod returns the pod's folder.
 func (l Layout) Pod(uid types.UID) string { return filepath.Join(l.Pods(), string(uid)) }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/renameio/v2"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +20,7 @@ import (
 
 	"keelson.dev/keelson/internal/node/cgroup"
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 // resources holds the resources of a pod's containers: Allocated, those that
@@ -66,17 +65,17 @@ func (rs *resizing) allocate(pod *v1.Pod) error {
 			rs.progress = c
 		}
 	}
-	b, err := os.ReadFile(rs.Layout.Resources(pod))
-	if err == nil {
-		if err := json.Unmarshal(b, &rs.given); err == nil && rs.given.Allocated != nil {
-			if rs.given.Actuated == nil {
-				rs.given.Actuated = map[string]v1.ResourceRequirements{}
-			}
-			return nil
-		}
-		klog.Background().Info("What the pod was given is not readable and is taken from its spec", "pod", klog.KObj(pod), "file", rs.Layout.Resources(pod))
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	given, _, err := statefile.Recover[resources](rs.Layout.Resources(pod))
+	switch {
+	case err != nil:
 		return err
+	case given != nil && given.Allocated != nil:
+		if rs.given = *given; rs.given.Actuated == nil {
+			rs.given.Actuated = map[string]v1.ResourceRequirements{}
+		}
+		return nil
+	case given != nil:
+		klog.Background().Info("What the pod was given is not readable and is taken from its spec", "pod", klog.KObj(pod), "file", rs.Layout.Resources(pod))
 	}
 	rs.given = resources{Allocated: wanted(pod), Actuated: map[string]v1.ResourceRequirements{}, Pod: pod.Spec.Resources}
 	return rs.save(pod)
@@ -84,14 +83,7 @@ func (rs *resizing) allocate(pod *v1.Pod) error {
 
 // save writes the file whole or not at all; rs.mu is held.
 func (rs *resizing) save(pod *v1.Pod) error {
-	if err := os.MkdirAll(rs.Layout.Pod(rs.uid), 0o750); err != nil {
-		return err
-	}
-	b, err := json.Marshal(&rs.given)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(rs.Layout.Resources(pod), b, 0o600)
+	return errors.Join(os.MkdirAll(rs.Layout.Pod(rs.uid), 0o750), statefile.Write(rs.Layout.Resources(pod), &rs.given))
 }
 
 func wanted(pod *v1.Pod) map[string]v1.ResourceRequirements {

@@ -1,7 +1,6 @@
 package userns
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,8 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/google/renameio/v2"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"keelson.dev/keelson/internal/node/statefile"
 )
 
 const (
@@ -63,13 +63,12 @@ func (a *Allocator) Pod(uid string) (*runtimeapi.UserNamespace, error) {
 func (a *Allocator) path(uid string) string { return filepath.Join(a.Pods, uid, file) }
 
 func (a *Allocator) read(uid string) (uint32, error) {
-	b, err := os.ReadFile(a.path(uid))
-	if err != nil {
-		return 0, err
-	}
-	var m mappings
-	if err := json.Unmarshal(b, &m); err != nil {
-		return 0, fmt.Errorf("invalid user namespace mappings file: %s: %w", a.path(uid), err)
+	m, err := statefile.Read[mappings](a.path(uid))
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("invalid user namespace mappings file: %w", err)
+	case m == nil:
+		return 0, fs.ErrNotExist
 	}
 	if len(m.UIDMappings) != 1 || len(m.GIDMappings) != 1 || m.UIDMappings[0] != m.GIDMappings[0] {
 		return 0, fmt.Errorf("invalid user namespace mappings file: %s: wanted one mapping, the same for users and groups", a.path(uid))
@@ -103,16 +102,7 @@ func (a *Allocator) allocate(uid string) (uint32, error) {
 			continue
 		}
 		k := []mapping{{HostID: a.next * length, Length: length}}
-		return k[0].HostID, a.write(uid, mappings{k, k})
+		return k[0].HostID, statefile.Write(a.path(uid), &mappings{k, k})
 	}
 	return 0, errors.New("could not find an empty slot to allocate a user namespace")
-}
-
-// write makes the file whole or not at all, and durably.
-func (a *Allocator) write(uid string, m mappings) error {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return renameio.WriteFile(a.path(uid), b, 0o644)
 }
