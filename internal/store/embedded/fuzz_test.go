@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	v1 "k8s.io/api/core/v1"
@@ -52,15 +53,19 @@ func FuzzRecord(f *testing.F) {
 
 const dataDir = "data"
 
-// written returns the files of a store with some pods, a part of which is in a table and
-// the rest in the log.
+// written returns the files of a store with some pods and their history, a part of which
+// is in a table and the rest in the log.
 func written(f *testing.F) map[string][]byte {
 	f.Helper()
 	fs := vfs.NewMem()
 	s := open(f, dataDir, fs)
 	for i := range 40 {
 		name := strconv.Itoa(i)
-		if _, err := s.Create(f.Context(), storetest.Key(name), storetest.Pod(name, "n"), 0); err != nil {
+		e, err := s.Create(f.Context(), storetest.Key(name), storetest.Pod(name, "n"), 0)
+		if err == nil && i%3 == 0 { // the history has the first
+			_, err = s.Update(f.Context(), e.Key, e.ModRevision, storetest.Pod(name, "n"), 0)
+		}
+		if err != nil {
 			f.Fatal(err)
 		}
 		if i == 20 {
@@ -91,7 +96,7 @@ func written(f *testing.F) map[string][]byte {
 }
 
 // FuzzDamaged puts bytes into the files of a store: it is opened or refused, and
-// shows nothing that was not written.
+// shows nothing that was not written, now or of the past.
 func FuzzDamaged(f *testing.F) {
 	files := written(f)
 	for _, name := range []string{".sst", ".log", "MANIFEST", "OPTIONS", "marker", "LOCK"} {
@@ -120,7 +125,7 @@ func FuzzDamaged(f *testing.F) {
 			}
 			file.Close()
 		}
-		s, err := Open(Options{Dir: dataDir, Codec: storetest.Codec(), disk: &diskOptions{fs}})
+		s, err := Open(Options{Dir: dataDir, Codec: storetest.Codec(), disk: &diskOptions{fs}, Past: PastOptions{Age: time.Hour}})
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "store in "+dataDir) {
 				t.Errorf("no one is told what it is about: %v", err)
@@ -128,17 +133,35 @@ func FuzzDamaged(f *testing.F) {
 			return
 		}
 		defer s.Close()
+		check := func(key string, e *store.Entry) {
+			if p, ok := e.Object().(*v1.Pod); !ok || e.Key != key || storetest.Key(p.Name) != key || p.Spec.NodeName != "n" {
+				t.Errorf("%s is %+v", key, e.Object())
+			}
+		}
 		for i := range 40 {
-			name := strconv.Itoa(i)
-			e, err := s.Get(t.Context(), storetest.Key(name))
+			key := storetest.Key(strconv.Itoa(i))
+			e, err := s.Get(t.Context(), key)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if e == nil {
-				continue // the end of the log may not have been synced
+			if e != nil { // the end of the log may not have been synced
+				check(key, e)
 			}
-			if p, ok := e.Object().(*v1.Pod); !ok || p.Name != name || p.Spec.NodeName != "n" {
-				t.Errorf("%s is %+v", e.Key, e.Object())
+		}
+		oldest, _, err := s.Oldest()
+		if err != nil {
+			return // of a damaged history
+		}
+		_ = s.Changes(t.Context(), "/", oldest, s.Revision(), func(c *store.Change) bool {
+			e, err := c.Prev()
+			if err == nil && e != nil {
+				check(c.Key, e)
+			}
+			return err == nil
+		})
+		if r, err := s.List(t.Context(), "/", store.ListOptions{Revision: max(oldest, 1), Past: true}); err == nil {
+			for _, e := range r.Entries {
+				check(e.Key, e)
 			}
 		}
 		if n := s.Count("/"); n > 40 {

@@ -305,7 +305,7 @@ func (d *disk) undosUntil(t time.Time) (int64, error) {
 			failed = err
 			return true
 		}
-		return u == nil || u.at > t.UnixNano()
+		return u == nil || time.Unix(0, u.at).After(t) // t may be out of UnixNano's range
 	})
 	return first.revision + int64(n), failed
 }

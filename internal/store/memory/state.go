@@ -454,7 +454,7 @@ func (s *State) RevisionAt(t time.Time) (int64, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	h := &s.history
-	i := sort.Search(h.n, func(i int) bool { return h.times[(h.head+i)&(len(h.times)-1)] > t.UnixNano() })
+	i := sort.Search(h.n, func(i int) bool { return time.Unix(0, h.times[(h.head+i)&(len(h.times)-1)]).After(t) }) // t may be out of UnixNano's range
 	switch {
 	case i > 0:
 		return h.at(i - 1).Revision, nil

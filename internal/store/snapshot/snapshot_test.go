@@ -2,11 +2,15 @@ package snapshot
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"reflect"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/storetest"
@@ -102,4 +106,61 @@ func content(t *testing.T, b []byte) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// FuzzRead reads arbitrary parts, with a checksum that agrees, as a snapshot: what is read
+// as a record is the same when it is written again.
+func FuzzRead(f *testing.F) {
+	z, err := zstd.NewReader(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer z.Close()
+	plain, err := z.DecodeAll(write(f, entries(2))[len(magic):], nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(plain[:len(plain)-sha256.Size], true)
+	f.Add(plain, false)
+	f.Add([]byte{2, '{', '}', 0}, true)
+	f.Add([]byte{2, '{', '}', 5, 0, 0, 0, 0xff, 1, 0}, true)
+	f.Add([]byte{0xff, 0xff, 0xff, 0x1f}, false)
+	f.Fuzz(func(t *testing.T, parts []byte, sum bool) {
+		if sum {
+			s := sha256.Sum256(parts)
+			parts = append(bytes.Clone(parts), s[:]...)
+		}
+		var b bytes.Buffer
+		b.WriteString(magic)
+		w, err := zstd.NewWriter(&b, zstd.WithEncoderConcurrency(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(parts); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		h, err := Read(&b, func(r Record) error {
+			n++
+			at := int64(0)
+			if !r.Expiry.IsZero() {
+				at = r.Expiry.UnixNano()
+			}
+			part := binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(nil, r.Create), r.Mod), at)
+			part = append(append(binary.AppendUvarint(part, uint64(len(r.Key))), r.Key...), r.Value...)
+			if again, err := parse(part); err != nil || !reflect.DeepEqual(again, r) {
+				t.Errorf("%+v is read as %+v, %v", r, again, err)
+			}
+			return nil
+		})
+		switch {
+		case err == nil && (n != h.Objects || !sum && len(parts) < sha256.Size):
+			t.Errorf("%d records are taken for a whole snapshot of %d", n, h.Objects)
+		case err != nil && !errors.Is(err, errDamaged):
+			t.Errorf("it is not said that it is damaged: %v", err)
+		}
+	})
 }

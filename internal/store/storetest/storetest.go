@@ -461,6 +461,12 @@ func past(t *testing.T, s store.Store) {
 	if rev, err := p.RevisionAt(time.Now().Add(-time.Hour)); err != nil && !errors.Is(err, store.ErrCompacted) || rev > begin {
 		t.Errorf("the revision before the first change is %d (%v), want at most %d", rev, err, begin)
 	}
+	if rev, err := p.RevisionAt(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)); err != nil || rev != s.Revision() {
+		t.Errorf("the revision in the year 9999 is %d (%v), want %d", rev, err, s.Revision())
+	}
+	if rev, err := p.RevisionAt(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)); err != nil && !errors.Is(err, store.ErrCompacted) || rev > begin {
+		t.Errorf("the revision in the year 1 is %d (%v), want at most %d", rev, err, begin)
+	}
 	if err := s.Compact(ctx, a2.ModRevision); err != nil {
 		t.Fatal(err)
 	}
