@@ -51,7 +51,7 @@ try {
     const ready = (await cluster.kubectl("get", "deployments", "-n", "shop", "-o", "jsonpath={.items[*].status.readyReplicas}")).split(" ").reduce((a, b) => a + Number(b), 0);
     if (ready < pods) throw new Error(`${ready} are ready`);
     return true;
-  }, 900_000);
+  }, 900_000, 2000);
   say("pods ready", `${pods} on ${nodes} nodes after ${((Date.now() - began) / 1000).toFixed(0)} s`);
 
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync".split(" ") });

@@ -25,6 +25,16 @@ export interface TraceStep {
   critical?: boolean;
 }
 
+/** An answer of /debug/keelson/trace: the last thing that was asked for took totalMs since begin. */
+export interface Answer {
+  uid: string;
+  steps: TraceStep[] | null;
+  totalMs?: number;
+  begin?: string;
+  lost?: { what: string; ms: number; at: string }[];
+  waits?: { object: string; for: string; who?: string }[];
+}
+
 export interface Bar {
   step: TraceStep;
   depth: number;
@@ -46,6 +56,17 @@ export interface Timeline {
 export function ms(time: string): number {
   const t = Date.parse(time), part = /\.(\d+)/.exec(time)?.[1] ?? "";
   return t - (t % 1000) + Number("0." + (part || "0")) * 1000;
+}
+
+/** range returns the part of a time line that is shown at first: what was asked for last, or up to the first long pause. */
+export function range(t: Timeline, a: Answer): [number, number] {
+  if (a.begin && a.totalMs) {
+    const from = Math.max(0, ms(a.begin) - t.begin);
+    if (from < t.length) return [from, Math.min(t.length, from + a.totalMs * 1.1)];
+  }
+  const ends = t.bars.map((b) => b.end).sort((x, y) => x - y);
+  for (let i = 1; i < ends.length; i++) if (ends[i - 1] > 5 && ends[i] > ends[i - 1] * 5 && ends[i] > 1000) return [0, ends[i - 1] * 1.1];
+  return [0, t.length];
 }
 
 /** timeline orders steps as a tree: below an object what was written because of it. */

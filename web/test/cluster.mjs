@@ -10,7 +10,7 @@ import { chromium } from "playwright-core";
 export const keelson = process.env.KEELSON ?? fileURLToPath(new URL("../../bin/keelson", import.meta.url));
 
 /** until waits for a condition, for 20 seconds at most, and returns what it has returned. */
-export async function until(what, condition, limit = 20_000) {
+export async function until(what, condition, limit = 20_000, pause = 25) {
   const end = Date.now() + limit;
   let last;
   for (;;) {
@@ -21,7 +21,7 @@ export async function until(what, condition, limit = 20_000) {
       last = e;
     }
     if (Date.now() > end) throw new Error(`${what}: not within ${limit / 1000} s; last: ${last}`);
-    await new Promise((r) => setTimeout(r, 25));
+    await new Promise((r) => setTimeout(r, pause));
   }
 }
 
@@ -37,6 +37,10 @@ const port = () =>
 /** program starts a program that ends with this process; output has what it has printed. */
 function program(args, env = {}) {
   const p = spawn(keelson, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+  // Also where this process ends by an error.
+  const kill = () => p.kill("SIGKILL");
+  process.once("exit", kill);
+  p.once("exit", () => process.off("exit", kill));
   const out = { process: p, output: "", ended: new Promise((r) => p.on("exit", r)) };
   for (const s of [p.stdout, p.stderr]) s.on("data", (d) => (out.output += d));
   return out;

@@ -532,7 +532,7 @@ setInterval(() => {
     reline = news = true;
     wake();
   }
-  if (!news || !shown) return;
+  if (!news || asleep) return;
   news = false;
   let notReady = 0;
   for (let id = 1; id < model.nodeNames.length; id++) if (model.nodeThere[id] && !well(model.nodeFlags[id])) notReady++;
@@ -601,6 +601,7 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
       return;
     case "show":
       shown = m.shown;
+      waiting = []; // what was written meanwhile is not drawn late
       redraw = news = true;
       break;
     case "pan":

@@ -3,6 +3,7 @@ import { ask, base, found, hello, hovered, moment, picked, send, status, stream,
 import { stateNames } from "../picture/model";
 import { type Item, type Rect, type Row, type Station, stations } from "../picture/protocol";
 import { link, go } from "../route";
+import { say } from "../say";
 import { painted, palette } from "../theme";
 import { clock, figure } from "../words";
 
@@ -133,17 +134,29 @@ function Canvas(props: { shown: boolean }) {
     const p = place(e);
     send({ type: "zoom", by: Math.exp(-Math.max(-100, Math.min(100, e.deltaY)) * (e.ctrlKey ? 0.01 : 0.0022)), ...p });
   };
+  // Who moves with keys, and may not see it, is told what is selected.
+  let keyed = false;
+  createEffect(on(picked, (i) => {
+    if (keyed && i) say(`${i.kind} ${i.name}, ${i.state}`);
+    keyed = false;
+  }));
   const middle = () => ({ x: box.clientWidth / 2, y: box.clientHeight / 2 });
   const onKey = (e: KeyboardEvent) => {
     if (e.ctrlKey || e.metaKey || e.altKey) return;
     const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[e.key];
     if (arrow && e.shiftKey) send({ type: "pan", x: -80 * arrow[0], y: -80 * arrow[1] });
-    else if (arrow) send({ type: "move", x: arrow[0], y: arrow[1] });
+    else if (arrow) {
+      keyed = true;
+      send({ type: "move", x: arrow[0], y: arrow[1] });
+    }
     else if (e.key === "+" || e.key === "=") send({ type: "zoom", by: 1.4, ...middle() });
     else if (e.key === "-") send({ type: "zoom", by: 1 / 1.4, ...middle() });
     else if (e.key === "0") send({ type: "fit" });
     else if (e.key === "Enter" && picked()?.kind === "pod") go(address(picked()!));
-    else if (e.key === "Enter") send({ type: "into" });
+    else if (e.key === "Enter") {
+      keyed = true;
+      send({ type: "into" });
+    }
     else if (e.key === "Escape") send({ type: "out" });
     else return;
     e.preventDefault();

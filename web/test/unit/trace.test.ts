@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ms, timeline, type TraceStep } from "../../src/trace";
+import { ms, range, timeline, type TraceStep } from "../../src/trace";
 
 const step = (uid: string, time: string, more: Partial<TraceStep> = {}): TraceStep => ({ uid, time: `2026-11-30T00:00:${time}Z`, actor: "x", verb: "update", resource: "pods", name: uid, ...more });
 
@@ -22,4 +22,12 @@ test("times have their microseconds", () => {
 test("the number of steps is bounded", () => {
   const t = timeline("a", Array.from({ length: 2000 }, () => step("a", "00.1")));
   assert.deepEqual([t.bars.length, t.more], [600, 1400]);
+});
+
+test("what was asked for last is shown at first, or what was before a long pause", () => {
+  const steps = [step("a", "00.1"), step("a", "00.2"), step("a", "30.0"), step("a", "30.1")];
+  const t = timeline("a", steps), rounded = (r: [number, number]) => r.map(Math.round);
+  assert.deepEqual(rounded(range(t, { uid: "a", steps })), [0, 110]);
+  assert.deepEqual(rounded(range(t, { uid: "a", steps, begin: "2026-11-30T00:00:30.0Z", totalMs: 50 })), [29900, 29955]);
+  assert.deepEqual(rounded(range(timeline("a", steps.slice(0, 2)), { uid: "a", steps })), [0, 100]);
 });
