@@ -104,7 +104,7 @@ try {
 
   // One change after the other: from the write to its drawing, as the page measures it.
   const drawn = () => page.locator("[data-drawn]").getAttribute("data-drawn", { timeout: 100 }).catch(() => "0");
-  const pod = (await cluster.kubectl("get", "pods", "-n", "shop", "-o", "name", "--chunk-size=1", "-l", "app=web")).split("\n")[0];
+  const pod = (await cluster.kubectl("get", "pods", "-n", "shop", "-o", "name", "-l", "app=web")).split("\n")[0];
   const lags = [];
   for (let i = 0; i < 15; i++) {
     const was = await drawn();

@@ -1,3 +1,4 @@
+import "./adopt";
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
@@ -13,38 +14,12 @@ interface Target {
   command: string[];
 }
 
-/**
- * adopting is a document in which the text of style elements goes to style sheets
- * that are adopted: the content security policy forbids such elements.
- */
-function adopting(): Document {
-  const create = (name: string, options?: ElementCreationOptions) => {
-    const el = document.createElement(name, options);
-    if (name !== "style") return el;
-    const sheet = new CSSStyleSheet();
-    document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
-    Object.defineProperty(el, "textContent", { set: (text: string) => sheet.replaceSync(text), get: () => "" });
-    el.remove = () => {
-      document.adoptedStyleSheets = document.adoptedStyleSheets.filter((s) => s !== sheet);
-      Element.prototype.remove.call(el);
-    };
-    return el;
-  };
-  return new Proxy(document, {
-    get(d, k) {
-      if (k === "createElement") return create;
-      const v = Reflect.get(d, k, d);
-      return typeof v === "function" ? v.bind(d) : v;
-    },
-  });
-}
-
 /** open runs a command in a terminal in a host, and returns what ends it; end is called with why it ended. */
 export function open(host: HTMLElement, t: Target, end: (why: string) => void): () => void {
   const s = getComputedStyle(document.documentElement), v = (n: string) => s.getPropertyValue(n).trim();
   host.replaceChildren();
   const term = new Terminal({
-    documentOverride: adopting(), fontFamily: '"IBM Plex Mono", ui-monospace, monospace', fontSize: 13, cursorBlink: true, scrollback: 5000, screenReaderMode: true, allowProposedApi: false,
+    fontFamily: '"IBM Plex Mono", ui-monospace, monospace', fontSize: 13, cursorBlink: true, scrollback: 5000, screenReaderMode: true, allowProposedApi: false,
     theme: { background: v("--paper"), foreground: v("--ink"), cursor: v("--accent"), selectionBackground: v("--line"), black: "#171a1e", red: v("--alarm"), green: v("--good"), yellow: v("--pending"), blue: v("--accent"), magenta: v("--unknown"), cyan: v("--ready"), white: v("--faint") },
   });
   const fit = new FitAddon();

@@ -23,7 +23,7 @@ const longest = 700; // ms that a mark travels, at most
 
 /** stationOf returns where the writes of an actor come from. */
 export function stationOf(actor: string): Station {
-  if (/^(kubelet|system:node:|simulated)/.test(actor)) return "nodes";
+  if (/^(kubelet|system:node:|simulat)/.test(actor)) return "nodes";
   if (/scheduler/.test(actor)) return "scheduler";
   if (/^(system:)?(kube-)?apiserver/.test(actor)) return "api";
   if (/controller|collector|autoscaler|provisioner|cleaner|signer|publisher|binder|^system:serviceaccount:kube-system:/.test(actor)) return "controllers";

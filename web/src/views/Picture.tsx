@@ -255,7 +255,7 @@ export function address(i: { kind: "node" | "pod"; namespace: string; name: stri
 
 function Aside() {
   return (
-    <aside class="side" aria-label="Summary">
+    <aside class="side" aria-label="Summary" tabindex="0">
       <Totals />
       <Show when={picked()}>{(i) => <Picked item={i()} />}</Show>
       <Writes />
@@ -306,8 +306,8 @@ function Writes() {
   };
   return (
     <section class="writes">
-      <h2>Writes <Show when={summary()?.drawn}><span class="note" data-drawn={summary()!.drawn}>drawn after {Math.max(1, Math.round(summary()!.lag))} ms</span></Show></h2>
-      <Show when={list().length} fallback={<p class="note">{moment() ? "The past stands still" : hello()?.may?.trace === false ? "You may not read the trace" : "Nothing has been written since this page was opened"}</p>}>
+      <h2>Steps <Show when={summary()?.drawn}><span class="note" data-drawn={summary()!.drawn}>drawn after {Math.max(1, Math.round(summary()!.lag))} ms</span></Show></h2>
+      <Show when={list().length} fallback={<p class="note">{moment() ? "The past stands still" : hello()?.may?.trace === false ? "You may not read the trace" : "Nothing has happened since this page was opened"}</p>}>
         <ol>
           <For each={list()}>
             {(s) => (
