@@ -577,7 +577,7 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
         over!.canvas.width = Math.round(width * ratio);
         over!.canvas.height = Math.round(height * ratio);
         if (fitted) {
-          layout = null;
+          model.moved = true;
           laid = -Infinity;
         }
         redraw = true;
