@@ -74,6 +74,7 @@ export class Cluster {
     const input = typeof args.at(-1) === "object" ? args.pop() : null;
     return new Promise((resolve, reject) => {
       const p = execFile(keelson, ["kubectl", "--kubeconfig", this.kubeconfig, ...args], { maxBuffer: 1 << 28 }, (e, out, err) => (e ? reject(new Error(`kubectl ${args.join(" ")}: ${err}`)) : resolve(out)));
+      p.stdin.on("error", () => {}); // it has not read it
       p.stdin.end(input ? JSON.stringify(input) : "");
     });
   }

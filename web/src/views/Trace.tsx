@@ -58,7 +58,7 @@ export function Trace(props: { group: string; plural: string; namespace: string;
                         </span>
                       </th>
                       <td>{b.step.actor}{b.step.node && !b.step.actor.includes(b.step.node) ? " on " + b.step.node : ""}</td>
-                      <td class="number">{length(b.begin)}</td>
+                      <td class="number">{length(Math.max(0, b.begin))}</td>
                       <td class="number">{b.step.ms ? length(b.step.ms) : ""}</td>
                       <td class="line" title={parts(b.step)}>
                         <Show when={b.begin <= shown()[1] && b.end >= shown()[0]}>
