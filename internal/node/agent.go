@@ -276,13 +276,14 @@ func (a *Agent) Sandbox(namespace, name string) (string, error) {
 	return a.pods.Sandbox(namespace, name)
 }
 
-// ContainerStatus returns the runtime's status of a container.
-func (a *Agent) ContainerStatus(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error) {
-	r, err := a.cri.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
-	if err != nil {
-		return nil, err
+// Running reports whether the container of this ID of a pod runs. The runtime is asked only
+// where the pod's status does not tell: all who follow the container's log ask, over and over.
+func (a *Agent) Running(ctx context.Context, namespace, name, container, id string) bool {
+	if running, known := a.pods.Running(namespace, name, container, id); known {
+		return running
 	}
-	return r.Status, nil
+	r, err := a.cri.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id})
+	return err == nil && r.Status.GetState() == runtimeapi.ContainerState_CONTAINER_RUNNING
 }
 
 // NetworkChanged makes the agent write the statuses of the node and of its pods soon,

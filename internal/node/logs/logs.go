@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	v1 "k8s.io/api/core/v1"
 )
 
@@ -42,16 +41,14 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 	case opts.SinceTime != nil:
 		out.since = opts.SinceTime.Time
 	}
-	var watcher *fsnotify.Watcher
+	var changed <-chan struct{}
 	if opts.Follow {
-		if watcher, err = fsnotify.NewWatcher(); err != nil {
-			return err
-		}
-		defer watcher.Close()
 		// The folder, as the log is another file once it was rotated.
-		if err := watcher.Add(filepath.Dir(path)); err != nil {
+		var stop func()
+		if changed, stop, err = watched.watch(filepath.Dir(path)); err != nil {
 			return err
 		}
+		defer stop()
 	}
 	r := bufio.NewReader(f)
 	var part []byte
@@ -105,7 +102,7 @@ func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions,
 			return nil
 		}
 		select {
-		case <-watcher.Events:
+		case <-changed:
 		case <-time.After(time.Second): // the container may have ended without a word
 		case <-ctx.Done():
 			return nil

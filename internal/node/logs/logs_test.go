@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -169,4 +171,79 @@ func TestFollowHandover(t *testing.T) {
 	if err := <-done; err != nil || ctx.Err() != nil {
 		t.Errorf("%v, %v", err, ctx.Err())
 	}
+}
+
+// TestManyFollowers checks that more logs can be followed at once than the kernel has
+// watchers for a user, and that nothing is left of them.
+func TestManyFollowers(t *testing.T) {
+	const folders, each = 20, 50
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var paths []string
+	for range folders {
+		paths = append(paths, file(t, log))
+	}
+	var out [folders * each]lockedBuilder
+	var wg sync.WaitGroup
+	for i := range out {
+		wg.Go(func() {
+			if err := Read(ctx, &out[i], paths[i%folders], &v1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](0)}, func() bool { return true }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	following := func() (n int) {
+		watched.mu.Lock()
+		defer watched.mu.Unlock()
+		for _, all := range watched.by {
+			n += len(all)
+		}
+		return n
+	}
+	for following() < len(out) && !t.Failed() {
+		goruntime.Gosched()
+	}
+	for _, p := range paths {
+		f, err := os.OpenFile(p, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString("2026-01-01T00:00:05Z stdout F five\n"); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	until := time.Now().Add(10 * time.Second)
+	for i := range out {
+		for !strings.HasSuffix(out[i].String(), "five\n") && time.Now().Before(until) {
+			goruntime.Gosched()
+		}
+		if got := out[i].String(); !strings.HasSuffix(got, "five\n") {
+			t.Fatalf("a follower has %q", got)
+		}
+	}
+	cancel()
+	wg.Wait()
+	watched.mu.Lock()
+	defer watched.mu.Unlock()
+	if watched.watcher != nil || len(watched.by) > 0 {
+		t.Errorf("%d folders are still watched", len(watched.by))
+	}
+}
+
+type lockedBuilder struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedBuilder) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedBuilder) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

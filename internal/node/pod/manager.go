@@ -244,6 +244,32 @@ func (m *Manager) ContainerID(podNamespace, podName string, podUID types.UID, co
 	return list[n].Id, list[n].LogPath, nil
 }
 
+// Running reports whether the container of this ID of a pod runs, by the status last
+// computed, and whether that tells it: it may be behind a start, but not behind an end.
+func (m *Manager) Running(namespace, name, container, id string) (running, known bool) {
+	w, err := m.find(namespace, name, "")
+	if err != nil {
+		return false, true
+	}
+	s := w.report.last()
+	if s == nil {
+		return false, false
+	}
+	for _, list := range [][]v1.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses} {
+		for i := range list {
+			c := &list[i]
+			if c.Name != container {
+				continue
+			}
+			if t := c.LastTerminationState.Terminated; t != nil && t.ContainerID == m.containerID(id) {
+				return false, true
+			}
+			return c.State.Running != nil, c.ContainerID == m.containerID(id) && c.State.Waiting == nil
+		}
+	}
+	return false, false
+}
+
 // Sandbox returns the ID of the pod's sandbox.
 func (m *Manager) Sandbox(namespace, name string) (string, error) {
 	w, err := m.find(namespace, name, "")

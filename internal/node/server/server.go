@@ -29,7 +29,8 @@ type Agent interface {
 	CRI() *cri.Client
 	Pods() []*v1.Pod
 	ContainerID(namespace, name string, uid types.UID, container string, previous bool) (id, logPath string, err error)
-	ContainerStatus(ctx context.Context, id string) (*runtimeapi.ContainerStatus, error)
+	// Running reports whether the container of this ID runs.
+	Running(ctx context.Context, namespace, name, container, id string) bool
 	Sandbox(namespace, name string) (string, error)
 	Stats() *stats.Provider
 	Metrics() *nodemetrics.Metrics
@@ -137,10 +138,7 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain")
 	out := &flushed{w}
-	running := func() bool {
-		st, err := s.a.ContainerStatus(r.Context(), id)
-		return err == nil && st.State == runtimeapi.ContainerState_CONTAINER_RUNNING
-	}
+	running := func() bool { return s.a.Running(r.Context(), ns, pod, container, id) }
 	if err := logs.Read(r.Context(), out, path, opts, running); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
