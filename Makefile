@@ -175,7 +175,8 @@ bench-envtest: test-packages build
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchtime 3x ./testcluster
-	$(GO) test -run '^$$' -bench . -benchtime 10x ./test/node
+	$(GO) test -run '^$$' -bench 'Pod|Deployment' -skip Hundred -benchtime 10x ./test/node
+	$(GO) test -run '^$$' -bench 'Hundred|Idle' -benchtime 3x -timeout 30m ./test/node
 	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson ./internal/dash
 	$(GO) test -run '^$$' -bench . -benchtime 5x ./internal/network/proxy
 	$(GO) test -run '^$$' -bench 'Create|Dash' ./internal/apiserver/controlplane

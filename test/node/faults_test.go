@@ -105,7 +105,7 @@ var podRanges = []netip.Prefix{netip.MustParsePrefix("10.213.0.0/24")}
 // driverName is the name of the CSI driver.
 const driverName = "strike.csi.keelson.dev"
 
-func startKillable(t *testing.T) *killable {
+func startKillable(t testing.TB) *killable {
 	t.Helper()
 	k := &killable{pods: map[string]string{}, containers: map[string]string{}, created: map[string]int{}, started: map[string]int{}}
 	n := realnode.StartBy(t, agent.Options{}, func(c *cluster.Cluster, wait context.Context, m *machine.Machine, o agent.Options) error {
@@ -255,7 +255,7 @@ type driver struct {
 }
 
 // serveDriver serves the driver, and its registration, below the node's root.
-func (k *killable) serveDriver(t *testing.T, dir, root string) {
+func (k *killable) serveDriver(t testing.TB, dir, root string) {
 	t.Helper()
 	d := &driver{dir: dir, socket: filepath.Join(root, "plugins", driverName, "csi.sock")}
 	s := grpc.NewServer(grpc.UnaryInterceptor(k.Interceptor(func(r any) string {

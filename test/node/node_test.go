@@ -142,6 +142,7 @@ func TestNode(t *testing.T) {
 		"SubPath":       func(e *env, _ *testing.T) { e.subPath() },
 		"Volumes":       func(e *env, _ *testing.T) { e.volumes() },
 		"RestartRules":  func(e *env, _ *testing.T) { e.restartRules() },
+		"Failures":      (*env).failures,
 	} {
 		t.Run(name, func(t *testing.T) { f(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}, t) })
 	}

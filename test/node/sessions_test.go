@@ -1,0 +1,196 @@
+package node_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/agent"
+	"keelson.dev/keelson/test/harness"
+	"keelson.dev/keelson/test/harness/realnode"
+)
+
+// The runtime needs a tenth of a second of a processor for the start of each command.
+var (
+	sessionCount  = flag.Int("sessions", 100, "how many commands TestSessions runs at once")
+	followerCount = flag.Int("followers", 1000, "how many logs TestSessions follows at once")
+)
+
+// usage is what this process, which is the client, the API server and the agent, has open.
+type usage struct{ files, goroutines int }
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d descriptors, %d goroutines", u.files, u.goroutines)
+}
+
+func measure(t testing.TB) usage {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return usage{len(files), runtime.NumGoroutine()}
+}
+
+// TestSessions checks that many commands run and many logs are followed at once, each with
+// its own data, and that nothing is left of them: no processes, descriptors and goroutines.
+func TestSessions(t *testing.T) {
+	n := realnode.Start(t, agent.Options{})
+	n.Config.QPS = -1 // all at once
+	e := &env{t, kubernetes.NewForConfigOrDie(n.Config), n.Config, n.Runtime, n.Logs, n.Manifests}
+	e.create(sleeper("runs"))
+	web := sleeper("logs")
+	web.Spec.Containers[0].Args = nil // the web server logs its requests
+	e.create(web)
+	p := e.pod("runs", ready)
+	address := e.pod("logs", ready)
+	harness.Eventually(t, "the web server", func() bool { return e.answers(address) })
+	e.exec("runs", "c", "typed\n", "/bin/demo", "cat")
+	processes := func() (n int) {
+		for _, pattern := range []string{"/sys/fs/cgroup/pids/*/kubepods/*/pod%s/*/cgroup.procs", "/sys/fs/cgroup/*/kubepods/*/pod%s/*/cgroup.procs"} {
+			files, _ := filepath.Glob(fmt.Sprintf(pattern, p.UID))
+			for _, f := range files {
+				text, _ := os.ReadFile(f)
+				n += len(strings.Fields(string(text)))
+			}
+			if n > 0 {
+				return n
+			}
+		}
+		return n
+	}
+	idle := processes()
+	if idle == 0 {
+		t.Fatal("the pod's processes are not found")
+	}
+	before := measure(t)
+	t.Run("Exec", func(t *testing.T) {
+		(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).manySessions(*sessionCount)
+	})
+	t.Run("Logs", func(t *testing.T) {
+		(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).manyFollowers(*followerCount, "http://"+address.Status.PodIP+"/")
+	})
+	harness.Succeeds(t, "the end of all sessions", func() error {
+		if n, now := processes(), measure(t); n > idle || now.files > before.files+10 || now.goroutines > before.goroutines+20 {
+			return fmt.Errorf("%d processes and %s; before the sessions it was %d and %s", n, now, idle, before)
+		}
+		return nil
+	})
+	t.Logf("before: %s; after: %s", before, measure(t))
+	e.remove("runs")
+	e.remove("logs")
+}
+
+// manySessions holds n commands open at once, each of which answers what it is sent.
+func (e *env) manySessions(n int) {
+	ctx, cancel := context.WithCancel(e.Context())
+	defer cancel()
+	type session struct {
+		in  *io.PipeWriter
+		out *bufio.Reader
+	}
+	sessions := make([]session, n)
+	req := e.client.CoreV1().RESTClient().Get().Resource("pods").Namespace("default").Name("runs").SubResource("exec").
+		VersionedParams(&v1.PodExecOptions{Container: "c", Command: []string{"/bin/demo", "cat"}, Stdin: true, Stdout: true}, scheme.ParameterCodec)
+	errs := make(chan error, n)
+	var ended sync.WaitGroup
+	for i := range sessions {
+		x, err := remotecommand.NewWebSocketExecutor(e.cfg, "GET", req.URL().String())
+		if err != nil {
+			e.Fatal(err)
+		}
+		in, typed := io.Pipe()
+		shown, out := io.Pipe()
+		sessions[i] = session{typed, bufio.NewReader(shown)}
+		ended.Go(func() {
+			err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out})
+			out.CloseWithError(errors.Join(err, io.EOF))
+			if err != nil {
+				errs <- fmt.Errorf("session %d: %w", i, err)
+			}
+		})
+	}
+	says := func(round string) {
+		var all sync.WaitGroup
+		for i, s := range sessions {
+			all.Go(func() {
+				want := fmt.Sprintf("%s %d\n", round, i)
+				if _, err := io.WriteString(s.in, want); err != nil {
+					errs <- err
+					return
+				}
+				if got, err := s.out.ReadString('\n'); err != nil || got != want {
+					errs <- fmt.Errorf("session %d answers %q (%w), want %q", i, got, err, want)
+				}
+			})
+		}
+		all.Wait()
+	}
+	begun := time.Now()
+	says("first") // which all have begun by
+	e.Logf("%d sessions have answered after %s", n, time.Since(begun))
+	says("second")
+	for _, s := range sessions {
+		s.in.Close()
+	}
+	ended.Wait()
+	close(errs)
+	for err := range errs {
+		e.Error(err)
+	}
+}
+
+// manyFollowers follows the log of a web server n times at once.
+func (e *env) manyFollowers(n int, url string) {
+	ctx, cancel := context.WithCancel(e.Context())
+	defer cancel()
+	logs, streams := make([]*bufio.Reader, n), make([]io.ReadCloser, n)
+	var opening sync.WaitGroup
+	begun := time.Now()
+	for i := range logs {
+		opening.Go(func() {
+			r, err := e.client.CoreV1().Pods("default").GetLogs("logs", &v1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](0)}).Stream(ctx)
+			if err != nil {
+				e.Errorf("follower %d: %v", i, err)
+				return
+			}
+			logs[i], streams[i] = bufio.NewReader(r), r
+		})
+	}
+	opening.Wait()
+	e.Logf("%d logs are followed after %s", n, time.Since(begun))
+	if e.Failed() {
+		e.FailNow()
+	}
+	for _, path := range []string{"first", "second"} {
+		e.get(url + path)
+		var all sync.WaitGroup
+		for i, l := range logs {
+			all.Go(func() {
+				if got, err := l.ReadString('\n'); err != nil || !strings.HasPrefix(got, "GET /"+path+" from ") {
+					e.Errorf("follower %d has %q (%v) of the request for %s", i, got, err, path)
+				}
+			})
+		}
+		all.Wait()
+	}
+	for _, c := range streams {
+		c.Close()
+	}
+}
