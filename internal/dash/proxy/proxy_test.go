@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd/api"
 
 	"keelson.dev/keelson/test/harness"
 )
@@ -67,15 +68,20 @@ func newBackend(t *testing.T) *backend {
 	return b
 }
 
-// start runs a proxy to b.
+// start runs a proxy to b, with a token.
 func start(t *testing.T, b *backend) (*Proxy, chan string) {
+	return startWith(t, b, &rest.Config{BearerToken: "secret"})
+}
+
+// startWith runs a proxy to b, with the credentials of cfg.
+func startWith(t *testing.T, b *backend, cfg *rest.Config) (*Proxy, chan string) {
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	renewed := make(chan string, 10)
-	p, err := New(Config{Listener: l, Renewed: func(u string) { renewed <- u },
-		Client: &rest.Config{Host: b.URL + "/base", BearerToken: "secret", TLSClientConfig: rest.TLSClientConfig{Insecure: true}}})
+	cfg.Host, cfg.TLSClientConfig = b.URL+"/base", rest.TLSClientConfig{Insecure: true}
+	p, err := New(Config{Listener: l, Renewed: func(u string) { renewed <- u }, Client: cfg})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,11 +259,16 @@ func TestPassedOn(t *testing.T) {
 	}
 }
 
-// TestTerminal sends bytes over a connection that is upgraded.
+// TestTerminal sends bytes over a connection that is upgraded, with the credentials that
+// a kubeconfig's plug-in gives.
 func TestTerminal(t *testing.T) {
 	b := newBackend(t)
-	p, _ := start(t, b)
+	p, _ := startWith(t, b, &rest.Config{ExecProvider: &api.ExecConfig{APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: api.NeverExecInteractiveMode,
+		Command: "/bin/sh", Args: []string{"-c", `echo '{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"plugged"}}'`}}})
 	cookie := enter(t, p)
+	if _, body := ask(t, p, "GET", "/dash/", cookie); !strings.Contains(body, "Authorization: Bearer plugged") {
+		t.Errorf("the API server gets %s", body)
+	}
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", p.host)
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +281,7 @@ func TestTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if want := "/base/api/v1/namespaces/a/pods/b/exec?command=sh Bearer secret " + b.URL; resp.Header.Get("X-Asked") != want {
+	if want := "/base/api/v1/namespaces/a/pods/b/exec?command=sh Bearer plugged " + b.URL; resp.Header.Get("X-Asked") != want {
 		t.Errorf("%s: asked %q, want %q", resp.Status, resp.Header.Get("X-Asked"), want)
 	}
 	fmt.Fprintln(conn, "hello")
