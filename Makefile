@@ -178,7 +178,8 @@ bench:
 	$(GO) test -run '^$$' -bench 'Pod|Deployment' -skip Hundred -benchtime 10x ./test/node
 	$(GO) test -run '^$$' -bench 'Hundred|Idle' -benchtime 3x -timeout 30m ./test/node
 	$(GO) test -run '^$$' -bench . ./internal/store/... ./internal/objectjson ./internal/dash
-	$(GO) test -run '^$$' -bench . -benchtime 5x ./internal/network/proxy
+	$(GO) test -run '^$$' -bench . -benchtime 5x ./internal/network/proxy ./internal/network/policy
+	$(GO) test -run '^$$' -bench . -benchtime 50x ./test/network
 	$(GO) test -run '^$$' -bench 'Create|Dash' ./internal/apiserver/controlplane
 	$(GO) test -run '^$$' -bench OpenAPIV2 ./internal/apiserver
 	$(GO) test -run '^$$' -bench 1000CRDs -benchtime 1x ./internal/apiserver/controlplane
