@@ -39,7 +39,7 @@ export class Flow {
   private flashes: { node: number; begin: number }[] = [];
   still = false;
 
-  constructor(private places: Record<Station, Rect> | null) {}
+  private places: Record<Station, Rect> | null = null;
 
   /** place computes the lines between the stations. */
   place(s: Record<Station, Rect>, height: number) {

@@ -197,7 +197,7 @@ export class Model {
   }
 
   /** free are free places among the pods without a node, of which there may be very many. */
-  private free: number[] = [];
+  readonly free: number[] = [];
 
   private leave(id: number) {
     const node = this.podNode[id], slots = this.slots[node];

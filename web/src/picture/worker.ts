@@ -31,7 +31,7 @@ let model = new Model();
 let layout: Layout | null = null;
 let raster: Raster | null = null;
 let over: OffscreenCanvasRenderingContext2D | null = null;
-const flow = new Flow(null);
+const flow = new Flow();
 let palette: Palette | null = null;
 let base = "";
 
@@ -39,7 +39,7 @@ let width = 0, height = 0, top = 0, ratio = 1; // css pixels; top is the height 
 const view: View = { scale: 1, x: 0, y: 0 };
 let fitted = true; // the view follows the layout until the user moves it
 let shown = true;
-let redraw = true, reline = true, laid = -Infinity;
+let redraw = true, reline = true, laid = -Infinity, drawnAt = -Infinity;
 
 let hovered: Item | null = null, hoverAt: [number, number] | null = null;
 let selected: { kind: "node" | "pod"; id: number } | null = null;
@@ -129,6 +129,7 @@ async function read(body: ReadableStream<Uint8Array>, mine: number): Promise<boo
         }
         case "ready":
           whole = ready = true;
+          drawnAt = -Infinity;
           if (next !== model) {
             const was = selected && name(selected);
             model = next;
@@ -139,7 +140,6 @@ async function read(body: ReadableStream<Uint8Array>, mine: number): Promise<boo
             steps = [];
             if (find) seek();
           }
-          model.moved = true;
           laid = -Infinity;
           tell({ type: "status", state: past ? "past" : "live", message: "" });
           break;
@@ -201,6 +201,12 @@ function frame(_: number) {
     waiting = [];
     return;
   }
+  // What comes in goes before its drawing, as long as the picture is not whole.
+  if (!ready && now - drawnAt < 200) {
+    setTimeout(wake, 200 - (now - drawnAt));
+    return;
+  }
+  drawnAt = now;
   if (model.moved || !layout || (layout.side < 16 && model.widest > layout.side ** 2)) {
     // While a picture comes in, it is laid out at most four times a second.
     if (ready || now - laid > 250) {
@@ -271,7 +277,7 @@ function line(now: number) {
 function tray(c: OffscreenCanvasRenderingContext2D, p: Palette) {
   const slots = model.slots[0];
   if (!slots.length) return;
-  const count = slots.length - model["free"].length;
+  const count = slots.length - model.free.length;
   c.fillStyle = p.paper;
   c.fillRect(0, top, width, 22);
   c.fillStyle = p.ink;
