@@ -87,13 +87,6 @@ export function resources(): Promise<Resource[]> {
   })());
 }
 
-/** prefix is the path of a resource's group and version. */
-export const prefix = (group: string, version: string): string => (group === "" || group === "core" ? `/api/${encodeURIComponent(version)}` : `/apis/${encodeURIComponent(group)}/${encodeURIComponent(version)}`);
-
-export function path(r: { group: string; version: string; plural: string }, namespace = "", name = ""): string {
-  return prefix(r.group, r.version) + (namespace ? `/namespaces/${encodeURIComponent(namespace)}` : "") + `/${encodeURIComponent(r.plural)}` + (name ? `/${encodeURIComponent(name)}` : "");
-}
-
 export interface Table {
   metadata: { resourceVersion: string; continue?: string; remainingItemCount?: number };
   columnDefinitions: { name: string; type: string; priority: number; description?: string }[] | null;

@@ -3,6 +3,7 @@ import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
 import { base } from "./live";
+import { segment } from "./path";
 
 // The channels of v5.channel.k8s.io (KEP-4006): the first byte of each message.
 const stdin = 0, stdout = 1, stderr = 2, errors = 3, resize = 4, closed = 255;
@@ -29,7 +30,7 @@ export function open(host: HTMLElement, t: Target, end: (why: string) => void): 
 
   const q = new URLSearchParams({ stdin: "true", stdout: "true", tty: "true", ...(t.container && { container: t.container }) });
   for (const c of t.command) q.append("command", c);
-  const url = new URL(`${base}/api/v1/namespaces/${encodeURIComponent(t.namespace)}/pods/${encodeURIComponent(t.pod)}/exec?${q}`, location.href);
+  const url = new URL(`${base}/api/v1/namespaces/${segment(t.namespace)}/pods/${segment(t.pod)}/exec?${q}`, location.href);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   const socket = new WebSocket(url, ["v5.channel.k8s.io", "v4.channel.k8s.io"]);
   socket.binaryType = "arraybuffer";

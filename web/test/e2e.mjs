@@ -200,6 +200,8 @@ test("what an object's author wrote is text", async () => {
   }
   await open("#/object/core/v1/configmaps/shop/evil%2F..%2Fsecrets");
   await shows("a name with slashes", ".detail", /not found|invalid|unable/i);
+  await open("#/object/core/v1/configmaps/shop/..");
+  await shows("a name that is a step", ".detail", "is not the name of anything");
   await open("#/objects/core/v1/events");
   await shows("the event", ".list", "onerror");
   assert.equal(await page.locator("img, #root script").count(), 0);

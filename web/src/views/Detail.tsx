@@ -1,6 +1,7 @@
 import { createEffect, createMemo, createResource, createSignal, For, Match, on, Show, Switch } from "solid-js";
-import { json, path, request, type Resource, resources, said } from "../api";
+import { json, request, type Resource, resources, said } from "../api";
 import { ask, moment, send } from "../live";
+import { path } from "../path";
 import type { Tree } from "../picture/protocol";
 import { go, link, route } from "../route";
 import { say } from "../say";

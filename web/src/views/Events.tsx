@@ -1,6 +1,7 @@
 import { createResource, For, Show } from "solid-js";
 import { json, said } from "../api";
 import { moment } from "../live";
+import { segment } from "../path";
 import { ago } from "../words";
 
 interface Event {
@@ -25,7 +26,7 @@ export function Events(props: { namespace: string; name: string; uid?: string })
     async (p) => {
       const fields = [`involvedObject.name=${p.name}`, ...(p.uid && p.namespace ? [`involvedObject.uid=${p.uid}`] : [])].join(",");
       const q = new URLSearchParams({ fieldSelector: fields, limit: "500" });
-      const l = await json<{ items: Event[] }>(`/api/v1/${p.namespace ? `namespaces/${encodeURIComponent(p.namespace)}/` : ""}events?${q}`);
+      const l = await json<{ items: Event[] }>(`/api/v1/${p.namespace ? `namespaces/${segment(p.namespace)}/` : ""}events?${q}`);
       return l.items.sort((a, b) => at(b) - at(a));
     },
   );

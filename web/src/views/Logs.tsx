@@ -1,5 +1,6 @@
 import { createEffect, createSignal, For, on, onCleanup, Show } from "solid-js";
 import { pieces, request, said } from "../api";
+import { segment } from "../path";
 
 const mostText = 1 << 20; // characters that are kept
 
@@ -38,7 +39,7 @@ export function Logs(props: { namespace: string; name: string; containers: strin
     };
     const q = new URLSearchParams({ container: container(), tailLines: "1000", limitBytes: String(16 << 20), ...(previous() && { previous: "true" }), ...(follow() && !previous() && { follow: "true" }), ...(times() && { timestamps: "true" }) });
     if (follow() && !previous()) q.delete("limitBytes");
-    request(`/api/v1/namespaces/${encodeURIComponent(props.namespace)}/pods/${encodeURIComponent(props.name)}/log?${q}`, { signal: mine.signal })
+    request(`/api/v1/namespaces/${segment(props.namespace)}/pods/${segment(props.name)}/log?${q}`, { signal: mine.signal })
       .then((res) => pieces(res, (t) => {
         pending += t;
         if (pending.length > mostText) pending = pending.slice(-mostText);

@@ -1,6 +1,7 @@
 import { createEffect, createMemo, createResource, createSignal, For, on, onCleanup, Show } from "solid-js";
-import { asTable, path, request, resources, said, type Resource, type Table, type TableRow, watch } from "../api";
+import { asTable, request, resources, said, type Resource, type Table, type TableRow, watch } from "../api";
 import { moment, namespace } from "../live";
+import { path } from "../path";
 import { go, link, route } from "../route";
 import { figure } from "../words";
 

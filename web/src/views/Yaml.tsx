@@ -1,6 +1,7 @@
 import { createEffect, createSignal, on, onCleanup, Show } from "solid-js";
-import { Failure, json, path, request, said } from "../api";
+import { Failure, json, request, said } from "../api";
 import { moment } from "../live";
+import { path } from "../path";
 import { say } from "../say";
 import { merge } from "../diff";
 import { toYAML, withoutFields } from "../yaml";
