@@ -68,7 +68,7 @@ func (f *serverFlags) sets() (sets cliflag.NamedFlagSets) {
 	f.Fairness.AddFlags(sets.FlagSet("priority and fairness"))
 	f.Audit.AddFlags(sets.FlagSet("auditing"))
 	f.Past.AddFlags(sets.FlagSet("history"))
-	sets.FlagSet("history").IntVar(&f.TraceMemory, "trace-memory", trace.DefaultLimit, "how many bytes of memory the record of what caused what may take (keelson trace)")
+	sets.FlagSet("history").IntVar(&f.TraceMemory, "trace-memory", trace.DefaultLimit, "how many bytes of memory the record of what caused what may take (keelson trace); 0 records nothing")
 	f.OTLP.AddFlags(sets.FlagSet("history"))
 	f.etcd.AddFlags(sets.FlagSet("etcd"))
 	f.Encryption.AddFlags(sets.FlagSet("encryption at rest"))
@@ -134,6 +134,9 @@ func (f *serverFlags) options(flags *pflag.FlagSet) (cluster.Options, error) {
 	serviceCIDR, err := f.kube.options(&o, f.serviceCIDR, flags.Changed)
 	if err := errors.Join(err, o.API.Validate(), o.Tokens.Validate(), o.Serving.Validate(), o.Fairness.Validate(), o.Admission.Validate(), o.Authentication.Validate(), o.Autoscaling.Validate(), o.Tuning.Validate(), o.OTLP.Validate()); err != nil {
 		return o, err
+	}
+	if o.TraceMemory == 0 {
+		o.TraceMemory = -1
 	}
 	o.Flags = map[string]string{}
 	flags.VisitAll(func(fl *pflag.Flag) { o.Flags[fl.Name] = fl.Value.String() })

@@ -17,6 +17,8 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver"
 	"keelson.dev/keelson/internal/apiserver/history"
+	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/timeline"
 	"keelson.dev/keelson/internal/why"
 )
 
@@ -87,7 +89,23 @@ func facts(ctx context.Context, arg, namespace string) (*why.Facts, error) {
 	if events != nil {
 		f.Events = events.Items
 	}
+	f.Way = wayOf(ctx, cs, o)
 	return f, nil
+}
+
+// wayOf returns the trace of an object, nil where there is none: the server may be
+// another, or may have been restarted.
+func wayOf(ctx context.Context, cs *kubernetes.Clientset, o *object) *timeline.Timeline {
+	data, err := cs.Discovery().RESTClient().Get().AbsPath(trace.Path).
+		Param("resource", o.resource().Resource).Param("group", o.resource().Group).Param("namespace", o.namespace).Param("name", o.name).DoRaw(ctx)
+	if err != nil {
+		return nil
+	}
+	t := &timeline.Timeline{}
+	if json.Unmarshal(data, t) != nil {
+		return nil
+	}
+	return t
 }
 
 // remembered returns all changes in a namespace, or of objects in none, that the server

@@ -20,6 +20,7 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/timeline"
 )
 
 // Facts are what is known.
@@ -32,7 +33,9 @@ type Facts struct {
 	Changes []*history.Object
 	// Events are those about the object.
 	Events []v1.Event
-	Now    time.Time
+	// Way is the trace of the object, nil if there is none.
+	Way *timeline.Timeline
+	Now time.Time
 }
 
 // Explain returns the sentences.
@@ -55,6 +58,7 @@ func Explain(f Facts) []string {
 		e.conditions()
 	}
 	e.end()
+	e.waits()
 	e.warnings()
 	return e.out
 }
@@ -217,6 +221,7 @@ func (e *explainer) pod(p *v1.Pod) {
 			}
 		}
 		e.say("%s.", s)
+		e.choice(p.UID)
 	case scheduled != nil && scheduled.Status == v1.ConditionFalse:
 		e.say("It has no node: %s: %s", scheduled.Reason, scheduled.Message)
 	}
@@ -295,6 +300,38 @@ func (e *explainer) end() {
 		e.say("It is being deleted, and waits for what removes its finalizers: %s.", strings.Join(f, ", "))
 	case e.Object.GetDeletionTimestamp() != nil:
 		e.say("It is being deleted.")
+	}
+}
+
+// choice says why the scheduler chose the pod's node, as far as the trace has it.
+func (e *explainer) choice(uid types.UID) {
+	if e.Way == nil {
+		return
+	}
+	for _, s := range slices.Backward(e.Way.Steps) {
+		if s.UID != uid || s.Phase != trace.PhaseSchedule {
+			continue
+		}
+		queued := time.Duration(0)
+		for _, part := range s.Parts {
+			if strings.HasPrefix(part.Name, "waiting") {
+				queued = time.Duration(part.Took)
+			}
+		}
+		e.say("The scheduler found: %s (after %s in its queue).", s.Detail, queued.Round(time.Millisecond))
+		return
+	}
+}
+
+// waits says what the object waits for, and who can change that, where nothing before has.
+func (e *explainer) waits() {
+	if e.Way == nil || e.Gone {
+		return
+	}
+	for _, w := range e.Way.Waits {
+		if w.Object == e.name() && w.Who != "" {
+			e.say("It waits for %s: it is for %s.", w.For, w.Who)
+		}
 	}
 }
 

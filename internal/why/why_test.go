@@ -13,6 +13,7 @@ import (
 
 	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/timeline"
 )
 
 // TestExplain explains a pod of a Deployment at different moments of its life.
@@ -57,6 +58,12 @@ func TestExplain(t *testing.T) {
 		want  string
 	}{
 		{"it runs", Facts{Object: pod(func(*v1.Pod) {}), Changes: changes}, made + "It is on n: kube-scheduler put it there 9m ago.\nIt is Ready, since 8m."},
+		{"the trace knows more", Facts{Object: pod(func(p *v1.Pod) { p.Status.Conditions = nil }), Changes: changes, Way: &timeline.Timeline{
+			Steps: []trace.Step{{UID: "other", Phase: trace.PhaseSchedule, Detail: "another pod"}, {UID: "p", Phase: trace.PhaseSchedule, Detail: "n: 1 of 3 nodes fit, NodeAffinity rejects 2",
+				Parts: []trace.Part{{Name: "waiting in the queue", Took: trace.Millis(120 * time.Millisecond)}}}},
+			Waits: []timeline.Wait{{Object: "pod/web-1-a", For: "its readiness gate g", Who: "the controller that sets it"}, {Object: "pod/other", For: "x", Who: "y"}}}},
+			made + "It is on n: kube-scheduler put it there 9m ago.\nThe scheduler found: n: 1 of 3 nodes fit, NodeAffinity rejects 2 (after 120ms in its queue).\n" +
+				"It waits for its readiness gate g: it is for the controller that sets it."},
 		{"it is not remembered", Facts{Object: pod(func(p *v1.Pod) { p.OwnerReferences = nil })}, "pod/web-1-a was created 10m ago; the history does not reach back to who did it.\nIt is on n.\nIt is Ready, since 8m."},
 		{"it does not start", Facts{Changes: changes, Object: pod(func(p *v1.Pod) {
 			p.Status.Phase = v1.PodPending

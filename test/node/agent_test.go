@@ -29,6 +29,8 @@ func TestAgentAlone(t *testing.T) {
 	t.Run("Deployment", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).deployment() })
 	t.Run("Tokens", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).tokens() })
 
+	t.Run("Trace", func(t *testing.T) { (&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).trace() })
+
 	ctx := t.Context()
 	config := &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "alone"}, Data: map[string]string{"k": "first"}}
 	secret := &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "alone"}, StringData: map[string]string{"k": "hidden"}}

@@ -30,7 +30,7 @@ type Options struct {
 	// Past is how much of the history of the store is kept on disk.
 	Past embedded.PastOptions
 	// TraceMemory is how many bytes the record of what caused what may take (default
-	// trace.DefaultLimit).
+	// trace.DefaultLimit); a negative number records no writes.
 	TraceMemory int
 	// OTLP selects where the trace is sent to.
 	OTLP otlp.Options

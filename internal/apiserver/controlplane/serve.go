@@ -109,6 +109,10 @@ func (c *Instance) serve(listener net.Listener) error {
 	c.Meter = c.newMeter(reader)
 	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes}
 	paths[tracing.Path] = steps
+	recorded := steps.Record
+	if c.TraceMemory < 0 {
+		recorded = nil
+	}
 	paths[remote.Path] = &tracing.Reports{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue}
 	moment := func(m string) (int64, error) { return c.Server.Moment(m) }
 	paths[history.ChangesPath] = &history.Changes{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: moment}
@@ -129,7 +133,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		NoUnsafeDeletion: !c.Features.Enabled(features.AllowUnsafeMalformedObjectDeletion),
 		Authorizer:       modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: c.addresses},
-		Recorded:     steps.Record,
+		Recorded:     recorded,
 		Place:        c.Trace.Place,
 		Note:         note,
 		Audit:        c.auditor,

@@ -186,9 +186,11 @@ func (p *path) before(s, first *trace.Step) *trace.Step {
 	}
 	var best *trace.Step
 	limit := s.Began().Add(tolerance)
+	served := s.Phase == trace.PhaseRules || s.Phase == trace.PhaseName // these do not wait for one another
 	consider := func(all []*trace.Step) {
 		for _, o := range all {
-			if o == s || !o.Time.Before(s.Time) || o.Time.After(limit) || o.Time.Before(first.Time) || strings.HasPrefix(o.What, "refused") {
+			over := !o.Time.After(limit) || s.Phase != "" && o.Began().Before(s.Began()) // a probe begins while its container's start still goes on
+			if o == s || !o.Time.Before(s.Time) || !over || served && o.Phase != "" || o.Time.Before(first.Time) || strings.HasPrefix(o.What, "refused") {
 				continue
 			}
 			if best == nil || o.Time.After(best.Time) {
