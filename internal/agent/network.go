@@ -164,6 +164,10 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) e
 	cfg.Unsupported = func(s *v1.Service, proto v1.Protocol) {
 		recorder.Eventf(s, v1.EventTypeWarning, "ProtocolNotSupported", "the kernel of the node %s does not follow connections of %s, so that the Service's ports of it are not served there: use a kernel with CONFIG_NF_CT_PROTO_%s", o.Name, proto, proto)
 	}
+	cfg.Reserved = h.services
+	cfg.NotServed = func(s *v1.Service, at string) {
+		recorder.Eventf(s, v1.EventTypeWarning, "ExternalIPNotServed", "the node %s does not serve the external address %s: it is in the range of the Services' own addresses, where it may be another's", o.Name, at)
+	}
 	cfg.PortInUse = func(s *v1.Service, at netip.AddrPort, proto v1.Protocol) {
 		recorder.Eventf(s, v1.EventTypeWarning, "PortInUse", "port %d/%s of %s is that of a program of the node %s, which keeps it: stop the program, or choose another port", at.Port(), proto, at.Addr(), o.Name)
 	}

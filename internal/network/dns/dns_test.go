@@ -325,6 +325,22 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// TestOtherQuestion checks that an answer to another question than was asked is not taken.
+func TestOtherQuestion(t *testing.T) {
+	wrong := resolver(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		m := new(dns.Msg)
+		m.SetReply(r)
+		m.Question[0].Name = "other.example."
+		m.Answer = []dns.RR{&dns.A{Hdr: dns.RR_Header{Name: r.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60}, A: net.IPv4(192, 0, 2, 66)}}
+		_ = w.WriteMsg(m)
+	})
+	good := resolver(t, example)
+	s, _ := newServer(t, testingclock.NewFakeClock(time.Now()), wrong.addr, good.addr)
+	if got := ask(t, s, "example.org.", dns.TypeA); got != "A 192.0.2.80" || wrong.asked.Load() == 0 {
+		t.Errorf("%q, and the first resolver was asked %d times", got, wrong.asked.Load())
+	}
+}
+
 // TestLoop checks that a resolver which asks this server is detected.
 func TestLoop(t *testing.T) {
 	var told atomic.Pointer[error]

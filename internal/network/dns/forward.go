@@ -31,7 +31,9 @@ import (
 const ConfigMap = "kube-dns"
 
 const (
-	cacheSize = 10_000
+	// cacheSize is how many answers are kept, of keptSize bytes at most: pods choose what
+	// is asked, and others what is answered.
+	cacheSize, keptSize = 10_000, 4096
 	// cacheMax and negativeMax bound how long an answer is kept.
 	cacheMax    = 30 * time.Second
 	negativeMax = 5 * time.Second
@@ -197,6 +199,8 @@ func (f *forwarder) exchange(ctx context.Context, k question, servers []string) 
 			switch {
 			case err != nil:
 				errs = append(errs, fmt.Errorf("%s: %w", s, err))
+			case !answers(m, r):
+				errs = append(errs, fmt.Errorf("%s: the answer is to another question", s))
 			case m.Rcode == dns.RcodeServerFailure || m.Rcode == dns.RcodeRefused || m.Rcode == dns.RcodeNotImplemented:
 				errs = append(errs, fmt.Errorf("%s: %s", s, dns.RcodeToString[m.Rcode]))
 			default:
@@ -211,9 +215,16 @@ func (f *forwarder) exchange(ctx context.Context, k question, servers []string) 
 	return nil, errors.Join(errs...)
 }
 
+// answers reports whether m is a response to the question of r, and not to one that somebody
+// else has made up.
+func answers(m, r *dns.Msg) bool {
+	return m.Response && len(m.Question) == 1 && m.Question[0].Qtype == r.Question[0].Qtype && m.Question[0].Qclass == r.Question[0].Qclass &&
+		strings.EqualFold(m.Question[0].Name, r.Question[0].Name)
+}
+
 func (f *forwarder) keep(k question, m *dns.Msg) {
 	life := cacheMax
-	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError || m.Len() > keptSize {
 		return
 	}
 	if m.Rcode == dns.RcodeNameError || len(m.Answer) == 0 {

@@ -20,6 +20,12 @@ type here struct {
 	// arrive; sockets are the ports that programs have there.
 	own     map[netip.Addr]netip.Addr
 	sockets *Sockets
+	// reserved are the ranges in which no external address is served.
+	reserved []netip.Prefix
+}
+
+func within(ranges []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(a.Unmap()) })
 }
 
 // plan is the wanted content of the table for a Service.
@@ -159,7 +165,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 		}
 	}
 	for _, ip := range s.Spec.ExternalIPs {
-		if a, ok := h.mine(ip); ok {
+		if a, ok := h.mine(ip); ok && !within(h.reserved, a) {
 			expose(a, sp.Port)
 		}
 	}

@@ -57,6 +57,11 @@ type Config struct {
 	// port of another protocol.
 	Follows     func(v1.Protocol) bool
 	Unsupported func(s *v1.Service, proto v1.Protocol)
+	// Reserved are the ranges of the Services' own addresses: an external address in them is
+	// not served, since its Service would get the packets to another one, or to the name
+	// server. NotServed, if set, is called for a Service with such an address.
+	Reserved  []netip.Prefix
+	NotServed func(s *v1.Service, at string)
 	// PortInUse, if set, is called for a Service whose port of this machine is in
 	// use by a program, which keeps it.
 	PortInUse func(s *v1.Service, at netip.AddrPort, proto v1.Protocol)
@@ -428,10 +433,19 @@ func (p *Proxy) noteOwn(t *table, n types.NamespacedName, s *v1.Service, next *p
 	}
 }
 
-// support records an event about a Service with a port that the kernel cannot
-// serve.
+// support records events about a Service with a port that the kernel cannot serve, or with
+// an external address that is reserved.
 func (p *Proxy) support(s *v1.Service) {
-	if p.Follows == nil || p.unsupported[s.UID] {
+	if p.unsupported[s.UID] {
+		return
+	}
+	for _, ip := range s.Spec.ExternalIPs {
+		if a, err := netip.ParseAddr(ip); err == nil && within(p.Reserved, a) && p.NotServed != nil {
+			p.unsupported[s.UID] = true
+			p.NotServed(s, ip)
+		}
+	}
+	if p.Follows == nil {
 		return
 	}
 	for i := range s.Spec.Ports {
@@ -540,7 +554,7 @@ func (p *Proxy) forget(t *table, before map[types.NamespacedName]*installed, c c
 
 // here describes this node.
 func (p *Proxy) here() (here, error) {
-	h := here{node: p.NodeName}
+	h := here{node: p.NodeName, reserved: p.Reserved}
 	primary := p.NodeIPs
 	if n, err := p.nodes.Get(p.NodeName); err == nil {
 		h.zone, h.own = n.Labels[v1.LabelTopologyZone], own(n)
@@ -580,6 +594,7 @@ func (t *table) move(h here) bool {
 	}
 	same := t.here.node == h.node && t.here.zone == h.zone && equal(t.here.nodePorts, ports) && maps.Equal(t.here.own, h.own)
 	t.here.node, t.here.zone, t.here.nodePorts, t.here.own, t.here.sockets = h.node, h.zone, ports, h.own, h.sockets
+	t.here.reserved = h.reserved
 	return !same
 }
 

@@ -224,6 +224,32 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// TestReserved checks that no Service gets the packets to another one's address, or to one that
+// another has later, by naming it as an external address of its own.
+func TestReserved(t *testing.T) {
+	r, k := fakeRig(t)
+	r.Reserved = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+	var told []string
+	r.NotServed = func(s *v1.Service, at string) { told = append(told, s.Name+" "+at) }
+	a := service("a", "10.96.0.1", func(s *v1.Service) { s.Spec.ExternalIPs = []string{"10.96.0.10", "10.96.0.2", "203.0.113.9"} })
+	r.set(a, slice("a", "a-1", ep("10.244.1.2")))
+	r.sync()
+	for to, want := range map[string]string{"10.96.0.10": "", "10.96.0.2": "", "203.0.113.9": "10.244.1.2:8080 masquerade"} {
+		if got := k.packet(outside, to, 80, v1.ProtocolTCP).in(); got != want {
+			t.Errorf("to %s: %q, want %q", to, got, want)
+		}
+	}
+	b := service("b", "10.96.0.2")
+	r.set(b, slice("b", "b-1", ep("10.244.1.3")))
+	r.sync()
+	if got := k.packet(pod, "10.96.0.2", 80, v1.ProtocolTCP).in(); got != "10.244.1.3:8080" {
+		t.Errorf("the other Service: %q", got)
+	}
+	if strings.Join(told, ", ") != "a 10.96.0.10, a 10.96.0.2" {
+		t.Errorf("told: %q", told)
+	}
+}
+
 func TestFailure(t *testing.T) {
 	r, k := fakeRig(t)
 	r.set(service("a", "10.96.0.1"), slice("a", "a-1", ep("10.244.1.2")))
