@@ -41,7 +41,7 @@ func (p *Process) Stop() {
 // its identity.
 func (p *Process) Recorder(client kubernetes.Interface, component, host string) record.EventRecorder {
 	b := record.NewBroadcaster(record.WithContext(p.Ctx))
-	b.StartRecordingToSink(&v1core.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	Record(p.Ctx, b, &v1core.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	p.Go(func() {
 		<-p.Ctx.Done()
 		b.Shutdown()

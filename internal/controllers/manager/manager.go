@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
 )
@@ -98,7 +99,7 @@ func watched(rows []*controllers.Row) []schema.GroupVersionResource {
 // Run runs the controllers until ctx is done, and returns when the last worker
 // of the last of them has ended.
 func (m *Manager) Run(ctx context.Context) {
-	m.broadcaster.StartRecordingToSink(&sink{m.clients})
+	component.Record(ctx, m.broadcaster, &sink{m.clients})
 	defer m.broadcaster.Shutdown()
 	var running sync.WaitGroup
 	for _, c := range m.made {
