@@ -34,8 +34,6 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/cert"
 	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/helper"
@@ -141,7 +139,7 @@ func start(t *testing.T) *env {
 	cfg.QPS = -1
 	e := &env{T: t, ctx: ctx, cfg: cfg, core: kubernetes.NewForConfigOrDie(cfg), dynamic: dynamic.NewForConfigOrDie(cfg),
 		apiServices: aggregator.NewForConfigOrDie(cfg)}
-	e.kubeconfig = e.writeKubeconfig("admin", &clientcmdapi.AuthInfo{ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData})
+	e.kubeconfig = e.writeKubeconfig("admin", cfg)
 	return e
 }
 
@@ -152,15 +150,10 @@ func (e *env) must(err error) {
 	}
 }
 
-func (e *env) writeKubeconfig(name string, who *clientcmdapi.AuthInfo) string {
+func (e *env) writeKubeconfig(name string, who *rest.Config) string {
 	e.Helper()
-	k := clientcmdapi.NewConfig()
-	k.Clusters["c"] = &clientcmdapi.Cluster{Server: e.cfg.Host, CertificateAuthorityData: e.cfg.CAData}
-	k.AuthInfos["u"] = who
-	k.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	k.CurrentContext = "x"
 	path := filepath.Join(e.TempDir(), name)
-	e.must(clientcmd.WriteToFile(*k, path))
+	e.must(harness.WriteKubeconfig(path, who))
 	return path
 }
 
@@ -225,7 +218,7 @@ func (e *env) prepare() {
 	e.program = aggregation.Build(e)
 	etcd := etcdtest.Start(e)
 	e.kubectlSays(rights, []string{"apply", "-f", "-"}, "rolebinding.rbac.authorization.k8s.io/wardle-auth-reader created")
-	me := e.writeKubeconfig("wardle", &clientcmdapi.AuthInfo{Token: e.token("wardle", "apiserver")})
+	me := e.writeKubeconfig("wardle", harness.WithToken(e.cfg, e.token("wardle", "apiserver")))
 	certPEM, keyPEM, err := cert.GenerateSelfSignedCertKey("sample-api.wardle.svc", nil, nil)
 	e.must(err)
 	dir := e.TempDir()

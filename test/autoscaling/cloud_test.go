@@ -31,7 +31,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/apiserver/certs"
@@ -81,12 +80,7 @@ const (
 // startCloud starts the cloud of a folder in a process of its own.
 func startCloud(tb testing.TB, cfg *rest.Config, address, dir string) {
 	tb.Helper()
-	k := clientcmdapi.NewConfig()
-	k.Clusters["c"] = &clientcmdapi.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
-	k.AuthInfos["u"] = &clientcmdapi.AuthInfo{ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData}
-	k.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	k.CurrentContext = "x"
-	if err := clientcmd.WriteToFile(*k, filepath.Join(dir, "kubeconfig")); err != nil {
+	if err := harness.WriteKubeconfig(filepath.Join(dir, "kubeconfig"), cfg); err != nil {
 		tb.Fatal(err)
 	}
 	harness.StartProcess(tb, func() *exec.Cmd { return harness.Self(asCloud+"="+dir, "AUTOSCALING_ADDRESS="+address) })

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -15,8 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"keelson.dev/keelson/test/harness"
 )
@@ -76,13 +73,8 @@ func account(t *testing.T, cfg *rest.Config) string {
 	must(err)
 	token, err := accounts.CreateToken(ctx, name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(err)
-	config := clientcmdapi.NewConfig()
-	config.Clusters["c"] = &clientcmdapi.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
-	config.AuthInfos["c"] = &clientcmdapi.AuthInfo{Token: token.Status.Token}
-	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "c"}
-	config.CurrentContext = "c"
 	file := filepath.Join(t.TempDir(), "kubeconfig")
-	must(clientcmd.WriteToFile(*config, file))
+	must(harness.WriteKubeconfig(file, harness.WithToken(cfg, token.Status.Token)))
 	return file
 }
 
@@ -94,10 +86,6 @@ func manage(t *testing.T, c *Cloud, cfg *rest.Config, podRange string) {
 	if err := os.WriteFile(settings, []byte(c.socket), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	said, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), managerArguments+"="+strings.Join([]string{
 		"--cloud-provider=" + providerName, "--cloud-config=" + settings, "--kubeconfig=" + kubeconfig,
@@ -106,16 +94,5 @@ func manage(t *testing.T, c *Cloud, cfg *rest.Config, podRange string) {
 		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", harness.FreePort(t)), "--cert-dir=" + dir,
 		"--node-monitor-period=1s", "--node-status-update-frequency=1s", "--route-reconciliation-period=1s",
 	}, "\n"))
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = said, said, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if b, err := os.ReadFile(said.Name()); err == nil && t.Failed() {
-			t.Logf("the controller manager said:\n%s", b[max(0, len(b)-8000):])
-		}
-		said.Close()
-	})
+	harness.Run(t, cmd)
 }

@@ -127,7 +127,7 @@ func newTarget(t *testing.T, cfg *rest.Config, file string) *target {
 	t.Helper()
 	if file == "" {
 		file = t.TempDir() + "/kubeconfig"
-		if err := writeKubeconfig(file, cfg); err != nil {
+		if err := harness.WriteKubeconfig(file, cfg); err != nil {
 			t.Fatal(err)
 		}
 	}

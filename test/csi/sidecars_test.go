@@ -24,8 +24,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
@@ -83,7 +81,9 @@ func start(t testing.TB) *suite {
 	harness.Eventually(t, "the local driver's socket", func() bool { _, err := os.Stat(local); return err == nil })
 
 	kubeconfig := filepath.Join(dir, "kubeconfig")
-	writeKubeconfig(t, kubeconfig, n.Config)
+	if err := harness.WriteKubeconfig(kubeconfig, n.Config); err != nil {
+		t.Fatal(err)
+	}
 	elect := []string{"--leader-election", "--leader-election-namespace=" + namespace}
 	s.run(kubeconfig, "snapshot-controller", append(elect, "--enable-distributed-snapshotting")...)
 	for _, sidecar := range []string{"csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter"} {
@@ -141,18 +141,6 @@ func (l *lines) last(n int) string {
 	defer l.mu.Unlock()
 	all := strings.Split(strings.TrimSpace(l.text.String()), "\n")
 	return strings.Join(all[max(0, len(all)-n):], "\n")
-}
-
-func writeKubeconfig(t testing.TB, path string, c *rest.Config) {
-	t.Helper()
-	k := clientcmdapi.NewConfig()
-	k.Clusters["c"] = &clientcmdapi.Cluster{Server: c.Host, CertificateAuthorityData: c.CAData}
-	k.AuthInfos["u"] = &clientcmdapi.AuthInfo{ClientCertificateData: c.CertData, ClientKeyData: c.KeyData, Token: c.BearerToken}
-	k.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	k.CurrentContext = "x"
-	if err := clientcmd.WriteToFile(*k, path); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // install makes the objects that a driver's chart has, and the CRDs of snapshots.

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"keelson.dev/keelson/test/harness"
 )
@@ -75,43 +73,17 @@ func (k *keelson) as(namespace, account string) string {
 	if err != nil {
 		k.Fatal(err)
 	}
-	c := clientcmdapi.NewConfig()
-	c.Clusters["c"] = &clientcmdapi.Cluster{Server: k.config.Host, CertificateAuthorityData: k.config.CAData}
-	c.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: r.Status.Token}
-	c.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	c.CurrentContext = "x"
 	path := filepath.Join(k.TempDir(), account)
-	if err := clientcmd.WriteToFile(*c, path); err != nil {
+	if err := harness.WriteKubeconfig(path, harness.WithToken(k.config, r.Status.Token)); err != nil {
 		k.Fatal(err)
 	}
 	return path
 }
 
-// run runs a program of another project until the end of the test. What it has written
-// last is shown if the test fails.
+// run runs a program of another project until the end of the test.
 func (k *keelson) run(program string, args ...string) {
 	k.Helper()
-	log := filepath.Join(k.TempDir(), "log")
-	f, err := os.Create(log)
-	if err != nil {
-		k.Fatal(err)
-	}
-	defer f.Close()
-	c := exec.Command(program, args...)
-	c.Stdout, c.Stderr, c.SysProcAttr = f, f, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := c.Start(); err != nil {
-		k.Fatal(err)
-	}
-	k.Cleanup(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait()
-		if !k.Failed() {
-			return
-		}
-		if b, err := os.ReadFile(log); err == nil {
-			k.Logf("%s said at last:\n%s", filepath.Base(program), b[max(len(b)-6000, 0):])
-		}
-	})
+	harness.Run(k, exec.Command(program, args...))
 }
 
 // listening waits until a server listens at an address.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +27,28 @@ func StartProcess(t testing.TB, command func() *exec.Cmd) *Process {
 	p.Start()
 	t.Cleanup(p.Kill)
 	return p
+}
+
+// Run runs a program until the end of the test, or of the test's process. What it has
+// written last is shown if the test fails.
+func Run(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	said, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = said, said, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if b, err := os.ReadFile(said.Name()); err == nil && t.Failed() {
+			t.Logf("%s said at last:\n%s", filepath.Base(cmd.Path), b[max(0, len(b)-8000):])
+		}
+	})
 }
 
 // Self returns the test's own program with these variables in its environment (NAME=value),

@@ -11,8 +11,6 @@ import (
 
 	imagev1 "github.com/google/go-containerregistry/pkg/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"keelson.dev/keelson/internal/agent"
 	"keelson.dev/keelson/test/harness"
@@ -77,12 +75,7 @@ func start(t testing.TB) node {
 	if err := rest.LoadTLSFiles(c); err != nil {
 		t.Fatal(err)
 	}
-	k := clientcmdapi.NewConfig()
-	k.Clusters["c"] = &clientcmdapi.Cluster{Server: c.Host, CertificateAuthorityData: c.CAData}
-	k.AuthInfos["u"] = &clientcmdapi.AuthInfo{ClientCertificateData: c.CertData, ClientKeyData: c.KeyData, Token: c.BearerToken}
-	k.Contexts["x"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
-	k.CurrentContext = "x"
-	if err := clientcmd.WriteToFile(*k, n.kubeconfig); err != nil {
+	if err := harness.WriteKubeconfig(n.kubeconfig, c); err != nil {
 		t.Fatal(err)
 	}
 	return n
