@@ -286,7 +286,7 @@ func podsFrom(ctx context.Context, network, reduced kubernetes.Interface) (kuber
 	case err == nil:
 		return reduced, nil
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
-		return network, nil
+		return network, nil //nolint:nilerr // whole pods are read then
 	}
 	return nil, fmt.Errorf("reading pods' addresses: %w", err)
 }

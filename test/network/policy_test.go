@@ -88,9 +88,10 @@ func (h *peer) connect(proto string, to netip.AddrPort) (net.Conn, error) {
 	var fd int
 	var err error
 	h.do(func() {
-		family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(to.Port())})
+		var family int
+		var sa unix.Sockaddr
 		if a := to.Addr(); a.Is4() {
-			sa.(*unix.SockaddrInet4).Addr = a.As4()
+			family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.As4()}
 		} else {
 			six := &unix.SockaddrInet6{Port: int(to.Port()), Addr: a.As16()}
 			if a.Zone() != "" {
@@ -105,7 +106,7 @@ func (h *peer) connect(proto string, to netip.AddrPort) (net.Conn, error) {
 		if fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 			return
 		}
-		if err = unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS {
+		if err = unix.Connect(fd, sa); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 			unix.Close(fd)
 			return
 		}
