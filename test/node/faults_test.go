@@ -596,6 +596,10 @@ func (k *killable) killRuntime() {
 		k.Fatal(err)
 	}
 	harness.Eventually(k, "another containerd", func() bool { return pid() != old })
+	harness.Succeeds(k, "an answer of it", func() error {
+		_, err := k.runtime.ListContainers(k.Context(), &runtimeapi.ListContainersRequest{})
+		return err
+	})
 }
 
 // restartAgent kills the agent and starts it again.
@@ -764,11 +768,14 @@ func (k *killable) check(name string, crashes int, agent bool) *v1.Pod {
 		s := p.Status.ContainerStatuses
 		return ready(p) && len(s) > 0 && int(s[0].RestartCount) >= crashes
 	})
-	c, err := k.container(name, "c")
-	if err != nil {
-		k.Error(err)
-		return p
-	}
+	var c *runtimeapi.Container
+	harness.Succeeds(k, "the container of "+name, func() (err error) {
+		c, err = k.container(name, "c")
+		return err
+	})
+	p = k.pod(name, func(p *v1.Pod) bool {
+		return ready(p) && p.Status.ContainerStatuses[0].ContainerID == "containerd://"+c.Id
+	})
 	if got := p.Status.ContainerStatuses[0].ContainerID; got != "containerd://"+c.Id {
 		k.Errorf("%s reports the container %s, and %s runs", name, got, c.Id)
 	}
