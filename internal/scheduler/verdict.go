@@ -100,12 +100,9 @@ func (s *Scheduler) tell(a *attempt, node string, v verdict, err error) {
 	}
 	took := s.Clock.Since(a.begin)
 	queued := a.begin.Sub(a.since)
-	detail := "fits nowhere: "
-	switch {
-	case err == nil:
-		detail = node + ": " + v.String()
-	default:
-		detail += err.Error()
+	detail := node + ": " + v.String()
+	if err != nil {
+		detail = "fits nowhere: " + err.Error()
 	}
 	if a.tries > 1 {
 		detail = fmt.Sprintf("attempt %d, after %s: %s", a.tries, a.why, detail)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,9 +59,7 @@ type Client struct {
 	actor, node string
 	steps       chan trace.Step
 	lost        atomic.Uint64
-
-	mu     sync.Mutex
-	traces *lru.Cache // types.UID → trace.Context
+	traces      *lru.Cache // types.UID → trace.Context
 }
 
 // New returns a client of a component on a node, empty if it belongs to none. Run sends.
