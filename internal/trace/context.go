@@ -59,7 +59,7 @@ type Context struct {
 	TraceID TraceID `json:"traceID,omitzero"`
 	SpanID  SpanID  `json:"spanID,omitzero"`
 	// Unsampled reports whether the client asked that its trace not be kept.
-	Unsampled bool `json:"-"`
+	Unsampled bool `json:"unsampled,omitempty"`
 }
 
 // IsValid reports whether there is a trace.

@@ -19,29 +19,33 @@ func taintNewNode(_ context.Context, _ admission.Attributes, node *v1.Node) erro
 }
 
 // topologyLabels adds the zone and the region of its node to a pod's labels.
-type topologyLabels struct{ nodes corelisters.NodeLister }
+type topologyLabels struct {
+	*Environment
+	nodes corelisters.NodeLister
+}
 
 func newTopologyLabels(e *Environment) *plain {
-	l := topologyLabels{e.Informers.Core().V1().Nodes().Lister()}
+	l := topologyLabels{e, e.Informers.Core().V1().Nodes().Lister()}
 	return admits(either(onObject(l.pod), onObject(l.binding, "binding")), admission.Create)
 }
 
-func (l topologyLabels) pod(_ context.Context, _ admission.Attributes, pod *v1.Pod) error {
-	return l.label(&pod.Labels, pod.Spec.NodeName)
+func (l topologyLabels) pod(ctx context.Context, _ admission.Attributes, pod *v1.Pod) error {
+	return l.label(ctx, &pod.Labels, pod.Spec.NodeName)
 }
 
-func (l topologyLabels) binding(_ context.Context, _ admission.Attributes, b *v1.Binding) error {
+func (l topologyLabels) binding(ctx context.Context, _ admission.Attributes, b *v1.Binding) error {
 	if b.Target.Kind != "Node" {
 		return nil
 	}
-	return l.label(&b.Labels, b.Target.Name)
+	return l.label(ctx, &b.Labels, b.Target.Name)
 }
 
-func (l topologyLabels) label(labels *map[string]string, node string) error {
+func (l topologyLabels) label(ctx context.Context, labels *map[string]string, node string) error {
 	if node == "" {
 		return nil
 	}
 	n, err := l.nodes.Get(node)
+	n, err = found(ctx, l.Environment, "", "nodes", node, n, err)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -1,10 +1,12 @@
 package admission
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
@@ -42,6 +44,22 @@ type Environment struct {
 	Done          <-chan struct{}
 	// Selection is the one that New is called with.
 	Selection Selection
+}
+
+// found returns what a lister answers, or the object of the store where the lister has none
+// of that name: its informer may be behind a request that has just been answered.
+func found[T any](ctx context.Context, e *Environment, group, resource, name string, obj T, err error) (T, error) {
+	if !apierrors.IsNotFound(err) {
+		return obj, err
+	}
+	entry, failed := e.Store.Get(ctx, e.Catalogue.Must(group, "v1", resource).Key("", name))
+	if failed != nil {
+		return obj, failed
+	}
+	if entry == nil {
+		return obj, err
+	}
+	return entry.Object().(T), nil
 }
 
 // plugin is a row of the table.

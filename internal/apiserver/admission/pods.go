@@ -44,15 +44,16 @@ func (d tolerationSeconds) admit(_ context.Context, _ admission.Attributes, pod 
 
 // priority gives pods the priority of their class.
 type priority struct {
+	*Environment
 	classes schedulinglisters.PriorityClassLister
 }
 
 func newPriority(e *Environment) *plain {
-	p := priority{e.Informers.Scheduling().V1().PriorityClasses().Lister()}
+	p := priority{e, e.Informers.Scheduling().V1().PriorityClasses().Lister()}
 	return admits(onObject(p.admit), admission.Create, admission.Update)
 }
 
-func (p priority) admit(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
+func (p priority) admit(ctx context.Context, a admission.Attributes, pod *v1.Pod) error {
 	if a.GetOperation() == admission.Update {
 		if old, ok := a.GetOldObject().(*v1.Pod); ok && pod.Spec.Priority == nil {
 			pod.Spec.Priority, pod.Spec.PreemptionPolicy = old.Spec.Priority, old.Spec.PreemptionPolicy
@@ -73,6 +74,7 @@ func (p priority) admit(_ context.Context, a admission.Attributes, pod *v1.Pod) 
 		}
 	} else {
 		class, err := p.classes.Get(name)
+		class, err = found(ctx, p.Environment, "scheduling.k8s.io", "priorityclasses", name, class, err)
 		if apierrors.IsNotFound(err) {
 			return admission.NewForbidden(a, fmt.Errorf("no PriorityClass with name %v was found", name))
 		}

@@ -16,19 +16,21 @@ import (
 // runtimeClass gives pods the overhead and the place that their runtime class
 // asks for.
 type runtimeClass struct {
+	*Environment
 	classes nodelisters.RuntimeClassLister
 }
 
 func newRuntimeClass(e *Environment) *plain {
-	r := runtimeClass{e.Informers.Node().V1().RuntimeClasses().Lister()}
+	r := runtimeClass{e, e.Informers.Node().V1().RuntimeClasses().Lister()}
 	return both(onObject(r.admit), onObject(r.validate), admission.Create)
 }
 
-func (r runtimeClass) class(a admission.Attributes, pod *v1.Pod) (*nodev1.RuntimeClass, error) {
+func (r runtimeClass) class(ctx context.Context, a admission.Attributes, pod *v1.Pod) (*nodev1.RuntimeClass, error) {
 	if pod.Spec.RuntimeClassName == nil {
 		return nil, nil
 	}
 	class, err := r.classes.Get(*pod.Spec.RuntimeClassName)
+	class, err = found(ctx, r.Environment, "node.k8s.io", "runtimeclasses", *pod.Spec.RuntimeClassName, class, err)
 	if apierrors.IsNotFound(err) {
 		return nil, admission.NewForbidden(a, fmt.Errorf("pod rejected: RuntimeClass %q not found", *pod.Spec.RuntimeClassName))
 	}
@@ -42,8 +44,8 @@ func overheadOf(class *nodev1.RuntimeClass) v1.ResourceList {
 	return class.Overhead.PodFixed
 }
 
-func (r runtimeClass) admit(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
-	class, err := r.class(a, pod)
+func (r runtimeClass) admit(ctx context.Context, a admission.Attributes, pod *v1.Pod) error {
+	class, err := r.class(ctx, a, pod)
 	if class == nil || err != nil {
 		return err
 	}
@@ -74,8 +76,8 @@ func (r runtimeClass) admit(_ context.Context, a admission.Attributes, pod *v1.P
 	return nil
 }
 
-func (r runtimeClass) validate(_ context.Context, a admission.Attributes, pod *v1.Pod) error {
-	class, err := r.class(a, pod)
+func (r runtimeClass) validate(ctx context.Context, a admission.Attributes, pod *v1.Pod) error {
+	class, err := r.class(ctx, a, pod)
 	if err != nil {
 		return err
 	}

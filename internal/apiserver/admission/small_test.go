@@ -3,12 +3,14 @@ package admission
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +21,10 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/store"
+	"keelson.dev/keelson/internal/store/embedded"
 )
 
 // environment has informers that hold objs.
@@ -43,7 +49,13 @@ func environment(t *testing.T, objs ...runtime.Object) *Environment {
 			t.Fatal(err)
 		}
 	}
-	return &Environment{Informers: f}
+	rows := catalogue.New(catalogue.Builtin())
+	s, err := embedded.Open(embedded.Options{Codec: store.NewCodec(catalogue.Scheme)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return &Environment{Informers: f, Store: s, Catalogue: rows}
 }
 
 func request(gvr schema.GroupVersionResource, sub string, op admission.Operation, obj, old runtime.Object) admission.Attributes {
@@ -221,5 +233,43 @@ func TestOptional(t *testing.T) {
 	}
 	if pod.Spec.Containers[0].ImagePullPolicy != v1.PullAlways || len(pod.Spec.Tolerations) != 1 || pod.Spec.Tolerations[0].Key != "example.com/gpu" {
 		t.Errorf("%+v", pod.Spec)
+	}
+}
+
+// TestBehind asks for what is in the store and not yet in the informers.
+func TestBehind(t *testing.T) {
+	e := environment(t)
+	put := func(group, resource, name string, obj runtime.Object) {
+		t.Helper()
+		if _, err := e.Store.Create(t.Context(), e.Catalogue.Must(group, "v1", resource).Key("", name), obj, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	meta := metav1.ObjectMeta{Name: "new"}
+	put("scheduling.k8s.io", "priorityclasses", "new", &schedulingv1.PriorityClass{ObjectMeta: meta, Value: 7})
+	put("node.k8s.io", "runtimeclasses", "new", &nodev1.RuntimeClass{ObjectMeta: meta, Handler: "h", Scheduling: &nodev1.Scheduling{NodeSelector: map[string]string{"a": "b"}}})
+	put("", "nodes", "new", &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "new", Labels: map[string]string{v1.LabelTopologyZone: "z"}}})
+	put("storage.k8s.io", "storageclasses", "new", &storagev1.StorageClass{ObjectMeta: meta, AllowVolumeExpansion: new(true)})
+
+	pods := v1.SchemeGroupVersion.WithResource("pods")
+	pod := &v1.Pod{Spec: v1.PodSpec{PriorityClassName: "new", RuntimeClassName: new("new"), NodeName: "new"}}
+	for _, name := range []string{"Priority", "RuntimeClass", "PodTopologyLabels"} {
+		if err := made(t, e, name).(admission.MutationInterface).Admit(t.Context(), request(pods, "", admission.Create, pod, nil), nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if pod.Spec.Priority == nil || *pod.Spec.Priority != 7 || pod.Spec.NodeSelector["a"] != "b" || pod.Labels[v1.LabelTopologyZone] != "z" {
+		t.Errorf("the pod has the priority %v, the node selector %v and the labels %v", pod.Spec.Priority, pod.Spec.NodeSelector, pod.Labels)
+	}
+	claim := &v1.PersistentVolumeClaim{Spec: v1.PersistentVolumeClaimSpec{StorageClassName: new("new")}, Status: v1.PersistentVolumeClaimStatus{Phase: v1.ClaimBound}}
+	larger := claim.DeepCopy()
+	larger.Spec.Resources.Requests = v1.ResourceList{v1.ResourceStorage: resource.MustParse("1Gi")}
+	if err := made(t, e, "PersistentVolumeClaimResize").(admission.ValidationInterface).Validate(t.Context(), request(v1.SchemeGroupVersion.WithResource("persistentvolumeclaims"), "", admission.Update, larger, claim), nil); err != nil {
+		t.Error(err)
+	}
+	pod = &v1.Pod{Spec: v1.PodSpec{PriorityClassName: "none"}}
+	err := made(t, e, "Priority").(admission.MutationInterface).Admit(t.Context(), request(pods, "", admission.Create, pod, nil), nil)
+	if err == nil || !strings.Contains(err.Error(), "no PriorityClass with name none was found") {
+		t.Errorf("a class that is nowhere: %v", err)
 	}
 }

@@ -80,12 +80,15 @@ func setStorageClass(classes storagelisters.StorageClassLister, a admission.Attr
 // claimResize lets a claim grow only if its class allows it.
 func claimResize(e *Environment) *plain {
 	classes := e.Informers.Storage().V1().StorageClasses().Lister()
-	return validates(onObject(func(_ context.Context, a admission.Attributes, claim *v1.PersistentVolumeClaim) error {
-		return validateResize(classes, a, claim)
+	return validates(onObject(func(ctx context.Context, a admission.Attributes, claim *v1.PersistentVolumeClaim) error {
+		return validateResize(a, claim, func(name string) (*storagev1.StorageClass, error) {
+			class, err := classes.Get(name)
+			return found(ctx, e, "storage.k8s.io", "storageclasses", name, class, err)
+		})
 	}), admission.Update)
 }
 
-func validateResize(classes storagelisters.StorageClassLister, a admission.Attributes, claim *v1.PersistentVolumeClaim) error {
+func validateResize(a admission.Attributes, claim *v1.PersistentVolumeClaim, class func(string) (*storagev1.StorageClass, error)) error {
 	old, had := a.GetOldObject().(*v1.PersistentVolumeClaim)
 	if !had {
 		return nil
@@ -102,7 +105,7 @@ func validateResize(classes storagelisters.StorageClassLister, a admission.Attri
 		name = *claim.Spec.StorageClassName
 	}
 	if name != "" {
-		if class, err := classes.Get(name); err == nil && class.AllowVolumeExpansion != nil && *class.AllowVolumeExpansion {
+		if class, err := class(name); err == nil && class.AllowVolumeExpansion != nil && *class.AllowVolumeExpansion {
 			return nil
 		}
 	}
