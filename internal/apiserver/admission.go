@@ -57,7 +57,6 @@ func (r *call) timed() context.Context {
 	if r.s.Recorded == nil {
 		return r.ctx()
 	}
-	r.timing.Place = r.s.Place
 	return trace.WithTiming(r.ctx(), r.timing)
 }
 

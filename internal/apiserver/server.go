@@ -105,6 +105,9 @@ type Config struct {
 	// Place, if set, gives a write its place in a distributed trace: trace.Timing has its
 	// meaning.
 	Place func(ctx context.Context) (at trace.Context, above trace.SpanID)
+	// Expect, if set, is told of each object that is about to be created, with its place in a
+	// trace; done is called when Recorded has been, or the object was not created.
+	Expect func(uid types.UID, at trace.Context) (done func())
 	// Note, if set, describes a request in the history of the store, beside what it
 	// writes.
 	Note func(req *http.Request) string
@@ -278,7 +281,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer leave()
 	r := &call{response: response{incoming: incoming{s: s, req: req, info: info}, w: w}, started: s.Clock.Now()}
 	r.long = long
-	r.timing = &trace.Timing{}
+	r.timing = &trace.Timing{Place: s.Place}
 	r.timing.Begin(time.Now())
 	r.conn, _ = w.(connection)
 	rec := &warnings{}

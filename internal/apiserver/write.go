@@ -210,6 +210,10 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 		return nil, err
 	}
 	begin = time.Now()
+	if r.s.Recorded != nil && r.s.Expect != nil {
+		at, _ := r.timing.Context(r.ctx())
+		defer r.s.Expect(acc.GetUID(), at)()
+	}
 	e, err := r.s.Store.Create(r.noted(), key, stored, r.ttl(obj))
 	r.timing.Store += time.Since(begin)
 	if err != nil {
@@ -255,7 +259,6 @@ func (r *writer) unstored(obj runtime.Object) (*store.Entry, error) {
 func (r *writer) recorded(w Write) {
 	if r.s.Recorded != nil {
 		w.Resource, w.Subresource, w.Time, w.Client, w.Timing = r.row, r.info.Subresource, r.s.Clock.Now(), r.req.UserAgent(), r.timing
-		r.timing.Place = r.s.Place
 		r.s.Recorded(r.ctx(), w)
 		r.traced, _ = r.timing.Context(r.ctx())
 		r.timing.Begin(time.Now()) // a request may write several objects

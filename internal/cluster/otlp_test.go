@@ -190,14 +190,19 @@ func oneTrace(t *testing.T, protocol string) {
 	})
 	want := []string{"create deployments.apps", "reconcile: create replicasets.apps", "create replicasets.apps", "create pods", "schedule", "update pods binding", "simulate", "webhook pods.example.com", "store"}
 	var names map[string]int
-	harness.Eventually(t, "all spans", func() bool {
+	defer func() {
+		if t.Failed() {
+			t.Log("spans:", names)
+		}
+	}()
+	harness.Eventually(t, "all spans", func() bool { // a pod may be tried again
 		names = map[string]int{}
 		running := false
 		for _, s := range r.in(parent.TraceID) {
 			names[s.Name]++
 			running = running || strings.HasSuffix(s.Name, "pods status")
 		}
-		return running && names["schedule"] == 2 && names["simulate"] == 2
+		return running && names["schedule"] >= 2 && names["simulate"] >= 2
 	})
 	for _, n := range want {
 		if names[n] == 0 {

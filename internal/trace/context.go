@@ -133,7 +133,24 @@ func (r *Recorder) cause(s *Step) *Step {
 		}
 		return o
 	}
+	if at, ok := r.coming[uid]; ok {
+		return &Step{Time: s.Time, Context: at}
+	}
 	return nil
+}
+
+// Expect tells that an object is about to be created, by a write with that place in a trace:
+// others may see the object, and write because of it, before the step is recorded. done is
+// called when it is, or when the object was not created.
+func (r *Recorder) Expect(uid types.UID, at Context) (done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.coming[uid] = at
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.coming, uid)
+	}
 }
 
 // Of returns the place in a trace of the last write of an object.

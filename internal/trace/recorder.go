@@ -146,6 +146,8 @@ type Recorder struct {
 	on, because map[types.UID][]*Step
 	// about has the steps on others that concern the object.
 	about map[types.UID][]*Step
+	// coming has the places of creations that are being made.
+	coming map[types.UID]Context
 	// sampled decides which traces are sampled; nil is none.
 	sampled func(TraceID) bool
 	// followers are woken by each step.
@@ -157,7 +159,7 @@ const DefaultLimit = 64 << 20
 
 // NewRecorder makes a recorder that takes about as many bytes as limit.
 func NewRecorder(limit int) *Recorder {
-	return &Recorder{limit: limit, on: map[types.UID][]*Step{}, because: map[types.UID][]*Step{}, about: map[types.UID][]*Step{}}
+	return &Recorder{limit: limit, on: map[types.UID][]*Step{}, because: map[types.UID][]*Step{}, about: map[types.UID][]*Step{}, coming: map[types.UID]Context{}}
 }
 
 // Add records a step; the oldest ones go where there is no room. Its place in a

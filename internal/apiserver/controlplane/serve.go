@@ -135,6 +135,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: c.addresses},
 		Recorded:     recorded,
 		Place:        c.Trace.Place,
+		Expect:       c.Trace.Expect,
 		Note:         note,
 		Audit:        c.auditor,
 		Fairness:     fair,
