@@ -92,7 +92,7 @@ const mostReason = 300
 // an empty one if there is none; nil if it concerns nothing that is known.
 func (r *Recorder) refused(ctx context.Context, s *trace.Step, w apiserver.Write) metav1.Object {
 	reason := w.Refused.Error()
-	s.Namespace, s.Name, s.What = w.Namespace, w.Name, "refused: "+strings.ToValidUTF8(reason[:min(len(reason), mostReason)], "")
+	s.Namespace, s.Name, s.What = w.Namespace, w.Name, "refused: "+cut(reason, mostReason)
 	if gr := w.Resource.GroupVersionResource.GroupResource(); gr == (schema.GroupResource{Resource: "secrets"}) {
 		s.What = "refused" // the reason may quote the secret
 	}
