@@ -14,28 +14,20 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/dump"
-)
 
-// PodCondition returns the named condition of a pod, or nil.
-func PodCondition(pod *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == t {
-			return &pod.Status.Conditions[i]
-		}
-	}
-	return nil
-}
+	"keelson.dev/keelson/internal/api/podspec"
+)
 
 // PodReady reports whether the pod's Ready condition is true.
 func PodReady(pod *v1.Pod) bool {
-	c := PodCondition(pod, v1.PodReady)
+	c := podspec.Condition(pod, v1.PodReady)
 	return c != nil && c.Status == v1.ConditionTrue
 }
 
 // PodAvailable reports whether the pod has been ready for minReadySeconds. Where
 // it has not but is ready, wait is the time until then.
 func PodAvailable(pod *v1.Pod, minReadySeconds int32, now time.Time) (ok bool, wait time.Duration) {
-	c := PodCondition(pod, v1.PodReady)
+	c := podspec.Condition(pod, v1.PodReady)
 	if c == nil || c.Status != v1.ConditionTrue {
 		return false, 0
 	}

@@ -8,6 +8,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 // RankForDeletion sorts pods so that those that are missed least come first, as
@@ -34,8 +36,8 @@ func RankForDeletion(pods []*v1.Pod, onNode map[string]int, now time.Time) {
 			return x > y
 		}
 		if readyA {
-			x := PodCondition(a, v1.PodReady).LastTransitionTime
-			y := PodCondition(b, v1.PodReady).LastTransitionTime
+			x := podspec.Condition(a, v1.PodReady).LastTransitionTime
+			y := podspec.Condition(b, v1.PodReady).LastTransitionTime
 			if !x.Equal(&y) {
 				if p, q := ageBucket(x, now), ageBucket(y, now); p != q {
 					return p < q

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/duration"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/apiserver/history"
 	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/trace/timeline"
@@ -209,7 +210,7 @@ func (e *explainer) conditions() {
 
 // pod says where a pod runs and why, and why it is not Ready.
 func (e *explainer) pod(p *v1.Pod) {
-	scheduled := condition(p, v1.PodScheduled)
+	scheduled := podspec.Condition(p, v1.PodScheduled)
 	switch {
 	case p.Spec.NodeName != "":
 		s := "It " + e.is() + " on " + p.Spec.NodeName
@@ -230,7 +231,7 @@ func (e *explainer) pod(p *v1.Pod) {
 			e.container(&all[i])
 		}
 	}
-	ready := condition(p, v1.PodReady)
+	ready := podspec.Condition(p, v1.PodReady)
 	switch {
 	case p.Status.Phase == v1.PodSucceeded:
 		e.say("It has succeeded.")
@@ -243,19 +244,10 @@ func (e *explainer) pod(p *v1.Pod) {
 		e.say("It is not Ready: %s: %s", ready.Reason, ready.Message)
 	}
 	for _, g := range p.Spec.ReadinessGates {
-		if c := condition(p, g.ConditionType); !e.Gone && (c == nil || c.Status != v1.ConditionTrue) {
+		if c := podspec.Condition(p, g.ConditionType); !e.Gone && (c == nil || c.Status != v1.ConditionTrue) {
 			e.say("Its readiness gate %s is not True: some controller has to set it.", g.ConditionType)
 		}
 	}
-}
-
-func condition(p *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == t {
-			return &p.Status.Conditions[i]
-		}
-	}
-	return nil
 }
 
 // container says what holds a container up, and why it restarted.

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"keelson.dev/keelson/internal/api"
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/trace/timeline"
 )
@@ -128,15 +129,6 @@ func finalizedBy(acc metav1.Object, finalizer string) string {
 	return ""
 }
 
-func condition(p *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == t {
-			return &p.Status.Conditions[i]
-		}
-	}
-	return nil
-}
-
 func podWaits(p *v1.Pod, say func(who, format string, args ...any)) {
 	if p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed {
 		return
@@ -145,7 +137,7 @@ func podWaits(p *v1.Pod, say func(who, format string, args ...any)) {
 		say("who has set the gate, or removes it from spec.schedulingGates", "its scheduling gate %s", g.Name)
 	}
 	if p.Spec.NodeName == "" {
-		switch c := condition(p, v1.PodScheduled); {
+		switch c := podspec.Condition(p, v1.PodScheduled); {
 		case len(p.Spec.SchedulingGates) > 0:
 		case c != nil && c.Status == v1.ConditionFalse:
 			say("who adds or frees nodes (or a cluster autoscaler), or changes what the pod asks for", "a node that fits: %s", c.Message)
@@ -155,7 +147,7 @@ func podWaits(p *v1.Pod, say func(who, format string, args ...any)) {
 		return
 	}
 	kubelet := "the kubelet of " + p.Spec.NodeName
-	if c := condition(p, v1.PodReady); c != nil && c.Status == v1.ConditionTrue {
+	if c := podspec.Condition(p, v1.PodReady); c != nil && c.Status == v1.ConditionTrue {
 		return
 	}
 	told := false
@@ -189,7 +181,7 @@ func podWaits(p *v1.Pod, say func(who, format string, args ...any)) {
 		}
 	}
 	for _, g := range p.Spec.ReadinessGates {
-		if c := condition(p, g.ConditionType); c == nil || c.Status != v1.ConditionTrue {
+		if c := podspec.Condition(p, g.ConditionType); c == nil || c.Status != v1.ConditionTrue {
 			say("the controller that sets it", "its readiness gate %s", g.ConditionType)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
 	"keelson.dev/keelson/internal/controllers/replicaset"
@@ -345,11 +346,11 @@ func TestTarget(t *testing.T) {
 				c.change(p)
 				e.update(p)
 				e.Advance(staleTimeout - time.Second)
-				if s := controllers.PodCondition(e.get("a"), v1.DisruptionTarget).Status; s != v1.ConditionTrue {
+				if s := podspec.Condition(e.get("a"), v1.DisruptionTarget).Status; s != v1.ConditionTrue {
 					t.Errorf("before its time the condition is %s", s)
 				}
 				e.Advance(time.Second)
-				got := controllers.PodCondition(e.get("a"), v1.DisruptionTarget)
+				got := podspec.Condition(e.get("a"), v1.DisruptionTarget)
 				if stale := got.Status == v1.ConditionFalse; stale != c.stale || stale && (got.Reason != "" || got.Message != "" || time.Since(got.LastTransitionTime.Time) > 0) {
 					t.Errorf("after two minutes the condition is %+v; want it taken back: %v", got, c.stale)
 				}

@@ -7,6 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"keelson.dev/keelson/internal/api/podspec"
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/reconcile"
 )
@@ -19,7 +20,7 @@ const staleTimeout = 2 * time.Minute
 // taken back once wait has passed. A kubelet's stays, however long it needs to end
 // the pod.
 func (r *controller) targeted(p *v1.Pod) (wait time.Duration, ok bool) {
-	c := controllers.PodCondition(p, v1.DisruptionTarget)
+	c := podspec.Condition(p, v1.DisruptionTarget)
 	if c == nil || c.Status != v1.ConditionTrue || c.Reason == v1.PodReasonTerminationByKubelet || !controllers.PodActive(p) {
 		return 0, false
 	}
@@ -33,7 +34,7 @@ func (r *controller) reset(ctx context.Context, p *v1.Pod) (reconcile.Result, er
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	next := p.DeepCopy()
-	*controllers.PodCondition(next, v1.DisruptionTarget) = v1.PodCondition{
+	*podspec.Condition(next, v1.DisruptionTarget) = v1.PodCondition{
 		Type: v1.DisruptionTarget, Status: v1.ConditionFalse, ObservedGeneration: p.Generation, LastTransitionTime: metav1.NewTime(r.clock.Now()),
 	}
 	_, err := r.client.CoreV1().Pods(p.Namespace).UpdateStatus(ctx, next, metav1.UpdateOptions{})

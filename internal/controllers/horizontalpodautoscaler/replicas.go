@@ -9,6 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	resourcehelpers "k8s.io/component-helpers/resource"
+
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 // starts says for how long a pod is at its start: its CPU, and its readiness.
@@ -83,7 +85,7 @@ func group(pods []*v1.Pod, m samples, resource v1.ResourceName, at starts, now t
 
 // starting reports whether a pod's CPU is that of its start.
 func starting(pod *v1.Pod, s sample, at starts, now time.Time) bool {
-	ready := condition(pod, v1.PodReady)
+	ready := podspec.Condition(pod, v1.PodReady)
 	start := pod.Status.StartTime
 	if ready == nil || start == nil {
 		return true
@@ -93,15 +95,6 @@ func starting(pod *v1.Pod, s sample, at starts, now time.Time) bool {
 	}
 	// It has never been ready.
 	return ready.Status == v1.ConditionFalse && start.Add(at.readiness).After(ready.LastTransitionTime.Time)
-}
-
-func condition(pod *v1.Pod, t v1.PodConditionType) *v1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == t {
-			return &pod.Status.Conditions[i]
-		}
-	}
-	return nil
 }
 
 // target is the target of a metric of pods.
@@ -272,7 +265,7 @@ func byValue(value, want int64, current int32, pods []*v1.Pod, within tolerances
 	}
 	ready := 0
 	for _, pod := range pods {
-		if c := condition(pod, v1.PodReady); pod.Status.Phase == v1.PodRunning && c != nil && c.Status == v1.ConditionTrue {
+		if c := podspec.Condition(pod, v1.PodReady); pod.Status.Phase == v1.PodRunning && c != nil && c.Status == v1.ConditionTrue {
 			ready++
 		}
 	}

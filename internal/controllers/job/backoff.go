@@ -8,7 +8,7 @@ import (
 	batch "k8s.io/api/batch/v1"
 	v1 "k8s.io/api/core/v1"
 
-	"keelson.dev/keelson/internal/controllers"
+	"keelson.dev/keelson/internal/api/podspec"
 )
 
 // The delay before a failed pod is replaced: it doubles with each failure in a
@@ -80,7 +80,7 @@ func ended(p *v1.Pod) time.Time {
 	if known && !last.IsZero() {
 		return last
 	}
-	if c := controllers.PodCondition(p, v1.PodReady); c != nil && c.Status == v1.ConditionFalse && !c.LastTransitionTime.IsZero() {
+	if c := podspec.Condition(p, v1.PodReady); c != nil && c.Status == v1.ConditionFalse && !c.LastTransitionTime.IsZero() {
 		return c.LastTransitionTime.Time
 	}
 	if p.DeletionTimestamp != nil {
