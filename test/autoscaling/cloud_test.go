@@ -104,7 +104,7 @@ func cloudFiles(tb testing.TB, address string, pools ...pool) (dir string) {
 		tb.Fatal(err)
 	}
 	for name, data := range map[string][]byte{"ca": bundle.CAPEM, "server.crt": server.Cert, "server.key": server.Key, "client.crt": client.Cert, "client.key": client.Key,
-		configFile: fmt.Appendf(nil, "address: %s\nkey: %s/client.key\ncert: %s/client.crt\ncacert: %s/ca\n", address, dir, dir, dir)} {
+		configFile: fmt.Appendf(nil, "address: %s\nkey: %s/client.key\ncert: %s/client.crt\ncacert: %s/ca\ngrpc_timeout: %s\n", address, dir, dir, dir, harness.Patience)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			tb.Fatal(err)
 		}

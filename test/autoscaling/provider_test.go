@@ -179,9 +179,15 @@ func (h *hosted) untilState(what string, ok func(state) bool) {
 // TestProvider scales from no node to several and back, with a provider in another
 // process over mutual TLS.
 func TestProvider(t *testing.T) {
-	h := host(t, nil, pool{ID: "a", Most: 5, CPU: "2"})
+	h := host(t, nil)
 	marks := h.watchTaints()
 	h.deploy("web", 3, "1500m", nil)
+	// The autoscaler knows of all three before there is a group, which is therefore increased once.
+	h.until("the pods that no group helps", func(ctx context.Context) (bool, error) {
+		l, err := h.client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "reason=NotTriggerScaleUp"})
+		return err == nil && len(l.Items) == 3, err
+	})
+	setPools(t, h.dir, pool{ID: "a", Most: 5, CPU: "2"})
 	h.ready("web", 3, 3)
 	h.untilNodes("a-0", "a-1", "a-2")
 	h.untilEvents("TriggeredScaleUp pod triggered scale-up: [{a 0->3 (max: 5)}]",

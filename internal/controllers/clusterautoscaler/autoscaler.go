@@ -336,9 +336,25 @@ func priority(p *v1.Pod) int32 {
 }
 
 // isReady reports whether a node takes pods: it is ready, and no taint says that it is
-// still starting.
+// still starting. The node lifecycle controller takes the taint not-ready, with which a
+// node is created, away some time after the node has become ready.
 func isReady(n *v1.Node) bool {
-	return !slices.ContainsFunc(n.Spec.Taints, starting) && slices.ContainsFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == v1.NodeReady && c.Status == v1.ConditionTrue })
+	if slices.ContainsFunc(n.Spec.Taints, starting) || slices.ContainsFunc(n.Spec.Taints, unwell) {
+		return false
+	}
+	ready := false
+	for _, c := range n.Status.Conditions {
+		is := c.Status == v1.ConditionTrue
+		switch c.Type {
+		case v1.NodeReady:
+			ready = is
+		case v1.NodeDiskPressure, v1.NodeNetworkUnavailable:
+			if is {
+				return false
+			}
+		}
+	}
+	return ready
 }
 
 // template returns what a new node of the group would look like, from the provider or

@@ -285,6 +285,41 @@ func TestUpAndDown(t *testing.T) {
 	})
 }
 
+// TestStarting checks that a pod for which a node is on its way does not add another one
+// while the scheduler may not use that node yet.
+func TestStarting(t *testing.T) {
+	for name, change := range map[string]func(*v1.Node){
+		"tainted": func(n *v1.Node) {
+			n.Spec.Taints = []v1.Taint{{Key: v1.TaintNodeNotReady, Effect: v1.TaintEffectNoSchedule}}
+		},
+		"without network": func(n *v1.Node) {
+			n.Status.Conditions = append(n.Status.Conditions, v1.NodeCondition{Type: v1.NodeNetworkUnavailable, Status: v1.ConditionTrue})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := begin(t, silent)
+				p := w.pend("p", "1")
+				w.Advance(boot)
+				n := w.pool.node("g-0")
+				change(n)
+				nodes := w.Client.CoreV1().Nodes()
+				controllertest.Must[*v1.Node](t)(nodes.Create(ctx, n, metav1.CreateOptions{}))
+				w.Advance(5 * time.Minute)
+				w.statusHas("status: InProgress", "notStarted: 1")
+				controllertest.Must[*v1.Node](t)(nodes.Update(ctx, w.pool.node("g-0"), metav1.UpdateOptions{}))
+				w.Advance(time.Minute)
+				w.statusHas("status: NoActivity", "ready: 1")
+				w.bind(p, "g-0")
+				w.wantNodes("g-0")
+				if n := w.pool.increases(); n != 1 {
+					t.Errorf("the pool was asked for nodes %d times", n)
+				}
+			})
+		})
+	}
+}
+
 // TestDrain checks that a node is drained where the budgets allow it, and only then.
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

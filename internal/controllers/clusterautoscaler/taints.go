@@ -33,6 +33,11 @@ func starting(t v1.Taint) bool {
 	return strings.HasPrefix(t.Key, "startup-taint.cluster-autoscaler.kubernetes.io/") || strings.HasPrefix(t.Key, "ignore-taint.cluster-autoscaler.kubernetes.io/")
 }
 
+// unwell reports whether a taint says that a node does not take pods.
+func unwell(t v1.Taint) bool {
+	return t.Key == v1.TaintNodeNotReady || t.Key == v1.TaintNodeDiskPressure || t.Key == v1.TaintNodeNetworkUnavailable
+}
+
 // passing reports whether a taint is of a node's present state: another node of its group
 // does not have it.
 func passing(t v1.Taint) bool {
