@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -252,5 +253,29 @@ func TestAggregate(t *testing.T) {
 	sum.AggregationRule.ClusterRoleSelectors[0] = metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Near"}}}
 	if _, err := Aggregate(sum, all); err == nil {
 		t.Error("a selector that cannot be is taken")
+	}
+}
+
+// TestSigners checks that no controller answers for more signers than it works for: whoever
+// had its account could else make itself a certificate of any signer.
+func TestSigners(t *testing.T) {
+	want := map[string][]string{
+		"certificate-controller approve":                             {"kubernetes.io/kube-apiserver-client-kubelet"},
+		"certificate-controller sign":                                {"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving", "kubernetes.io/legacy-unknown"},
+		"kubelet-serving-approver approve":                           {"kubernetes.io/kubelet-serving"},
+		"kube-apiserver-serving-clustertrustbundle-publisher attest": {"kubernetes.io/kube-apiserver-serving"},
+	}
+	got := map[string][]string{}
+	for _, c := range controllerRoles() {
+		for _, r := range c.rules {
+			if slices.Contains(r.Resources, "signers") {
+				for _, v := range r.Verbs {
+					got[c.name+" "+v] = append(got[c.name+" "+v], r.ResourceNames...)
+				}
+			}
+		}
+	}
+	if !maps.EqualFunc(want, got, slices.Equal) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
