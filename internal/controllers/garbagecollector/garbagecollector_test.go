@@ -51,6 +51,7 @@ func run(t *testing.T, f func(s *suite)) {
 		mapper := meta.NewDefaultRESTMapper(nil)
 		mapper.Add(v1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
 		mapper.Add(apps.SchemeGroupVersion.WithKind("ReplicaSet"), meta.RESTScopeNamespace)
+		mapper.Add(v1.SchemeGroupVersion.WithKind("ConfigMap"), meta.RESTScopeNamespace) // which is not watched
 		controllertest.NewWith(t, func(c *controllers.Context) {
 			c.Metadatas, c.Discovery, c.RESTMapper = func(string) metadata.Interface { return s.meta }, s.disc, mapper
 		}, New)
@@ -64,6 +65,13 @@ func owner(name string, block bool) metav1.OwnerReference {
 
 func (s *suite) put(gvr schema.GroupVersionResource, kind, name string, owners ...metav1.OwnerReference) {
 	s.t.Helper()
+	s.create(gvr, kind, name, owners...)
+	synctest.Wait()
+}
+
+// create is put without waiting for the collector.
+func (s *suite) create(gvr schema.GroupVersionResource, kind, name string, owners ...metav1.OwnerReference) {
+	s.t.Helper()
 	err := s.meta.Tracker().Create(gvr, &metav1.PartialObjectMetadata{
 		TypeMeta:   metav1.TypeMeta{APIVersion: gvr.GroupVersion().String(), Kind: kind},
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name), OwnerReferences: owners},
@@ -71,7 +79,6 @@ func (s *suite) put(gvr schema.GroupVersionResource, kind, name string, owners .
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	synctest.Wait()
 }
 
 func (s *suite) get(gvr schema.GroupVersionResource, name string) *metav1.PartialObjectMetadata {
@@ -130,6 +137,46 @@ func TestNamesakeIsNoOwner(t *testing.T) {
 		s.put(pods, "Pod", "p", ref)
 		if s.get(pods, "p") != nil {
 			t.Error("p is left though its owner was another of the same name")
+		}
+	})
+}
+
+// TestOtherCoordinates checks that a reference with an owner's UID, but with another name,
+// has no other dependent of the owner deleted, though nothing is known of the owner yet.
+func TestOtherCoordinates(t *testing.T) {
+	of := func(name string) metav1.OwnerReference {
+		return metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: name, UID: "uid-c"}
+	}
+	run(t, func(s *suite) {
+		s.put(v1.SchemeGroupVersion.WithResource("configmaps"), "ConfigMap", "c")
+		s.create(pods, "Pod", "wrong", of("w"))
+		s.create(pods, "Pod", "right", of("c"))
+		s.create(pods, "Pod", "unknown", metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Widget", Name: "c", UID: "uid-c"})
+		synctest.Wait()
+		s.put(pods, "Pod", "late", of("c"))
+		s.put(pods, "Pod", "unknown-too", metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Widget", Name: "w", UID: "uid-c"})
+		time.Sleep(time.Minute)
+		if s.get(pods, "wrong") != nil {
+			t.Error("the pod that names its owner wrongly is left")
+		}
+		for _, name := range []string{"right", "late", "unknown", "unknown-too"} {
+			if s.get(pods, name) == nil {
+				t.Errorf("pod %s has been deleted", name)
+			}
+		}
+	})
+}
+
+// TestOtherKind checks that an owner of another kind is none, though the name and the UID
+// are right.
+func TestOtherKind(t *testing.T) {
+	run(t, func(s *suite) {
+		s.put(replicaSets, "ReplicaSet", "a")
+		ref := owner("a", false)
+		ref.APIVersion, ref.Kind = "v1", "Pod"
+		s.put(pods, "Pod", "p", ref)
+		if s.get(pods, "p") != nil {
+			t.Error("p is left though there is no pod that it names as its owner")
 		}
 	})
 }

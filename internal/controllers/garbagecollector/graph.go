@@ -2,6 +2,7 @@ package garbagecollector
 
 import (
 	"slices"
+	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,11 +27,33 @@ type node struct {
 	owners     []metav1.OwnerReference
 	dependents map[*node]struct{}
 	// ref is set on a virtual node: one that is known only from its dependents'
-	// references, and whose existence has not been checked yet.
-	ref *metav1.OwnerReference
+	// references, of which this one is looked for. missed are those that have been
+	// looked for in vain.
+	ref    *metav1.OwnerReference
+	missed map[coordinates]bool
 	// deleting, foreground and orphaning follow deletionTimestamp and the
 	// finalizers foregroundDeletion and orphan.
 	deleting, foreground, orphaning bool
+}
+
+// is reports whether the reference of a dependent in this namespace gives the kind, the
+// name and the namespace of n, which has been seen.
+func (n *node) is(ref *metav1.OwnerReference, namespace string) bool {
+	group, _, _ := strings.Cut(ref.APIVersion, "/")
+	if group == ref.APIVersion {
+		group = ""
+	}
+	return n.ref == nil && n.name == ref.Name && n.resource.kind == ref.Kind && n.resource.Group == group && (!n.resource.namespaced || n.namespace == namespace)
+}
+
+// refs returns n's references to an owner.
+func (n *node) refs(owner types.UID) (out []*metav1.OwnerReference) {
+	for i := range n.owners {
+		if n.owners[i].UID == owner {
+			out = append(out, &n.owners[i])
+		}
+	}
+	return out
 }
 
 func (n *node) blocks(owner types.UID) bool {
@@ -55,9 +78,17 @@ type graph struct {
 // absentOwners bounds the memory of owners that were looked for in vain.
 const absentOwners = 500
 
-type absentKey struct {
-	uid       types.UID
-	namespace string
+// coordinates are those of an owner, as the reference of a dependent in a namespace gives
+// them. A reference may give the UID of an object that exists with the name or the kind of
+// one that does not: that says nothing of other references to the object. The coordinates of
+// an owner that was seen and has gone are its UID alone.
+type coordinates struct {
+	uid                               types.UID
+	apiVersion, kind, name, namespace string
+}
+
+func coordinatesOf(ref *metav1.OwnerReference, namespace string) coordinates {
+	return coordinates{ref.UID, ref.APIVersion, ref.Kind, ref.Name, namespace}
 }
 
 func newGraph(remove, orphan func(types.UID)) *graph {
@@ -77,14 +108,17 @@ func (g *graph) observe(r *resource, o metav1.Object) {
 		n = &node{uid: uid}
 		g.nodes[uid] = n
 	}
-	if n.ref != nil && (n.ref.Name != o.GetName() || r.namespaced && n.namespace != o.GetNamespace()) {
-		// Some dependents name the owner wrongly: they have to be judged anew.
+	virtual := n.ref != nil
+	n.ref, n.missed = nil, nil
+	n.resource, n.namespace, n.name = r, o.GetNamespace(), o.GetName()
+	if virtual {
+		// Dependents that name the owner wrongly have to be judged anew.
 		for d := range n.dependents {
-			g.remove(d.uid)
+			if slices.ContainsFunc(d.refs(uid), func(ref *metav1.OwnerReference) bool { return !n.is(ref, d.namespace) }) {
+				g.remove(d.uid)
+			}
 		}
 	}
-	n.ref = nil
-	n.resource, n.namespace, n.name = r, o.GetNamespace(), o.GetName()
 	was := *n
 	finalizers := o.GetFinalizers()
 	n.deleting = o.GetDeletionTimestamp() != nil
@@ -125,8 +159,8 @@ func (g *graph) relink(n *node, before []metav1.OwnerReference) {
 			owner = &node{uid: ref.UID, ref: &ref, namespace: n.namespace, name: ref.Name}
 			g.nodes[ref.UID] = owner
 			g.remove(ref.UID)
-		} else if owner.ref == nil && (owner.name != ref.Name || owner.resource.namespaced && owner.namespace != n.namespace) ||
-			owner.foreground || g.knownAbsent(ref.UID, n.namespace) {
+		} else if owner.foreground || g.knownAbsent(&ref, n.namespace) ||
+			owner.ref == nil && !owner.is(&ref, n.namespace) || owner.ref != nil && coordinatesOf(owner.ref, owner.namespace) != coordinatesOf(&ref, n.namespace) {
 			g.remove(n.uid)
 		}
 		if owner.dependents == nil {
@@ -165,15 +199,49 @@ func (g *graph) wakeOwners(refs []metav1.OwnerReference) {
 	}
 }
 
-func (g *graph) knownAbsent(uid types.UID, namespace string) bool {
-	if _, ok := g.absent.Get(absentKey{uid, namespace}); ok {
+func (g *graph) knownAbsent(ref *metav1.OwnerReference, namespace string) bool {
+	if _, ok := g.absent.Get(coordinatesOf(ref, namespace)); ok {
 		return true
 	}
-	_, ok := g.absent.Get(absentKey{uid, ""})
+	_, ok := g.absent.Get(coordinates{uid: ref.UID})
 	return ok
 }
 
-// gone notes that an object does not exist any more, or never did.
+// lacks notes that no object has the coordinates by which a virtual node was looked for.
+// It is looked for by those that other dependents give, if there are any.
+func (g *graph) lacks(uid types.UID, c coordinates) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.nodes[uid]
+	if n == nil || n.ref == nil || coordinatesOf(n.ref, n.namespace) != c {
+		return // it has been seen meanwhile
+	}
+	g.absent.Add(c, true)
+	if n.missed == nil {
+		n.missed = map[coordinates]bool{}
+	}
+	n.missed[c] = true
+	var next *metav1.OwnerReference
+	for d := range n.dependents {
+		for _, ref := range d.refs(uid) {
+			switch given := coordinatesOf(ref, d.namespace); {
+			case given == c:
+				g.remove(d.uid)
+			case !n.missed[given]:
+				next = ref
+				n.namespace = d.namespace
+			}
+		}
+	}
+	if next == nil {
+		delete(g.nodes, uid)
+		return
+	}
+	n.ref, n.name = next, next.Name
+	g.remove(uid)
+}
+
+// gone notes that an object that was seen does not exist any more.
 func (g *graph) gone(uid types.UID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -182,13 +250,8 @@ func (g *graph) gone(uid types.UID) {
 		return
 	}
 	delete(g.nodes, uid)
-	namespace := n.namespace
-	if n.resource != nil {
-		// It was seen, and is gone, wherever it is looked for.
-		namespace = ""
-	}
 	if len(n.dependents) > 0 {
-		g.absent.Add(absentKey{uid, namespace}, true)
+		g.absent.Add(coordinates{uid: uid}, true)
 	}
 	for d := range n.dependents {
 		g.remove(d.uid)

@@ -136,10 +136,10 @@ const (
 // which follows deletions; that it does not exist is asked of the API server.
 func (c *collector) judge(ctx context.Context, n node, ref metav1.OwnerReference) (ownerState, error) {
 	c.graph.mu.Lock()
-	known := c.graph.knownAbsent(ref.UID, n.namespace)
+	known := c.graph.knownAbsent(&ref, n.namespace)
 	owner := c.graph.nodes[ref.UID]
 	state, decided := present, false
-	if owner != nil && owner.ref == nil && owner.name == ref.Name && (!owner.resource.namespaced || owner.namespace == n.namespace) {
+	if owner != nil && owner.is(&ref, n.namespace) {
 		decided = true
 		if owner.foreground {
 			state = going
@@ -165,14 +165,14 @@ func (c *collector) judge(ctx context.Context, n node, ref metav1.OwnerReference
 			return present, nil
 		}
 		c.graph.mu.Lock()
-		c.graph.absent.Add(absentKey{ref.UID, n.namespace}, true)
+		c.graph.absent.Add(coordinatesOf(&ref, n.namespace), true)
 		c.graph.mu.Unlock()
 		return absent, nil
 	case err != nil:
 		return present, err
 	case o.UID != ref.UID:
 		c.graph.mu.Lock()
-		c.graph.absent.Add(absentKey{ref.UID, n.namespace}, true)
+		c.graph.absent.Add(coordinatesOf(&ref, n.namespace), true)
 		c.graph.mu.Unlock()
 		return absent, nil
 	case o.DeletionTimestamp != nil && slices.Contains(o.Finalizers, metav1.FinalizerDeleteDependents):
@@ -210,7 +210,7 @@ func (c *collector) verify(ctx context.Context, n node) error {
 	case errors.Is(err, errClusterOwner):
 		return nil
 	case apierrors.IsNotFound(err) || err == nil && o.UID != n.uid:
-		c.graph.gone(n.uid)
+		c.graph.lacks(n.uid, coordinatesOf(n.ref, n.namespace))
 		return nil
 	}
 	// If it exists, its own watch will add it.
