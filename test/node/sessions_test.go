@@ -2,22 +2,27 @@ package node_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/utils/ptr"
 
@@ -32,24 +37,68 @@ var (
 	followerCount = flag.Int("followers", 1000, "how many logs TestSessions follows at once")
 )
 
-// usage is what this process, which is the client, the API server and the agent, has open.
-type usage struct{ files, goroutines int }
+// usage counts what is open: the descriptors and goroutines of this process, which is the
+// client, the API server and the agent, and the descriptors of the runtime and its shims.
+type usage struct{ files, goroutines, runtime int }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%d descriptors, %d goroutines", u.files, u.goroutines)
+	return fmt.Sprintf("%d descriptors, %d goroutines and %d descriptors of the runtime", u.files, u.goroutines, u.runtime)
 }
 
-func measure(t testing.TB) usage {
-	t.Helper()
-	files, err := os.ReadDir("/proc/self/fd")
+// usage closes the connections that idle, for the next requests, and counts what is open.
+func (e *env) usage() usage {
+	e.Helper()
+	pooled, err := rest.TransportFor(e.cfg)
 	if err != nil {
+		e.Fatal(err)
+	}
+	utilnet.CloseIdleConnectionsFor(pooled)
+	http.DefaultClient.CloseIdleConnections()
+	u := usage{files: descriptors("self"), goroutines: runtime.NumGoroutine()}
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		e.Fatal(err)
+	}
+	sockets, folder := filepath.Dir(strings.TrimPrefix(e.runtime, "unix://")), filepath.Dir(e.logs)
+	for _, p := range processes {
+		// Others' processes end meanwhile.
+		line, _ := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline"))
+		if name, _, _ := bytes.Cut(line, []byte{0}); strings.HasPrefix(filepath.Base(string(name)), "containerd") &&
+			(bytes.Contains(line, []byte(sockets)) || bytes.Contains(line, []byte(folder))) {
+			u.runtime += descriptors(p.Name())
+		}
+	}
+	return u
+}
+
+// descriptors returns how many a process has open.
+func descriptors(pid string) int {
+	files, _ := os.ReadDir(filepath.Join("/proc", pid, "fd"))
+	return len(files)
+}
+
+// streaming returns the goroutines that serve a session or a follower, grouped by their stacks.
+func streaming(t testing.TB) []string {
+	t.Helper()
+	var all bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&all, 1); err != nil {
 		t.Fatal(err)
 	}
-	return usage{len(files), runtime.NumGoroutine()}
+	var out []string
+	for group := range strings.SplitSeq(all.String(), "\n\n") {
+		for _, part := range []string{"client-go/tools/remotecommand.", "k8s.io/streaming/", "/websocket.", "/util/proxy.", "internal/node/logs."} {
+			if strings.Contains(group, part) {
+				out = append(out, group)
+				break
+			}
+		}
+	}
+	return out
 }
 
 // TestSessions checks that many commands run and many logs are followed at once, each with
-// its own data, and that nothing is left of them: no processes, descriptors and goroutines.
+// its own data, and that nothing is left of them: no process, and as many descriptors and
+// goroutines as before.
 func TestSessions(t *testing.T) {
 	n := realnode.Start(t, agent.Options{})
 	n.Config.QPS = -1 // all at once
@@ -79,7 +128,19 @@ func TestSessions(t *testing.T) {
 	if idle == 0 {
 		t.Fatal("the pod's processes are not found")
 	}
-	before := measure(t)
+	quiet := func() error {
+		if left := streaming(t); len(left) > 0 {
+			return fmt.Errorf("goroutines of sessions or followers are left:\n%s", strings.Join(left, "\n\n"))
+		}
+		return nil
+	}
+	harness.Succeeds(t, "the end of the first session", quiet)
+	before := e.usage()
+	harness.Eventually(t, "quiet", func() bool {
+		last := before
+		before = e.usage()
+		return before == last
+	})
 	t.Run("Exec", func(t *testing.T) {
 		(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).manySessions(*sessionCount)
 	})
@@ -87,13 +148,13 @@ func TestSessions(t *testing.T) {
 		(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).manyFollowers(*followerCount, "http://"+address.Status.PodIP+"/")
 	})
 	harness.Succeeds(t, "the end of all sessions", func() error {
-		// Some connections stay open for a while, for the next requests.
-		if n, now := processes(), measure(t); n > idle || now.files > before.files+50 || now.goroutines > before.goroutines+90 {
+		n, now := processes(), e.usage()
+		if n > idle || now.files > before.files || now.goroutines > before.goroutines || now.runtime > before.runtime {
 			return fmt.Errorf("%d processes and %s; before the sessions it was %d and %s", n, now, idle, before)
 		}
-		return nil
+		t.Logf("before: %s; after: %s", before, now)
+		return quiet()
 	})
-	t.Logf("before: %s; after: %s", before, measure(t))
 	e.remove("runs")
 	e.remove("logs")
 }
