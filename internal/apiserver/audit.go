@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"net/http"
 	"strings"
 
@@ -37,10 +38,30 @@ func (r *call) identify() {
 	}
 	r.w.Header().Set(auditinternal.HeaderAuditID, id)
 	if r.s.Audit != nil {
-		ctx := audit.WithAuditContext(r.ctx())
+		ctx := r.ctx()
+		if outer := audit.AuditContextFrom(ctx); outer != nil {
+			ctx = unaudited{ctx, outer}
+		}
+		ctx = audit.WithAuditContext(ctx)
 		audit.WithAuditID(ctx, types.UID(id))
 		r.req = r.req.WithContext(ctx)
 	}
+}
+
+// unaudited is a context without the audit context of the request in the course of which
+// this one is made, within the process: each is recorded by itself.
+type unaudited struct {
+	context.Context
+	outer *audit.AuditContext
+}
+
+// Value implements context.Context.
+func (c unaudited) Value(key any) any {
+	v := c.Context.Value(key)
+	if v == any(c.outer) {
+		return nil
+	}
+	return v
 }
 
 // audited calls f to answer the request, and records the stages of the request

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"bufio"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +29,7 @@ apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
+- {level: Metadata, users: ["system:apiserver"], verbs: [create], resources: [{group: networking.k8s.io, resources: [ipaddresses]}]}
 - {level: None, users: ["system:apiserver"]}
 - {level: None, userGroups: ["system:serviceaccounts:kube-system"]}
 - {level: Metadata, resources: [{resources: [secrets]}], namespaces: [default]}
@@ -71,20 +73,25 @@ func TestAudit(t *testing.T) {
 	}
 	client := kubernetes.NewForConfigOrDie(cfg)
 	ctx := t.Context()
-	maps := client.CoreV1().ConfigMaps("default")
+	inDefault := client.CoreV1().ConfigMaps("default")
 	if _, err := client.CoreV1().Secrets("default").Create(ctx, &v1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s"}, StringData: map[string]string{"k": "confidential"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := maps.Create(ctx, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Data: map[string]string{"k": "v"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := inDefault.Create(ctx, &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Data: map[string]string{"k": "v"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := maps.Patch(ctx, "a", types.MergePatchType, []byte(`{"data":{"k":"w"}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := inDefault.Patch(ctx, "a", types.MergePatchType, []byte(`{"data":{"k":"w"}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := maps.List(ctx, metav1.ListOptions{}); err != nil {
+	if _, err := inDefault.List(ctx, metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w, err := maps.Watch(ctx, metav1.ListOptions{TimeoutSeconds: new(int64(1))})
+	// The server makes an IPAddress in the course of it.
+	if _, err := client.CoreV1().Services("default").Create(ctx, &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s"},
+		Spec: v1.ServiceSpec{ClusterIP: "10.96.0.77", Ports: []v1.ServicePort{{Port: 80}}}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	w, err := inDefault.Watch(ctx, metav1.ListOptions{TimeoutSeconds: new(int64(1))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,6 +185,10 @@ func TestAudit(t *testing.T) {
 	if e = expect("get secrets/s ResponseComplete", 200, "", ""); e.Annotations["keelson.dev/at"] != "0s" {
 		t.Errorf("a read of the past: %v", e.Annotations)
 	}
+	if e := got["create ipaddresses/10.96.0.77 ResponseComplete"]; e.User.Username != "system:apiserver" || e.ResponseStatus == nil || e.ResponseStatus.Code != 201 || e.AuditID == "" {
+		t.Errorf("the IPAddress of a Service: %+v", e)
+	}
+	maps.DeleteFunc(got, func(key string, _ auditv1.Event) bool { return strings.HasPrefix(key, "create ipaddresses/") })
 	if len(got) > 0 {
 		t.Errorf("events that were not to be logged: %v", keys(got))
 	}
