@@ -83,7 +83,7 @@ func fishServer(t *testing.T, proxyCA []byte, down *atomic.Bool) *httptest.Serve
 }
 
 func TestAnotherServerServesAGroup(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*harness.Patience)
 	defer cancel()
 	c := testcluster.Start(t)
 	core := kubernetes.NewForConfigOrDie(c.Config)
@@ -217,7 +217,7 @@ func TestAnotherServerServesAGroup(t *testing.T) {
 }
 
 func TestOwnGroupsHaveAPIServices(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*harness.Patience)
 	defer cancel()
 	c := testcluster.Start(t)
 	agg := aggregator.NewForConfigOrDie(c.Config).ApiregistrationV1().APIServices()

@@ -29,7 +29,7 @@ import (
 // controllers run.
 func TestAutoscaleCustomResource(t *testing.T) {
 	c := boot(t, Options{SimNodes: 1})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*harness.Patience)
 	defer cancel()
 	config := c.Config(inprocess.Admin)
 	core := kubernetes.NewForConfigOrDie(config)

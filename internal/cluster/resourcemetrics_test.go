@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,7 +25,7 @@ import (
 // group until it is removed.
 func TestResourceMetrics(t *testing.T) {
 	c := boot(t, Options{SimNodes: 1})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*harness.Patience)
 	defer cancel()
 	config := c.Config(inprocess.Admin)
 	core, metrics := kubernetes.NewForConfigOrDie(config), metricsclient.NewForConfigOrDie(config)

@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -51,7 +50,7 @@ func create(t *testing.T, client kubernetes.Interface, p *v1.Pod) {
 // until watches a pod until ok, and returns it as it is then.
 func until(t *testing.T, client kubernetes.Interface, name string, ok func(*v1.Pod, watch.EventType) bool) *v1.Pod {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	w, err := client.CoreV1().Pods(ns).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
 	if err != nil {
@@ -86,7 +85,7 @@ func bound(p *v1.Pod, _ watch.EventType) bool { return p.Spec.NodeName != "" }
 // may be another one at first: caches may lag behind the test's writes.
 func refused(t *testing.T, client kubernetes.Interface, name, why, message string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	w, err := client.CoreV1().Pods(ns).Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
 	if err != nil {

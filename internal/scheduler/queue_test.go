@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	fw "keelson.dev/keelson/internal/scheduler/framework"
+	"keelson.dev/keelson/test/harness"
 )
 
 // testQueue has a plugin that new nodes may help, and one that the end of pods
@@ -27,7 +28,7 @@ func testQueue() (*queue, *clocktesting.FakeClock) {
 // pop takes the next pod, and fails if there is none ready.
 func pop(t *testing.T, q *queue) *waiter {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	w, _ := q.next(ctx)
 	if w == nil {

@@ -276,14 +276,10 @@ func TestAPIServerOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
 	harness.Eventually(t, "a request without an answer", func() bool {
 		w := ask(c, "POST", "/api/v1/namespaces/default/secrets?timeout=300ms", `{"apiVersion":"v1","kind":"Secret","metadata":{"generateName":"a-"}}`)
 		return w.Code == http.StatusGatewayTimeout && strings.Contains(w.Body.String(), `"message":"Timeout: request did not complete within the allotted timeout"`)
 	})
-	if took := time.Since(begin); took > 20*time.Second {
-		t.Errorf("it took %v", took)
-	}
 	if w := ask(c, "GET", "/api/v1/namespaces?timeout=soon", ""); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "invalid timeout specified in the request URL") {
 		t.Errorf("a timeout that is none: %d %s", w.Code, w.Body)
 	}

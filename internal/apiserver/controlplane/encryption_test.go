@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,21 +40,40 @@ func secretbox(name string) string {
 	return fmt.Sprintf("secretbox: {keys: [{name: %s, secret: %q}]}", name, key)
 }
 
-// holds reports whether a file below dir has the bytes.
+// holds reports whether a file below dir has the bytes, or the store there, whose files may
+// be compressed.
 func holds(t *testing.T, dir, what string) bool {
 	t.Helper()
 	found := false
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+	harness.Succeeds(t, "a copy of the store", func() error { // its files come and go where it is in use
+		copied := t.TempDir()
+		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 			return err
 		}
-		b, err := os.ReadFile(path)
-		found = found || bytes.Contains(b, []byte(what))
-		return err
+		if err := filepath.WalkDir(copied, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			found = found || bytes.Contains(b, []byte(what))
+			return err
+		}); err != nil {
+			return err
+		}
+		db, err := pebble.Open(filepath.Join(copied, "store"), &pebble.Options{ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		all, err := db.NewIter(nil)
+		if err != nil {
+			return err
+		}
+		for ok := all.First(); ok; ok = all.Next() {
+			found = found || bytes.Contains(all.Value(), []byte(what))
+		}
+		return all.Close()
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return found
 }
 

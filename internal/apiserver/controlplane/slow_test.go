@@ -3,6 +3,7 @@ package controlplane
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -22,7 +23,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -208,19 +208,31 @@ func TestStuckClients(t *testing.T) {
 		}
 	}
 	write(0)
-	w, err := client.CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var seen atomic.Int64
+	var seen, again atomic.Int64
 	var reading sync.WaitGroup
+	readable, stopReading := context.WithCancel(ctx)
+	defer stopReading()
+	from := strconv.FormatInt(c.Store.Revision(), 10)
 	reading.Go(func() {
-		for e := range w.ResultChan() {
-			if e.Type == watch.Added || e.Type == watch.Modified {
-				seen.Add(1)
+		// A machine that is busy may not let the reader read for longer than the server waits:
+		// like any client it goes on from where it was.
+		for ; readable.Err() == nil; again.Add(1) {
+			w, err := client.CoreV1().ConfigMaps("default").Watch(readable, metav1.ListOptions{ResourceVersion: from})
+			if err != nil {
+				if readable.Err() == nil {
+					t.Error(err)
+				}
+				return
+			}
+			for e := range w.ResultChan() {
+				if m, ok := e.Object.(*v1.ConfigMap); ok {
+					seen.Add(1)
+					from = m.ResourceVersion
+				}
 			}
 		}
 	})
+	harness.Eventually(t, "the reader watches", func() bool { return gauge(t, c, "apiserver_longrunning_requests", "configmaps") == 1 })
 	forget := func() {
 		if err := c.Store.Compact(ctx, c.Store.Revision()); err != nil {
 			t.Fatal(err)
@@ -248,11 +260,11 @@ func TestStuckClients(t *testing.T) {
 			most = max(most, inUse())
 		}
 	}
-	harness.Eventually(t, "the reader has seen everything", func() bool { return seen.Load() == objects*rounds })
+	harness.Eventually(t, "the reader has seen everything", func() bool { return seen.Load() == objects*(rounds-1) })
 	harness.Eventually(t, "only the reader watches", func() bool { return gauge(t, c, "apiserver_longrunning_requests", "configmaps") == 1 })
 	harness.Eventually(t, "the lists have ended", func() bool { return gauge(t, c, "apiserver_current_inflight_requests", "readOnly") < 10 })
-	if n := gauge(t, c, "apiserver_terminated_watchers_total", "configmaps"); n != 2*stuck {
-		t.Errorf("%v watchers were ended, want %d", n, 2*stuck)
+	if n := gauge(t, c, "apiserver_terminated_watchers_total", "configmaps"); n < 2*stuck || n > float64(2*stuck+again.Load()) {
+		t.Errorf("%v watchers were ended, want %d, and the reader's %d at most", n, 2*stuck, again.Load())
 	}
 	for _, b := range bodies {
 		b.Close()
@@ -271,7 +283,7 @@ func TestStuckClients(t *testing.T) {
 	if after > before+30<<20 {
 		t.Errorf("%d MB in use after the clients, %d before", after>>20, before>>20)
 	}
-	w.Stop()
+	stopReading()
 	reading.Wait()
 }
 

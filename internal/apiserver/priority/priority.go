@@ -135,7 +135,7 @@ func (f *Fairness) Handle(ctx context.Context, digest flowcontrol.RequestDigest,
 
 // WakeLimit is how long a request waits for the controller at most; then it is one of
 // the schema catch-all, the only one that a controller without configuration has.
-const WakeLimit = 2 * time.Second
+const WakeLimit = 10 * time.Second
 
 // Wake starts the controller if it does not run, and waits until it has taken in the
 // schemas and levels.

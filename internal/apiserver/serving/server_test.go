@@ -190,7 +190,7 @@ func TestClientThatReadsNothing(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(harness.Patience):
 		t.Error("the server still waits for a client that reads nothing")
 	}
 }

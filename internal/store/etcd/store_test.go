@@ -16,6 +16,7 @@ import (
 
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/storetest"
+	"keelson.dev/keelson/test/harness"
 	"keelson.dev/keelson/test/harness/etcdtest"
 )
 
@@ -53,7 +54,7 @@ func put(t *testing.T, s *Store, name, node string) *store.Entry {
 // next reads n events.
 func next(t *testing.T, w store.Watcher, n int) []store.Event {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	var out []store.Event
 	for len(out) < n {
