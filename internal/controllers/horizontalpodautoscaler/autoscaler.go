@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -126,22 +125,19 @@ func (c *controller) gone(_ context.Context, key string) error {
 	return nil
 }
 
-// others returns autoscalers of a namespace that select one of pods, two at most.
-func (c *controller) others(namespace string, pods []*v1.Pod) (out []names) {
+// others returns the keys of the autoscalers of a namespace that select one of pods.
+func (c *controller) others(namespace string, pods []*v1.Pod) (out []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, k := range c.known {
-		ns, name := reconcile.SplitKey(key)
+		ns, _ := reconcile.SplitKey(key)
 		if ns == namespace && slices.ContainsFunc(pods, func(p *v1.Pod) bool { return k.selector.Matches(labels.Set(p.Labels)) }) {
-			out = append(out, names{name, ns})
+			out = append(out, key)
 		}
 	}
-	slices.SortFunc(out, func(a, b names) int { return strings.Compare(a.name, b.name) })
-	return out[:min(len(out), 2)]
+	slices.Sort(out)
+	return out
 }
-
-// names name an autoscaler, as messages show it.
-type names struct{ name, namespace string }
 
 // errSpec is the error of an invalid spec of an autoscaler.
 var errSpec = errors.New("")
@@ -380,7 +376,7 @@ func (c *controller) selected(hpa *v2.HorizontalPodAutoscaler, text string, k *k
 		return nil, nil, err
 	}
 	if others := c.others(hpa.Namespace, pods); len(others) > 1 {
-		message := fmt.Sprintf("pods by selector %v are controlled by more than one HPA (e.g. %v)", text, others)
+		message := fmt.Sprintf("pods by selector %v are controlled by multiple HPAs: %v", text, others)
 		return nil, nil, invalid("AmbiguousSelector", "AmbiguousSelector", message, message)
 	}
 	return selector, pods, nil

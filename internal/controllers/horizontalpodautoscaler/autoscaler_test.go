@@ -329,7 +329,7 @@ func TestAmbiguous(t *testing.T) {
 		v.cpu = "500m"
 		create(t, c, autoscaler("a", 1, onCPU))
 		create(t, c, autoscaler("b", 1, onCPU))
-		const message = "pods by selector app=web are controlled by more than one HPA (e.g. [{a ns} {b ns}])"
+		const message = "pods by selector app=web are controlled by multiple HPAs: [ns/a ns/b]"
 		expect(t, c, "b", "ScalingActive=False AmbiguousSelector: "+message)
 		c.HasEvent("Warning AmbiguousSelector " + message)
 		if err := c.Client.AutoscalingV2().HorizontalPodAutoscalers("ns").Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
