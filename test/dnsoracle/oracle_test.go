@@ -185,7 +185,7 @@ func TestOracle(t *testing.T) {
 			if err != nil && want.Rcode == mdns.RcodeSuccess {
 				t.Fatal(err)
 			}
-			got := own.Answer(t.Context(), r)
+			got := own.Answer(t.Context(), netip.Addr{}, r)
 			if strings.HasSuffix(name, ".arpa.") && got.Rcode == mdns.RcodeServerFailure {
 				got.Rcode = mdns.RcodeNameError // it would be forwarded, and there is no resolver
 			}

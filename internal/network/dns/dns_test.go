@@ -151,7 +151,7 @@ func ask(t *testing.T, s *Server, name string, qtype uint16) string {
 	t.Helper()
 	r := new(dns.Msg)
 	r.SetQuestion(name, qtype)
-	m := s.Answer(t.Context(), r)
+	m := s.Answer(t.Context(), netip.Addr{}, r)
 	var out []string
 	if m.Rcode != dns.RcodeSuccess {
 		out = append(out, dns.RcodeToString[m.Rcode])
@@ -254,12 +254,12 @@ func TestMessage(t *testing.T) {
 	r := new(dns.Msg)
 	r.SetQuestion("Web.ns.svc.cluster.local.", dns.TypeA)
 	r.SetEdns0(4096, true)
-	m := s.Answer(t.Context(), r)
+	m := s.Answer(t.Context(), netip.Addr{}, r)
 	if o := m.IsEdns0(); o == nil || !o.Do() || o.UDPSize() != ednsSize || !m.Authoritative || !m.RecursionAvailable || m.Answer[0].Header().Name != "Web.ns.svc.cluster.local." {
 		t.Errorf("%v", m)
 	}
 	r.IsEdns0().SetVersion(1)
-	if m := s.Answer(t.Context(), r); m.Rcode != dns.RcodeBadVers {
+	if m := s.Answer(t.Context(), netip.Addr{}, r); m.Rcode != dns.RcodeBadVers {
 		t.Errorf("EDNS version 1: %v", m)
 	}
 	// Without a resolver only names of the cluster are resolved.
@@ -302,7 +302,7 @@ func TestForward(t *testing.T) {
 	clock.Step(10 * time.Second)
 	r := new(dns.Msg)
 	r.SetQuestion("EXAMPLE.org.", dns.TypeA)
-	if m := s.Answer(t.Context(), r); m.Answer[0].Header().Ttl != 50 || m.Answer[0].Header().Name != "EXAMPLE.org." {
+	if m := s.Answer(t.Context(), netip.Addr{}, r); m.Answer[0].Header().Ttl != 50 || m.Answer[0].Header().Name != "EXAMPLE.org." {
 		t.Errorf("after ten seconds: %v", m.Answer)
 	}
 	clock.Step(cacheMax)
@@ -346,7 +346,7 @@ func TestLoop(t *testing.T) {
 	var told atomic.Pointer[error]
 	s, _ := newServer(t, testingclock.NewFakeClock(time.Now()))
 	s.forward.problem = func(err error) { told.Store(&err) }
-	looped := resolver(t, func(w dns.ResponseWriter, r *dns.Msg) { _ = w.WriteMsg(s.Answer(context.Background(), r)) })
+	looped := resolver(t, func(w dns.ResponseWriter, r *dns.Msg) { _ = w.WriteMsg(s.Answer(context.Background(), netip.Addr{}, r)) })
 	good := resolver(t, example)
 	s.forward.resolvers = []string{looped.addr, good.addr}
 	for _, u := range s.forward.resolvers {

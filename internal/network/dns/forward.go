@@ -41,7 +41,7 @@ const (
 	// queries are sent.
 	askTimeout = 2 * time.Second
 	attempts   = 2
-	// concurrent bounds the queries that wait for resolvers.
+	// concurrent bounds the queries that wait for resolvers, those of all clients.
 	concurrent = 1000
 	// loopCheck is how often resolvers are checked for loops.
 	loopCheck = 30 * time.Second
@@ -56,7 +56,7 @@ type forwarder struct {
 	clock      clock.WithTicker
 	problem    func(error)
 	cache      *lru.Cache
-	slots      chan struct{}
+	waits      *shares
 	udp, tcp   *dns.Client
 
 	mu sync.Mutex
@@ -96,12 +96,12 @@ type cached struct {
 
 func newForwarder(c Config) *forwarder {
 	return &forwarder{resolvConf: c.ResolvConf, own: c.Addresses, port: c.Port, clock: c.Clock, problem: c.Problem,
-		cache: lru.New(cacheSize), slots: make(chan struct{}, concurrent), looped: map[string]bool{}, waiting: map[question]*waiter{},
+		cache: lru.New(cacheSize), waits: newShares(concurrent), looped: map[string]bool{}, waiting: map[question]*waiter{},
 		udp: &dns.Client{Net: "udp", Timeout: askTimeout, UDPSize: ednsSize}, tcp: &dns.Client{Net: "tcp", Timeout: askTimeout}}
 }
 
-// ask returns the answer to a question of a message. It belongs to the caller.
-func (f *forwarder) ask(ctx context.Context, q dns.Question, r *dns.Msg) (*dns.Msg, error) {
+// ask returns the answer to a question of a message from client. It belongs to the caller.
+func (f *forwarder) ask(ctx context.Context, client netip.Addr, q dns.Question, r *dns.Msg) (*dns.Msg, error) {
 	servers, stub, err := f.servers(dns.CanonicalName(q.Name))
 	if err != nil {
 		return nil, err
@@ -116,6 +116,10 @@ func (f *forwarder) ask(ctx context.Context, q dns.Question, r *dns.Msg) (*dns.M
 	if m := f.kept(k, q.Name); m != nil {
 		return m, nil
 	}
+	if !f.waits.take(client) {
+		return nil, fmt.Errorf("too many queries of %s wait for resolvers already", client)
+	}
+	defer f.waits.release(client)
 	f.mu.Lock()
 	w, asked := f.waiting[k]
 	if !asked {
@@ -179,12 +183,6 @@ func (f *forwarder) kept(k question, name string) *dns.Msg {
 
 // exchange asks one server after the other, and keeps the answer.
 func (f *forwarder) exchange(ctx context.Context, k question, servers []string) (*dns.Msg, error) {
-	select {
-	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
-	default:
-		return nil, fmt.Errorf("%d questions wait for resolvers already", concurrent)
-	}
 	r := new(dns.Msg)
 	r.SetQuestion(k.name, k.qtype)
 	r.CheckingDisabled = k.cd

@@ -123,6 +123,10 @@ func (s *Server) tell(slices cache.SharedIndexInformer) error {
 const (
 	retryMin = time.Second
 	retryMax = 30 * time.Second
+	// connections bounds the TCP connections at one time, those of all clients, and
+	// writeTimeout how long a client may take to read an answer.
+	connections  = 1000
+	writeTimeout = 2 * time.Second
 )
 
 // Run serves until ctx ends. An error that keeps it from listening is reported,
@@ -165,6 +169,7 @@ func (s *Server) serve(ctx context.Context) error {
 	}()
 	failed := make(chan error, 2*len(s.Addresses))
 	var started sync.WaitGroup
+	conns := newShares(connections)
 	for _, a := range s.Addresses {
 		at := netip.AddrPortFrom(a, s.Port).String()
 		conn, err := net.ListenPacket("udp", at)
@@ -176,7 +181,7 @@ func (s *Server) serve(ctx context.Context) error {
 			conn.Close()
 			return busy(at, err)
 		}
-		for _, x := range []*dns.Server{{PacketConn: conn}, {Listener: l}} {
+		for _, x := range []*dns.Server{{PacketConn: conn}, {Listener: sharing{l, conns}}} {
 			x.Handler, x.UDPSize = dns.HandlerFunc(func(w dns.ResponseWriter, r *dns.Msg) { s.handle(ctx, w, r) }), dns.DefaultMsgSize
 			x.NotifyStartedFunc = started.Done
 			started.Add(1)
@@ -201,7 +206,7 @@ func busy(at string, err error) error {
 // handle answers one message.
 func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) {
 	_, tcp := w.LocalAddr().(*net.TCPAddr)
-	m := s.Answer(ctx, r)
+	m := s.Answer(ctx, host(w.RemoteAddr()), r)
 	size := dns.MaxMsgSize
 	if !tcp {
 		size = dns.MinMsgSize
@@ -215,8 +220,8 @@ func (s *Server) handle(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) {
 	}
 }
 
-// Answer returns the answer to a message with one question.
-func (s *Server) Answer(ctx context.Context, r *dns.Msg) *dns.Msg {
+// Answer returns the answer to a client's message with one question.
+func (s *Server) Answer(ctx context.Context, client netip.Addr, r *dns.Msg) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(r)
 	m.RecursionAvailable, m.Compress = true, true
@@ -242,7 +247,7 @@ func (s *Server) Answer(ctx context.Context, r *dns.Msg) *dns.Msg {
 		return m
 	}
 	if dns.IsSubDomain(s.zone.domain, name) {
-		s.own(ctx, m, q)
+		s.own(ctx, client, m, q)
 		return m
 	}
 	if a, ok := s.zone.reverse(q); ok {
@@ -252,7 +257,7 @@ func (s *Server) Answer(ctx context.Context, r *dns.Msg) *dns.Msg {
 		}
 		return m
 	}
-	answer, err := s.forward.ask(ctx, q, r)
+	answer, err := s.forward.ask(ctx, client, q, r)
 	if err != nil {
 		m.Rcode = dns.RcodeServerFailure
 		if !errors.Is(err, context.Canceled) {
@@ -274,7 +279,7 @@ func (s *Server) Answer(ctx context.Context, r *dns.Msg) *dns.Msg {
 const aliases = 8
 
 // own answers a query for a name of the cluster.
-func (s *Server) own(ctx context.Context, m *dns.Msg, q dns.Question) {
+func (s *Server) own(ctx context.Context, client netip.Addr, m *dns.Msg, q dns.Question) {
 	m.Authoritative = true
 	for range aliases {
 		a := s.zone.lookup(q)
@@ -295,7 +300,7 @@ func (s *Server) own(ctx context.Context, m *dns.Msg, q dns.Question) {
 		}
 		r := new(dns.Msg)
 		r.SetQuestion(q.Name, q.Qtype)
-		answer, err := s.forward.ask(ctx, q, r)
+		answer, err := s.forward.ask(ctx, client, q, r)
 		if err != nil {
 			m.Rcode = dns.RcodeServerFailure // the client retries, or asks another server
 			return
