@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -39,8 +40,18 @@ func uplink(t testing.TB, address string) (former string) {
 	return old[0].IPNet.String()
 }
 
+// port returns the API server's port.
+func (e *env) port() string {
+	e.Helper()
+	u, err := url.Parse(e.cfg.Host)
+	if err != nil {
+		e.Fatal(err)
+	}
+	return u.Port()
+}
+
 // readdressed changes the address of the server's machine, and checks that the Node, the
-// endpoint of the API server and the pods follow.
+// endpoint of the API server, OpenID discovery and the pods follow.
 func (e *env) readdressed() {
 	pod := e.start("web", "web")[0]
 	const address = "172.29.213.77"
@@ -60,6 +71,13 @@ func (e *env) readdressed() {
 		s, err := e.client.DiscoveryV1().EndpointSlices("default").Get(e.Context(), "kubernetes", metav1.GetOptions{})
 		if err == nil && strings.Join(s.Endpoints[0].Addresses, ",") != address {
 			err = fmt.Errorf("%v", s.Endpoints)
+		}
+		return err
+	})
+	harness.Succeeds(e, "the place of the keys of tokens", func() error {
+		b, err := e.client.Discovery().RESTClient().Get().AbsPath("/.well-known/openid-configuration").DoRaw(e.Context())
+		if want := `"jwks_uri":"https://` + net.JoinHostPort(address, e.port()) + `/openid/v1/jwks"`; err == nil && !strings.Contains(string(b), want) {
+			err = fmt.Errorf("%s, want %s", b, want)
 		}
 		return err
 	})

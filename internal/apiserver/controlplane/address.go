@@ -30,7 +30,7 @@ func (c *Instance) advertised() netip.Addr {
 	return c.Advertise
 }
 
-// externalURL returns the URL by which others reach the API server.
+// externalURL returns the URL by which others reach the API server now.
 func (c *Instance) externalURL() string {
 	_, port, err := net.SplitHostPort(c.Address)
 	if err != nil {
@@ -38,7 +38,7 @@ func (c *Instance) externalURL() string {
 	}
 	host := c.API.ExternalHostname
 	if host == "" {
-		host = net.JoinHostPort(c.Advertise.String(), port)
+		host = net.JoinHostPort(c.advertised().String(), port)
 	} else if _, _, err := net.SplitHostPort(host); err != nil {
 		host = net.JoinHostPort(host, port)
 	}

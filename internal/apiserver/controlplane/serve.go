@@ -88,7 +88,7 @@ func (c *Instance) serve(listener net.Listener) error {
 			return err
 		}
 	}
-	paths, err := tokens.Discovery(c.externalURL())
+	paths, err := tokens.Discovery(c.externalURL)
 	if err != nil {
 		return err
 	}

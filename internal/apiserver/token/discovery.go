@@ -18,16 +18,12 @@ const (
 	KeysPath          = "/openid/v1/jwks"
 )
 
-// Discovery serves both documents. base is the URL of the API server as others
-// reach it, for the place of the keys where the selection names none. An issuer that
+// Discovery serves both documents. base returns the URL by which others reach the API
+// server now, for the place of the keys where the selection names none. An issuer that
 // is no https URL cannot be discovered: there are no documents then.
-func (a *Authority) Discovery(base string) (map[string]http.Handler, error) {
+func (a *Authority) Discovery(base func() string) (map[string]http.Handler, error) {
 	if u, err := url.Parse(a.Issuers[0]); err != nil || u.Scheme != "https" {
 		return map[string]http.Handler{}, nil //nolint:nilerr // an issuer may be any string
-	}
-	where := a.JWKSURI
-	if where == "" {
-		where = base + KeysPath
 	}
 	serve := func(kind string, document func() any) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -52,6 +48,10 @@ func (a *Authority) Discovery(base string) (map[string]http.Handler, error) {
 			if !k.hidden && !slices.Contains(used, string(k.algorithm)) {
 				used = append(used, string(k.algorithm))
 			}
+		}
+		where := a.JWKSURI
+		if where == "" {
+			where = base() + KeysPath
 		}
 		return map[string]any{
 			"issuer": a.Issuers[0], "jwks_uri": where, "response_types_supported": []string{"id_token"},

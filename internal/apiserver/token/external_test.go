@@ -167,7 +167,7 @@ func TestExternalSigner(t *testing.T) {
 		t.Errorf("the keys were asked for %d times because of keys that do not exist", s.fetched-before)
 	}
 	// The documents have the keys that sign, and no others.
-	pages, err := a.Discovery("https://a")
+	pages, err := a.Discovery(func() string { return "https://a" })
 	if err != nil {
 		t.Fatal(err)
 	}
