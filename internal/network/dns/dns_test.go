@@ -346,7 +346,9 @@ func TestLoop(t *testing.T) {
 	var told atomic.Pointer[error]
 	s, _ := newServer(t, testingclock.NewFakeClock(time.Now()))
 	s.forward.problem = func(err error) { told.Store(&err) }
-	looped := resolver(t, func(w dns.ResponseWriter, r *dns.Msg) { _ = w.WriteMsg(s.Answer(context.Background(), netip.Addr{}, r)) })
+	looped := resolver(t, func(w dns.ResponseWriter, r *dns.Msg) {
+		_ = w.WriteMsg(s.Answer(context.Background(), netip.Addr{}, r))
+	})
 	good := resolver(t, example)
 	s.forward.resolvers = []string{looped.addr, good.addr}
 	for _, u := range s.forward.resolvers {
