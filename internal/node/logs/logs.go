@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 )
 
@@ -21,7 +22,7 @@ const blockSize = 64 << 10
 // Read copies a log to w as opts wants it. With Follow it goes on until the
 // container has ended (running says no) or ctx is done.
 func Read(ctx context.Context, w io.Writer, path string, opts *v1.PodLogOptions, running func() bool) error {
-	f, err := os.Open(path)
+	f, err := Open(path)
 	if err != nil {
 		return fmt.Errorf("failed to try resolving symlinks in path %q: %w", path, err)
 	}
@@ -126,7 +127,39 @@ func successor(f *os.File, path string, running bool) (*os.File, error) {
 	case os.SameFile(old, now), running && now.Size() == 0:
 		return nil, nil
 	}
-	return os.Open(path)
+	return Open(path)
+}
+
+// within returns the folder of all logs, and the path in it of a log: a file in the folder of a
+// container, in that of a pod. What the agent does there with the path does not leave the folder:
+// a pod that can write there, such as one that collects logs, may have put a link at any place.
+func within(path string) (all *os.Root, log string, err error) {
+	container := filepath.Dir(path)
+	pod := filepath.Dir(container)
+	all, err = os.OpenRoot(filepath.Dir(pod))
+	return all, filepath.Join(filepath.Base(pod), filepath.Base(container), filepath.Base(path)), err
+}
+
+// Open opens a log: no other file of the machine in its place, nor a pipe, whose writer it would
+// wait for.
+func Open(path string) (*os.File, error) {
+	all, log, err := within(path)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	f, err := all.OpenFile(log, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 type writer struct {

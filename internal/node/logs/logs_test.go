@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -30,6 +31,43 @@ func file(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestNotALog checks that a log that is a link to another file of the machine, or a pipe,
+// is not read, and that the links in the folder of all logs are followed.
+func TestNotALog(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "pods", "ns_p_uid", "c")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	secret, pipe, other := filepath.Join(base, "secret"), filepath.Join(dir, "2.log"), filepath.Join(dir, "3.log")
+	for _, path := range []string{secret, other} {
+		if err := os.WriteFile(path, []byte(log), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ to, want string }{
+		"0.log": {secret, "path escapes"},
+		"1.log": {"../../../secret", "path escapes"},
+		"4.log": {"3.log", ""},
+	} {
+		if err := os.Symlink(c.to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		err := Read(t.Context(), &out, filepath.Join(dir, name), &v1.PodLogOptions{}, func() bool { return false })
+		if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || out.Len() > 0) || c.want == "" && (err != nil || out.Len() == 0) {
+			t.Errorf("a link to %s: %q (%v)", c.to, out.String(), err)
+		}
+	}
+	var out strings.Builder
+	if err := Read(t.Context(), &out, pipe, &v1.PodLogOptions{}, func() bool { return false }); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a pipe: %v", err)
+	}
 }
 
 func TestRead(t *testing.T) {

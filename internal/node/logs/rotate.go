@@ -115,23 +115,32 @@ func Rotated(path string) ([]string, error) {
 // compress puts name.gz in the place of name. Whenever it is interrupted, one
 // of both is whole.
 func compress(name string) error {
-	in, err := os.Open(name)
+	in, err := Open(name)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(name+unfinished, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	all, log, err := within(name)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	// What an interrupted attempt has left, or a link, is not written to.
+	if err := all.Remove(log + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	out, err := all.OpenFile(log+unfinished, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
 	zip := gzip.NewWriter(out)
 	_, err = io.Copy(zip, in)
 	if err = errors.Join(err, zip.Close(), out.Close()); err != nil {
-		os.Remove(out.Name())
+		_ = all.Remove(log + unfinished)
 		return err
 	}
-	if err := os.Rename(out.Name(), name+compressed); err != nil {
+	if err := all.Rename(log+unfinished, log+compressed); err != nil {
 		return err
 	}
-	return os.Remove(name)
+	return all.Remove(log)
 }

@@ -162,3 +162,36 @@ func TestFollowRotated(t *testing.T) {
 		t.Errorf("%q, %v, want %q", got, err, want)
 	}
 }
+
+// TestCompressNoLinks checks that compressing a log neither reads nor writes another file of the
+// machine that a link has put in the place of one of its own.
+func TestCompressNoLinks(t *testing.T) {
+	base := t.TempDir()
+	dir, victim := filepath.Join(base, "pods", "ns_p_uid", "c"), filepath.Join(base, "victim")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link, rotated := filepath.Join(dir, "0.log.1"), filepath.Join(dir, "0.log.2")
+	for _, path := range []string{victim, rotated} {
+		if err := os.WriteFile(path, []byte("text"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{link, rotated + unfinished} {
+		if err := os.Symlink(victim, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := compress(link); err == nil {
+		t.Error("a link was compressed")
+	}
+	if _, err := os.Stat(link + compressed); err == nil {
+		t.Error("what a link leads to was copied")
+	}
+	if err := compress(rotated); err != nil {
+		t.Error(err)
+	}
+	if b, err := os.ReadFile(victim); err != nil || string(b) != "text" {
+		t.Errorf("the file that a link leads to is %q now (%v)", b, err)
+	}
+}

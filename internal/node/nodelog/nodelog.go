@@ -24,6 +24,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -125,7 +126,7 @@ func (q *query) validate(dir string) (errs field.ErrorList) {
 	case len(q.files) == 1 && q.options != (options{}):
 		errs = append(errs, field.Invalid(at, q.files, "cannot specify file with options"))
 	case len(q.files) == 1:
-		if _, err := fs.Stat(os.DirFS(dir), inside(q.files[0])); err != nil {
+		if _, err := fs.Stat(folder(dir), inside(q.files[0])); err != nil {
 			errs = append(errs, field.Invalid(at, q.files, err.Error()))
 		}
 	}
@@ -163,7 +164,39 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r = r.Clone(r.Context())
 		r.URL.Path = inside(q.files[0])
 	}
-	http.FileServer(http.Dir(h.Dir)).ServeHTTP(w, r)
+	http.FileServerFS(folder(h.Dir)).ServeHTTP(w, r)
+}
+
+// folder is a folder of which no link leads out: a pod that can write there must not have other
+// files of the machine be shown. A link to another place in it is followed, though it is an
+// absolute one.
+type folder string
+
+// Open implements fs.FS.
+func (d folder) Open(name string) (fs.File, error) {
+	root, err := os.OpenRoot(string(d))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	// Without O_NONBLOCK opening a pipe would wait for its writer.
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return f, err
+	}
+	top, err := filepath.EvalSymlinks(string(d))
+	if err != nil {
+		return nil, err
+	}
+	to, err := filepath.EvalSymlinks(filepath.Join(string(d), name))
+	if err != nil {
+		return nil, err
+	}
+	within, err := filepath.Rel(top, to)
+	if err != nil || !filepath.IsLocal(within) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return root.OpenFile(within, os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
 // services answers with the logs of services.

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestHandler checks what is answered to files and queries. The journal is a script that
@@ -27,6 +29,15 @@ func TestHandler(t *testing.T) {
 	if err := os.Symlink("../secret", filepath.Join(dir, "escape.log")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(filepath.Join(dir, "db", "db.log"), filepath.Join(dir, "inside.log")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/", filepath.Join(dir, "all")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	h := &Handler{Dir: dir, Query: true, Journal: journal}
 	for _, c := range []struct {
 		path string
@@ -35,6 +46,13 @@ func TestHandler(t *testing.T) {
 	}{
 		{"/syslog", 200, "text"},
 		{"/?query=/syslog", 200, "text"},
+		{"/escape.log", 404, "404 page not found"},
+		{"/all/etc/passwd", 404, "404 page not found"},
+		{"/all" + base + "/log/syslog", 200, "text"},
+		{"/inside.log", 200, "db"},
+		{"/?query=/inside.log", 200, "db"},
+		{"/?query=/escape.log", 406, "file does not exist"},
+		{"/pipe", 500, "seek"}, // at once
 		{"/?query=/db/db.log", 200, "db"},
 		{"/?query=/../secret", 406, "no such file or directory"},
 		{"/?query=/none", 406, "no such file or directory"},

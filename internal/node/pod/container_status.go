@@ -15,6 +15,7 @@ import (
 
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
+	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/podspec"
 )
 
@@ -145,7 +146,7 @@ func (sm *summary) termMessage(st *runtimeapi.ContainerStatus) string {
 
 // logTail returns the last lines of a log in CRI's format, at most size bytes.
 func logTail(path string, lines, size int) string {
-	f, err := os.Open(path)
+	f, err := logs.Open(path)
 	if err != nil {
 		return ""
 	}
