@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"time"
 
 	continuity "github.com/containerd/continuity/fs"
+	"golang.org/x/sys/unix"
 
 	"keelson.dev/keelson/internal/node/statefile"
 )
@@ -165,13 +167,77 @@ func (d *Driver) create(kind, id string, i *item, from string) (err error) {
 		return err
 	}
 	if from != "" {
-		if err := continuity.CopyDir(content, filepath.Join(from, data)); err != nil {
+		if err := copyDir(content, filepath.Join(from, data)); err != nil {
 			return err
 		}
 	} else if err := os.Chmod(content, 0o777); err != nil { // against the umask: any user of a pod may write
 		return err
 	}
 	return d.write(kind, id, i)
+}
+
+// copyDir copies the content of a folder, which the containers of pods may change meanwhile.
+func copyDir(to, from string) error {
+	return confined(to, from, func() error { return continuity.CopyDir("/to", "/from") })
+}
+
+// confined runs do in a thread that sees nothing of the machine but two folders, as /to and
+// /from: a folder below these that is swapped for a link leads nowhere else.
+func confined(to, from string, do func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// /proc/self is this thread's: another one, as this one is held meanwhile.
+			done <- confined(to, from, do)
+			runtime.UnlockOSThread()
+			return
+		}
+		// Never unlocked: the thread ends with the function, and its mounts with it.
+		if err := confine(to, from); err != nil {
+			done <- fmt.Errorf("seeing only %s and %s: %w", to, from, err)
+			return
+		}
+		done <- do()
+	}()
+	return <-done
+}
+
+// confine takes the machine's other folders from this thread.
+func confine(to, from string) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return err
+	}
+	// Opened before a tmpfs hides one of them.
+	folders := map[string]int{}
+	for name, dir := range map[string]string{"from": from, "to": to} {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		folders[name] = fd
+	}
+	root := filepath.Dir(to)
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=64k"); err != nil {
+		return err
+	}
+	for name, fd := range folders {
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), dir, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	}
+	if err := unix.Chroot(root); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
 }
 
 // makeDisk makes the file of a block volume, with the content of that of from.
