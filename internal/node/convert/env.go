@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
@@ -173,6 +174,31 @@ func (c *Converter) fieldValue(pod *v1.Pod, path string, ips []string) (string, 
 // expand replaces $(NAME) by its value; $$ is one $, and unknown names stay as
 // they are.
 func expand(s string, values map[string]string) string {
+	return expandBy(s, func(name string) (string, bool) {
+		v, ok := values[name]
+		return v, ok
+	})
+}
+
+// expandPath replaces $(NAME) in a path by its value, which there has to be: without it the path
+// would lead elsewhere.
+func expandPath(path string, values map[string]string) (string, error) {
+	missing := sets.Set[string]{}
+	out := expandBy(path, func(name string) (string, bool) {
+		v := values[name]
+		if v == "" {
+			missing.Insert(name)
+		}
+		return v, true
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("missing value for %s", strings.Join(sets.List(missing), ", "))
+	}
+	return out, nil
+}
+
+// expandBy replaces $(NAME) by its value, if value knows the name.
+func expandBy(s string, value func(name string) (string, bool)) string {
 	if !strings.Contains(s, "$") {
 		return s
 	}
@@ -193,7 +219,7 @@ func expand(s string, values map[string]string) string {
 				continue
 			}
 			name := s[i+2 : i+end]
-			if v, ok := values[name]; ok {
+			if v, ok := value(name); ok {
 				b.WriteString(v)
 			} else {
 				b.WriteString(s[i : i+end+1])

@@ -12,3 +12,18 @@ func TestExpand(t *testing.T) {
 		}
 	}
 }
+
+func TestExpandPath(t *testing.T) {
+	values := map[string]string{"A": "1", "EMPTY": ""}
+	for in, want := range map[string]string{"x/$(A)": "x/1", "$$(A)": "$(A)"} {
+		if got, err := expandPath(in, values); err != nil || got != want {
+			t.Errorf("%q gives %q (%v), want %q", in, got, err, want)
+		}
+	}
+	// Without a value the path would be that of the whole volume.
+	for in, want := range map[string]string{"$(EMPTY)": "missing value for EMPTY", "$(A)/$(NONE)/$(EMPTY)": "missing value for EMPTY, NONE"} {
+		if got, err := expandPath(in, values); err == nil || err.Error() != want {
+			t.Errorf("%q gives %q (%v), want %q", in, got, err, want)
+		}
+	}
+}

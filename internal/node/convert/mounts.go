@@ -30,7 +30,10 @@ func (c *Converter) mounts(ctx context.Context, r *Run, env map[string]string) (
 		}
 		sub := m.SubPath
 		if m.SubPathExpr != "" {
-			sub = expand(m.SubPathExpr, env)
+			var err error
+			if sub, err = expandPath(m.SubPathExpr, env); err != nil {
+				return nil, err
+			}
 		}
 		id, image := r.Images[m.Name]
 		if image {

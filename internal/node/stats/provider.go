@@ -358,6 +358,12 @@ func (p *Provider) disks(pod *v1.Pod, s *statsapi.PodStats, now time.Time) {
 			total.bytes, total.inodes = total.bytes+*c.Rootfs.UsedBytes, total.inodes+*c.Rootfs.InodesUsed
 		}
 	}
+	// What its containers write to /etc/hosts and to their termination messages is on the
+	// node's disk, too.
+	for _, name := range []string{"etc-hosts", "containers"} {
+		k := p.sizes.of(filepath.Join(p.RootDir, "pods", string(pod.UID), name))
+		total.bytes, total.inodes = total.bytes+k.bytes, total.inodes+k.inodes
+	}
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		st := statsapi.VolumeStats{Name: v.Name}
