@@ -125,6 +125,9 @@ func (h *host) start(m *machine.Machine, o Options) error {
 	if err != nil {
 		return err
 	}
+	metrics := agent.Metrics().Registry
+	metrics.MustRegister(volumes)
+	volumes.Metrics, drivers.Calls = volume.NewMetrics(metrics), csi.NewCalls(metrics)
 	if h.measured != nil {
 		h.measured(o.Name, agent.Stats().CPUAndMemory)
 	}

@@ -146,6 +146,7 @@ func assemble(cfg Config) (*Agent, error) {
 		},
 		Images: &image.Puller{Runtime: a.cri, Secrets: cfg.Sources, Providers: cfg.Credentials, Recorder: cfg.Recorder, Trace: cfg.Trace, Clock: cfg.Clock, Slots: slots(cfg.MaxPulls), Records: records, Pulled: a.metrics.ImagePulled},
 	})
+	a.metrics.Registry.MustRegister(a.pods.Counts())
 	a.Devices.OnChange(a.devicesChanged)
 	a.shutdown = newShutdown(a)
 	a.stats = newStats(a)

@@ -78,13 +78,19 @@ func (a *Agent) sweep(ctx context.Context) {
 			}
 		}
 	}
+	cleaned, failed := 0, 0
 	for _, uid := range a.Volumes.Pods() {
-		if !a.pods.Known(uid) {
-			if err := a.Volumes.Unmount(ctx, uid); err != nil {
-				log.Error(err, "Unmounting the volumes of a pod that nobody knows failed", "uid", uid)
-			}
+		if a.pods.Known(uid) {
+			continue
+		}
+		if err := a.Volumes.Unmount(ctx, uid); err != nil {
+			failed++
+			log.Error(err, "Unmounting the volumes of a pod that nobody knows failed", "uid", uid)
+		} else {
+			cleaned++
 		}
 	}
+	a.metrics.VolumesCleaned(cleaned, failed)
 	if !a.cri.MountsImages() {
 		if err := a.mounter.Release(ctx, known); err != nil {
 			log.Error(err, "Giving back the images of volumes of pods that nobody knows failed")

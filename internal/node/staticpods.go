@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/node/podspec"
@@ -27,10 +28,11 @@ type staticPods struct {
 	known   bool               // the manifests have been read
 	wanted  map[string]*v1.Pod // by namespace/name
 	mirrors map[string]*v1.Pod // as the API has them
+	ending  map[types.UID]bool // pods that are wanted no more, and still run
 }
 
 func newStaticPods(a *Agent) *staticPods {
-	return &staticPods{a: a, wake: make(chan struct{}, 1), wanted: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}}
+	return &staticPods{a: a, wake: make(chan struct{}, 1), wanted: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}, ending: map[types.UID]bool{}}
 }
 
 func fullName(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
@@ -87,10 +89,11 @@ func (s *staticPods) pods() {
 	if !s.known {
 		return
 	}
-	here := map[string]bool{}
+	here, running := map[string]bool{}, map[types.UID]bool{}
 	for _, p := range s.a.pods.Static() {
-		here[fullName(p)] = true
+		here[fullName(p)], running[p.UID] = true, true
 		if want := s.wanted[fullName(p)]; want == nil || want.UID != p.UID {
+			s.ending[p.UID] = true
 			s.a.pods.Removed(p.UID)
 		}
 	}
@@ -102,7 +105,15 @@ func (s *staticPods) pods() {
 			p = p.DeepCopy()
 			p.Status = *m.Status.DeepCopy() // what an agent before this one knew
 		}
+		if s.ending[p.UID] {
+			s.a.metrics.StaticRestarted()
+		}
 		s.a.pods.AddStatic(p, s.mirrors[name])
+	}
+	for uid := range s.ending {
+		if !running[uid] {
+			delete(s.ending, uid)
+		}
 	}
 }
 

@@ -94,12 +94,19 @@ func (e *env) endpoints() {
 	p.Spec.Containers[0].ReadinessProbe = &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"/bin/demo", "echo", "yes"}}}}
 	e.create(p)
 	p = e.pod("measured", ready)
+	if got := e.raw("healthz"); got != "ok" {
+		e.Errorf("healthz: %s", got)
+	}
 	for path, want := range map[string][]string{
-		"healthz":          {"ok"},
-		"pods":             {`"name":"measured"`},
-		"runningpods/":     {`"name":"measured"`},
-		"configz":          {`"evictionHard":{`, `"memory.available":"100Mi"`, `"enforceNodeAllocatable":["pods"]`},
-		"metrics":          {"kubelet_running_pods", `kubelet_runtime_operations_total{operation_type="run_podsandbox"}`, `kubelet_node_name{node="node"} 1`},
+		"pods":         {`"name":"measured"`},
+		"runningpods/": {`"name":"measured"`},
+		"configz":      {`"evictionHard":{`, `"memory.available":"100Mi"`, `"enforceNodeAllocatable":["pods"]`},
+		"metrics": {"kubelet_running_pods", `kubelet_runtime_operations_total{operation_type="run_podsandbox"}`, `kubelet_node_name{node="node"} 1`,
+			`kubelet_desired_pods{static=""}`, `kubelet_active_pods{static="true"}`, "kubelet_mirror_pods", `kubelet_working_pods{config="desired",lifecycle="sync",static=""}`,
+			`kubelet_restarted_pods_total{static="true"}`, "kubelet_orphan_pod_cleaned_volumes 0", "kubelet_orphan_pod_cleaned_volumes_errors 0", "kubelet_managed_ephemeral_containers",
+			`volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",state="actual_state_of_world"}`, `csi_operations_seconds_count{driver_name="local.csi.keelson.dev",grpc_status_code="OK",method_name="/csi.v1.Node/NodeGetInfo",migrated="false"}`,
+			`storage_operation_duration_seconds_count{migrated="false",operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/empty-dir"}`, "kubernetes_build_info{"},
+		"metrics/slis":     {`kubernetes_healthcheck{name="ping",type="healthz"} 1`},
 		"metrics/resource": {"node_cpu_usage_seconds_total", `pod_memory_working_set_bytes{namespace="default",pod="measured"}`, `container_cpu_usage_seconds_total{container="c",namespace="default",pod="measured"}`, "resource_scrape_error 0"},
 		"metrics/cadvisor": {`container_memory_working_set_bytes{container="c",id="/`, `container_network_receive_bytes_total{container="",id="/`, "machine_cpu_cores", "container_scrape_error 0"},
 		"metrics/probes":   {`prober_probe_total{container="c",namespace="default",pod="measured",pod_uid="` + string(p.UID) + `",probe_type="Readiness",result="successful"}`},

@@ -13,8 +13,9 @@ import (
 
 // Metrics holds the metrics of one agent.
 type Metrics struct {
-	// Registry has what /metrics shows, Probes what /metrics/probes does.
-	Registry, Probes *prometheus.Registry
+	// Registry has what /metrics shows, Probes what /metrics/probes does, and SLIs what
+	// /metrics/slis does.
+	Registry, Probes, SLIs *prometheus.Registry
 
 	operations, operationErrors, evictions, imagesRemoved, startedPods, startedContainers, startErrors *prometheus.CounterVec
 	operationTime, evictionAge                                                                         *prometheus.HistogramVec
@@ -32,11 +33,15 @@ type Metrics struct {
 	podResourcesOf, podResourcesErrors map[string]*prometheus.CounterVec
 	probes                             *prometheus.CounterVec
 	probeTime                          *prometheus.HistogramVec
+	health                             *prometheus.GaugeVec
+	checks                             *prometheus.CounterVec
+	restarted                          *prometheus.CounterVec
+	cleaned, notCleaned                prometheus.Gauge
 }
 
 // New makes the metrics of the agent of a node.
 func New(node string) *Metrics {
-	m := &Metrics{Registry: prometheus.NewRegistry(), Probes: prometheus.NewRegistry()}
+	m := &Metrics{Registry: prometheus.NewRegistry(), Probes: prometheus.NewRegistry(), SLIs: prometheus.NewRegistry()}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: "kubelet", Name: name, Help: help}, labels)
 		m.Registry.MustRegister(c)
@@ -75,6 +80,11 @@ func New(node string) *Metrics {
 	}
 	m.shutdownBegan = gauge("graceful_shutdown_start_time_seconds", "Last graceful shutdown start time since unix epoch in seconds")
 	m.shutdownFinished = gauge("graceful_shutdown_end_time_seconds", "Last graceful shutdown end time since unix epoch in seconds")
+	m.cleaned = gauge("orphan_pod_cleaned_volumes", "The total number of orphaned Pods whose volumes were cleaned in the last periodic sweep.")
+	m.notCleaned = gauge("orphan_pod_cleaned_volumes_errors", "The number of orphaned Pods whose volumes failed to be cleaned in the last periodic sweep.")
+	m.restarted = counter("restarted_pods_total", "Number of pods that have been restarted because they were deleted and recreated with the same UID while the kubelet was watching them (common for static pods, extremely uncommon for API pods)", "static")
+	m.restarted.WithLabelValues("")
+	m.restarted.WithLabelValues("true")
 	m.podResources = counter("pod_resources_endpoint_requests_total", "Cumulative number of requests to the PodResource endpoint. Broken down by server api version.", "server_api_version")
 	m.podResourcesOf = map[string]*prometheus.CounterVec{}
 	m.podResourcesErrors = map[string]*prometheus.CounterVec{}
@@ -96,8 +106,27 @@ func New(node string) *Metrics {
 	m.probeTime = prometheus.NewHistogramVec(prometheus.HistogramOpts{Subsystem: "prober", Name: "probe_duration_seconds",
 		Help: "Duration in seconds for a probe response."}, []string{"probe_type", "container", "pod", "namespace"})
 	m.Probes.MustRegister(m.probes, m.probeTime)
+	m.health = prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "kubernetes", Name: "healthcheck", Help: "This metric records the result of a single healthcheck."}, []string{"name", "type"})
+	m.checks = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubernetes", Name: "healthchecks_total", Help: "This metric records the results of all healthcheck."}, []string{"name", "type", "status"})
+	m.SLIs.MustRegister(m.health, m.checks)
 	return m
 }
+
+// Checked counts a check of the agent's health, which has succeeded.
+func (m *Metrics) Checked(name string) {
+	m.health.WithLabelValues(name, "healthz").Set(1)
+	m.checks.WithLabelValues(name, "healthz", "success").Inc()
+}
+
+// VolumesCleaned tells of how many pods that the node does not have the volumes were taken
+// down by the last sweep, and of how many not.
+func (m *Metrics) VolumesCleaned(done, failed int) {
+	m.cleaned.Set(float64(done))
+	m.notCleaned.Set(float64(failed))
+}
+
+// StaticRestarted counts a static pod that was wanted no more, and then again.
+func (m *Metrics) StaticRestarted() { m.restarted.WithLabelValues("true").Inc() }
 
 // Evicted counts an eviction.
 func (m *Metrics) Evicted(signal string) { m.evictions.WithLabelValues(signal).Inc() }

@@ -17,7 +17,8 @@ type podMetrics struct {
 	pull                                      *prometheus.HistogramVec
 	orphaned                                  prometheus.Counter
 	volumesAsked, volumesMounted, volumesFail prometheus.Counter
-	infeasible                                *prometheus.CounterVec
+	infeasible, accepted                      *prometheus.CounterVec
+	containers, workerStart                   prometheus.Histogram
 	resize                                    *prometheus.HistogramVec
 	userns, usernsErrors                      prometheus.Counter
 
@@ -66,11 +67,14 @@ func newPodMetrics(r prometheus.Registerer) *podMetrics {
 		volumesMounted: counter("image_volume_mounted_succeed_total", "Number of successful image volume mounts."),
 		volumesFail:    counter("image_volume_mounted_errors_total", "Number of failed image volume mounts."),
 		infeasible:     prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: "kubelet", Name: "pod_infeasible_resizes_total", Help: "Number of infeasible resizes for pods."}, []string{"reason_detail"}),
+		accepted:       prometheus.NewCounterVec(prometheus.CounterOpts{Subsystem: "kubelet", Name: "pod_deferred_accepted_resizes_total", Help: "Cumulative number of resizes that were accepted after being deferred."}, []string{"retry_trigger"}),
+		containers:     one("containers_per_pod_count", "The number of containers per pod.", prometheus.ExponentialBuckets(1, 2, 5)),
+		workerStart:    one("pod_worker_start_duration_seconds", "Duration in seconds from kubelet seeing a pod to starting a worker.", prometheus.DefBuckets),
 		resize:         histogram("pod_resize_duration_milliseconds", "Duration in milliseconds to actuate a pod resize", prometheus.ExponentialBuckets(10, 2, 15), "success"),
 		userns:         counter("started_user_namespaced_pods_total", "Cumulative number of pods with user namespaces started. This metric will only be collected on Linux."),
 		usernsErrors:   counter("started_user_namespaced_pods_errors_total", "Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux."),
 	}
-	r.MustRegister(m.relistSeen, m.infeasible)
+	r.MustRegister(m.relistSeen, m.infeasible, m.accepted)
 	return m
 }
 
@@ -132,6 +136,18 @@ func (m *Metrics) ImageVolume(err error) {
 // ResizeInfeasible counts a resize that the node can never do.
 func (m *Metrics) ResizeInfeasible(detail string) {
 	m.pods.infeasible.WithLabelValues(detail).Inc()
+}
+
+// ResizeAccepted counts a resize that has waited, and why it was looked at again.
+func (m *Metrics) ResizeAccepted(trigger string) {
+	m.pods.accepted.WithLabelValues(trigger).Inc()
+}
+
+// PodAdded observes a pod's number of containers, and how long after the pod was first seen
+// its worker has started.
+func (m *Metrics) PodAdded(containers int, took time.Duration) {
+	m.pods.containers.Observe(float64(containers))
+	m.pods.workerStart.Observe(took.Seconds())
 }
 
 // Resized observes how long a resize took.

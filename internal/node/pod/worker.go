@@ -141,6 +141,7 @@ func (w *worker) run(ctx context.Context) {
 	w.running, w.interrupt = context.WithCancel(ctx)
 	w.mu.Unlock()
 	defer w.interrupt()
+	w.Metrics.PodAdded(len(pod.Spec.Containers), w.Clock.Since(w.startup.seen))
 	timer := w.Clock.NewTimer(0)
 	defer timer.Stop()
 	operation := "create"
@@ -216,6 +217,9 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 	if err != nil {
 		klog.FromContext(ctx).Error(err, "Resizing the pod failed")
 		next = min(next, retryPeriod)
+	}
+	if w.resizing.deferred.Load() != nil {
+		next = min(next, resizeRetry)
 	}
 	w.probes.keep(pod, obs)
 	next = min(next, w.advance(ctx, pod, obs))

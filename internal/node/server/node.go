@@ -5,13 +5,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/component-base/metrics/legacyregistry"
+	_ "k8s.io/component-base/metrics/prometheus/version" // kubernetes_build_info
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -107,8 +111,22 @@ func gathered(all ...prometheus.Collector) prometheus.Gatherer {
 }
 
 func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
-	serve(w, r, prometheus.Gatherers{s.a.Metrics().Registry, gathered(s.a.Stats().Disks(), pods(s.a.Pods))})
+	serve(w, r, prometheus.Gatherers{s.a.Metrics().Registry, gathered(s.a.Stats().Disks()), counted})
 }
+
+// counted has those of the process's metrics that a kubelet has, too.
+var counted = prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+	all, err := legacyregistry.DefaultGatherer.Gather()
+	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool {
+		for _, of := range []string{"kubernetes_build_info", "kubernetes_feature_enabled", "registered_metrics_total", "disabled_metrics_total", "hidden_metrics_total",
+			"running_managed_controllers", "rest_client_", "workqueue_"} {
+			if strings.HasPrefix(f.GetName(), of) {
+				return false
+			}
+		}
+		return true
+	}), err
+})
 
 func (s *server) resources(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, gathered(s.a.Stats().Resources()))
@@ -118,61 +136,12 @@ func (s *server) containers(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, gathered(s.a.Stats().Containers()))
 }
 
+func (s *server) slis(w http.ResponseWriter, r *http.Request) {
+	serve(w, r, s.a.Metrics().SLIs)
+}
+
 func (s *server) probes(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, s.a.Metrics().Probes)
-}
-
-// pods counts pods and containers for the kubelet's metrics.
-type pods func() []*v1.Pod
-
-var (
-	runningPods       = prometheus.NewDesc("kubelet_running_pods", "Number of pods that have a running pod sandbox", nil, nil)
-	runningContainers = prometheus.NewDesc("kubelet_running_containers", "Number of containers currently running", []string{"container_state"}, nil)
-	activePods        = prometheus.NewDesc("kubelet_active_pods", "The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.", []string{"static"}, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (p pods) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{runningPods, runningContainers, activePods} {
-		out <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (p pods) Collect(out chan<- prometheus.Metric) {
-	running, active := 0, map[string]int{"": 0, "true": 0}
-	states := map[string]int{"running": 0, "exited": 0, "created": 0}
-	for _, pod := range p() {
-		if pod.Status.Phase != v1.PodSucceeded && pod.Status.Phase != v1.PodFailed {
-			static := ""
-			if source := pod.Annotations["kubernetes.io/config.source"]; source != "" && source != "api" {
-				static = "true"
-			}
-			active[static]++
-		}
-		if pod.Status.Phase == v1.PodRunning {
-			running++
-		}
-		for _, l := range [][]v1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses} {
-			for i := range l {
-				switch st := &l[i].State; {
-				case st.Running != nil:
-					states["running"]++
-				case st.Terminated != nil:
-					states["exited"]++
-				case l[i].ContainerID != "":
-					states["created"]++
-				}
-			}
-		}
-	}
-	out <- prometheus.MustNewConstMetric(runningPods, prometheus.GaugeValue, float64(running))
-	for s, n := range states {
-		out <- prometheus.MustNewConstMetric(runningContainers, prometheus.GaugeValue, float64(n), s)
-	}
-	for s, n := range active {
-		out <- prometheus.MustNewConstMetric(activePods, prometheus.GaugeValue, float64(n), s)
-	}
 }
 
 // run runs a command in a container to its end and answers with its output.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/url"
+	"path"
 	"strings"
 
 	"keelson.dev/keelson/internal/node/nodelog"
@@ -21,7 +22,14 @@ type route struct {
 
 // routes returns all parts of the node's API.
 func (s *server) routes() []route {
-	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
+	ok := func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range checks {
+			if path.Base(r.URL.Path) == name || path.Base(r.URL.Path) == "healthz" {
+				s.a.Metrics().Checked(name)
+			}
+		}
+		fmt.Fprint(w, "ok")
+	}
 	in := func(path string) []string { // a container, by its pod's UID or not
 		return []string{path + "/{namespace}/{pod}/{container}", path + "/{namespace}/{pod}/{uid}/{container}"}
 	}
@@ -35,6 +43,7 @@ func (s *server) routes() []route {
 		{[]string{"GET /metrics/resource"}, s.resources, false},
 		{[]string{"GET /metrics/cadvisor"}, s.containers, false},
 		{[]string{"GET /metrics/probes"}, s.probes, false},
+		{[]string{"GET /metrics/slis"}, s.slis, false},
 		{[]string{"GET /logs/"}, http.StripPrefix("/logs/", &nodelog.Handler{Dir: systemLogs, Query: s.o.SystemLogQuery, Journal: "journalctl"}).ServeHTTP, false},
 		{[]string{"GET /logs"}, s.toLogs, false},
 		{[]string{"GET /containerLogs/{namespace}/{pod}/{container}"}, s.logs, true},
@@ -50,6 +59,9 @@ func (s *server) routes() []route {
 		{[]string{"PUT /debug/flags/v"}, s.verbosity, false},
 	}
 }
+
+// checks are the parts of /healthz: each says that the server answers.
+var checks = []string{"ping", "log", "syncloop"}
 
 // systemLogs is the folder that /logs/ shows, the kubelet's.
 const systemLogs = "/var/log/"

@@ -42,6 +42,8 @@ type Manager struct {
 	// against; nil checks none.
 	Node  func(ctx context.Context) (map[string]string, error)
 	Clock clock.WithTicker
+	// Metrics observes operations; nil does not.
+	Metrics *Metrics
 
 	mu   sync.Mutex
 	pods map[types.UID]*pod
@@ -59,6 +61,7 @@ type pod struct {
 	failed     map[string]*pause
 	gone       bool
 	stats      map[string]*statsapi.FsStats // by Measurers; m.mu is over it
+	kinds      map[string]kind              // of its volumes, for the metrics; m.mu is over it
 }
 
 // pause is the time until a volume that failed is tried again.
@@ -246,7 +249,7 @@ func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounte
 	} else if pv, err := csimigration.Inline(v, object.Namespace); err != nil {
 		return Mounted{}, s, err
 	} else if pv != nil {
-		s.Persistent = pv
+		s.Persistent, s.Migrated = pv, true
 	}
 	p := m.plugin(s)
 	switch {
@@ -259,7 +262,16 @@ func (m *Manager) one(ctx context.Context, object *v1.Pod, v *v1.Volume) (Mounte
 	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o750); err != nil {
 		return Mounted{}, s, err
 	}
+	label := s.label(p)
+	m.note(object.UID, v.Name, kind{label, false})
+	begun := m.Clock.Now()
 	mounted, err := p.Mount(ctx, s)
+	operation := "volume_mount"
+	if s.Block() {
+		operation = "map_volume"
+	}
+	m.Metrics.done(label, operation, s.Migrated, m.Clock.Since(begun), err)
+	m.note(object.UID, v.Name, kind{label, err == nil})
 	return mounted, s, err
 }
 
@@ -403,7 +415,10 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 			return err
 		}
 		for _, dir := range dirs {
-			if err := plugin.Unmount(ctx, dir); err != nil {
+			begun := m.Clock.Now()
+			err := plugin.Unmount(ctx, dir)
+			m.Metrics.done(plugin.Name(), "volume_unmount", false, m.Clock.Since(begun), err)
+			if err != nil {
 				errs = append(errs, fmt.Errorf("UnmountVolume.TearDown failed for volume %q (UniqueName: %q) pod %q : %w", filepath.Base(dir), plugin.Name(), uid, err))
 			}
 		}

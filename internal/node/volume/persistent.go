@@ -49,10 +49,11 @@ func (m *Manager) resolve(ctx context.Context, s *Spec, name string) error {
 			return fmt.Errorf("storage node affinity check failed for volume %q : %w", pv.Name, err)
 		}
 	}
-	if pv, err = csimigration.Volume(pv); err != nil {
+	migrated, err := csimigration.Volume(pv)
+	if err != nil {
 		return err
 	}
-	s.Claim, s.Persistent = claim, pv
+	s.Claim, s.Persistent, s.Migrated = claim, migrated, migrated != pv
 	mounts, devices := uses(s.Pod, s.Volume.Name)
 	switch {
 	case s.Block() && mounts:

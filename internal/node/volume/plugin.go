@@ -28,6 +28,9 @@ type Spec struct {
 	// kind is then that of Persistent.
 	Claim      *v1.PersistentVolumeClaim
 	Persistent *v1.PersistentVolume
+	// Migrated reports whether the volume is of a kind that was built into Kubernetes, and is
+	// a CSI driver's now.
+	Migrated bool
 	// Dir is where the plug-in may put the volume; its parent exists.
 	Dir string
 }

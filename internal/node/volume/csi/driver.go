@@ -34,7 +34,7 @@ func (p *Plugin) Register(ctx context.Context, name, endpoint string, versions [
 	if !supported {
 		return fmt.Errorf("none of the CSI versions reported by this driver are supported: %v", versions)
 	}
-	conn, err := grpc.NewClient("unix://"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(p.observe(name)))
 	if err != nil {
 		return err
 	}

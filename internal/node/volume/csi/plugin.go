@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	authentication "k8s.io/api/authentication/v1"
@@ -48,6 +49,8 @@ type Plugin struct {
 	Clock    clock.WithTicker
 	// SELinux has the labels that volumes are mounted with.
 	SELinux volume.SELinux
+	// Calls observes the calls of drivers (NewCalls); nil does not.
+	Calls prometheus.ObserverVec
 
 	mu      sync.Mutex
 	drivers map[string]*driver
@@ -93,7 +96,7 @@ func (p *Plugin) lock(d *published) func() {
 // Mount stages and publishes the volume. All its calls may be made again: a
 // driver answers as it did the first time.
 func (p *Plugin) Mount(ctx context.Context, s *volume.Spec) (volume.Mounted, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, migratedKey{}, s.Migrated), callTimeout)
 	defer cancel()
 	r, err := p.request(ctx, s)
 	if err != nil {
