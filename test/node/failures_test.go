@@ -103,13 +103,9 @@ func (e *env) failures(t *testing.T) {
 				t.Error("the pod is Ready")
 			}
 			harness.Succeeds(t, "the events", func() error {
-				list, err := e.client.CoreV1().Events("default").List(e.Context(), metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.name", name).String()})
+				got, err := e.events(name)
 				if err != nil {
 					return err
-				}
-				var got []string
-				for i := range list.Items {
-					got = append(got, fmt.Sprintf("%s %s %s", list.Items[i].Type, list.Items[i].Reason, list.Items[i].Message))
 				}
 				for _, want := range c.events {
 					found := false
@@ -125,4 +121,17 @@ func (e *env) failures(t *testing.T) {
 			e.remove(name) // also while its image is being pulled
 		})
 	}
+}
+
+// events returns the events of a pod: type, reason and message.
+func (e *env) events(pod string) ([]string, error) {
+	list, err := e.client.CoreV1().Events("default").List(e.Context(), metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.name", pod).String()})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for i := range list.Items {
+		out = append(out, fmt.Sprintf("%s %s %s", list.Items[i].Type, list.Items[i].Reason, list.Items[i].Message))
+	}
+	return out, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -115,7 +116,7 @@ func (c *Checker) predicates(ctx context.Context, pod *v1.Pod) *Rejection {
 			return rejected("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=%s is not supported in this node", v1.SupplementalGroupsPolicyStrict)
 		}
 	}
-	others := c.others(pod)
+	others := others(pod, c.Pods())
 	if s := c.shortage(node, pod, others); s != nil {
 		return rejected("OutOf"+string(s.resource), "%v", s)
 	}
@@ -148,10 +149,10 @@ func (c *Checker) admitAppArmor(pod *v1.Pod) *Rejection {
 	return nil
 }
 
-// others returns the pods that share the node with this one.
-func (c *Checker) others(pod *v1.Pod) []*v1.Pod {
+// others returns those of the pods that share the node with this one.
+func others(pod *v1.Pod, pods []*v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
-	for _, other := range c.Pods() {
+	for _, other := range pods {
 		if other.UID != pod.UID && !podspec.Terminal(other.Status.Phase) {
 			out = append(out, other)
 		}
@@ -207,8 +208,9 @@ func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shorta
 }
 
 // Infeasible returns the reason and message if the node cannot give the pod the
-// resources that it asks for: now, or ever.
-func (c *Checker) Infeasible(ctx context.Context, pod *v1.Pod) (reason, message string) {
+// resources that it asks for: now, or ever. Those of ahead, which wait for more, too, are
+// given theirs before this pod, in their order, if the node has them.
+func (c *Checker) Infeasible(ctx context.Context, pod *v1.Pod, ahead []*v1.Pod) (reason, message string) {
 	if message := c.Exclusive.Fixed(pod); message != "" {
 		return v1.PodReasonInfeasible, message
 	}
@@ -229,7 +231,14 @@ func (c *Checker) Infeasible(ctx context.Context, pod *v1.Pod) (reason, message 
 			return v1.PodReasonInfeasible, fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", r.name, want, all)
 		}
 	}
-	if s := c.shortage(node, pod, c.others(pod)); s != nil {
+	pods := c.Pods()
+	for _, first := range ahead {
+		i := slices.IndexFunc(pods, func(p *v1.Pod) bool { return p.UID == first.UID })
+		if i >= 0 && c.shortage(node, first, others(first, pods)) == nil {
+			pods[i] = first
+		}
+	}
+	if s := c.shortage(node, pod, others(pod, pods)); s != nil {
 		return v1.PodReasonDeferred, s.Error()
 	}
 	return "", ""

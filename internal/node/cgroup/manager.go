@@ -142,6 +142,35 @@ type setting struct{ controller, file, value string }
 
 // write writes the settings to the cgroup's files. A controller that the
 // machine lacks is passed over unless a limit asks for it.
+// Memory returns the memory, in bytes, that is used in a cgroup, and its limit, 0 for none.
+func (m *Manager) Memory(n Name) (used, limit int64, err error) {
+	if m.FS == "" {
+		return 0, 0, nil
+	}
+	dir, usage, most := filepath.Join(m.FS, "memory", n.Path(m.Driver)), "memory.usage_in_bytes", "memory.limit_in_bytes"
+	if m.V2 {
+		dir, usage, most = filepath.Join(m.FS, n.Path(m.Driver)), "memory.current", "memory.max"
+	}
+	number := func(file string) int64 {
+		b, readErr := os.ReadFile(filepath.Join(dir, file))
+		text := strings.TrimSpace(string(b))
+		if readErr != nil || text == "max" {
+			err = errors.Join(err, readErr)
+			return 0
+		}
+		n, parseErr := strconv.ParseInt(text, 10, 64)
+		err = errors.Join(err, parseErr)
+		return n
+	}
+	if used, limit = number(usage), number(most); limit > noLimit {
+		limit = 0
+	}
+	return used, limit, err
+}
+
+// noLimit is less than what cgroup v1 has for no limit: the largest number of whole pages.
+const noLimit = 1<<63 - 1<<20
+
 func (m *Manager) write(n Name, r Resources) error {
 	for _, s := range m.settings(r) {
 		dir := filepath.Join(m.FS, n.Path(m.Driver))

@@ -96,6 +96,9 @@ type Manager struct {
 	workers map[types.UID]*worker
 	ctx     context.Context // workers live in it
 	wg      sync.WaitGroup
+
+	// taking is held while a pod that is resized takes what it asks for.
+	taking sync.Mutex
 }
 
 // New makes a manager without pods, whose workers end with ctx of Start.
@@ -109,6 +112,7 @@ func (m *Manager) Wait() { m.wg.Wait() }
 
 // Changed takes a pod of the API that is bound to this node, as it is now.
 func (m *Manager) Changed(pod *v1.Pod) {
+	pod = fromAPI(pod)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if w := m.workers[pod.UID]; w != nil {
@@ -192,17 +196,6 @@ func (m *Manager) Refresh() {
 	defer m.mu.Unlock()
 	for _, w := range m.workers {
 		w.notify()
-	}
-}
-
-// wakePending wakes the workers of the pods that wait for room.
-func (m *Manager) wakePending() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, w := range m.workers {
-		if w.resizing.deferred.Load() {
-			w.notify()
-		}
 	}
 }
 

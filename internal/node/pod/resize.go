@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,8 +42,10 @@ type resizing struct {
 
 	mu    sync.Mutex
 	given resources
-	// deferred reports whether the change waits for room on the node.
-	deferred atomic.Bool
+	// deferred is since when the change has waited for room on the node, nil where it does not.
+	deferred atomic.Pointer[time.Time]
+	// retried is why a change that waits is looked at again.
+	retried atomic.Pointer[string]
 
 	// The rest is the loop's own.
 	pending  *v1.PodCondition // of a change that the node cannot make now
@@ -60,7 +63,7 @@ func (rs *resizing) allocate(pod *v1.Pod) error {
 	for i := range pod.Status.Conditions {
 		switch c := &pod.Status.Conditions[i]; c.Type {
 		case v1.PodResizePending:
-			rs.pending = c
+			rs.setPending(c)
 		case v1.PodResizeInProgress:
 			rs.progress = c
 		}
@@ -129,44 +132,86 @@ func (rs *resizing) allocated(pod *v1.Pod) *v1.Pod {
 // run.
 func (rs *resizing) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1.Pod, error) {
 	has := rs.allocated(pod)
-	if has != pod {
-		if reason, message := rs.Admission.Infeasible(ctx, pod); reason != "" {
-			if c := rs.pending; c == nil || c.Reason != reason || c.Message != message || c.ObservedGeneration != pod.Generation {
-				rs.pending = rs.condition(v1.PodResizePending, pod, reason, message)
-				rs.Recorder.Event(pod, v1.EventTypeWarning, "Resize"+reason, resizeMessage("Pod resize "+reason, pod, message))
-				if reason == v1.PodReasonInfeasible {
-					rs.Metrics.ResizeInfeasible(infeasible(message))
-				}
-			}
-		} else {
-			rs.mu.Lock()
-			rs.given.Allocated, rs.given.Pod = wanted(pod), pod.Spec.Resources
-			err := rs.save(pod)
-			rs.mu.Unlock()
-			if err != nil {
-				return has, err
-			}
-			// The pod grows before its containers and shrinks after them.
-			if err := rs.Shares.Give(ctx, pod, cgroup.Max(rs.Shares.Of(has), rs.Shares.Of(pod))); err != nil {
-				return has, err
-			}
-			rs.pending, has, rs.begun = nil, pod, rs.Clock.Now()
-			rs.progress = rs.condition(v1.PodResizeInProgress, pod, "", "")
-			rs.Recorder.Event(pod, v1.EventTypeNormal, "ResizeStarted", resizeMessage("Pod resize started", pod, ""))
-			rs.wakePending()
-		}
-	} else {
-		rs.pending = nil
+	if has == pod {
+		rs.setPending(nil)
+		return has, rs.actuate(ctx, has, obs)
 	}
-	rs.deferred.Store(rs.pending != nil && rs.pending.Reason == v1.PodReasonDeferred)
+	taken, err := rs.take(ctx, pod, has)
+	if err != nil {
+		return has, err
+	}
+	if taken {
+		// The pod grows before its containers and shrinks after them.
+		if err := rs.Shares.Give(ctx, pod, cgroup.Max(rs.Shares.Of(has), rs.Shares.Of(pod))); err != nil {
+			return has, err
+		}
+		has, rs.begun = pod, rs.Clock.Now()
+		rs.progress = rs.condition(v1.PodResizeInProgress, pod, "", "")
+		rs.Recorder.Event(pod, v1.EventTypeNormal, "ResizeStarted", resizeMessage("Pod resize started", pod, ""))
+		rs.wakePending(podResized)
+	}
 	return has, rs.actuate(ctx, has, obs)
+}
+
+// take sets aside what the pod asks for, and reports whether it has: the node may not have
+// that, now or ever. Of pods that ask for more at the same time each knows what the others
+// have taken.
+func (rs *resizing) take(ctx context.Context, pod, has *v1.Pod) (bool, error) {
+	rs.taking.Lock()
+	defer rs.taking.Unlock()
+	if reason, message := rs.Admission.Infeasible(ctx, pod, rs.ahead(pod, has)); reason != "" {
+		if c := rs.pending; c == nil || c.Reason != reason || c.Message != message || c.ObservedGeneration != pod.Generation {
+			pending := rs.condition(v1.PodResizePending, pod, reason, message)
+			if c != nil && c.Reason == reason {
+				pending.LastTransitionTime = c.LastTransitionTime
+			}
+			rs.setPending(pending)
+			rs.Recorder.Event(pod, v1.EventTypeWarning, "Resize"+reason, resizeMessage("Pod resize "+reason, pod, message))
+			if reason == v1.PodReasonInfeasible {
+				rs.Metrics.ResizeInfeasible(infeasible(message))
+			}
+		}
+		return false, nil
+	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	before := rs.given
+	rs.given.Allocated, rs.given.Pod = wanted(pod), pod.Spec.Resources
+	if err := rs.save(pod); err != nil {
+		rs.given = before
+		return false, err
+	}
+	if c := rs.pending; c != nil && c.Reason == v1.PodReasonDeferred {
+		why := podUpdated
+		if c.ObservedGeneration == pod.Generation {
+			why = *cmp.Or(rs.retried.Load(), &periodic)
+		}
+		rs.Metrics.ResizeAccepted(why)
+	}
+	rs.setPending(nil)
+	return true, nil
+}
+
+// setPending takes the condition of a change that cannot be made now, nil for none.
+func (rs *resizing) setPending(c *v1.PodCondition) {
+	rs.pending = c
+	rs.retried.Store(nil)
+	if c == nil || c.Reason != v1.PodReasonDeferred {
+		rs.deferred.Store(nil)
+		return
+	}
+	rs.deferred.Store(&c.LastTransitionTime.Time)
 }
 
 // actuate brings the running containers to what they are given: in place, or
 // by a restart where their resize policy asks for that.
 func (rs *resizing) actuate(ctx context.Context, pod *v1.Pod, obs *observed) error {
-	var failed error
 	done := true
+	var failed error
+	refused := rs.belowUse(ctx, pod, obs)
+	if refused != nil {
+		failed = fmt.Errorf("cannot decrease memory limits: %w", refused)
+	}
 	for _, c := range podspec.Containers(pod) {
 		st := obs.current(c.Name)
 		if st == nil || st.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
@@ -177,7 +222,7 @@ func (rs *resizing) actuate(ctx context.Context, pod *v1.Pod, obs *observed) err
 		has, known := rs.given.Actuated[st.Id]
 		rs.mu.Unlock()
 		switch {
-		case !known || equality.Semantic.DeepEqual(has, c.Resources):
+		case !known || equality.Semantic.DeepEqual(has, c.Resources) || refused != nil:
 			continue
 		case restartsFor(c, &has):
 			rs.kills.kill(ctx, pod, st, fmt.Sprintf("Container %s resize requires restart", c.Name), podspec.GracePeriod(pod))

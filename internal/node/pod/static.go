@@ -3,7 +3,20 @@ package pod
 import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"keelson.dev/keelson/internal/node/static"
 )
+
+// fromAPI returns a pod of the API as this node takes it. Only a manifest of the node makes a
+// static pod, which is not evicted, whatever the annotations of the pod say.
+func fromAPI(pod *v1.Pod) *v1.Pod {
+	if source := pod.Annotations[static.SourceAnnotation]; source == "" || source == "api" {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	pod.Annotations[static.SourceAnnotation] = "api"
+	return pod
+}
 
 // AddStatic runs a pod of a manifest. Its status is reported by its mirror in the
 // API, nil if there is none yet.
@@ -71,6 +84,8 @@ func (w *worker) written(base, got *v1.Pod) {
 	p := &w.pod
 	if w.isStatic {
 		p = &w.mirror
+	} else {
+		got = fromAPI(got)
 	}
 	if *p != nil && (*p).ResourceVersion == base.ResourceVersion {
 		*p = got

@@ -105,7 +105,7 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 		w.Shares.Remove(ctx, pod)
 		w.ending.cleared = true
 		w.ending.done.Store(true)
-		w.wakePending()
+		w.wakePending(podsRemoved)
 	}
 	if !gone {
 		if pod.DeletionTimestamp == nil || w.ending.told {

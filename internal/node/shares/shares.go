@@ -50,6 +50,11 @@ func (s *Shares) Of(pod *v1.Pod) cgroup.Resources {
 	return r
 }
 
+// MemoryUse returns the memory, in bytes, that the pod uses, and its limit, 0 for none.
+func (s *Shares) MemoryUse(pod *v1.Pod) (used, limit int64, err error) {
+	return s.Cgroups.Memory(s.Cgroup(pod))
+}
+
 // Give gives the pod so much of the machine, and its class what all pods in it
 // ask for.
 func (s *Shares) Give(ctx context.Context, pod *v1.Pod, r cgroup.Resources) error {
