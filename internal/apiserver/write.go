@@ -382,13 +382,8 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	if err != nil {
 		return nil, false, false, err
 	}
-	conditional := acc.GetResourceVersion() != ""
-	switch {
-	case conditional && acc.GetResourceVersion() != oldAcc.GetResourceVersion():
-		return nil, false, false, apierrors.NewConflict(r.groupResource(), name, errModified)
-	case !conditional && r.row.RequireResourceVersion && w.verb == "update" && w.subresource != "scale":
-		return nil, false, false, r.noVersion(name)
-	}
+	from := acc.GetResourceVersion()
+	conditional := from != ""
 	if uid := acc.GetUID(); w.verb == "update" && uid != "" && uid != oldAcc.GetUID() {
 		return nil, false, false, apierrors.NewConflict(r.groupResource(), name,
 			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, oldAcc.GetUID()))
@@ -416,6 +411,13 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	}
 	if err := putBack(); err != nil {
 		return nil, false, false, err
+	}
+	// Who may not make the change is told so, whatever version it is made from.
+	switch {
+	case conditional && from != oldAcc.GetResourceVersion():
+		return nil, false, false, apierrors.NewConflict(r.groupResource(), name, errModified)
+	case !conditional && r.row.RequireResourceVersion && w.verb == "update" && w.subresource != "scale":
+		return nil, false, false, r.noVersion(name)
 	}
 	if err := r.place(acc); err != nil {
 		return nil, false, false, err

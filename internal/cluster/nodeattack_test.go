@@ -339,6 +339,11 @@ func TestNodeAttacks(t *testing.T) {
 		{"another Node", func() error { return drop(k.Nodes().Get(ctx, "n2", metav1.GetOptions{})) }, cannot(`nodes "n2"`, "get", "nodes", "", everywhere, "node 'n1' cannot read 'n2', only its own Node object")},
 		{"all Nodes", func() error { return drop(k.Nodes().List(ctx, metav1.ListOptions{})) }, cannot("nodes", "list", "nodes", "", everywhere, "node 'n1' cannot read all nodes, only its own Node object")},
 		{"another Node's status", func() error { return drop(k.Nodes().UpdateStatus(ctx, other.DeepCopy(), metav1.UpdateOptions{})) }, `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`},
+		{"another Node's status, made from an old version", func() error {
+			stale := other.DeepCopy()
+			stale.ResourceVersion = "1"
+			return drop(k.Nodes().UpdateStatus(ctx, stale, metav1.UpdateOptions{}))
+		}, `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`},
 		{"another Node's status by a patch", patch("n2", `{"status":{"addresses":[]}}`, "status"), `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`},
 		{"another Node's labels", patch("n2", `{"metadata":{"labels":{"a":"b"}}}`), `nodes "n2" is forbidden: node "n1" is not allowed to modify node "n2"`},
 		{"a label that is for isolation", patch("n1", `{"metadata":{"labels":{"node-restriction.kubernetes.io/a":"b"}}}`), `nodes "n1" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/a`},
