@@ -32,6 +32,8 @@ type addresses struct {
 
 	mu   sync.Mutex
 	last []netip.Addr
+	// followed reports whether follow looks at the addresses when they may have changed.
+	followed bool
 }
 
 // validateNodeIPs reports what is wrong with the addresses of --node-ip.
@@ -83,9 +85,19 @@ func (a *addresses) now() []netip.Addr {
 	return slices.Clone(out)
 }
 
-// ips is now, as net.IP.
+// ips returns the addresses as net.IP: those that follow has last found, while it runs, or
+// the current ones.
 func (a *addresses) ips() (out []net.IP) {
-	for _, ip := range a.now() {
+	a.mu.Lock()
+	all := a.last
+	if !a.followed {
+		all = nil
+	}
+	a.mu.Unlock()
+	if all == nil {
+		all = a.now()
+	}
+	for _, ip := range all {
 		out = append(out, net.IP(ip.AsSlice()))
 	}
 	return out
@@ -147,6 +159,8 @@ func (h *host) followAddresses(agent *node.Agent, o Options) error {
 // the network and of the pods' ranges.
 func (a *addresses) follow(ctx context.Context, network, ranges <-chan struct{}, after func(time.Duration) <-chan time.Time, changed func()) {
 	last := a.now()
+	a.setFollowed(true)
+	defer a.setFollowed(false)
 	for {
 		select {
 		case <-network:
@@ -165,4 +179,10 @@ func (a *addresses) follow(ctx context.Context, network, ranges <-chan struct{},
 			changed()
 		}
 	}
+}
+
+func (a *addresses) setFollowed(now bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.followed = now
 }

@@ -37,6 +37,9 @@ type kernel struct {
 	// let pods through; dropped is the reason why one does not.
 	generation uint32
 	dropped    error
+	// bridge is the index that the pods' link was last found at by the one that follows
+	// changes.
+	bridge int
 }
 
 // requests returns what requests to the kernel are sent by.
@@ -370,24 +373,34 @@ func (k *kernel) Changes(ctx context.Context) (<-chan struct{}, error) {
 		return nil, fmt.Errorf("changes of the machine's network: %w", err)
 	}
 	go func() {
+		known := map[int]look{}
 		for links != nil || addrs != nil || routes != nil {
 			select {
 			case u, ok := <-links:
 				if !ok {
 					links = nil
-				} else if !k.ofPods(u.Link) {
+					continue
+				}
+				a := u.Attrs()
+				now, was := look{a.Name, a.MTU, a.RawFlags, a.EncapType}, known[a.Index]
+				if u.Header.Type == unix.RTM_DELLINK {
+					delete(known, a.Index)
+				} else if known[a.Index] = now; now == was {
+					continue // what pods' links do to the bridge that they are ports of
+				}
+				if !k.ofPods(a) {
 					tell()
 				}
-			case _, ok := <-addrs:
+			case u, ok := <-addrs:
 				if !ok {
 					addrs = nil
-				} else {
+				} else if !u.LinkAddress.IP.IsLinkLocalUnicast() { // each link of a pod has one
 					tell()
 				}
 			case u, ok := <-routes:
 				if !ok {
 					routes = nil
-				} else if u.Type != unix.RTM_NEWROUTE || u.Protocol != protocol { // those are its own
+				} else if own := u.Type == unix.RTM_NEWROUTE && u.Protocol == protocol; !own && !local(u.Dst) {
 					tell()
 				}
 			}
@@ -396,13 +409,31 @@ func (k *kernel) Changes(ctx context.Context) (<-chan struct{}, error) {
 	return out, nil
 }
 
+// local reports whether the destination of a route is that of packets that stay on their
+// link: each link of a pod has such routes.
+func local(to *net.IPNet) bool {
+	return to != nil && (to.IP.IsLinkLocalUnicast() || to.IP.IsMulticast())
+}
+
+// look is what a Way depends on of a link.
+type look struct {
+	name  string
+	mtu   int
+	flags uint32
+	encap string
+}
+
 // ofPods reports whether a link is a port of the pods' bridge.
-func (k *kernel) ofPods(l netlink.Link) bool {
-	if l == nil || l.Attrs().MasterIndex == 0 {
+func (k *kernel) ofPods(a *netlink.LinkAttrs) bool {
+	if a.MasterIndex == 0 || a.MasterIndex == k.bridge {
+		return a.MasterIndex != 0
+	}
+	b, err := netlink.LinkByIndex(a.MasterIndex)
+	if err != nil || b.Attrs().Name != k.pods {
 		return false
 	}
-	b, err := netlink.LinkByIndex(l.Attrs().MasterIndex)
-	return err == nil && b.Attrs().Name == k.pods
+	k.bridge = a.MasterIndex
+	return true
 }
 
 // Remove removes what the Network with that link of pods has made: the tunnel, the

@@ -73,11 +73,15 @@ type Network struct {
 	looked time.Time
 }
 
-// coalesce is how long changes are gathered, and retryPeriod the time between an error
-// and a new attempt. checkPeriod is the time between checks of firewalls and of the
+// coalesce is how long changes are gathered, at least; a pass that took long is followed by a
+// pause of rest times as long, at most longestRest, while many pods come and go. retryPeriod
+// is the time between an error and a new attempt. checkPeriod is the time between checks of firewalls and of the
 // machine's own part; wholePeriod is that between checks of everything, in case a change
 // was not reported.
-const coalesce, retryPeriod, checkPeriod, wholePeriod = 50 * time.Millisecond, time.Second, 5 * time.Second, time.Minute
+const (
+	coalesce, rest, longestRest           = 50 * time.Millisecond, 50, 500 * time.Millisecond
+	retryPeriod, checkPeriod, wholePeriod = time.Second, 5 * time.Second, time.Minute
+)
 
 // rangePatience is how long the Node may have no range before that is reported.
 const rangePatience = 10 * time.Second
@@ -112,11 +116,12 @@ func (n *Network) Run(ctx context.Context) error {
 		return nil
 	}
 	for whole := true; ; {
-		wait := checkPeriod
+		wait, begun := checkPeriod, n.Clock.Now()
 		if err := n.pass(whole); err != nil {
 			klog.FromContext(ctx).Error(err, "The pods' network is not what it should be; trying again")
 			wait = retryPeriod
 		}
+		pause := max(coalesce, min(rest*n.Clock.Since(begun), longestRest))
 		select {
 		case <-n.Clock.After(wait):
 			if whole = n.last == nil || n.Clock.Since(n.looked) >= wholePeriod; whole {
@@ -130,7 +135,7 @@ func (n *Network) Run(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-n.Clock.After(coalesce):
+		case <-n.Clock.After(pause):
 		case <-ctx.Done():
 			return nil
 		}
