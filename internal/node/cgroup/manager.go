@@ -7,8 +7,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +27,9 @@ type Manager struct {
 	V2 bool
 	// slices makes slices with the systemd driver.
 	slices slicer
+	// hierarchies are the folders of those of cgroup v1, which once finds.
+	hierarchies []string
+	once        sync.Once
 }
 
 // slicer is the part of systemd that makes slices.
@@ -74,26 +79,38 @@ func (m *Manager) make(n Name) error {
 	if m.V2 {
 		return m.makeV2(n)
 	}
-	made := map[string]bool{}
-	for _, c := range controllers {
-		root, err := filepath.EvalSymlinks(filepath.Join(m.FS, c)) // cpu may lead to cpu,cpuacct
-		if err != nil || made[root] {
-			continue
-		}
-		made[root] = true
-		dir := root
-		for _, part := range strings.Split(n.Path(m.Driver), "/") {
-			parent := dir
-			dir = filepath.Join(dir, part)
-			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("cgroup: %w", err)
-			}
-			if c == "cpuset" {
-				if err := inherit(parent, dir); err != nil {
-					return err
-				}
+	m.once.Do(func() {
+		for _, c := range controllers {
+			root, err := filepath.EvalSymlinks(filepath.Join(m.FS, c)) // cpu may lead to cpu,cpuacct
+			if err == nil && !slices.Contains(m.hierarchies, root) {
+				m.hierarchies = append(m.hierarchies, root)
 			}
 		}
+	})
+	parts := strings.Split(n.Path(m.Driver), "/")
+	for _, root := range m.hierarchies {
+		if err := makeV1(root, parts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeV1 makes a folder of a hierarchy, and those above it that are not there.
+func makeV1(root string, parts []string) error {
+	dir := filepath.Join(root, filepath.Join(parts...))
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) && len(parts) > 1 {
+		if err := makeV1(root, parts[:len(parts)-1]); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o755)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	if slices.Contains(strings.Split(filepath.Base(root), ","), "cpuset") {
+		return inherit(filepath.Dir(dir), dir)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
@@ -51,12 +52,16 @@ func (c *Client) exits(ctx context.Context, clk clock.Clock, seen map[string]pod
 	for {
 		select {
 		case id := <-exited:
+			ids := []string{id}
+			for len(exited) > 0 {
+				ids = append(ids, <-exited)
+			}
 			for _, d := range settling {
 				if d > 0 {
 					<-clk.After(d)
 				}
 				c.relist(ctx, seen, changed)
-				if hasEnded(seen, id) || ctx.Err() != nil {
+				if ids = slices.DeleteFunc(ids, func(id string) bool { return hasEnded(seen, id) }); len(ids) == 0 || ctx.Err() != nil {
 					break
 				}
 			}

@@ -2,6 +2,7 @@ package shares
 
 import (
 	"context"
+	"reflect"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -27,6 +28,8 @@ type Shares struct {
 	Pods func() []*v1.Pod
 
 	mu sync.Mutex // over writes to the classes' cgroups
+	// given is what the classes' cgroups have got, by their paths.
+	given map[string]cgroup.Resources
 }
 
 // Cgroup returns the parent of the cgroups of the pod's containers.
@@ -83,9 +86,19 @@ func (s *Shares) classes(ctx context.Context) {
 		{all.Class(v1.PodQOSBurstable), sum.Burstable(s.Memory)},
 		{all.Class(v1.PodQOSBestEffort), sum.BestEffort()},
 	} {
+		path := c.name.Path(s.Cgroups.Driver)
+		if has, ok := s.given[path]; ok && reflect.DeepEqual(has, c.r) {
+			continue
+		}
+		delete(s.given, path)
 		if err := s.Cgroups.Apply(c.name, c.r); err != nil {
 			klog.FromContext(ctx).Error(err, "Giving a class of pods its share of the machine failed", "cgroup", c.name)
+			continue
 		}
+		if s.given == nil {
+			s.given = map[string]cgroup.Resources{}
+		}
+		s.given[path] = c.r
 	}
 }
 
