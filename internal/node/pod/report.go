@@ -17,8 +17,12 @@ type report struct {
 	*base
 	// inAPI returns the pod as the API has it, nil if it has none.
 	inAPI func() *v1.Pod
-	// written takes the pod that the API gave for a status that was made from base.
-	written func(base, got *v1.Pod)
+	// written takes the pod that the API gave for a status that was made from base, and
+	// reports whether the worker's is another one.
+	written func(base, got *v1.Pod) bool
+	// ending reports whether the worker takes the pod down, and waits for the status to be
+	// written.
+	ending func() bool
 
 	mu      sync.Mutex
 	status  *v1.PodStatus // as last computed
@@ -34,6 +38,14 @@ func (r *report) last() *v1.PodStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.status
+}
+
+// underWay reports whether a status is being written: the worker is woken afterwards, if the
+// pod is not the one then that was written.
+func (r *report) underWay() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.posting
 }
 
 // forget makes the next publish send the status, even if the API has it
@@ -89,11 +101,10 @@ func (r *report) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 	got, err := r.Client.CoreV1().Pods(base.Namespace).UpdateStatus(ctx, &p, metav1.UpdateOptions{})
 	now := r.inAPI()
 	stale := now != nil && now.ResourceVersion == base.ResourceVersion
-	if err == nil {
-		r.written(base, got)
-	}
 	r.mu.Lock()
 	r.posting = false
+	// The worker has nothing to do where what was written is the pod now.
+	more := err != nil || r.written(base, got) || !equality.Semantic.DeepEqual(*r.status, s)
 	if err == nil || apierrors.IsNotFound(err) { // in the second case there is no pod to update
 		r.posted = &s
 	}
@@ -117,5 +128,7 @@ func (r *report) post(ctx context.Context, base *v1.Pod, s v1.PodStatus) {
 			}
 		}
 	}
-	r.notify()
+	if more || r.ending() {
+		r.notify()
+	}
 }

@@ -97,6 +97,11 @@ func wanted(pod *v1.Pod) map[string]v1.ResourceRequirements {
 	return out
 }
 
+// none reports whether a container asks for no resources.
+func none(r *v1.ResourceRequirements) bool {
+	return len(r.Requests)+len(r.Limits)+len(r.Claims) == 0
+}
+
 // allocated returns the pod with the resources that it has been given.
 func (rs *resizing) allocated(pod *v1.Pod) *v1.Pod {
 	rs.mu.Lock()
@@ -106,7 +111,7 @@ func (rs *resizing) allocated(pod *v1.Pod) *v1.Pod {
 	}
 	same := rs.given.Pod == nil || equality.Semantic.DeepEqual(rs.given.Pod, pod.Spec.Resources)
 	for _, c := range podspec.Containers(pod) {
-		if r, ok := rs.given.Allocated[c.Name]; ok && !equality.Semantic.DeepEqual(r, c.Resources) {
+		if r, ok := rs.given.Allocated[c.Name]; ok && !(none(&r) && none(&c.Resources)) && !equality.Semantic.DeepEqual(r, c.Resources) {
 			same = false
 		}
 	}

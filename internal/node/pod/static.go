@@ -76,8 +76,8 @@ func (w *worker) inAPI() *v1.Pod {
 }
 
 // written takes the pod that the API gave for a status that was made from base, if
-// the pod has not changed since.
-func (w *worker) written(base, got *v1.Pod) {
+// the pod has not changed since, and reports whether it has.
+func (w *worker) written(base, got *v1.Pod) bool {
 	w.startup.reported(w, &got.Status)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -90,6 +90,7 @@ func (w *worker) written(base, got *v1.Pod) {
 	if *p != nil && (*p).ResourceVersion == base.ResourceVersion {
 		*p = got
 	}
+	return *p == nil || (*p).ResourceVersion != got.ResourceVersion || (*p).UID != got.UID
 }
 
 // mirrorUID reports whether a UID is that of the worker's mirror.

@@ -82,7 +82,11 @@ func newWorker(m *Manager, pod *v1.Pod) *worker {
 	w.resizing = newResizing(b, w.kills)
 	// An agent before this one, or a machine that has restarted, has begun the others.
 	w.startup.seen, w.startup.done = m.Clock.Now(), pod.Status.StartTime != nil
-	w.report = &report{base: b, inAPI: w.inAPI, written: w.written}
+	w.report = &report{base: b, inAPI: w.inAPI, written: w.written, ending: func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.running != nil && w.running.Err() != nil
+	}}
 	return w
 }
 
@@ -92,12 +96,20 @@ func (w *worker) podChanged(pod *v1.Pod) {
 		w.mu.Unlock()
 		return
 	}
+	was := w.pod
 	w.pod = pod
 	if pod.DeletionTimestamp != nil && w.interrupt != nil {
 		w.interrupt()
 	}
 	w.mu.Unlock()
-	w.notify()
+	// The status that was written last comes back as a change. One that comes back before it
+	// counts as written wakes the worker then, if there is more to it.
+	switch {
+	case pod.ResourceVersion == was.ResourceVersion && pod.ResourceVersion != "":
+	case pod.Generation == was.Generation && pod.DeletionTimestamp.Equal(was.DeletionTimestamp) && w.report.underWay():
+	default:
+		w.notify()
+	}
 }
 
 // older reports whether a is an older version of a pod than b.
