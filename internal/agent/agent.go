@@ -27,6 +27,7 @@ import (
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
 	"keelson.dev/keelson/internal/network/policy"
+	"keelson.dev/keelson/internal/network/reserved"
 	"keelson.dev/keelson/internal/node"
 	"keelson.dev/keelson/internal/node/credentials"
 	"keelson.dev/keelson/internal/node/dra"
@@ -64,8 +65,12 @@ type host struct {
 	// allPods is an informer of the pods of all nodes, where informers has those of
 	// this node only.
 	allPods cache.SharedIndexInformer
-	// services are the ranges of the Services' addresses.
+	// services are the ranges of the Services' addresses at the start, and cidrs, where the
+	// node may read them, those that there are now.
 	services []netip.Prefix
+	cidrs    cache.SharedIndexInformer
+	// reserved are the addresses that Services may not have as external ones.
+	reserved *reserved.Addresses
 	// dns is the address of the cluster's name server; without one pods use the
 	// machine's.
 	dns     netip.Addr

@@ -86,6 +86,6 @@ func peers(client kubernetes.Interface) (cache.SharedIndexInformer, error) {
 			return obj, nil
 		}
 		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.ResourceVersion, CreationTimestamp: n.CreationTimestamp},
-			Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}, Status: v1.NodeStatus{Addresses: n.Status.Addresses}}, nil
+			Spec: v1.NodeSpec{PodCIDRs: n.Spec.PodCIDRs}, Status: v1.NodeStatus{Addresses: n.Status.Addresses, DaemonEndpoints: n.Status.DaemonEndpoints}}, nil
 	})
 }

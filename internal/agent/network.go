@@ -15,6 +15,7 @@ import (
 	"keelson.dev/keelson/internal/network/lb"
 	"keelson.dev/keelson/internal/network/policy"
 	"keelson.dev/keelson/internal/network/proxy"
+	"keelson.dev/keelson/internal/network/reserved"
 	"keelson.dev/keelson/internal/node"
 )
 
@@ -82,17 +83,31 @@ func (h *host) startNetwork(m *machine.Machine, agent *node.Agent, o Options) er
 			return err
 		}
 	}
+	nodes := h.nodes
+	if nodes == nil {
+		nodes = h.informers.Core().V1().Nodes().Informer()
+	} else if m.OwnNetwork() || o.Network.Proxy != None { // else the node may not read them
+		h.Go(func() { nodes.RunWithContext(h.Ctx) })
+	}
+	reserves := reserved.Config{NodeName: o.Name, Services: h.services, Nodes: nodes, ServiceCIDRs: h.cidrs}
+	if o.Network.Proxy != None {
+		reserves.EndpointSlices = h.informers.Discovery().V1().EndpointSlices().Informer()
+	}
+	var err error
+	if h.reserved, err = reserved.New(reserves); err != nil {
+		return fmt.Errorf("reserved addresses: %w", err)
+	}
 	if err := h.startAnnouncer(agent, o); err != nil {
 		return err
 	}
-	return h.startPods(m, agent, o)
+	return h.startPods(m, agent, nodes, o)
 }
 
 // startAnnouncer starts the announcer, which answers on the machine's networks
 // for addresses of load balancers.
 func (h *host) startAnnouncer(agent *node.Agent, o Options) error {
 	a, err := lb.NewAnnouncer(lb.AnnouncerConfig{NodeName: o.Name, Services: h.informers.Core().V1().Services().Informer(), Segments: lb.NewSegments(), Clock: h.clock,
-		Renewed: agent.Renewed, Problem: h.problem("keelson-lb", o, "FailedToAnnounce", "Addresses of load balancers are not answered for")})
+		Renewed: agent.Renewed, Reserved: h.reserved, Problem: h.problem("keelson-lb", o, "FailedToAnnounce", "Addresses of load balancers are not answered for")})
 	if err != nil {
 		return fmt.Errorf("load balancers: %w", err)
 	}
@@ -164,9 +179,9 @@ func (h *host) startProxy(ctx context.Context, pods []netip.Prefix, o Options) e
 	cfg.Unsupported = func(s *v1.Service, proto v1.Protocol) {
 		recorder.Eventf(s, v1.EventTypeWarning, "ProtocolNotSupported", "the kernel of the node %s does not follow connections of %s, so that the Service's ports of it are not served there: use a kernel with CONFIG_NF_CT_PROTO_%s", o.Name, proto, proto)
 	}
-	cfg.Reserved = h.services
-	cfg.NotServed = func(s *v1.Service, at string) {
-		recorder.Eventf(s, v1.EventTypeWarning, "ExternalIPNotServed", "the node %s does not serve the external address %s: it is in the range of the Services' own addresses, where it may be another's", o.Name, at)
+	cfg.Reserved = h.reserved
+	cfg.NotServed = func(s *v1.Service, at netip.AddrPort, why string) {
+		recorder.Eventf(s, v1.EventTypeWarning, "ExternalIPNotServed", "the node %s does not serve port %d of the external address %s: %s", o.Name, at.Port(), at.Addr(), why)
 	}
 	cfg.PortInUse = func(s *v1.Service, at netip.AddrPort, proto v1.Protocol) {
 		recorder.Eventf(s, v1.EventTypeWarning, "PortInUse", "port %d/%s of %s is that of a program of the node %s, which keeps it: stop the program, or choose another port", at.Port(), proto, at.Addr(), o.Name)

@@ -11,6 +11,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/cache"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -25,8 +26,9 @@ import (
 const rangesPatience = 10 * time.Second
 
 // startPods connects the machine's pods with those of other machines, and starts the
-// parts that depend on the pods' ranges; it restarts them when these change.
-func (h *host) startPods(m *machine.Machine, agent *node.Agent, o Options) error {
+// parts that depend on the pods' ranges; it restarts them when these change. nodes is an
+// informer of all nodes.
+func (h *host) startPods(m *machine.Machine, agent *node.Agent, nodes cache.SharedIndexInformer, o Options) error {
 	var mu sync.Mutex
 	var known []netip.Prefix
 	end := context.CancelFunc(func() {})
@@ -50,12 +52,6 @@ func (h *host) startPods(m *machine.Machine, agent *node.Agent, o Options) error
 			}
 		})
 		return nil
-	}
-	nodes := h.nodes
-	if nodes == nil {
-		nodes = h.informers.Core().V1().Nodes().Informer()
-	} else {
-		h.Go(func() { nodes.RunWithContext(h.Ctx) })
 	}
 	recorder := h.Recorder(h.client, "keelson-podnet", o.Name)
 	var connected bool

@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
+	networkinginformers "k8s.io/client-go/informers/networking/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -221,6 +222,7 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 		return err
 	}
 	h.services = serviceRanges(ctx, network)
+	h.followRanges(network)
 	if err := h.ownCertificate(m, &o); err != nil {
 		return err
 	}
@@ -350,6 +352,17 @@ func (h *host) untilReady(name string) bool {
 		return false, nil
 	})
 	return err == nil
+}
+
+// followRanges has the ranges of the Services' addresses followed, where the cluster lets
+// nodes read them: one that an older version prepared does not.
+func (h *host) followRanges(network kubernetes.Interface) {
+	if _, err := network.NetworkingV1().ServiceCIDRs().List(h.Ctx, metav1.ListOptions{Limit: 1}); err != nil {
+		klog.FromContext(h.Ctx).V(2).Info("Ranges of the Services' addresses that are added are not known", "err", err)
+		return
+	}
+	h.cidrs = networkinginformers.NewServiceCIDRInformer(network, 0, cache.Indexers{})
+	h.Go(func() { h.cidrs.RunWithContext(h.Ctx) })
 }
 
 // serviceRanges returns the ranges of the Services' addresses; none where a cluster that an

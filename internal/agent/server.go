@@ -51,7 +51,7 @@ func Start(m *machine.Machine, o Options, s Server) error {
 	}
 	return s.Step("node agent", func() error {
 		h := &host{Process: s.Process, informers: s.Informers, clock: s.Clock, client: s.Node,
-			measured: s.Measured, services: []netip.Prefix{s.ServiceCIDR}, dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, trace: func(actor string) *trace.Reporter { return s.Trace(actor, o.Name) }, clientCA: s.ClientCA}
+			measured: s.Measured, services: []netip.Prefix{s.ServiceCIDR}, cidrs: s.Informers.Networking().V1().ServiceCIDRs().Informer(), dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, trace: func(actor string) *trace.Reporter { return s.Trace(actor, o.Name) }, clientCA: s.ClientCA}
 		var given []netip.Addr
 		if s.Address.IsValid() {
 			given = append(given, s.Address)

@@ -29,6 +29,7 @@ var shared = map[string]bool{
 	"internal/controllers/controllertest":      true,
 	"internal/network/index":                   true,
 	"internal/network/nft":                     true,
+	"internal/network/reserved":                true,
 	"internal/network/upkeep":                  true,
 	"internal/controllers/history":             true,
 	"internal/controllers/daemonset/placement": true,

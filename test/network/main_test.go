@@ -56,6 +56,7 @@ func TestNetwork(t *testing.T) {
 		{"policies", (*env).policies},
 		{"balancers", (*env).balancers},
 		{"ingress", (*env).ingress},
+		{"reserved", (*env).reserved},
 		{"readdressed", (*env).readdressed},
 	} {
 		t.Run(test.name, func(t *testing.T) {

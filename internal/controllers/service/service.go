@@ -237,6 +237,7 @@ func (c *controller) ensure(ctx context.Context, key string, s *v1.Service, b lb
 	}
 	if err := c.patch(ctx, s, func(m *v1.Service) {
 		m.Status.LoadBalancer = has.Status
+		delete(m.Annotations, lb.AnnouncedBy) // a user's, unless the balancer sets it
 		for k, v := range has.Annotations {
 			if m.Annotations == nil {
 				m.Annotations = map[string]string{}

@@ -11,6 +11,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/network/reserved"
 )
 
 // Segments are the networks that the machine is connected to.
@@ -43,7 +45,10 @@ type AnnouncerConfig struct {
 	// node that is cut off for so long that it counts as failed stops answering:
 	// another node takes over.
 	Renewed func() time.Time
-	Clock   clock.WithTicker
+	// Reserved are the addresses that no machine answers for in this way, which users may
+	// have put into a Service that another implementation balances.
+	Reserved *reserved.Addresses
+	Clock    clock.WithTicker
 	// Problem, if set, is called with an error that keeps addresses from being
 	// answered for.
 	Problem func(error)
@@ -69,7 +74,7 @@ func NewAnnouncer(c AnnouncerConfig) (*Announcer, error) {
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
-	a := &Announcer{c, make(chan struct{}, 1), nil}
+	a := &Announcer{AnnouncerConfig: c, wake: make(chan struct{}, 1)}
 	poke := func(any) {
 		select {
 		case a.wake <- struct{}{}:
@@ -80,6 +85,7 @@ func NewAnnouncer(c AnnouncerConfig) (*Announcer, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Reserved.OnChange(func() { poke(nil) })
 	a.synced = reg.HasSyncedChecker()
 	return a, nil
 }
@@ -148,7 +154,11 @@ func (a *Announcer) addresses() (out []netip.Addr) {
 		if c := s.Spec.LoadBalancerClass; c != nil && *c != ClassPool {
 			continue
 		}
-		out = append(out, addressesOf(s)...)
+		for _, x := range addressesOf(s) {
+			if !a.Reserved.Elsewhere(x) && a.Reserved.Why(netip.AddrPortFrom(x, 0)) == "" {
+				out = append(out, x)
+			}
+		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)

@@ -12,7 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
+	cachetesting "k8s.io/client-go/tools/cache/testing"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/network/reserved"
 )
 
 // rig is a proxy whose informers a test fills by hand.
@@ -136,4 +139,31 @@ func many(n, m int) (objs []runtime.Object) {
 		}
 	}
 	return objs
+}
+
+// reserving makes a set of reserved addresses.
+func reserving(t testing.TB, c reserved.Config) *reserved.Addresses {
+	t.Helper()
+	a, err := reserved.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// sourced is an informer of what a test adds to its source.
+type sourced struct {
+	*cachetesting.FakeControllerSource
+	informer cache.SharedIndexInformer
+}
+
+// source starts an informer of a kind of objects.
+func source(t testing.TB, of runtime.Object) *sourced {
+	t.Helper()
+	s := &sourced{FakeControllerSource: cachetesting.NewFakeControllerSource()}
+	s.informer = cache.NewSharedIndexInformer(s, of, 0, cache.Indexers{})
+	done := make(chan struct{})
+	go func() { defer close(done); s.informer.RunWithContext(t.Context()) }()
+	t.Cleanup(func() { <-done })
+	return s
 }

@@ -8,6 +8,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"keelson.dev/keelson/internal/network/reserved"
 )
 
 // here holds the properties of the node that plans depend on.
@@ -20,12 +22,8 @@ type here struct {
 	// arrive; sockets are the ports that programs have there.
 	own     map[netip.Addr]netip.Addr
 	sockets *Sockets
-	// reserved are the ranges in which no external address is served.
-	reserved []netip.Prefix
-}
-
-func within(ranges []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(ranges, func(r netip.Prefix) bool { return r.Contains(a.Unmap()) })
+	// reserved are the addresses that are not served as external ones.
+	reserved *reserved.Addresses
 }
 
 // plan is the wanted content of the table for a Service.
@@ -40,10 +38,13 @@ type plan struct {
 	// udp has the serving endpoints of each UDP destination: flows to other
 	// endpoints are to be forgotten.
 	udp map[netip.AddrPort]map[netip.AddrPort]bool
-	// elements are those of services, unserved, firewall, clusterIPs and hairpin.
+	// elements are those of services, unserved, firewall, clusterIPs and hairpin. Those in
+	// yielding are for external addresses, and yield to other Services' cluster addresses and
+	// node ports.
 	elements map[Place]Value
-	// own are the ports of load balancers at addresses of this node, and whether a
-	// program has them.
+	yielding map[Place]bool
+	// own are the external ports at addresses of this node, and whether a program has
+	// them.
 	own map[Key]bool
 }
 
@@ -71,7 +72,7 @@ func (h *here) mine(ip string) (netip.Addr, bool) {
 // Local.
 func planFor(s *v1.Service, all []*discoveryv1.EndpointSlice, h *here) (*plan, health) {
 	p := &plan{chains: map[string][]Rule{}, endpoints: map[string][]netip.AddrPort{}, affinity: map[string]bool{},
-		live: map[string][]netip.AddrPort{}, udp: map[netip.AddrPort]map[netip.AddrPort]bool{}, elements: map[Place]Value{}, own: map[Key]bool{}}
+		live: map[string][]netip.AddrPort{}, udp: map[netip.AddrPort]map[netip.AddrPort]bool{}, elements: map[Place]Value{}, yielding: map[Place]bool{}, own: map[Key]bool{}}
 	var check health
 	localHealth := map[netip.Addr]bool{}
 	for i := range s.Spec.Ports {
@@ -83,6 +84,26 @@ func planFor(s *v1.Service, all []*discoveryv1.EndpointSlice, h *here) (*plan, h
 		check = health{s.Spec.HealthCheckNodePort, len(localHealth)}
 	}
 	return p, check
+}
+
+// external reports whether a Service has external addresses.
+func external(s *v1.Service) bool {
+	return len(s.Spec.ExternalIPs) > 0 || len(s.Status.LoadBalancer.Ingress) > 0
+}
+
+// externalAddresses returns the external addresses of a Service, those of its load balancer
+// included.
+func externalAddresses(s *v1.Service) (out []netip.Addr) {
+	texts := slices.Clone(s.Spec.ExternalIPs)
+	for _, in := range s.Status.LoadBalancer.Ingress {
+		texts = append(texts, in.IP)
+	}
+	for _, x := range texts {
+		if a, err := netip.ParseAddr(x); err == nil {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 func externalLocal(s *v1.Service) bool {
@@ -164,14 +185,44 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 			p.elements[Place{unserved, Key{Addr: a, Proto: proto, Port: uint16(port)}}] = Value{}
 		}
 	}
-	for _, ip := range s.Spec.ExternalIPs {
-		if a, ok := h.mine(ip); ok && !within(h.reserved, a) {
-			expose(a, sp.Port)
+	// serve serves the port at an external address, and reports at which addresses of this
+	// machine its packets arrive.
+	serve := func(a netip.Addr) (at []netip.Addr) {
+		if h.reserved.Elsewhere(a) || h.reserved.Why(netip.AddrPortFrom(a, uint16(sp.Port))) != "" {
+			return nil
 		}
+		at = []netip.Addr{a}
+		if to, ours := h.own[a]; ours {
+			k := Key{Addr: to, Proto: proto, Port: uint16(sp.Port)}
+			if slices.ContainsFunc(all, func(e endpoint) bool { return e.addr == netip.AddrPortFrom(to, k.Port) }) {
+				return nil // the program is the Service's own
+			}
+			if p.own[k] = h.sockets.Has(k); p.own[k] {
+				return nil // a program of the machine keeps its port
+			}
+			if to != a {
+				at = append(at, to)
+			}
+		}
+		for _, x := range at {
+			for _, set := range []string{services, unserved} {
+				place := Place{set, Key{Addr: x, Proto: proto, Port: uint16(sp.Port)}}
+				if _, other := p.elements[place]; !other {
+					p.yielding[place] = true
+				}
+			}
+			expose(x, sp.Port)
+		}
+		return at
 	}
 	if sp.NodePort != 0 {
 		for _, a := range h.nodePorts {
 			expose(a, sp.NodePort)
+		}
+	}
+	for _, ip := range s.Spec.ExternalIPs {
+		if a, ok := h.mine(ip); ok {
+			serve(a)
 		}
 	}
 	if s.Spec.Type == v1.ServiceTypeLoadBalancer {
@@ -181,21 +232,9 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 			if !ok || in.IPMode != nil && *in.IPMode == v1.LoadBalancerIPModeProxy {
 				continue
 			}
-			if to, ours := h.own[a]; ours {
-				k := Key{Addr: to, Proto: proto, Port: uint16(sp.Port)}
-				if slices.ContainsFunc(all, func(e endpoint) bool { return e.addr == netip.AddrPortFrom(to, k.Port) }) {
-					continue // the program is the Service's own
-				}
-				if p.own[k] = h.sockets.Has(k); p.own[k] {
-					continue // a program of the machine keeps its port
-				}
-				if to != a {
-					expose(to, sp.Port)
-					p.guard(s, sp, to, h)
-				}
+			for _, x := range serve(a) {
+				p.guard(s, sp, x, h)
 			}
-			expose(a, sp.Port)
-			p.guard(s, sp, a, h)
 		}
 	}
 	if outside {

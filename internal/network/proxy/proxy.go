@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"keelson.dev/keelson/internal/network/index"
+	"keelson.dev/keelson/internal/network/reserved"
 	"keelson.dev/keelson/internal/network/upkeep"
 	"keelson.dev/keelson/internal/trace"
 )
@@ -57,11 +58,11 @@ type Config struct {
 	// port of another protocol.
 	Follows     func(v1.Protocol) bool
 	Unsupported func(s *v1.Service, proto v1.Protocol)
-	// Reserved are the ranges of the Services' own addresses: an external address in them is
-	// not served, since its Service would get the packets to another one, or to the name
-	// server. NotServed, if set, is called for a Service with such an address.
-	Reserved  []netip.Prefix
-	NotServed func(s *v1.Service, at string)
+	// Reserved are the addresses that are not served as external ones or as load balancers',
+	// since their Service would get the packets to another one, or to the machines'
+	// programs. NotServed, if set, is called for a Service with such an address.
+	Reserved  *reserved.Addresses
+	NotServed func(s *v1.Service, at netip.AddrPort, why string)
 	// PortInUse, if set, is called for a Service whose port of this machine is in
 	// use by a program, which keeps it.
 	PortInUse func(s *v1.Service, at netip.AddrPort, proto v1.Protocol)
@@ -100,6 +101,8 @@ type Proxy struct {
 	// Service as changed.
 	dirty map[types.NamespacedName]bool
 	all   bool
+	// exposed marks the Services with external addresses as changed.
+	exposed bool
 	// triggered are the times of changes of endpoints that are not written yet, from
 	// the slices' annotations.
 	triggered []time.Time
@@ -164,6 +167,12 @@ func New(c Config) (*Proxy, error) {
 			}
 		}),
 	)
+	c.Reserved.OnChange(func() {
+		p.mu.Lock()
+		p.exposed = true
+		p.mu.Unlock()
+		p.poke()
+	})
 	registerMetrics()
 	return p, err
 }
@@ -348,17 +357,28 @@ func (p *Proxy) Sync() error {
 func (p *Proxy) sync() error {
 	begin := p.Clock.Now()
 	p.mu.Lock()
-	dirty, all, triggered, traced := p.dirty, p.all, p.triggered, p.traced
-	p.dirty, p.all, p.triggered, p.traced, p.running = map[types.NamespacedName]bool{}, false, nil, map[types.UID]seen{}, true
+	dirty, all, triggered, traced, exposed := p.dirty, p.all, p.triggered, p.traced, p.exposed
+	p.dirty, p.all, p.triggered, p.traced, p.running, p.exposed = map[types.NamespacedName]bool{}, false, nil, map[types.UID]seen{}, true, false
 	p.mu.Unlock()
 	var errs []error
+	if exposed && !all {
+		list, err := p.services.List(labels.Everything())
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			if external(s) {
+				dirty[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = true
+			}
+		}
+	}
 	node, err := p.here()
 	if err != nil {
 		errs = append(errs, err)
 	}
 	checks := map[types.NamespacedName]health{}
 	wrote := false
-	if p.Listening != nil && (all || p.balanced(dirty)) {
+	if p.Listening != nil && (all || p.external(dirty)) {
 		if p.sockets, err = p.Listening(); err != nil {
 			errs = append(errs, err)
 		}
@@ -407,10 +427,10 @@ func (p *Proxy) sync() error {
 	return nil
 }
 
-// balanced reports whether one of these Services has a load balancer.
-func (p *Proxy) balanced(names map[types.NamespacedName]bool) bool {
+// external reports whether one of these Services has external addresses.
+func (p *Proxy) external(names map[types.NamespacedName]bool) bool {
 	for n := range names {
-		if s, err := p.services.Services(n.Namespace).Get(n.Name); err == nil && len(s.Status.LoadBalancer.Ingress) > 0 {
+		if s, err := p.services.Services(n.Namespace).Get(n.Name); err == nil && external(s) {
 			return true
 		}
 	}
@@ -439,10 +459,14 @@ func (p *Proxy) support(s *v1.Service) {
 	if p.unsupported[s.UID] {
 		return
 	}
-	for _, ip := range s.Spec.ExternalIPs {
-		if a, err := netip.ParseAddr(ip); err == nil && within(p.Reserved, a) && p.NotServed != nil {
-			p.unsupported[s.UID] = true
-			p.NotServed(s, ip)
+	for _, a := range externalAddresses(s) {
+		for i := range s.Spec.Ports {
+			at := netip.AddrPortFrom(a, uint16(s.Spec.Ports[i].Port))
+			if why := p.Reserved.Why(at); why != "" && !p.Reserved.Elsewhere(a) && p.NotServed != nil {
+				p.unsupported[s.UID] = true
+				p.NotServed(s, at, why)
+				break
+			}
 		}
 	}
 	if p.Follows == nil {

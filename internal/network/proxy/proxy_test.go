@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,7 +14,10 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/network/reserved"
 )
 
 func fakeRig(t testing.TB) (*rig, *fake) {
@@ -228,9 +232,9 @@ func TestConflict(t *testing.T) {
 // another has later, by naming it as an external address of its own.
 func TestReserved(t *testing.T) {
 	r, k := fakeRig(t)
-	r.Reserved = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+	r.Reserved = reserving(t, reserved.Config{Services: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}})
 	var told []string
-	r.NotServed = func(s *v1.Service, at string) { told = append(told, s.Name+" "+at) }
+	r.NotServed = func(s *v1.Service, at netip.AddrPort, _ string) { told = append(told, s.Name+" "+at.Addr().String()) }
 	a := service("a", "10.96.0.1", func(s *v1.Service) { s.Spec.ExternalIPs = []string{"10.96.0.10", "10.96.0.2", "203.0.113.9"} })
 	r.set(a, slice("a", "a-1", ep("10.244.1.2")))
 	r.sync()
@@ -247,6 +251,85 @@ func TestReserved(t *testing.T) {
 	}
 	if strings.Join(told, ", ") != "a 10.96.0.10, a 10.96.0.2" {
 		t.Errorf("told: %q", told)
+	}
+}
+
+// TestExternalAtNode checks that a Service gets a port of this node's address only where neither
+// a program nor another Service's node port has it, and that other nodes' addresses are theirs.
+func TestExternalAtNode(t *testing.T) {
+	r, k := fakeRig(t)
+	nodes := source(t, &v1.Node{})
+	a, err := reserved.New(reserved.Config{NodeName: "here", Nodes: nodes.informer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Reserved = a
+	changed := make(chan struct{}, 8)
+	a.OnChange(func() { changed <- struct{}{} })
+	a.OnChange(func() { r.mu.Lock(); r.exposed = true; r.mu.Unlock() })
+	node := func(name, ip string) *v1.Node {
+		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1.NodeStatus{
+			Addresses:       []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: ip}},
+			DaemonEndpoints: v1.NodeDaemonEndpoints{KubeletEndpoint: v1.DaemonEndpoint{Port: 10250}}}}
+	}
+	here := node("here", "192.0.2.1")
+	nodes.Add(here)
+	<-changed
+	r.set(here)
+	r.Listening = func() (*Sockets, error) {
+		return &Sockets{map[Key]bool{{Addr: netip.MustParseAddr("192.0.2.1"), Proto: v1.ProtocolTCP, Port: 22}: true}, nil}, nil
+	}
+	var told []string
+	r.NotServed = func(s *v1.Service, at netip.AddrPort, why string) {
+		told = append(told, fmt.Sprintf("%s %s: %s", s.Name, at, why))
+	}
+	r.PortInUse = func(s *v1.Service, at netip.AddrPort, _ v1.Protocol) {
+		told = append(told, fmt.Sprintf("%s %s is in use", s.Name, at))
+	}
+	// Its name is the first, so that it would be written first, too.
+	thief := service("a", "10.96.0.1", func(s *v1.Service) {
+		s.Spec.ExternalIPs = []string{"192.0.2.1", "192.0.2.2"}
+		s.Spec.Ports = nil
+		for _, port := range []int32{22, 80, 10250, 30080} {
+			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: fmt.Sprint("p", port), Port: port, TargetPort: intstr.FromInt32(8080)})
+		}
+	})
+	of := slice("a", "a-1", ep("10.244.1.2"))
+	of.Ports = nil
+	for i := range thief.Spec.Ports {
+		of.Ports = append(of.Ports, discoveryv1.EndpointPort{Name: &thief.Spec.Ports[i].Name, Port: ptr.To[int32](8080)})
+	}
+	r.set(thief, of)
+	r.sync()
+	// Before the other node is known, its address is like any other.
+	const stolen = "10.244.1.2:8080 masquerade"
+	check := func(when string, want map[string]string) {
+		t.Helper()
+		for to, want := range want {
+			at := netip.MustParseAddrPort(to)
+			if got := k.packet(outside, at.Addr().String(), at.Port(), v1.ProtocolTCP).in(); got != want {
+				t.Errorf("%s, to %s: %q, want %q", when, to, got, want)
+			}
+		}
+	}
+	check("at first", map[string]string{"192.0.2.1:22": "", "192.0.2.1:80": stolen, "192.0.2.1:10250": "", "192.0.2.2:10250": stolen, "192.0.2.1:30080": stolen})
+	nodes.Add(node("there", "192.0.2.2"))
+	<-changed
+	web := service("web", "10.96.0.2", func(s *v1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = v1.ServiceTypeNodePort, 30080 })
+	r.set(web, slice("web", "web-1", ep("10.244.1.3")))
+	r.sync()
+	const others = "10.244.1.3:8080 masquerade"
+	want := map[string]string{"192.0.2.2:10250": "", "192.0.2.2:80": "", "192.0.2.1:30080": others, "192.0.2.1:80": stolen}
+	check("with another node, and a node port", want)
+	r.Proxy.all = true
+	for _, t := range r.tables {
+		t.current = false
+	}
+	r.sync()
+	check("written again", want)
+	slices.Sort(told)
+	if got := strings.Join(slices.Compact(told), ", "); got != "a 192.0.2.1:10250: it is the kubelet's, a 192.0.2.1:22 is in use" {
+		t.Errorf("told: %q", got)
 	}
 }
 

@@ -17,8 +17,8 @@ type table struct {
 	here   here
 
 	services map[types.NamespacedName]*installed
-	// claims are the Services that want an element, in the order of their requests.
-	// The first one has it.
+	// claims are the Services that want an element, in the order of their requests, those
+	// that yield last. The first one has it.
 	claims map[Place][]claim
 	// free are the free blocks of endpoint numbers, by the logarithm of their size;
 	// next is the first number that was never used.
@@ -37,8 +37,9 @@ type table struct {
 }
 
 type claim struct {
-	by    types.NamespacedName
-	value Value
+	by     types.NamespacedName
+	value  Value
+	yields bool
 }
 
 // installed is the kernel's state of a Service.
@@ -134,11 +135,19 @@ func (t *table) write(c change) error {
 			for p, v := range next.elements {
 				touch(p)
 				all := t.claims[p]
-				if i := slices.IndexFunc(all, func(c claim) bool { return c.by == n }); i >= 0 {
+				yields := next.yielding[p]
+				i := slices.IndexFunc(all, func(c claim) bool { return c.by == n })
+				if i >= 0 && all[i].yields == yields {
 					all[i].value = v
-				} else {
-					t.claims[p] = append(all, claim{n, v})
+					continue
 				}
+				if i >= 0 {
+					all = slices.Delete(all, i, i+1)
+				}
+				if i = slices.IndexFunc(all, func(c claim) bool { return c.yields }); yields || i < 0 {
+					i = len(all)
+				}
+				t.claims[p] = slices.Insert(all, i, claim{n, v, yields})
 			}
 		}
 		if now := t.install(&b, old, next); now != nil {
