@@ -6,6 +6,7 @@ package nfs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -41,6 +42,10 @@ func (p Plugin) Mount(_ context.Context, s *volume.Spec) (volume.Mounted, error)
 	n := source(s)
 	if s.Block() {
 		return volume.Mounted{}, errors.New("an NFS volume cannot be of volumeMode Block")
+	}
+	if strings.HasPrefix(n.Server, "-") {
+		// mount(8) would take it for one of its options, such as another fstab.
+		return volume.Mounted{}, fmt.Errorf("%q is not the name of an NFS server", n.Server)
 	}
 	mounter := p.Mounter
 	if mounter == nil {

@@ -44,3 +44,12 @@ func TestMount(t *testing.T) {
 		}
 	}
 }
+
+// TestMountNoOption checks that a pod's author cannot give mount(8) an option in place of a server.
+func TestMountNoOption(t *testing.T) {
+	m := mount.NewFakeMounter(nil)
+	s := &volume.Spec{Dir: filepath.Join(t.TempDir(), "v"), Volume: &v1.Volume{Name: "v", VolumeSource: v1.VolumeSource{NFS: &v1.NFSVolumeSource{Server: "--fstab=/a", Path: "/b"}}}}
+	if _, err := (Plugin{Mounter: m}).Mount(t.Context(), s); err == nil || len(m.MountPoints) > 0 {
+		t.Errorf("mounted: %v (%v)", m.MountPoints, err)
+	}
+}
