@@ -2,10 +2,12 @@ package volume
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 )
 
@@ -32,22 +34,36 @@ func SetGroup(dir string, group int64, policy *v1.PodFSGroupChangePolicy, readOn
 		return err
 	}
 	defer root.Close()
-	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
+	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
 		if err == nil {
-			err = root.Lchown(path, -1, int(group))
+			err = setGroup(root, path, group, readOnly)
 		}
-		if err == nil && info.Mode()&fs.ModeSymlink == 0 {
-			err = root.Chmod(path, info.Mode()|groupMode(info, readOnly))
-		}
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && path != "." {
 			return nil // it went meanwhile
 		}
 		return err
 	})
+}
+
+// setGroup makes a file or a folder the group's. It is the same one from the look at its mode to
+// the change of it, so that the mode of a file is not set to another's.
+func setGroup(root *os.Root, path string, group int64, readOnly bool) error {
+	f, err := root.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := unix.Fchownat(int(f.Fd()), "", -1, int(group), unix.AT_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "chown", Path: path, Err: err}
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return nil
+	}
+	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), info.Mode()|groupMode(info, readOnly))
 }
 
 // groupMode returns the least permissions of the group on a file or folder.

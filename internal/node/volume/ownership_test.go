@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 )
@@ -51,4 +52,43 @@ func TestSetGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(file, 6, 0o660)
+}
+
+// TestSetGroupSwapped checks that no file gets the mode of another one that is swapped for a link
+// to it meanwhile, such as a container's that would have a file of root's run as root.
+func TestSetGroupSwapped(t *testing.T) {
+	vol := t.TempDir()
+	victim, swapped, link := filepath.Join(vol, "victim"), filepath.Join(vol, "swapped"), filepath.Join(vol, "link")
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.WriteFile(swapped, nil, 0o600), os.Chmod(swapped, 0o777|fs.ModeSetuid), os.Symlink("victim", link)); err != nil {
+		t.Fatal(err)
+	}
+	done, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-done:
+				ended <- nil
+				return
+			default:
+			}
+			if err := unix.Renameat2(unix.AT_FDCWD, swapped, unix.AT_FDCWD, link, unix.RENAME_EXCHANGE); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(done)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	for range 5000 {
+		if err := SetGroup(vol, 5, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(victim); err != nil || info.Mode() != 0o660 {
+			t.Fatalf("the mode of the victim is %v (%v)", info.Mode(), err)
+		}
+	}
 }
