@@ -25,14 +25,14 @@ var (
 	mirrorPods        = count("mirror_pods", "The number of mirror pods the kubelet will try to create (one per admitted static pod)")
 	workingPods       = count("working_pods", "Number of pods the kubelet is actually running, broken down by lifecycle phase, whether the pod is desired, orphaned, or runtime only (also orphaned), and whether the pod is static. An orphaned pod has been removed from local configuration or force deleted in the API and consumes resources that are not otherwise visible.",
 		"lifecycle", "config", "static")
-	ephemeral  = count("managed_ephemeral_containers", "Current number of ephemeral containers in pods managed by this kubelet.")
-	pending    = count("pod_pending_resizes", "Number of pending resizes for pods.", "reason")
-	inProgress = count("pod_in_progress_resizes", "Number of in-progress resizes for pods.")
+	ephemeralContainers = count("managed_ephemeral_containers", "Current number of ephemeral containers in pods managed by this kubelet.")
+	pendingResizes      = count("pod_pending_resizes", "Number of pending resizes for pods.", "reason")
+	resizesInProgress   = count("pod_in_progress_resizes", "Number of in-progress resizes for pods.")
 )
 
 // Describe implements prometheus.Collector.
 func (counts) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{runningPods, runningContainers, desiredPods, activePods, mirrorPods, workingPods, ephemeral, pending, inProgress} {
+	for _, d := range []*prometheus.Desc{runningPods, runningContainers, desiredPods, activePods, mirrorPods, workingPods, ephemeralContainers, pendingResizes, resizesInProgress} {
 		out <- d
 	}
 }
@@ -126,8 +126,8 @@ func (c counts) Collect(out chan<- prometheus.Metric) {
 	}
 	put(runningPods, running)
 	put(mirrorPods, mirrors)
-	put(ephemeral, ephemerals)
-	put(inProgress, resizing)
+	put(ephemeralContainers, ephemerals)
+	put(resizesInProgress, resizing)
 	for state, n := range states {
 		put(runningContainers, n, state)
 	}
@@ -139,6 +139,6 @@ func (c counts) Collect(out chan<- prometheus.Metric) {
 		put(workingPods, n, labels[:]...)
 	}
 	for reason, n := range waiting {
-		put(pending, n, reason)
+		put(pendingResizes, n, reason)
 	}
 }
