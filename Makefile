@@ -118,7 +118,7 @@ vet: images
 	$(GO) run $(GOLANGCI) run --timeout 30m ./...
 	@unformatted=$$(gofmt -l bench cmd internal test testcluster); [ -z "$$unformatted" ] || { echo "gofmt wants to change: $$unformatted"; exit 1; }
 
-unit: images
+unit: images page
 	$(GO) test -timeout 10m ./...
 
 test: test-packages build vet unit test-envtest test-dns test-csi test-ecosystem test-cloud test-gateway test-dash

@@ -80,7 +80,8 @@ func appendGone(b []byte, kind string, id uint32) []byte {
 	return append(appendInt(append(b, '"'), int64(id)), end...)
 }
 
-func appendNode(b []byte, id uint32, n *v1.Node) []byte {
+// appendNode appends a node; label is the key of the label that the stream was asked for.
+func appendNode(b []byte, id uint32, n *v1.Node, label string) []byte {
 	flags := int64(0)
 	for i := range n.Status.Conditions {
 		c := &n.Status.Conditions[i]
@@ -102,7 +103,11 @@ func appendNode(b []byte, id uint32, n *v1.Node) []byte {
 	a := n.Status.Allocatable
 	b = strconv.AppendInt(append(b, ",["...), a.Cpu().MilliValue(), 10)
 	b = appendInt(appendInt(b, a.Memory().Value()>>20), a.Pods().Value())
-	return append(appendField(append(b, ']'), n.Labels[v1.LabelTopologyZone]), end...)
+	b = appendField(append(b, ']'), n.Labels[v1.LabelTopologyZone])
+	if label != "" {
+		b = appendField(b, n.Labels[label])
+	}
+	return append(b, end...)
 }
 
 // appendNamedNode appends a node of which there is only the name.

@@ -40,8 +40,10 @@ type ident struct {
 // picture is the state of a stream: the objects that it shows, and which of them have
 // changed since they were sent.
 type picture struct {
-	all  []*shown
-	seed maphash.Seed
+	all []*shown
+	// label is the key of a label of nodes that is shown; "" is none.
+	label string
+	seed  maphash.Seed
 	// changed has an element when something is dirty, or was written elsewhere.
 	changed chan struct{}
 
@@ -334,7 +336,7 @@ func (p *picture) send(b []byte, r *record) []byte {
 			b = appendOwner(b, r.id, r.as, 0, 0, 0)
 		}
 	case *v1.Node:
-		b = appendNode(b, r.id, o)
+		b = appendNode(b, r.id, o, p.label)
 	case *v1.Pod:
 		b = appendPod(b, r.id, o, r.node.number(), r.owner.number())
 	default:

@@ -53,17 +53,19 @@ func TestLines(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		{"a bare node", appendNode(nil, 1, testNode("n", nil)), `["node",1,"n",0,[0,0,0],""]`},
+		{"a bare node", appendNode(nil, 1, testNode("n", nil), ""), `["node",1,"n",0,[0,0,0],""]`},
 		{"a node", appendNode(nil, 70000, testNode("n", func(n *v1.Node) {
 			n.Labels = map[string]string{v1.LabelTopologyZone: "zone-a"}
 			n.Status.Allocatable = v1.ResourceList{"cpu": resource.MustParse("1900m"), "memory": resource.MustParse("1Gi"), "pods": resource.MustParse("110")}
 			n.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}, {Type: v1.NodeDiskPressure, Status: v1.ConditionFalse}}
-		})), `["node",70000,"n",1,[1900,1024,110],"zone-a"]`},
+		}), ""), `["node",70000,"n",1,[1900,1024,110],"zone-a"]`},
 		{"a node in trouble", appendNode(nil, 1, testNode("n", func(n *v1.Node) {
 			n.Spec.Unschedulable = true
 			n.Status.NodeInfo.ContainerRuntimeVersion = "sim://1"
 			n.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionUnknown}, {Type: v1.NodeMemoryPressure, Status: v1.ConditionTrue}}
-		})), `["node",1,"n",14,[0,0,0],""]`},
+		}), ""), `["node",1,"n",14,[0,0,0],""]`},
+		{"a node's label", appendNode(nil, 1, testNode("n", func(n *v1.Node) { n.Labels = map[string]string{"pool": "blue"} }), "pool"), `["node",1,"n",0,[0,0,0],"","blue"]`},
+		{"a label that a node does not have", appendNode(nil, 1, testNode("n", nil), "pool"), `["node",1,"n",0,[0,0,0],"",""]`},
 		{"the name of a node", appendNamedNode(nil, 3, "n"), `["node",3,"n",16,[0,0,0],""]`},
 		{"an owner", appendOwner(nil, 2, &ident{kind: "Fun\"ny\u2028", namespace: "a", name: "b"}, 3, 1, 9), `["owner",2,"Fun\"ny\u2028","a","b",3,1,9]`},
 		{"a pod that waits", appendPod(nil, 1, testPod("a", "p", "", func(p *v1.Pod) {

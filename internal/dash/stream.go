@@ -14,6 +14,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/audit"
@@ -56,7 +57,8 @@ const (
 )
 
 // Stream serves the picture of a cluster, as it is and as it changes: ?namespace= shows
-// that namespace's objects only, ?at=MOMENT the picture of a moment and no changes.
+// that namespace's objects only, ?at=MOMENT the picture of a moment and no changes, and
+// ?nodeLabel=KEY the values of that label of the nodes.
 type Stream struct {
 	Store     store.Store
 	Catalogue *catalogue.Catalogue
@@ -104,6 +106,12 @@ func (s *Stream) serve(w http.ResponseWriter, r *http.Request) error {
 			return apierrors.NewBadRequest(fmt.Sprintf("namespace %q: %s", t.namespace, msgs[0]))
 		}
 	}
+	label := q.Get("nodeLabel")
+	if label != "" {
+		if msgs := content.IsLabelKey(label); len(msgs) > 0 {
+			return apierrors.NewBadRequest(fmt.Sprintf("nodeLabel %q: %s", label, msgs[0]))
+		}
+	}
 	var ok bool
 	if t.user, ok = request.UserFrom(r.Context()); !ok {
 		t.user = &user.DefaultInfo{Name: user.Anonymous}
@@ -137,6 +145,7 @@ func (s *Stream) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer leave()
 	t.picture = newPicture(all)
+	t.label = label
 	ctx, cancel := context.WithCancelCause(r.Context())
 	var beside sync.WaitGroup
 	defer beside.Wait()

@@ -230,6 +230,35 @@ func TestChanges(t *testing.T) {
 	})
 }
 
+// TestNodeLabel asks for a label of the nodes.
+func TestNodeLabel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		pool := func(value string) func(*v1.Node) {
+			return func(n *v1.Node) { n.Labels = map[string]string{"example.com/pool": value, "other": "x"} }
+		}
+		w.put(testNode("n", pool("blue")))
+		s := w.stream(nil)
+		c := open(t, s, "jane", "nodeLabel=example.com%2Fpool")
+		if got := c.take(); !strings.Contains(got, `["node",1,"n",0,[0,0,0],"","blue"]`) {
+			t.Errorf("the node is %q", got)
+		}
+		time.Sleep(3 * time.Second)
+		c.take()
+		w.put(testNode("n", pool("green")))
+		if got := c.take(); !strings.Contains(got, `["node",1,"n",0,[0,0,0],"","green"]`) {
+			t.Errorf("with another label the node is %q", got)
+		}
+		c.cancel()
+		<-c.ended
+		c = open(t, s, "jane", "nodeLabel=a%20b")
+		<-c.ended
+		if c.code != http.StatusBadRequest || !strings.Contains(c.take(), `nodeLabel \"a b\"`) {
+			t.Errorf("a label that is none is answered with %d", c.code)
+		}
+	})
+}
+
 // TestSlow has a client that reads nothing for a while, and one that never does again.
 func TestSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

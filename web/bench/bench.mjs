@@ -1,7 +1,8 @@
 // Measures the page with 50,000 pods on 5,000 nodes: how long the first picture takes, how soon a change is drawn, what the
 // page's own thread does meanwhile (from a trace of the browser), and its memory. NODES, PODS and RUNS change the figures;
-// SHOTS=FOLDER writes screenshots.
-import { readFileSync } from "node:fs";
+// SHOTS=FOLDER writes screenshots, TRACES=FOLDER the browser's traces, for chrome://tracing, and a
+// profile of the server meanwhile.
+import { readFileSync, writeFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 import { Cluster, until } from "../test/cluster.mjs";
 
@@ -69,19 +70,29 @@ try {
     });
   };
   await first();
-  const times = [];
-  for (let i = 0; i < runs; i++) {
+  const again = async (traced) => {
     await page.close();
     page = await context.newPage();
-    if (i === runs - 1) await browser.startTracing(page, { categories });
+    if (traced) await browser.startTracing(page, { categories });
     await page.goto(address);
     const f = await first();
     if (f.pods !== pods || f.nodes !== nodes) throw new Error(`the first picture has ${f.pods} pods and ${f.nodes} nodes`);
-    times.push(f.ms);
-  }
-  await page.waitForTimeout(1000);
+    return f.ms;
+  };
+  const times = [], most = [];
+  for (let i = 0; i < runs; i++) times.push(await again(false));
   say("first picture after navigation, median and slowest", `${median(times).toFixed(0)} ms, ${Math.max(...times).toFixed(0)} ms, of ${runs}`);
-  report("first picture", work(await browser.stopTracing()));
+  const profile = process.env.TRACES && cluster.raw(`/debug/pprof/profile?seconds=${runs * 3}`);
+  for (let i = 0; i < runs; i++) {
+    await again(true);
+    await page.waitForTimeout(1000);
+    const trace = await browser.stopTracing(), w = work(trace);
+    if (process.env.TRACES) writeFileSync(`${process.env.TRACES}/first-${i}.json`, trace);
+    most.push(longest(w.tasks));
+    if (i === runs - 1) report("first picture", w);
+  }
+  if (profile) writeFileSync(process.env.TRACES + "/server.pprof", await profile);
+  say("first picture: longest task of each round", most.map((t) => `${t.dur.toFixed(0)} ms (processor ${t.cpu.toFixed(0)} ms)`).join(", "));
   if (process.env.SHOTS) {
     await page.screenshot({ path: process.env.SHOTS + "/cluster.png" });
     await page.emulateMedia({ colorScheme: "dark" });

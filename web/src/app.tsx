@@ -1,7 +1,8 @@
 import { createEffect, createSignal, ErrorBoundary, For, lazy, Match, on, Show, Suspense, Switch } from "solid-js";
 import { asTable, json, said, type Table } from "./api";
-import { hello, moment, namespace, setNamespace, status, stream } from "./live";
-import { route } from "./route";
+import { by, hello, moment, namespace, setNamespace, status, stream } from "./live";
+import { stages } from "./pace";
+import { link, route } from "./route";
 import { spoken } from "./say";
 import { setTheme, theme } from "./theme";
 import { Palette } from "./views/Palette";
@@ -10,13 +11,16 @@ import { Time } from "./views/Time";
 
 const Objects = lazy(() => import("./views/Objects").then((m) => ({ default: m.Objects })));
 const Detail = lazy(() => import("./views/Detail").then((m) => ({ default: m.Detail })));
+const Server = lazy(() => import("./views/Server").then((m) => ({ default: m.Server })));
 const Changes = lazy(() => import("./views/Changes").then((m) => ({ default: m.Changes })));
 
 export function App() {
+  // The whole at once would be a long task.
+  const stage = stages(4);
   const view = () => route().path[0] ?? "";
   createEffect(() => document.documentElement.classList.toggle("past", moment() !== ""));
   createEffect(() => {
-    document.title = ["Keelson", view() === "object" ? route().path[5] : view() === "objects" ? (route().path[3] ?? "Objects") : view() === "changes" ? "Changes" : ""].filter(Boolean).reverse().join(" – ");
+    document.title = ["Keelson", view() === "object" ? route().path[5] : view() === "objects" ? (route().path[3] ?? "Objects") : view() === "changes" ? "Changes" : view() === "server" ? "API server" : ""].filter(Boolean).reverse().join(" – ");
   });
   return (
     <>
@@ -24,29 +28,31 @@ export function App() {
         <a class="skip" href="#main" onClick={(e) => { e.preventDefault(); const m = document.querySelector<HTMLElement>("main:not([hidden])"); m?.setAttribute("tabindex", "-1"); m?.focus(); }}>To the content</a>
         <h1>Keelson</h1>
         <nav aria-label="Views">
-          <a href="#/" aria-current={view() === "" ? "page" : undefined}>Cluster</a>
+          <a href={link([], { by: by() === "zone" ? "" : by() })} aria-current={view() === "" ? "page" : undefined}>Cluster</a>
           <a href="#/objects" aria-current={view() === "objects" || view() === "object" ? "page" : undefined}>Objects</a>
           <a href="#/changes" aria-current={view() === "changes" ? "page" : undefined}>Changes</a>
+          <a href="#/server" aria-current={view() === "server" ? "page" : undefined}>Server</a>
         </nav>
         <span class="rest" />
-        <Palette />
+        <Show when={stage() > 3}><Palette /></Show>
         <Namespaces />
         <Show when={hello()}>{(h) => <span class="user" title="The user of the kubeconfig">{h().user}</span>}</Show>
         <button class="plain" onClick={() => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark")} title={`Colours: ${theme()}`} aria-label="Switch between light and dark">◐</button>
       </header>
       <div class="views">
-        <Picture shown={view() === ""} />
+        <Show when={stage() > 0}><Picture shown={view() === ""} aside={stage() > 1} /></Show>
         <ErrorBoundary fallback={(e, reset) => { createEffect(on(route, reset, { defer: true })); return <main id="main"><p class="bad empty" role="alert">{said(e)}</p></main>; }}>
         <Suspense>
           <Switch>
             <Match when={view() === "objects"}><Objects /></Match>
             <Match when={view() === "object"}><Detail /></Match>
             <Match when={view() === "changes"}><Changes /></Match>
+            <Match when={view() === "server"}><Server /></Match>
           </Switch>
         </Suspense>
         </ErrorBoundary>
       </div>
-      <Time />
+      <Show when={stage() > 2} fallback={<footer class="time" />}><Time /></Show>
       <p class="quiet" role="status">{spoken()}</p>
     </>
   );

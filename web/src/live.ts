@@ -1,6 +1,8 @@
 /** live is the page's side of the worker: what it tells, as signals, and questions to it. */
-import { createSignal } from "solid-js";
+import { createEffect, createMemo, createRoot, createSignal } from "solid-js";
+import { type Grouping, grouping } from "./picture/cells";
 import type { Hello } from "./picture/model";
+import { route } from "./route";
 import type { FromWorker, Item, Summary, ToWorker } from "./picture/protocol";
 
 export const base = location.pathname.replace(/\/dash\/.*$/, "").replace(/\/$/, "");
@@ -8,6 +10,8 @@ export const base = location.pathname.replace(/\/dash\/.*$/, "").replace(/\/$/, 
 const worker = new Worker(new URL("./picture/worker.ts", import.meta.url), { type: "module" });
 
 export const [hello, setHello] = createSignal<Hello | null>(null);
+/** skew is the server's clock less this one's, in ms. */
+export const [skew, setSkew] = createSignal(0);
 export const [status, setStatus] = createSignal<{ state: string; message: string }>({ state: "loading", message: "" });
 export const [summary, setSummary] = createSignal<Summary | null>(null);
 export const [hovered, setHovered] = createSignal<Item | null>(null);
@@ -21,6 +25,7 @@ worker.onmessage = (e: MessageEvent<FromWorker>) => {
   const m = e.data;
   switch (m.type) {
     case "hello":
+      setSkew(Math.abs(m.hello.now - Date.now()) < 2000 ? 0 : m.hello.now - Date.now());
       setHello(m.hello);
       break;
     case "status":
@@ -71,6 +76,10 @@ export function setMoment(at: string) {
   setMomentSignal(at);
   send({ type: "open", at, namespace: streamed });
 }
+
+/** by is what the picture is grouped by, as the address of the picture has it. */
+export const by = createRoot(() => createMemo<Grouping>((was) => (route().path.length ? was : grouping(route().query.get("by"))), "zone"));
+createRoot(() => createEffect(() => send({ type: "group", by: by() })));
 
 let streamed = "";
 /** stream opens the stream, of one namespace if the user may not read all. */

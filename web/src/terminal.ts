@@ -2,6 +2,7 @@ import "./adopt";
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
+import { Failure, request } from "./api";
 import { base } from "./live";
 import { segment } from "./path";
 
@@ -13,6 +14,40 @@ interface Target {
   pod: string;
   container: string;
   command: string[];
+}
+
+interface Status {
+  status?: string;
+  message?: string;
+  reason?: string;
+  details?: { causes?: { reason?: string; message?: string }[] };
+}
+
+/** outcome says how a command has ended, as kubectl exec does. */
+function outcome(s: Status): string {
+  if (s.status === "Success") return "The command has ended.";
+  const code = s.reason === "NonZeroExitCode" && s.details?.causes?.find((c) => c.reason === "ExitCode")?.message;
+  return code ? `command terminated with exit code ${code}` : (s.message ?? "");
+}
+
+/**
+ * refusal returns why a connection was refused, which a browser does not tell: the
+ * same request without a connection is answered with the reason. The right to
+ * create is asked for, too, and its lack is told to a POST.
+ */
+async function refusal(socket: URL): Promise<string> {
+  const path = (socket.pathname + socket.search).slice(base.length);
+  let why = "the connection was lost";
+  for (const method of ["GET", "POST"]) {
+    try {
+      await request(path, { now: true, method });
+    } catch (e) {
+      if (!(e instanceof Failure)) return why;
+      why = e.message;
+      if (e.code !== 400) break; // 400: it is no connection, and nothing else is wrong
+    }
+  }
+  return why;
 }
 
 /** open runs a command in a terminal in a host, and returns what ends it; end is called with why it ended. */
@@ -60,24 +95,15 @@ export function open(host: HTMLElement, t: Target, end: (why: string) => void): 
     else if (data[0] === errors) {
       const raw = text.decode(data.subarray(1));
       try {
-        const status = JSON.parse(raw);
-        why = status.status === "Success" ? "The command has ended." : status.message || raw;
+        why = outcome(JSON.parse(raw)) || raw;
       } catch {
         why = raw;
       }
     } else if (data[0] === closed) socket.close();
   };
   socket.onclose = (e) => {
-    // A browser does not tell why a connection was refused; the same request without one is answered with the reason.
-    if (!why && !e.wasClean) {
-      fetch(url.href.replace(/^ws/, "http"), { credentials: "same-origin" }).then((r) => r.text()).then((b) => {
-        try {
-          why = JSON.parse(b).message || b;
-        } catch {
-          why = b;
-        }
-      }, () => (why = "the connection was lost")).finally(finish);
-    } else {
+    if (!why && !e.wasClean) void refusal(url).then((text) => (why = text)).finally(finish);
+    else {
       why ||= e.reason || "The command has ended.";
       finish();
     }

@@ -25,3 +25,12 @@ export function span(ms: number): string {
 
 /** ago is how long ago a time was. */
 export const ago = (ms: number): string => span(Date.now() - ms) + " ago";
+
+/** cores is an amount of CPU. */
+export const cores = (n: number): string => (n === 0 ? "0" : n < 1 ? `${+(n * 1000).toPrecision(3)} m` : `${+n.toFixed(2)} cores`);
+
+/** bytes is an amount of memory. */
+export function bytes(n: number): string {
+  for (const [unit, size] of [["TiB", 2 ** 40], ["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]] as const) if (n >= size) return `${+(n / size).toPrecision(3)} ${unit}`;
+  return `${n} B`;
+}

@@ -79,6 +79,11 @@ export class Cluster {
     });
   }
 
+  /** raw returns what the server answers to a GET, as bytes. */
+  raw(path) {
+    return new Promise((resolve, reject) => execFile(keelson, ["kubectl", "--kubeconfig", this.kubeconfig, "get", "--raw", path], { maxBuffer: 1 << 28, encoding: "buffer" }, (e, out, err) => (e ? reject(new Error(`${path}: ${err}`)) : resolve(out))));
+  }
+
   /** dash starts keelson dash, and returns its URL. */
   async dash(kubeconfig = this.kubeconfig) {
     const p = program(["dash", "--no-open", "--kubeconfig", kubeconfig]);

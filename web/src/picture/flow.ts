@@ -36,7 +36,7 @@ export class Flow {
   private counts: Record<Station, number> = zero();
   rates: Record<Station, number> = zero();
   private counted = 0;
-  private flashes: { node: number; begin: number }[] = [];
+  private flashes: { id: number; begin: number }[] = [];
   still = false;
 
   private places: Record<Station, Rect> | null = null;
@@ -65,12 +65,12 @@ export class Flow {
   }
   private out: Partial<Record<Station, Point[]>> = {};
 
-  /** add takes a write: node is whose pod or node was written, 0 for none; cell is where that is on the canvas. */
-  add(step: Step, node: number, cell: Point | null, colors: Palette, now: number) {
+  /** add takes a write: id is the cell of what was written, 0 for none, cell where that is on the canvas; bound: it is of a node or on one. */
+  add(step: Step, id: number, cell: Point | null, bound: boolean, colors: Palette, now: number) {
     const from = stationOf(step[1]);
     this.counts[from]++;
     if (!this.places || this.still) return;
-    if (node && this.flashes.length < 128) this.flashes.push({ node, begin: now });
+    if (id && this.flashes.length < 128) this.flashes.push({ id, begin: now });
     if (this.rates[from] > many || this.marks.length >= most) return;
     const [verb] = step[2].split("/"), color = verb === "delete" ? colors.alarm : verb === "create" ? colors.accent : colors.ink;
     let path = this.lines[from] ?? [];
@@ -78,7 +78,7 @@ export class Flow {
     if (from === "nodes" && cell) path = [cell, [nodes.x + nodes.w / 2, nodes.y + nodes.h], ...path];
     // After the store, those who watch hear of it.
     const resource = step[3].split(".")[0];
-    const next: Station = from === "scheduler" || (resource === "pods" && from === "controllers" && node) ? "nodes" : resource === "pods" && verb === "create" ? "scheduler" : resource === "nodes" ? "scheduler" : "controllers";
+    const next: Station = from === "scheduler" || (resource === "pods" && from === "controllers" && bound) ? "nodes" : resource === "pods" && verb === "create" ? "scheduler" : resource === "nodes" ? "scheduler" : "controllers";
     if (from !== "nodes") path = [...path, ...(this.out[next] ?? [])];
     if (next === "nodes" && cell) path = [...path, cell];
     let length = 0;
@@ -108,8 +108,8 @@ export class Flow {
     return this.marks.length > 0 || this.flashes.length > 0 || (!this.still && Object.values(this.rates).some((r) => r > many));
   }
 
-  /** draw draws lines, marks and flashes in css pixels; box returns where a node is. */
-  draw(c: OffscreenCanvasRenderingContext2D, colors: Palette, now: number, box: (node: number) => Rect | null) {
+  /** draw draws lines, marks and flashes in css pixels; box returns where a cell is. */
+  draw(c: OffscreenCanvasRenderingContext2D, colors: Palette, now: number, box: (id: number) => Rect | null) {
     if (!this.places) return;
     c.lineJoin = "round";
     c.lineWidth = 1;
@@ -139,7 +139,7 @@ export class Flow {
     this.flashes = this.flashes.filter((f) => {
       const part = (now - f.begin) / 600;
       if (part >= 1) return false;
-      const b = box(f.node);
+      const b = box(f.id);
       if (b) {
         c.strokeStyle = colors.accent;
         c.globalAlpha = 1 - part;

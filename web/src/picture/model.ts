@@ -59,6 +59,8 @@ const grown = <T extends Int32Array | Uint8Array | Uint16Array>(a: T, id: number
 export class Model {
   nodeNames: string[] = [];
   nodeZones: string[] = [];
+  /** nodeLabels are the values of the label that the stream was asked for. */
+  nodeLabels: string[] = [];
   nodeFlags = new Uint8Array(64);
   nodeThere = new Uint8Array(64);
   nodeSizes: [number, number, number][] = [];
@@ -90,6 +92,9 @@ export class Model {
   ownerReady = new Int32Array(256);
   ownerThere = new Uint8Array(256);
 
+  /** pods is told of pods that came, changed and went, where they are grouped. */
+  pods: { put(pod: number): void; gone(pod: number): void; regroup(): void } | null = null;
+
   /** dirty are the nodes whose cells have to be drawn again, emptied by who draws; moved: nodes came, went or changed their zone. */
   dirty = new Set<number>();
   moved = true;
@@ -120,16 +125,17 @@ export class Model {
     if (id === 0) return;
     this.nodeFlags = grown(this.nodeFlags, id);
     this.nodeThere = grown(this.nodeThere, id);
-    const zone = String(r[5] ?? ""), name = String(r[2]);
+    const zone = String(r[5] ?? ""), label = String(r[6] ?? ""), name = String(r[2]);
     if (!this.nodeThere[id]) {
       this.nodeThere[id] = 1;
       this.nodeCount++;
       this.slots[id] ??= [];
       this.moved = true;
-    } else if (this.nodeZones[id] !== zone || this.nodeNames[id] !== name) this.moved = true;
+    } else if (this.nodeZones[id] !== zone || this.nodeLabels[id] !== label || this.nodeNames[id] !== name) this.moved = true;
     this.nodeNames[id] = name;
     this.byName.set(name, id);
     this.nodeZones[id] = zone;
+    this.nodeLabels[id] = label;
     this.nodeFlags[id] = r[3] as number;
     this.nodeSizes[id] = (r[4] as [number, number, number]) ?? [0, 0, 0];
     this.dirty.add(id);
@@ -140,13 +146,15 @@ export class Model {
     this.ownerDesired = grown(this.ownerDesired, id);
     this.ownerReady = grown(this.ownerReady, id);
     this.ownerThere = grown(this.ownerThere, id);
+    const parent = (r[7] as number) ?? 0;
+    if (this.ownerThere[id] && this.ownerParents[id] !== parent) this.pods?.regroup();
     this.ownerThere[id] = 1;
     this.ownerKinds[id] = String(r[2]);
     this.ownerNamespaces[id] = this.shared(String(r[3] ?? ""));
     this.ownerNames[id] = String(r[4]);
     this.ownerDesired[id] = r[5] as number;
     this.ownerReady[id] = r[6] as number;
-    this.ownerParents[id] = (r[7] as number) ?? 0;
+    this.ownerParents[id] = parent;
   }
 
   private shared(namespace: string): string {
@@ -182,6 +190,7 @@ export class Model {
     this.podOwner[id] = (r[7] as number) ?? 0;
     this.podRestarts[id] = (r[8] as number) ?? 0;
     this.dirty.add(node);
+    this.pods?.put(id);
   }
 
   private take(id: number, node: number) {
@@ -218,6 +227,7 @@ export class Model {
 
   private gone(kind: string, id: number) {
     if (kind === "pod" && this.podThere[id]) {
+      this.pods?.gone(id);
       this.leave(id);
       this.podThere[id] = 0;
       this.podCount--;
@@ -251,10 +261,10 @@ export class Model {
     return -1;
   }
 
-  /** podsOf counts a node's pods by state. */
-  podsOf(node: number): Int32Array {
+  /** podsOf counts pods by state; -1 is none. */
+  podsOf(slots: number[] = []): Int32Array {
     const out = new Int32Array(states);
-    for (const id of this.slots[node] ?? []) if (id >= 0) out[this.podState[id]]++;
+    for (const id of slots) if (id >= 0) out[this.podState[id]]++;
     return out;
   }
 }

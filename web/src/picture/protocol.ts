@@ -1,4 +1,5 @@
 /** The messages between the page and the worker that has the stream and draws. */
+import type { Grouping } from "./cells";
 import type { Hello, Stats, Step } from "./model";
 
 export interface Rect {
@@ -25,7 +26,8 @@ export interface Palette {
 }
 
 export interface Item {
-  kind: "node" | "pod";
+  /** A group is one of pods. */
+  kind: "node" | "pod" | "group";
   namespace: string;
   name: string;
   /** node of a pod; zone of a node. */
@@ -37,9 +39,10 @@ export interface Item {
   y: number;
 }
 
+/** A Row is a node, or a group of pods. */
 export interface Row {
   name: string;
-  zone: string;
+  group: string;
   flags: number;
   counts: number[];
 }
@@ -77,6 +80,7 @@ export type ToWorker =
   | { type: "size"; width: number; height: number; top: number; ratio: number; stations: Record<Station, Rect> }
   | { type: "colors"; palette: Palette; still: boolean }
   | { type: "open"; at: string; namespace: string }
+  | { type: "group"; by: Grouping }
   | { type: "show"; shown: boolean }
   | { type: "away"; away: boolean }
   | { type: "pan"; x: number; y: number }
@@ -90,8 +94,9 @@ export type ToWorker =
   | { type: "out" }
   | { type: "find"; text: string }
   | { type: "select"; kind: "node" | "pod"; namespace: string; name: string }
-  | { type: "ask"; id: number; what: "nodes"; filter: string; from: number; count: number }
+  | { type: "ask"; id: number; what: "cells"; filter: string; from: number; count: number }
   | { type: "ask"; id: number; what: "pods"; node: string }
+  | { type: "ask"; id: number; what: "requests" }
   | { type: "ask"; id: number; what: "tree"; kind: string; namespace: string; name: string };
 
 export type FromWorker =

@@ -3,6 +3,7 @@
  * take a few milliseconds with or without a graphics card, and one node that has
  * changed is drawn alone.
  */
+import type { Cells } from "./cells";
 import type { Layout } from "./layout";
 import { type Model, NodeFlag, State, states, well } from "./model";
 import type { Palette } from "./protocol";
@@ -98,38 +99,38 @@ export class Raster {
   }
 
   /** all draws the whole picture. */
-  all(m: Model, l: Layout, v: View, ratio: number) {
+  all(m: Model, cells: Cells, l: Layout, v: View, ratio: number) {
     const { width, height } = this.image;
     this.px.fill(this.paper);
     const texts: [number, Grid][] = [];
     for (let id = 1; id < l.xs.length; id++) {
       const g = Raster.grid(l, v, id, ratio);
       if (!g || g.box.x > width || g.box.y > height || g.box.x + g.box.w < 0 || g.box.y + g.box.h < 0) continue;
-      this.node(m, l, id, g);
+      this.node(m, cells, l, id, g);
       if (g.head) texts.push([id, g]);
     }
     this.ctx.putImageData(this.image, 0, 0);
     this.titles(l, v, ratio);
-    for (const [id, g] of texts) this.text(m, l, id, g, ratio);
+    for (const [id, g] of texts) this.text(m, cells, l, id, g, ratio);
   }
 
   /** some draws the nodes of a set again. */
-  some(m: Model, l: Layout, v: View, ratio: number, nodes: Set<number>) {
+  some(m: Model, cells: Cells, l: Layout, v: View, ratio: number, nodes: Set<number>) {
     const { width, height } = this.image;
     for (const id of nodes) {
       const g = id < l.xs.length ? Raster.grid(l, v, id, ratio) : null;
       if (!g || g.box.x > width || g.box.y > height || g.box.x + g.box.w < 0 || g.box.y + g.box.h < 0) continue;
-      this.node(m, l, id, g);
+      this.node(m, cells, l, id, g);
       const x = Math.max(0, g.box.x), y = Math.max(0, g.box.y);
       this.ctx.putImageData(this.image, 0, 0, x, y, Math.min(width, g.box.x + g.box.w) - x, Math.min(height, g.box.y + g.box.h) - y);
-      if (g.head) this.text(m, l, id, g, ratio);
+      if (g.head) this.text(m, cells, l, id, g, ratio);
     }
   }
 
-  private node(m: Model, l: Layout, id: number, g: Grid) {
-    const { box, step, size } = g, flags = m.nodeFlags[id], slots = m.slots[id];
+  private node(m: Model, cells: Cells, l: Layout, id: number, g: Grid) {
+    const { box, step, size } = g, flags = cells.flags(id), slots = cells.slots[id];
     if (box.w < 3 || step < 1) {
-      this.summary(m, id, box);
+      this.summary(m, cells, id, box);
       return;
     }
     this.rect(box.x, box.y, box.w, box.h, this.cell);
@@ -174,11 +175,11 @@ export class Raster {
   }
 
   /** summary fills a cell that is too small for squares with stripes by state. */
-  private summary(m: Model, id: number, box: Box) {
-    const counts = m.podsOf(id);
+  private summary(m: Model, cells: Cells, id: number, box: Box) {
+    const counts = m.podsOf(cells.slots[id]);
     let n = 0;
     for (const c of counts) n += c;
-    this.rect(box.x, box.y, box.w, box.h, well(m.nodeFlags[id]) ? this.cell : this.alarm);
+    this.rect(box.x, box.y, box.w, box.h, well(cells.flags(id)) ? this.cell : this.alarm);
     if (n === 0) return;
     let y = box.y;
     for (const s of order) {
@@ -212,15 +213,15 @@ export class Raster {
   }
 
   /** text writes a node's name above its pods, and the pods' where they are large enough. */
-  private text(m: Model, l: Layout, id: number, g: Grid, ratio: number) {
+  private text(m: Model, cells: Cells, l: Layout, id: number, g: Grid, ratio: number) {
     const c = this.ctx, size = 11 * ratio;
     c.font = `500 ${size}px ${fonts.family}`;
     c.textBaseline = "middle";
-    c.fillStyle = well(m.nodeFlags[id]) ? this.colors.ink : this.colors.alarm;
-    c.fillText(cut(c, m.nodeNames[id], g.box.w - 10 * ratio), g.x + 1, g.box.y + g.head * 0.62);
+    c.fillStyle = well(cells.flags(id)) ? this.colors.ink : this.colors.alarm;
+    c.fillText(cut(c, cells.name(id), g.box.w - 10 * ratio), g.x + 1, g.box.y + g.head * 0.62);
     if (g.size < 56 * ratio) return;
     c.font = `400 ${10.5 * ratio}px ${fonts.family}`;
-    const slots = m.slots[id];
+    const slots = cells.slots[id];
     for (let i = 0; i < Math.min(slots.length, l.side * l.side); i++) {
       const pod = slots[i];
       if (pod < 0) continue;
@@ -246,7 +247,7 @@ export class Raster {
       const w = c.measureText(name + " ").width;
       c.fillStyle = this.colors.faint;
       c.font = `400 ${size}px ${fonts.family}`;
-      c.fillText(cut(c, `${g.nodes.length.toLocaleString("en")} nodes`, g.columns * v.scale - w), x + w, y);
+      c.fillText(cut(c, g.size(), g.columns * v.scale - w), x + w, y);
     }
   }
 }

@@ -2,12 +2,14 @@
  * The worker has the stream, the model and both canvases: the page's own thread
  * neither parses nor draws.
  */
+import { type Cells, cellsOf, type Grouping } from "./cells";
 import { Flow } from "./flow";
 import { lay, type Layout } from "./layout";
 import { Lines } from "./lines";
-import { type Hello, Model, NodeFlag, PodFlag, stateNames, states, type Stats, type Step, well } from "./model";
+import { type Hello, Model, NodeFlag, PodFlag, stateNames, type Stats, type Step, well } from "./model";
 import type { FromWorker, Item, Palette, Rect, Row, ToWorker, Tree } from "./protocol";
 import { fonts, Raster, type View } from "./raster";
+import { type Requests, requests } from "../series";
 
 import regular from "@fontsource/ibm-plex-sans/files/ibm-plex-sans-latin-400-normal.woff2?url";
 import medium from "@fontsource/ibm-plex-sans/files/ibm-plex-sans-latin-500-normal.woff2?url";
@@ -28,6 +30,7 @@ void Promise.all(
 const tell = (m: FromWorker) => self.postMessage(m);
 
 let model = new Model();
+let by: Grouping = "zone", cells: Cells = cellsOf(model, by);
 let layout: Layout | null = null;
 let raster: Raster | null = null;
 let over: OffscreenCanvasRenderingContext2D | null = null;
@@ -42,7 +45,7 @@ let shown = true;
 let redraw = true, reline = true, laid = -Infinity, drawnAt = -Infinity;
 
 let hovered: Item | null = null, hoverAt: [number, number] | null = null;
-let selected: { kind: "node" | "pod"; id: number } | null = null;
+let selected: What | null = null;
 let find = "";
 
 let steps: Step[] = [], dropped = 0, stats: Stats = {};
@@ -70,14 +73,10 @@ async function open(at: string, namespace: string) {
       const q = new URLSearchParams();
       if (at) q.set("at", at);
       if (namespace) q.set("namespace", namespace);
+      if (by.startsWith("label:")) q.set("nodeLabel", by.slice(6));
       const res = await fetch(`${base}/dash/stream${q.size ? "?" + q : ""}`, { credentials: "same-origin", signal: abort.signal });
       if (!res.ok || !res.body) {
-        const text = await res.text();
-        try {
-          message = JSON.parse(text).message || text;
-        } catch {
-          message = text || `${res.status} ${res.statusText}`;
-        }
+        message = await refusal(res);
         if (res.status >= 400 && res.status < 500 && res.status !== 429) {
           if (mine === generation) tell({ type: "status", state: "failed", message });
           return;
@@ -99,15 +98,28 @@ async function open(at: string, namespace: string) {
 }
 let abort: AbortController | null = null;
 let bye = "";
-let opened: [string, string] = ["", ""];
+let opened: [string, string] | null = null;
 let asleep = 0;
+
+/** refusal is what the server says in an answer that is an error. */
+async function refusal(res: Response): Promise<string> {
+  const text = await res.text();
+  try {
+    return JSON.parse(text).message || text;
+  } catch {
+    return text || `${res.status} ${res.statusText}`;
+  }
+}
 
 /** read takes a stream to its end, and reports whether it has been ready. */
 async function read(body: ReadableStream<Uint8Array>, mine: number): Promise<boolean> {
   const reader = body.getReader(), text = new TextDecoder(), lines = new Lines();
   // The first picture is drawn as it comes; one that replaces another, when it is whole.
   let next = first ? new Model() : model;
-  if (!first && model.podCount) next = model = new Model();
+  if (!first && model.podCount) {
+    next = model = new Model();
+    cells = cellsOf(model, by);
+  }
   let whole = false;
   for (;;) {
     const { done, value } = await reader.read();
@@ -133,6 +145,7 @@ async function read(body: ReadableStream<Uint8Array>, mine: number): Promise<boo
           if (next !== model) {
             const was = selected && name(selected);
             model = next;
+            cells = cellsOf(model, by);
             selected = was ? reselect(was) : null;
             layout = null;
             hovered = null;
@@ -167,15 +180,19 @@ function step(s: Step) {
   if (steps.length > 400) steps = steps.slice(-200);
   actors.set(s[1], (actors.get(s[1]) ?? 0) + 1);
   const resource = s[3];
-  let node = 0;
+  let cell = 0, bound = false;
   if (resource === "pods") {
     const pod = model.podNamed(s[4], s[5]);
-    if (pod >= 0) node = model.podNode[pod];
+    if (pod >= 0) cell = cells.of(pod);
+    bound = pod >= 0 && model.podNode[pod] > 0;
     if (waiting.length < 1000) waiting.push(s[0] - skew);
-  } else if (resource === "nodes") node = Math.max(0, model.nodeNamed(s[5]));
+  } else if (resource === "nodes" && cells.kind === "node") {
+    cell = Math.max(0, model.nodeNamed(s[5]));
+    bound = cell > 0;
+  }
   if (!palette || !shown) return;
-  const b = node ? boxOf(node) : null;
-  flow.add(s, node, b && inside(b) ? [b.x + b.w / 2, b.y + b.h / 2] : null, palette, performance.now());
+  const b = cell ? boxOf(cell) : null;
+  flow.add(s, cell, b && inside(b) ? [b.x + b.w / 2, b.y + b.h / 2] : null, bound, palette, performance.now());
   reline = true;
 }
 
@@ -197,6 +214,7 @@ function frame(_: number) {
   if (!raster || !over || !palette || width === 0) return;
   if (!shown) {
     model.dirty.clear();
+    cells.dirty.clear();
     redraw = true;
     waiting = [];
     return;
@@ -207,24 +225,25 @@ function frame(_: number) {
     return;
   }
   drawnAt = now;
-  if (model.moved || !layout || (layout.side < 16 && model.widest > layout.side ** 2)) {
+  if (cells.moved || !layout || (layout.side < 16 && cells.widest > layout.side ** 2)) {
     // While a picture comes in, it is laid out at most four times a second.
     if (ready || now - laid > 250) {
-      layout = lay(model, width / Math.max(1, height - top - 24));
-      model.moved = false;
+      layout = lay(cells, width / Math.max(1, height - top - 24));
+      cells.moved = false;
       laid = now;
       if (fitted) fit();
       redraw = true;
     }
   }
   if (layout) {
-    if (redraw || model.dirty.size > 1500) raster.all(model, layout, device(), ratio);
-    else if (model.dirty.size) raster.some(model, layout, device(), ratio, model.dirty);
-    if (redraw || model.dirty.size) {
+    if (redraw || cells.dirty.size > 1500) raster.all(model, cells, layout, device(), ratio);
+    else if (cells.dirty.size) raster.some(model, cells, layout, device(), ratio, cells.dirty);
+    if (redraw || cells.dirty.size) {
       reline = true;
       if (hoverAt) hover();
     }
     model.dirty.clear();
+    cells.dirty.clear();
     redraw = false;
     if (ready && !first) {
       first = now;
@@ -239,7 +258,7 @@ function frame(_: number) {
     news = true;
   }
   if (reline || flow.moving) line(now);
-  if (flow.moving || model.moved) wake();
+  if (flow.moving || cells.moved) wake();
 }
 
 /** device is the view in the pixels of the base canvas. */
@@ -266,8 +285,8 @@ function line(now: number) {
     c.lineWidth = w;
     c.strokeRect(b.x - 1, b.y - 1, b.w + 2, b.h + 2);
   }
-  flow.draw(c, p, now, (node) => {
-    const b = boxOf(node);
+  flow.draw(c, p, now, (cell) => {
+    const b = boxOf(cell);
     return b && b.y >= top ? b : null;
   });
   c.restore();
@@ -332,53 +351,64 @@ function moved() {
 
 // ---- What is where. Rectangles are in css pixels of the whole canvas.
 
-function boxOf(node: number): Rect | null {
-  const g = layout && node < layout.xs.length ? Raster.grid(layout, device(), node, ratio) : null;
+function boxOf(cell: number): Rect | null {
+  const g = layout && cell < layout.xs.length ? Raster.grid(layout, device(), cell, ratio) : null;
   return g && { x: g.box.x / ratio, y: g.box.y / ratio + top, w: g.box.w / ratio, h: g.box.h / ratio };
 }
 
-function rectOf(what: { kind: "node" | "pod"; id: number }): Rect | null {
-  if (what.kind === "node") return model.nodeThere[what.id] ? boxOf(what.id) : null;
+/** What is one of the cells, or a pod, by its number. */
+interface What {
+  kind: Item["kind"];
+  id: number;
+}
+
+function rectOf(what: What): Rect | null {
+  if (what.kind === "node") return cells.kind === "node" && model.nodeThere[what.id] ? boxOf(what.id) : null;
+  if (what.kind === "group") return cells.kind === "group" && cells.slots[what.id]?.length ? boxOf(what.id) : null;
   if (!model.podThere[what.id]) return null;
-  const node = model.podNode[what.id], slot = model.podSlot[what.id];
-  const g = node && layout && node < layout.xs.length ? Raster.grid(layout, device(), node, ratio) : null;
-  if (!g || g.step < 2 || slot >= layout!.side ** 2) return node ? boxOf(node) : null;
+  const cell = cells.of(what.id), slot = cells.place(what.id);
+  const g = cell && layout && cell < layout.xs.length ? Raster.grid(layout, device(), cell, ratio) : null;
+  if (!g || g.step < 2 || slot >= layout!.side ** 2) return cell ? boxOf(cell) : null;
   return { x: (g.x + (slot % layout!.side) * g.step) / ratio, y: (g.y + Math.floor(slot / layout!.side) * g.step) / ratio + top, w: g.size / ratio, h: g.size / ratio };
 }
 
-function at(x: number, y: number): { kind: "node" | "pod"; id: number } | null {
+function at(x: number, y: number): What | null {
   if (!layout || y < top) return null;
   const cx = (x - view.x) / view.scale, cy = (y - view.y) / view.scale;
   for (const g of layout.groups) {
     const col = Math.floor(cx - g.x), row = Math.floor(cy - g.y);
     if (col < 0 || col >= g.columns || row < 0 || row >= g.rows) continue;
-    const node = g.nodes[row * g.columns + col];
-    if (node === undefined) return null;
-    const grid = Raster.grid(layout, device(), node, ratio)!;
+    const cell = g.cells[row * g.columns + col];
+    if (cell === undefined) return null;
+    const grid = Raster.grid(layout, device(), cell, ratio)!;
     if (grid.step >= 4) {
       const px = Math.floor((x * ratio - grid.x) / grid.step), py = Math.floor(((y - top) * ratio - grid.y) / grid.step);
       if (px >= 0 && px < layout.side && py >= 0 && py < layout.side) {
-        const pod = model.slots[node][py * layout.side + px];
+        const pod = cells.slots[cell][py * layout.side + px];
         if (pod >= 0) return { kind: "pod", id: pod };
       }
     }
-    return { kind: "node", id: node };
+    return { kind: cells.kind, id: cell };
   }
   return null;
 }
 
-function item(what: { kind: "node" | "pod"; id: number } | null): Item | null {
+function item(what: What | null): Item | null {
   const r = what && rectOf(what);
   if (!what) return null;
   const { x, y } = r ? { x: r.x + r.w / 2, y: r.y } : { x: 0, y: 0 };
   const id = what.id;
+  const stated = (counts: Int32Array) => [...counts].flatMap((n, s) => (s && n ? [`${n} ${stateNames[s].toLowerCase()}`] : []));
+  if (what.kind === "group") {
+    const g = groupOf(id), counts = model.podsOf(g?.cells.flatMap((c) => cells.slots[c]));
+    return { kind: "group", namespace: "", name: cells.name(id), where: "", state: g?.size() ?? "", details: [`${counts[0]} ready`, ...stated(counts)], x, y };
+  }
   if (what.kind === "node") {
-    const f = model.nodeFlags[id], size = model.nodeSizes[id], counts = model.podsOf(id);
+    const f = model.nodeFlags[id], size = model.nodeSizes[id], counts = model.podsOf(model.slots[id]);
     const pods = counts.reduce((a, b) => a + b, 0);
     const state = [f & NodeFlag.Named ? "You may not get it" : f & NodeFlag.Ready ? "Ready" : "Not ready", f & NodeFlag.Cordoned && "cordoned", f & NodeFlag.Pressure && "under pressure", f & NodeFlag.Simulated && "simulated"].filter(Boolean).join(", ");
     const details = size[2] ? [`${pods} of ${size[2]} pods`, `${size[0] / 1000} CPUs, ${gib(size[1])}`] : [`${pods} pods`];
-    for (let s = 1; s < states; s++) if (counts[s]) details.push(`${counts[s]} ${stateNames[s].toLowerCase()}`);
-    return { kind: "node", namespace: "", name: model.nodeNames[id], where: model.nodeZones[id], state, details, x, y };
+    return { kind: "node", namespace: "", name: model.nodeNames[id], where: groupName(id), state, details: [...details, ...stated(counts)], x, y };
   }
   const owner = model.podOwner[id], f = model.podFlags[id], details: string[] = [];
   if (f & PodFlag.Waiting) details.push("a container waits because of an error");
@@ -389,13 +419,21 @@ function item(what: { kind: "node" | "pod"; id: number } | null): Item | null {
   };
 }
 
+const groupOf = (cell: number) => layout?.groups.find((g) => g.cells.includes(cell));
+/** groupName is the group that a node is shown in. */
+const groupName = (node: number) => (by.startsWith("label:") ? model.nodeLabels : model.nodeZones)[node];
+
 const gib = (mib: number) => (mib >= 1024 ? `${+(mib / 1024).toFixed(1)} GiB` : `${mib} MiB`);
 
-type Named = { kind: "node" | "pod"; namespace: string; name: string };
-const name = (w: { kind: "node" | "pod"; id: number }): Named =>
-  w.kind === "node" ? { kind: "node", namespace: "", name: model.nodeNames[w.id] } : { kind: "pod", namespace: model.podNamespaces[w.id], name: model.podNames[w.id] };
+type Named = Pick<Item, "kind" | "namespace" | "name">;
+const name = (w: What): Named =>
+  w.kind !== "pod" ? { kind: w.kind, namespace: "", name: w.kind === "node" ? model.nodeNames[w.id] : cells.name(w.id) } : { kind: "pod", namespace: model.podNamespaces[w.id], name: model.podNames[w.id] };
 
-function reselect(n: Named): { kind: "node" | "pod"; id: number } | null {
+function reselect(n: Named): What | null {
+  if (n.kind === "group") {
+    const g = cells.kind === "group" && layout?.groups.find((g) => cells.name(g.cells[0]) === n.name);
+    return g ? { kind: "group", id: g.cells[0] } : null;
+  }
   const id = n.kind === "node" ? model.nodeNamed(n.name) : model.podNamed(n.namespace, n.name);
   return id >= 0 ? { kind: n.kind, id } : null;
 }
@@ -410,7 +448,7 @@ function hover() {
   wake();
 }
 
-function select(what: { kind: "node" | "pod"; id: number } | null, reveal: boolean) {
+function select(what: What | null, reveal: boolean) {
   selected = what;
   if (what && reveal) {
     const b = rectOf(what);
@@ -436,18 +474,18 @@ function select(what: { kind: "node" | "pod"; id: number } | null, reveal: boole
 /** move selects the next node or pod in a direction. */
 function move(dx: number, dy: number) {
   if (!layout || !layout.groups.length) return;
-  if (!selected || !rectOf(selected)) return select({ kind: "node", id: layout.groups[0].nodes[0] }, true);
-  if (selected.kind === "pod" && model.podNode[selected.id]) {
-    const slots = model.slots[model.podNode[selected.id]], n = Math.min(slots.length, layout.side ** 2);
+  if (!selected || !rectOf(selected)) return select({ kind: cells.kind, id: layout.groups[0].cells[0] }, true);
+  if (selected.kind === "pod" && cells.of(selected.id)) {
+    const slots = cells.slots[cells.of(selected.id)], n = Math.min(slots.length, layout.side ** 2);
     const by = dx + dy * layout.side;
-    for (let i = model.podSlot[selected.id] + by; i >= 0 && i < n; i += dx || Math.sign(by) * layout.side) if (slots[i] >= 0) return select({ kind: "pod", id: slots[i] }, true);
+    for (let i = cells.place(selected.id) + by; i >= 0 && i < n; i += dx || Math.sign(by) * layout.side) if (slots[i] >= 0) return select({ kind: "pod", id: slots[i] }, true);
     return;
   }
-  const from = selected.kind === "node" ? selected.id : model.podNode[selected.id];
+  const from = selected.kind === "pod" ? cells.of(selected.id) : selected.id;
   const x = layout.xs[from], y = layout.ys[from];
   let best = -1, least = Infinity;
   for (const g of layout.groups) {
-    for (const id of g.nodes) {
+    for (const id of g.cells) {
       const ax = (layout.xs[id] - x) * dx + (layout.ys[id] - y) * dy, across = Math.abs((layout.xs[id] - x) * dy) + Math.abs((layout.ys[id] - y) * dx);
       if (ax <= 0.01) continue;
       const d = ax + across * 3;
@@ -457,7 +495,7 @@ function move(dx: number, dy: number) {
       }
     }
   }
-  if (best >= 0) select({ kind: "node", id: best }, true);
+  if (best >= 0) select({ kind: cells.kind, id: best }, true);
 }
 
 // ---- Searching and answers.
@@ -486,11 +524,16 @@ function seek() {
   wake();
 }
 
-function nodes(filter: string, from: number, count: number): { total: number; rows: Row[] } {
-  const all: number[] = [];
-  const f = filter.toLowerCase();
-  for (const g of layout?.groups ?? []) for (const id of g.nodes) if (!f || model.nodeNames[id].toLowerCase().includes(f) || g.name.toLowerCase().includes(f)) all.push(id);
-  return { total: all.length, rows: all.slice(from, from + count).map((id) => ({ name: model.nodeNames[id], zone: model.nodeZones[id], flags: model.nodeFlags[id], counts: [...model.podsOf(id)] })) };
+/** rows returns the nodes, or the groups of pods, whose names or groups have a text. */
+function rows(filter: string, from: number, count: number): { total: number; rows: Row[] } {
+  const f = filter.toLowerCase(), all: (() => Row)[] = [];
+  for (const g of layout?.groups ?? []) {
+    const whole = g.name.toLowerCase().includes(f);
+    if (cells.kind === "group") {
+      if (whole) all.push(() => ({ name: g.name, group: "", flags: 0, counts: [...model.podsOf(g.cells.flatMap((c) => cells.slots[c]))] }));
+    } else for (const id of g.cells) if (whole || model.nodeNames[id].toLowerCase().includes(f)) all.push(() => ({ name: model.nodeNames[id], group: groupName(id), flags: model.nodeFlags[id], counts: [...model.podsOf(model.slots[id])] }));
+  }
+  return { total: all.length, rows: all.slice(from, from + count).map((row) => row()) };
 }
 
 function pods(node: string): { namespace: string; name: string; state: string; restarts: number }[] {
@@ -523,6 +566,16 @@ function tree(kind: string, namespace: string, name: string): Tree | null {
   };
   return grow(id);
 }
+/** metrics reads the API server's own metrics, which are a text of a megabyte. */
+async function metrics(): Promise<{ at: number; requests: Requests } | { error: string }> {
+  try {
+    const res = await fetch(`${base}/metrics`, { credentials: "same-origin", cache: "no-store" });
+    return res.ok ? { at: Date.now(), requests: requests(await res.text()) } : { error: await refusal(res) };
+  } catch (e) {
+    return { error: e instanceof Error ? e.message : String(e) };
+  }
+}
+
 const leaf = (id: number): Tree => ({ kind: "Pod", namespace: model.podNamespaces[id], name: model.podNames[id], state: stateNames[model.podState[id]], node: model.nodeNames[model.podNode[id]], children: [], more: 0 });
 function push(m: Map<number, number[]>, k: number, v: number) {
   const a = m.get(k);
@@ -534,6 +587,11 @@ function push(m: Map<number, number[]>, k: number, v: number) {
 
 setInterval(() => {
   const now = performance.now();
+  if (cells.recounted) {
+    cells.recounted = false;
+    redraw = true;
+    wake();
+  }
   if (flow.count(now)) {
     reline = news = true;
     wake();
@@ -583,7 +641,7 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
         over!.canvas.width = Math.round(width * ratio);
         over!.canvas.height = Math.round(height * ratio);
         if (fitted) {
-          model.moved = true;
+          cells.moved = true;
           laid = -Infinity;
         }
         redraw = true;
@@ -602,9 +660,21 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
           generation++;
           abort?.abort();
         }, 60_000) as unknown as number;
-      } else if (asleep === -1) void open(...opened);
+      } else if (asleep === -1 && opened) void open(...opened);
       if (!m.away) asleep = 0;
       return;
+    case "group": {
+      if (m.by === by) break;
+      const stream = m.by.startsWith("label:");
+      by = m.by;
+      if (selected?.kind !== "pod") selected = null;
+      hovered = null;
+      cells = cellsOf(model, by);
+      layout = null;
+      fitted = redraw = news = true;
+      if (opened && stream) void open(...opened); // with the values of that label
+      break;
+    }
     case "show":
       shown = m.shown;
       waiting = []; // what was written meanwhile is not drawn late
@@ -636,13 +706,13 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
       move(m.x, m.y);
       break;
     case "into":
-      if (selected?.kind === "node") {
-        const pod = model.slots[selected.id]?.find((p) => p >= 0);
+      if (selected && selected.kind === cells.kind) {
+        const pod = cells.slots[selected.id]?.find((p) => p >= 0);
         if (pod !== undefined) select({ kind: "pod", id: pod }, true);
       }
       break;
     case "out":
-      select(selected?.kind === "pod" && model.podNode[selected.id] ? { kind: "node", id: model.podNode[selected.id] } : null, false);
+      select(selected?.kind === "pod" && cells.of(selected.id) ? { kind: cells.kind, id: cells.of(selected.id) } : null, false);
       break;
     case "find":
       find = m.text.trim();
@@ -652,7 +722,11 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
       select(reselect(m), true);
       break;
     case "ask": {
-      const value = m.what === "nodes" ? nodes(m.filter, m.from, m.count) : m.what === "pods" ? pods(m.node) : tree(m.kind, m.namespace, m.name);
+      if (m.what === "requests") {
+        void metrics().then((value) => tell({ type: "answer", id: m.id, value }));
+        return;
+      }
+      const value = m.what === "cells" ? rows(m.filter, m.from, m.count) : m.what === "pods" ? pods(m.node) : tree(m.kind, m.namespace, m.name);
       tell({ type: "answer", id: m.id, value });
       return;
     }

@@ -10,6 +10,7 @@ import { Events } from "./Events";
 import { Logs } from "./Logs";
 import { Terminal } from "./Terminal";
 import { Trace } from "./Trace";
+import { type Sized, Usage } from "./Usage";
 import { Changes } from "./Changes";
 import { Yaml } from "./Yaml";
 
@@ -24,10 +25,12 @@ export interface Meta {
   ownerReferences?: { apiVersion: string; kind: string; name: string; controller?: boolean }[];
   resourceVersion?: string;
 }
+type Container = NonNullable<NonNullable<Sized["spec"]>["containers"]>[number];
 export interface Obj {
+  status?: Sized["status"];
   kind: string;
   metadata: Meta;
-  spec?: { containers?: { name: string }[]; initContainers?: { name: string }[]; ephemeralContainers?: { name: string }[]; nodeName?: string };
+  spec?: { containers?: Container[]; initContainers?: { name: string }[]; ephemeralContainers?: { name: string }[]; nodeName?: string };
 }
 
 export const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -50,8 +53,8 @@ export function Detail() {
     if (a.group === "" && (a.plural === "pods" || a.plural === "nodes")) send({ type: "select", kind: a.plural === "pods" ? "pod" : "node", namespace: a.namespace, name: a.name });
   });
   const tabs = createMemo(() => {
-    const pod = at().group === "" && at().plural === "pods";
-    return [["yaml", "YAML"], ["related", "Related"], ["events", "Events"], ["trace", "Trace"], ["changes", "Changes"], ...(pod && !moment() ? [["logs", "Logs"], ["terminal", "Terminal"]] : [])];
+    const pod = at().group === "" && at().plural === "pods", used = pod || (at().group === "" && at().plural === "nodes");
+    return [["yaml", "YAML"], ["related", "Related"], ["events", "Events"], ["trace", "Trace"], ["changes", "Changes"], ...(used && !moment() ? [["usage", "Usage"]] : []), ...(pod && !moment() ? [["logs", "Logs"], ["terminal", "Terminal"]] : [])];
   });
   const to = (t: string) => link([...route().path.slice(0, 6), ...(t === "yaml" ? [] : [t])]);
   const meta = () => (object.error ? undefined : object.latest?.metadata);
@@ -83,7 +86,8 @@ export function Detail() {
                 <Match when={tab() === "events"}><Events namespace={a.namespace} name={a.name} uid={meta()?.uid} /></Match>
                 <Match when={tab() === "trace"}><Trace group={a.group} plural={a.plural} namespace={a.namespace} name={a.name} /></Match>
                 <Match when={tab() === "changes"}><Changes of={{ group: a.group, resource: a.plural, namespace: a.namespace, name: a.name }} /></Match>
-                <Match when={tab() === "logs" && !object.error && object()}><Logs namespace={a.namespace} name={a.name} containers={containers(object()!)} /></Match>
+                <Match when={tab() === "usage" && (a.plural === "pods" || a.plural === "nodes") && !object.error && object()}><Usage plural={a.plural as "pods" | "nodes"} namespace={a.namespace} name={a.name} object={object()!} /></Match>
+                <Match when={tab() === "logs" && !object.error && object()}><Logs namespace={a.namespace} name={a.name} uid={object()!.metadata.uid ?? ""} containers={containers(object()!)} /></Match>
                 <Match when={tab() === "terminal" && !object.error && object()}><Terminal namespace={a.namespace} name={a.name} containers={containers(object()!)} /></Match>
               </Switch>
             </div>

@@ -1,24 +1,70 @@
 import { createEffect, createSignal, For, on, onCleanup, Show } from "solid-js";
-import { pieces, request, said } from "../api";
+import { Failure, json, pieces, request, said, watch } from "../api";
 import { segment } from "../path";
 
 const mostText = 1 << 20; // characters that are kept
 
+interface Status {
+  name: string;
+  restartCount: number;
+  state?: { terminated?: { exitCode: number; reason?: string }; running?: object };
+}
+
+interface Pod {
+  metadata: { uid: string; resourceVersion: string; deletionTimestamp?: string };
+  status?: { containerStatuses?: Status[]; initContainerStatuses?: Status[]; ephemeralContainerStatuses?: Status[] };
+}
+
+/** statusOf is the status of a container of any kind. */
+const statusOf = (p: Pod, container: string): Status | undefined =>
+  [p.status?.containerStatuses, p.status?.initContainerStatuses, p.status?.ephemeralContainerStatuses].flatMap((l) => l ?? []).find((s) => s.name === container);
+
+/** outcome says what became of a container whose log has ended; "" as long as that is not known. */
+function outcome(p: Pod, container: string, restarts: number): string {
+  const s = statusOf(p, container), t = s?.state?.terminated;
+  if (s && s.restartCount > restarts) return "The container was started again.";
+  if (t) return `The container has ended with exit code ${t.exitCode}${t.reason ? ` (${t.reason})` : ""}.`;
+  return p.metadata.deletionTimestamp ? "The pod is being deleted." : "";
+}
+
 /** Logs follows the log of a container. */
-export function Logs(props: { namespace: string; name: string; containers: string[] }) {
+export function Logs(props: { namespace: string; name: string; uid: string; containers: string[] }) {
   const [container, setContainer] = createSignal(props.containers[0] ?? "");
   const [previous, setPrevious] = createSignal(false);
   const [follow, setFollow] = createSignal(true);
   const [times, setTimes] = createSignal(false);
   const [error, setError] = createSignal("");
-  const [ended, setEnded] = createSignal(false);
+  const [ended, setEnded] = createSignal("");
+  const [again, setAgain] = createSignal(0);
   let box!: HTMLPreElement, abort = new AbortController();
+  const pods = `/api/v1/namespaces/${segment(props.namespace)}/pods`, path = `${pods}/${segment(props.name)}`;
 
-  createEffect(on([container, previous, follow, times], () => {
+  /** explain says why a log that was followed has ended, as soon as the server knows. */
+  async function explain(signal: AbortSignal, restarts: number) {
+    const tell = (text: string) => !signal.aborted && text && setEnded(`The log has ended. ${text}`);
+    const gone = () => tell("The pod is gone.");
+    try {
+      const p = await json<Pod>(path, "application/json", { signal, now: true });
+      if (p.metadata.uid !== props.uid) return gone();
+      tell(outcome(p, container(), restarts));
+      const q = new URLSearchParams({ watch: "true", fieldSelector: `metadata.name=${props.name}`, resourceVersion: p.metadata.resourceVersion });
+      await watch(`${pods}?${q}`, "application/json", signal, (events) => {
+        for (const e of events) {
+          if (e.type === "DELETED") gone();
+          else if (e.type === "MODIFIED" && (e.object as Pod).metadata.uid === props.uid) tell(outcome(e.object as Pod, container(), restarts));
+        }
+      });
+    } catch (e) {
+      if (e instanceof Failure && e.code === 404) gone();
+      // Who may read the log only is told no more.
+    }
+  }
+
+  createEffect(on([container, previous, follow, times, again], () => {
     abort.abort();
     const mine = (abort = new AbortController());
     setError("");
-    setEnded(false);
+    setEnded("");
     box.textContent = "";
     let pending = "", length = 0, frame = 0;
     const lengths: number[] = [];
@@ -39,13 +85,19 @@ export function Logs(props: { namespace: string; name: string; containers: strin
     };
     const q = new URLSearchParams({ container: container(), tailLines: "1000", limitBytes: String(16 << 20), ...(previous() && { previous: "true" }), ...(follow() && !previous() && { follow: "true" }), ...(times() && { timestamps: "true" }) });
     if (follow() && !previous()) q.delete("limitBytes");
-    request(`/api/v1/namespaces/${segment(props.namespace)}/pods/${segment(props.name)}/log?${q}`, { signal: mine.signal })
+    // How often the container had been started before tells whether it was again.
+    const restarts = q.has("follow") ? json<Pod>(path, "application/json", { signal: mine.signal, now: true }).then((p) => statusOf(p, container())?.restartCount ?? 0, () => 0) : null;
+    request(`${path}/log?${q}`, { signal: mine.signal })
       .then((res) => pieces(res, (t) => {
         pending += t;
         if (pending.length > mostText) pending = pending.slice(-mostText);
         frame ||= requestAnimationFrame(write);
       }))
-      .then(() => !mine.signal.aborted && setEnded(true), (e) => !mine.signal.aborted && setError(said(e)));
+      .then(async () => {
+        if (mine.signal.aborted) return;
+        setEnded("The log has ended.");
+        if (restarts) await explain(mine.signal, await restarts);
+      }, (e) => !mine.signal.aborted && setError(said(e)));
   }, { defer: false }));
   onCleanup(() => abort.abort());
 
@@ -56,7 +108,8 @@ export function Logs(props: { namespace: string; name: string; containers: strin
         <label><input type="checkbox" checked={follow()} onChange={(e) => setFollow(e.currentTarget.checked)} /> Follow</label>
         <label><input type="checkbox" checked={previous()} onChange={(e) => setPrevious(e.currentTarget.checked)} /> Previous container</label>
         <label><input type="checkbox" checked={times()} onChange={(e) => setTimes(e.currentTarget.checked)} /> Times</label>
-        <Show when={ended()}><span class="note">The log has ended.</span></Show>
+        <Show when={ended() || error()}><button onClick={() => setAgain(again() + 1)}>Read again</button></Show>
+        <span class="note" role="status">{ended()}</span>
       </div>
       <Show when={error()}><p class="bad" role="alert">{error()}</p></Show>
       <pre class="scroll" ref={box} tabindex="0" role="log" aria-live="off" aria-label="Log" />

@@ -28,6 +28,7 @@ export function Palette() {
     const fixed: Command[] = [
       { label: "Cluster", hint: "the live picture", run: () => go("#/") },
       { label: "Changes", hint: "between two moments", run: () => go("#/changes") },
+      { label: "Server", hint: "requests, and how long they take", run: () => go("#/server") },
       { label: "Now", hint: "back from the past", run: () => setMoment("") },
       { label: "Light", hint: "colours", run: () => setTheme("light") },
       { label: "Dark", hint: "colours", run: () => setTheme("dark") },
@@ -68,7 +69,7 @@ export function Palette() {
     }
     if (e.ctrlKey || e.metaKey || e.altKey || editing(e) || document.querySelector("dialog[open]") || (e.target as HTMLElement).closest?.(".screen")) return;
     if (chord === "g") {
-      const to = { c: "#/", o: "#/objects", h: "#/changes" }[e.key];
+      const to = { c: "#/", o: "#/objects", h: "#/changes", s: "#/server" }[e.key];
       chord = "";
       if (to) {
         e.preventDefault();
@@ -125,7 +126,7 @@ export function Palette() {
       <dialog ref={keys} aria-labelledby="keys">
         <h2 id="keys">Keys</h2>
         <dl class="keys">
-          <For each={[["Ctrl K", "go to a resource or a view"], ["/", "filter or find"], ["g c, g o, g h", "cluster, objects, changes"], ["[ and ]", "back and forth in time"], ["T", "light or dark"], ["Arrows", "in the picture: the next node or pod; in tables: the next row"], ["Enter, Escape", "in the picture: into a node, open a pod, back"], ["+, −, 0", "in the picture: zoom, show all"], ["Shift with arrows", "move the picture"], ["Ctrl Enter", "in the editor: review"]]}>
+          <For each={[["Ctrl K", "go to a resource or a view"], ["/", "filter or find"], ["g c, g o, g h, g s", "cluster, objects, changes, server"], ["[ and ]", "back and forth in time"], ["T", "light or dark"], ["Arrows", "in the picture: the next node or pod; in tables: the next row"], ["Enter, Escape", "in the picture: into a node, open a pod, back"], ["+, −, 0", "in the picture: zoom, show all"], ["Shift with arrows", "move the picture"], ["Ctrl Enter", "in the editor: review"]]}>
             {([k, w]) => <><dt><kbd>{k}</kbd></dt><dd>{w}</dd></>}
           </For>
         </dl>

@@ -1,5 +1,7 @@
 import { createEffect, createSignal, For, on, onCleanup, onMount, Show } from "solid-js";
-import { ask, base, found, hello, hovered, moment, picked, send, status, stream, summary } from "../live";
+import { json } from "../api";
+import { ask, base, by, found, hello, hovered, moment, picked, send, status, stream, summary } from "../live";
+import type { Grouping } from "../picture/cells";
 import { stateNames } from "../picture/model";
 import { type Item, type Rect, type Row, type Station, stations } from "../picture/protocol";
 import { link, go } from "../route";
@@ -10,7 +12,7 @@ import { clock, figure } from "../words";
 const labels: Record<Station, string> = { clients: "Clients", api: "API server", store: "Store", controllers: "Controllers", scheduler: "Scheduler", nodes: "Nodes" };
 
 /** Picture is the cluster as a live picture, or as a table of the same. */
-export function Picture(props: { shown: boolean }) {
+export function Picture(props: { shown: boolean; aside: boolean }) {
   const [table, setTable] = createSignal(false);
   return (
     <main id="main" class="picture" hidden={!props.shown} aria-label="Cluster">
@@ -20,6 +22,7 @@ export function Picture(props: { shown: boolean }) {
             <button aria-pressed={!table()} onClick={() => setTable(false)}>Picture</button>
             <button aria-pressed={table()} onClick={() => setTable(true)}>Table</button>
           </div>
+          <By />
           <Find />
         </div>
         <Canvas shown={props.shown && !table()} />
@@ -27,8 +30,39 @@ export function Picture(props: { shown: boolean }) {
           <Nodes />
         </Show>
       </div>
-      <Aside />
+      <Show when={props.aside} fallback={<aside class="side" aria-label="Summary" />}><Aside /></Show>
     </main>
+  );
+}
+
+/** The groupings by something else than a label. */
+const groupings: [Grouping, string][] = [["zone", "Zone"], ["namespace", "Namespace"], ["owner", "Owner"]];
+/** pools are the labels by which node pools are known, which come first. */
+const pools = /nodepool|nodegroup|agentpool|node-pool|instance-type/;
+
+/** heading names what the picture is grouped by. */
+const heading = () => groupings.find(([g]) => g === by())?.[1] ?? by().slice(6);
+
+/** By chooses what the picture is grouped by; the address has it. */
+function By() {
+  const [labels, setLabels] = createSignal<string[]>([]);
+  // The labels of some nodes, as far as the user may list them.
+  const load = () => void json<{ items: { metadata: { labels?: Record<string, string> } }[] }>("/api/v1/nodes?limit=50", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").then((l) => {
+    const all = new Set(l.items.flatMap((n) => Object.keys(n.metadata.labels ?? {})));
+    all.delete("kubernetes.io/hostname");
+    setLabels([...all].sort((a, b) => Number(pools.test(b)) - Number(pools.test(a)) || (a < b ? -1 : 1)));
+  }, () => {});
+  const shown = () => [...new Set([...(by().startsWith("label:") ? [by().slice(6)] : []), ...labels()])];
+  return (
+    <label class="by">
+      <span>Group by</span>
+      <select value={by()} onFocus={load} onPointerEnter={load} onChange={(e) => go(link([], { by: e.currentTarget.value === "zone" ? "" : e.currentTarget.value }))}>
+        <For each={groupings}>{([g, label]) => <option value={g} selected={by() === g}>{label}</option>}</For>
+        <Show when={shown().length}>
+          <optgroup label="Label of nodes"><For each={shown()}>{(l) => <option value={"label:" + l} selected={by() === "label:" + l}>{l}</option>}</For></optgroup>
+        </Show>
+      </select>
+    </label>
   );
 }
 
@@ -152,7 +186,7 @@ function Canvas(props: { shown: boolean }) {
     else if (e.key === "+" || e.key === "=") send({ type: "zoom", by: 1.4, ...middle() });
     else if (e.key === "-") send({ type: "zoom", by: 1 / 1.4, ...middle() });
     else if (e.key === "0") send({ type: "fit" });
-    else if (e.key === "Enter" && picked()?.kind === "pod") go(address(picked()!));
+    else if (e.key === "Enter" && picked()?.kind === "pod") go(address(picked()!)!);
     else if (e.key === "Enter") {
       keyed = true;
       send({ type: "into" });
@@ -248,9 +282,18 @@ function Tip(props: { item: Item; box: HTMLElement }) {
   );
 }
 
-/** address is the address of an object in the page. */
-export function address(i: { kind: "node" | "pod"; namespace: string; name: string }): string {
-  return link(["object", "core", "v1", i.kind + "s", i.kind === "pod" ? i.namespace : "-", i.name]);
+/** workloads are the groups and resources of the kinds that most pods belong to. */
+const workloads: Record<string, [string, string]> = {
+  Deployment: ["apps", "deployments"], ReplicaSet: ["apps", "replicasets"], StatefulSet: ["apps", "statefulsets"], DaemonSet: ["apps", "daemonsets"],
+  Job: ["batch", "jobs"], CronJob: ["batch", "cronjobs"], ReplicationController: ["core", "replicationcontrollers"],
+};
+
+/** address is the address of an object in the page; undefined where a group is of no object that it knows. */
+function address(i: Item): string | undefined {
+  if (i.kind !== "group") return link(["object", "core", "v1", i.kind + "s", i.kind === "pod" ? i.namespace : "-", i.name]);
+  if (by() === "namespace") return link(["object", "core", "v1", "namespaces", "-", i.name]);
+  const [, kind, ns, name] = /^(\w+) (.*)\/(.*)$/.exec(i.name) ?? [], w = workloads[kind];
+  return w && link(["object", w[0], "v1", w[1], ns, name]);
 }
 
 function Aside() {
@@ -290,7 +333,7 @@ function Totals() {
 function Picked(props: { item: Item }) {
   return (
     <section class="picked" aria-label="Selected">
-      <h2>{props.item.kind === "pod" ? "Pod" : "Node"}</h2>
+      <h2>{{ pod: "Pod", node: "Node", group: by() === "namespace" ? "Namespace" : "Owner" }[props.item.kind]}</h2>
       <p><a href={address(props.item)}>{props.item.namespace ? props.item.namespace + "/" : ""}{props.item.name}</a></p>
       <p class="note">{props.item.state}{props.item.where ? `, ${props.item.kind === "pod" ? "on" : "in"} ${props.item.where}` : ""}</p>
       <For each={props.item.details}>{(d) => <p class="note">{d}</p>}</For>
@@ -328,22 +371,26 @@ function Nodes() {
   const [filter, setFilter] = createSignal("");
   const [from, setFrom] = createSignal(0);
   const [rows, setRows] = createSignal<{ total: number; rows: Row[] }>({ total: 0, rows: [] });
-  createEffect(on([filter, from, summary], () => void ask<{ total: number; rows: Row[] }>({ what: "nodes", filter: filter(), from: from(), count: page }).then(setRows)));
+  const nodes = () => by() !== "namespace" && by() !== "owner";
+  createEffect(on(by, () => setFrom(0), { defer: true }));
+  createEffect(on([filter, from, summary, by], () => void ask<{ total: number; rows: Row[] }>({ what: "cells", filter: filter(), from: from(), count: page }).then(setRows)));
   return (
     <div class="scroll" tabindex="0" role="region" aria-label="Nodes">
       <div class="bar">
         <label>Filter <input type="search" onInput={(e) => { setFilter(e.currentTarget.value); setFrom(0); }} /></label>
-        <span class="note">{figure(rows().total)} nodes</span>
+        <span class="note">{figure(rows().total)} {nodes() ? "nodes" : by() === "namespace" ? "namespaces" : "owners"}</span>
         <button disabled={from() === 0} onClick={() => setFrom(from() - page)}>Previous</button>
         <button disabled={from() + page >= rows().total} onClick={() => setFrom(from() + page)}>Next</button>
       </div>
       <table class="rows">
-        <caption class="quiet">Nodes and how many of their pods are in which state</caption>
+        <caption class="quiet">{nodes() ? "Nodes" : heading()} and how many of their pods are in which state</caption>
         <thead>
           <tr>
-            <th scope="col">Node</th>
-            <th scope="col">Zone</th>
-            <th scope="col">State</th>
+            <Show when={nodes()} fallback={<th scope="col">{heading()}</th>}>
+              <th scope="col">Node</th>
+              <th scope="col">{heading()}</th>
+              <th scope="col">State</th>
+            </Show>
             <For each={stateNames}>{(n) => <th scope="col" class="number">{n}</th>}</For>
           </tr>
         </thead>
@@ -351,9 +398,11 @@ function Nodes() {
           <For each={rows().rows}>
             {(r) => (
               <tr>
-                <th scope="row"><a href={link(["object", "core", "v1", "nodes", "-", r.name])}>{r.name}</a></th>
-                <td>{r.zone}</td>
-                <td>{r.flags & 16 ? "" : r.flags & 1 ? "Ready" : "Not ready"}{r.flags & 2 ? ", cordoned" : ""}{r.flags & 4 ? ", pressure" : ""}</td>
+                <th scope="row"><a href={address({ kind: nodes() ? "node" : "group", name: r.name } as Item)}>{r.name}</a></th>
+                <Show when={nodes()}>
+                  <td>{r.group}</td>
+                  <td>{r.flags & 16 ? "" : r.flags & 1 ? "Ready" : "Not ready"}{r.flags & 2 ? ", cordoned" : ""}{r.flags & 4 ? ", pressure" : ""}</td>
+                </Show>
                 <For each={r.counts}>{(c) => <td class="number">{c || ""}</td>}</For>
               </tr>
             )}

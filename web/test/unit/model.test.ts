@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { cellsOf } from "../../src/picture/cells";
 import { lay } from "../../src/picture/layout";
 import { Model, State, stateOf } from "../../src/picture/model";
 
@@ -61,7 +62,7 @@ test("no two nodes are at one place, and groups are in order", () => {
   for (const [nodes, zones, shape] of [[1, 1, 1], [3, 1, 1.6], [7, 2, 0.5], [5000, 5, 1.6], [1000, 40, 0.4]]) {
     const m = new Model();
     for (let i = 1; i <= nodes; i++) m.apply(node(i, `n${i}`, zones > 1 ? `z${i % zones}` : ""));
-    const l = lay(m, shape), seen = new Set<string>();
+    const l = lay(cellsOf(m, "zone"), shape), seen = new Set<string>();
     for (let i = 1; i <= nodes; i++) {
       assert.ok(l.xs[i] >= 0 && l.xs[i] + 1 <= l.width && l.ys[i] >= 0 && l.ys[i] + 1 <= l.height, `node ${i} of ${nodes} is at ${l.xs[i]},${l.ys[i]} of ${l.width}×${l.height}`);
       seen.add(`${l.xs[i]},${l.ys[i]}`);
@@ -74,5 +75,5 @@ test("no two nodes are at one place, and groups are in order", () => {
 test("three nodes are in a line where that is wider than high", () => {
   const m = new Model();
   for (let i = 1; i <= 3; i++) m.apply(node(i, `n${i}`));
-  assert.deepEqual([lay(m, 1.8).groups[0].columns, lay(m, 0.5).groups[0].columns], [3, 1]);
+  assert.deepEqual([lay(cellsOf(m, "zone"), 1.8).groups[0].columns, lay(cellsOf(m, "zone"), 0.5).groups[0].columns], [3, 1]);
 });
