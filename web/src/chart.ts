@@ -30,7 +30,7 @@ export function draw(host: HTMLElement, lines: Line[], unit: (v: number) => stri
     cursor: { drag: { setScale: false, x: false, y: false }, y: false, points: { size: 7 } },
     scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.12 : 1] } },
     axes: [
-      { ...axis, space: 90, values: (_, ticks) => ticks.map((t) => time(t * 1000)) },
+      { ...axis, size: 26, space: 90, values: (_, ticks) => ticks.map((t) => time(t * 1000)) },
       { ...axis, size: 68, space: 34, values: (_, ticks) => ticks.map(unit) },
     ],
     series: [{}, ...lines.map((l) => ({ label: l.label, stroke: v(l.color), width: 1.5, dash: l.dash, points: { show: false } }))],

@@ -27,7 +27,7 @@ export function span(ms: number): string {
 export const ago = (ms: number): string => span(Date.now() - ms) + " ago";
 
 /** cores is an amount of CPU. */
-export const cores = (n: number): string => (n === 0 ? "0" : n < 1 ? `${+(n * 1000).toPrecision(3)} m` : `${+n.toFixed(2)} cores`);
+export const cores = (n: number): string => (n === 0 ? "0" : n < 1 ? `${+(n * 1000).toPrecision(3)} m` : `${+n.toFixed(2)} ${n === 1 ? "core" : "cores"}`);
 
 /** bytes is an amount of memory. */
 export function bytes(n: number): string {

@@ -12,6 +12,9 @@ export function grouping(text: string | null): Grouping {
   return text === "namespace" || text === "owner" || /^label:./.test(text ?? "") ? (text as Grouping) : "zone";
 }
 
+/** labelOf is the key of the label that nodes are grouped by, "" if they are not. */
+export const labelOf = (by: Grouping): string => (by.startsWith("label:") ? by.slice(6) : "");
+
 export interface Cells {
   kind: "node" | "group";
   /** slots holds a cell's pods by their places; -1 is a free one. Cell 0 stands for none. */
@@ -36,7 +39,7 @@ const count = (n: number, what: string) => `${n.toLocaleString("en")} ${what}${n
 
 /** cellsOf returns the cells of a model, which keeps them up to date. */
 export function cellsOf(m: Model, by: Grouping): Cells {
-  if (by === "zone" || by.startsWith("label:")) {
+  if (by === "zone" || labelOf(by)) {
     m.pods = null;
     m.moved = true;
     return new Nodes(m, by);
@@ -67,7 +70,7 @@ class Nodes implements Cells {
   name(cell: number) { return this.m.nodeNames[cell]; }
   flags(cell: number) { return this.m.nodeFlags[cell]; }
   groups() {
-    const { m } = this, values = this.by === "zone" ? m.nodeZones : m.nodeLabels, all = new Map<string, number[]>();
+    const { m } = this, values = labelOf(this.by) ? m.nodeLabels : m.nodeZones, all = new Map<string, number[]>();
     for (let id = 1; id < m.nodeNames.length; id++) {
       if (!m.nodeThere[id]) continue;
       const g = all.get(values[id]);
@@ -75,7 +78,7 @@ class Nodes implements Cells {
       else all.set(values[id], [id]);
     }
     for (const cells of all.values()) cells.sort((a, b) => compareNames(m.nodeNames[a], m.nodeNames[b]));
-    return [...all].map(([name, cells]) => ({ name: name || (all.size > 1 ? `no ${this.by.replace("label:", "")}` : ""), cells, size: () => count(cells.length, "node") }));
+    return [...all].map(([name, cells]) => ({ name: name || (all.size > 1 ? `no ${labelOf(this.by) || "zone"}` : ""), cells, size: () => count(cells.length, "node") }));
   }
 }
 

@@ -19,6 +19,8 @@ export interface Layout {
   width: number;
   height: number;
   groups: Group[];
+  /** named reports whether cells have names of their own. */
+  named: boolean;
   /** side is how many pods are side by side in a cell. */
   side: number;
   /** xs and ys are the cells' corners by their numbers; NaN where there is none. */
@@ -49,7 +51,7 @@ export function lay(cells: Cells, shape: number): Layout {
       ys[id] = g.y + Math.floor(i / g.columns);
     });
   }
-  return { ...size, groups, side: Math.min(16, Math.max(3, Math.ceil(Math.sqrt(cells.widest)))), xs, ys };
+  return { ...size, groups, named: cells.kind === "node", side: Math.min(16, Math.max(3, Math.ceil(Math.sqrt(cells.widest)))), xs, ys };
 }
 
 /** place sets the groups' places for a number of them side by side, and returns the size of all. */

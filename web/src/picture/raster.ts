@@ -91,7 +91,7 @@ export class Raster {
     const space = v.scale < 5 ? (v.scale < 3 ? 0 : 1) : Math.max(1, Math.round(v.scale * 0.07));
     const x = Math.round(v.x + cx * v.scale), y = Math.round(v.y + cy * v.scale);
     const w = Math.max(1, Math.round(v.x + (cx + 1) * v.scale) - x - space), h = Math.max(1, Math.round(v.y + (cy + 1) * v.scale) - y - space);
-    const head = v.scale >= 60 * ratio ? Math.round(16 * ratio) : 0;
+    const head = l.named && v.scale >= 60 * ratio ? Math.round(16 * ratio) : 0;
     const pad = w >= 24 ? Math.max(1, Math.round(w * 0.05)) : w >= 10 ? 1 : 0;
     const step = Math.floor(Math.min((w - 2 * pad + 1) / l.side, (h - 2 * pad + 1 - head) / l.side));
     const size = step - (step >= 24 ? Math.round(step / 12) : step >= 8 ? 2 : step >= 3 ? 1 : 0);
@@ -107,7 +107,7 @@ export class Raster {
       const g = Raster.grid(l, v, id, ratio);
       if (!g || g.box.x > width || g.box.y > height || g.box.x + g.box.w < 0 || g.box.y + g.box.h < 0) continue;
       this.node(m, cells, l, id, g);
-      if (g.head) texts.push([id, g]);
+      if (v.scale >= 60 * ratio) texts.push([id, g]);
     }
     this.ctx.putImageData(this.image, 0, 0);
     this.titles(l, v, ratio);
@@ -123,7 +123,7 @@ export class Raster {
       this.node(m, cells, l, id, g);
       const x = Math.max(0, g.box.x), y = Math.max(0, g.box.y);
       this.ctx.putImageData(this.image, 0, 0, x, y, Math.min(width, g.box.x + g.box.w) - x, Math.min(height, g.box.y + g.box.h) - y);
-      if (g.head) this.text(m, cells, l, id, g, ratio);
+      if (v.scale >= 60 * ratio) this.text(m, cells, l, id, g, ratio);
     }
   }
 
@@ -218,7 +218,7 @@ export class Raster {
     c.font = `500 ${size}px ${fonts.family}`;
     c.textBaseline = "middle";
     c.fillStyle = well(cells.flags(id)) ? this.colors.ink : this.colors.alarm;
-    c.fillText(cut(c, cells.name(id), g.box.w - 10 * ratio), g.x + 1, g.box.y + g.head * 0.62);
+    if (g.head) c.fillText(cut(c, cells.name(id), g.box.w - 10 * ratio), g.x + 1, g.box.y + g.head * 0.62);
     if (g.size < 56 * ratio) return;
     c.font = `400 ${10.5 * ratio}px ${fonts.family}`;
     const slots = cells.slots[id];
@@ -242,12 +242,13 @@ export class Raster {
       const x = v.x + g.x * v.scale, y = v.y + g.y * v.scale - Math.max(4 * ratio, Math.min(8 * ratio, v.scale * 0.2));
       c.font = `500 ${size}px ${fonts.family}`;
       c.fillStyle = this.colors.ink;
-      const name = cut(c, g.name, g.columns * v.scale * 0.7);
+      const room = (g.columns + 0.5) * v.scale;
+      const name = cut(c, c.measureText(g.name).width <= room ? g.name : g.name.slice(g.name.lastIndexOf("/") + 1), room);
       c.fillText(name, x, y);
       const w = c.measureText(name + " ").width;
       c.fillStyle = this.colors.faint;
       c.font = `400 ${size}px ${fonts.family}`;
-      c.fillText(cut(c, g.size(), g.columns * v.scale - w), x + w, y);
+      if (c.measureText(g.size()).width <= g.columns * v.scale - w) c.fillText(g.size(), x + w, y);
     }
   }
 }

@@ -2,7 +2,7 @@
  * The worker has the stream, the model and both canvases: the page's own thread
  * neither parses nor draws.
  */
-import { type Cells, cellsOf, type Grouping } from "./cells";
+import { type Cells, cellsOf, type Grouping, labelOf } from "./cells";
 import { Flow } from "./flow";
 import { lay, type Layout } from "./layout";
 import { Lines } from "./lines";
@@ -73,7 +73,7 @@ async function open(at: string, namespace: string) {
       const q = new URLSearchParams();
       if (at) q.set("at", at);
       if (namespace) q.set("namespace", namespace);
-      if (by.startsWith("label:")) q.set("nodeLabel", by.slice(6));
+      if (labelOf(by)) q.set("nodeLabel", labelOf(by));
       const res = await fetch(`${base}/dash/stream${q.size ? "?" + q : ""}`, { credentials: "same-origin", signal: abort.signal });
       if (!res.ok || !res.body) {
         message = await refusal(res);
@@ -421,7 +421,7 @@ function item(what: What | null): Item | null {
 
 const groupOf = (cell: number) => layout?.groups.find((g) => g.cells.includes(cell));
 /** groupName is the group that a node is shown in. */
-const groupName = (node: number) => (by.startsWith("label:") ? model.nodeLabels : model.nodeZones)[node];
+const groupName = (node: number) => (labelOf(by) ? model.nodeLabels : model.nodeZones)[node];
 
 const gib = (mib: number) => (mib >= 1024 ? `${+(mib / 1024).toFixed(1)} GiB` : `${mib} MiB`);
 
@@ -665,14 +665,14 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
       return;
     case "group": {
       if (m.by === by) break;
-      const stream = m.by.startsWith("label:");
+      const label = labelOf(by);
       by = m.by;
       if (selected?.kind !== "pod") selected = null;
       hovered = null;
       cells = cellsOf(model, by);
       layout = null;
       fitted = redraw = news = true;
-      if (opened && stream) void open(...opened); // with the values of that label
+      if (opened && labelOf(by) !== label) void open(...opened);
       break;
     }
     case "show":

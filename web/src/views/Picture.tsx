@@ -1,7 +1,7 @@
 import { createEffect, createSignal, For, on, onCleanup, onMount, Show } from "solid-js";
 import { json } from "../api";
 import { ask, base, by, found, hello, hovered, moment, picked, send, status, stream, summary } from "../live";
-import type { Grouping } from "../picture/cells";
+import { type Grouping, labelOf } from "../picture/cells";
 import { stateNames } from "../picture/model";
 import { type Item, type Rect, type Row, type Station, stations } from "../picture/protocol";
 import { link, go } from "../route";
@@ -41,7 +41,7 @@ const groupings: [Grouping, string][] = [["zone", "Zone"], ["namespace", "Namesp
 const pools = /nodepool|nodegroup|agentpool|node-pool|instance-type/;
 
 /** heading names what the picture is grouped by. */
-const heading = () => groupings.find(([g]) => g === by())?.[1] ?? by().slice(6);
+const heading = () => groupings.find(([g]) => g === by())?.[1] ?? labelOf(by());
 
 /** By chooses what the picture is grouped by; the address has it. */
 function By() {
@@ -52,17 +52,17 @@ function By() {
     all.delete("kubernetes.io/hostname");
     setLabels([...all].sort((a, b) => Number(pools.test(b)) - Number(pools.test(a)) || (a < b ? -1 : 1)));
   }, () => {});
-  const shown = () => [...new Set([...(by().startsWith("label:") ? [by().slice(6)] : []), ...labels()])];
+  const shown = () => [...new Set([labelOf(by()), ...labels()].filter(Boolean))];
   return (
-    <label class="by">
-      <span>Group by</span>
-      <select value={by()} onFocus={load} onPointerEnter={load} onChange={(e) => go(link([], { by: e.currentTarget.value === "zone" ? "" : e.currentTarget.value }))}>
+    <div class="by">
+      <span id="by">Group by</span>
+      <select aria-labelledby="by" value={by()} onFocus={load} onPointerEnter={load} onChange={(e) => go(link([], { by: e.currentTarget.value === "zone" ? "" : e.currentTarget.value }))}>
         <For each={groupings}>{([g, label]) => <option value={g} selected={by() === g}>{label}</option>}</For>
         <Show when={shown().length}>
           <optgroup label="Label of nodes"><For each={shown()}>{(l) => <option value={"label:" + l} selected={by() === "label:" + l}>{l}</option>}</For></optgroup>
         </Show>
       </select>
-    </label>
+    </div>
   );
 }
 

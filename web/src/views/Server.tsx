@@ -8,8 +8,8 @@ import { Chart, every } from "./Chart";
 const period = 5000, most = 720;
 const rates: Line[] = [{ label: "Reads", color: "--accent" }, { label: "Writes", color: "--pending", dash: [6, 3] }];
 const times: Line[] = [{ label: "Mean", color: "--accent" }, { label: "99 %", color: "--pending", dash: [6, 3] }];
-const perSecond = (v: number) => (v < 10 ? v.toFixed(1) : Math.round(v).toLocaleString("en")) + "/s";
-const took = (s: number) => (s < 0.01 ? `${(s * 1000).toFixed(1)} ms` : s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(2)} s`);
+const perSecond = (v: number) => (v < 10 ? +v.toFixed(1) : Math.round(v).toLocaleString("en")) + "/s";
+const took = (s: number) => (s < 0.01 ? `${+(s * 1000).toFixed(1)} ms` : s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(2)} s`);
 
 /** Server shows how many requests the API server answers, and how long they take, as long as it is open. */
 export function Server() {

@@ -96,7 +96,7 @@ export function Trace(props: { group: string; plural: string; namespace: string;
               <ul class="findings">
                 <Show when={answer()!.totalMs}><li>What was asked for last took <b>{length(answer()!.totalMs!)}</b>; the critical path is marked.</li></Show>
                 <For each={answer()!.lost}>{(l) => <li><b>{length(l.ms)}</b> lost: {l.what}</li>}</For>
-                <For each={answer()!.waits}>{(w) => <li><b class="bad">{w.object}</b> waits for {w.for}{w.who ? `. Who could change it: ${w.who}` : ""}</li>}</For>
+                <For each={answer()!.waits}>{(w) => <li><b class="bad">{w.object}</b> waits for {w.for.replace(/\.$/, "")}{w.who ? `. Who could change it: ${w.who}` : ""}</li>}</For>
               </ul>
             </Show>
             <table class="timeline">
