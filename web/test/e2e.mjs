@@ -72,6 +72,7 @@ test("the picture is used with the keyboard, and says what is under the mouse", 
   await page.keyboard.press("Enter");
   await shows("the pod's page", ".detail .head > h2", /^web-/);
   await page.goBack();
+  await page.locator("main.picture:not([hidden])").waitFor();
 });
 
 test("pods are found", async () => {
