@@ -1,6 +1,6 @@
 import { createSignal, Show } from "solid-js";
 import type { Line } from "../chart";
-import { ask } from "../live";
+import { ask, moment } from "../live";
 import { between, History, type Requests } from "../series";
 import { Chart, every } from "./Chart";
 
@@ -37,7 +37,7 @@ export function Server() {
         <Show when={!error() || version()}>
           <Chart title="Requests" lines={rates} history={rate} version={version()} unit={perSecond} />
           <Chart title="Time to answer" of="without watches, and what lasts as they do" lines={times} history={time} version={version()} unit={took} />
-          <p class="note">All requests that this API server has answered, every five seconds, from when this was opened.</p>
+          <p class="note">All requests that this API server has answered, every five seconds, from when this was opened{moment() ? ": of the present, not of the moment that is shown elsewhere" : ""}.</p>
         </Show>
       </div>
     </main>
