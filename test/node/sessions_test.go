@@ -37,6 +37,10 @@ var (
 	followerCount = flag.Int("followers", 1000, "how many logs TestSessions follows at once")
 )
 
+// opening is how many commands or followers begin at once: a connection to the node is given up
+// after ten seconds, which a busy machine does not have for all of them.
+const opening = 50
+
 // usage counts what is open: the descriptors and goroutines of this process, which is the
 // client, the API server and the agent, and the descriptors of the runtime and its shims.
 type usage struct{ files, goroutines, runtime int }
@@ -168,9 +172,10 @@ func (e *env) manySessions(n int) {
 		out *bufio.Reader
 	}
 	sessions := make([]session, n)
+	turns := make(chan struct{}, opening)
 	req := e.client.CoreV1().RESTClient().Get().Resource("pods").Namespace("default").Name("runs").SubResource("exec").
 		VersionedParams(&v1.PodExecOptions{Container: "c", Command: []string{"/bin/demo", "cat"}, Stdin: true, Stdout: true}, scheme.ParameterCodec)
-	errs := make(chan error, n)
+	errs := make(chan error, 3*n)
 	var ended sync.WaitGroup
 	for i := range sessions {
 		x, err := remotecommand.NewWebSocketExecutor(e.cfg, "GET", req.URL().String())
@@ -181,8 +186,10 @@ func (e *env) manySessions(n int) {
 		shown, out := io.Pipe()
 		sessions[i] = session{typed, bufio.NewReader(shown)}
 		ended.Go(func() {
+			turns <- struct{}{} // until it has answered
 			err := x.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out})
 			out.CloseWithError(errors.Join(err, io.EOF))
+			in.Close()
 			if err != nil {
 				errs <- fmt.Errorf("session %d: %w", i, err)
 			}
@@ -193,11 +200,15 @@ func (e *env) manySessions(n int) {
 		for i, s := range sessions {
 			all.Go(func() {
 				want := fmt.Sprintf("%s %d\n", round, i)
-				if _, err := io.WriteString(s.in, want); err != nil {
-					errs <- err
-					return
+				got := ""
+				_, err := io.WriteString(s.in, want)
+				if err == nil {
+					got, err = s.out.ReadString('\n')
 				}
-				if got, err := s.out.ReadString('\n'); err != nil || got != want {
+				if round == "first" {
+					<-turns
+				}
+				if err != nil || got != want {
 					errs <- fmt.Errorf("session %d answers %q (%w), want %q", i, got, err, want)
 				}
 			})
@@ -223,10 +234,13 @@ func (e *env) manyFollowers(n int, url string) {
 	ctx, cancel := context.WithCancel(e.Context())
 	defer cancel()
 	logs, streams := make([]*bufio.Reader, n), make([]io.ReadCloser, n)
-	var opening sync.WaitGroup
+	var all sync.WaitGroup
+	turns := make(chan struct{}, opening)
 	begun := time.Now()
 	for i := range logs {
-		opening.Go(func() {
+		all.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
 			r, err := e.client.CoreV1().Pods("default").GetLogs("logs", &v1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](0)}).Stream(ctx)
 			if err != nil {
 				e.Errorf("follower %d: %v", i, err)
@@ -235,7 +249,7 @@ func (e *env) manyFollowers(n int, url string) {
 			logs[i], streams[i] = bufio.NewReader(r), r
 		})
 	}
-	opening.Wait()
+	all.Wait()
 	e.Logf("%d logs are followed after %s", n, time.Since(begun))
 	if e.Failed() {
 		e.FailNow()
