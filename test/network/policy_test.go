@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -106,7 +107,13 @@ func (h *peer) connect(proto string, to netip.AddrPort) (net.Conn, error) {
 		if fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 			return
 		}
-		if err = unix.Connect(fd, sa); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		if kind == unix.SOCK_DGRAM {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+		}
+		if err == nil {
+			err = unix.Connect(fd, sa)
+		}
+		if err != nil && !errors.Is(err, unix.EINPROGRESS) {
 			unix.Close(fd)
 			return
 		}
@@ -164,6 +171,44 @@ func (m *member) answer() {
 				_, _ = c.WriteTo(b[:n], from) // the prober waits for the answer
 			}
 		}()
+	}
+}
+
+// listen returns the datagrams that come to a port, of both families.
+func (h *peer) listen(port uint16) <-chan string {
+	heard := make(chan string, 1000)
+	for _, network := range []string{"udp4", "udp6"} {
+		var c net.PacketConn
+		var err error
+		h.do(func() { c, err = net.ListenPacket(network, fmt.Sprintf(":%d", port)) })
+		if err != nil {
+			h.Fatal(err)
+		}
+		h.Cleanup(func() { c.Close() })
+		go func() {
+			b := make([]byte, 64)
+			for {
+				n, _, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				heard <- string(b[:n])
+			}
+		}()
+	}
+	return heard
+}
+
+// tell sends a text.
+func (h *peer) tell(proto string, to netip.AddrPort, text string) {
+	h.Helper()
+	c, err := h.connect(proto, to)
+	if err == nil {
+		_, err = c.Write([]byte(text))
+		c.Close()
+	}
+	if err != nil {
+		h.Fatalf("to %s: %v", to, err)
 	}
 }
 
@@ -230,6 +275,28 @@ func TestPolicies(t *testing.T) {
 		return nil
 	}
 
+	ax, ay, bx, bz, cx := find("a/x"), find("a/y"), find("b/x"), find("b/z"), find("c/x")
+	heard := ax.listen(90)
+	many := map[string]bool{"10.217.0.255": true, "255.255.255.255": true, "224.0.0.1": true, "ff02::1%eth0": true}
+	toMany := func() {
+		for to := range many {
+			bx.tell("udp", netip.AddrPortFrom(netip.MustParseAddr(to), 90), to)
+		}
+	}
+	left := maps.Clone(many)
+	harness.Succeeds(t, "what is sent to all of the link", func() error {
+		toMany()
+		for len(left) > 0 {
+			select {
+			case got := <-heard:
+				delete(left, got)
+			default:
+				return fmt.Errorf("not yet: %v", left)
+			}
+		}
+		return nil
+	})
+
 	factory := informers.NewSharedInformerFactory(api, 0)
 	c, err := policy.New(policy.Config{NodeName: "here", Pods: factory.Core().V1().Pods().Informer(), Namespaces: factory.Core().V1().Namespaces().Informer(),
 		Policies: factory.Networking().V1().NetworkPolicies().Informer(), IPv4: policy.NewNetfilter(false), IPv6: policy.NewNetfilter(true),
@@ -271,7 +338,6 @@ func TestPolicies(t *testing.T) {
 	to := func(p peers, ports ...networkingv1.NetworkPolicyPort) []networkingv1.NetworkPolicyEgressRule {
 		return []networkingv1.NetworkPolicyEgressRule{{To: p, Ports: ports}}
 	}
-	ax, ay, bx, bz, cx := find("a/x"), find("a/y"), find("b/x"), find("b/z"), find("c/x")
 	for _, test := range []struct {
 		what    string
 		policy  networkingv1.NetworkPolicySpec // in namespace a
@@ -330,6 +396,17 @@ func TestPolicies(t *testing.T) {
 			continue
 		}
 		conn.Close()
+	}
+	// Packets to all of a link do not bypass a policy either.
+	for range 3 {
+		toMany()
+	}
+	ax.tell("udp", netip.AddrPortFrom(ax.four, 90), "the end")
+	for got := range heard {
+		if got == "the end" {
+			break
+		}
+		t.Errorf("%s hears what is sent to %s", ax, got)
 	}
 	// Link-local addresses do not bypass a policy.
 	link := ax.linkLocal()

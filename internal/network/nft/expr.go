@@ -65,6 +65,11 @@ func Protocol(reg uint32) Expr { return meta(unix.NFT_META_L4PROTO, reg) }
 // Mark is described at Protocol.
 func Mark(reg uint32) Expr { return meta(unix.NFT_META_MARK, reg) }
 
+// ToMany matches packets that were sent to all or to many hosts of their link.
+func ToMany() []Expr {
+	return append([]Expr{meta(unix.NFT_META_PKTTYPE, Reg(0))}, Between(Reg(0), []byte{unix.PACKET_BROADCAST}, []byte{unix.PACKET_MULTICAST})...)
+}
+
 // SetMark sets the packet's mark to the value of the register.
 func SetMark(reg uint32) Expr {
 	return expression("meta", func(e *encoder) {

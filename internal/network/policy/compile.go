@@ -43,12 +43,13 @@ type groupOf struct {
 	pods       labels.Selector
 }
 
-// key returns a key that is equal for equal selections.
+// key returns a key that is equal for equal selections, and for no others: there is no bar in
+// selectors, while keys of labels may have slashes.
 func (g *groupOf) key() string {
 	if g.namespaces == nil {
-		return "pods/" + g.namespace + "/" + g.pods.String()
+		return "pods/" + g.namespace + "|" + g.pods.String()
 	}
-	return "pods//" + g.namespaces.String() + "/" + g.pods.String()
+	return "pods/|" + g.namespaces.String() + "|" + g.pods.String()
 }
 
 // port is an entry of a rule's ports: a protocol, with a name, or with a range of

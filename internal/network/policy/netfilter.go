@@ -44,12 +44,14 @@ func (k *netfilter) bases() []nft.Chain {
 		always = [][]nft.Expr{discovery, link}
 	}
 	always = append([][]nft.Expr{append(nft.Related(), accept), append(nft.Answers(), accept)}, always...)
+	// The address of a packet to many does not say which pods of the bridge get it.
+	many := append(nft.ToMany(), nft.Do(nft.Drop, ""))
 	always = append(always, []nft.Expr{k.Family.Source(nft.Reg(0)), k.Family.Destination(nft.Reg(k.Family.Words())), nft.In(itself, nft.Reg(0)), accept})
 	return []nft.Chain{
 		{Name: "egress", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD, Priority: 10},
 			Rules: append(slices.Clone(always), []nft.Expr{k.Family.Source(nft.Reg(0)), nft.Follow(egress, nft.Reg(0))})},
 		{Name: "ingress", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD, Priority: 11},
-			Rules: append(slices.Clone(always), []nft.Expr{k.Family.Destination(nft.Reg(0)), nft.Follow(ingress, nft.Reg(0))})},
+			Rules: append(slices.Clone(always), many, []nft.Expr{k.Family.Destination(nft.Reg(0)), nft.Follow(ingress, nft.Reg(0))})},
 	}
 }
 

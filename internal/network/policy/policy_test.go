@@ -379,12 +379,12 @@ func TestIncremental(t *testing.T) {
 	}
 	r.set(podAt("ns3", "q", "10.0.2.1", "there", map[string]string{"app": "b"}), false)
 	r.sync()
-	if got, want := names(&k.last), []string{"pods///app=b 10.0.2.1"}; !slices.Equal(got, want) || len(k.last.Rules)+len(k.last.AddSets) > 0 {
+	if got, want := names(&k.last), []string{"pods/||app=b 10.0.2.1"}; !slices.Equal(got, want) || len(k.last.Rules)+len(k.last.AddSets) > 0 {
 		t.Errorf("a peer: %+v, want the elements %v", k.last, want)
 	}
 	r.set(podAt("ns3", "r", "10.0.2.2", "here", map[string]string{"app": "a"}), false)
 	r.sync()
-	want := []string{"egress 10.0.2.2", "ingress 10.0.2.2", "itself 10.0.2.2", "pods/ns3/app=a 10.0.2.2"}
+	want := []string{"egress 10.0.2.2", "ingress 10.0.2.2", "itself 10.0.2.2", "pods/ns3|app=a 10.0.2.2"}
 	if got := names(&k.last); !slices.Equal(got, want) || len(k.last.Rules)+len(k.last.AddSets) > 0 {
 		t.Errorf("a pod of this node: %+v, want the elements %v", k.last, want)
 	}
@@ -415,6 +415,31 @@ func TestNotValid(t *testing.T) {
 	r.sync()
 	if k.forwards(packet{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"), v1.ProtocolTCP, 80}) {
 		t.Error("it allows")
+	}
+}
+
+// TestSelectionsApart checks that rules with other selectors do not share their peers, even
+// where the selectors' texts together are the same.
+func TestSelectionsApart(t *testing.T) {
+	exists := func(key string) *metav1.LabelSelector {
+		return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: key, Operator: metav1.LabelSelectorOpExists}}}
+	}
+	seen := map[string]int{}
+	for i, peer := range []networkingv1.NetworkPolicyPeer{
+		{NamespaceSelector: exists("a/b"), PodSelector: exists("c")},
+		{NamespaceSelector: exists("a"), PodSelector: exists("b/c")},
+		{NamespaceSelector: exists("a/b"), PodSelector: &metav1.LabelSelector{}},
+		{NamespaceSelector: &metav1.LabelSelector{}, PodSelector: exists("a/b")},
+		{PodSelector: exists("a/b")},
+	} {
+		a, err := allow("ns", []networkingv1.NetworkPolicyPeer{peer}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, taken := seen[a.groups[0].key()]; taken {
+			t.Errorf("the peers %d and %d have the key %q", other, i, a.groups[0].key())
+		}
+		seen[a.groups[0].key()] = i
 	}
 }
 

@@ -503,10 +503,14 @@ func (w *world) release(name string) {
 	w.table.deleteSet(name)
 }
 
+// digested is the number of bytes of a digest: so many that nobody finds a policy with the
+// digest of another's.
+const digested = 16
+
 // digest returns a short name for s.
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:8])
+	return hex.EncodeToString(sum[:digested])
 }
 
 // short shortens a name to the kernel's limit, and makes it unique by a digest.
@@ -515,5 +519,5 @@ func short(name string) string {
 	if len(name) <= most {
 		return name
 	}
-	return name[:most-17] + "-" + digest(name)
+	return name[:most-2*digested-1] + "-" + digest(name)
 }
