@@ -95,7 +95,6 @@ var fixedFlags = []fixedValue{
 	{"shutdown-watch-termination-grace-period", "duration", "0s", "watches are ended at once, after they have sent their events, and clients resume them: leave it out"},
 	{"storage-backend", "string", "etcd3", "objects are in the embedded store, or in etcd (version 3) with --etcd-servers"},
 	{"storage-media-type", "string", "application/vnd.kubernetes.protobuf", "objects are stored as upstream stores them by default: leave it out"},
-	{"tracing-config-file", "string", "", "--otlp-endpoint and --otlp-sampling say where spans are sent to"},
 	{"watch-cache", "bool", "true", "reads and watches are always served from memory, and are as fresh as the store: leave it out"},
 }
 

@@ -18,6 +18,7 @@ import (
 	"keelson.dev/keelson/internal/node/logs"
 	"keelson.dev/keelson/internal/node/pullrecord"
 	"keelson.dev/keelson/internal/node/report"
+	"keelson.dev/keelson/internal/trace/otlp"
 )
 
 // AddFlags adds the flags of the node, except those of Eviction, ImageGC, Exclusive
@@ -34,6 +35,7 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.Var((*reservation)(&o.KubeReserved), "kube-reserved", "resources reserved for Kubernetes' components, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
 	fs.Var((*reservation)(&o.SystemReserved), "system-reserved", "resources reserved for the rest of the machine, like cpu=200m,memory=500Mi,ephemeral-storage=1Gi")
 	fs.Int64Var(&o.PodPidsLimit, "pod-max-pids", 0, "number of processes that a pod may have; no limit where it is 0 or -1")
+	fs.StringVar(&o.Tracing, "tracing", "", `collector that the node sends what it does to as spans of OpenTelemetry, by gRPC without TLS, in JSON as in a KubeletConfiguration: {"endpoint":"localhost:4317","samplingRatePerMillion":1000000}`)
 	fs.StringVar(&o.ResolvConf, "resolv-conf", "/etc/resolv.conf", "resolver configuration for pods that use the machine's")
 	fs.StringToStringVar(&o.Labels, "node-labels", nil, "labels of the node, like zone=a,disk=fast")
 	fs.Var((*taints)(&o.Taints), "register-with-taints", "taints that the node is registered with, like key=value:NoSchedule, comma separated")
@@ -65,6 +67,11 @@ func (o *Options) Validate() error {
 	var errs []error
 	if err := o.CgroupDriver.Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("--cgroup-driver: %w", err))
+	}
+	if o.Tracing != "" {
+		if _, err := otlp.ParseConfig(o.Tracing); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if o.LogMaxFiles < 2 {
 		errs = append(errs, fmt.Errorf("--container-log-max-files %d: at least 2 are needed, so that one can be rotated", o.LogMaxFiles))

@@ -24,6 +24,9 @@ type Options struct {
 	Name string
 	// Port of the node's HTTP server (default 10250).
 	Port int
+	// Tracing is where the node sends what it does to as spans: the section tracing of a
+	// KubeletConfiguration, in JSON. Empty sends nothing.
+	Tracing string
 	// Logs is where the containers' logs are (default below the data folder).
 	Logs string
 	// LogMaxSize (bytes) and LogMaxFiles bound the log of each container; 0 means

@@ -203,6 +203,13 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 		}
 	}
 	steps := remote.New(client.Discovery().RESTClient(), "kubelet", o.Name)
+	spans, err := o.spans(process)
+	if err != nil {
+		return err
+	}
+	if spans != nil {
+		steps.Sent = spans.Take
+	}
 	process.Go(func() { steps.Run(ctx) })
 	h.trace = func(actor string) *trace.Reporter {
 		r := steps.Reporter()

@@ -50,8 +50,16 @@ func Start(m *machine.Machine, o Options, s Server) error {
 		return err
 	}
 	return s.Step("node agent", func() error {
+		reporter := func(actor string) *trace.Reporter { return s.Trace(actor, o.Name) }
+		spans, err := o.spans(s.Process)
+		if err != nil {
+			return err
+		}
+		if spans != nil {
+			reporter = func(actor string) *trace.Reporter { return spans.Beside(s.Trace(actor, o.Name)) }
+		}
 		h := &host{Process: s.Process, informers: s.Informers, clock: s.Clock, client: s.Node,
-			measured: s.Measured, services: []netip.Prefix{s.ServiceCIDR}, cidrs: s.Informers.Networking().V1().ServiceCIDRs().Informer(), dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, trace: func(actor string) *trace.Reporter { return s.Trace(actor, o.Name) }, clientCA: s.ClientCA}
+			measured: s.Measured, services: []netip.Prefix{s.ServiceCIDR}, cidrs: s.Informers.Networking().V1().ServiceCIDRs().Informer(), dns: dnsAddress(s.ServiceCIDR), version: version.Info.GitVersion, trace: reporter, clientCA: s.ClientCA}
 		var given []netip.Addr
 		if s.Address.IsValid() {
 			given = append(given, s.Address)

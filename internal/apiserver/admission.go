@@ -31,7 +31,7 @@ func (r *call) mutate(a admission.Attributes) error {
 	before := keepManagers(a.GetObject())
 	begin := time.Now()
 	err := m.Admit(r.timed(), a, r.s.Objects)
-	r.timing.Admission += time.Since(begin)
+	r.timing.Admitted(begin)
 	if err != nil {
 		return err
 	}
@@ -48,13 +48,13 @@ func (r *call) validate(a admission.Attributes) error {
 	}
 	begin := time.Now()
 	err := v.Validate(r.timed(), a, r.s.Objects)
-	r.timing.Admission += time.Since(begin)
+	r.timing.Admitted(begin)
 	return err
 }
 
 // timed returns the context in which admission records how long its parts take.
 func (r *call) timed() context.Context {
-	if r.s.Recorded == nil {
+	if r.timing == nil {
 		return r.ctx()
 	}
 	return trace.WithTiming(r.ctx(), r.timing)

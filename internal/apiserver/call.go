@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/remote"
 )
 
 // call is the processing of one request: authentication, its turn, authorization and
@@ -20,11 +21,14 @@ import (
 type call struct {
 	response
 	started time.Time
+	// came is when it came by the machine's clock, which measures what it takes.
+	came time.Time
 	// long reports whether the request has no deadline: watches and connections.
 	long bool
 	// inProcess reports whether it comes from a component of this process.
 	inProcess bool
-	// timing has how long the parts of the write that is being made take.
+	// timing has how long the parts of the write that is being made take; nil if that is not
+	// recorded.
 	timing *trace.Timing
 	// traced is the place of its last write in a distributed trace.
 	traced trace.Context
@@ -96,6 +100,13 @@ func (r *call) serve() error {
 	if r.row == nil || r.s.Catalogue.Hides(r.row.GroupVersionResource) && !r.inProcess || (!r.row.Namespaced && i.Namespace != "" && !r.row.IsNamespace) {
 		return r.notFoundPath()
 	}
+	switch i.Verb {
+	case "create", "update", "patch", "delete", "deletecollection":
+		r.checkCause()
+		if t := r.s.Tracer; t != nil && !r.row.NotStored && t.Traces(r.groupResource()) {
+			r.timing = trace.NewTiming(r.came, t.Place)
+		}
+	}
 	if r.row.Deprecation != "" {
 		r.warnings.AddWarning("", r.row.Deprecation)
 	}
@@ -132,6 +143,17 @@ func (r *call) serve() error {
 	return r.methodNotSupported()
 }
 
+// checkCause passes over the cause that a request from outside names if its user is none of
+// those who report what components do: others could blame their writes on anybody.
+func (r *call) checkCause() {
+	if _, ok := trace.CauseFrom(r.ctx()); !ok || r.inProcess {
+		return
+	}
+	if r.Allowed(authorizer.AttributesRecord{User: r.user, Verb: "post", Path: remote.Path}) != nil {
+		r.req = r.req.WithContext(trace.WithoutCause(r.ctx()))
+	}
+}
+
 // writeOne serves a write of one object.
 func (r *call) writeOne(verb string) error {
 	switch verb {
@@ -153,10 +175,10 @@ func (r *call) writeOne(verb string) error {
 // refused records that a write was not made because admission or validation did not
 // allow it.
 func (r *call) refused(verb string, err error) {
-	if r.s.Recorded == nil || !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsInternalError(err) || r.key().dryRun {
+	if r.timing == nil || !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) && !apierrors.IsInternalError(err) || r.key().dryRun {
 		return
 	}
-	(&writer{call: r}).recorded(Write{Verb: verb, Refused: err, Namespace: r.info.Namespace, Name: r.info.Name})
+	(&writer{call: r}).recorded(Write{Resource: r.row, Verb: verb, Refused: err, Namespace: r.info.Namespace, Name: r.info.Name})
 }
 
 // aggregated passes the request on if another server serves the group version,

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -169,12 +170,9 @@ func (r *deleter) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.En
 	if err != nil {
 		return nil, false, err
 	}
-	begin := time.Now()
-	ne, err := r.s.Store.Update(r.noted(), e.Key, e.ModRevision, stored, r.ttl(obj))
-	r.timing.Store += time.Since(begin)
-	if err == nil {
-		r.recorded(Write{Verb: "delete", Object: ne.Object(), Old: e.Object()})
-	}
+	ne, err := r.commit(Write{Resource: r.row, Verb: "delete", Old: e.Object()}, oldAcc.GetUID(), func(ctx context.Context) (*store.Entry, error) {
+		return r.s.Store.Update(ctx, e.Key, e.ModRevision, stored, r.ttl(obj))
+	})
 	return ne, false, err
 }
 

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -226,7 +227,9 @@ func (r *evictor) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _
 			next.Status.DisruptedPods = map[string]metav1.Time{}
 		}
 		next.Status.DisruptedPods[pod.Name] = metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second)}
-		_, err = r.s.Store.Update(r.noted(), e.Key, e.ModRevision, next, 0)
+		_, err = r.commit(Write{Resource: row, Verb: "update", Old: pdb}, pdb.UID, func(ctx context.Context) (*store.Entry, error) {
+			return r.s.Store.Update(ctx, e.Key, e.ModRevision, next, 0)
+		})
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
 			continue
 		}

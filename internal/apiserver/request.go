@@ -90,15 +90,6 @@ func (r *incoming) Object(resource schema.GroupVersionResource, namespace, name 
 
 func (r *incoming) ctx() context.Context { return r.req.Context() }
 
-// noted returns the context of a write to the store, which carries a note of the
-// request.
-func (r *incoming) noted() context.Context {
-	if r.s.Note == nil {
-		return r.ctx()
-	}
-	return store.WithNote(r.ctx(), r.s.Note(r.req))
-}
-
 // judged returns the answer to a decision about a: nil, or upstream's Forbidden.
 func (r *incoming) judged(a authorizer.AttributesRecord, decision authorizer.Decision, reason string, err error) error {
 	if decision == authorizer.DecisionAllow {

@@ -99,18 +99,11 @@ type Config struct {
 	// stored now: a write that changes nothing still writes an object that is stored
 	// in another form.
 	Form func(key string) int64
-	// Recorded, if set, is called after every committed write with the request's
-	// context, which carries its cause.
-	Recorded func(ctx context.Context, w Write)
-	// Place, if set, gives a write its place in a distributed trace: trace.Timing has its
-	// meaning.
-	Place func(ctx context.Context) (at trace.Context, above trace.SpanID)
-	// Expect, if set, is told of each object that is about to be created, with its place in a
-	// trace; done is called when Recorded has been, or the object was not created.
-	Expect func(uid types.UID, at trace.Context) (done func())
-	// Note, if set, describes a request in the history of the store, beside what it
-	// writes.
-	Note func(req *http.Request) string
+	// Tracer, if set, is told of writes.
+	Tracer Tracer
+	// Note, if set, describes a write in the history of the store, beside what it writes. The
+	// write has no Object yet.
+	Note func(ctx context.Context, w Write) string
 	// Types returns the schemas of the built-in kinds, as NewTypes makes them; it is
 	// called at the first write. The default calls NewTypes then.
 	Types func() managedfields.TypeConverter
@@ -139,6 +132,22 @@ type Config struct {
 	// Metrics is served under /metrics; New adds the server's own.
 	Metrics *prometheus.Registry
 	Clock   clock.WithTicker
+}
+
+// Tracer records writes.
+type Tracer interface {
+	// Traces reports whether writes of a resource are recorded. The other methods are called
+	// for those only.
+	Traces(gr schema.GroupResource) bool
+	// Place gives a write its place in a distributed trace, and the span that it is below.
+	Place(ctx context.Context) (at trace.Context, above trace.SpanID)
+	// Committed is told of a write of an object that is committed at a version, before any
+	// watch has the change. It must not block. Record follows, or else Withdraw.
+	Committed(uid types.UID, version string, at trace.Context)
+	Withdraw(uid types.UID, at trace.Context)
+	// Record is called after a committed write, and for one that was refused, with the
+	// request's context, which carries its cause.
+	Record(ctx context.Context, w Write)
 }
 
 // Write is a committed change, or one that was refused.
@@ -279,10 +288,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer leave()
-	r := &call{response: response{incoming: incoming{s: s, req: req, info: info}, w: w}, started: s.Clock.Now()}
+	r := &call{response: response{incoming: incoming{s: s, req: req, info: info}, w: w}, started: s.Clock.Now(), came: time.Now()}
 	r.long = long
-	r.timing = &trace.Timing{Place: s.Place}
-	r.timing.Begin(time.Now())
 	r.conn, _ = w.(connection)
 	rec := &warnings{}
 	ctx := warning.WithWarningRecorder(request.WithRequestInfo(req.Context(), info), rec)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -181,7 +183,7 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 	if r.row.ValidateRequest != nil {
 		errs = append(errs, r.row.ValidateRequest(r.call, obj, nil)...)
 	}
-	r.timing.Validation += time.Since(begin)
+	r.timing.Validated(begin)
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(r.row.GVK().GroupKind(), acc.GetName(), errs)
 	}
@@ -209,18 +211,13 @@ func (r *writer) insertNamed(obj runtime.Object, acc metav1.Object, attrs admiss
 	if err != nil {
 		return nil, err
 	}
-	begin = time.Now()
-	if r.s.Recorded != nil && r.s.Expect != nil {
-		at, _ := r.timing.Context(r.ctx())
-		defer r.s.Expect(acc.GetUID(), at)()
-	}
-	e, err := r.s.Store.Create(r.noted(), key, stored, r.ttl(obj))
-	r.timing.Store += time.Since(begin)
+	e, err := r.commit(Write{Resource: r.row, Verb: "create"}, acc.GetUID(), func(ctx context.Context) (*store.Entry, error) {
+		return r.s.Store.Create(ctx, key, stored, r.ttl(obj))
+	})
 	if err != nil {
 		return nil, r.storeError(err, acc.GetName())
 	}
 	committed = true
-	r.recorded(Write{Verb: "create", Object: e.Object()})
 	return e, nil
 }
 
@@ -256,13 +253,41 @@ func (r *writer) unstored(obj runtime.Object) (*store.Entry, error) {
 	return store.Unstored(stored), nil
 }
 
-func (r *writer) recorded(w Write) {
-	if r.s.Recorded != nil {
-		w.Resource, w.Subresource, w.Time, w.Client, w.Timing = r.row, r.info.Subresource, r.s.Clock.Now(), r.req.UserAgent(), r.timing
-		r.s.Recorded(r.ctx(), w)
-		r.traced, _ = r.timing.Context(r.ctx())
-		r.timing.Begin(time.Now()) // a request may write several objects
+// commit has the store make a write of an object, of which the trace is told before any
+// watch has the change, and records it.
+func (r *writer) commit(w Write, uid types.UID, do func(context.Context) (*store.Entry, error)) (*store.Entry, error) {
+	w.Subresource, w.Client, w.Timing = r.info.Subresource, r.req.UserAgent(), r.timing
+	ctx := r.ctx()
+	if r.s.Note != nil {
+		ctx = store.WithNote(ctx, r.s.Note(ctx, w))
 	}
+	if r.timing == nil {
+		return do(ctx)
+	}
+	at, _ := r.timing.Context(r.ctx())
+	told := false
+	begin := time.Now()
+	e, err := do(store.WithCommitted(ctx, func(revision int64) {
+		told = true
+		r.s.Tracer.Committed(uid, formatRevision(revision), at)
+	}))
+	r.timing.Stored(begin)
+	if err != nil {
+		if told {
+			r.s.Tracer.Withdraw(uid, at)
+		}
+		return nil, err
+	}
+	w.Object = e.Object()
+	r.recorded(w)
+	return e, nil
+}
+
+func (r *writer) recorded(w Write) {
+	w.Subresource, w.Time, w.Client, w.Timing = r.info.Subresource, r.s.Clock.Now(), r.req.UserAgent(), r.timing
+	r.s.Tracer.Record(r.ctx(), w)
+	r.traced, _ = r.timing.Context(r.ctx())
+	r.timing.Again() // a request may write several objects
 }
 
 func (r *writer) warn(obj, old runtime.Object) {
@@ -447,7 +472,7 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	if strategy.ValidateRequest != nil {
 		errs = append(errs, strategy.ValidateRequest(r.call, obj, old)...)
 	}
-	r.timing.Validation += time.Since(begin)
+	r.timing.Validated(begin)
 	if len(errs) > 0 {
 		return nil, false, false, apierrors.NewInvalid(r.row.GVK().GroupKind(), name, errs)
 	}
@@ -481,14 +506,13 @@ func (r *writer) changeOnce(strategy *api.UpdateStrategy, w writing, produce fun
 	if err != nil {
 		return nil, false, false, err
 	}
-	begin = time.Now()
-	ne, err := r.s.Store.Update(r.noted(), e.Key, e.ModRevision, stored, r.ttl(obj))
-	r.timing.Store += time.Since(begin)
+	ne, err := r.commit(Write{Resource: r.row, Verb: w.verb, Old: e.Object()}, oldAcc.GetUID(), func(ctx context.Context) (*store.Entry, error) {
+		return r.s.Store.Update(ctx, e.Key, e.ModRevision, stored, r.ttl(obj))
+	})
 	if err != nil {
 		return nil, false, errors.Is(err, store.ErrConflict) && !conditional, r.storeError(err, name)
 	}
 	committed = true
-	r.recorded(Write{Verb: w.verb, Object: ne.Object(), Old: e.Object()})
 	return ne, false, false, nil
 }
 
@@ -540,16 +564,19 @@ func (r *writer) finished(obj runtime.Object, acc metav1.Object) bool {
 
 // remove deletes the entry; old is its object in the row's version.
 func (r *writer) remove(e *store.Entry, old runtime.Object) (*store.Entry, error) {
-	begin := time.Now()
-	d, err := r.s.Store.Delete(r.noted(), e.Key, e.ModRevision)
-	r.timing.Store += time.Since(begin)
+	acc, err := meta.Accessor(old)
+	if err != nil {
+		return nil, err
+	}
+	d, err := r.commit(Write{Resource: r.row, Verb: "delete", Old: e.Object()}, acc.GetUID(), func(ctx context.Context) (*store.Entry, error) {
+		return r.s.Store.Delete(ctx, e.Key, e.ModRevision)
+	})
 	if err != nil {
 		return nil, err
 	}
 	if res := r.s.Reservations[r.groupResource()]; res != nil {
 		res.Release(old)
 	}
-	r.recorded(Write{Verb: "delete", Object: d.Object(), Old: e.Object()})
 	return d, nil
 }
 

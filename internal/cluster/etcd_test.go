@@ -29,7 +29,7 @@ import (
 )
 
 // pair starts two servers on one etcd, with the same certificates.
-func pair(t *testing.T) (*etcdtest.Server, [2]*Cluster, [2]kubernetes.Interface) {
+func pair(t *testing.T, change ...func(*Options)) (*etcdtest.Server, [2]*Cluster, [2]kubernetes.Interface) {
 	t.Helper()
 	server := etcdtest.Start(t)
 	var servers [2]*Cluster
@@ -46,6 +46,9 @@ func pair(t *testing.T) (*etcdtest.Server, [2]*Cluster, [2]kubernetes.Interface)
 		o := Options{Options: controlplane.Options{DataDir: dir, Listen: "127.0.0.1:0", NoDrain: true, Advertise: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), Etcd: &etcd.Options{Servers: []string{server.URL}}}}
 		if i == 0 {
 			o.SimNodes = 2
+		}
+		for _, f := range change {
+			f(&o)
 		}
 		servers[i] = boot(t, o)
 		cfg, err := servers[i].RESTConfig()

@@ -48,3 +48,18 @@ func NoteFrom(ctx context.Context) string {
 	note, _ := ctx.Value(noteKey{}).(string)
 	return note
 }
+
+type committedKey struct{}
+
+// WithCommitted returns a context whose write calls f with its revision once it is durable,
+// before a reader or watcher is shown it; never for a write that fails. f must not block,
+// and not call the store.
+func WithCommitted(ctx context.Context, f func(revision int64)) context.Context {
+	return context.WithValue(ctx, committedKey{}, f)
+}
+
+// CommittedFrom returns the function that ctx carries, or nil.
+func CommittedFrom(ctx context.Context) func(revision int64) {
+	f, _ := ctx.Value(committedKey{}).(func(int64))
+	return f
+}

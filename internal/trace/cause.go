@@ -61,6 +61,11 @@ func WithCause(ctx context.Context, obj runtime.Object) context.Context {
 	return context.WithValue(ctx, causeKey{}, woken{Cause{UID: m.GetUID(), ResourceVersion: m.GetResourceVersion()}, time.Now()})
 }
 
+// WithoutCause returns a context without the cause that ctx carries.
+func WithoutCause(ctx context.Context) context.Context {
+	return context.WithValue(ctx, causeKey{}, nil)
+}
+
 // CauseFrom returns the cause that ctx carries.
 func CauseFrom(ctx context.Context) (Cause, bool) {
 	c, ok := ctx.Value(causeKey{}).(woken)

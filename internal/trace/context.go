@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -106,63 +107,112 @@ const inherited = 10 * time.Minute
 // place gives a step its place in a trace: below its cause, or else in a new one. r.mu is
 // held.
 func (r *Recorder) place(s *Step) {
-	from := r.cause(s)
-	if from == nil {
+	from, ok := r.cause(s)
+	if !ok {
 		s.Context = r.begin()
 		return
 	}
 	s.TraceID, s.Unsampled, s.Parent, s.SpanID = from.TraceID, from.Unsampled, from.SpanID, NewSpanID()
 }
 
-// cause returns the step that caused another, nil if none is known. r.mu is held.
-func (r *Recorder) cause(s *Step) *Step {
+// cause returns the place of the write that caused a step, and whether it is known. r.mu is
+// held.
+func (r *Recorder) cause(s *Step) (at Context, ok bool) {
 	uid, version := s.CauseUID, s.CauseVersion
 	if uid == "" && s.Phase != "" {
 		uid, version = s.UID, s.ResourceVersion
 	}
 	if uid == "" {
-		return nil
+		return Context{}, false
 	}
 	// Those on the object itself come first: it caused most of them.
 	for _, o := range slices.Backward(r.on[uid]) {
-		if o.Phase != "" || version != "" && !Reaches(version, o.ResourceVersion) {
+		if !o.wrote() || version != "" && !Reaches(version, o.ResourceVersion) {
 			continue
 		}
-		if s.Time.Sub(o.Time) > inherited {
-			return nil
+		if at, ok := r.committed.last(uid, version, o.ResourceVersion); ok {
+			return at, true
 		}
-		return o
+		return o.Context, time.Since(r.start)-o.at <= inherited
 	}
-	if at, ok := r.coming[uid]; ok {
-		return &Step{Time: s.Time, Context: at}
-	}
-	return nil
+	return r.committed.last(uid, version, "")
 }
 
-// Expect tells that an object is about to be created, by a write with that place in a trace:
-// others may see the object, and write because of it, before the step is recorded. done is
-// called when it is, or when the object was not created.
-func (r *Recorder) Expect(uid types.UID, at Context) (done func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.coming[uid] = at
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.coming, uid)
+// Committed tells of a write of an object that is committed at a version, and of its place
+// in a trace, before anybody sees the change: what is written because of it is of its trace,
+// even if that is recorded before it. Add ends that, and Withdraw. It does not wait for
+// those who read the record.
+func (r *Recorder) Committed(uid types.UID, version string, at Context) {
+	r.committed.add(uid, version, at)
+}
+
+// Withdraw tells that the write with that place is not recorded after all.
+func (r *Recorder) Withdraw(uid types.UID, at Context) { r.committed.remove(uid, at.SpanID) }
+
+// commits has the writes that are committed and not yet recorded: at most one for each
+// request that is being served.
+type commits struct {
+	mu sync.Mutex
+	of map[types.UID][]commit
+}
+
+type commit struct {
+	version string
+	at      Context
+}
+
+func (c *commits) add(uid types.UID, version string, at Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == nil {
+		c.of = map[types.UID][]commit{}
 	}
+	c.of[uid] = append(c.of[uid], commit{version, at})
+}
+
+func (c *commits) remove(uid types.UID, span SpanID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all, ok := c.of[uid]
+	if !ok {
+		return
+	}
+	if all = slices.DeleteFunc(all, func(o commit) bool { return o.at.SpanID == span }); len(all) == 0 {
+		delete(c.of, uid)
+		return
+	}
+	c.of[uid] = all
+}
+
+// last returns the place of the last write of an object up to a version (any, if that is
+// empty) and after another one.
+func (c *commits) last(uid types.UID, version, after string) (at Context, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.of[uid] {
+		if (version == "" || Reaches(version, o.version)) && (after == "" || !Reaches(after, o.version)) {
+			at, after, ok = o.at, o.version, true
+		}
+	}
+	return at, ok
 }
 
 // Of returns the place in a trace of the last write of an object.
 func (r *Recorder) Of(uid types.UID) (Context, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
+	var after string
+	var last Context
 	for _, o := range slices.Backward(r.on[uid]) {
-		if o.Phase == "" {
-			return o.Context, true
+		if o.wrote() {
+			last, after = o.Context, o.ResourceVersion
+			break
 		}
 	}
-	return Context{}, false
+	if at, ok := r.committed.last(uid, "", after); ok {
+		last = at
+	}
+	return last, last.IsValid()
 }
 
 // Place returns a place in a trace for a write with that context, and the span that it is
@@ -172,8 +222,8 @@ func (r *Recorder) Place(ctx context.Context) (Context, SpanID) {
 	from, ok := ContextOf(ctx)
 	if c, caused := CauseFrom(ctx); caused {
 		r.mu.RLock()
-		if o := r.cause(&Step{Time: time.Now(), CauseUID: c.UID, CauseVersion: c.ResourceVersion}); o != nil {
-			from, ok = o.Context, true
+		if at, known := r.cause(&Step{CauseUID: c.UID, CauseVersion: c.ResourceVersion}); known {
+			from, ok = at, true
 		}
 		r.mu.RUnlock()
 	}

@@ -14,6 +14,9 @@ type Note struct {
 	// Cause is Cause.String of the object's version that the write was made for; empty
 	// for a request from outside.
 	Cause string `json:"cause,omitempty"`
+	// Step is what is known of the write before it is committed, for the other servers of
+	// the store: what the object says itself is left out.
+	Step *Step `json:"step,omitempty"`
 }
 
 // maxClient bounds Note.Client in bytes.

@@ -62,15 +62,28 @@ type Step struct {
 	Context
 	Parent SpanID `json:"parent,omitzero"`
 
+	// Refused reports whether the write was not made: What has the reason.
+	Refused bool `json:"refused,omitempty"`
+
+	// Sent reports whether the component that reports it sends it to a collector itself.
+	Sent bool `json:"sent,omitempty"`
+
 	// Critical reports whether the step is on the critical path of what was asked for. It
 	// is not recorded, but found when it is asked for.
 	Critical bool `json:"critical,omitempty"`
 
+	// Foreign reports whether another server has recorded it, and sends it to collectors.
+	Foreign bool `json:"-"`
+
 	seq uint64
+	at  time.Duration // when it was recorded, by a clock that does not jump
 }
 
 // Seq is the number of the step among all that were recorded.
 func (s *Step) Seq() uint64 { return s.seq }
+
+// wrote reports whether the step changed its object.
+func (s *Step) wrote() bool { return s.Phase == "" && !s.Refused }
 
 // Began returns when the step began.
 func (s *Step) Began() time.Time { return s.Time.Add(-time.Duration(s.Took)) }
@@ -123,7 +136,8 @@ func (m *Millis) UnmarshalJSON(data []byte) error {
 // places in the indexes.
 const overhead = 640
 
-func (s *Step) size() int {
+// Size is about how many bytes of memory the step takes, which is more than in JSON.
+func (s *Step) Size() int {
 	n := overhead + len(s.Actor) + len(s.Subresource) + len(s.Namespace) + len(s.Name) + len(s.UID) + len(s.ResourceVersion) + len(s.What) + len(s.CauseUID) + len(s.CauseVersion) +
 		len(s.Detail) + len(s.Node) + len(s.Client)
 	for i := range s.Parts {
@@ -136,18 +150,19 @@ func (s *Step) size() int {
 // as what they are about is large, and not as what is kept. It is safe for concurrent
 // use.
 type Recorder struct {
+	start time.Time
 	mu    sync.RWMutex
 	limit int // in bytes
 	bytes int
 	first uint64 // the oldest step's number
 	steps []*Step
-	// on has the steps on an object, and because those on others that it caused, in
-	// order.
+	// on has the steps on an object, its writes in order of their versions, and because those
+	// on others that it caused.
 	on, because map[types.UID][]*Step
 	// about has the steps on others that concern the object.
 	about map[types.UID][]*Step
-	// coming has the places of creations that are being made.
-	coming map[types.UID]Context
+	// committed has the writes that are about to be recorded.
+	committed commits
 	// sampled decides which traces are sampled; nil is none.
 	sampled func(TraceID) bool
 	// followers are woken by each step.
@@ -159,7 +174,7 @@ const DefaultLimit = 64 << 20
 
 // NewRecorder makes a recorder that takes about as many bytes as limit.
 func NewRecorder(limit int) *Recorder {
-	return &Recorder{limit: limit, on: map[types.UID][]*Step{}, because: map[types.UID][]*Step{}, about: map[types.UID][]*Step{}, coming: map[types.UID]Context{}}
+	return &Recorder{start: time.Now(), limit: limit, on: map[types.UID][]*Step{}, because: map[types.UID][]*Step{}, about: map[types.UID][]*Step{}}
 }
 
 // Add records a step; the oldest ones go where there is no room. Its place in a
@@ -167,13 +182,15 @@ func NewRecorder(limit int) *Recorder {
 func (r *Recorder) Add(s Step) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s.at = time.Since(r.start)
 	if !s.Context.IsValid() {
 		r.place(&s)
 	}
 	s.seq = r.first + uint64(len(r.steps))
 	r.steps = append(r.steps, &s)
-	r.bytes += s.size()
-	r.on[s.UID] = append(r.on[s.UID], &s)
+	r.bytes += s.Size()
+	r.on[s.UID] = inOrder(r.on[s.UID], &s)
+	r.committed.remove(s.UID, s.SpanID)
 	if s.CauseUID != "" && s.CauseUID != s.UID {
 		r.because[s.CauseUID] = append(r.because[s.CauseUID], &s)
 	}
@@ -194,25 +211,44 @@ func (r *Recorder) drop() {
 	r.steps[0] = nil
 	r.steps = r.steps[1:]
 	r.first++
-	r.bytes -= s.size()
-	forget(r.on, s.UID)
+	r.bytes -= s.Size()
+	forget(r.on, s.UID, s)
 	if s.CauseUID != "" && s.CauseUID != s.UID {
-		forget(r.because, s.CauseUID)
+		forget(r.because, s.CauseUID, s)
 	}
 	for _, uid := range s.About {
-		forget(r.about, uid)
+		forget(r.about, uid, s)
 	}
 }
 
-// forget drops the first step of an object in an index, which is the oldest.
-func forget(index map[types.UID][]*Step, uid types.UID) {
-	steps := index[uid]
-	if len(steps) <= 1 {
-		delete(index, uid)
-		return
+// inOrder adds a step to those of its object: a write behind those of earlier versions,
+// though requests record theirs in any order.
+func inOrder(steps []*Step, s *Step) []*Step {
+	at := len(steps)
+	for i := len(steps) - 1; i >= 0 && s.wrote(); i-- {
+		if o := steps[i]; o.wrote() && (o.ResourceVersion == s.ResourceVersion || Reaches(s.ResourceVersion, o.ResourceVersion)) {
+			break
+		} else if o.wrote() {
+			at = i
+		}
 	}
-	steps[0] = nil
-	index[uid] = steps[1:]
+	return slices.Insert(steps, at, s)
+}
+
+// forget drops a step of an object in an index: the oldest, and so mostly the first.
+func forget(index map[types.UID][]*Step, uid types.UID, s *Step) {
+	steps := index[uid]
+	at := slices.Index(steps, s)
+	switch {
+	case at < 0: // it names the object twice
+	case len(steps) == 1:
+		delete(index, uid)
+	case at == 0:
+		steps[0] = nil
+		index[uid] = steps[1:]
+	default:
+		index[uid] = slices.Delete(steps, at, at+1)
+	}
 }
 
 // Way returns the steps on and because of the object with that UID: the writes

@@ -3,6 +3,7 @@ package trace
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -57,12 +58,12 @@ func TestBound(t *testing.T) {
 		return Step{UID: types.UID(fmt.Sprintf("object-%05d", i/3)), Name: fmt.Sprintf("%05d", i), CauseUID: types.UID(fmt.Sprintf("object-%05d", i/7))}
 	}
 	one := step(0)
-	r := NewRecorder(kept * one.size())
+	r := NewRecorder(kept * one.Size())
 	for i := range 10_000 {
 		r.Add(step(i))
 	}
-	if len(r.steps) != kept || r.bytes != kept*one.size() {
-		t.Errorf("%d steps of %d bytes, want %d of %d", len(r.steps), r.bytes, kept, kept*one.size())
+	if len(r.steps) != kept || r.bytes != kept*one.Size() {
+		t.Errorf("%d steps of %d bytes, want %d of %d", len(r.steps), r.bytes, kept, kept*one.Size())
 	}
 	on, because := map[types.UID][]*Step{}, map[types.UID][]*Step{}
 	for _, s := range r.steps {
@@ -74,6 +75,33 @@ func TestBound(t *testing.T) {
 	if !reflect.DeepEqual(r.on, on) || !reflect.DeepEqual(r.because, because) {
 		t.Error("the indexes have other steps than there are")
 	}
+}
+
+// TestMemory records writes of 100,000 objects, each because of another one, and finds the
+// memory that it was given to be enough.
+func TestMemory(t *testing.T) {
+	const limit = 16 << 20
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	before := heap()
+	r := NewRecorder(limit)
+	uid := func(i int) types.UID { return types.UID(fmt.Sprintf("0f6b5b53-0f43-4e63-9c49-%012d", i)) }
+	for i := range 100_000 {
+		r.Add(Step{UID: uid(i), Name: fmt.Sprintf("web-57cb68b45c-%05d", i), Namespace: fmt.Sprintf("namespace-%d", i), Resource: "pods", Verb: "create", ResourceVersion: fmt.Sprint(i),
+			CauseUID: uid(i - 1), CauseVersion: fmt.Sprint(i - 1), Parts: []Part{{Name: fmt.Sprint("webhook ", i), Detail: "allowed it"}}, About: []types.UID{uid(i + 1), uid(i + 2)}})
+	}
+	if took := heap() - before; took > limit*5/4 {
+		t.Errorf("%d bytes for the limit of %d", took, limit)
+	}
+	if len(r.steps) == 0 || len(r.on) > len(r.steps) || len(r.because) > len(r.steps) || len(r.about) > 2*len(r.steps) {
+		t.Errorf("%d steps, and the indexes have %d, %d and %d objects", len(r.steps), len(r.on), len(r.because), len(r.about))
+	}
+	runtime.KeepAlive(r)
 }
 
 func BenchmarkAdd(b *testing.B) {

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Timing collects how long the parts of a write take. Several goroutines may add to it.
+// Timing collects how long the parts of a write take. Several goroutines may add to it. That
+// of a request that is not recorded is nil, and keeps nothing.
 type Timing struct {
-	Admission, Validation, Store time.Duration
-	// Place, if set, gives the write its place in a distributed trace, and the span that it
-	// is below.
-	Place func(context.Context) (Context, SpanID)
+	admission, validation, store time.Duration
+	// place gives the write its place in a distributed trace, and the span that it is below.
+	place func(context.Context) (Context, SpanID)
 
 	mu    sync.Mutex
 	begin time.Time
@@ -23,12 +23,48 @@ type Timing struct {
 // mostParts bounds the parts of a step: 64 calls of webhooks are more than anybody reads.
 const mostParts = 64
 
-// Begin begins anew.
-func (t *Timing) Begin(at time.Time) {
+// NewTiming returns the timing of a request that began at a time. place gives its writes
+// their places in a distributed trace, and the spans that they are below.
+func NewTiming(begin time.Time, place func(context.Context) (Context, SpanID)) *Timing {
+	return &Timing{place: place, begin: begin}
+}
+
+// Again begins anew, for the next write of the request.
+func (t *Timing) Again() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begin, t.parts, t.at, t.above = at, nil, Context{}, SpanID{}
-	t.Admission, t.Validation, t.Store = 0, 0, 0
+	t.begin, t.parts, t.at, t.above = time.Now(), nil, Context{}, SpanID{}
+	t.admission, t.validation, t.store = 0, 0, 0
+}
+
+// Admitted adds the time since begin to that of admission.
+func (t *Timing) Admitted(begin time.Time) {
+	if t != nil {
+		t.admission += time.Since(begin)
+	}
+}
+
+// Validated adds the time since begin to that of validation.
+func (t *Timing) Validated(begin time.Time) {
+	if t != nil {
+		t.validation += time.Since(begin)
+	}
+}
+
+// Stored adds the time since begin to that of the store.
+func (t *Timing) Stored(begin time.Time) {
+	if t != nil {
+		t.store += time.Since(begin)
+	}
+}
+
+// Fill sets what a step says of its write's place and times.
+func (t *Timing) Fill(ctx context.Context, s *Step) {
+	s.Context, s.Parent = t.Context(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.Parts, s.Took = t.parts, Millis(time.Since(t.begin))
+	s.Admission, s.Validation, s.Store = Millis(t.admission), Millis(t.validation), Millis(t.store)
 }
 
 // Context returns the place of the write in a distributed trace, and the span that it is
@@ -36,8 +72,8 @@ func (t *Timing) Begin(at time.Time) {
 func (t *Timing) Context(ctx context.Context) (Context, SpanID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.at.IsValid() && t.Place != nil {
-		t.at, t.above = t.Place(ctx)
+	if !t.at.IsValid() && t.place != nil {
+		t.at, t.above = t.place(ctx)
 	}
 	return t.at, t.above
 }
@@ -49,13 +85,6 @@ func (t *Timing) Part(name, detail string, took time.Duration) {
 	if len(t.parts) < mostParts {
 		t.parts = append(t.parts, Part{Name: name, Detail: detail, After: Millis(max(0, time.Since(t.begin)-took)), Took: Millis(took)})
 	}
-}
-
-// Parts returns what was added, and how long ago the beginning was.
-func (t *Timing) Parts() ([]Part, time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.parts, time.Since(t.begin)
 }
 
 type timingKey struct{}

@@ -196,7 +196,7 @@ func Bootstrap() []runtime.Object {
 		clusterRole("keelson:history", urls("/debug/keelson/changes /debug/keelson/trace")),
 		bind("keelson:history", group("system:authenticated")),
 		clusterRole("keelson:trace-reporter", v1.PolicyRule{Verbs: []string{"post"}, NonResourceURLs: []string{"/debug/keelson/trace/steps"}}),
-		bind("keelson:trace-reporter", group("system:nodes"), userSubject("system:kube-scheduler")),
+		bind("keelson:trace-reporter", group("system:nodes"), group("system:serviceaccounts:kube-system"), userSubject("system:kube-scheduler"), userSubject("system:kube-controller-manager")),
 		clusterRole("keelson:dash", urls("/dash /dash/*")),
 		bind("keelson:dash", group("system:authenticated")),
 	}

@@ -24,6 +24,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/kubelet"
 	"keelson.dev/keelson/internal/apiserver/serviceip"
 	"keelson.dev/keelson/internal/apiserver/token"
+	"keelson.dev/keelson/internal/apiserver/tracing"
 	"keelson.dev/keelson/internal/apiserver/usage"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/store"
@@ -62,6 +63,7 @@ type Instance struct {
 	encryption *encryption.Codec // nil if nothing is encrypted
 	codec      store.Codec
 	addresses  *serviceip.Keeper
+	shared     *tracing.Shared // with the servers on the same etcd; nil if nothing is recorded
 	services   webhook.ServiceResolver
 }
 
@@ -93,7 +95,7 @@ func Start(ctx context.Context, o Options) (*Instance, error) {
 		return nil, err
 	}
 	c := &Instance{Options: o, Catalogue: catalogue.NewHiding(catalogue.Builtin(), hidden), Trace: trace.NewRecorder(cmp.Or(o.TraceMemory, trace.DefaultLimit)), Process: component.NewProcess(ctx), FollowsAddress: follows}
-	if o.OTLP.Endpoint != "" {
+	if o.OTLP.Enabled() {
 		spans, err := otlp.New(ctx, o.OTLP, c.Trace)
 		if err != nil {
 			return nil, err

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -109,16 +110,19 @@ func (c *Instance) serve(listener net.Listener) error {
 	c.Meter = c.newMeter(reader)
 	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes}
 	paths[tracing.Path] = steps
-	recorded := steps.Record
+	var tracer apiserver.Tracer = steps
 	if c.TraceMemory < 0 {
-		recorded = nil
+		tracer = nil
 	}
 	paths[remote.Path] = &tracing.Reports{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue}
 	moment := func(m string) (int64, error) { return c.Server.Moment(m) }
 	paths[history.ChangesPath] = &history.Changes{Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes, Moment: moment}
-	var note func(*http.Request) string
+	var note func(context.Context, apiserver.Write) string
+	if c.shared != nil {
+		note = c.shared.Note
+	}
 	if s, ok := c.Store.(*embedded.Store); ok {
-		note = tracing.Note // etcd has no place for it
+		note = tracing.Note
 		paths[history.SnapshotPath] = &history.Snapshot{Store: s, Codec: c.codec, Moment: moment, Version: version.Info.GitVersion, Clock: c.Clock, Authorizer: modes}
 	}
 	paths[dashpage.Prefix] = dashpage.Handler()
@@ -133,9 +137,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		NoUnsafeDeletion: !c.Features.Enabled(features.AllowUnsafeMalformedObjectDeletion),
 		Authorizer:       modes, RuleResolver: modes, Admission: chain, Objects: objects, Tokens: tokens, Nodes: c.nodes, Own: c.own,
 		Reservations: map[schema.GroupResource]apiserver.Reservation{{Resource: "services"}: c.addresses},
-		Recorded:     recorded,
-		Place:        c.Trace.Place,
-		Expect:       c.Trace.Expect,
+		Tracer:       tracer,
 		Note:         note,
 		Audit:        c.auditor,
 		Fairness:     fair,

@@ -11,6 +11,7 @@ import (
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/apiserver/certs"
 	"keelson.dev/keelson/internal/apiserver/live"
+	"keelson.dev/keelson/internal/apiserver/tracing"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/embedded"
@@ -33,11 +34,19 @@ func (c *Instance) openStore() error {
 	if c.Etcd != nil {
 		o := *c.Etcd
 		o.Codec, o.Clock, o.Indexers = codec, c.Clock, indexers
+		if c.TraceMemory >= 0 {
+			c.shared = tracing.NewShared(c.Trace)
+			o.Observed, o.Posted = c.shared.Observed, c.shared.Posted
+		}
 		s, err := etcd.Open(o)
 		if err != nil {
 			return err
 		}
 		c.Store = s
+		if c.shared != nil {
+			c.Process.Go(func() { c.shared.Take(c.Process.Ctx) })
+			c.Process.Go(func() { c.shared.Run(c.Process.Ctx, s.Post, etcd.MostPosted) })
+		}
 		return nil
 	}
 	o := embedded.Options{Codec: codec, Clock: c.Clock, Indexers: indexers, NoSync: c.NoSync, Past: c.Past, From: c.From}

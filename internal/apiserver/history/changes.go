@@ -170,7 +170,9 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 			verb = "created"
 		}
 		o.ending = o.ending && verb != "deleted"
-		o.Changes = append(o.Changes, Change{Ends: verb == "deleted" && !ended(prev), Revision: c.Revision, Time: c.Time, Verb: verb, Note: trace.ParseNote(c.Note)})
+		note := trace.ParseNote(c.Note)
+		note.Step = nil // the trace has it
+		o.Changes = append(o.Changes, Change{Ends: verb == "deleted" && !ended(prev), Revision: c.Revision, Time: c.Time, Verb: verb, Note: note})
 		return true
 	})
 	if err = errors.Join(err, failed); err != nil {

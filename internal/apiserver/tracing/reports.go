@@ -48,9 +48,6 @@ const (
 	mostName  = 128
 	mostParts = 16
 	mostTook  = 24 * time.Hour
-	// skew is how far apart the clocks may be without being corrected: a batch is under way
-	// that long.
-	skew = 500 * time.Millisecond
 )
 
 // phases are those that may be reported for objects of a resource, and by what part of a
@@ -83,13 +80,10 @@ func (r *Reports) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	now := time.Now()
-	shift := now.Sub(batch.Now)
-	if shift.Abs() < skew {
-		shift = 0
-	}
+	shift := batch.Shift(now)
 	answer := remote.Answer{Traces: map[types.UID]trace.Context{}}
 	limit := r.limit(u.GetName())
-	for i := range batch.Steps[:min(len(batch.Steps), remote.MostSteps)] {
+	for i := range batch.Steps {
 		s, ok := r.checked(req.Context(), &batch.Steps[i], node)
 		if !ok || !limit.AllowN(now, 1) {
 			continue
@@ -131,8 +125,8 @@ func (r *Reports) checked(ctx context.Context, s *trace.Step, node string) (trac
 	if !ok || len(s.Namespace) > mostName*2 || len(s.Name) > mostName*2 || strings.ContainsAny(s.Namespace+s.Name, "/") || s.Namespace == "" || s.Name == "" {
 		return trace.Step{}, false
 	}
-	out := trace.Step{Time: s.Time, Actor: actor, Node: node, Resource: s.Resource, Namespace: s.Namespace, Name: s.Name, Phase: s.Phase,
-		Detail: cut(s.Detail, mostText), Took: min(max(s.Took, 0), trace.Millis(mostTook)), Parts: parts(s.Parts)}
+	out := trace.Step{Time: s.Time, Actor: actor, Node: node, Resource: s.Resource, Namespace: s.Namespace, Name: s.Name, Phase: s.Phase, Sent: s.Sent,
+		Detail: cut(s.Detail, mostText), Took: within(s.Took), Parts: parts(s.Parts)}
 	var version string
 	switch s.Resource {
 	case "pods":
@@ -166,9 +160,13 @@ func (r *Reports) checked(ctx context.Context, s *trace.Step, node string) (trac
 func parts(in []trace.Part) []trace.Part {
 	in = in[:min(len(in), mostParts)]
 	for i := range in {
-		in[i].Name, in[i].Detail = cut(in[i].Name, mostName), cut(in[i].Detail, mostText)
+		p := &in[i]
+		p.Name, p.Detail, p.After, p.Took = cut(p.Name, mostName), cut(p.Detail, mostText), within(p.After), within(p.Took)
 	}
 	return in
 }
+
+// within bounds a duration that is reported.
+func within(d trace.Millis) trace.Millis { return min(max(d, 0), trace.Millis(mostTook)) }
 
 func cut(s string, most int) string { return strings.ToValidUTF8(s[:min(len(s), most)], "") }

@@ -63,7 +63,7 @@ func TestReports(t *testing.T) {
 	}
 	scheduler := &user.DefaultInfo{Name: user.KubeScheduler}
 	pull := trace.Step{Resource: "pods", Namespace: "a", Name: "p", UID: "pod", Phase: trace.PhasePull, Actor: "admin", Node: "node-2", Verb: "delete", What: "x", CauseUID: "z",
-		Detail: strings.Repeat("é", 2000), ResourceVersion: "99999999", Took: trace.Millis(300 * time.Millisecond)}
+		Detail: strings.Repeat("é", 2000), ResourceVersion: "99999999", Took: trace.Millis(300 * time.Millisecond), Parts: []trace.Part{{Name: "pulling", After: -1, Took: trace.Millis(1000 * time.Hour)}}}
 	with := func(f func(s *trace.Step)) trace.Step { s := pull; f(&s); return s }
 	for _, c := range []struct {
 		name string
@@ -93,7 +93,8 @@ func TestReports(t *testing.T) {
 		}
 		if c.name == "the pod's node" {
 			s := r.Trace.Way("pod")[1]
-			if s.Actor != "kubelet" || s.Node != "node-1" || s.Verb != "" || s.What != "" || s.CauseUID != "" || len(s.Detail) > mostText || s.ResourceVersion == "99999999" || s.Phase != trace.PhasePull {
+			if s.Actor != "kubelet" || s.Node != "node-1" || s.Verb != "" || s.What != "" || s.CauseUID != "" || len(s.Detail) > mostText || s.ResourceVersion == "99999999" || s.Phase != trace.PhasePull ||
+				s.Parts[0].After != 0 || s.Parts[0].Took != trace.Millis(mostTook) {
 				t.Errorf("recorded %+v", s)
 			}
 			if at, ok := r.Trace.Of("pod"); !ok || a.Traces["pod"] != at || s.TraceID != at.TraceID {
@@ -111,8 +112,8 @@ func TestReports(t *testing.T) {
 		t.Errorf("the step of a second ago is recorded as of %v ago", ago)
 	}
 	total := 0
-	for range 2 * burst / remote.MostSteps {
-		many := make([]trace.Step, 2*remote.MostSteps)
+	for range 4 * burst / remote.MostSteps {
+		many := make([]trace.Step, remote.MostSteps)
 		for i := range many {
 			many[i] = trace.Step{Resource: "pods", Namespace: "a", Name: "p", UID: "pod", Phase: trace.PhasePull}
 		}
@@ -121,6 +122,9 @@ func TestReports(t *testing.T) {
 	}
 	if total < burst/2 || total > burst+10*perSecond {
 		t.Errorf("%d steps of a flood are taken, want about %d", total, burst)
+	}
+	if code, _ := send(kubelet("node-1"), map[string]any{"steps": make([]struct{}, remote.MostSteps+1)}); code != http.StatusBadRequest {
+		t.Errorf("a report of more steps than there may be: %d", code)
 	}
 	if code, _ := send(kubelet("node-1"), map[string]any{"steps": strings.Repeat("x", remote.MostBytes)}); code != http.StatusBadRequest {
 		t.Errorf("a report that is too long: %d", code)

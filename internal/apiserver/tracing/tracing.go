@@ -42,13 +42,33 @@ type Recorder struct {
 // Path is where an API server has the Recorder as a handler.
 const Path = trace.Path
 
-// Record keeps a committed write for the trace. Leases and Events say nothing
-// about the way of an object.
-func (r *Recorder) Record(ctx context.Context, w apiserver.Write) {
-	switch w.Resource.Resource {
-	case "leases", "events":
-		return
+var _ apiserver.Tracer = (*Recorder)(nil)
+
+// Traces implements apiserver.Tracer: Leases and Events say nothing about the way of an
+// object.
+func (r *Recorder) Traces(gr schema.GroupResource) bool {
+	switch gr {
+	case schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}, schema.GroupResource{Resource: "events"}, schema.GroupResource{Group: "events.k8s.io", Resource: "events"}:
+		return false
 	}
+	return true
+}
+
+// Place implements apiserver.Tracer.
+func (r *Recorder) Place(ctx context.Context) (trace.Context, trace.SpanID) {
+	return r.Trace.Place(ctx)
+}
+
+// Committed implements apiserver.Tracer.
+func (r *Recorder) Committed(uid types.UID, version string, at trace.Context) {
+	r.Trace.Committed(uid, version, at)
+}
+
+// Withdraw implements apiserver.Tracer.
+func (r *Recorder) Withdraw(uid types.UID, at trace.Context) { r.Trace.Withdraw(uid, at) }
+
+// Record implements apiserver.Tracer.
+func (r *Recorder) Record(ctx context.Context, w apiserver.Write) {
 	s := trace.Step{Time: w.Time, Verb: w.Verb, Subresource: w.Subresource, Resource: w.Resource.GroupVersionResource.GroupResource().String()}
 	var acc metav1.Object
 	if w.Refused != nil {
@@ -62,16 +82,18 @@ func (r *Recorder) Record(ctx context.Context, w apiserver.Write) {
 		}
 		s.Namespace, s.Name, s.UID, s.ResourceVersion, s.What = acc.GetNamespace(), acc.GetName(), acc.GetUID(), acc.GetResourceVersion(), what(w)
 	}
+	from(ctx, w, &s)
+	about(&s, w, acc)
+	r.Trace.Add(s)
+}
+
+// from fills in by whom a write is made, because of what, and how long that takes.
+func from(ctx context.Context, w apiserver.Write, s *trace.Step) {
 	if u, ok := request.UserFrom(ctx); ok {
 		s.Actor = strings.TrimPrefix(u.GetName(), "system:serviceaccount:kube-system:")
 	}
 	if t := w.Timing; t != nil {
-		parts, took := t.Parts()
-		s.Context, s.Parent = t.Context(ctx)
-		s.Parts, s.Took, s.Admission, s.Validation, s.Store = parts, trace.Millis(took), trace.Millis(t.Admission), trace.Millis(t.Validation), trace.Millis(t.Store)
-	}
-	if w.Refused == nil {
-		s.About = newEndpoints(w)
+		t.Fill(ctx, s)
 	}
 	if cause, ok := trace.CauseFrom(ctx); ok {
 		s.CauseUID, s.CauseVersion = cause.UID, cause.ResourceVersion
@@ -79,10 +101,16 @@ func (r *Recorder) Record(ctx context.Context, w apiserver.Write) {
 	} else {
 		s.Client = trace.ShortClient(w.Client)
 	}
+}
+
+// about fills in which other objects a write concerns.
+func about(s *trace.Step, w apiserver.Write, acc metav1.Object) {
+	if w.Refused == nil {
+		s.About = newEndpoints(w)
+	}
 	if ref := ownerOf(acc.GetOwnerReferences()); s.CauseUID == "" && ref != "" && w.Verb == "create" {
 		s.CauseUID = ref
 	}
-	r.Trace.Add(s)
 }
 
 // mostReason bounds why a write was refused, in bytes.
@@ -92,7 +120,7 @@ const mostReason = 300
 // an empty one if there is none; nil if it concerns nothing that is known.
 func (r *Recorder) refused(ctx context.Context, s *trace.Step, w apiserver.Write) metav1.Object {
 	reason := w.Refused.Error()
-	s.Namespace, s.Name, s.What = w.Namespace, w.Name, "refused: "+cut(reason, mostReason)
+	s.Refused, s.Namespace, s.Name, s.What = true, w.Namespace, w.Name, "refused: "+cut(reason, mostReason)
 	if gr := w.Resource.GroupVersionResource.GroupResource(); gr == (schema.GroupResource{Resource: "secrets"}) {
 		s.What = "refused" // the reason may quote the secret
 	}
@@ -112,20 +140,18 @@ func (r *Recorder) refused(ctx context.Context, s *trace.Step, w apiserver.Write
 	return &metav1.ObjectMeta{}
 }
 
-// Note returns trace.Note of a request, for the history of the store.
-func Note(req *http.Request) string {
-	ctx := req.Context()
-	n := trace.Note{Client: req.UserAgent()}
+// Note returns trace.Note of a write, for the history of the store.
+func Note(ctx context.Context, w apiserver.Write) string { return note(ctx, w).String() }
+
+func note(ctx context.Context, w apiserver.Write) trace.Note {
+	n := trace.Note{Client: w.Client, Subresource: w.Subresource}
 	if u, ok := request.UserFrom(ctx); ok {
 		n.User = u.GetName()
-	}
-	if i, ok := request.RequestInfoFrom(ctx); ok {
-		n.Subresource = i.Subresource
 	}
 	if c, ok := trace.CauseFrom(ctx); ok {
 		n.Cause = c.String()
 	}
-	return n.String()
+	return n
 }
 
 // newEndpoints returns the pods that became ready endpoints by a write of an
@@ -261,6 +287,7 @@ func (r *Recorder) follow(w http.ResponseWriter, f *trace.Follower, uid types.UI
 	enc := json.NewEncoder(w)
 	for sent := uint64(0); ; {
 		f.Skip()
+		clear(v.seen) // rights may have been taken
 		for _, s := range r.Trace.Way(uid) {
 			if s.Seq() < sent {
 				continue

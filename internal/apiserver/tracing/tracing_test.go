@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -80,4 +81,49 @@ func TestRights(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.name, s, want)
 		}
 	}
+}
+
+// TestRightsTaken follows a trace as a user from whom the right to get its objects is taken
+// meanwhile: he is shown no more of them.
+func TestRightsTaken(t *testing.T) {
+	st, err := embedded.Open(embedded.Options{Codec: store.NewCodec(catalogue.Scheme)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	cat := catalogue.New(catalogue.Builtin())
+	if _, err := st.Create(t.Context(), cat.Lookup("", "v1", "pods").Key("a", "p"), &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "p", UID: "pod"}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	var taken atomic.Bool
+	r := &Recorder{Trace: trace.NewRecorder(trace.DefaultLimit), Store: st, Catalogue: cat,
+		Authorizer: authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+			if a.GetResource() == "pods" && taken.Load() {
+				return authorizer.DecisionNoOpinion, "", nil
+			}
+			return authorizer.DecisionAllow, "", nil
+		})}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.ServeHTTP(w, req.WithContext(request.WithUser(req.Context(), &user.DefaultInfo{Name: "jane"})))
+	}))
+	defer s.Close()
+	r.Trace.Add(trace.Step{Resource: "pods", Namespace: "a", Name: "p", UID: "pod", Verb: "create"})
+	resp, err := http.Get(s.URL + "?watch=true&resource=pods&namespace=a&name=p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	next := func(want string) {
+		t.Helper()
+		var step trace.Step
+		if err := dec.Decode(&step); err != nil || step.Name != want {
+			t.Errorf("%+v (%v), want one of %s", step, err, want)
+		}
+	}
+	next("p")
+	taken.Store(true)
+	r.Trace.Add(trace.Step{Resource: "pods", Namespace: "a", Name: "p", UID: "pod", Verb: "update"})
+	r.Trace.Add(trace.Step{Resource: "configmaps", Namespace: "a", Name: "c", UID: "map", Verb: "create", CauseUID: "pod"})
+	next("c")
 }

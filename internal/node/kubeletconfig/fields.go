@@ -152,7 +152,7 @@ var fields = map[string]field{
 	"topologyManagerPolicy":                     flag("topology-manager-policy"),
 	"topologyManagerPolicyOptions":              flag("topology-manager-policy-options"),
 	"topologyManagerScope":                      flag("topology-manager-scope"),
-	"tracing":                                   told("the node sends no spans: keelson trace tells what it does"),
+	"tracing":                                   flag("tracing"),
 	"userNamespaces":                            told("a pod has 65536 IDs", object(), object("idsPerPod", 65536.0)),
 	"volumePluginDir":                           told("there are no FlexVolume drivers: use CSI"),
 	"volumeStatsAggPeriod":                      told("volumes are measured when somebody asks, and no more often than every minute", "1m", "1m0s"),

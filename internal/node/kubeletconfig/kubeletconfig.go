@@ -175,6 +175,10 @@ func text(name string, value any) (string, error) {
 		if name == "crashLoopBackOff" {
 			return fmt.Sprint(cmp.Or(v["maxContainerRestartPeriod"], any("5m"))), nil
 		}
+		if name == "tracing" {
+			b, err := json.Marshal(v)
+			return string(b), err
+		}
 		if name == "memorySwap" {
 			return fmt.Sprint(cmp.Or(v["swapBehavior"], any("NoSwap"))), nil
 		}

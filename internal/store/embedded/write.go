@@ -24,6 +24,7 @@ type op struct {
 	expiry   time.Time // zero is never
 	replaces []byte    // what it replaces, for the history
 	note     string
+	tell     func(revision int64) // see store.WithCommitted; may be nil
 
 	entry *store.Entry
 	prev  *store.Entry
@@ -87,7 +88,7 @@ func (s *Store) commit(ctx context.Context, o *op) (*store.Entry, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	o.done, o.note = make(chan struct{}), store.NoteFrom(ctx)
+	o.done, o.note, o.tell = make(chan struct{}), store.NoteFrom(ctx), store.CommittedFrom(ctx)
 	s.queue.Lock()
 	if err := s.queue.closed; err != nil {
 		s.queue.Unlock()
@@ -229,6 +230,9 @@ func (s *Store) apply(ops []*op) {
 			change.Type = store.Delete
 		}
 		changes = append(changes, change)
+		if o.tell != nil {
+			o.tell(o.entry.ModRevision)
+		}
 	}
 	s.Apply(changes)
 	s.Advance(ops[len(ops)-1].entry.ModRevision)

@@ -121,6 +121,7 @@ func (s *Store) watch() error {
 // apply applies the changes of whole revisions.
 func (s *Store) apply(events []*clientv3.Event) {
 	var changes []*store.Event
+	notes := s.shared(events)
 	latest := map[string]*store.Entry{} // what the changes before made of a key; nil is deleted
 	for _, ev := range events {
 		key, ours := s.keyAt(ev.Kv.Key)
@@ -143,7 +144,9 @@ func (s *Store) apply(events []*clientv3.Event) {
 				continue
 			}
 			change.Type, change.Entry = store.Delete, prev.Deleted(ev.Kv.ModRevision)
+			s.writes.deleted(key, prev.ModRevision, ev.Kv.ModRevision)
 		}
+		s.note(change, notes)
 		changes = append(changes, change)
 	}
 	if len(changes) > 0 {

@@ -43,6 +43,10 @@ type Options struct {
 	// OpenTimeout is how long etcd may take to answer at the start (default 20
 	// seconds).
 	OpenTimeout time.Duration
+	// Observed, if set, is told of each change with a note that another server makes after
+	// Open, before it is shown; and Posted of what another server posts. Neither may block.
+	Observed func(*store.Event)
+	Posted   func(message []byte)
 }
 
 // Store implements store.Store.
@@ -51,9 +55,12 @@ type Store struct {
 	*memory.State
 	opts   Options
 	client *clientv3.Client
-	fence  fence
-	leases leases
-	writes writes
+	// instance begins this server's notes and messages.
+	instance string
+	since    int64 // the revision at its start
+	fence    fence
+	leases   leases
+	writes   writes
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -84,7 +91,7 @@ func Open(opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd's certificates: %w: check --etcd-cafile, --etcd-certfile and --etcd-keyfile", err)
 	}
-	s := &Store{opts: opts, State: memory.New(memory.Options{
+	s := &Store{opts: opts, instance: newInstance(), State: memory.New(memory.Options{
 		Indexers: opts.Indexers, Clock: opts.Clock, HistoryLimit: opts.HistoryLimit, HistoryAge: opts.HistoryAge,
 	})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -131,6 +138,7 @@ func (s *Store) begin() error {
 		}
 		return fmt.Errorf("etcd at %s: %w", strings.Join(s.opts.Servers, ", "), err)
 	}
+	s.since = current
 	s.wg.Go(s.follow)
 	ctx, cancel = context.WithTimeout(s.ctx, s.opts.OpenTimeout)
 	defer cancel()

@@ -18,10 +18,12 @@ import (
 // write is one that is on its way to etcd and back: when the watch brings its
 // bytes, its object is taken and nothing decoded.
 type write struct {
-	key    string
-	value  []byte
-	object store.Value
-	shown  bool
+	key      string
+	value    []byte // nil deletes
+	object   store.Value
+	replaces int64                // the revision of what it deletes
+	tell     func(revision int64) // see store.WithCommitted; may be nil
+	shown    bool
 }
 
 // writes holds the writes that are on their way.
@@ -30,8 +32,8 @@ type writes struct {
 	byKey map[string][]*write
 }
 
-func (w *writes) add(key string, value []byte, object store.Value) *write {
-	one := &write{key: key, value: value, object: object}
+func (w *writes) add(one *write) *write {
+	key := one.key
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.byKey == nil {
@@ -64,11 +66,24 @@ func (w *writes) take(key string, value []byte, revision int64) store.Value {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, one := range w.byKey[key] {
-		if !one.shown && bytes.Equal(one.value, value) {
+		if !one.shown && one.value != nil && bytes.Equal(one.value, value) {
 			return one.at(revision)
 		}
 	}
 	return store.Value{}
+}
+
+// deleted tells the deletion of what key had at the revision replaced, if one is on its way,
+// that it is committed.
+func (w *writes) deleted(key string, replaced, revision int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, one := range w.byKey[key] {
+		if !one.shown && one.value == nil && one.replaces == replaced {
+			one.at(revision)
+			return
+		}
+	}
 }
 
 // object returns the object of a write that was committed at revision.
@@ -83,7 +98,12 @@ func (w *writes) object(one *write, revision int64) store.Value {
 
 func (one *write) at(revision int64) store.Value {
 	one.shown = true
-	store.SetRevision(one.object.Object, revision)
+	if one.tell != nil {
+		one.tell(revision)
+	}
+	if one.object.Object != nil {
+		store.SetRevision(one.object.Object, revision)
+	}
 	return one.object
 }
 
@@ -114,7 +134,7 @@ func (s *Store) put(ctx context.Context, key string, revision int64, obj runtime
 	if value, v.Form, err = s.opts.Codec.Seal(key, v.Plain); err != nil {
 		return nil, fmt.Errorf("encoding the object for %s: %w", key, err)
 	}
-	one := s.writes.add(key, value, v.Placed())
+	one := s.writes.add(&write{key: key, value: value, object: v.Placed(), tell: store.CommittedFrom(ctx)})
 	defer s.writes.remove(one)
 	var prev *store.Entry
 	if revision != 0 {
@@ -164,6 +184,8 @@ func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.
 	case prev == nil || prev.ModRevision != revision:
 		return nil, mismatch(key, prev, revision)
 	}
+	one := s.writes.add(&write{key: key, replaces: revision, tell: store.CommittedFrom(ctx)})
+	defer s.writes.remove(one)
 	rev, err := s.commit(ctx, key, revision, clientv3.OpDelete(s.place(key)))
 	if err != nil {
 		return nil, err
@@ -171,6 +193,7 @@ func (s *Store) Delete(ctx context.Context, key string, revision int64) (*store.
 	if ev := s.shown(key, rev); ev != nil {
 		return ev.Entry, nil
 	}
+	s.writes.object(one, rev)
 	return prev.Deleted(rev), nil
 }
 
@@ -190,9 +213,9 @@ func (s *Store) DeleteUnreadable(ctx context.Context, key string) error {
 	return s.Reach(ctx, rev)
 }
 
-// commit does op if key is at revision, and returns the revision of the change. A
-// client that goes away does not take its write back, so ctx is only looked at
-// before.
+// commit does op if key is at revision, with the note that ctx carries, and returns the
+// revision of the change. A client that goes away does not take its write back, so ctx is
+// otherwise only looked at before.
 func (s *Store) commit(ctx context.Context, key string, revision int64, op clientv3.Op) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -202,9 +225,13 @@ func (s *Store) commit(ctx context.Context, key string, revision int64, op clien
 	}
 	wait, cancel := context.WithTimeout(s.ctx, requestTimeout)
 	defer cancel()
+	do := []clientv3.Op{op}
+	if note := store.NoteFrom(ctx); note != "" {
+		do = append(do, clientv3.OpPut(s.notes(), s.instance+note))
+	}
 	resp, err := s.client.Txn(wait).
 		If(clientv3.Compare(clientv3.ModRevision(s.place(key)), "=", revision)).
-		Then(op).
+		Then(do...).
 		Else(clientv3.OpGet(s.place(key), clientv3.WithKeysOnly())).
 		Commit()
 	if err != nil {

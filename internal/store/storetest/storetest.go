@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,6 +65,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		"WatchIndex":     watchIndex,
 		"SlowWatcher":    slowWatcher,
 		"Compaction":     compaction,
+		"Committed":      committed,
 		"Past":           past,
 		"TimeToLive":     timeToLive,
 		"Concurrency":    concurrency,
@@ -394,6 +396,32 @@ func compaction(t *testing.T, s store.Store) {
 	defer ok.Stop()
 	if evs := collect(t, ok, 1); evs[0].Revision != b.ModRevision {
 		t.Errorf("%+v", evs)
+	}
+}
+
+// committed checks that a write's context is told of its commit, once, before the change is
+// shown, and never of a write that fails.
+func committed(t *testing.T, s store.Store) {
+	var told []int64
+	ctx := store.WithCommitted(t.Context(), func(revision int64) {
+		if s.Revision() >= revision {
+			t.Errorf("the revision %d is shown before its writer is told", revision)
+		}
+		told = append(told, revision)
+	})
+	a := must(s.Create(ctx, Key("a"), Pod("a", ""), 0))(t)
+	_, err := s.Create(ctx, Key("a"), Pod("a", ""), 0)
+	wantErr(t, err, store.ErrExists)
+	b := must(s.Update(ctx, Key("a"), a.ModRevision, Pod("a", "n"), 0))(t)
+	_, err = s.Update(ctx, Key("a"), a.ModRevision, Pod("a", "m"), 0)
+	wantErr(t, err, store.ErrConflict)
+	_, err = s.Delete(ctx, Key("a"), a.ModRevision)
+	wantErr(t, err, store.ErrConflict)
+	c := must(s.Delete(ctx, Key("a"), b.ModRevision))(t)
+	_, err = s.Delete(ctx, Key("a"), b.ModRevision)
+	wantErr(t, err, store.ErrNotFound)
+	if want := []int64{a.ModRevision, b.ModRevision, c.ModRevision}; !slices.Equal(told, want) {
+		t.Errorf("told of %v, want %v", told, want)
 	}
 }
 

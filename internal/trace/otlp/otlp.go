@@ -1,6 +1,6 @@
 // Package otlp sends the steps of the trace as spans of OpenTelemetry to a collector, by
 // OTLP over gRPC or HTTP (https://opentelemetry.io/docs/specs/otlp). It may import package
-// trace and OpenTelemetry's SDK.
+// trace, OpenTelemetry's SDK, and the types of upstream's TracingConfiguration.
 package otlp
 
 import (
@@ -34,16 +34,35 @@ type Options struct {
 	// Sampling is the share of the traces that are sent, of those whose clients have not
 	// decided that by their traceparent.
 	Sampling float64
+	// ConfigFile has a TracingConfiguration in place of both; empty is none.
+	ConfigFile string
+
+	target string // of gRPC, in place of Endpoint
+	flags  *pflag.FlagSet
 }
+
+// Enabled reports whether spans are sent.
+func (o *Options) Enabled() bool { return o.Endpoint != "" || o.ConfigFile != "" || o.target != "" }
 
 // AddFlags adds the flags.
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Endpoint, "otlp-endpoint", o.Endpoint, "URL of a collector that the trace is sent to as spans of OpenTelemetry: grpc://HOST:4317, grpcs:// with TLS, or http://HOST:4318 and https:// (headers and certificates by OTEL_EXPORTER_OTLP_HEADERS and others)")
+	fs.StringVar(&o.ConfigFile, "tracing-config-file", o.ConfigFile, "file with a TracingConfiguration of apiserver.config.k8s.io, which says the same: endpoint, of gRPC without TLS, and samplingRatePerMillion")
+	o.flags = fs
 	fs.Float64Var(&o.Sampling, "otlp-sampling", 1, "share of the traces that is sent, from 0 to 1; clients decide it by their traceparent otherwise")
 }
 
 // Validate returns an error for invalid values.
 func (o *Options) Validate() error {
+	if o.ConfigFile != "" {
+		for _, name := range []string{"otlp-endpoint", "otlp-sampling"} {
+			if o.flags != nil && o.flags.Changed(name) {
+				return fmt.Errorf("--tracing-config-file and --%s: both say where spans are sent to: give one of them", name)
+			}
+		}
+		_, err := ReadConfig(o.ConfigFile)
+		return err
+	}
 	if o.Sampling < 0 || o.Sampling > 1 {
 		return fmt.Errorf("--otlp-sampling %v: want a share, from 0 to 1", o.Sampling)
 	}
@@ -80,6 +99,7 @@ type Exporter struct {
 	client    sdktrace.SpanExporter
 	recorder  *trace.Recorder
 	follower  *trace.Follower
+	sampled   func(trace.TraceID) bool
 	resources map[[2]string]*resource.Resource
 	lost      atomic.Uint64
 }
@@ -90,13 +110,22 @@ func New(ctx context.Context, o Options, r *trace.Recorder) (*Exporter, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	if o.ConfigFile != "" {
+		var err error
+		if o, err = ReadConfig(o.ConfigFile); err != nil {
+			return nil, err
+		}
+	}
 	u, err := url.Parse(o.Endpoint)
 	if err != nil {
 		return nil, err
 	}
 	var client otlptrace.Client
-	switch u.Scheme {
-	case "grpc", "grpcs":
+	switch {
+	case o.target != "":
+		o.Endpoint = o.target
+		client = otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(o.target), otlptracegrpc.WithInsecure())
+	case u.Scheme == "grpc" || u.Scheme == "grpcs":
 		opts := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(u.Host)}
 		if u.Scheme == "grpc" {
 			opts = append(opts, otlptracegrpc.WithInsecure())
@@ -110,12 +139,13 @@ func New(ctx context.Context, o Options, r *trace.Recorder) (*Exporter, error) {
 	}
 	e := &Exporter{Options: o, recorder: r, resources: map[[2]string]*resource.Resource{}}
 	if e.client, err = otlptrace.New(ctx, client); err != nil {
-		return nil, fmt.Errorf("--otlp-endpoint %s: %w", o.Endpoint, err)
+		return nil, fmt.Errorf("a collector at %s: %w", o.Endpoint, err)
 	}
 	sampler := sdktrace.TraceIDRatioBased(o.Sampling)
-	r.Sample(func(id trace.TraceID) bool {
+	e.sampled = func(id trace.TraceID) bool {
 		return sampler.ShouldSample(sdktrace.SamplingParameters{ParentContext: context.Background(), TraceID: oteltrace.TraceID(id)}).Decision == sdktrace.RecordAndSample
-	})
+	}
+	r.Sample(e.sampled)
 	e.follower = r.Follow()
 	return e, nil
 }
@@ -151,7 +181,7 @@ func (e *Exporter) send(ctx context.Context, patience time.Duration) bool {
 	e.lost.Add(lost)
 	var spans []sdktrace.ReadOnlySpan
 	for _, s := range steps {
-		if !s.Unsampled {
+		if !s.Unsampled && !s.Foreign && !s.Sent {
 			spans = append(spans, e.spans(s)...)
 		}
 	}

@@ -3,8 +3,10 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -40,8 +42,49 @@ const (
 // Batch is what is sent.
 type Batch struct {
 	// Now is the time of the sender: its clock may be another.
-	Now   time.Time    `json:"now"`
-	Steps []trace.Step `json:"steps"`
+	Now   time.Time `json:"now"`
+	Steps Steps     `json:"steps"`
+}
+
+// Steps are at most MostSteps.
+type Steps []trace.Step
+
+// UnmarshalJSON implements json.Unmarshaler. It makes no more steps than there may be: in
+// memory they are many times as large as in JSON.
+func (s *Steps) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	switch t, err := dec.Token(); {
+	case err != nil:
+		return err
+	case t == nil: // null
+		return nil
+	case t != json.Delim('['):
+		return fmt.Errorf("steps: want a list, and not %v", t)
+	}
+	for dec.More() {
+		if len(*s) == MostSteps {
+			return fmt.Errorf("steps: there are more than %d", MostSteps)
+		}
+		var one trace.Step
+		if err := dec.Decode(&one); err != nil {
+			return err
+		}
+		*s = append(*s, one)
+	}
+	return nil
+}
+
+// skew is how far apart clocks may be without being corrected: a batch is under way that
+// long.
+const skew = 500 * time.Millisecond
+
+// Shift returns how much later the clock of the receiver is, for which it is now, than the
+// sender's; 0 if they are about the same.
+func (b *Batch) Shift(now time.Time) time.Duration {
+	if d := now.Sub(b.Now); d.Abs() >= skew {
+		return d
+	}
+	return 0
 }
 
 // Answer is what comes back.
@@ -60,6 +103,10 @@ type Client struct {
 	steps       chan trace.Step
 	lost        atomic.Uint64
 	traces      *lru.Cache // types.UID → trace.Context
+	// Sent, if set, gets each step after the server has, with the place of the object's last
+	// write in a trace as far as that is known: it sends them to a collector. It is set before
+	// the first step.
+	Sent func(trace.Step, trace.Context)
 }
 
 // New returns a client of a component on a node, empty if it belongs to none. Run sends.
@@ -69,19 +116,22 @@ func New(server rest.Interface, actor, node string) *Client {
 
 // Reporter returns what the component reports to.
 func (c *Client) Reporter() *trace.Reporter {
-	return &trace.Reporter{Actor: c.actor, Node: c.node, Add: c.add, Of: func(uid types.UID) (trace.Context, bool) {
-		at, ok := c.traces.Get(uid)
-		if !ok {
-			return trace.Context{}, false
-		}
-		return at.(trace.Context), true
-	}}
+	return &trace.Reporter{Actor: c.actor, Node: c.node, Add: c.add, Of: c.of}
+}
+
+func (c *Client) of(uid types.UID) (trace.Context, bool) {
+	at, ok := c.traces.Get(uid)
+	if !ok {
+		return trace.Context{}, false
+	}
+	return at.(trace.Context), true
 }
 
 // Lost is how many steps there was no room for, or that could not be sent.
 func (c *Client) Lost() uint64 { return c.lost.Load() }
 
 func (c *Client) add(s trace.Step) {
+	s.Sent = c.Sent != nil
 	select {
 	case c.steps <- s:
 	default:
@@ -91,6 +141,7 @@ func (c *Client) add(s trace.Step) {
 
 // Run sends what is reported until ctx ends.
 func (c *Client) Run(ctx context.Context) {
+	var refused time.Time // until then nothing is sent
 	for {
 		var batch []trace.Step
 		select {
@@ -108,18 +159,25 @@ func (c *Client) Run(ctx context.Context) {
 				break more
 			}
 		}
-		wait := pause
-		if err := c.send(ctx, batch); err != nil && ctx.Err() == nil {
+		if time.Now().Before(refused) {
+			c.lost.Add(uint64(len(batch)))
+		} else if err := c.send(ctx, batch); err != nil && ctx.Err() == nil {
 			c.lost.Add(uint64(len(batch)))
 			klog.FromContext(ctx).V(2).Info("Reporting steps for the trace failed", "steps", len(batch), "lost", c.Lost(), "err", err)
 			if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsMethodNotSupported(err) {
-				wait = refusal
+				refused = time.Now().Add(refusal)
+			}
+		}
+		if c.Sent != nil {
+			for _, s := range batch {
+				at, _ := c.of(s.UID)
+				c.Sent(s, at)
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
 	}
 }

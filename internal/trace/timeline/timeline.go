@@ -116,7 +116,7 @@ func newPath(steps []trace.Step) *path {
 	p := &path{steps: steps, on: map[types.UID][]*trace.Step{}, parent: map[types.UID]types.UID{}, below: map[types.UID][]*trace.Step{}, about: map[types.UID][]*trace.Step{}}
 	for i := range steps {
 		s := &steps[i]
-		if _, ok := p.parent[s.UID]; !ok && s.Phase == "" {
+		if _, ok := p.parent[s.UID]; !ok && s.Phase == "" && (!s.Refused || s.UID == "") {
 			p.parent[s.UID] = s.CauseUID
 		}
 		p.on[s.UID] = append(p.on[s.UID], s)
@@ -134,7 +134,7 @@ func newPath(steps []trace.Step) *path {
 // goal of what followed.
 func (p *path) bounds(uid types.UID) (first, goal *trace.Step) {
 	for _, s := range p.on[uid] {
-		if s.Phase == "" && (first == nil || s.CauseUID == "" && s.Subresource != "status") {
+		if s.Phase == "" && !s.Refused && (first == nil || s.CauseUID == "" && s.Subresource != "status") {
 			first = s
 		}
 	}
@@ -190,7 +190,7 @@ func (p *path) before(s, first *trace.Step) *trace.Step {
 	consider := func(all []*trace.Step) {
 		for _, o := range all {
 			over := !o.Time.After(limit) || s.Phase != "" && o.Began().Before(s.Began()) // a probe begins while its container's start still goes on
-			if o == s || !o.Time.Before(s.Time) || !over || served && o.Phase != "" || o.Time.Before(first.Time) || strings.HasPrefix(o.What, "refused") {
+			if o == s || !o.Time.Before(s.Time) || !over || served && o.Phase != "" || o.Time.Before(first.Time) || o.Refused {
 				continue
 			}
 			if best == nil || o.Time.After(best.Time) {

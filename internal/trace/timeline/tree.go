@@ -203,7 +203,7 @@ func Line(s *trace.Step) string {
 		if woke := time.Duration(s.Woke - s.Took); s.Woke > s.Took && woke >= least/10 {
 			parts = append([]string{"after " + ms(woke) + " of work"}, parts...)
 		}
-		if s.ResourceVersion != "" && !strings.HasPrefix(s.What, "refused") {
+		if s.ResourceVersion != "" && !s.Refused {
 			parts = append(parts, "revision "+s.ResourceVersion)
 		}
 		if len(parts) > 0 {
