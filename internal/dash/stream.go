@@ -25,6 +25,7 @@ import (
 
 	"keelson.dev/keelson/internal/api/catalogue"
 	"keelson.dev/keelson/internal/dash/page"
+	"keelson.dev/keelson/internal/statuserror"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/trace"
 )
@@ -90,7 +91,8 @@ var (
 // ServeHTTP implements http.Handler.
 func (s *Stream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := s.serve(w, r); err != nil {
-		fail(w, err)
+		page.Harden(w.Header())
+		statuserror.Write(w, err)
 	}
 }
 
@@ -455,24 +457,4 @@ func (t *session) figures(b []byte, now time.Time) []byte {
 	}
 	return fmt.Appendf(b, `["stats",{"writesPerSecond":%.1f,"watches":%d,"storeObjects":%d,"revision":"%d"}]`+"\n",
 		float64(writes)/took.Seconds(), watches, t.count(), revision)
-}
-
-// fail answers with an error as a Status.
-func fail(w http.ResponseWriter, err error) {
-	if errors.Is(err, store.ErrCompacted) {
-		err = apierrors.NewResourceExpired(err.Error())
-	}
-	var status apierrors.APIStatus
-	if !errors.As(err, &status) {
-		status = apierrors.NewInternalError(err)
-	}
-	s := status.Status()
-	s.Kind, s.APIVersion = "Status", "v1"
-	page.Harden(w.Header())
-	w.Header().Set("Content-Type", "application/json")
-	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
-	}
-	w.WriteHeader(int(s.Code))
-	_ = json.NewEncoder(w).Encode(s)
 }

@@ -18,6 +18,7 @@ import (
 
 	"keelson.dev/keelson/internal/api"
 	"keelson.dev/keelson/internal/api/catalogue"
+	"keelson.dev/keelson/internal/statuserror"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/trace"
 )
@@ -67,7 +68,7 @@ type Changes struct {
 func (h *Changes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	objects, err := h.changes(r)
 	if err != nil {
-		fail(w, err)
+		statuserror.Write(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")

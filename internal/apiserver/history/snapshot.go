@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
+	"keelson.dev/keelson/internal/statuserror"
 	"keelson.dev/keelson/internal/store"
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/store/snapshot"
@@ -59,24 +60,24 @@ func (h *Snapshot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "plain":
 		head.Sealed = false
 	default:
-		fail(w, apierrors.NewBadRequest("form: there is only plain"))
+		statuserror.Write(w, apierrors.NewBadRequest("form: there is only plain"))
 		return
 	}
 	if err := mayReadAll(r.Context(), h.Authorizer); err != nil {
-		fail(w, err)
+		statuserror.Write(w, err)
 		return
 	}
 	rev := int64(0)
 	if at := r.URL.Query().Get("at"); at != "" {
 		var err error
 		if rev, err = h.Moment(at); err != nil {
-			fail(w, err)
+			statuserror.Write(w, err)
 			return
 		}
 	}
 	c, err := h.Store.Content(r.Context(), rev)
 	if err != nil {
-		fail(w, err)
+		statuserror.Write(w, err)
 		return
 	}
 	head.Revision = c.Revision
