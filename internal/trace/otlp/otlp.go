@@ -5,8 +5,10 @@ package otlp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,7 +40,7 @@ type Options struct {
 	ConfigFile string
 
 	target string // of gRPC, in place of Endpoint
-	flags  *pflag.FlagSet
+	given  bool   // by --otlp-sampling
 }
 
 // Enabled reports whether spans are sent.
@@ -48,22 +50,39 @@ func (o *Options) Enabled() bool { return o.Endpoint != "" || o.ConfigFile != ""
 func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Endpoint, "otlp-endpoint", o.Endpoint, "URL of a collector that the trace is sent to as spans of OpenTelemetry: grpc://HOST:4317, grpcs:// with TLS, or http://HOST:4318 and https:// (headers and certificates by OTEL_EXPORTER_OTLP_HEADERS and others)")
 	fs.StringVar(&o.ConfigFile, "tracing-config-file", o.ConfigFile, "file with a TracingConfiguration of apiserver.config.k8s.io, which says the same: endpoint, of gRPC without TLS, and samplingRatePerMillion")
-	o.flags = fs
-	fs.Float64Var(&o.Sampling, "otlp-sampling", 1, "share of the traces that is sent, from 0 to 1; clients decide it by their traceparent otherwise")
+	o.Sampling = 1
+	fs.Var((*share)(o), "otlp-sampling", "share of the traces that is sent, from 0 to 1; clients decide it by their traceparent otherwise")
+}
+
+// share is the flag value of Options.Sampling.
+type share Options
+
+// String implements pflag.Value.
+func (s *share) String() string { return strconv.FormatFloat(s.Sampling, 'g', -1, 64) }
+
+// Type implements pflag.Value.
+func (s *share) Type() string { return "float64" }
+
+// Set implements pflag.Value.
+func (s *share) Set(text string) (err error) {
+	s.given = true
+	s.Sampling, err = strconv.ParseFloat(text, 64)
+	return err
 }
 
 // Validate returns an error for invalid values.
 func (o *Options) Validate() error {
 	if o.ConfigFile != "" {
-		for _, name := range []string{"otlp-endpoint", "otlp-sampling"} {
-			if o.flags != nil && o.flags.Changed(name) {
-				return fmt.Errorf("--tracing-config-file and --%s: both say where spans are sent to: give one of them", name)
-			}
+		if o.Endpoint != "" {
+			return errors.New("--tracing-config-file and --otlp-endpoint: both say where spans are sent to: give one of them")
+		}
+		if o.given {
+			return errors.New("--tracing-config-file and --otlp-sampling: both say which traces are sent: give one of them")
 		}
 		_, err := ReadConfig(o.ConfigFile)
 		return err
 	}
-	if o.Sampling < 0 || o.Sampling > 1 {
+	if !(o.Sampling >= 0 && o.Sampling <= 1) { // NaN is none
 		return fmt.Errorf("--otlp-sampling %v: want a share, from 0 to 1", o.Sampling)
 	}
 	if o.Endpoint == "" {
