@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -26,6 +27,25 @@ func (m *Machine) Registry() string {
 		return ""
 	}
 	return net.JoinHostPort("localhost", port)
+}
+
+// named refuses requests over loopback that call the machine by another name than host or
+// localhost, or by an address: they are those of a page in a browser of this machine, whose name
+// leads to loopback (DNS rebinding).
+func named(host string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.Host
+		if h, _, err := net.SplitHostPort(name); err == nil {
+			name = h
+		}
+		name = strings.Trim(name, "[]")
+		at, _ := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+		if at != nil && at.IP.IsLoopback() && net.ParseIP(name) == nil && !strings.EqualFold(name, "localhost") && !strings.EqualFold(name, host) {
+			http.Error(w, fmt.Sprintf("the registry is not called %s on its own machine: use localhost", name), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // serveRegistry serves the registry until ctx ends, and configures the runtime to use
@@ -53,7 +73,7 @@ func (m *Machine) serveRegistry(ctx context.Context) error {
 			return errors.Join(err, l.Close())
 		}
 	}
-	s := &http.Server{Handler: r, ReadHeaderTimeout: headerTimeout}
+	s := &http.Server{Handler: named(host, r), ReadHeaderTimeout: headerTimeout}
 	context.AfterFunc(ctx, func() { s.Close() })
 	go s.Serve(l) //nolint:errcheck // ends with Close
 	return nil
