@@ -120,14 +120,14 @@ func (e *env) control(n *realnode.Node, scheme *runtime.Scheme, address netip.Ad
 	log.SetLogger(testr.New(e.T))
 	m, err := ctrl.NewManager(n.Config, ctrl.Options{Scheme: scheme, Metrics: server.Options{BindAddress: "0"}})
 	e.must(err)
-	c := &controller{Client: m.GetClient(), address: address, nginx: &nginx{dir: e.TempDir()}}
+	c := &controller{Client: m.GetClient(), address: address, nginx: &nginx{Nginx: harness.Nginx{Dir: e.TempDir()}}}
 	e.must(c.setUp(m))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Start(ctx) }()
 	e.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-ended, c.nginx.stop()); err != nil {
+		if err := errors.Join(<-ended, c.nginx.Stop()); err != nil {
 			e.Error(err)
 		}
 	})

@@ -3,16 +3,9 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"syscall"
 	"text/template"
-	"time"
 
-	"k8s.io/apimachinery/pkg/util/wait"
+	"keelson.dev/keelson/test/harness"
 )
 
 // site is what nginx serves.
@@ -68,10 +61,9 @@ http {
 {{end}}}
 `))
 
-// nginx is Debian's, on the machine's network.
+// nginx serves a site.
 type nginx struct {
-	dir     string
-	process *exec.Cmd
+	harness.Nginx
 	current []byte
 }
 
@@ -79,42 +71,15 @@ type nginx struct {
 // connections.
 func (n *nginx) serve(ctx context.Context, s *site) error {
 	var b bytes.Buffer
-	if err := config.Execute(&b, map[string]any{"Dir": n.dir, "Site": s}); err != nil {
+	if err := config.Execute(&b, map[string]any{"Dir": n.Dir, "Site": s}); err != nil {
 		return err
 	}
 	if bytes.Equal(b.Bytes(), n.current) {
 		return nil
 	}
-	file := filepath.Join(n.dir, "nginx.conf")
-	if err := os.WriteFile(file, b.Bytes(), 0o600); err != nil {
-		return err
-	}
-	if out, err := exec.CommandContext(ctx, "nginx", "-t", "-p", n.dir, "-c", file).CombinedOutput(); err != nil {
-		return fmt.Errorf("nginx: %w: %s", err, out)
-	}
-	if n.process == nil {
-		n.process = exec.Command("nginx", "-p", n.dir, "-c", file, "-g", "daemon off;")
-		if err := n.process.Start(); err != nil {
-			return err
-		}
-		// nginx handles signals only once it has written this file.
-		if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
-			_, err := os.Stat(filepath.Join(n.dir, "pid"))
-			return err == nil, nil
-		}); err != nil {
-			return fmt.Errorf("nginx does not start: %w", err)
-		}
-	} else if err := n.process.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := n.Serve(ctx, b.Bytes()); err != nil {
 		return err
 	}
 	n.current = b.Bytes()
 	return nil
-}
-
-// stop ends it.
-func (n *nginx) stop() error {
-	if n.process == nil {
-		return nil
-	}
-	return errors.Join(n.process.Process.Signal(syscall.SIGQUIT), n.process.Wait())
 }

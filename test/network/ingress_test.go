@@ -7,18 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"text/template"
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/utils/ptr"
@@ -34,8 +30,7 @@ const ingressPort = "8090"
 type nginxIngress struct {
 	*env
 	address string
-	dir     string
-	nginx   *exec.Cmd
+	nginx   harness.Nginx
 	lister  interface {
 		List(labels.Selector) ([]*networkingv1.Ingress, error)
 	}
@@ -81,25 +76,10 @@ func (n *nginxIngress) reconcile(ctx context.Context) error {
 		}
 	}
 	var conf bytes.Buffer
-	if err := nginxConfig.Execute(&conf, map[string]any{"Dir": n.dir, "Listen": n.address + ":" + ingressPort, "Rules": rules}); err != nil {
+	if err := nginxConfig.Execute(&conf, map[string]any{"Dir": n.nginx.Dir, "Listen": n.address + ":" + ingressPort, "Rules": rules}); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(n.dir, "nginx.conf"), conf.Bytes(), 0o644); err != nil {
-		return err
-	}
-	if n.nginx == nil {
-		n.nginx = exec.Command("nginx", "-p", n.dir, "-c", "nginx.conf", "-g", "daemon off;")
-		if err := n.nginx.Start(); err != nil {
-			return err
-		}
-		// nginx handles signals only once it has written this file.
-		if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, harness.Patience, true, func(context.Context) (bool, error) {
-			_, err := os.Stat(filepath.Join(n.dir, "pid"))
-			return err == nil, nil
-		}); err != nil {
-			return fmt.Errorf("nginx does not start: %w", err)
-		}
-	} else if err := n.nginx.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := n.nginx.Serve(ctx, conf.Bytes()); err != nil {
 		return err
 	}
 	for _, i := range all {
@@ -132,12 +112,7 @@ func (n *nginxIngress) run(ctx context.Context) error {
 	}
 	f.StartWithContext(ctx)
 	defer f.Shutdown()
-	defer func() {
-		if n.nginx != nil {
-			_ = n.nginx.Process.Signal(syscall.SIGQUIT) // its exit status tells whether that worked
-			_ = n.nginx.Wait()
-		}
-	}()
+	defer func() { _ = n.nginx.Stop() }() // its exit status tells whether that worked
 	for {
 		select {
 		case <-ctx.Done():
@@ -164,7 +139,7 @@ func (e *env) ingress() {
 	if _, err := e.client.NetworkingV1().IngressClasses().Create(e.Context(), class, metav1.CreateOptions{}); err != nil {
 		e.Fatal(err)
 	}
-	n := &nginxIngress{env: e, address: node, dir: e.TempDir()}
+	n := &nginxIngress{env: e, address: node, nginx: harness.Nginx{Dir: e.TempDir()}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.run(ctx) }()

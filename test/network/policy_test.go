@@ -213,7 +213,7 @@ func (h *peer) tell(proto string, to netip.AddrPort, text string) {
 }
 
 // bridged adds a bridge with these addresses to the node.
-func bridged(t *testing.T, name string, cidrs ...string) {
+func bridged(t *testing.T, name string, cidrs ...string) *netlink.Bridge {
 	t.Helper()
 	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 	if err := netlink.LinkAdd(b); err != nil {
@@ -237,6 +237,7 @@ func bridged(t *testing.T, name string, cidrs ...string) {
 	if err := netlink.LinkSetUp(b); err != nil {
 		t.Fatal(err)
 	}
+	return b
 }
 
 // TestPolicies sends packets between pods x, y, z of each of the namespaces a, b, c

@@ -31,16 +31,7 @@ func (w *way) ip() string {
 // newWay makes a network that is not connected yet.
 func newWay(t *testing.T, name, address, router string) *way {
 	t.Helper()
-	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
-	if err := netlink.LinkAdd(b); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := netlink.LinkDel(b); err != nil {
-			t.Error(err)
-		}
-	})
-	return &way{b, address, router}
+	return &way{bridged(t, name), address, router}
 }
 
 // connect gives the machine the network's address and its default route.
