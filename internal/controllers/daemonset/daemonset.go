@@ -60,7 +60,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		queue: c.Queue("daemonset"), expect: controllers.NewExpectations(c.Clock), failures: flowcontrol.NewBackOffWithJitter(firstBackoff, longestBackoff, 0),
 	}
 	d.failures.Clock = c.Clock
-	d.control = controllers.PodControl{Client: d.client, Recorder: d.recorder}
+	d.control = controllers.NewPodControl(d.client, d.recorder, c.Clock)
 	d.history = history.Store{Client: d.client, Lister: revisions.Lister()}
 	reconcile.Handle(d.sets.Informer(), reconcile.Enqueue[*apps.DaemonSet](d.queue), func(old, cur *apps.DaemonSet) {
 		if old.UID != cur.UID {

@@ -199,7 +199,7 @@ func (p *pass) sync(ctx context.Context, nodes []string, condemned []*v1.Pod) er
 	}
 	p.expect.Expect(p.key, len(nodes), keys...)
 	done, err := controllers.SlowStart(len(nodes), func(i int) error {
-		err := p.control.Create(ctx, p.ds, newPod(p.ds, p.hash, nodes[i]))
+		err := p.control.Create(ctx, p.ds, p.selector, newPod(p.ds, p.hash, nodes[i]))
 		if apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
 			p.expect.Created(p.key) // it will not be seen, and the set goes, too
 			return nil

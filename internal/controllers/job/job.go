@@ -64,7 +64,7 @@ func New(c controllers.Context) (reconcile.Run, error) {
 		client: c.Client(), recorder: c.Recorder(), clock: c.Clock, jobs: jobs.GetIndexer(), pods: pods.GetIndexer(),
 		queue: c.Queue("job"), orphans: c.Queue("job_orphan_pod"), expect: controllers.NewExpectations(c.Clock), memory: map[string]*memory{},
 	}
-	r.control = controllers.PodControl{Client: r.client, Recorder: r.recorder}
+	r.control = controllers.NewPodControl(r.client, r.recorder, c.Clock)
 	reconcile.Handle(jobs, reconcile.Enqueue[*batch.Job](r.queue), r.jobUpdated, r.jobDeleted)
 	reconcile.HandleListed(pods, r.podAdded, r.podUpdated, r.podDeleted)
 	reads := []cache.SharedIndexInformer{pods}

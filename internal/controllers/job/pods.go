@@ -128,6 +128,10 @@ func (r *controller) create(ctx context.Context, key string, s *state, n int, at
 	if n == 0 {
 		return nil
 	}
+	selector, err := metav1.LabelSelectorAsSelector(s.job.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("couldn't convert Job selector: %w", err)
+	}
 	r.expect.ExpectCreations(key, n)
 	var made atomic.Int32
 	done, err := controllers.SlowStart(n, func(i int) error {
@@ -135,7 +139,7 @@ func (r *controller) create(ctx context.Context, key string, s *state, n int, at
 		if len(at) > 0 {
 			index = at[i]
 		}
-		err := r.control.Create(ctx, s.job, s.pod(index))
+		err := r.control.Create(ctx, s.job, selector, s.pod(index))
 		if err == nil {
 			made.Add(1)
 		} else if apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {

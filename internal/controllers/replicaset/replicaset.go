@@ -61,7 +61,7 @@ func newController(c controllers.Context, k kind) (reconcile.Run, error) {
 		pods: pods.GetIndexer(), queue: c.Queue(k.queue),
 		expect: controllers.NewExpectations(c.Clock), pace: reconcile.Pace{Clock: c.Clock},
 	}
-	r.control = controllers.PodControl{Client: r.client, Recorder: c.Recorder()}
+	r.control = controllers.NewPodControl(r.client, c.Recorder(), c.Clock)
 	reconcile.Handle(k.informer,
 		func(o any) { r.queue.Add(reconcile.Key(o)) },
 		func(old, cur any) {
@@ -226,7 +226,7 @@ func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (reconci
 	looked := time.Since(begun)
 	var manageErr error
 	if satisfied && rs.DeletionTimestamp == nil {
-		manageErr = r.manage(ctx, key, rs, active)
+		manageErr = r.manage(ctx, key, rs, selector, active)
 	}
 	now := r.clock.Now()
 	begun = time.Now()
@@ -254,14 +254,14 @@ func replicas(rs *apps.ReplicaSet) int {
 }
 
 // manage makes or deletes pods until there are as many as asked for.
-func (r *controller) manage(ctx context.Context, key string, rs *apps.ReplicaSet, active []*v1.Pod) error {
+func (r *controller) manage(ctx context.Context, key string, rs *apps.ReplicaSet, selector labels.Selector, active []*v1.Pod) error {
 	diff := len(active) - replicas(rs)
 	if diff < 0 {
 		n := min(-diff, burst)
 		r.expect.ExpectCreations(key, n)
 		ref := metav1.NewControllerRef(rs, r.gvk)
 		done, err := controllers.SlowStart(n, func(int) error {
-			err := r.control.Create(ctx, r.original(rs), controllers.PodFromTemplate(&rs.Spec.Template, rs, ref))
+			err := r.control.Create(ctx, r.original(rs), selector, controllers.PodFromTemplate(&rs.Spec.Template, rs, ref))
 			// A terminating namespace takes no pods; its end removes rs too.
 			if apierrors.HasStatusCause(err, v1.NamespaceTerminatingCause) {
 				return nil
