@@ -157,8 +157,6 @@ func (m *Manager) makeV2(n Name) error {
 // setting is a file of a cgroup and what is written to it.
 type setting struct{ controller, file, value string }
 
-// write writes the settings to the cgroup's files. A controller that the
-// machine lacks is passed over unless a limit asks for it.
 // Memory returns the memory, in bytes, that is used in a cgroup, and its limit, 0 for none.
 func (m *Manager) Memory(n Name) (used, limit int64, err error) {
 	if m.FS == "" {
@@ -188,6 +186,8 @@ func (m *Manager) Memory(n Name) (used, limit int64, err error) {
 // noLimit is less than what cgroup v1 has for no limit: the largest number of whole pages.
 const noLimit = 1<<63 - 1<<20
 
+// write writes the settings to the cgroup's files, but those that are there already. A
+// controller that the machine lacks is passed over unless a limit asks for it.
 func (m *Manager) write(n Name, r Resources) error {
 	for _, s := range m.settings(r) {
 		dir := filepath.Join(m.FS, n.Path(m.Driver))
