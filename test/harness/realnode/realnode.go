@@ -5,6 +5,7 @@ package realnode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -148,6 +150,10 @@ func start(t testing.TB, o agent.Options, run Run, change ...func(*cluster.Optio
 			t.Error(err)
 		}
 		if err := m.Clean(context.Background(), containerd.StopOptions{MaxGrace: time.Second}); err != nil {
+			t.Error(err)
+		}
+		// A test may have given the pods' folder a disk of its own, which is the user's.
+		if err := unix.Unmount(m.Root(), 0); err != nil && !errors.Is(err, unix.EINVAL) {
 			t.Error(err)
 		}
 		if err := os.RemoveAll(dir); err != nil {
