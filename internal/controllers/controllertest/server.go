@@ -174,16 +174,23 @@ func (s *server) admit(gvr schema.GroupVersionResource, obj runtime.Object, ns s
 	return m, nil
 }
 
+// spec returns what an object's generation is of: its spec, or of one without a spec, such
+// as an EndpointSlice, all but its metadata and its status.
 func spec(obj runtime.Object) any {
 	data, err := json.Marshal(obj)
 	if err != nil {
 		return nil
 	}
-	var o struct{ Spec any }
+	var o map[string]any
 	if json.Unmarshal(data, &o) != nil {
 		return nil
 	}
-	return o.Spec
+	if s, ok := o["spec"]; ok {
+		return s
+	}
+	delete(o, "metadata")
+	delete(o, "status")
+	return o
 }
 
 // collect removes an object that is being deleted and has lost its last
