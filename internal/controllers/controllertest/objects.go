@@ -123,6 +123,17 @@ type Action func(c *Cluster)
 // Creates is the creation of objects.
 func Creates(objs ...Object) Action { return func(c *Cluster) { c.Put(objs...) } }
 
+// Offers is the creation of an object, and nothing where a controller was faster.
+func Offers(obj Object) Action {
+	return func(c *Cluster) {
+		c.t.Helper()
+		_, gvr := kindOf(obj)
+		if err := c.server.Create(gvr, obj.DeepCopyObject(), obj.GetNamespace()); err != nil && !apierrors.IsAlreadyExists(err) {
+			c.t.Fatal(err)
+		}
+	}
+}
+
 // Edits is a change of the named object, and nothing where there is none yet.
 func Edits[T Object](namespace, name string, change func(T)) Action {
 	return func(c *Cluster) {

@@ -21,7 +21,7 @@ func TestSurvives(t *testing.T) {
 		Actions: []controllertest.Action{
 			controllertest.Creates(&v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "c", Name: name}, Data: map[string]string{key: "another"}}, namespace("c")),
 			controllertest.Then(controllertest.Removes[*v1.ConfigMap]("a", name), controllertest.Creates(namespace("d"))),
-			controllertest.Then(controllertest.Removes[*v1.ConfigMap]("b", name), controllertest.Creates(&v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "b", Name: name}})),
+			controllertest.Then(controllertest.Removes[*v1.ConfigMap]("b", name), controllertest.Offers(&v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "b", Name: name}})),
 			controllertest.Edits("a", name, func(m *v1.ConfigMap) { m.Data[key] = "changed" }),
 		},
 		End: controllertest.Are("", func(m *v1.ConfigMap) string { return m.Namespace + " " + m.Data[key] }, "a pem", "b pem", "c pem", "d pem"),
