@@ -112,8 +112,8 @@ test("the picture is grouped by what is chosen, which the address keeps", async 
   await until("the owners", async () => (await groups()).some(([owner, ready]) => owner === "Deployment shop/web" && ready === "6"));
   // The address opens it as it was, and the way back leads to the picture before.
   const there = page.url();
-  await page.getByRole("link", { name: "Objects" }).click();
-  await page.getByRole("link", { name: "Cluster" }).click();
+  await page.getByRole("link", { name: "Objects", exact: true }).click();
+  await page.getByRole("link", { name: "Cluster", exact: true }).click();
   assert.equal(page.url(), there);
   await page.reload();
   await until("the owners again", async () => (await groups()).some(([owner]) => owner === "Deployment shop/web"));
@@ -362,7 +362,7 @@ test("the past: the picture, tables and objects as they were, and what has chang
   await open("#/");
   await shows("the picture as it was", ".legend", /Ready\s+4/);
   await accessible("the past");
-  await page.getByRole("link", { name: "What changed since" }).click();
+  await page.getByRole("link", { name: "What changed since", exact: true }).click();
   await shows("the deletion", ".changes", /deployments shop\/web deleted/);
   await page.getByRole("button", { name: "Back to now" }).click();
   await open("#/");
