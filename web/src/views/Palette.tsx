@@ -50,12 +50,13 @@ export function Palette() {
     return [...fixed, ...kinds].map((c) => [score(c), c] as const).filter(([s]) => s > 0).sort((a, b) => b[0] - a[0]).slice(0, 12).map(([, c]) => c);
   });
 
+  const known = () => resources().then(setAll, () => {});
   const show = () => {
     setText("");
     input.value = "";
     setAt(0);
     dialog.showModal();
-    void resources().then(setAll, () => {});
+    void known();
   };
   const run = (c?: Command) => {
     dialog.close();
@@ -114,7 +115,7 @@ export function Palette() {
           onKeyDown={(e) => {
             const by = { ArrowDown: 1, ArrowUp: -1 }[e.key];
             if (by) setAt(Math.max(0, Math.min(commands().length - 1, at() + by)));
-            else if (e.key === "Enter") run(commands()[at()]);
+            else if (e.key === "Enter") void known().then(() => dialog.open && run(commands()[at()])); // keys may be faster than the server
             else return;
             e.preventDefault();
           }}
