@@ -52,12 +52,12 @@ func (q *queue) AddRateLimited(key string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := q.clock.Now()
-	if q.due[key].After(now) {
-		return
+	if !q.due[key].After(now) {
+		q.due[key] = now.Add(q.limiter.When(key))
 	}
-	wait := q.limiter.When(key)
-	q.due[key] = now.Add(wait)
-	q.AddAfter(key, wait)
+	// Also where it is due already: the queue keeps one time for a key, the earliest, and
+	// that may have been for something else.
+	q.AddAfter(key, q.due[key].Sub(now))
 }
 
 // Forget implements Queue.

@@ -83,6 +83,26 @@ func TestLoop(t *testing.T) {
 	})
 }
 
+// TestRetryAfterALook checks that a key that is looked at before its retry, for which it was
+// to be added anyhow, has the retry.
+func TestRetryAfterALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := reconcile.NewQueue("test", clock.RealClock{})
+		defer q.ShutDown()
+		start := time.Now()
+		q.AddAfter("key", 2*time.Millisecond)
+		q.AddRateLimited("key")
+		for _, want := range []time.Duration{2, 5} {
+			key, _ := q.Get()
+			if at := time.Since(start); at != want*time.Millisecond {
+				t.Errorf("it comes after %s, want %s", at, want*time.Millisecond)
+			}
+			q.AddRateLimited(key)
+			q.Done(key)
+		}
+	})
+}
+
 // TestOneRetry checks that failures while a retry is due do not lengthen the backoff, and
 // those of retries do.
 func TestOneRetry(t *testing.T) {
