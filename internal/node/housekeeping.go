@@ -91,6 +91,7 @@ func (a *Agent) sweep(ctx context.Context) {
 		}
 	}
 	a.metrics.VolumesCleaned(cleaned, failed)
+	a.shares.Restore(ctx)
 	if !a.cri.MountsImages() {
 		if err := a.mounter.Release(ctx, known); err != nil {
 			log.Error(err, "Giving back the images of volumes of pods that nobody knows failed")

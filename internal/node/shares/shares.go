@@ -102,6 +102,18 @@ func (s *Shares) classes(ctx context.Context) {
 	}
 }
 
+// Restore gives all pods together and the classes again what they have got, in case somebody
+// else has changed or removed a cgroup of them.
+func (s *Shares) Restore(ctx context.Context) {
+	s.mu.Lock()
+	none := len(s.given) == 0
+	clear(s.given)
+	s.mu.Unlock()
+	if !none {
+		s.classes(ctx)
+	}
+}
+
 // Remove removes what the runtime left of the pod's cgroup.
 func (s *Shares) Remove(ctx context.Context, pod *v1.Pod) {
 	if err := s.Cgroups.Remove(s.Cgroup(pod)); err != nil {
