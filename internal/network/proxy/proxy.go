@@ -364,7 +364,7 @@ func (p *Proxy) sync() error {
 	if exposed && !all {
 		list, err := p.services.List(labels.Everything())
 		if err != nil {
-			return err
+			errs = append(errs, err)
 		}
 		for _, s := range list {
 			if external(s) {
