@@ -2,7 +2,6 @@ package garbagecollector
 
 import (
 	"slices"
-	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,11 +38,8 @@ type node struct {
 // is reports whether the reference of a dependent in this namespace gives the kind, the
 // name and the namespace of n, which has been seen.
 func (n *node) is(ref *metav1.OwnerReference, namespace string) bool {
-	group, _, _ := strings.Cut(ref.APIVersion, "/")
-	if group == ref.APIVersion {
-		group = ""
-	}
-	return n.ref == nil && n.name == ref.Name && n.resource.kind == ref.Kind && n.resource.Group == group && (!n.resource.namespaced || n.namespace == namespace)
+	gk := schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind).GroupKind()
+	return n.ref == nil && n.name == ref.Name && gk == (schema.GroupKind{Group: n.resource.Group, Kind: n.resource.kind}) && (!n.resource.namespaced || n.namespace == namespace)
 }
 
 // refs returns n's references to an owner.

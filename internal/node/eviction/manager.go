@@ -15,6 +15,8 @@ import (
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
+
+	"keelson.dev/keelson/internal/node/static"
 )
 
 const (
@@ -166,8 +168,7 @@ const systemCritical = 2_000_000_000
 // IsCritical reports whether the pod is one that the node must keep: a static
 // pod, or one of a system priority.
 func IsCritical(pod *v1.Pod) bool {
-	source := pod.Annotations["kubernetes.io/config.source"]
-	return source != "" && source != "api" || pod.Annotations[v1.MirrorPodAnnotationKey] != "" ||
+	return static.Is(pod) || pod.Annotations[v1.MirrorPodAnnotationKey] != "" ||
 		pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
 }
 

@@ -10,7 +10,7 @@ import (
 // fromAPI returns a pod of the API as this node takes it. Only a manifest of the node makes a
 // static pod, which is not evicted, whatever the annotations of the pod say.
 func fromAPI(pod *v1.Pod) *v1.Pod {
-	if source := pod.Annotations[static.SourceAnnotation]; source == "" || source == "api" {
+	if !static.Is(pod) {
 		return pod
 	}
 	pod = pod.DeepCopy()

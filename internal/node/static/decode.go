@@ -25,6 +25,12 @@ const (
 	MirrorAnnotation = v1.MirrorPodAnnotationKey
 )
 
+// Is reports whether a pod is one of a manifest, and not of the API.
+func Is(pod *v1.Pod) bool {
+	source := pod.Annotations[SourceAnnotation]
+	return source != "" && source != "api"
+}
+
 // Decode makes the pod of a manifest (YAML or JSON) from file on node, with the
 // API's defaults. Its UID is a hash of what is in the manifest and where, so that
 // a changed manifest is another pod.

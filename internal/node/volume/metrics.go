@@ -1,21 +1,22 @@
 package volume
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// buckets are those of the times that operations on volumes take, in seconds.
-var buckets = []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600}
+// Buckets are those of the times that operations on volumes take, in seconds.
+var Buckets = []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600}
 
 // Metrics observes operations on volumes.
 type Metrics struct{ operations *prometheus.HistogramVec }
 
 // NewMetrics makes the metrics, which r shows.
 func NewMetrics(r prometheus.Registerer) *Metrics {
-	m := &Metrics{prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "storage_operation_duration_seconds", Help: "Storage operation duration", Buckets: buckets},
+	m := &Metrics{prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "storage_operation_duration_seconds", Help: "Storage operation duration", Buckets: Buckets},
 		[]string{"volume_plugin", "operation_name", "status", "migrated"})}
 	r.MustRegister(m.operations)
 	return m
@@ -26,14 +27,11 @@ func (m *Metrics) done(plugin, operation string, migrated bool, took time.Durati
 	if m == nil {
 		return
 	}
-	status, was := "success", "false"
+	status := "success"
 	if err != nil {
 		status = "fail-unknown"
 	}
-	if migrated {
-		was = "true"
-	}
-	m.operations.WithLabelValues(plugin, operation, status, was).Observe(took.Seconds())
+	m.operations.WithLabelValues(plugin, operation, status, strconv.FormatBool(migrated)).Observe(took.Seconds())
 }
 
 // label returns the name of the volume's plug-in in the metrics: a CSI driver's has the

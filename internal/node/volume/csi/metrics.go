@@ -8,12 +8,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+
+	"keelson.dev/keelson/internal/node/volume"
 )
 
 // NewCalls makes the metric of the calls of drivers, which r shows.
 func NewCalls(r prometheus.Registerer) prometheus.ObserverVec {
 	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Subsystem: "csi", Name: "operations_seconds",
-		Help: "Container Storage Interface operation duration with gRPC error code status total", Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600}},
+		Help: "Container Storage Interface operation duration with gRPC error code status total", Buckets: volume.Buckets},
 		[]string{"driver_name", "method_name", "grpc_status_code", "migrated"})
 	r.MustRegister(h)
 	return h
