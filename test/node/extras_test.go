@@ -165,12 +165,17 @@ func (e *env) rotation() {
 		get()
 	}
 	harness.Eventually(e, "the rotation of the log", rotated)
-	get()
-	// The log has the lines after the rotation, to the last one.
-	log, err := e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{}).DoRaw(e.Context())
-	if err != nil {
-		e.Fatal(err)
-	}
+	// The log has the lines after the rotation, to the last one. The runtime
+	// opens its new file a moment after the old one has got its other name.
+	var log []byte
+	harness.Eventually(e, "a line in the log after its rotation", func() bool {
+		get()
+		log, err = e.client.CoreV1().Pods("default").GetLogs("logging", &v1.PodLogOptions{}).DoRaw(e.Context())
+		if err != nil {
+			e.Fatal(err)
+		}
+		return len(log) > 0
+	})
 	left := strings.Split(strings.TrimSuffix(string(log), "\n"), "\n")
 	first := request - len(left)
 	for i, l := range left {
