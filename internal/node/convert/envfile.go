@@ -3,16 +3,14 @@ package convert
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/node/beneath"
 	"keelson.dev/keelson/internal/node/volume"
 )
 
@@ -29,14 +27,14 @@ func fileValue(volumes map[string]volume.Mounted, r *v1.FileKeySelector) (string
 		return "", false, fmt.Errorf("cannot find volume %q of the file of variables %q", r.VolumeName, r.Path)
 	}
 	optional := ptr.Deref(r.Optional, false)
-	text, err := readWithin(vol.HostPath, r.Path)
+	text, err := beneath.ReadFile(vol.HostPath, r.Path, envFileMax)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && optional:
 		return "", false, nil
 	case err != nil:
 		return "", false, fmt.Errorf("failed to open environment variable file %q of volume %q: %w", r.Path, r.VolumeName, err)
 	}
-	values, err := parseEnvFile(text)
+	values, err := parseEnvFile(string(text))
 	if err != nil {
 		return "", false, fmt.Errorf("environment variable file %q of volume %q: %w", r.Path, r.VolumeName, err)
 	}
@@ -45,34 +43,6 @@ func fileValue(volumes map[string]volume.Mounted, r *v1.FileKeySelector) (string
 		return "", false, fmt.Errorf("environment variable key %q not found in file %q of volume %q", r.Key, r.Path, r.VolumeName)
 	}
 	return v, ok, nil
-}
-
-// readWithin reads a file of a folder, and follows no link that leads out of it.
-func readWithin(folder, path string) (string, error) {
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	// Without O_NONBLOCK opening a pipe would wait for its writer.
-	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return "", err
-	} else if !info.Mode().IsRegular() {
-		return "", errors.New("is not a regular file")
-	}
-	b, err := io.ReadAll(io.LimitReader(f, envFileMax+1))
-	if err != nil {
-		return "", err
-	}
-	if len(b) > envFileMax {
-		return "", fmt.Errorf("is larger than %d bytes", envFileMax)
-	}
-	return string(b), nil
 }
 
 // parseEnvFile reads lines of NAME='value'. The value is what is between the

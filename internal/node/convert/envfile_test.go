@@ -71,7 +71,7 @@ func TestFileValue(t *testing.T) {
 		{"v", "good", "B", false, "", false, `environment variable key "B" not found in file "good"`},
 		{"v", "none", "A", false, "", false, `failed to open environment variable file "none"`},
 		{"v", "bad", "A", true, "", false, "has to be in single quotes"},
-		{"v", "link", "A", true, "", false, "path escapes"},
+		{"v", "link", "A", true, "", false, "leads out of its folder"},
 		{"v", "pipe", "A", true, "", false, "not a regular file"},
 		{"v", ".", "A", true, "", false, "not a regular file"},
 		{"other", "good", "A", true, "", false, `cannot find volume "other"`},

@@ -103,6 +103,9 @@ func (d *Driver) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest) (*c
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id := identify(r.Name)
+	if err := d.pending(volumes, id); err != nil {
+		return nil, err
+	}
 	have, err := d.read(volumes, id)
 	if err != nil {
 		return nil, failed(err)
@@ -177,17 +180,19 @@ func (d *Driver) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest) (*c
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.pending(volumes, r.VolumeId); err != nil {
+		return nil, err
+	}
 	i, err := d.read(volumes, r.VolumeId)
 	if err != nil {
 		return nil, failed(err)
 	}
-	if i == nil {
-		return &csi.DeleteVolumeResponse{}, nil
-	}
-	if used, err := d.published(r.VolumeId, i); err != nil {
-		return nil, failed(err)
-	} else if used != "" {
-		return nil, status.Errorf(codes.FailedPrecondition, "volume %q is in use at %s", r.VolumeId, used)
+	if i != nil {
+		if used, err := d.published(r.VolumeId, i); err != nil {
+			return nil, failed(err)
+		} else if used != "" {
+			return nil, status.Errorf(codes.FailedPrecondition, "volume %q is in use at %s", r.VolumeId, used)
+		}
 	}
 	if err := d.remove(volumes, r.VolumeId, i); err != nil {
 		return nil, failed(err)
@@ -296,6 +301,9 @@ func (d *Driver) CreateSnapshot(_ context.Context, r *csi.CreateSnapshotRequest)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id := identify(r.Name)
+	if err := d.pending(snapshots, id); err != nil {
+		return nil, err
+	}
 	have, err := d.read(snapshots, id)
 	if err != nil {
 		return nil, failed(err)
@@ -324,8 +332,11 @@ func (d *Driver) DeleteSnapshot(_ context.Context, r *csi.DeleteSnapshotRequest)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.pending(snapshots, r.SnapshotId); err != nil {
+		return nil, err
+	}
 	i, err := d.read(snapshots, r.SnapshotId)
-	if err == nil && i != nil {
+	if err == nil {
 		err = d.remove(snapshots, r.SnapshotId, i)
 	}
 	if err != nil {

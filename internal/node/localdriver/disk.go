@@ -8,12 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"time"
 
-	continuity "github.com/containerd/continuity/fs"
-	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"keelson.dev/keelson/internal/node/statefile"
 )
@@ -131,8 +130,18 @@ func (d *Driver) mend(kind, id string) error {
 }
 
 // create makes a volume or a snapshot with the content of the folder from, or
-// empty. Its JSON is written last.
+// empty; d.mu is held, but not while files are copied.
 func (d *Driver) create(kind, id string, i *item, from string) (err error) {
+	if kind == volumes && !i.Block {
+		if i.Project, err = d.project(id); err != nil {
+			return err
+		}
+	}
+	return d.aside(d.path(kind, id), from, i.Project, func() error { return d.fill(kind, id, i, from) })
+}
+
+// fill makes the folder of a volume or a snapshot. Its JSON is written last.
+func (d *Driver) fill(kind, id string, i *item, from string) (err error) {
 	dir := d.path(kind, id)
 	if err := os.RemoveAll(dir); err != nil { // the remains of an earlier attempt
 		return err
@@ -145,13 +154,11 @@ func (d *Driver) create(kind, id string, i *item, from string) (err error) {
 			err = errors.Join(err, os.RemoveAll(dir), d.quota.limit(filepath.Dir(dir), i.Project, 0))
 		}
 	}()
-	if kind == volumes && !i.Block {
-		if i.Project, err = d.project(id); err != nil {
+	if i.Block {
+		if err := makeDisk(filepath.Join(dir, disk), i.Bytes, from); err != nil {
 			return err
 		}
-	}
-	if i.Block {
-		return errors.Join(makeDisk(filepath.Join(dir, disk), i.Bytes, from), d.write(kind, id, i))
+		return d.write(kind, id, i)
 	}
 	content := filepath.Join(dir, data)
 	if kind == volumes {
@@ -176,74 +183,10 @@ func (d *Driver) create(kind, id string, i *item, from string) (err error) {
 	return d.write(kind, id, i)
 }
 
-// copyDir copies the content of a folder, which the containers of pods may change meanwhile.
-func copyDir(to, from string) error {
-	return confined(to, from, func() error { return continuity.CopyDir("/to", "/from") })
-}
-
-// confined runs do in a thread that sees nothing of the machine but two folders, as /to and
-// /from: a folder below these that is swapped for a link leads nowhere else.
-func confined(to, from string, do func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// /proc/self is this thread's: another one, as this one is held meanwhile.
-			done <- confined(to, from, do)
-			runtime.UnlockOSThread()
-			return
-		}
-		// Never unlocked: the thread ends with the function, and its mounts with it.
-		if err := confine(to, from); err != nil {
-			done <- fmt.Errorf("seeing only %s and %s: %w", to, from, err)
-			return
-		}
-		done <- do()
-	}()
-	return <-done
-}
-
-// confine takes the machine's other folders from this thread.
-func confine(to, from string) error {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return err
-	}
-	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
-		return err
-	}
-	// Opened before a tmpfs hides one of them.
-	folders := map[string]int{}
-	for name, dir := range map[string]string{"from": from, "to": to} {
-		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		folders[name] = fd
-	}
-	root := filepath.Dir(to)
-	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=64k"); err != nil {
-		return err
-	}
-	for name, fd := range folders {
-		dir := filepath.Join(root, name)
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
-		if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), dir, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
-	}
-	if err := unix.Chroot(root); err != nil {
-		return err
-	}
-	return unix.Chdir("/")
-}
-
 // makeDisk makes the file of a block volume, with the content of that of from.
 func makeDisk(path string, size int64, from string) error {
 	if from != "" {
-		if err := continuity.CopyFile(path, filepath.Join(from, disk)); err != nil {
+		if err := cloneDisk(path, filepath.Join(from, disk)); err != nil {
 			return err
 		}
 	}
@@ -254,15 +197,73 @@ func makeDisk(path string, size int64, from string) error {
 	return errors.Join(f.Truncate(size), f.Close())
 }
 
-// remove removes a volume or a snapshot; the JSON is removed first, so that the
-// rest is not taken for a volume after a crash.
+// cloneDisk copies the file of a block volume.
+func cloneDisk(path, from string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return copyFile(path, f, info.Size())
+}
+
+// remove removes a volume or a snapshot, or with nil what an earlier attempt has left of it; the
+// JSON is removed first, so that the rest is not taken for a volume after a crash. d.mu is held, but
+// not while files are removed.
 func (d *Driver) remove(kind, id string, i *item) error {
 	dir := d.path(kind, id)
+	if dir == "" {
+		return nil
+	}
+	if i == nil {
+		i = &item{}
+	}
 	if err := os.Remove(filepath.Join(dir, meta)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return err
+	return d.aside(dir, "", i.Project, func() error {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		return d.quota.limit(filepath.Join(d.Dir, kind), i.Project, 0)
+	})
+}
+
+// operation makes or removes a volume or a snapshot.
+type operation struct {
+	from    string // the folder whose content is copied, "" for none
+	project uint32
+}
+
+// aside does what may take long for the folder of a volume or a snapshot without d.mu, which is held
+// before and after.
+func (d *Driver) aside(dir, from string, project uint32, do func() error) error {
+	if d.busy == nil {
+		d.busy = map[string]operation{}
 	}
-	return d.quota.limit(filepath.Join(d.Dir, kind), i.Project, 0)
+	d.busy[dir] = operation{from, project}
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		delete(d.busy, dir)
+	}()
+	return do()
+}
+
+// pending returns the error of a call for a volume or a snapshot that is being made or removed, or
+// whose content is being copied; d.mu is held.
+func (d *Driver) pending(kind, id string) error {
+	dir := d.path(kind, id)
+	_, busy := d.busy[dir]
+	for _, o := range d.busy {
+		busy = busy || dir != "" && o.from == dir
+	}
+	if busy {
+		return status.Errorf(codes.Aborted, "an operation for %q of the %s is under way", id, kind)
+	}
+	return nil
 }

@@ -16,5 +16,5 @@
 // that.
 //
 // The package does not depend on Kubernetes. It imports internal/node/statefile and
-// nothing else of this module.
+// internal/node/beneath, and nothing else of this module.
 package localdriver

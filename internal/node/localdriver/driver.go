@@ -38,8 +38,10 @@ type Driver struct {
 	Version string
 	Clock   clock.PassiveClock
 
-	// mu serializes the creation, deletion and change of volumes and snapshots.
+	// mu serializes the creation, deletion and change of volumes and snapshots, but for what takes
+	// long of them: busy are those under way, by their folders.
 	mu     sync.Mutex
+	busy   map[string]operation
 	quota  quota
 	socket string
 }

@@ -45,53 +45,6 @@ func (d *Driver) made(t *testing.T, r *csi.CreateVolumeRequest) *csi.Volume {
 	return out.Volume
 }
 
-// TestConfined checks that a copy cannot have what is outside of its two folders, though one of
-// their folders is swapped for a link at any moment.
-func TestConfined(t *testing.T) {
-	base := t.TempDir()
-	to, from, secret := filepath.Join(base, "a", "to"), filepath.Join(base, "b", "from"), filepath.Join(base, "secret")
-	for _, dir := range []string{to, filepath.Join(from, "sub"), secret} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, path := range []string{filepath.Join(from, "sub", "file"), filepath.Join(secret, "file")} {
-		if err := os.WriteFile(path, []byte(path), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	before, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := confined(to, from, func() error {
-		// What the copy would find if sub had become a link between its looking and its reading.
-		for _, link := range []string{secret, "../../secret", "/proc/self/root" + secret, "/../" + secret} {
-			if err := os.Symlink(link, "/from/link"); err != nil {
-				return err
-			}
-			if b, err := os.ReadFile("/from/link/file"); !errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("a link to %s leads to %q (%w)", link, b, err)
-			}
-			if err := os.Remove("/from/link"); err != nil {
-				return err
-			}
-		}
-		if _, err := os.ReadFile("/from/sub/file"); err != nil {
-			return err
-		}
-		return os.WriteFile("/to/copy", nil, 0o600)
-	}); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Stat(filepath.Join(to, "copy")); err != nil {
-		t.Error(err)
-	}
-	if after, err := os.ReadFile("/proc/self/mountinfo"); err != nil || !bytes.Equal(before, after) {
-		t.Errorf("the process's mounts have changed (%v)", err)
-	}
-}
-
 // TestCopies checks that a clone and a volume of a snapshot have the content of
 // that time.
 func TestCopies(t *testing.T) {

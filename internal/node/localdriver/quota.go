@@ -157,6 +157,9 @@ func (d *Driver) project(id string) (uint32, error) {
 			taken[i.Project] = true
 		}
 	}
+	for _, o := range d.busy {
+		taken[o.project] = true
+	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(id))
 	for p := binary.BigEndian.Uint32(h.Sum(nil)); ; p++ {

@@ -12,8 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+
+	"keelson.dev/keelson/internal/node/beneath"
 )
 
 // blockSize is how much is read at once from the end, to find the last lines.
@@ -133,34 +134,15 @@ func successor(f *os.File, path string, running bool) (*os.File, error) {
 // within returns the folder of all logs, and the path in it of a log: a file in the folder of a
 // container, in that of a pod. What the agent does there with the path does not leave the folder:
 // a pod that can write there, such as one that collects logs, may have put a link at any place.
-func within(path string) (all *os.Root, log string, err error) {
+func within(path string) (all, log string) {
 	container := filepath.Dir(path)
 	pod := filepath.Dir(container)
-	all, err = os.OpenRoot(filepath.Dir(pod))
-	return all, filepath.Join(filepath.Base(pod), filepath.Base(container), filepath.Base(path)), err
+	return filepath.Dir(pod), filepath.Join(filepath.Base(pod), filepath.Base(container), filepath.Base(path))
 }
 
 // Open opens a log: no other file of the machine in its place, nor a pipe, whose writer it would
 // wait for.
-func Open(path string) (*os.File, error) {
-	all, log, err := within(path)
-	if err != nil {
-		return nil, err
-	}
-	defer all.Close()
-	f, err := all.OpenFile(log, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
+func Open(path string) (*os.File, error) { return beneath.OpenFile(within(path)) }
 
 type writer struct {
 	w     io.Writer

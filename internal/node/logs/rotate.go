@@ -120,7 +120,8 @@ func compress(name string) error {
 		return err
 	}
 	defer in.Close()
-	all, log, err := within(name)
+	dir, log := within(name)
+	all, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // Package nodelog serves the logs of a machine's services: the files of a folder, and by
 // a query what journald or such a file has of a service
 // (https://kubernetes.io/docs/concepts/cluster-administration/system-logs/#log-query).
-// It imports no other package of the node.
+// Of the node it imports beneath alone.
 package nodelog
 
 import (
@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -24,8 +23,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"keelson.dev/keelson/internal/node/beneath"
 )
 
 const (
@@ -174,15 +174,17 @@ type folder string
 
 // Open implements fs.FS.
 func (d folder) Open(name string) (fs.File, error) {
-	root, err := os.OpenRoot(string(d))
+	root, err := beneath.Open(string(d))
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	// Without O_NONBLOCK opening a pipe would wait for its writer.
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return f, err
+	f, err := root.Open(name)
+	if err == nil {
+		return f, nil
+	}
+	if !errors.Is(err, beneath.ErrOutside) {
+		return nil, err
 	}
 	top, err := filepath.EvalSymlinks(string(d))
 	if err != nil {
@@ -196,7 +198,10 @@ func (d folder) Open(name string) (fs.File, error) {
 	if err != nil || !filepath.IsLocal(within) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return root.OpenFile(within, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if f, err = root.Open(within); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // services answers with the logs of services.
@@ -283,27 +288,27 @@ func (q *query) arguments(services []string) []string {
 // file writes the lines of the service's file: that of its name, with .log or in a folder
 // of its name. Times and boots are journald's to know.
 func (h *Handler) file(out io.Writer, service string, q *query) error {
-	root, err := os.OpenRoot(h.Dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
 	for _, name := range []string{service, service + ".log", filepath.Join(service, service+".log")} {
-		info, err := root.Stat(name)
-		if err != nil || !info.Mode().IsRegular() {
-			continue
+		f, err := beneath.OpenFile(h.Dir, name)
+		if err != nil {
+			continue // it is not there, or not a file
 		}
+		defer f.Close()
 		if !q.since.IsZero() || !q.until.IsZero() || q.boot != nil {
 			return fmt.Errorf("the log of %s is a file, of which sinceTime, untilTime and boot select nothing", service)
 		}
-		f, err := root.Open(name)
-		if err != nil {
-			return err
-		}
-		return errors.Join(lines(out, f, q), f.Close())
+		return lines(out, f, q)
 	}
 	return fmt.Errorf("log not found for %s", service)
 }
+
+const (
+	// lineMax is the longest line, in bytes, that is looked at as a whole: a longer one counts as
+	// several. A pod that writes logs must not have the agent hold whatever it has written.
+	lineMax = 64 << 10
+	// lastMax bounds the last lines, in bytes.
+	lastMax = 64 << 20
+)
 
 // lines writes the lines that match, of these the last ones.
 func lines(out io.Writer, f io.Reader, q *query) error {
@@ -312,25 +317,33 @@ func lines(out io.Writer, f io.Reader, q *query) error {
 		return err
 	}
 	var last []string
-	in := bufio.NewReader(f)
+	size := 0
+	in := bufio.NewReaderSize(f, lineMax)
 	for {
-		line, err := in.ReadString('\n')
-		if line != "" && match.MatchString(line) {
+		line, err := in.ReadSlice('\n')
+		if len(line) > 0 && match.Match(line) {
 			if q.lines == nil {
-				if _, err := io.WriteString(out, line); err != nil {
+				if _, err := out.Write(line); err != nil {
 					return err
 				}
-			} else if last = append(last, line); len(last) > *q.lines {
-				last = last[1:]
+			} else {
+				last, size = append(last, string(line)), size+len(line)
+				for len(last) > *q.lines || size > lastMax {
+					last, size = last[1:], size-len(last[0])
+				}
 			}
 		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return err
 		}
 	}
-	_, err = io.WriteString(out, strings.Join(last, ""))
-	return err
+	for _, line := range last {
+		if _, err := io.WriteString(out, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -52,7 +52,7 @@ func TestHandler(t *testing.T) {
 		{"/inside.log", 200, "db"},
 		{"/?query=/inside.log", 200, "db"},
 		{"/?query=/escape.log", 406, "file does not exist"},
-		{"/pipe", 500, "seek"}, // at once
+		{"/pipe", 500, "Internal Server Error"}, // at once
 		{"/?query=/db/db.log", 200, "db"},
 		{"/?query=/../secret", 406, "no such file or directory"},
 		{"/?query=/none", 406, "no such file or directory"},

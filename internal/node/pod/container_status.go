@@ -3,7 +3,7 @@ package pod
 import (
 	"bytes"
 	"io"
-	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/node/beneath"
 	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/logs"
@@ -130,7 +131,8 @@ func (sm *summary) terminated(st *runtimeapi.ContainerStatus) *v1.ContainerState
 // termMessage returns the container's termination message, or the end of its log.
 func (sm *summary) termMessage(st *runtimeapi.ContainerStatus) string {
 	if st.Annotations[cri.TerminationPathAnnotation] != "" {
-		if f, err := os.Open(sm.Layout.Termination(sm.pod, st.Labels[cri.ContainerNameLabel], cri.RestartCount(st))); err == nil {
+		path := sm.Layout.Termination(sm.pod, st.Labels[cri.ContainerNameLabel], cri.RestartCount(st))
+		if f, err := beneath.OpenFile(filepath.Dir(path), filepath.Base(path)); err == nil {
 			b, err := io.ReadAll(io.LimitReader(f, termMessageMax))
 			f.Close()
 			if err == nil && len(b) > 0 {
@@ -156,7 +158,7 @@ func logTail(path string, lines, size int) string {
 			return ""
 		}
 	}
-	b, err := io.ReadAll(f)
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10)) // it may grow meanwhile
 	if err != nil {
 		return ""
 	}

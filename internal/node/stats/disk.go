@@ -2,9 +2,7 @@ package stats
 
 import (
 	"io/fs"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,50 +10,53 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
+
+	"keelson.dev/keelson/internal/node/beneath"
 )
 
 // used is the space that a folder takes up.
 type used struct{ bytes, inodes uint64 }
 
-// diskUsage adds up what is in a folder and on its file system, in blocks, so
-// that holes in files do not count; a file with several names counts once.
-func diskUsage(dir string) (out used) {
+// diskUsage adds up what is in a folder, or a file, and on its file system, in blocks, so
+// that holes in files do not count; a file with several names counts once. Containers may
+// swap what is in it meanwhile, and add nothing else of the machine by that.
+func diskUsage(path string) (out used) {
+	d, err := beneath.Open(path)
+	if err != nil {
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) == nil {
+			out.add(&st)
+		}
+		return out
+	}
+	defer d.Close()
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]bool{}
 	var dev uint64
-	first := true
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil //nolint:nilerr // it has gone in the meantime
+	_ = d.Walk(false, func(e *beneath.Entry) error { // what cannot be read is left out
+		st := &e.Stat
+		if e.Path == "." {
+			dev = st.Dev
 		}
-		info, err := d.Info()
-		if err != nil {
-			return nil //nolint:nilerr // as above
+		if st.Dev != dev {
+			return fs.SkipDir
 		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return nil
-		}
-		if first {
-			dev, first = st.Dev, false
-		} else if st.Dev != dev {
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if st.Nlink > 1 && !d.IsDir() {
+		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			i := inode{st.Dev, st.Ino}
 			if seen[i] {
 				return nil
 			}
 			seen[i] = true
 		}
-		out.bytes += uint64(st.Blocks) * 512
-		out.inodes++
+		out.add(st)
 		return nil
 	})
 	return out
+}
+
+func (u *used) add(st *unix.Stat_t) {
+	u.bytes += uint64(st.Blocks) * 512
+	u.inodes++
 }
 
 const (

@@ -1,14 +1,14 @@
 package volume
 
 import (
-	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+
+	"keelson.dev/keelson/internal/node/beneath"
 )
 
 // SetGroup makes all that is in a volume the group's, and readable by it, and
@@ -28,18 +28,16 @@ func SetGroup(dir string, group int64, policy *v1.PodFSGroupChangePolicy, readOn
 		}
 	}
 	// The volume may be another pod's, too, whose containers may swap files for
-	// links meanwhile: a Root does not leave the folder.
-	root, err := os.OpenRoot(dir)
+	// links meanwhile.
+	d, err := beneath.Open(dir)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
-		if err == nil {
-			err = setGroup(root, path, group, readOnly)
-		}
-		if errors.Is(err, fs.ErrNotExist) && path != "." {
-			return nil // it went meanwhile
+	defer d.Close()
+	return d.Walk(true, func(e *beneath.Entry) error {
+		err := setGroup(e, group, readOnly)
+		if beneath.Gone(err) && e.Path != "." {
+			return nil
 		}
 		return err
 	})
@@ -47,23 +45,24 @@ func SetGroup(dir string, group int64, policy *v1.PodFSGroupChangePolicy, readOn
 
 // setGroup makes a file or a folder the group's. It is the same one from the look at its mode to
 // the change of it, so that the mode of a file is not set to another's.
-func setGroup(root *os.Root, path string, group int64, readOnly bool) error {
-	f, err := root.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
+func setGroup(e *beneath.Entry, group int64, readOnly bool) error {
+	fd, err := e.Find()
 	if err != nil {
 		return err
 	}
+	f := os.NewFile(uintptr(fd), e.Path)
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if err := unix.Fchownat(int(f.Fd()), "", -1, int(group), unix.AT_EMPTY_PATH); err != nil {
-		return &fs.PathError{Op: "chown", Path: path, Err: err}
+	if err := unix.Fchownat(fd, "", -1, int(group), unix.AT_EMPTY_PATH); err != nil {
+		return &fs.PathError{Op: "chown", Path: e.Path, Err: err}
 	}
 	if info.Mode()&fs.ModeSymlink != 0 {
 		return nil
 	}
-	return os.Chmod(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), info.Mode()|groupMode(info, readOnly))
+	return os.Chmod(beneath.Path(fd), info.Mode()|groupMode(info, readOnly))
 }
 
 // groupMode returns the least permissions of the group on a file or folder.

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
+
+	"keelson.dev/keelson/internal/node/beneath"
 )
 
 // SubPath makes a path in a volume ready to be mounted into a container, for
@@ -29,7 +31,7 @@ func (m *Manager) SubPath(uid types.UID, vol Mounted, name, container string, in
 	if err := point(fd, target); err != nil {
 		return "", err
 	}
-	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(fd), target, "", unix.MS_BIND, ""); err != nil {
+	if err := unix.Mount(beneath.Path(fd), target, "", unix.MS_BIND, ""); err != nil {
 		return "", fmt.Errorf("subPath %q of volume %q: binding it to %s: %w", path, name, target, err)
 	}
 	return target, nil
@@ -65,30 +67,24 @@ func openBeneath(root, path string) (int, error) {
 	if filepath.IsAbs(clean) || clean == ".." || strings.HasPrefix(clean, "../") {
 		return -1, errors.New("must be a relative path without '..'")
 	}
-	dir, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := beneath.Open(root)
 	if err != nil {
-		return -1, fmt.Errorf("opening %s: %w", root, err)
+		return -1, err
 	}
-	defer unix.Close(dir)
-	how := &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	defer dir.Close()
 	open := func(rel string) (int, error) {
-		for {
-			fd, err := unix.Openat2(dir, rel, how)
-			switch {
-			case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
-				continue // something was moved meanwhile
-			case errors.Is(err, unix.EXDEV):
-				return -1, errors.New("leads out of its volume")
-			}
-			return fd, err
+		fd, err := dir.Find(rel, 0, 0)
+		if errors.Is(err, beneath.ErrOutside) {
+			err = errors.New("leads out of its volume")
 		}
+		return fd, err
 	}
 	fd, err := open(clean)
 	if !errors.Is(err, unix.ENOENT) {
 		return fd, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(dir, &st); err != nil {
+	st, err := dir.Stat()
+	if err != nil {
 		return -1, err
 	}
 	at := "."
