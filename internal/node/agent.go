@@ -140,7 +140,7 @@ func assemble(cfg Config) (*Agent, error) {
 			Memory: a.reporter.Memory(), Swap: swap(cfg), SeccompDefault: cfg.SeccompDefault, NodeIPs: hostIPs, ClusterDNS: cfg.ClusterDNS, ClusterDomain: cfg.ClusterDomain, ResolvConf: cfg.ResolvConf,
 		},
 		Admission: &admission.Checker{
-			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.admittable, Initial: a.reporter.Initial, Pods: a.Pods,
+			NodeName: cfg.NodeName, Client: cfg.Client, CRI: a.cri, Sysctls: sysctls, Allocatable: a.admittable, Initial: a.reporter.Initial, Pods: func() []*v1.Pod { return a.pods.Admitted() },
 			Exclusive: a.exclusive, ShuttingDown: func() bool { return a.shutdown.Now() },
 			Pressure: func(p *v1.Pod, class v1.PodQOSClass) string { return a.eviction.Admit(p, class) },
 		},

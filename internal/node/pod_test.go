@@ -12,6 +12,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
@@ -41,6 +42,8 @@ type host struct {
 	// login is what announces shutdowns of the machine.
 	login *login
 	stop  func()
+	// maxPods is the number of pods that the node takes, 0 for the usual one.
+	maxPods int64
 }
 
 // onHost runs f in synctest's time with an agent that runs.
@@ -65,6 +68,7 @@ func (h *host) start() {
 		NodeName: "node", Client: h.client, Informers: factory, CRI: h.runtime.Client(), RootDir: h.dir, LogDir: h.dir + "/logs",
 		NodeIPs: func() []net.IP { return []net.IP{net.IPv4(192, 0, 2, 1)} }, Cgroups: cgroup.None(), Recorder: h.events, ResolvConf: "/dev/null", Hostname: "machine",
 		Shutdown: shutdown.Settings{Period: time.Minute}, Login: func() (shutdown.Login, error) { return h.login, nil },
+		MaxPods: h.maxPods,
 		// How full the machine is does not matter here.
 		Eviction: eviction.Settings{Hard: map[string]string{}}, ImageGC: imagegc.Policy{HighThreshold: 100, LowThreshold: 99},
 		Volumes: &volume.Manager{Root: h.dir + "/pods", Plugins: plugins.All(sources, allocatable, h.dir, nil, clock.RealClock{}), Clock: clock.RealClock{}}, Sources: sources,
@@ -92,7 +96,9 @@ func (h *host) restart() {
 	h.start()
 }
 
-func (h *host) create(spec v1.PodSpec) {
+func (h *host) create(spec v1.PodSpec) { h.Helper(); h.createAs("p", spec) }
+
+func (h *host) createAs(name string, spec v1.PodSpec) {
 	h.Helper()
 	spec.NodeName = "node"
 	for i := range spec.Containers {
@@ -101,15 +107,17 @@ func (h *host) create(spec v1.PodSpec) {
 	for i := range spec.InitContainers {
 		spec.InitContainers[i].Image = "image"
 	}
-	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u"}, Spec: spec, Status: v1.PodStatus{Phase: v1.PodPending}}
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "n", UID: types.UID("u-" + name)}, Spec: spec, Status: v1.PodStatus{Phase: v1.PodPending}}
 	if _, err := h.client.CoreV1().Pods("n").Create(h.Context(), p, metav1.CreateOptions{}); err != nil {
 		h.Fatal(err)
 	}
 }
 
-func (h *host) pod() *v1.Pod {
+func (h *host) pod() *v1.Pod { h.Helper(); return h.named("p") }
+
+func (h *host) named(name string) *v1.Pod {
 	h.Helper()
-	p, err := h.client.CoreV1().Pods("n").Get(h.Context(), "p", metav1.GetOptions{})
+	p, err := h.client.CoreV1().Pods("n").Get(h.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -127,6 +135,18 @@ func (h *host) until(what string, ok func(p *v1.Pod) bool) *v1.Pod {
 	}
 	h.Fatalf("not %s: %+v; created %v; events %v", what, h.pod().Status, h.runtime.Created(), h.told())
 	return nil
+}
+
+// eventually waits, up to ten minutes of synctest's time, for a condition.
+func (h *host) eventually(what string, ok func() bool) {
+	h.Helper()
+	for range 6000 {
+		if ok() {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	h.Fatalf("not %s; events %v", what, h.told())
 }
 
 func (h *host) phase(phase v1.PodPhase) *v1.Pod {
@@ -367,5 +387,73 @@ func TestBackOff(t *testing.T) {
 		if c := state(p, "c").State; p.Status.Reason != "DeadlineExceeded" || c.Terminated == nil || c.Terminated.Reason != "ContainerStatusUnknown" {
 			t.Errorf("status: %+v", p.Status)
 		}
+	})
+}
+
+// TestPreemption checks that a critical pod for which there is no room is given that of another one,
+// and begins when that has ended; and that a pod which is not critical is not.
+func TestPreemption(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.stop()
+		h.maxPods = 2
+		h.start()
+		grace := ptr.To[int64](5)
+		h.createAs("victim", v1.PodSpec{Containers: named("a"), Priority: ptr.To[int32](10), TerminationGracePeriodSeconds: grace})
+		h.createAs("system", v1.PodSpec{Containers: named("b"), Priority: ptr.To[int32](2_000_000_000), TerminationGracePeriodSeconds: grace})
+		h.eventually("running", func() bool { return running(h.named("victim"), "a") && running(h.named("system"), "b") })
+		h.createAs("other", v1.PodSpec{Containers: named("c"), Priority: ptr.To[int32](1000)})
+		h.eventually("rejected", func() bool { return h.named("other").Status.Phase == v1.PodFailed })
+		if p := h.named("other"); p.Status.Reason != "OutOfpods" || p.Status.Message != "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2" {
+			t.Errorf("%+v", p.Status)
+		}
+		h.create(v1.PodSpec{Containers: named("d"), Priority: ptr.To[int32](2_000_000_000)})
+		h.eventually("begun", func() bool { return h.pod().Status.StartTime != nil })
+		p := h.named("victim")
+		if p.Status.Phase != v1.PodFailed || p.Status.Reason != "Preempting" || p.Status.Message != "Preempted in order to admit critical pod" {
+			t.Errorf("the victim when the critical pod begins: %+v", p.Status)
+		}
+		c := slices.IndexFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.DisruptionTarget })
+		if c < 0 || p.Status.Conditions[c].Status != v1.ConditionTrue || p.Status.Conditions[c].Reason != "TerminationByKubelet" || p.Status.Conditions[c].Message != "Pod was preempted by Kubelet to accommodate a critical pod." {
+			t.Errorf("conditions: %+v", p.Status.Conditions)
+		}
+		h.until("running", func(p *v1.Pod) bool { return running(p, "d") })
+		if !running(h.named("system"), "b") {
+			t.Error("a critical pod was preempted")
+		}
+		if told := h.told(); !slices.Contains(told, "Warning Preempting Preempted in order to admit critical pod") {
+			t.Errorf("events: %v", told)
+		}
+		// The next one finds no pod that it may preempt.
+		h.createAs("last", v1.PodSpec{Containers: named("e"), Priority: ptr.To[int32](2_000_000_000)})
+		h.eventually("rejected", func() bool { return h.named("last").Status.Phase == v1.PodFailed })
+		if p := h.named("last"); p.Status.Reason != "UnexpectedAdmissionError" || p.Status.Message != "Pod was rejected: Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: [(res: pods, q: 1), ]" {
+			t.Errorf("%+v", p.Status)
+		}
+	})
+}
+
+// TestAdmittedTogether checks that of pods which come at the same time as many are admitted as there is
+// room for.
+func TestAdmittedTogether(t *testing.T) {
+	onHost(t, func(h *host) {
+		h.stop()
+		h.maxPods = 3
+		names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+		for _, name := range names {
+			h.createAs(name, v1.PodSpec{Containers: named("c")})
+		}
+		h.start()
+		h.eventually("settled", func() bool {
+			up, out := 0, 0
+			for _, name := range names {
+				switch p := h.named(name); {
+				case running(p, "c"):
+					up++
+				case p.Status.Reason == "OutOfpods":
+					out++
+				}
+			}
+			return up == 3 && out == len(names)-3
+		})
 	})
 }

@@ -132,6 +132,7 @@ func TestNode(t *testing.T) {
 		"Evictions":     func(e *env, _ *testing.T) { e.evictions() },
 		"Endpoints":     func(e *env, _ *testing.T) { e.endpoints() },
 		"StaticPods":    func(e *env, _ *testing.T) { e.staticPods() },
+		"Preemption":    func(e *env, _ *testing.T) { e.preemption() },
 		"Ephemeral":     func(e *env, _ *testing.T) { e.ephemeral() },
 		"Resize":        func(e *env, _ *testing.T) { e.resize() },
 		"Logs":          func(e *env, _ *testing.T) { e.rotation() },

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -175,13 +176,18 @@ func TestPressure(t *testing.T) {
 func manifest(t testing.TB, dir, name, version string) {
 	t.Helper()
 	p := sleepingPod(name)
-	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 	p.Labels = map[string]string{"version": version}
+	manifestOf(t, dir, p)
+}
+
+func manifestOf(t testing.TB, dir string, p *v1.Pod) {
+	t.Helper()
+	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 	b, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, name+".json"), b, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, p.Name+".json"), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -211,4 +217,36 @@ func (e *env) staticPods() {
 		list, err := e.client.CoreV1().Pods("default").List(e.Context(), metav1.ListOptions{FieldSelector: "metadata.name=fixed-node"})
 		return err == nil && len(list.Items) == 0
 	})
+}
+
+// preemption checks that a static pod for which the node has no CPUs left is given those of another pod.
+func (e *env) preemption() {
+	node, err := e.client.CoreV1().Nodes().Get(e.Context(), "node", metav1.GetOptions{})
+	if err != nil {
+		e.Fatal(err)
+	}
+	most := v1.ResourceList{v1.ResourceCPU: *resource.NewMilliQuantity(node.Status.Allocatable.Cpu().MilliValue()*3/4, resource.DecimalSI)}
+	victim := sleepingPod("lower")
+	victim.Spec.NodeName, victim.Spec.TerminationGracePeriodSeconds = "node", ptr.To[int64](2)
+	victim.Spec.Containers[0].Resources.Requests = most
+	e.create(victim)
+	e.pod("lower", ready)
+	p := sleepingPod("critical")
+	p.Spec.Containers[0].Resources.Requests = most
+	manifestOf(e, e.manifests, p)
+	e.pod("critical-node", ready)
+	got := e.pod("lower", func(p *v1.Pod) bool { return p.Status.Phase == v1.PodFailed })
+	if got.Status.Reason != "Preempting" || got.Status.Message != "Preempted in order to admit critical pod" {
+		e.Errorf("%s: %s", got.Status.Reason, got.Status.Message)
+	}
+	harness.Eventually(e, "the event", func() bool {
+		list, err := e.client.CoreV1().Events("default").List(e.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=lower,reason=Preempting"})
+		return err == nil && len(list.Items) == 1 && list.Items[0].Type == v1.EventTypeWarning
+	})
+	if got := e.raw("metrics"); !strings.Contains(got, `kubelet_preemptions{preemption_signal="cpu"} 1`) {
+		e.Error("the preemption is not counted")
+	}
+	if err := errors.Join(os.Remove(filepath.Join(e.manifests, "critical.json")), e.client.CoreV1().Pods("default").Delete(e.Context(), "lower", metav1.DeleteOptions{})); err != nil {
+		e.Fatal(err)
+	}
 }

@@ -21,6 +21,8 @@ import (
 	"keelson.dev/keelson/internal/node/cri"
 	"keelson.dev/keelson/internal/node/eviction"
 	"keelson.dev/keelson/internal/node/podspec"
+	"keelson.dev/keelson/internal/node/preemption"
+	"keelson.dev/keelson/internal/node/static"
 	"keelson.dev/keelson/internal/node/sysctl"
 	"keelson.dev/keelson/internal/node/topology"
 )
@@ -39,7 +41,7 @@ type Checker struct {
 	// Initial returns the node as it is registered, for when the API server does not
 	// answer.
 	Initial func() *v1.Node
-	// Pods are the node's pods.
+	// Pods are the node's pods that were admitted.
 	Pods func() []*v1.Pod
 	// ShuttingDown reports whether the machine is.
 	ShuttingDown func() bool
@@ -65,77 +67,110 @@ func rejected(reason, format string, args ...any) *Rejection {
 	return &Rejection{reason, "Pod was rejected: " + fmt.Sprintf(format, args...)}
 }
 
+// Node returns the node with what the checks need of the runtime. It may wait for both, and the calls
+// after it wait for nothing.
+func (c *Checker) Node(ctx context.Context) *Node {
+	n := &Node{}
+	var err error
+	if n.object, err = c.Client.CoreV1().Nodes().Get(ctx, c.NodeName, metav1.GetOptions{}); err != nil {
+		// Static pods run without an API server, too: their checks use the Node as it is
+		// registered.
+		n.object = c.Initial()
+	}
+	f, err := c.CRI.Features(ctx)
+	n.strictGroups = err == nil && f.SupplementalGroupsPolicy
+	return n
+}
+
+// Node is the node as checks see it.
+type Node struct {
+	object       *v1.Node
+	strictGroups bool // the runtime supports them
+}
+
 // Admit returns the reason why a pod cannot run here, nil if it can: the
 // scheduler's checks once more, for pods that were bound without it and for
-// changes since.
-func (c *Checker) Admit(ctx context.Context, pod *v1.Pod) *Rejection {
+// changes since. A pod that the node must run can, when the victims have ended.
+// No other pod is admitted meanwhile.
+func (c *Checker) Admit(ctx context.Context, node *Node, pod *v1.Pod) (*Victims, *Rejection) {
 	if c.ShuttingDown() {
-		return rejected("NodeShutdown", "Pod was rejected as the node is shutting down.")
+		return nil, rejected("NodeShutdown", "Pod was rejected as the node is shutting down.")
 	}
 	if message := c.Pressure(pod, podspec.QOS(pod)); message != "" {
-		return rejected(eviction.Reason, "%s", message)
+		return nil, rejected(eviction.Reason, "%s", message)
 	}
 	if err := c.Sysctls.Check(&pod.Spec); err != nil {
-		return rejected("SysctlForbidden", "forbidden sysctl: %v", err)
+		return nil, rejected("SysctlForbidden", "forbidden sysctl: %v", err)
 	}
 	if err := c.Exclusive.Admit(pod); err != nil {
 		var r *topology.Refused
 		if errors.As(err, &r) {
-			return rejected(r.Reason, "%s", r.Message)
+			return nil, rejected(r.Reason, "%s", r.Message)
 		}
-		return rejected("UnexpectedAdmissionError", "Allocate failed due to %v, which is unexpected", err)
+		return nil, rejected(unexpected, "Allocate failed due to %v, which is unexpected", err)
 	}
-	r := c.predicates(ctx, pod)
+	v, r := c.predicates(ctx, node, pod)
 	if r != nil {
 		if err := c.Exclusive.Free(pod.UID); err != nil {
 			klog.FromContext(ctx).Error(err, "Taking back what a pod was given failed", "pod", klog.KObj(pod))
 		}
 	}
-	return r
+	return v, r
+}
+
+// unexpected is the reason of the refusal of a pod that should have been admitted.
+const unexpected = "UnexpectedAdmissionError"
+
+// Victims are the pods that are to end for another one, and the resource that it lacks.
+type Victims struct {
+	Pods     []*v1.Pod
+	Resource v1.ResourceName
 }
 
 // predicates checks the pod against the node and the pods there.
-func (c *Checker) predicates(ctx context.Context, pod *v1.Pod) *Rejection {
+func (c *Checker) predicates(ctx context.Context, node *Node, pod *v1.Pod) (*Victims, *Rejection) {
 	if f := c.admitAppArmor(pod); f != nil {
-		return f
+		return nil, f
 	}
 	if pod.Spec.OS != nil && string(pod.Spec.OS.Name) != runtime.GOOS {
-		return rejected("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+		return nil, rejected("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}
-	node, err := c.Client.CoreV1().Nodes().Get(ctx, c.NodeName, metav1.GetOptions{})
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil // the pod ends in any case
-		}
-		// Static pods run without an API server, too: their checks use the Node as it is
-		// registered.
-		node = c.Initial()
-	}
-	if podspec.StrictGroups(pod) {
-		if f, err := c.CRI.Features(ctx); err != nil || !f.SupplementalGroupsPolicy {
-			return rejected("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=%s is not supported in this node", v1.SupplementalGroupsPolicyStrict)
-		}
+	if podspec.StrictGroups(pod) && !node.strictGroups {
+		return nil, rejected("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=%s is not supported in this node", v1.SupplementalGroupsPolicyStrict)
 	}
 	others := others(pod, c.Pods())
-	if s := c.shortage(node, pod, others); s != nil {
-		return rejected("OutOf"+string(s.resource), "%v", s)
+	short := c.shortages(node.object, pod, others)
+	critical := eviction.IsCritical(pod)
+	if len(short) > 0 && !critical {
+		return nil, rejected("OutOf"+string(short[0].resource), "%v", short[0])
 	}
 	predicate := func(name, description string) *Rejection {
 		return rejected(name, "Predicate %s failed: %s", name, description)
 	}
-	if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node); err != nil || !ok {
-		return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
-	}
-	noExecute := func(t *v1.Taint) bool { return t.Effect == v1.TaintEffectNoExecute }
-	if _, found := corev1.FindMatchingUntoleratedTaint(klog.FromContext(ctx), node.Spec.Taints, pod.Spec.Tolerations, noExecute, true); found {
-		return predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+	if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node.object); err != nil || !ok {
+		return nil, predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
 	}
 	for _, other := range others {
 		if portsConflict(pod, other) {
-			return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+			return nil, predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
 		}
 	}
-	return nil
+	noExecute := func(t *v1.Taint) bool { return t.Effect == v1.TaintEffectNoExecute }
+	if _, found := corev1.FindMatchingUntoleratedTaint(klog.FromContext(ctx), node.object.Spec.Taints, pod.Spec.Tolerations, noExecute, true); found && !static.Is(pod) {
+		return nil, predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+	}
+	if len(short) == 0 {
+		return nil, nil
+	}
+	var lacks []preemption.Lack
+	for _, s := range short {
+		lacks = append(lacks, preemption.Lack{Resource: s.resource, Amount: s.requested - (s.capacity - s.used)})
+	}
+	victims, err := preemption.Choose(pod, others, lacks)
+	if err != nil {
+		return nil, rejected(unexpected, "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: %v", err)
+	}
+	return &Victims{victims, short[0].resource}, nil
 }
 
 // admitAppArmor refuses a pod with AppArmor profiles on a machine that does not
@@ -170,14 +205,14 @@ func (s *shortage) Error() string {
 	return fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", s.resource, s.requested, s.used, s.capacity)
 }
 
-// shortage returns the first resource that does not suffice for a pod beside the
-// others, nil if there is none.
-func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shortage {
+// shortages returns the resources that do not suffice for a pod beside the others, in upstream's
+// order.
+func (c *Checker) shortages(node *v1.Node, pod *v1.Pod, others []*v1.Pod) (out []*shortage) {
 	have := v1.ResourceList{}
 	maps.Copy(have, node.Status.Allocatable) // with the extended resources
 	maps.Copy(have, c.Allocatable())
 	if n, ok := have[v1.ResourcePods]; ok && int64(len(others))+1 > n.Value() {
-		return &shortage{v1.ResourcePods, 1, int64(len(others)), n.Value()}
+		out = append(out, &shortage{v1.ResourcePods, 1, int64(len(others)), n.Value()})
 	}
 	used := v1.ResourceList{}
 	for _, other := range others {
@@ -188,11 +223,14 @@ func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shorta
 		}
 	}
 	want := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	// Extended resources that the node does not have are not checked: they are the
-	// cluster's.
-	for k, h := range have {
+	first := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
+	rest := slices.DeleteFunc(slices.Sorted(maps.Keys(have)), func(k v1.ResourceName) bool { return k == v1.ResourcePods || slices.Contains(first, k) })
+	for _, k := range slices.Concat(first, rest) {
+		// Extended resources that the node does not have are not checked: they are the
+		// cluster's.
+		h, ok := have[k]
 		q, u := want[k], used[k]
-		if q.IsZero() || k == v1.ResourcePods {
+		if !ok || q.IsZero() {
 			continue
 		}
 		sum := u.DeepCopy()
@@ -200,23 +238,20 @@ func (c *Checker) shortage(node *v1.Node, pod *v1.Pod, others []*v1.Pod) *shorta
 			continue
 		}
 		if k == v1.ResourceCPU {
-			return &shortage{k, q.MilliValue(), u.MilliValue(), h.MilliValue()}
+			out = append(out, &shortage{k, q.MilliValue(), u.MilliValue(), h.MilliValue()})
+		} else {
+			out = append(out, &shortage{k, q.Value(), u.Value(), h.Value()})
 		}
-		return &shortage{k, q.Value(), u.Value(), h.Value()}
 	}
-	return nil
+	return out
 }
 
 // Infeasible returns the reason and message if the node cannot give the pod the
 // resources that it asks for: now, or ever. Those of ahead, which wait for more, too, are
-// given theirs before this pod, in their order, if the node has them.
-func (c *Checker) Infeasible(ctx context.Context, pod *v1.Pod, ahead []*v1.Pod) (reason, message string) {
+// given theirs before this pod, in their order, if the node has them. No pod is admitted meanwhile.
+func (c *Checker) Infeasible(node *Node, pod *v1.Pod, ahead []*v1.Pod) (reason, message string) {
 	if message := c.Exclusive.Fixed(pod); message != "" {
 		return v1.PodReasonInfeasible, message
-	}
-	node, err := c.Client.CoreV1().Nodes().Get(ctx, c.NodeName, metav1.GetOptions{})
-	if err != nil {
-		return v1.PodReasonDeferred, err.Error()
 	}
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	have := c.Allocatable()
@@ -234,12 +269,12 @@ func (c *Checker) Infeasible(ctx context.Context, pod *v1.Pod, ahead []*v1.Pod) 
 	pods := c.Pods()
 	for _, first := range ahead {
 		i := slices.IndexFunc(pods, func(p *v1.Pod) bool { return p.UID == first.UID })
-		if i >= 0 && c.shortage(node, first, others(first, pods)) == nil {
+		if i >= 0 && len(c.shortages(node.object, first, others(first, pods))) == 0 {
 			pods[i] = first
 		}
 	}
-	if s := c.shortage(node, pod, others(pod, pods)); s != nil {
-		return v1.PodReasonDeferred, s.Error()
+	if short := c.shortages(node.object, pod, others(pod, pods)); len(short) > 0 {
+		return v1.PodReasonDeferred, short[0].Error()
 	}
 	return "", ""
 }

@@ -17,18 +17,18 @@ type Metrics struct {
 	// /metrics/slis does.
 	Registry, Probes, SLIs *prometheus.Registry
 
-	operations, operationErrors, evictions, imagesRemoved, startedPods, startedContainers, startErrors *prometheus.CounterVec
-	operationTime, evictionAge                                                                         *prometheus.HistogramVec
-	pods                                                                                               *podMetrics
-	requests                                                                                           *prometheus.CounterVec
-	requestTime                                                                                        *prometheus.HistogramVec
-	inFlight                                                                                           *prometheus.GaugeVec
-	pluginRegistrations                                                                                *prometheus.CounterVec
-	pluginAllocations                                                                                  *prometheus.HistogramVec
-	podResources                                                                                       *prometheus.CounterVec
-	shutdownBegan, shutdownFinished                                                                    prometheus.Gauge
-	sandboxTime                                                                                        *prometheus.HistogramVec
-	sandboxErrors, startedPodsErrors                                                                   *prometheus.CounterVec
+	operations, operationErrors, evictions, preemptions, imagesRemoved, startedPods, startedContainers, startErrors *prometheus.CounterVec
+	operationTime, evictionAge                                                                                      *prometheus.HistogramVec
+	pods                                                                                                            *podMetrics
+	requests                                                                                                        *prometheus.CounterVec
+	requestTime                                                                                                     *prometheus.HistogramVec
+	inFlight                                                                                                        *prometheus.GaugeVec
+	pluginRegistrations                                                                                             *prometheus.CounterVec
+	pluginAllocations                                                                                               *prometheus.HistogramVec
+	podResources                                                                                                    *prometheus.CounterVec
+	shutdownBegan, shutdownFinished                                                                                 prometheus.Gauge
+	sandboxTime                                                                                                     *prometheus.HistogramVec
+	sandboxErrors, startedPodsErrors                                                                                *prometheus.CounterVec
 	// podResourcesOf and podResourcesErrors are by method.
 	podResourcesOf, podResourcesErrors map[string]*prometheus.CounterVec
 	probes                             *prometheus.CounterVec
@@ -62,6 +62,7 @@ func New(node string) *Metrics {
 	m.startedPodsErrors = counter("started_pods_errors_total", "Cumulative number of errors when starting pods")
 	m.startedPodsErrors.WithLabelValues()
 	m.evictions = counter("evictions", "Cumulative number of pod evictions by eviction signal", "eviction_signal")
+	m.preemptions = counter("preemptions", "Cumulative number of pod preemptions by preemption resource", "preemption_signal")
 	m.evictionAge = histogram("eviction_stats_age_seconds", "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
 		prometheus.DefBuckets, "eviction_signal")
 	m.imagesRemoved = counter("image_garbage_collected_total", "Total number of images garbage collected by the kubelet, whether through disk usage or image age.", "reason")
@@ -130,6 +131,9 @@ func (m *Metrics) StaticRestarted() { m.restarted.WithLabelValues("true").Inc() 
 
 // Evicted counts an eviction.
 func (m *Metrics) Evicted(signal string) { m.evictions.WithLabelValues(signal).Inc() }
+
+// Preempted counts a pod that made room for another one, which lacked the resource.
+func (m *Metrics) Preempted(resource string) { m.preemptions.WithLabelValues(resource).Inc() }
 
 // EvictionAge observes how old, in seconds, the stats of an eviction were.
 func (m *Metrics) EvictionAge(signal string, seconds float64) {

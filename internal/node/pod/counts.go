@@ -57,7 +57,7 @@ func (m *Manager) stages() (out []stage) {
 			s.config = "orphan"
 		}
 		switch {
-		case w.ending.done.Load():
+		case w.ending.over():
 			s.lifecycle = "terminated"
 		case gone, s.pod.DeletionTimestamp != nil, w.ending.imposed.Load() != nil, podspec.Terminal(s.pod.Status.Phase):
 			s.lifecycle = "terminating"

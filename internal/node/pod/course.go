@@ -34,7 +34,7 @@ func (w *worker) deadline(pod *v1.Pod) time.Duration {
 // finished reports whether every container has come to the end that its pod's
 // restart policy gives it.
 func (w *worker) finished(pod *v1.Pod, obs *observed) bool {
-	if w.starts.any() || !w.admitted && len(obs.containers) == 0 {
+	if w.starts.any() || !w.begun && len(obs.containers) == 0 {
 		return false
 	}
 	// What runs once has run, even if its sandbox did not last.

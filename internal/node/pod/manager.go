@@ -25,6 +25,7 @@ import (
 	"keelson.dev/keelson/internal/node/imagevolume"
 	"keelson.dev/keelson/internal/node/layout"
 	"keelson.dev/keelson/internal/node/nodemetrics"
+	"keelson.dev/keelson/internal/node/preemption"
 	"keelson.dev/keelson/internal/node/shares"
 	"keelson.dev/keelson/internal/node/volume"
 	"keelson.dev/keelson/internal/trace"
@@ -97,7 +98,7 @@ type Manager struct {
 	ctx     context.Context // workers live in it
 	wg      sync.WaitGroup
 
-	// taking is held while a pod that is resized takes what it asks for.
+	// taking is held while a pod takes what it asks for of the node: one that is admitted, or resized.
 	taking sync.Mutex
 }
 
@@ -173,6 +174,23 @@ func (m *Manager) Pods() []*v1.Pod {
 	return out
 }
 
+// Admitted returns those of the pods that have their place on the node: this agent has admitted them, or
+// one before it has. Those that make room for another one have none any more.
+func (m *Manager) Admitted() []*v1.Pod {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []*v1.Pod
+	for _, w := range m.workers {
+		if f := w.ending.imposed.Load(); f != nil && f.Reason == preemption.Reason {
+			continue
+		}
+		if p := w.snapshot(); w.admitted.Load() || p.Status.StartTime != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // Known reports whether the pod is on this node.
 func (m *Manager) Known(uid types.UID) bool { return m.worker(uid) != nil }
 
@@ -186,7 +204,7 @@ func (m *Manager) Fail(uid types.UID, f *Failure) {
 // Ended reports whether nothing of the pod runs, and its volumes are gone.
 func (m *Manager) Ended(uid types.UID) bool {
 	w := m.worker(uid)
-	return w == nil || w.ending.done.Load()
+	return w == nil || w.ending.over()
 }
 
 // Refresh has each pod looked at again, because something changed that all of their

@@ -35,14 +35,24 @@ type Failure struct {
 type ending struct {
 	// imposed ends the pod from outside of the loop.
 	imposed atomic.Pointer[Failure]
-	// done reports whether nothing of the pod runs and its volumes are gone.
-	done atomic.Bool
+	// done is closed when nothing of the pod runs and its volumes are gone.
+	done chan struct{}
 
 	// The rest is the loop's own.
 	why     *Failure  // why the pod must not run here any more
 	begun   time.Time // when the taking down began
 	cleared bool      // volumes and cgroup are gone
 	told    bool      // the API was asked to delete the pod
+}
+
+// over reports whether nothing of the pod runs and its volumes are gone.
+func (e *ending) over() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // stop takes the pod down, a step further each time, to the end of the pod in
@@ -104,7 +114,7 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 		}
 		w.Shares.Remove(ctx, pod)
 		w.ending.cleared = true
-		w.ending.done.Store(true)
+		close(w.ending.done)
 		w.wakePending(podsRemoved)
 	}
 	if !gone {
@@ -179,7 +189,13 @@ func (w *worker) stopContainers(ctx context.Context, pod *v1.Pod, gone bool, obs
 
 // fail makes the worker end its pod; the first reason counts.
 func (w *worker) fail(f *Failure) {
-	if w.ending.imposed.CompareAndSwap(nil, f) {
-		w.notify()
+	if !w.ending.imposed.CompareAndSwap(nil, f) {
+		return
 	}
+	w.mu.Lock()
+	if w.interrupt != nil {
+		w.interrupt()
+	}
+	w.mu.Unlock()
+	w.notify()
 }

@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -66,8 +67,10 @@ type worker struct {
 	interrupt context.CancelFunc // ends what the pod's running needs, when it must not run any more
 	running   context.Context    // ends with interrupt
 
+	admitted atomic.Bool // the pod has its place on the node; only the loop sets it
+
 	// The rest is the loop's own.
-	admitted bool
+	begun    bool // what the pod is given is kept
 	volumes  map[string]volume.Mounted
 	prepared bool // the devices of its claims are
 	limited  bool // the pod's cgroup has its limits
@@ -81,6 +84,7 @@ func newWorker(m *Manager, pod *v1.Pod) *worker {
 	w.probes = newProbes(b, w.kills)
 	w.resizing = newResizing(b, w.kills)
 	// An agent before this one, or a machine that has restarted, has begun the others.
+	w.ending.done = make(chan struct{})
 	w.startup.seen, w.startup.done = m.Clock.Now(), pod.Status.StartTime != nil
 	w.report = &report{base: b, inAPI: w.inAPI, written: w.written, ending: func() bool {
 		w.mu.Lock()
@@ -209,21 +213,29 @@ func (w *worker) sync(ctx context.Context) (time.Duration, bool) {
 	if gone || pod.DeletionTimestamp != nil || w.ending.why != nil || podspec.Terminal(pod.Status.Phase) || w.finished(pod, obs) {
 		return w.stop(ctx, pod, gone, obs)
 	}
-	if !w.admitted {
-		if len(obs.sandboxes) == 0 && pod.Status.StartTime == nil {
-			if r := w.Admission.Admit(ctx, pod); r != nil {
+	if !w.begun {
+		switch {
+		case w.admitted.Load():
+		case len(obs.sandboxes) == 0 && pod.Status.StartTime == nil:
+			if r := w.admit(ctx, pod); r != nil {
 				w.ending.why = &Failure{Reason: r.Reason, Message: r.Message, rejected: true}
 				w.Recorder.Event(pod, v1.EventTypeWarning, r.Reason, r.Message)
 				return w.stop(ctx, pod, false, obs)
 			}
-		} else if err := w.Exclusive.Restore(pod); err != nil {
-			klog.FromContext(ctx).Error(err, "Giving a pod that runs what it has for itself failed")
+			if w.running.Err() != nil {
+				return 0, false // the pod has ended while it waited
+			}
+		default:
+			w.admitted.Store(true)
+			if err := w.Exclusive.Restore(pod); err != nil {
+				klog.FromContext(ctx).Error(err, "Giving a pod that runs what it has for itself failed")
+			}
 		}
 		if err := w.resizing.allocate(pod); err != nil {
 			klog.FromContext(ctx).Error(err, "Keeping what the pod is given failed")
 			return retryPeriod, false
 		}
-		w.admitted = true
+		w.begun = true
 	}
 	pod, err = w.resizing.resize(ctx, pod, obs)
 	if err != nil {
