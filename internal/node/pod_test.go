@@ -1,9 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -339,7 +342,9 @@ func TestRefused(t *testing.T) {
 
 func TestOwnUsers(t *testing.T) {
 	onHost(t, func(h *host) {
-		h.create(v1.PodSpec{Containers: named("c"), HostUsers: ptr.To(false)})
+		c := named("c")
+		c[0].TerminationMessagePath, c[0].VolumeMounts = "/dev/termination-log", []v1.VolumeMount{{Name: "v", MountPath: "/v"}}
+		h.create(v1.PodSpec{Containers: c, HostUsers: ptr.To(false), Volumes: []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}}}})
 		time.Sleep(time.Minute)
 		want := "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user namespaces"
 		if told := h.told(); !slices.ContainsFunc(told, func(e string) bool { return strings.Contains(e, want) }) {
@@ -351,6 +356,16 @@ func TestOwnUsers(t *testing.T) {
 		o := h.runtime.Sandboxes()[0].Linux.SecurityContext.NamespaceOptions.UsernsOptions
 		if o.GetMode() != runtimeapi.NamespaceMode_POD || len(o.Uids) != 1 || o.Uids[0].HostId < 65536 {
 			t.Errorf("users: %v", o)
+		}
+		// What is mounted is owned by the users of the pod, volumes and the agent's own files alike.
+		mounts := h.runtime.Containers()[0].Mounts
+		if len(mounts) != 3 {
+			t.Errorf("mounts: %v", mounts)
+		}
+		for _, m := range mounts {
+			if !reflect.DeepEqual(m.UidMappings, o.Uids) || !reflect.DeepEqual(m.GidMappings, o.Gids) {
+				t.Errorf("%s is mounted with users %v and groups %v, want %v and %v", m.ContainerPath, m.UidMappings, m.GidMappings, o.Uids, o.Gids)
+			}
 		}
 	})
 }
@@ -456,4 +471,54 @@ func TestAdmittedTogether(t *testing.T) {
 			return up == 3 && out == len(names)-3
 		})
 	})
+}
+
+// TestSidecarsEnd checks that sidecars are stopped after the containers that need them, the last first, or
+// all together when the time is up, and that all preStop hooks run at once.
+func TestSidecarsEnd(t *testing.T) {
+	for _, c := range []struct {
+		hook, grace int64 // how long the container's hook takes, and the pod has
+		want        string
+	}{
+		{5, 30, "exec one 0, exec two 0, stop c 5 25, stop two 5 25, stop one 5 25"},
+		{60, 10, "exec one 0, exec two 0, stop c 10 2, stop one 10 2, stop two 10 2"},
+	} {
+		onHost(t, func(h *host) {
+			sidecars, containers := named("one", "two"), named("c")
+			for i := range sidecars {
+				sidecars[i].RestartPolicy = ptr.To(v1.ContainerRestartPolicyAlways)
+				sidecars[i].Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"hook"}}}}
+			}
+			containers[0].Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: c.hook}}}
+			h.create(v1.PodSpec{InitContainers: sidecars, Containers: containers, TerminationGracePeriodSeconds: &c.grace})
+			h.until("running", func(p *v1.Pod) bool { return running(p, "c") })
+			p := h.pod()
+			p.DeletionTimestamp, p.DeletionGracePeriodSeconds = ptr.To(metav1.Now()), &c.grace
+			begun := time.Now()
+			if _, err := h.client.CoreV1().Pods("n").Update(h.Context(), p, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			h.eventually("stopped", func() bool { return len(h.runtime.Calls()) == 5 })
+			calls := h.runtime.Calls()
+			// Those of one time may come in any order, unless one waits for another one.
+			if c.hook > c.grace {
+				slices.SortStableFunc(calls, func(a, b critest.Call) int {
+					return cmp.Or(cmp.Compare(a.What, b.What), a.At.Compare(b.At), cmp.Compare(a.Container, b.Container))
+				})
+			} else {
+				slices.SortStableFunc(calls[:2], func(a, b critest.Call) int { return cmp.Compare(a.Container, b.Container) })
+			}
+			var got []string
+			for _, call := range calls {
+				text := fmt.Sprintf("%s %s %d", call.What, call.Container, call.At.Sub(begun)/time.Second)
+				if call.What == "stop" {
+					text += fmt.Sprintf(" %d", call.Timeout)
+				}
+				got = append(got, text)
+			}
+			if all := strings.Join(got, ", "); all != c.want {
+				t.Errorf("%s; want %s", all, c.want)
+			}
+		})
+	}
 }

@@ -84,7 +84,20 @@ func (c *Converter) mounts(ctx context.Context, r *Run, env map[string]string) (
 		}
 		out = append(out, &runtimeapi.Mount{ContainerPath: spec.TerminationMessagePath, HostPath: path})
 	}
-	return out, nil
+	return out, c.ownMounts(pod, out)
+}
+
+// ownMounts gives the mounts of a pod with users of its own the users of the pod, so that what is
+// root's on the machine is its root's there (https://kep.k8s.io/127, Handling of volumes).
+func (c *Converter) ownMounts(pod *v1.Pod, mounts []*runtimeapi.Mount) error {
+	users, err := c.usersIn(pod)
+	if err != nil || users.Mode != runtimeapi.NamespaceMode_POD {
+		return err
+	}
+	for _, m := range mounts {
+		m.UidMappings, m.GidMappings = users.Uids, users.Gids
+	}
+	return nil
 }
 
 // volumeDevices returns the devices of a container's block volumes.

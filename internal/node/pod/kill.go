@@ -22,6 +22,9 @@ const minimumGrace int64 = 2
 type kill struct {
 	until  time.Time
 	cancel context.CancelFunc
+	// turn is closed when the container may be asked to end, after those that need it; nil is
+	// at once.
+	turn chan struct{}
 }
 
 // kills stops containers, each once at a time.
@@ -39,6 +42,26 @@ func newKills(b *base, h *history) *kills {
 // kill stops a container beside the loop; asked again with less time, it
 // hurries. The runtime's event reports the end.
 func (k *kills) kill(ctx context.Context, pod *v1.Pod, st *runtimeapi.ContainerStatus, message string, grace int64) {
+	k.begin(ctx, pod, st, message, grace, nil)
+}
+
+// killLast is kill for a sidecar, which is asked to end when it is its turn, or when the time is up. Its
+// preStop hook runs at once.
+func (k *kills) killLast(ctx context.Context, pod *v1.Pod, st *runtimeapi.ContainerStatus, grace int64) {
+	k.begin(ctx, pod, st, "", grace, make(chan struct{}))
+}
+
+// turn lets the container be asked to end.
+func (k *kills) turn(id string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if this := k.byID[id]; this != nil && this.turn != nil {
+		close(this.turn)
+		this.turn = nil
+	}
+}
+
+func (k *kills) begin(ctx context.Context, pod *v1.Pod, st *runtimeapi.ContainerStatus, message string, grace int64, turn chan struct{}) {
 	grace = max(grace, minimumGrace)
 	until := k.Clock.Now().Add(time.Duration(grace) * time.Second)
 	name := st.Labels[cri.ContainerNameLabel]
@@ -49,7 +72,7 @@ func (k *kills) kill(ctx context.Context, pod *v1.Pod, st *runtimeapi.ContainerS
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	this := &kill{until, cancel}
+	this := &kill{until, cancel, turn}
 	k.byID[st.Id] = this
 	k.mu.Unlock()
 	if old != nil {
@@ -70,6 +93,13 @@ func (k *kills) kill(ctx context.Context, pod *v1.Pod, st *runtimeapi.ContainerS
 				k.Recorder.Event(containerRef(pod, name), v1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
 			}
 			done()
+		}
+		if wait := time.Duration(grace)*time.Second - k.Clock.Since(begun); turn != nil && wait > 0 {
+			select {
+			case <-turn:
+			case <-k.Clock.After(wait):
+			case <-ctx.Done():
+			}
 		}
 		left := max(grace-int64(k.Clock.Since(begun)/time.Second), minimumGrace)
 		_, err := k.CRI.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: st.Id, Timeout: left})

@@ -295,6 +295,13 @@ func (rs *resizing) actuated(pod *v1.Pod, id string, r *v1.ResourceRequirements,
 	return rs.save(pod)
 }
 
+// forget forgets what a container got that is removed; that is kept with the next one's.
+func (rs *resizing) forget(id string) {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	delete(rs.given.Actuated, id)
+}
+
 // of returns what a running container has got, if that is known.
 func (rs *resizing) of(id string) (v1.ResourceRequirements, bool) {
 	rs.mu.Lock()

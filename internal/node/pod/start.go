@@ -128,6 +128,7 @@ func (w *worker) removeContainer(ctx context.Context, pod *v1.Pod, st *runtimeap
 		klog.FromContext(ctx).V(2).Info("Removing a dead container failed", "container", st.Id, "err", err)
 		return
 	}
+	w.resizing.forget(st.Id)
 	path := w.Layout.Log(pod, st.Labels[cri.ContainerNameLabel], cri.RestartCount(st))
 	rotated, _ := logs.Rotated(path)
 	for _, name := range append(rotated, path) {

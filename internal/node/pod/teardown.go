@@ -148,8 +148,9 @@ func (w *worker) stop(ctx context.Context, pod *v1.Pod, gone bool, obs *observed
 	return idle, true
 }
 
-// stopContainers stops the running containers: all but sidecars at once, then
-// the sidecars from the last to the first.
+// stopContainers stops the running containers: all but sidecars at once, then the sidecars from the last
+// to the first, or all together when the time is up. The preStop hooks run all at once
+// (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#termination-with-sidecars).
 func (w *worker) stopContainers(ctx context.Context, pod *v1.Pod, gone bool, obs *observed) {
 	grace := podspec.GracePeriod(pod)
 	if pod.DeletionGracePeriodSeconds != nil {
@@ -161,29 +162,29 @@ func (w *worker) stopContainers(ctx context.Context, pod *v1.Pod, gone bool, obs
 	if w.ending.why != nil && w.ending.why.Grace != nil {
 		grace = min(grace, *w.ending.why.Grace)
 	}
-	sidecar := map[string]bool{}
+	order := map[string]int{} // of the sidecars
 	for i := range pod.Spec.InitContainers {
 		if c := &pod.Spec.InitContainers[i]; restart.Sidecar(c) {
-			sidecar[c.Name] = true
+			order[c.Name] = i
 		}
 	}
+	var last *runtimeapi.ContainerStatus // of the sidecars that run
 	regular := false
 	for _, st := range obs.running() {
-		if !sidecar[st.Labels[cri.ContainerNameLabel]] {
+		name := st.Labels[cri.ContainerNameLabel]
+		i, sidecar := order[name]
+		if !sidecar {
 			regular = true
 			w.kills.kill(ctx, pod, st, "", grace)
+			continue
+		}
+		w.kills.killLast(ctx, pod, st, grace)
+		if last == nil || i > order[last.Labels[cri.ContainerNameLabel]] {
+			last = st
 		}
 	}
-	if regular {
-		return
-	}
-	left := grace - int64(w.Clock.Since(w.ending.begun)/time.Second)
-	for i := len(pod.Spec.InitContainers) - 1; i >= 0; i-- {
-		c := &pod.Spec.InitContainers[i]
-		if st := obs.newest(c.Name); restart.Sidecar(c) && st != nil && st.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
-			w.kills.kill(ctx, pod, st, "", left)
-			return
-		}
+	if !regular && last != nil {
+		w.kills.turn(last.Id)
 	}
 }
 

@@ -32,7 +32,17 @@ type Runtime struct {
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
 	created    []string
+	calls      []Call
 	watchers   map[chan *runtimeapi.ContainerEventResponse]bool
+}
+
+// Call is a call that stops a container, or runs a command in it.
+type Call struct {
+	// What is "stop" or "exec".
+	What, Container string
+	At              time.Time
+	// Timeout is how long the container has to stop, in seconds.
+	Timeout int64
 }
 
 type sandbox struct {
@@ -93,6 +103,23 @@ func (r *Runtime) Created() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.created)
+}
+
+// Calls returns the calls in their order.
+func (r *Runtime) Calls() []Call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.calls)
+}
+
+// Containers returns the configurations of the containers.
+func (r *Runtime) Containers() (out []*runtimeapi.ContainerConfig) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		out = append(out, c.config)
+	}
+	return out
 }
 
 // Sandboxes returns the configurations of the sandboxes that there are.
@@ -286,6 +313,7 @@ func (r *Runtime) StopContainer(_ context.Context, in *runtimeapi.StopContainerR
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c := r.containers[in.ContainerId]; c != nil && c.State == runtimeapi.ContainerState_CONTAINER_RUNNING {
+		r.calls = append(r.calls, Call{"stop", c.Metadata.Name, time.Now(), in.Timeout})
 		r.exit(c, 137)
 	}
 	return &runtimeapi.StopContainerResponse{}, nil
@@ -361,7 +389,12 @@ func (r *Runtime) ReopenContainerLog(context.Context, *runtimeapi.ReopenContaine
 	return &runtimeapi.ReopenContainerLogResponse{}, nil
 }
 
-func (r *Runtime) ExecSync(context.Context, *runtimeapi.ExecSyncRequest, ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
+func (r *Runtime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.containers[in.ContainerId]; c != nil {
+		r.calls = append(r.calls, Call{"exec", c.Metadata.Name, time.Now(), in.Timeout})
+	}
 	return &runtimeapi.ExecSyncResponse{}, nil
 }
 
