@@ -114,12 +114,17 @@ func (h *host) start(m *machine.Machine, o Options) error {
 			return err
 		}
 	}
+	header, err := o.staticPodHeader()
+	if err != nil {
+		return err
+	}
 	agent, err = node.New(node.Config{
 		NodeName: o.Name, Version: h.version, Client: h.client, Informers: h.informers, CRIEndpoint: m.Endpoint(), RootDir: m.Root(), LogDir: o.Logs,
 		LogMaxSize: o.LogMaxSize, LogMaxFiles: o.LogMaxFiles, CgroupRoot: m.CgroupRoot(),
 		MaxPods: o.MaxPods, KubeReserved: o.KubeReserved, SystemReserved: o.SystemReserved, Eviction: o.Eviction, ImageGC: o.ImageGC, Exclusive: o.Exclusive,
 		Shutdown: o.Shutdown, MemoryQoS: o.MemoryQoS, LimitedSwap: o.Swap == LimitedSwap, SeccompDefault: o.SeccompDefault, MaxImages: o.MaxImages,
 		PodsPerCore: o.PodsPerCore, LogPeriod: o.LogPeriod, MaxPulls: o.MaxPulls, MaxRestartPause: o.MaxRestartPause, VerifyPulls: o.VerifyPulls, VerifyPullsExcept: o.VerifyPullsExcept, StaticPods: o.StaticPods,
+		StaticPodURL: o.StaticPodURL, StaticPodHeader: header,
 		NodeIPs: h.addresses.ips, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
 		External: o.ExternalCloud, ProvidedIPs: h.provided,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,

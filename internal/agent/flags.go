@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -60,6 +61,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.Server.AddFlags(fs)
 	o.Shutdown.AddFlags(fs)
 	fs.StringVar(&o.StaticPods, "pod-manifest-path", "", "folder of the manifests of static pods, or one manifest (default: manifests in --data-dir)")
+	fs.StringVar(&o.StaticPodURL, "manifest-url", "", "URL of the manifests of other static pods: a Pod, or a PodList")
+	fs.StringSliceVar(&o.StaticPodHeaders, "manifest-url-header", nil, "headers of requests for --manifest-url, each a name, a colon and a value")
 }
 
 // Validate returns an error for invalid values of flags.
@@ -103,8 +106,9 @@ func (o *Options) Validate() error {
 	if o.MaxPulls < 0 || o.PodsPerCore < 0 || o.MaxImages < -1 {
 		errs = append(errs, errors.New("--max-parallel-image-pulls and --pods-per-core are not negative, and --node-status-max-images is at least -1"))
 	}
+	_, headerErr := o.staticPodHeader()
 	_, err := o.Eviction.Thresholds()
-	return errors.Join(append(errs, err, o.ImageGC.Validate(), o.Exclusive.Validate(), o.Shutdown.Validate(), o.Network.Validate())...)
+	return errors.Join(append(errs, headerErr, err, o.ImageGC.Validate(), o.Exclusive.Validate(), o.Shutdown.Validate(), o.Network.Validate())...)
 }
 
 // The behaviours of swap.
@@ -221,3 +225,16 @@ func (t *taints) String() string {
 
 // Type implements pflag.Value.
 func (t *taints) Type() string { return "strings" }
+
+// staticPodHeader returns the headers of requests for manifests.
+func (o *Options) staticPodHeader() (http.Header, error) {
+	h := http.Header{}
+	for _, text := range o.StaticPodHeaders {
+		name, value, ok := strings.Cut(text, ":")
+		if name = strings.TrimSpace(name); !ok || name == "" {
+			return nil, fmt.Errorf("--manifest-url-header %q: give a name, a colon and a value", text)
+		}
+		h.Add(name, strings.TrimSpace(value))
+	}
+	return h, nil
+}

@@ -63,6 +63,10 @@ type Options struct {
 	Exclusive exclusive.Options
 	// StaticPods is the folder of static pods' manifests; empty is none.
 	StaticPods string
+	// StaticPodURL is where other manifests are read, with the headers of StaticPodHeaders, each
+	// a name, a colon and a value.
+	StaticPodURL     string
+	StaticPodHeaders []string
 	// AllowedUnsafeSysctls are kernel parameters that pods may set beside the
 	// safe ones: names, or beginnings of names and *.
 	AllowedUnsafeSysctls []string

@@ -205,8 +205,13 @@ func (a *Agent) Run(ctx context.Context) error {
 
 	wg.Go(func() { a.cri.WatchPods(ctx, a.Clock, func(uid string) { a.pods.RuntimeChanged(types.UID(uid)) }) })
 	wg.Go(func() {
-		if cache.WaitForCacheSync(ctx.Done(), handle.HasSynced) {
+		if !cache.WaitForCacheSync(ctx.Done(), handle.HasSynced) {
+			return
+		}
+		select {
+		case <-a.static.known:
 			a.housekeep(ctx)
+		case <-ctx.Done():
 		}
 	})
 	wg.Go(func() { a.static.run(ctx, handle.HasSynced) })

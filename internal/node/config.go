@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -91,8 +92,11 @@ type Config struct {
 	AllowedUnsafeSysctls []string
 	// StaticPods is the folder of the static pods' manifests; empty is none.
 	StaticPods string
-	HostPorts  hostport.Mapper // nil where the network maps them itself
-	Policies   pod.Policies    // of the network; nil where they are not enforced
+	// StaticPodURL is where other manifests are read, with these headers; empty is nowhere.
+	StaticPodURL    string
+	StaticPodHeader http.Header
+	HostPorts       hostport.Mapper // nil where the network maps them itself
+	Policies        pod.Policies    // of the network; nil where they are not enforced
 
 	Clock    clock.WithTicker
 	Recorder record.EventRecorder

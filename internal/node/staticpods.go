@@ -24,15 +24,19 @@ type staticPods struct {
 	a    *Agent
 	wake chan struct{}
 
+	// known is closed when all manifests have been read: what else runs on the node is
+	// nobody's then.
+	known chan struct{}
+
 	mu      sync.Mutex
-	known   bool               // the manifests have been read
-	wanted  map[string]*v1.Pod // by namespace/name
-	mirrors map[string]*v1.Pod // as the API has them
-	ending  map[types.UID]bool // pods that are wanted no more, and still run
+	sources map[string][]*v1.Pod // the pods of each source that was read
+	wanted  map[string]*v1.Pod   // by namespace/name
+	mirrors map[string]*v1.Pod   // as the API has them
+	ending  map[types.UID]bool   // pods that are wanted no more, and still run
 }
 
 func newStaticPods(a *Agent) *staticPods {
-	return &staticPods{a: a, wake: make(chan struct{}, 1), wanted: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}, ending: map[types.UID]bool{}}
+	return &staticPods{a: a, wake: make(chan struct{}, 1), known: make(chan struct{}), sources: map[string][]*v1.Pod{}, wanted: map[string]*v1.Pod{}, mirrors: map[string]*v1.Pod{}, ending: map[types.UID]bool{}}
 }
 
 func fullName(p *v1.Pod) string { return p.Namespace + "/" + p.Name }
@@ -45,15 +49,31 @@ func (s *staticPods) notify() {
 	}
 }
 
-// want takes the pods of the manifests.
-func (s *staticPods) want(pods []*v1.Pod) {
+// want takes the pods of the manifests of a source. Of two pods of one name that of a file runs.
+func (s *staticPods) want(source string, pods []*v1.Pod) {
 	s.mu.Lock()
-	s.known, s.wanted = true, map[string]*v1.Pod{}
-	for _, p := range pods {
-		s.wanted[fullName(p)] = p
+	s.sources[source] = pods
+	s.wanted = map[string]*v1.Pod{}
+	for _, source := range []string{static.URLSource, static.FileSource} {
+		for _, p := range s.sources[source] {
+			s.wanted[fullName(p)] = p
+		}
+	}
+	if len(s.sources) == 2 && !s.isKnown() {
+		close(s.known)
 	}
 	s.mu.Unlock()
 	s.notify()
+}
+
+// isKnown reports whether all manifests have been read.
+func (s *staticPods) isKnown() bool {
+	select {
+	case <-s.known:
+		return true
+	default:
+		return false
+	}
 }
 
 // run reads manifests until ctx ends; synced reports whether the API's pods are
@@ -61,10 +81,16 @@ func (s *staticPods) want(pods []*v1.Pod) {
 func (s *staticPods) run(ctx context.Context, synced func() bool) {
 	var wg sync.WaitGroup
 	if s.a.StaticPods != "" {
-		source := static.Source{Path: s.a.StaticPods, Node: s.a.NodeName, Clock: s.a.Clock}
-		wg.Go(func() { source.Run(ctx, s.want) })
+		files := static.Source{Path: s.a.StaticPods, Node: s.a.NodeName, Clock: s.a.Clock}
+		wg.Go(func() { files.Run(ctx, func(p []*v1.Pod) { s.want(static.FileSource, p) }) })
 	} else {
-		s.want(nil)
+		s.want(static.FileSource, nil)
+	}
+	if s.a.StaticPodURL != "" {
+		url := static.URL{URL: s.a.StaticPodURL, Header: s.a.StaticPodHeader, Node: s.a.NodeName, Clock: s.a.Clock}
+		wg.Go(func() { url.Run(ctx, func(p []*v1.Pod) { s.want(static.URLSource, p) }) })
+	} else {
+		s.want(static.URLSource, nil)
 	}
 	for ctx.Err() == nil {
 		s.pods()
@@ -86,9 +112,6 @@ func (s *staticPods) run(ctx context.Context, synced func() bool) {
 func (s *staticPods) pods() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.known {
-		return
-	}
 	here, running := map[string]bool{}, map[types.UID]bool{}
 	for _, p := range s.a.pods.Static() {
 		here[fullName(p)], running[p.UID] = true, true
@@ -137,16 +160,16 @@ func (s *staticPods) mirror(ctx context.Context) {
 	log := klog.FromContext(ctx)
 	s.mu.Lock()
 	var stale, missing []*v1.Pod
-	if s.known {
+	if s.isKnown() {
 		for name, m := range s.mirrors {
 			if want := s.wanted[name]; want == nil || !static.Shows(m, want) {
 				stale = append(stale, m)
 			}
 		}
-		for name, p := range s.wanted {
-			if s.mirrors[name] == nil {
-				missing = append(missing, p)
-			}
+	}
+	for name, p := range s.wanted {
+		if s.mirrors[name] == nil {
+			missing = append(missing, p)
 		}
 	}
 	s.mu.Unlock()

@@ -1,6 +1,8 @@
 package podspec
 
 import (
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/storage/ephemeral"
 )
@@ -49,6 +51,12 @@ func References(p *corev1.Pod) *Refs {
 			secret(v.CephFS.SecretRef)
 		case v.RBD != nil:
 			secret(v.RBD.SecretRef)
+		case v.Cinder != nil:
+			secret(v.Cinder.SecretRef)
+		case v.ScaleIO != nil:
+			secret(v.ScaleIO.SecretRef)
+		case v.StorageOS != nil:
+			secret(v.StorageOS.SecretRef)
 		case v.AzureFile != nil:
 			r.Secrets = append(r.Secrets, v.AzureFile.SecretName)
 		case v.Projected != nil:
@@ -87,6 +95,56 @@ func (r *Refs) environment(c *corev1.Container) {
 			r.ConfigMaps = append(r.ConfigMaps, from.ConfigMapKeyRef.Name)
 		}
 	}
+}
+
+// APIReference returns the resource of an object of the API that a pod uses, and by what, as upstream
+// names both: "" if it uses none. The error is that of a kind of volume that is not known.
+func APIReference(p *corev1.Pod) (string, error) {
+	r := References(p)
+	switch {
+	case p.Spec.ServiceAccountName != "" || p.Spec.DeprecatedServiceAccount != "":
+		return "serviceaccounts", nil
+	case len(r.Secrets) > 0:
+		return "secrets", nil
+	case len(r.ConfigMaps) > 0:
+		return "configmaps", nil
+	case len(p.Spec.ResourceClaims) > 0:
+		return "resourceclaims", nil
+	}
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		s := &v.VolumeSource
+		switch {
+		case s.CSI != nil:
+			return "csidrivers (via CSI volumes)", nil
+		case s.Glusterfs != nil:
+			return "endpoints (via glusterFS volumes)", nil
+		case s.PersistentVolumeClaim != nil:
+			return "persistentvolumeclaims", nil
+		case s.Ephemeral != nil:
+			return "persistentvolumeclaims (via ephemeral volumes)", nil
+		case s.Projected != nil:
+			for j := range s.Projected.Sources {
+				switch src := &s.Projected.Sources[j]; {
+				case src.ServiceAccountToken != nil:
+					return "serviceaccounts (via projected volumes)", nil
+				case src.ClusterTrustBundle != nil:
+					return "clustertrustbundles", nil
+				case src.PodCertificate != nil:
+					return "podcertificates", nil
+				case src.DownwardAPI == nil:
+					return "", fmt.Errorf("unknown source for projected volume %q", v.Name)
+				}
+			}
+		case s.AWSElasticBlockStore != nil, s.AzureDisk != nil, s.CephFS != nil, s.Cinder != nil, s.DownwardAPI != nil, s.EmptyDir != nil,
+			s.FC != nil, s.FlexVolume != nil, s.Flocker != nil, s.GCEPersistentDisk != nil, s.GitRepo != nil, s.HostPath != nil, s.Image != nil,
+			s.ISCSI != nil, s.NFS != nil, s.PhotonPersistentDisk != nil, s.PortworxVolume != nil, s.Quobyte != nil, s.RBD != nil, s.ScaleIO != nil,
+			s.StorageOS != nil, s.VsphereVolume != nil:
+		default:
+			return "", fmt.Errorf("unknown volume type for volume #%d", i)
+		}
+	}
+	return "", nil
 }
 
 // ClaimName returns the name of the PersistentVolumeClaim that a pod's volume is of, the

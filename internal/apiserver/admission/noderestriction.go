@@ -314,10 +314,12 @@ func (n *nodeRestriction) mirror(node string, p *v1.Pod) error {
 	case len(p.Spec.ResourceClaims) > 0:
 		return forbidden("resourceclaims")
 	}
-	for i := range p.Spec.Volumes {
-		if pr := p.Spec.Volumes[i].Projected; pr != nil && slices.ContainsFunc(pr.Sources, func(s v1.VolumeProjection) bool { return s.ClusterTrustBundle != nil }) {
-			return forbidden("clustertrustbundles")
-		}
+	resource, err := podspec.APIReference(p)
+	if err != nil {
+		return err
+	}
+	if resource != "" {
+		return forbidden(resource)
 	}
 	return nil
 }

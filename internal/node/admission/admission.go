@@ -67,9 +67,9 @@ func rejected(reason, format string, args ...any) *Rejection {
 	return &Rejection{reason, "Pod was rejected: " + fmt.Sprintf(format, args...)}
 }
 
-// Node returns the node with what the checks need of the runtime. It may wait for both, and the calls
-// after it wait for nothing.
-func (c *Checker) Node(ctx context.Context) *Node {
+// Node returns the node, with what the checks of the pod need of the runtime. It may wait for the API
+// server and the runtime, and the checks wait for neither.
+func (c *Checker) Node(ctx context.Context, pod *v1.Pod) *Node {
 	n := &Node{}
 	var err error
 	if n.object, err = c.Client.CoreV1().Nodes().Get(ctx, c.NodeName, metav1.GetOptions{}); err != nil {
@@ -77,8 +77,10 @@ func (c *Checker) Node(ctx context.Context) *Node {
 		// registered.
 		n.object = c.Initial()
 	}
-	f, err := c.CRI.Features(ctx)
-	n.strictGroups = err == nil && f.SupplementalGroupsPolicy
+	if podspec.StrictGroups(pod) {
+		f, err := c.CRI.Features(ctx)
+		n.strictGroups = err == nil && f.SupplementalGroupsPolicy
+	}
 	return n
 }
 

@@ -5,6 +5,7 @@ package kubeletconfig
 
 import (
 	"cmp"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -182,6 +183,9 @@ func text(name string, value any) (string, error) {
 		if name == "memorySwap" {
 			return fmt.Sprint(cmp.Or(v["swapBehavior"], any("NoSwap"))), nil
 		}
+		if name == "staticPodURLHeader" {
+			return headers(v)
+		}
 		is := "="
 		if name == "evictionHard" || name == "evictionSoft" {
 			is = "<"
@@ -189,6 +193,24 @@ func text(name string, value any) (string, error) {
 		return pairs(v, is), nil
 	}
 	return "", fmt.Errorf("the value %v cannot be used", value)
+}
+
+// headers returns the headers of a request, each of which may have several values.
+func headers(v map[string]any) (string, error) {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(v)) {
+		values, _ := v[name].([]any)
+		for _, value := range values {
+			parts = append(parts, fmt.Sprint(name, ":", value))
+		}
+	}
+	var b strings.Builder
+	w := csv.NewWriter(&b) // as the flag reads it
+	if err := w.Write(parts); err != nil {
+		return "", err
+	}
+	w.Flush()
+	return strings.TrimSuffix(b.String(), "\n"), w.Error()
 }
 
 // pairs returns names and values, comma separated.

@@ -16,7 +16,7 @@ import (
 // after another, so that each knows what those before it have taken. It returns when the pods that
 // make room for this one have ended, or the pod itself is to end.
 func (w *worker) admit(ctx context.Context, pod *v1.Pod) *admission.Rejection {
-	node := w.Admission.Node(ctx)
+	node := w.Admission.Node(ctx, pod)
 	if ctx.Err() != nil {
 		return nil // the agent ends
 	}

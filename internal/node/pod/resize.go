@@ -162,7 +162,7 @@ func (rs *resizing) resize(ctx context.Context, pod *v1.Pod, obs *observed) (*v1
 // that, now or ever. Of pods that ask for more at the same time each knows what the others
 // have taken.
 func (rs *resizing) take(ctx context.Context, pod, has *v1.Pod) (bool, error) {
-	node := rs.Admission.Node(ctx)
+	node := rs.Admission.Node(ctx, pod)
 	rs.taking.Lock()
 	defer rs.taking.Unlock()
 	if reason, message := rs.Admission.Infeasible(node, pod, rs.ahead(pod, has)); reason != "" {

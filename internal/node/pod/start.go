@@ -129,10 +129,12 @@ func (w *worker) removeContainer(ctx context.Context, pod *v1.Pod, st *runtimeap
 		return
 	}
 	w.resizing.forget(st.Id)
-	path := w.Layout.Log(pod, st.Labels[cri.ContainerNameLabel], cri.RestartCount(st))
+	name, run := st.Labels[cri.ContainerNameLabel], cri.RestartCount(st)
+	os.Remove(w.Layout.Termination(pod, name, run))
+	path := w.Layout.Log(pod, name, run)
 	rotated, _ := logs.Rotated(path)
-	for _, name := range append(rotated, path) {
-		os.Remove(name)
+	for _, file := range append(rotated, path) {
+		os.Remove(file)
 	}
 }
 

@@ -100,7 +100,7 @@ func (s *Source) Read(ctx context.Context) (pods []*v1.Pod) {
 			continue
 		}
 		seen := s.Clock.Now()
-		pod, err := Decode(b, file, s.Node, seen)
+		pod, err := Decode(b, Origin{FileSource, file}, s.Node, seen)
 		if err != nil {
 			log.Error(err, "A static pod's manifest is not right, and it does not run", "file", file)
 			continue

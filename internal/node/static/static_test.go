@@ -2,14 +2,18 @@ package static
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/clock"
+	testingclock "k8s.io/utils/clock/testing"
 )
 
 const manifest = `apiVersion: v1
@@ -20,7 +24,7 @@ spec: {containers: [{name: c, image: img}]}
 
 func TestDecode(t *testing.T) {
 	seen := time.Unix(100, 0).UTC()
-	p, err := Decode([]byte(manifest), "/etc/m/web.yaml", "node-1", seen)
+	p, err := Decode([]byte(manifest), Origin{FileSource, "/etc/m/web.yaml"}, "node-1", seen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +49,7 @@ func TestDecode(t *testing.T) {
 		"another file":     {manifest, "/etc/m/web2.yaml", "node-1"},
 		"another node":     {manifest, "/etc/m/web.yaml", "node-2"},
 	} {
-		q, err := Decode([]byte(c.manifest), c.file, c.node, seen)
+		q, err := Decode([]byte(c.manifest), Origin{FileSource, c.file}, c.node, seen)
 		if err != nil || q.UID == p.UID || Shows(m, q) {
 			t.Errorf("%s is the same pod (%v)", name, err)
 		}
@@ -54,12 +58,110 @@ func TestDecode(t *testing.T) {
 		"no YAML":      {"{", "yaml"},
 		"another kind": {strings.Replace(manifest, "kind: Pod", "kind: Service", 1), `a Service of "v1", want a Pod`},
 		"no kind":      {"a: b", `nothing of ""`},
-		"no name":      {strings.Replace(manifest, "name: web", "", 1), "without a name"},
+		"no name":      {strings.Replace(manifest, "name: web", "", 1), "name is needed for the pod"},
 		"no image":     {strings.Replace(manifest, ", image: img", "", 1), "spec.containers[0].image: Required value"},
 	} {
-		if _, err := Decode([]byte(c.manifest), "f", "n", seen); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Decode([]byte(c.manifest), Origin{FileSource, "f"}, "n", seen); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
+	}
+}
+
+// TestReferences checks that a static pod may use no object of the API, whatever it is of, and from wherever
+// its manifest is.
+func TestReferences(t *testing.T) {
+	spec := func(s string) string {
+		return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{` + s + `}}`
+	}
+	container := func(s string) string { return `"containers":[{"name":"c","image":"img"` + s + `}]` }
+	volume := func(s string) string { return spec(container("") + `,"volumes":[{"name":"v",` + s + `}]`) }
+	projected := func(s string) string { return volume(`"projected":{"sources":[` + s + `]}`) }
+	for m, want := range map[string]string{
+		spec(container("") + `,"serviceAccountName":"a"`):                                                                                   "serviceaccounts",
+		spec(container("") + `,"serviceAccount":"a"`):                                                                                       "serviceaccounts",
+		spec(container("") + `,"imagePullSecrets":[{"name":"s"}]`):                                                                          "secrets",
+		spec(container(`,"env":[{"name":"E","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}]`)):                                        "secrets",
+		spec(container(`,"envFrom":[{"secretRef":{"name":"s"}}]`)):                                                                          "secrets",
+		spec(container(`,"env":[{"name":"E","valueFrom":{"configMapKeyRef":{"name":"s","key":"k"}}}]`)):                                     "configmaps",
+		spec(container(`,"envFrom":[{"configMapRef":{"name":"s"}}]`)):                                                                       "configmaps",
+		spec(container("") + `,"initContainers":[{"name":"i","image":"img","envFrom":[{"secretRef":{"name":"s"}}]}]`):                       "secrets",
+		spec(container("") + `,"resourceClaims":[{"name":"r","resourceClaimName":"c"}]`):                                                    "resourceclaims",
+		volume(`"secret":{"secretName":"s"}`):                                                                                               "secrets",
+		volume(`"configMap":{"name":"s"}`):                                                                                                  "configmaps",
+		volume(`"azureFile":{"secretName":"s","shareName":"x"}`):                                                                            "secrets",
+		volume(`"csi":{"driver":"example.com"}`):                                                                                            "csidrivers (via CSI volumes)",
+		volume(`"csi":{"driver":"example.com","nodePublishSecretRef":{"name":"s"}}`):                                                        "secrets",
+		volume(`"glusterfs":{"endpoints":"e","path":"p"}`):                                                                                  "endpoints (via glusterFS volumes)",
+		volume(`"persistentVolumeClaim":{"claimName":"c"}`):                                                                                 "persistentvolumeclaims",
+		volume(`"ephemeral":{"volumeClaimTemplate":{"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}}}`): "persistentvolumeclaims (via ephemeral volumes)",
+		projected(`{"secret":{"name":"s"}}`):                                                                                                "secrets",
+		projected(`{"configMap":{"name":"s"}}`):                                                                                             "configmaps",
+		projected(`{"clusterTrustBundle":{"name":"b","path":"t"}}`):                                                                         "clustertrustbundles",
+		projected(`{"podCertificate":{"signerName":"example.com/s","keyType":"ED25519","credentialBundlePath":"c"}}`):                       "podcertificates",
+		projected(`{"downwardAPI":{"items":[{"path":"n","fieldRef":{"fieldPath":"metadata.name"}}]}}`):                                      "",
+		volume(`"emptyDir":{}`): "", volume(`"hostPath":{"path":"/x"}`): "", volume(`"image":{"reference":"i"}`): "", spec(container("")): "",
+	} {
+		_, err := Decode([]byte(m), Origin{FileSource, "f"}, "n", time.Unix(1, 0))
+		_, listErr := DecodeAll([]byte(`{"apiVersion":"v1","kind":"PodList","items":[`+m+`]}`), Origin{URLSource, "u"}, "n", time.Unix(1, 0))
+		if want == "" {
+			if err != nil || listErr != nil {
+				t.Errorf("%s: %v, %v", m, err, listErr)
+			}
+			continue
+		}
+		want = "static pods may not reference " + want
+		if err == nil || err.Error() != want || listErr == nil || !strings.HasSuffix(listErr.Error(), want) {
+			t.Errorf("%s: %v, %v; want %s", m, err, listErr, want)
+		}
+	}
+}
+
+// TestURL checks that the pods of a URL follow what it answers, and stay as they are while it does not.
+func TestURL(t *testing.T) {
+	var answer atomic.Pointer[string]
+	asked := make(chan http.Header, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case asked <- r.Header:
+		default:
+		}
+		if text := *answer.Load(); text != "down" {
+			_, _ = w.Write([]byte(text))
+		} else {
+			http.Error(w, "down", http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	second := strings.Replace(manifest, "web", "other", 1)
+	clock := testingclock.NewFakeClock(time.Unix(1, 0))
+	u := URL{URL: server.URL, Header: http.Header{"Authorization": {"Bearer x"}}, Node: "n", Clock: clock}
+	client := server.Client()
+	for _, c := range []struct {
+		answer string
+		names  string
+		fresh  bool
+		err    string
+	}{
+		{"down", "", false, "503"}, {manifest, "web-n", true, ""}, {manifest, "", false, ""}, {"down", "", false, "503"}, {manifest, "", false, ""},
+		{`{"apiVersion":"v1","kind":"PodList","items":[{"metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i"}]}},{"metadata":{"name":"b"},"spec":{"containers":[{"name":"c","image":"i"}]}}]}`, "a-n b-n", true, ""},
+		{"a: b", "", false, "want a Pod"}, {second, "other-n", true, ""}, {"", "", true, "zero-length data received from"}, {second, "other-n", true, ""},
+		{`{"apiVersion":"v1","kind":"PodList","items":[{"metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i"}]}},{"metadata":{"name":"a"},"spec":{"containers":[{"name":"c","image":"i"}]}}]}`, "", false, "two static pods have the name default/a-n"},
+	} {
+		answer.Store(&c.answer)
+		pods, fresh, err := u.read(t.Context(), client)
+		var names []string
+		for _, p := range pods {
+			names = append(names, p.Name)
+			if p.Annotations[SourceAnnotation] != "http" || !IsStatic(p) || len(p.Spec.Tolerations) != 0 || len(p.UID) != 32 {
+				t.Errorf("%+v", p.ObjectMeta)
+			}
+		}
+		if strings.Join(names, " ") != c.names || fresh != c.fresh || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%.40q: %v %v %v, want %s %v %q", c.answer, names, fresh, err, c.names, c.fresh, c.err)
+		}
+	}
+	if h := <-asked; h.Get("Authorization") != "Bearer x" {
+		t.Errorf("headers: %v", h)
 	}
 }
 

@@ -57,7 +57,7 @@ type Plugin struct {
 	inUse   sync.Mutex
 	// volumes are held while something is done with a volume: two pods may come
 	// and go with it.
-	volumes sync.Map // of *sync.Mutex, by driver and handle
+	volumes locks // by driver and handle
 	// stray is set when something may be staged that no pod has.
 	stray atomic.Bool
 }
@@ -87,11 +87,7 @@ type request struct {
 	stage      map[string]string // to stage with; nil where nothing is staged
 }
 
-func (p *Plugin) lock(d *published) func() {
-	m, _ := p.volumes.LoadOrStore(d.Driver+"^"+d.Handle, &sync.Mutex{})
-	m.(*sync.Mutex).Lock()
-	return m.(*sync.Mutex).Unlock
-}
+func (p *Plugin) lock(d *published) func() { return p.volumes.lock(d.Driver + "^" + d.Handle) }
 
 // Mount stages and publishes the volume. All its calls may be made again: a
 // driver answers as it did the first time.
