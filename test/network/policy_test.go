@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -212,6 +211,38 @@ func (h *peer) tell(proto string, to netip.AddrPort, text string) {
 	}
 }
 
+// toMany are the addresses of all of a link, beside the broadcast address of its range.
+var toMany = []string{"255.255.255.255", "224.0.0.1", "ff02::1%eth0"}
+
+// tellMany sends to all of the link in each way: a text, and the address that it is sent to.
+func (h *peer) tellMany(broadcast, text string) {
+	h.Helper()
+	for _, to := range append([]string{broadcast}, toMany...) {
+		h.tell("udp", netip.AddrPortFrom(netip.MustParseAddr(to), 90), text+to)
+	}
+}
+
+// tellsMany waits until another of the link has heard what is sent to all, in each way.
+func (h *peer) tellsMany(broadcast, text string, heard <-chan string) {
+	h.Helper()
+	left := map[string]bool{text + broadcast: true}
+	for _, to := range toMany {
+		left[text+to] = true
+	}
+	harness.Succeeds(h, "what is sent to all of the link", func() error {
+		h.tellMany(broadcast, text)
+		for len(left) > 0 {
+			select {
+			case got := <-heard:
+				delete(left, got)
+			default:
+				return fmt.Errorf("not yet: %v", left)
+			}
+		}
+		return nil
+	})
+}
+
 // bridged adds a bridge with these addresses to the node.
 func bridged(t *testing.T, name string, cidrs ...string) *netlink.Bridge {
 	t.Helper()
@@ -278,25 +309,8 @@ func TestPolicies(t *testing.T) {
 
 	ax, ay, bx, bz, cx := find("a/x"), find("a/y"), find("b/x"), find("b/z"), find("c/x")
 	heard := ax.listen(90)
-	many := map[string]bool{"10.217.0.255": true, "255.255.255.255": true, "224.0.0.1": true, "ff02::1%eth0": true}
-	toMany := func(when string) {
-		for to := range many {
-			bx.tell("udp", netip.AddrPortFrom(netip.MustParseAddr(to), 90), when+to)
-		}
-	}
-	left := maps.Clone(many)
-	harness.Succeeds(t, "what is sent to all of the link", func() error {
-		toMany("")
-		for len(left) > 0 {
-			select {
-			case got := <-heard:
-				delete(left, got)
-			default:
-				return fmt.Errorf("not yet: %v", left)
-			}
-		}
-		return nil
-	})
+	const broadcast = "10.217.0.255"
+	bx.tellsMany(broadcast, "", heard)
 
 	factory := informers.NewSharedInformerFactory(api, 0)
 	c, err := policy.New(policy.Config{NodeName: "here", Pods: factory.Core().V1().Pods().Informer(), Namespaces: factory.Core().V1().Namespaces().Informer(),
@@ -401,7 +415,7 @@ func TestPolicies(t *testing.T) {
 	// Packets to all of a link do not bypass a policy either.
 	const denied = "denied "
 	for range 3 {
-		toMany(denied)
+		bx.tellMany(broadcast, denied)
 	}
 	ax.tell("udp", netip.AddrPortFrom(ax.four, 90), "the end")
 	for got := range heard {

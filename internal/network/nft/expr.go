@@ -70,6 +70,14 @@ func ToMany() []Expr {
 	return append([]Expr{meta(unix.NFT_META_PKTTYPE, Reg(0))}, Between(Reg(0), []byte{unix.PACKET_BROADCAST}, []byte{unix.PACKET_MULTICAST})...)
 }
 
+// ToLink matches packets that leave by the link of this name, or that a bridge of this
+// name carries from one of its ports to another.
+func ToLink(name string) []Expr {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return []Expr{meta(unix.NFT_META_OIFNAME, Reg(0)), Equal(Reg(0), padded)}
+}
+
 // SetMark sets the packet's mark to the value of the register.
 func SetMark(reg uint32) Expr {
 	return expression("meta", func(e *encoder) {

@@ -13,18 +13,18 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Bridged makes sure that packets to a pod pass nftables also when they come from a
-// pod of the same bridge: it makes the kernel pass bridged packets to nftables, if
-// the pod is reached over a bridge. It returns an error if the kernel's module
-// br_netfilter is missing.
-func Bridged(pod netip.Addr) error {
+// Bridged returns the bridge that a pod is reached over, "" if there is none, and makes
+// sure that packets to the pod pass nftables also when they come from a pod of the same
+// bridge: it makes the kernel pass bridged packets to nftables. It returns an error if
+// the kernel's module br_netfilter is missing.
+func Bridged(pod netip.Addr) (bridge string, err error) {
 	routes, err := netlink.RouteGet(net.IP(pod.AsSlice()))
 	if err != nil || len(routes) == 0 {
-		return nil //nolint:nilerr // the pod has gone, or cannot be reached
+		return "", nil //nolint:nilerr // the pod has gone, or cannot be reached
 	}
 	l, err := netlink.LinkByIndex(routes[0].LinkIndex)
 	if err != nil || l.Type() != "bridge" {
-		return nil //nolint:nilerr // the same
+		return "", nil //nolint:nilerr // the same
 	}
 	file := "/proc/sys/net/bridge/bridge-nf-call-iptables"
 	if pod.Is6() {
@@ -41,7 +41,7 @@ func Bridged(pod netip.Addr) error {
 		err = os.WriteFile(file, []byte("1"), 0o644)
 	}
 	if err != nil {
-		return fmt.Errorf("network policies do not hold between pods of the bridge %s of this node, whose packets the kernel does not show: load its module (modprobe br_netfilter): %w", l.Attrs().Name, err)
+		return l.Attrs().Name, fmt.Errorf("network policies do not hold between pods of the bridge %s of this node, whose packets the kernel does not show: load its module (modprobe br_netfilter): %w", l.Attrs().Name, err)
 	}
-	return nil
+	return l.Attrs().Name, nil
 }

@@ -14,7 +14,11 @@ import (
 const tableName = "keelson-policy"
 
 // netfilter is the kernel's table of one family.
-type netfilter struct{ nft.Table }
+type netfilter struct {
+	nft.Table
+	// links are the bridges of isolated pods, as of the last Replace.
+	links []string
+}
 
 // NewNetfilter returns the kernel's table for IPv4 or IPv6 in this process's network
 // namespace.
@@ -23,7 +27,7 @@ func NewNetfilter(ipv6 bool) Kernel {
 	if ipv6 {
 		family = nft.IPv6
 	}
-	return &netfilter{nft.Table{Family: family, Name: tableName}}
+	return &netfilter{Table: nft.Table{Family: family, Name: tableName}}
 }
 
 // firstDiscovery and lastDiscovery bound the types of ICMPv6 that find neighbours
@@ -32,26 +36,33 @@ const firstDiscovery, lastDiscovery = 133, 137
 
 // bases returns the base chains. Packets that the first one accepts still traverse
 // the second one. Both come after the service proxy's chains, which reject packets
-// to Services without endpoints.
+// to Services without endpoints. The kernel passes bridged packets of all bridges of the
+// machine: what is dropped without regard to an address is so on the pods' bridges only.
 func (k *netfilter) bases() []nft.Chain {
 	accept := nft.Do(nft.Accept, "")
 	var always [][]nft.Expr
 	if k.Family == nft.IPv6 {
 		discovery := append([]nft.Expr{nft.Protocol(nft.Reg(0)), nft.Equal(nft.Reg(0), []byte{unix.IPPROTO_ICMPV6}), nft.ICMPType(nft.Reg(0))},
 			append(nft.Between(nft.Reg(0), []byte{firstDiscovery}, []byte{lastDiscovery}), accept)...)
-		// Pods of one bridge have link-local addresses, which no policy selects.
-		link := append([]nft.Expr{k.Family.Destination(nft.Reg(0))}, append(nft.Within(nft.Reg(0), nft.Mask(10, 16), linkLocal, false), nft.Do(nft.Drop, ""))...)
-		always = [][]nft.Expr{discovery, link}
+		always = [][]nft.Expr{discovery}
 	}
 	always = append([][]nft.Expr{append(nft.Related(), accept), append(nft.Answers(), accept)}, always...)
-	// The address of a packet to many does not say which pods of the bridge get it.
-	many := append(nft.ToMany(), nft.Do(nft.Drop, ""))
 	always = append(always, []nft.Expr{k.Family.Source(nft.Reg(0)), k.Family.Destination(nft.Reg(k.Family.Words())), nft.In(itself, nft.Reg(0)), accept})
+	inward := slices.Clone(always)
+	for _, name := range k.links {
+		// The address of a packet to many does not say which pods of the bridge get it.
+		inward = append(inward, append(append(nft.ToLink(name), nft.ToMany()...), nft.Do(nft.Drop, "")))
+		if k.Family == nft.IPv6 {
+			// Pods of one bridge have link-local addresses, which no policy selects.
+			inward = append(inward, append(append(nft.ToLink(name), k.Family.Destination(nft.Reg(0))),
+				append(nft.Within(nft.Reg(0), nft.Mask(10, 16), linkLocal, false), nft.Do(nft.Drop, ""))...))
+		}
+	}
 	return []nft.Chain{
 		{Name: "egress", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD, Priority: 10},
 			Rules: append(slices.Clone(always), []nft.Expr{k.Family.Source(nft.Reg(0)), nft.Follow(egress, nft.Reg(0))})},
 		{Name: "ingress", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_FORWARD, Priority: 11},
-			Rules: append(slices.Clone(always), many, []nft.Expr{k.Family.Destination(nft.Reg(0)), nft.Follow(ingress, nft.Reg(0))})},
+			Rules: append(inward, []nft.Expr{k.Family.Destination(nft.Reg(0)), nft.Follow(ingress, nft.Reg(0))})},
 	}
 }
 
@@ -60,6 +71,7 @@ var linkLocal = append([]byte{0xfe, 0x80}, make([]byte, 14)...)
 
 // Replace implements Kernel.
 func (k *netfilter) Replace(b *Batch) error {
+	k.links = b.Links
 	t := k.BeginNew()
 	addr := k.Family.Address()
 	t.AddSet(nft.Set{Name: ingress, Key: []nft.Type{addr}, Verdicts: true})

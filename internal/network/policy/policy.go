@@ -30,9 +30,10 @@ type Config struct {
 	Pods, Namespaces, Policies cache.SharedIndexInformer
 	// IPv4 and IPv6 hold the tables; nil leaves a family out.
 	IPv4, IPv6 Kernel
-	// Bridged makes sure that packets to this pod pass the tables also when they
-	// come from a pod of the same bridge. It may be nil.
-	Bridged func(netip.Addr) error
+	// Bridged returns the bridge that this pod is reached over, "" if there is none, and
+	// makes sure that packets to the pod pass the tables also when they come from a pod of
+	// the same bridge. It may be nil.
+	Bridged func(netip.Addr) (bridge string, err error)
 	Clock   clock.WithTicker
 	// Problem, if set, is called with an error that keeps policies from being
 	// enforced.
@@ -55,7 +56,10 @@ type Controller struct {
 
 	syncing sync.Mutex // guards the fields below
 	world   *world
-	bridged map[netip.Addr]bool
+	// bridged are the bridges of the isolated pods of this node, by address; unseen is the
+	// error that keeps packets of one of them from passing the tables.
+	bridged map[netip.Addr]string
+	unseen  error
 }
 
 // admission is a pod of this node, with its addresses.
@@ -71,7 +75,7 @@ func New(c Config) (*Controller, error) {
 		c.Clock = clock.RealClock{}
 	}
 	p := &Controller{Config: c, wake: make(chan struct{}, 1), pods: map[types.NamespacedName]bool{}, policies: map[types.NamespacedName]bool{},
-		namespaces: map[string]bool{}, admitted: map[types.NamespacedName]*admission{}, bridged: map[netip.Addr]bool{},
+		namespaces: map[string]bool{}, admitted: map[types.NamespacedName]*admission{}, bridged: map[netip.Addr]string{},
 		world: newWorld(newTable(c.IPv4, c.IPv6))}
 	err := errors.Join(
 		on(p, c.Pods, func(x *v1.Pod) { p.pods[types.NamespacedName{Namespace: x.Namespace, Name: x.Name}] = true }),
@@ -135,6 +139,11 @@ func (p *Controller) Admit(ctx context.Context, pod *v1.Pod, addrs []netip.Addr)
 	p.admitted[name] = &admission{pod, slices.Clone(addrs), p.admitSeq}
 	p.pods[name] = true
 	p.mu.Unlock()
+	p.syncing.Lock()
+	for _, a := range addrs {
+		delete(p.bridged, a) // it may have been another pod's, on another link
+	}
+	p.syncing.Unlock()
 	return p.Sync()
 }
 
@@ -159,7 +168,9 @@ func (p *Controller) Run(ctx context.Context) error {
 		if err := p.Sync(); err != nil {
 			return err
 		}
-		return p.checkBridges()
+		p.syncing.Lock()
+		defer p.syncing.Unlock()
+		return p.unseen
 	}
 	upkeep.Loop{Clock: p.Clock, Wake: p.wake, Sync: write, Inspect: p.inspect, Failed: func(err error, again time.Duration) {
 		klog.FromContext(ctx).Error(err, "Network policies are not enforced as they should be; trying again", "in", again)
@@ -227,6 +238,7 @@ func (p *Controller) Sync() error {
 	for name := range pods {
 		p.world.setPod(name, p.facts(name))
 	}
+	p.unseen = p.follow()
 	if err := p.world.table.write(); err != nil {
 		return fmt.Errorf("rules of network policies: %w", err)
 	}
@@ -299,27 +311,33 @@ func (p *Controller) facts(name types.NamespacedName) *facts {
 	return f
 }
 
-// checkBridges makes sure that bridged packets to the isolated pods of this node
-// traverse the tables.
-func (p *Controller) checkBridges() error {
-	p.syncing.Lock()
-	defer p.syncing.Unlock()
+// follow tells the table of the bridges of this node's isolated pods, and makes sure that
+// bridged packets to them traverse the tables.
+func (p *Controller) follow() error {
 	if p.Bridged == nil {
 		return nil
 	}
-	for k := range p.world.table.sets[itself].elements {
-		if p.bridged[k.Addr] {
+	var errs []error
+	isolated := p.world.table.sets[itself].elements
+	for k := range isolated {
+		if _, known := p.bridged[k.Addr]; known {
 			continue
 		}
-		if err := p.Bridged(k.Addr); err != nil {
-			return err
+		bridge, err := p.Bridged(k.Addr)
+		p.world.table.addLink(bridge)
+		if err != nil {
+			errs = append(errs, err) // and it is tried again
+			continue
 		}
-		p.bridged[k.Addr] = true
+		p.bridged[k.Addr] = bridge
 	}
 	for a := range p.bridged {
-		if _, still := p.world.table.sets[itself].elements[Key{Addr: a}]; !still {
+		if _, still := isolated[Key{Addr: a}]; !still {
 			delete(p.bridged, a)
 		}
 	}
-	return nil
+	if len(isolated) == 0 {
+		p.world.table.forgetLinks()
+	}
+	return errors.Join(errs...)
 }

@@ -77,6 +77,8 @@ type Chain struct {
 
 // Batch is a transaction on a table.
 type Batch struct {
+	// Links are the bridges on which there are isolated pods, in order; of Replace only.
+	Links          []string
 	DeleteElements []Element
 	AddSets        []Set
 	AddChains      []string

@@ -19,6 +19,9 @@ type table struct {
 	rewrite  map[string]bool   // chains that changed
 	elements map[place]*string // elements that changed, with the value in the kernel, nil if none
 
+	// links are the bridges of isolated pods, in order.
+	links []string
+
 	// current reports whether the last write succeeded, written whether the kernel
 	// has the tables at all.
 	current, written bool
@@ -107,6 +110,21 @@ func (t *table) deleteChain(name string) {
 	t.rewrite[name] = true
 }
 
+// addLink adds a bridge of isolated pods, unless it is "".
+func (t *table) addLink(name string) {
+	if i, ok := slices.BinarySearch(t.links, name); !ok && name != "" {
+		t.links = slices.Insert(slices.Clone(t.links), i, name)
+		t.current = false
+	}
+}
+
+// forgetLinks forgets the bridges: no pod is isolated, so that the table is small.
+func (t *table) forgetLinks() {
+	if len(t.links) > 0 {
+		t.links, t.current = nil, false
+	}
+}
+
 // wanted reports whether there is anything to write to the kernel.
 func (t *table) wanted() bool { return len(t.chains) > 0 }
 
@@ -180,6 +198,9 @@ func family(a netip.Addr) int {
 }
 
 func (t *table) everything() (b [2]Batch) {
+	for i := range b {
+		b[i].Links = t.links
+	}
 	for _, name := range slices.Sorted(maps.Keys(t.sets)) {
 		s := t.sets[name]
 		if name != ingress && name != egress && name != itself {

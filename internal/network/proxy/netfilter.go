@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -51,7 +52,8 @@ func (k *netfilter) bases() []nft.Chain {
 	// Ports that the Service of a cluster address does not have are rejected.
 	unknown := append(nft.Beginning(), k.Family.Destination(nft.Reg(0)), nft.In(clusterIPs, nft.Reg(0)), nft.Do(nft.Goto, reject))
 	itself := append(nft.Translated(), k.Family.Source(nft.Reg(0)), k.Family.Destination(nft.Reg(k.Family.Words())), nft.In(hairpin, nft.Reg(0)), nft.Masquerade())
-	marked := append([]nft.Expr{nft.Mark(nft.Reg(0)), nft.Bits(nft.Reg(0), masqueradeMark)}, append(nft.AddMark(0, masqueradeMark), nft.Masquerade())...)
+	// A packet of another program may have the mark as well.
+	marked := slices.Concat(nft.Translated(), []nft.Expr{nft.Mark(nft.Reg(0)), nft.Bits(nft.Reg(0), masqueradeMark)}, nft.AddMark(0, masqueradeMark), []nft.Expr{nft.Masquerade()})
 	return []nft.Chain{
 		{Name: reject, Rules: [][]nft.Expr{{k.Family.Reject()}}},
 		{Name: "prerouting-filter", Hook: &nft.Hook{Type: "filter", Number: unix.NF_INET_PRE_ROUTING, Priority: -110}, Rules: guarded},
