@@ -4,7 +4,8 @@ package registry
 
 import (
 	"bytes"
-	"encoding/base64"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +29,8 @@ const maxManifest = 4 << 20
 
 // Registry is a registry whose images outlive it.
 type Registry struct {
-	handler http.Handler
+	handler http.Handler // of all but blobs
+	blobs   *blobs
 	dir     string // of the manifests
 	mu      sync.Mutex
 }
@@ -42,13 +44,14 @@ type manifest struct {
 // New opens the registry in a folder.
 func New(dir string) (*Registry, error) {
 	r := &Registry{dir: filepath.Join(dir, "manifests")}
-	blobs := filepath.Join(dir, "blobs")
-	for _, d := range []string{r.dir, blobs} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, err
-		}
+	if err := os.MkdirAll(r.dir, 0o700); err != nil {
+		return nil, err
 	}
-	r.handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)))
+	var err error
+	if r.blobs, err = newBlobs(dir); err != nil {
+		return nil, err
+	}
+	r.handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	return r, r.restore()
 }
 
@@ -71,6 +74,11 @@ func (r *Registry) restore() error {
 		case damaged:
 			klog.Background().Info("The registry has lost an image: push it again", "file", e.Name())
 		case m != nil:
+			if file := filepath.Join(r.dir, e.Name()); file != r.file(m.Path) { // of a former version
+				if err := os.Rename(file, r.file(m.Path)); err != nil {
+					return fmt.Errorf("registry: %w", err)
+				}
+			}
 			left = append(left, *m)
 		}
 	}
@@ -101,8 +109,23 @@ func (r *Registry) put(m manifest) int {
 
 // ServeHTTP implements http.Handler.
 func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !strings.Contains(req.URL.Path, "/manifests/") || req.Method != http.MethodPut && req.Method != http.MethodDelete {
+	name, service, target := split(req.URL.Path)
+	if service != "" && (len(name) > maxName || !namePattern.MatchString(name)) {
+		fail(w, &problem{http.StatusBadRequest, "NAME_INVALID", fmt.Sprintf("the name of a repository is of lower case letters, digits, separators and slashes, %d characters at most", maxName)})
+		return
+	}
+	if service == "blobs" {
+		if err := r.blobs.serve(w, req, name, target); err != nil {
+			fail(w, err)
+		}
+		return
+	}
+	if service != "manifests" || req.Method != http.MethodPut && req.Method != http.MethodDelete {
 		r.handler.ServeHTTP(w, req)
+		return
+	}
+	if !tagPattern.MatchString(target) && !digestPattern.MatchString(target) {
+		fail(w, &problem{http.StatusBadRequest, "MANIFEST_INVALID", "the reference is neither a tag nor a digest of sha256"})
 		return
 	}
 	// One at a time, so that the files match the handler's manifests.
@@ -112,7 +135,16 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.Method == http.MethodPut {
 		var err error
 		if m.Body, err = io.ReadAll(http.MaxBytesReader(w, req.Body, maxManifest)); err != nil {
-			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge)
+			var large *http.MaxBytesError
+			if errors.As(err, &large) {
+				fail(w, &problem{http.StatusRequestEntityTooLarge, "SIZE_INVALID", fmt.Sprintf("a manifest has %d bytes at most", maxManifest)})
+			} else {
+				fail(w, &problem{http.StatusBadRequest, "MANIFEST_INVALID", err.Error()})
+			}
+			return
+		}
+		if sum := sha256.Sum256(m.Body); digestPattern.MatchString(target) && target != "sha256:"+hex.EncodeToString(sum[:]) {
+			fail(w, &problem{http.StatusBadRequest, "DIGEST_INVALID", "the manifest has another digest"})
 			return
 		}
 		req.Body = io.NopCloser(bytes.NewReader(m.Body))
@@ -129,7 +161,7 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
+		fail(w, err)
 		return
 	}
 	maps.Copy(w.Header(), a.header)
@@ -137,8 +169,37 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(a.body.Bytes())
 }
 
+// split returns the parts of a path /v2/<name>/<service>/<target>; service is empty if it is
+// another. An upload's target begins with uploads/.
+func split(path string) (name, service, target string) {
+	rest, is := strings.CutPrefix(path, "/v2/")
+	if !is {
+		return "", "", ""
+	}
+	for _, service := range []string{"/blobs/uploads", "/blobs/", "/manifests/", "/tags/", "/referrers/"} {
+		i := strings.LastIndex(rest, service)
+		if i < 0 {
+			continue
+		}
+		if service == "/blobs/uploads" {
+			if end := rest[i+len(service):]; end != "" && end[0] != '/' {
+				continue
+			}
+			return rest[:i], "blobs", rest[i+len("/blobs/"):]
+		}
+		if strings.Contains(rest[i+len(service):], "/") {
+			continue
+		}
+		return rest[:i], strings.Trim(service, "/"), rest[i+len(service):]
+	}
+	return "", "", ""
+}
+
+// file returns the file of a manifest. A name and a tag together are longer than a file's
+// name may be.
 func (r *Registry) file(path string) string {
-	return filepath.Join(r.dir, base64.RawURLEncoding.EncodeToString([]byte(path)))
+	sum := sha256.Sum256([]byte(path))
+	return filepath.Join(r.dir, hex.EncodeToString(sum[:]))
 }
 
 func (r *Registry) keep(m manifest) error {
