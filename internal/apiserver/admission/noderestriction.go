@@ -398,7 +398,7 @@ func ownNode(node string, a admission.Attributes) error {
 		if bad := forbiddenLabels(is.Labels, nil); len(bad) > 0 {
 			return fmt.Errorf("node %q is not allowed to set the following labels: %s", node, strings.Join(bad, ", "))
 		}
-		return nil
+		return external(node, is, nil)
 	}
 	old, ok := a.GetOldObject().(*v1.Node)
 	if !ok {
@@ -418,6 +418,18 @@ func ownNode(node string, a admission.Attributes) error {
 	}
 	if !equality.Semantic.DeepEqual(is.OwnerReferences, old.OwnerReferences) {
 		return fmt.Errorf("node %q is not allowed to modify ownerReferences", node)
+	}
+	return external(node, is, old)
+}
+
+// external refuses an external address that the node gives itself. Upstream allows it, but a
+// kubelet has none: they are of a cloud's controller manager or of an administrator. Here
+// Services have them as load balancers' addresses.
+func external(node string, is, old *v1.Node) error {
+	for _, a := range is.Status.Addresses {
+		if (a.Type == v1.NodeExternalIP || a.Type == v1.NodeExternalDNS) && (old == nil || !slices.Contains(old.Status.Addresses, a)) {
+			return fmt.Errorf("node %q is not allowed to add an address of the type %s", node, a.Type)
+		}
 	}
 	return nil
 }

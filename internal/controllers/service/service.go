@@ -12,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,6 +25,7 @@ import (
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/network/index"
 	"keelson.dev/keelson/internal/network/lb"
+	"keelson.dev/keelson/internal/network/reserved"
 	"keelson.dev/keelson/internal/reconcile"
 )
 
@@ -225,7 +227,7 @@ func (c *controller) ensure(ctx context.Context, key string, s *v1.Service, b lb
 		delete(c.done, key)
 		if len(s.Status.LoadBalancer.Ingress) > 0 {
 			// It no longer has the load balancer of before the change.
-			if err := c.patch(ctx, s, func(m *v1.Service) { m.Status.LoadBalancer = v1.LoadBalancerStatus{} }); err != nil && !apierrors.IsNotFound(err) {
+			if err := c.patch(ctx, s, unbalanced); err != nil && !apierrors.IsNotFound(err) {
 				return fmt.Errorf("failed to update load balancer status: %w", err)
 			}
 		}
@@ -237,6 +239,7 @@ func (c *controller) ensure(ctx context.Context, key string, s *v1.Service, b lb
 	}
 	if err := c.patch(ctx, s, func(m *v1.Service) {
 		m.Status.LoadBalancer = has.Status
+		ofNodes(m, has.OfNodes)
 		delete(m.Annotations, lb.AnnouncedBy) // a user's, unless the balancer sets it
 		for k, v := range has.Annotations {
 			if m.Annotations == nil {
@@ -260,6 +263,21 @@ func (c *controller) ensure(ctx context.Context, key string, s *v1.Service, b lb
 	return nil
 }
 
+// unbalanced takes the load balancer out of the status.
+func unbalanced(s *v1.Service) {
+	s.Status.LoadBalancer = v1.LoadBalancerStatus{}
+	ofNodes(s, false)
+}
+
+// ofNodes notes in the status whether the Service's load balancer is the nodes themselves.
+func ofNodes(s *v1.Service, is bool) {
+	if is {
+		meta.SetStatusCondition(&s.Status.Conditions, metav1.Condition{Type: reserved.OfNodes, Status: metav1.ConditionTrue, Reason: "NodesHaveAddresses", Message: "The addresses of the load balancer are the nodes' own"})
+	} else {
+		meta.RemoveStatusCondition(&s.Status.Conditions, reserved.OfNodes)
+	}
+}
+
 // retry queues the refused Services after another Service has changed.
 func (c *controller) retry() {
 	for key := range c.refused {
@@ -281,7 +299,7 @@ func (c *controller) remove(ctx context.Context, key string, s *v1.Service) erro
 		return c.release(ctx, key, s)
 	}
 	if err == nil {
-		s, err = c.patched(ctx, live, func(m *v1.Service) { m.Status.LoadBalancer = v1.LoadBalancerStatus{} })
+		s, err = c.patched(ctx, live, unbalanced)
 	}
 	if err != nil {
 		return fmt.Errorf("failed to update load balancer status: %w", err)
@@ -342,10 +360,10 @@ func (c *controller) patch(ctx context.Context, s *v1.Service, change func(*v1.S
 func (c *controller) patched(ctx context.Context, s *v1.Service, change func(*v1.Service)) (*v1.Service, error) {
 	next := s.DeepCopy()
 	change(next)
-	meta, status := map[string]any{}, map[string]any{}
+	metadata, status := map[string]any{}, map[string]any{}
 	if !slices.Equal(s.Finalizers, next.Finalizers) {
 		// The whole list, which must not have changed meanwhile.
-		meta["finalizers"], meta["resourceVersion"] = next.Finalizers, s.ResourceVersion
+		metadata["finalizers"], metadata["resourceVersion"] = next.Finalizers, s.ResourceVersion
 	}
 	if !maps.Equal(s.Annotations, next.Annotations) {
 		changed := map[string]any{}
@@ -359,7 +377,7 @@ func (c *controller) patched(ctx context.Context, s *v1.Service, change func(*v1
 				changed[k] = nil
 			}
 		}
-		meta["annotations"] = changed
+		metadata["annotations"] = changed
 	}
 	if !equality.Semantic.DeepEqual(s.Status.LoadBalancer, next.Status.LoadBalancer) {
 		ingress := next.Status.LoadBalancer.Ingress
@@ -368,11 +386,14 @@ func (c *controller) patched(ctx context.Context, s *v1.Service, change func(*v1
 		}
 		status["loadBalancer"] = map[string]any{"ingress": ingress}
 	}
-	if len(meta)+len(status) == 0 {
+	if !equality.Semantic.DeepEqual(s.Status.Conditions, next.Status.Conditions) {
+		status["conditions"] = next.Status.Conditions // the whole list: no other controller has conditions of Services
+	}
+	if len(metadata)+len(status) == 0 {
 		return s, nil
 	}
-	meta["uid"] = s.UID
-	body := map[string]any{"metadata": meta}
+	metadata["uid"] = s.UID
+	body := map[string]any{"metadata": metadata}
 	if len(status) > 0 {
 		body["status"] = status
 	}

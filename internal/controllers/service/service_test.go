@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -14,6 +15,7 @@ import (
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/controllertest"
 	"keelson.dev/keelson/internal/network/lb"
+	"keelson.dev/keelson/internal/network/reserved"
 )
 
 // cluster runs the controller with two nodes.
@@ -116,6 +118,9 @@ func TestNodes(t *testing.T) {
 		c := start(t, lb.Options{})
 		c.create("one", 80)
 		c.has("one", "192.0.2.1 192.0.2.2")
+		if !meta.IsStatusConditionTrue(c.get("one").Status.Conditions, reserved.OfNodes) {
+			t.Errorf("the load balancer is not known to be the nodes: %+v", c.get("one").Status)
+		}
 		if f := c.get("one").Finalizers; !slices.Equal(f, []string{finalizer}) {
 			t.Errorf("finalizers %q", f)
 		}

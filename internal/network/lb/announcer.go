@@ -155,7 +155,7 @@ func (a *Announcer) addresses() (out []netip.Addr) {
 			continue
 		}
 		for _, x := range addressesOf(s) {
-			if !a.Reserved.Elsewhere(x) && a.Reserved.Why(netip.AddrPortFrom(x, 0)) == "" {
+			if a.Reserved.Served(s, x) && a.Reserved.Why(netip.AddrPortFrom(x, 0)) == "" {
 				out = append(out, x)
 			}
 		}

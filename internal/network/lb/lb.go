@@ -32,6 +32,8 @@ type Balancer interface {
 // Balanced is the result of a load balancer for its Service.
 type Balanced struct {
 	Status v1.LoadBalancerStatus
+	// OfNodes says that the addresses are the nodes' own.
+	OfNodes bool
 	// Annotations are set on the Service.
 	Annotations map[string]string
 }

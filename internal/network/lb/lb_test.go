@@ -170,6 +170,14 @@ func TestPool(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.s.Name, got, c.want)
 		}
 	}
+	// An address that a node says that it has is taken last, and is taken.
+	liar := node("liar", true, "192.0.2.1")
+	q := NewPool([]Range{r("192.0.2.1-192.0.2.2")}, slicesIndex(t), nil)
+	for i, want := range []string{"192.0.2.2", "192.0.2.1"} {
+		if got, _, _ := strings.Cut(text(q.Ensure(t.Context(), balanced(fmt.Sprint(i)), []*v1.Node{liar})), " by "); got != want {
+			t.Errorf("Service %d of two: %s, want %s", i, got, want)
+		}
+	}
 	if err := p.Delete(t.Context(), balanced("two")); err != nil {
 		t.Fatal(err)
 	}

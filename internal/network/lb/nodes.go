@@ -87,7 +87,7 @@ func (n *Nodes) Ensure(_ context.Context, s *v1.Service, nodes []*v1.Node) (*Bal
 			}
 		}
 	}
-	return &Balanced{Status: ingress(addrs)}, nil
+	return &Balanced{Status: ingress(addrs), OfNodes: true}, nil
 }
 
 // addressOf returns the node's address of a family, the external one if it has one.

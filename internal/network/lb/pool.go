@@ -51,8 +51,16 @@ func (p *Pool) has(a netip.Addr) bool {
 func (p *Pool) Ensure(_ context.Context, s *v1.Service, nodes []*v1.Node) (*Balanced, error) {
 	name := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 	var addrs []netip.Addr
+	theirs := map[netip.Addr]bool{}
+	for _, n := range nodes {
+		for _, x := range n.Status.Addresses {
+			if a, err := netip.ParseAddr(x.Address); err == nil {
+				theirs[a.Unmap()] = true
+			}
+		}
+	}
 	for i, f := range families(s) {
-		a, err := p.choose(s, name, f)
+		a, err := p.choose(s, name, f, theirs)
 		if err != nil {
 			if i > 0 && (s.Spec.IPFamilyPolicy == nil || *s.Spec.IPFamilyPolicy != v1.IPFamilyPolicyRequireDualStack) {
 				break // one family suffices
@@ -77,8 +85,9 @@ func (p *Pool) Ensure(_ context.Context, s *v1.Service, nodes []*v1.Node) (*Bala
 }
 
 // choose assigns an address of a family to the Service: the one that it asks for,
-// else the one that it has, else the first free one.
-func (p *Pool) choose(s *v1.Service, name types.NamespacedName, f v1.IPFamily) (netip.Addr, error) {
+// else the one that it has, else the first free one. Those that a node says that it has are
+// taken last: it may be wrong.
+func (p *Pool) choose(s *v1.Service, name types.NamespacedName, f v1.IPFamily, theirs map[netip.Addr]bool) (netip.Addr, error) {
 	if s.Spec.LoadBalancerIP != "" {
 		a, err := netip.ParseAddr(s.Spec.LoadBalancerIP)
 		if err != nil {
@@ -105,17 +114,26 @@ func (p *Pool) choose(s *v1.Service, name types.NamespacedName, f v1.IPFamily) (
 		return has, nil
 	}
 	any := false
+	var doubtful netip.Addr
 	for _, r := range p.ranges {
 		if !of(r.First, f) {
 			continue
 		}
 		any = true
-		// At most one address is taken per Service, so that the search ends soon.
+		// At most one address is taken per Service, and each node has few, so that the
+		// search ends soon.
 		for a := r.First; a.IsValid() && r.Contains(a); a = a.Next() {
-			if _, taken := p.held[a]; !taken {
+			switch _, taken := p.held[a]; {
+			case taken:
+			case !theirs[a]:
 				return a, nil
+			case !doubtful.IsValid():
+				doubtful = a
 			}
 		}
+	}
+	if doubtful.IsValid() {
+		return doubtful, nil
 	}
 	if !any {
 		return netip.Addr{}, fmt.Errorf("there are no %s addresses among those of --load-balancer-addresses", f)

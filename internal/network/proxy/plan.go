@@ -188,7 +188,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 	// serve serves the port at an external address, and reports at which addresses of this
 	// machine its packets arrive.
 	serve := func(a netip.Addr) (at []netip.Addr) {
-		if h.reserved.Elsewhere(a) || h.reserved.Why(netip.AddrPortFrom(a, uint16(sp.Port))) != "" {
+		if h.reserved.Why(netip.AddrPortFrom(a, uint16(sp.Port))) != "" {
 			return nil
 		}
 		at = []netip.Addr{a}
@@ -221,7 +221,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 		}
 	}
 	for _, ip := range s.Spec.ExternalIPs {
-		if a, ok := h.mine(ip); ok {
+		if a, ok := h.mine(ip); ok && !h.reserved.Elsewhere(a) {
 			serve(a)
 		}
 	}
@@ -229,7 +229,7 @@ func (p *plan) port(s *v1.Service, sp *v1.ServicePort, sliced []*discoveryv1.End
 		for i := range s.Status.LoadBalancer.Ingress {
 			in := &s.Status.LoadBalancer.Ingress[i]
 			a, ok := h.mine(in.IP)
-			if !ok || in.IPMode != nil && *in.IPMode == v1.LoadBalancerIPModeProxy {
+			if !ok || !h.reserved.Served(s, a) || in.IPMode != nil && *in.IPMode == v1.LoadBalancerIPModeProxy {
 				continue
 			}
 			for _, x := range serve(a) {

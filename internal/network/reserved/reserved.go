@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 )
@@ -126,22 +127,34 @@ func (a *Addresses) setRange(obj any, there bool) bool {
 
 func (a *Addresses) setServers(obj any, there bool) bool {
 	s, ok := obj.(*discoveryv1.EndpointSlice)
-	if !ok || s.Namespace != metav1.NamespaceDefault || s.Name != "kubernetes" {
+	if !ok || !OfServers(s) {
 		return false
 	}
 	was := a.servers
-	a.servers = nil
+	if a.servers = nil; there {
+		a.servers = Endpoints(s)
+	}
+	return !slices.Equal(was, a.servers)
+}
+
+// OfServers reports whether a slice has the endpoints of the API server.
+func OfServers(s *discoveryv1.EndpointSlice) bool {
+	return s.Namespace == metav1.NamespaceDefault && s.Name == "kubernetes"
+}
+
+// Endpoints returns the addresses of a slice, each with each port.
+func Endpoints(s *discoveryv1.EndpointSlice) (out []netip.AddrPort) {
 	for i := range s.Endpoints {
 		for _, x := range s.Endpoints[i].Addresses {
 			ip, err := netip.ParseAddr(x)
 			for _, p := range s.Ports {
-				if err == nil && p.Port != nil && there {
-					a.servers = append(a.servers, netip.AddrPortFrom(ip.Unmap(), uint16(*p.Port)))
+				if err == nil && p.Port != nil {
+					out = append(out, netip.AddrPortFrom(ip.Unmap(), uint16(*p.Port)))
 				}
 			}
 		}
 	}
-	return !slices.Equal(was, a.servers)
+	return out
 }
 
 func prefixes(all []string) (out []netip.Prefix) {
@@ -199,6 +212,18 @@ func (a *Addresses) Why(at netip.AddrPort) string {
 		}
 	}
 	return ""
+}
+
+// OfNodes is the type of the condition of a Service whose load balancer is the nodes
+// themselves, at their own addresses. It is in the status, which no user of a Service writes.
+const OfNodes = "keelson.dev/LoadBalancerOfNodes"
+
+// Served reports whether this node serves an address of a Service's load balancer for all of
+// the cluster's packets: not where it is another node's own. A node tells its addresses
+// itself. So that none takes a load balancer away by telling that it has its address,
+// this counts only where the load balancer is the nodes.
+func (a *Addresses) Served(s *v1.Service, ip netip.Addr) bool {
+	return !meta.IsStatusConditionTrue(s.Status.Conditions, OfNodes) || !a.Elsewhere(ip)
 }
 
 // Elsewhere reports whether an address is of another node and not of this one. That node knows
