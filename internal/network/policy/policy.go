@@ -100,10 +100,7 @@ func on[T any](p *Controller, i cache.SharedIndexInformer, changed func(T)) erro
 		p.mu.Lock()
 		changed(x)
 		p.mu.Unlock()
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
+		p.poke()
 	}
 	reg, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: f, UpdateFunc: func(_, x any) { f(x) }, DeleteFunc: f})
 	if err == nil {
@@ -156,6 +153,14 @@ func (p *Controller) Forget(pod *v1.Pod) {
 		p.pods[name] = true
 	}
 	p.mu.Unlock()
+	p.poke()
+}
+
+func (p *Controller) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
 }
 
 // Run keeps the tables until ctx ends, and leaves them as they are: the policies
@@ -181,12 +186,16 @@ func (p *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-// inspect reports whether another has changed a table.
+// inspect reports whether a table is to be written: another has changed it, or Admit could not
+// write it.
 func (p *Controller) inspect(ctx context.Context) bool {
 	p.syncing.Lock()
 	defer p.syncing.Unlock()
 	t := p.world.table
-	if !t.current || !t.written {
+	if !t.current {
+		return true // Admit has not succeeded
+	}
+	if !t.written {
 		return false
 	}
 	for _, k := range t.kernels {

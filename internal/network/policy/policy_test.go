@@ -353,6 +353,80 @@ func TestAdmitted(t *testing.T) {
 	isolated(false)
 }
 
+// TestErrorsLoseNothing has each write fail in turn, as when the kernel refuses one or another
+// process has deleted the table, and checks that the next write does all that it was to do.
+func TestErrorsLoseNothing(t *testing.T) {
+	for _, fault := range []string{"refused", "gone"} {
+		four, six := &fake{}, &fake{}
+		r := newRig(t, four, six)
+		r.synced = nil // the informers of the test do not run
+		r.set(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x", Labels: map[string]string{"ns": "x"}}}, false)
+		a, b := podAt("x", "a", "10.0.0.1", "here", map[string]string{"app": "a"}), podAt("x", "b", "10.0.0.2", "there", map[string]string{"app": "b"})
+		pol := denyAll("x")
+		pol.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "b"}}}}}}
+		r.set(pol, false)
+		r.set(a, false)
+		r.sync()
+		steps := []struct {
+			what string
+			do   func()
+			want bool // b reaches a
+		}{
+			{"a peer", func() { r.set(b, false) }, true},
+			{"a peer's labels", func() {
+				b = b.DeepCopy()
+				b.Labels = nil
+				r.set(b, false)
+			}, false},
+			{"the namespace's labels", func() {
+				pol = pol.DeepCopy()
+				pol.Spec.Ingress[0].From[0] = networkingv1.NetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"ns": "y"}}}
+				r.set(pol, false)
+				r.set(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x", Labels: map[string]string{"ns": "y"}}}, false)
+			}, true},
+			{"a policy without rules", func() { pol = denyAll("x"); r.set(pol, false) }, false},
+			{"no policy", func() { r.set(pol, true) }, true},
+			{"the policy again", func() { r.set(pol, false) }, false},
+		}
+		for _, s := range steps {
+			for _, k := range []*fake{four, six} {
+				if fault == "gone" {
+					k.Gone = true
+				} else {
+					k.Fail = errors.New("no")
+				}
+			}
+			s.do()
+			if err := r.Sync(); err == nil {
+				t.Errorf("%s, %s: the error is not told", fault, s.what)
+			}
+			four.Fail, six.Fail = nil, nil
+			if !r.inspect(t.Context()) {
+				t.Errorf("%s, %s: nobody writes it again", fault, s.what)
+			}
+			r.sync()
+			if got := four.forwards(packet{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"), v1.ProtocolTCP, 80}); got != s.want {
+				t.Errorf("%s, %s: b reaches a: %t", fault, s.what, got)
+			}
+		}
+		// A pod that could not be admitted, and never comes again.
+		four.Fail = errors.New("no")
+		gone := podAt("x", "gone", "10.0.0.3", "here", nil)
+		if err := r.Admit(t.Context(), gone, []netip.Addr{netip.MustParseAddr("10.0.0.3")}); err == nil {
+			t.Error("a pod is admitted without its policies")
+		}
+		four.Fail = nil
+		r.Forget(gone)
+		if len(r.wake) != 1 || !r.inspect(t.Context()) {
+			t.Error("nobody writes after a pod was not admitted")
+		}
+		r.sync()
+		if _, ok := four.Sets[itself][Key{Addr: netip.MustParseAddr("10.0.0.3")}]; ok {
+			t.Error("the pod that is gone is isolated")
+		}
+	}
+}
+
 // TestIncremental checks that another pod changes elements only, and only its
 // own.
 func TestIncremental(t *testing.T) {

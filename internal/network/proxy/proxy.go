@@ -228,8 +228,9 @@ type seen struct {
 	at    time.Time
 }
 
-// mostTraced bounds the slices of one writing of which the trace is told.
-const mostTraced = 256
+// mostTraced bounds the slices of one writing of which the trace is told, mostTriggered the
+// times of changes that are kept while writing fails.
+const mostTraced, mostTriggered = 256, 10000
 
 // local reports whether a slice has an endpoint on this node: its node tells of it.
 func (p *Proxy) local(s *discoveryv1.EndpointSlice) bool {
@@ -379,8 +380,10 @@ func (p *Proxy) sync() error {
 	checks := map[types.NamespacedName]health{}
 	wrote := false
 	if p.Listening != nil && (all || p.external(dirty)) {
-		if p.sockets, err = p.Listening(); err != nil {
-			errs = append(errs, err)
+		if sockets, err := p.Listening(); err != nil {
+			errs = append(errs, err) // and programs keep the ports that they had
+		} else {
+			p.sockets = sockets
 		}
 	}
 	node.sockets = p.sockets
@@ -389,7 +392,9 @@ func (p *Proxy) sync() error {
 		moved := t.move(node)
 		if all || !t.current || moved {
 			if names, err = p.every(t); err != nil {
-				return err
+				t.current = false // the node may have moved
+				errs = append(errs, err)
+				continue
 			}
 		}
 		if len(names) == 0 {
@@ -401,18 +406,28 @@ func (p *Proxy) sync() error {
 	if p.health != nil {
 		p.health.set(checks, node.nodePorts)
 	}
-	if !wrote {
-		return errors.Join(errs...)
-	}
-	err = errors.Join(errs...)
 	now := p.Clock.Now()
-	lastQueued.SetToCurrentTime()
-	if err != nil {
+	if wrote {
+		lastQueued.SetToCurrentTime()
+	}
+	if err := errors.Join(errs...); err != nil {
 		p.mu.Lock()
+		defer p.mu.Unlock()
 		maps.Copy(p.dirty, dirty)
-		p.all = p.all || all
-		p.mu.Unlock()
+		p.all, p.exposed = p.all || all, p.exposed || exposed
+		if len(p.triggered) < mostTriggered {
+			p.triggered = append(p.triggered, triggered...)
+		}
+		for uid, s := range traced {
+			if now, ok := p.traced[uid]; ok {
+				s.slice = now.slice
+			}
+			p.traced[uid] = s
+		}
 		return err
+	}
+	if !wrote {
+		return nil
 	}
 	lastSync.SetToCurrentTime()
 	for _, s := range traced {
@@ -518,12 +533,13 @@ func (p *Proxy) write(t *table, names map[types.NamespacedName]bool, checks map[
 			checks[n] = check
 		}
 	}
+	t.noteStale(before, c)
 	if err := t.write(c); err != nil {
 		t.reset()
 		syncFailures.WithLabelValues(string(t.here.family)).Inc()
 		return fmt.Errorf("rules for Services (%s): %w", t.here.family, err)
 	}
-	return p.forget(t, before, c)
+	return p.forget(t)
 }
 
 // some returns the entries of m that have one of these names.
@@ -537,13 +553,9 @@ func some(m map[types.NamespacedName]*installed, names map[types.NamespacedName]
 	return out
 }
 
-// forget deletes the kernel's entries of UDP flows to endpoints that no longer
-// serve, and of flows from before there was an endpoint.
-func (p *Proxy) forget(t *table, before map[types.NamespacedName]*installed, c change) error {
-	if p.Flows == nil {
-		return nil
-	}
-	changed := map[netip.AddrPort]map[netip.AddrPort]bool{}
+// noteStale notes the UDP destinations whose flows are to be forgotten once the change is
+// written: those that went, or whose serving endpoints have changed.
+func (t *table) noteStale(before map[types.NamespacedName]*installed, c change) {
 	for n, next := range c {
 		var was, now map[netip.AddrPort]map[netip.AddrPort]bool
 		if old := before[n]; old != nil {
@@ -554,25 +566,32 @@ func (p *Proxy) forget(t *table, before map[types.NamespacedName]*installed, c c
 		}
 		for to := range was {
 			if _, still := now[to]; !still {
-				changed[to] = nil
+				t.stale[to] = nil
 			}
 		}
 		for to, serving := range now {
 			if old, ok := was[to]; !ok || !maps.Equal(old, serving) {
-				changed[to] = serving
+				t.stale[to] = serving
 			}
 		}
 	}
-	if len(changed) == 0 {
+}
+
+// forget deletes the kernel's entries of UDP flows to endpoints that no longer
+// serve, and of flows from before there was an endpoint.
+func (p *Proxy) forget(t *table) error {
+	if p.Flows == nil || len(t.stale) == 0 {
+		clear(t.stale)
 		return nil
 	}
 	_, err := p.Flows.Forget(t.here.family == discoveryv1.AddressTypeIPv6, func(f Flow) bool {
-		serving, ours := changed[f.To]
+		serving, ours := t.stale[f.To]
 		return ours && !serving[f.Answers]
 	})
 	if err != nil {
 		return fmt.Errorf("forgetting flows of UDP: %w", err)
 	}
+	clear(t.stale)
 	return nil
 }
 

@@ -13,8 +13,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/utils/ptr"
 
 	"keelson.dev/keelson/internal/network/reserved"
@@ -327,6 +329,24 @@ func TestExternalAtNode(t *testing.T) {
 	}
 	r.sync()
 	check("written again", want)
+
+	// A node tells its addresses itself: it takes no load balancer away by telling that it has
+	// its address. Where the load balancer is the nodes, each of them serves its own.
+	liar := node("liar", "203.0.113.7")
+	nodes.Add(liar)
+	<-changed
+	balanced := service("balanced", "10.96.0.3", func(s *v1.Service) {
+		s.Spec.Type = v1.ServiceTypeLoadBalancer
+		s.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: "203.0.113.7"}}
+	})
+	r.set(balanced, slice("balanced", "balanced-1", ep("10.244.1.4")))
+	r.sync()
+	check("a load balancer", map[string]string{"203.0.113.7:80": "10.244.1.4:8080 masquerade"})
+	balanced = balanced.DeepCopy()
+	balanced.Status.Conditions = []metav1.Condition{{Type: reserved.OfNodes, Status: metav1.ConditionTrue}}
+	r.set(balanced)
+	r.sync()
+	check("a load balancer of the nodes", map[string]string{"203.0.113.7:80": ""})
 	slices.Sort(told)
 	if got := strings.Join(slices.Compact(told), ", "); got != "a 192.0.2.1:10250: it is the kubelet's, a 192.0.2.1:22 is in use" {
 		t.Errorf("told: %q", got)
@@ -351,9 +371,144 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-type flows struct{ kept, gone []Flow }
+// failingServices is a lister that fails while fail is set.
+type failingServices struct {
+	corelisters.ServiceLister
+	fail error
+}
+
+func (l *failingServices) List(s labels.Selector) ([]*v1.Service, error) {
+	if l.fail != nil {
+		return nil, l.fail
+	}
+	return l.ServiceLister.List(s)
+}
+
+// TestErrorsLoseNothing has each part of a sync fail once, and checks that the next one does
+// all that the former was to do.
+func TestErrorsLoseNothing(t *testing.T) {
+	no := errors.New("no")
+	k := &fake{pods: podRange, local: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+	f := &flows{}
+	listening, sockets := error(nil), &Sockets{}
+	r := newRig(t, Config{IPv4: k, NoHealthChecks: true, Flows: f, Listening: func() (*Sockets, error) { return sockets, listening },
+		Reserved: reserving(t, reserved.Config{})})
+	list := &failingServices{ServiceLister: r.services}
+	r.services = list
+	node := func(ip string) *v1.Node {
+		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}, Status: v1.NodeStatus{Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: ip}}}}
+	}
+	check := func(when string, want map[string]string) {
+		t.Helper()
+		for to, want := range want {
+			at := netip.MustParseAddrPort(to)
+			if got := k.packet(outside, at.Addr().String(), at.Port(), v1.ProtocolTCP).in(); got != want {
+				t.Errorf("%s, to %s: %q, want %q", when, to, got, want)
+			}
+		}
+	}
+	fails := func(when string) {
+		t.Helper()
+		if err := r.Sync(); !errors.Is(err, no) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+
+	// The first list.
+	list.fail = no
+	a := service("a", "10.96.0.1", func(s *v1.Service) {
+		s.Spec.Type, s.Spec.Ports[0].NodePort, s.Spec.ExternalIPs = v1.ServiceTypeNodePort, 30080, []string{"203.0.113.9", "192.0.2.1"}
+	})
+	r.set(node("192.0.2.1"), a, slice("a", "a-1", ep("10.244.1.2")))
+	fails("the first list")
+	list.fail = nil
+	r.sync()
+	const served = "10.244.1.2:8080 masquerade"
+	check("after the first list", map[string]string{"10.96.0.1:80": served, "203.0.113.9:80": served, "192.0.2.1:30080": served, "192.0.2.1:80": served})
+
+	// The list after another node port address, with nothing else to write.
+	list.fail = no
+	r.set(node("192.0.2.2"))
+	fails("a node that has moved")
+	list.fail = nil
+	r.sync()
+	check("after the node has moved", map[string]string{"192.0.2.2:30080": served, "192.0.2.1:30080": ""})
+
+	// The list of exposed Services, with nothing else to write.
+	list.fail = no
+	r.mu.Lock()
+	r.exposed = true
+	r.mu.Unlock()
+	fails("reserved addresses that have changed")
+	list.fail = nil
+	if r.mu.Lock(); !r.exposed {
+		t.Error("the change of reserved addresses is lost")
+	}
+	r.mu.Unlock()
+	r.sync()
+
+	// The programs' ports: a program keeps its port while they cannot be read.
+	r.set(node("192.0.2.1"))
+	sockets = &Sockets{map[Key]bool{{Addr: netip.MustParseAddr("192.0.2.1"), Proto: v1.ProtocolTCP, Port: 80}: true}, nil}
+	r.set(a)
+	r.sync()
+	check("with a program", map[string]string{"192.0.2.1:80": ""})
+	listening = no
+	r.set(a)
+	fails("the programs' ports")
+	check("while the programs' ports are unknown", map[string]string{"192.0.2.1:80": "", "203.0.113.9:80": served})
+	listening, sockets = nil, &Sockets{}
+	r.sync()
+	check("without the program", map[string]string{"192.0.2.1:80": served})
+
+	// Connection tracking: UDP flows of an endpoint that has gone, of a Service that has gone,
+	// and the same after a table that could not be written.
+	at := netip.MustParseAddrPort
+	udp := func(s *v1.Service) { s.Spec.Ports[0].Protocol = v1.ProtocolUDP }
+	of := func(name string, eps ...discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+		s := slice(name, name+"-1", eps...)
+		s.Ports[0].Protocol = ptr.To(v1.ProtocolUDP)
+		return s
+	}
+	for _, fault := range []struct {
+		what string
+		set  func(error)
+	}{{"forgetting", func(err error) { f.fail = err }}, {"the kernel", func(err error) { k.Fail = err }}} {
+		dns, old := service("dns", "10.96.0.10", udp), service("old", "10.96.0.11", udp)
+		r.set(dns, of("dns", ep("10.244.1.2"), ep("10.244.1.3")), old, of("old", ep("10.244.1.4")))
+		r.sync()
+		f.gone, f.kept = nil, []Flow{{at("10.96.0.10:80"), at("10.244.1.2:8080")}, {at("10.96.0.10:80"), at("10.244.1.3:8080")}, {at("10.96.0.11:80"), at("10.244.1.4:8080")}}
+		fault.set(no)
+		r.set(of("dns", ep("10.244.1.3")))
+		r.remove(old)
+		fails(fault.what)
+		fault.set(nil)
+		r.sync()
+		if len(f.kept) != 1 || f.kept[0].Answers != at("10.244.1.3:8080") {
+			t.Errorf("%s: kept %v", fault.what, f.kept)
+		}
+	}
+
+	// A table that another has taken away in the middle.
+	k.Gone = true
+	r.set(service("b", "10.96.0.2"), slice("b", "b-1", ep("10.244.1.5")))
+	if err := r.Sync(); err == nil {
+		t.Error("a table that is gone is written")
+	}
+	r.sync()
+	check("after the table was gone", map[string]string{"10.96.0.1:80": served, "10.96.0.2:80": "10.244.1.5:8080 masquerade"})
+}
+
+// flows is a connection tracking.
+type flows struct {
+	kept, gone []Flow
+	fail       error
+}
 
 func (f *flows) Forget(_ bool, stale func(Flow) bool) (int, error) {
+	if f.fail != nil {
+		return 0, f.fail
+	}
 	var left []Flow
 	for _, x := range f.kept {
 		if stale(x) {

@@ -31,6 +31,10 @@ type table struct {
 	// has them.
 	own map[types.NamespacedName]map[Key]bool
 
+	// stale are the UDP destinations whose flows to other endpoints than these have not been
+	// forgotten yet.
+	stale map[netip.AddrPort]map[netip.AddrPort]bool
+
 	// current reports whether the kernel's table matches installed. written reports
 	// whether the kernel has a table: there is none before the first Service.
 	current, written bool
@@ -59,7 +63,7 @@ type block struct {
 }
 
 func newTable(k Kernel, h here) *table {
-	t := &table{kernel: k, here: h, own: map[types.NamespacedName]map[Key]bool{}}
+	t := &table{kernel: k, here: h, own: map[types.NamespacedName]map[Key]bool{}, stale: map[netip.AddrPort]map[netip.AddrPort]bool{}}
 	t.reset()
 	return t
 }
