@@ -146,9 +146,7 @@ func (h *host) followAddresses(agent *node.Agent, o Options) error {
 	}, reconcile.Ignore)
 	h.Go(func() {
 		h.addresses.follow(h.Ctx, network, ranges, h.clock.After, func() {
-			if h.connections != nil {
-				h.connections.CloseAll()
-			}
+			h.reconnect()
 			agent.NetworkChanged()
 		})
 	})

@@ -41,6 +41,14 @@ import (
 	"keelson.dev/keelson/internal/trace"
 )
 
+// reconnect closes the connections to the API server, so that the next request opens
+// another: the kernel would retry for minutes.
+func (h *host) reconnect() {
+	if h.connections != nil {
+		h.connections.CloseAll()
+	}
+}
+
 // host holds what the parts of a node share in its process, among them the client
 // of the API server, which has the rights of the node and no others.
 type host struct {
@@ -54,8 +62,7 @@ type host struct {
 	measured func(node string, stats usage.Stats)
 	// addresses are the node's.
 	addresses *addresses
-	// connections opens the connections to the API server, which are closed when the node's
-	// addresses change: the kernel would retry for minutes. It is nil in the server's process.
+	// connections opens the connections to the API server. It is nil in the server's process.
 	connections *connrotation.Dialer
 	// provided are the addresses where the user has given them, so that a cloud is asked
 	// for them.
@@ -126,7 +133,7 @@ func (h *host) start(m *machine.Machine, o Options) error {
 		PodsPerCore: o.PodsPerCore, LogPeriod: o.LogPeriod, MaxPulls: o.MaxPulls, MaxRestartPause: o.MaxRestartPause, VerifyPulls: o.VerifyPulls, VerifyPullsExcept: o.VerifyPullsExcept, StaticPods: o.StaticPods,
 		StaticPodURL: o.StaticPodURL, StaticPodHeader: header,
 		NodeIPs: h.addresses.ips, Port: int32(o.Port), PauseImage: images.Pause, Clock: h.clock, Hostname: o.Name,
-		External: o.ExternalCloud, ProvidedIPs: h.provided,
+		External: o.ExternalCloud, ProvidedIPs: h.provided, Unanswered: h.reconnect,
 		ClusterDNS: servers, ClusterDomain: clusterDomain,
 		HostPorts: m.HostPorts(), Policies: enforced(policies), AllowedUnsafeSysctls: o.AllowedUnsafeSysctls, CgroupDriver: o.CgroupDriver,
 		Recorder: recorder, Trace: h.trace("kubelet"), Volumes: volumes, Sources: sources, Devices: devices, Credentials: providers,

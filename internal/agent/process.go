@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	v1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -31,6 +33,7 @@ import (
 	"keelson.dev/keelson/internal/apiserver/peer"
 	"keelson.dev/keelson/internal/component"
 	"keelson.dev/keelson/internal/machine"
+	"keelson.dev/keelson/internal/network/reserved"
 	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/trace/remote"
 	"keelson.dev/keelson/internal/version"
@@ -45,11 +48,12 @@ type ProcessOptions struct {
 	// Kubeconfig is the path of a kubeconfig of the user system:node:NAME. If it is
 	// empty the node's own is used, which it gets by joining the cluster.
 	Kubeconfig string
-	// Server is the URL of the API server, Token is a bootstrap token and CAHashes are
-	// the hashes of the cluster's authority, with which the machine joins. They are
-	// not needed after that.
-	Server, Token string
-	CAHashes      []string
+	// Servers are the URLs of the API server, which are tried in turn, Token is a bootstrap
+	// token and CAHashes are the hashes of the cluster's authority, with which the machine
+	// joins. They are not needed after that.
+	Servers  []string
+	Token    string
+	CAHashes []string
 	// QPS and Burst limit the requests a second; 0 is no limit.
 	QPS   float32
 	Burst int
@@ -80,7 +84,7 @@ type ProcessOptions struct {
 // AddFlags adds the flags of the process, except those of Options.
 func (o *ProcessOptions) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", o.Kubeconfig, "kubeconfig of the API server and of the node's user, system:node: and the node's name (default: the node's own, which it has once it has joined)")
-	fs.StringVar(&o.Server, "server", o.Server, "URL of the API server of the cluster to join, or of the one that this machine has joined, where it has moved")
+	fs.StringSliceVar(&o.Servers, "server", o.Servers, "URL of the API server of the cluster to join, or of the one that this machine has joined, where it has moved; several are tried in turn, comma separated or in several flags, beside those that the agent learns from the cluster")
 	fs.StringVar(&o.Token, "token", o.Token, "bootstrap token to join by: keelson token create --print-join-command prints it, with the two other flags")
 	fs.StringSliceVar(&o.CAHashes, "ca-hash", o.CAHashes, "hashes of the public keys that the cluster's authority may have, sha256:<hex>")
 	fs.Float32Var(&o.QPS, "kube-api-qps", o.QPS, "requests a second to the API server; 0 is no limit")
@@ -101,7 +105,7 @@ func (o *ProcessOptions) Validate() error {
 	case o.TLSCertFile != "" && o.RotateServerCertificates:
 		return errors.New("--rotate-server-certificates: the certificate is that of --tls-cert-file: give one of them")
 	}
-	if o.Kubeconfig != "" && (o.Server != "" || o.Token != "" || len(o.CAHashes) > 0) {
+	if o.Kubeconfig != "" && (len(o.Servers) > 0 || o.Token != "" || len(o.CAHashes) > 0) {
 		return errors.New("--kubeconfig has the API server and the node's user, and --server, --token and --ca-hash are to get them: give one or the others")
 	}
 	for _, h := range o.CAHashes {
@@ -114,8 +118,14 @@ func (o *ProcessOptions) Validate() error {
 			return fmt.Errorf("--token: %w", err)
 		}
 	}
-	if (o.Token != "" || o.Server != "") && !strings.HasPrefix(o.Server, "https://") {
-		return fmt.Errorf("--server %q: give the URL of the API server, like https://192.0.2.1:6443", o.Server)
+	servers := o.Servers
+	if o.Token != "" && len(servers) == 0 {
+		servers = []string{""}
+	}
+	for _, s := range servers {
+		if u, err := url.Parse(s); err != nil || u.Scheme != "https" || u.Hostname() == "" {
+			return fmt.Errorf("--server %q: give the URL of the API server, like https://192.0.2.1:6443", s)
+		}
 	}
 	return errors.Join(validateNodeIPs(o.nodeIPs()), o.Network.Validate())
 }
@@ -148,7 +158,7 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	}
 	var own *join.Client
 	if o.Kubeconfig == "" {
-		own = &join.Client{Dir: m.Dir(), Node: o.Name, Server: o.Server, Token: o.Token, Hashes: o.CAHashes}
+		own = &join.Client{Dir: m.Dir(), Node: o.Name, Servers: o.Servers, Token: o.Token, Hashes: o.CAHashes}
 		if err := step("joining", func() error { return own.Obtain(ctx) }); err != nil {
 			return err
 		}
@@ -159,11 +169,18 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	if err != nil {
 		return err
 	}
-	connections := connrotation.NewDialer((&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext)
+	var servers *join.Servers
+	if own != nil {
+		if servers, err = own.OpenServers(cfg.Host); err != nil {
+			return err
+		}
+	}
+	connections := connrotation.NewDialer(servers.Dial((&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext))
 	cfg.Dial = connections.DialContext
 	var transport http.RoundTripper
 	if own != nil {
 		transport, err = own.Transport(cfg)
+		transport = servers.Transport(transport)
 	} else {
 		transport, err = rest.TransportFor(cfg)
 	}
@@ -184,6 +201,11 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 		version: strings.TrimSuffix(version.Info.GitVersion, version.Build)}
 	if h.nodes, err = peers(network); err != nil {
 		return err
+	}
+	if servers != nil && (o.Network.Proxy != None || o.Network.DNS != None) { // else the node may not read them
+		if err := learn(h.informers.Discovery().V1().EndpointSlices().Informer(), servers.Learn); err != nil {
+			return err
+		}
 	}
 	view := false
 	if o.Network.Policies != None {
@@ -251,6 +273,27 @@ func Run(ctx context.Context, m *machine.Machine, o ProcessOptions) error {
 	})
 	<-ctx.Done()
 	return nil
+}
+
+// dialTimeout bounds the opening of a connection to an address of the API server: there may
+// be another.
+const dialTimeout = 10 * time.Second
+
+// learn calls known with the addresses of the API server whenever they have changed.
+func learn(slices cache.SharedIndexInformer, known func([]string)) error {
+	changed := func(obj any) {
+		if s, ok := obj.(*discoveryv1.EndpointSlice); ok && reserved.OfServers(s) {
+			var all []string
+			for _, at := range reserved.Endpoints(s) {
+				if !at.Addr().IsLoopback() {
+					all = append(all, at.String())
+				}
+			}
+			known(all)
+		}
+	}
+	_, err := slices.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, obj any) { changed(obj) }})
+	return err
 }
 
 // identify returns an error if the kubeconfig is that of another node.

@@ -28,14 +28,16 @@ func TestProcessOptionsValidate(t *testing.T) {
 		o          ProcessOptions
 	}{
 		{"kubeconfig", "", ProcessOptions{Kubeconfig: "f"}},
-		{"token", "", ProcessOptions{Server: server, Token: token, CAHashes: []string{"sha256:" + strings.Repeat("0a", 32)}}},
+		{"token", "", ProcessOptions{Servers: []string{server}, Token: token, CAHashes: []string{"sha256:" + strings.Repeat("0a", 32)}}},
 		{"kubeconfig and token", "give one or the others", ProcessOptions{Kubeconfig: "f", Token: token}},
 		{"certificate without a key", "must be specified together", ProcessOptions{TLSCertFile: "f"}},
 		{"certificate of a file and of the cluster", "--rotate-server-certificates", ProcessOptions{TLSCertFile: "f", TLSPrivateKeyFile: "k", RotateServerCertificates: true}},
-		{"hash", "--ca-hash", ProcessOptions{Server: server, CAHashes: []string{"md5:0a"}}},
-		{"form of the token", "--token", ProcessOptions{Server: server, Token: "abcdef"}},
+		{"hash", "--ca-hash", ProcessOptions{Servers: []string{server}, CAHashes: []string{"md5:0a"}}},
+		{"form of the token", "--token", ProcessOptions{Servers: []string{server}, Token: "abcdef"}},
 		{"token without a server", "give the URL of the API server", ProcessOptions{Token: token}},
-		{"token in plain text", "give the URL of the API server", ProcessOptions{Server: "http://192.0.2.1", Token: token}},
+		{"one of several servers in plain text", "give the URL of the API server", ProcessOptions{Servers: []string{server, "http://192.0.2.1"}}},
+		{"several servers", "", ProcessOptions{Servers: []string{server, "https://api.test"}}},
+		{"token in plain text", "give the URL of the API server", ProcessOptions{Servers: []string{"http://192.0.2.1"}, Token: token}},
 		{"proxy", "--proxy", ProcessOptions{Options: Options{Network: Network{Proxy: "kube"}}}},
 		{"ranges of node ports", "--nodeport-addresses", ProcessOptions{Options: Options{Network: Network{NodePortAddresses: []string{"192.0.2.1"}}}}},
 	} {

@@ -124,7 +124,7 @@ func assemble(cfg Config) (*Agent, error) {
 		Pressure: func() []v1.NodeConditionType { return a.eviction.UnderPressure() }, Registered: a.static.notify,
 		Devices: func() (v1.ResourceList, v1.ResourceList) { return a.exclusive.Devices.Capacity() }, MaxImages: cfg.MaxImages,
 		ShuttingDown: func() bool { return a.shutdown.Now() },
-		Nodes:        cfg.Informers.Core().V1().Nodes(),
+		Nodes:        cfg.Informers.Core().V1().Nodes(), Unanswered: cfg.Unanswered,
 	})
 	if a.exclusive, err = newExclusive(a); err != nil {
 		return nil, err

@@ -35,6 +35,8 @@ import (
 type Config struct {
 	NodeName string
 	Client   kubernetes.Interface
+	// Unanswered, if set, is called when the API server has not answered repeatedly.
+	Unanswered func()
 	// Informers gives pods (restricted to this node, or not: pods of other
 	// nodes are passed over), services and nodes. The caller starts it.
 	Informers informers.SharedInformerFactory

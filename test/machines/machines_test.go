@@ -79,8 +79,10 @@ func TestMachines(t *testing.T) {
 		{"drain", (*env).drain},
 		{"cut", (*env).cut},
 		{"readdressed", (*env).readdressed},
+		{"renumbered", (*env).renumbered},
 		{"moved", (*env).moved},
 	} {
+		e.cfg, e.client = e.cluster.Config, e.cluster.Client // another address after a test
 		if !t.Run(test.name, func(t *testing.T) {
 			ns, err := e.client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: test.name + "-"}}, metav1.CreateOptions{})
 			if err != nil {
@@ -685,6 +687,48 @@ func (e *env) readdressed() {
 			return e.dial(e.Context(), e.far, net.JoinHostPort(a.String(), fmt.Sprint(service.Spec.Ports[0].NodePort)))
 		})
 	}
+}
+
+// renumbered gives the server's machine other addresses and then takes the former ones away:
+// the agents, which have learned the new ones meanwhile, find it without being told.
+func (e *env) renumbered() {
+	was := e.run("web", e.near, e.far)
+	drop := e.server.Renumber(netip.MustParseAddr("10.77.0.140"), netip.MustParseAddr("fd00:77::140"))
+	for _, m := range []*lab.Machine{e.near, e.second, e.far} {
+		harness.Succeeds(e, "the new address of the server on "+m.Name, func() error {
+			b, err := os.ReadFile(filepath.Join(m.Dir, "node", "servers"))
+			if err == nil && !strings.Contains(string(b), e.server.Address.String()) {
+				err = errors.New(string(b))
+			}
+			return err
+		})
+	}
+	drop()
+	e.cluster.FollowAlone()
+	e.cfg, e.client = e.cluster.Config, e.cluster.Client
+	dropped := time.Now()
+	for _, m := range e.machines() {
+		harness.Succeeds(e, "a heartbeat of "+m.Name, func() error {
+			l, err := e.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(e.Context(), m.Name, metav1.GetOptions{})
+			if err == nil && !l.Spec.RenewTime.After(dropped) {
+				err = fmt.Errorf("the last was at %s, %s before the address went", l.Spec.RenewTime, dropped.Sub(l.Spec.RenewTime.Time))
+			}
+			return err
+		})
+		e.nodeReady(m)
+	}
+	e.run("after", e.near, e.far)
+	for m, p := range was {
+		is, err := e.client.CoreV1().Pods(e.ns).Get(e.Context(), p.Name, metav1.GetOptions{})
+		e.check(err)
+		if a, b := p.Status.ContainerStatuses[0], is.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || b.RestartCount != 0 {
+			e.Errorf("on %s the container was replaced: %s, then %s with %d restarts", m.Name, a.ContainerID, b.ContainerID, b.RestartCount)
+		}
+	}
+	// An agent that starts later has the address from its file.
+	e.cluster.Kill(e.near)
+	e.cluster.Restart(e.near)
+	e.nodeReady(e.near)
 }
 
 // moved changes the addresses of the server's machine: its certificate names the new ones,

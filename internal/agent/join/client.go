@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -34,11 +35,13 @@ const nodeUser = "system:node:"
 type Client struct {
 	// Dir is the folder; Node is the node's name.
 	Dir, Node string
-	// Server is the URL of the API server, Token and Hashes are the bootstrap token and
-	// the hashes of the cluster's authority with which the machine joins. They are not
-	// needed after that, except another Server where the API server has moved.
-	Server, Token string
-	Hashes        []string
+	// Servers are the URLs of the API server, which are tried in turn, Token and Hashes are
+	// the bootstrap token and the hashes of the cluster's authority with which the machine
+	// joins. They are not needed after that, except other Servers where the API server has
+	// moved.
+	Servers []string
+	Token   string
+	Hashes  []string
 }
 
 // clusterName is the name of the cluster in the kubeconfig.
@@ -57,8 +60,8 @@ func (c *Client) pki() string { return filepath.Join(c.Dir, "pki") }
 const approvalPatience = 2 * time.Minute
 
 // Obtain makes sure that there is a kubeconfig with a certificate that has not expired.
-// A machine that has joined needs no token; its kubeconfig gets Server where that is another
-// URL, by which the cluster's own authority has to answer as before.
+// A machine that has joined needs no token; its kubeconfig gets the first of Servers where it has
+// none of them; by that the cluster's own authority has to answer as before.
 func (c *Client) Obtain(ctx context.Context) error {
 	ended, err := c.joined()
 	if err != nil {
@@ -67,18 +70,18 @@ func (c *Client) Obtain(ctx context.Context) error {
 	if ended == nil {
 		return c.move()
 	}
-	if c.Token == "" || c.Server == "" {
+	if c.Token == "" || len(c.Servers) == 0 {
 		return fmt.Errorf("%w: give --server, --token and --ca-hash, as keelson token create --print-join-command prints them", ended)
 	}
 	t, err := Parse(c.Token)
 	if err != nil {
 		return err
 	}
-	ca, err := Discover(ctx, c.Server, t, c.Hashes)
+	server, ca, err := c.discover(ctx, t)
 	if err != nil {
 		return err
 	}
-	config := &rest.Config{Host: c.Server, BearerToken: t.String(), TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
+	config := &rest.Config{Host: server, BearerToken: t.String(), TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -97,7 +100,28 @@ func (c *Client) Obtain(ctx context.Context) error {
 	if err := wait.PollUntilContextCancel(wanted, 50*time.Millisecond, true, func(context.Context) (bool, error) { return certificates.Current() != nil, nil }); err != nil {
 		return fmt.Errorf("no certificate for the node's client within %s: see kubectl get certificatesigningrequests, and approve the node's with kubectl certificate approve", approvalPatience)
 	}
-	return c.write(ca)
+	return c.write(server, ca)
+}
+
+// othersPatience is how long a server may not answer if there is another to be asked.
+const othersPatience = 15 * time.Second
+
+// discover returns the first of the servers that is the cluster's, and its authority.
+func (c *Client) discover(ctx context.Context, t Token) (server string, ca []byte, err error) {
+	var errs []error
+	for i, server := range c.Servers {
+		asked, cancel := ctx, context.CancelFunc(func() {})
+		if i < len(c.Servers)-1 {
+			asked, cancel = context.WithTimeout(ctx, othersPatience)
+		}
+		ca, err := Discover(asked, server, t, c.Hashes)
+		cancel()
+		if err == nil {
+			return server, ca, nil
+		}
+		errs = append(errs, err)
+	}
+	return "", nil, errors.Join(errs...)
 }
 
 // joined reports in ended why the machine has to join, nil if it has joined; err
@@ -122,10 +146,10 @@ func (c *Client) joined() (ended, err error) {
 	return nil, nil
 }
 
-// move writes Server, if there is one, into the kubeconfig: the API server has another
-// address than when the machine joined.
+// move writes the first of Servers, if there are any, into the kubeconfig if that has none
+// of them: the API server has other addresses than when the machine joined.
 func (c *Client) move() error {
-	if c.Server == "" {
+	if len(c.Servers) == 0 {
 		return nil
 	}
 	config, err := clientcmd.LoadFromFile(c.Kubeconfig())
@@ -133,10 +157,10 @@ func (c *Client) move() error {
 		return err
 	}
 	cluster := config.Clusters[clusterName]
-	if cluster == nil || cluster.Server == c.Server {
+	if cluster == nil || slices.Contains(c.Servers, cluster.Server) {
 		return nil
 	}
-	cluster.Server = c.Server
+	cluster.Server = c.Servers[0]
 	text, err := clientcmd.Write(*config)
 	if err != nil {
 		return err
@@ -207,13 +231,13 @@ func (c *Client) manager(client kubernetes.Interface, renewed func()) (certifica
 
 // write writes the kubeconfig. It refers to the certificate's file, which clients
 // read again when it has been renewed.
-func (c *Client) write(ca []byte) error {
+func (c *Client) write(server string, ca []byte) error {
 	files, err := c.store()
 	if err != nil {
 		return err
 	}
 	config := clientcmdapi.NewConfig()
-	config.Clusters[clusterName] = &clientcmdapi.Cluster{Server: c.Server, CertificateAuthorityData: ca}
+	config.Clusters[clusterName] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: ca}
 	config.AuthInfos["node"] = &clientcmdapi.AuthInfo{ClientCertificate: files.CurrentPath(), ClientKey: files.CurrentPath()}
 	config.Contexts["node"] = &clientcmdapi.Context{Cluster: clusterName, AuthInfo: "node"}
 	config.CurrentContext = "node"

@@ -170,7 +170,7 @@ func TestTokens(t *testing.T) {
 // without a token, and keeps the authority that it trusts.
 func TestMove(t *testing.T) {
 	s := newSigner(t, time.Hour)
-	c := &Client{Dir: t.TempDir(), Node: "n", Server: "https://192.0.2.1:6443"}
+	c := &Client{Dir: t.TempDir(), Node: "n"}
 	key, cert := s.issue(&x509.Certificate{Subject: pkix.Name{CommonName: "system:node:n"}, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}, nil)
 	der, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
@@ -183,11 +183,11 @@ func TestMove(t *testing.T) {
 	if _, err := files.Update(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.write([]byte("the authority")); err != nil {
+	if err := c.write("https://192.0.2.1:6443", []byte("the authority")); err != nil {
 		t.Fatal(err)
 	}
-	for _, x := range [][2]string{{"", "https://192.0.2.1:6443"}, {"https://api.test:6443", "https://api.test:6443"}, {"", "https://api.test:6443"}} {
-		if err := (&Client{Dir: c.Dir, Node: "n", Server: x[0]}).Obtain(t.Context()); err != nil {
+	for _, x := range [][2]string{{"", "https://192.0.2.1:6443"}, {"https://api.test:6443", "https://api.test:6443"}, {"", "https://api.test:6443"}, {"https://192.0.2.2:6443 https://api.test:6443", "https://api.test:6443"}} {
+		if err := (&Client{Dir: c.Dir, Node: "n", Servers: strings.Fields(x[0])}).Obtain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		config, err := clientcmd.LoadFromFile(c.Kubeconfig())

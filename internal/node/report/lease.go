@@ -23,12 +23,21 @@ func (s *Reporter) Renewed() time.Time {
 
 // lease renews the node's Lease (KEP-589) until ctx is done.
 func (s *Reporter) lease(ctx context.Context) {
+	failures := 0
 	for ctx.Err() == nil {
-		if err := s.renew(ctx); err != nil && ctx.Err() == nil {
+		begin := s.Clock.Now()
+		err := s.renew(ctx)
+		if failures++; err == nil {
+			failures = 0
+		}
+		if err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Renewing the node's lease failed")
+			if failures > 1 && s.Unanswered != nil {
+				s.Unanswered()
+			}
 		}
 		select {
-		case <-s.Clock.After(renewPeriod):
+		case <-s.Clock.After(renewPeriod - s.Clock.Since(begin)):
 		case <-ctx.Done():
 		}
 	}

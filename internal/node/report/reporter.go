@@ -82,6 +82,9 @@ type Config struct {
 	Devices func() (capacity, allocatable v1.ResourceList)
 	// Registered is called when the Node has been created.
 	Registered func()
+	// Unanswered, if set, is called when the lease was not renewed twice in a row: the
+	// connection to the API server may lead nowhere.
+	Unanswered func()
 	// Nodes is an informer of this Node.
 	Nodes coreinformers.NodeInformer
 }

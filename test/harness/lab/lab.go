@@ -178,6 +178,45 @@ func (m *Machine) Readdress(addresses ...netip.Addr) {
 	}))
 }
 
+// Renumber gives the machine other addresses of the segment's ranges, as its default routes'
+// sources, beside those that it has until the function that it returns is called.
+func (m *Machine) Renumber(addresses ...netip.Addr) (drop func()) {
+	m.t.Helper()
+	was := m.Addresses
+	link := func(f func(l netlink.Link, i int, r netip.Prefix) error) {
+		m.t.Helper()
+		check(m.t, m.In(func() error {
+			l, err := netlink.LinkByName("eth0")
+			if err != nil {
+				return err
+			}
+			for i, r := range m.s.routers {
+				if err := f(l, i, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	// Without this the end of the first address of a range is that of all.
+	check(m.t, m.In(func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/conf/eth0/promote_secondaries", []byte("1"), 0o644)
+	}))
+	link(func(l netlink.Link, i int, r netip.Prefix) error {
+		if err := address(l, netip.PrefixFrom(addresses[i], r.Bits())); err != nil {
+			return err
+		}
+		return netlink.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: r.Addr().AsSlice(), Src: addresses[i].AsSlice()})
+	})
+	m.Addresses, m.Address = addresses, addresses[0]
+	return func() {
+		m.t.Helper()
+		link(func(l netlink.Link, i int, r netip.Prefix) error {
+			return netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(was[i], r.Bits()))})
+		})
+	}
+}
+
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

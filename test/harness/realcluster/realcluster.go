@@ -79,17 +79,24 @@ func (c *Cluster) connect(cfg *rest.Config) {
 // stays.
 func (c *Cluster) Follow() {
 	c.t.Helper()
-	cfg := rest.CopyConfig(c.Config)
-	cfg.Host = "https://" + net.JoinHostPort(c.Server.Address.String(), serverPort)
-	c.connect(cfg)
+	c.FollowAlone()
+	cfg := c.Config
 	for m, n := range c.nodes {
 		if m == c.Server {
 			continue
 		}
 		n.Kill()
-		n.role.Server, n.role.Token, n.role.Hashes = cfg.Host, "", nil
+		n.role.Servers, n.role.Token, n.role.Hashes = []string{cfg.Host}, "", nil
 		n.Start()
 	}
+}
+
+// FollowAlone has the cluster's client use the address that the server's machine has now, and
+// leaves the agents to themselves.
+func (c *Cluster) FollowAlone() {
+	cfg := rest.CopyConfig(c.Config)
+	cfg.Host = "https://" + net.JoinHostPort(c.Server.Address.String(), serverPort)
+	c.connect(cfg)
 }
 
 // Join has machines join by a token, as keelson token create makes it, and returns when
@@ -122,7 +129,7 @@ func (c *Cluster) token() role {
 	check(err)
 	hashes, err := join.Hashes(c.Config.CAData)
 	check(err)
-	return role{Do: joins, Server: server, Token: t.String(), Hashes: hashes}
+	return role{Do: joins, Servers: []string{server}, Token: t.String(), Hashes: hashes}
 }
 
 // start runs a role on a machine until the end of the test, cleans up after it, and
@@ -185,6 +192,6 @@ func (c *Cluster) Kill(m *lab.Machine) { c.nodes[m].Kill() }
 // since it has its certificate.
 func (c *Cluster) Restart(m *lab.Machine) {
 	n := c.nodes[m]
-	n.role.Server, n.role.Token, n.role.Hashes = "", "", nil
+	n.role.Servers, n.role.Token, n.role.Hashes = nil, "", nil
 	n.Start()
 }

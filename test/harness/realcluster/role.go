@@ -40,9 +40,10 @@ type role struct {
 	Do, Name, Dir string
 	Address       netip.Addr
 	Options       Options
-	// Server, Token and Hashes are what an agent joins by.
-	Server, Token string
-	Hashes        []string
+	// Servers, Token and Hashes are what an agent joins by.
+	Servers []string
+	Token   string
+	Hashes  []string
 }
 
 // Enter is called by a TestMain before anything else. In a process on a machine it
@@ -95,7 +96,7 @@ func (r role) run() error {
 	case serve:
 		return r.serve(ctx, ready)
 	case joins:
-		return agent.Run(ctx, r.machine(), agent.ProcessOptions{Options: r.agent(), Server: r.Server, Token: r.Token, CAHashes: r.Hashes, Ready: ready})
+		return agent.Run(ctx, r.machine(), agent.ProcessOptions{Options: r.agent(), Servers: r.Servers, Token: r.Token, CAHashes: r.Hashes, Ready: ready})
 	case cleans:
 		return r.machine().Clean(context.Background(), containerd.StopOptions{MaxGrace: time.Second})
 	}
