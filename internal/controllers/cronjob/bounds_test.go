@@ -58,7 +58,7 @@ func TestMisfits(t *testing.T) {
 	}{
 		"no schedule":  {change: func(s *batch.CronJobSpec) { s.Schedule = "often" }, event: `Warning UnparseableSchedule unparseable schedule: "often" : `},
 		"no time zone": {change: func(s *batch.CronJobSpec) { s.TimeZone = ptr.To("Mars/Olympus") }, event: `Warning UnknownTimeZone invalid timeZone: "Mars/Olympus"`},
-		"no such time": {change: func(s *batch.CronJobSpec) { s.Schedule = "0 0 31 2 *" }},
+		"no such time": {change: func(s *batch.CronJobSpec) { s.Schedule = "0 0 31 2 *" }, event: "Warning InvalidSchedule invalid schedule: 0 0 31 2 * : time difference between two schedules is less than 1 second"},
 		"refused Jobs": {change: func(s *batch.CronJobSpec) { s.Schedule = "30 0 * * *" }, refuse: errors.New("no"), event: "Warning FailedCreate Error creating job: no"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -206,23 +206,30 @@ func (r *controller) start(ctx context.Context, cj *batch.CronJob, jobs []*batch
 	if cj.DeletionTimestamp != nil {
 		return 0, nil
 	}
-	schedule, err := parse(cj)
-	if err != nil {
-		// Only its author can mend it, by a change that comes here again.
-		if errors.Is(err, errTimeZone) {
-			r.recorder.Eventf(cj, v1.EventTypeWarning, "UnknownTimeZone", "invalid timeZone: %q: %s", *cj.Spec.TimeZone, errors.Unwrap(err))
-		} else {
-			r.recorder.Eventf(cj, v1.EventTypeWarning, "UnparseableSchedule", "unparseable schedule: %q : %s", cj.Spec.Schedule, err)
+	if zone := cj.Spec.TimeZone; zone != nil {
+		if _, err := time.LoadLocation(*zone); err != nil {
+			r.recorder.Eventf(cj, v1.EventTypeWarning, "UnknownTimeZone", "invalid timeZone: %q: %s", *zone, err)
+			return 0, nil // until its author mends it, by a change that comes here again
 		}
-		return 0, nil
 	}
 	if ptr.Deref(cj.Spec.Suspend, false) {
+		return 0, nil
+	}
+	if zoned(cj.Spec.Schedule) {
+		r.recorder.Eventf(cj, v1.EventTypeWarning, "UnsupportedSchedule", "CRON_TZ or TZ used in schedule %q is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details", cj.Spec.Schedule)
+	}
+	schedule, err := parse(cj)
+	if err != nil {
+		r.recorder.Eventf(cj, v1.EventTypeWarning, "UnparseableSchedule", "unparseable schedule: %q : %s", cj.Spec.Schedule, err)
 		return 0, nil
 	}
 	now := r.clock.Now()
 	wait := time.Duration(0)
 	if next := schedule.Next(now); !next.IsZero() {
 		wait = next.Sub(now) + late
+	} else {
+		// There is no such day, as the 31st of February.
+		r.recorder.Eventf(cj, v1.EventTypeWarning, "InvalidSchedule", "invalid schedule: %s : time difference between two schedules is less than 1 second", cj.Spec.Schedule)
 	}
 	at, missed := due(schedule, since(cj, now), now)
 	if at.IsZero() {

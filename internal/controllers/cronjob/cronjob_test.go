@@ -174,6 +174,8 @@ func TestBadInput(t *testing.T) {
 	}{
 		{func(s *batch.CronJobSpec) { s.Schedule = "often" }, "Warning UnparseableSchedule "},
 		{func(s *batch.CronJobSpec) { s.TimeZone = ptr.To("Mars/Olympus") }, "Warning UnknownTimeZone invalid timeZone: \"Mars/Olympus\""},
+		{func(s *batch.CronJobSpec) { s.Schedule = "0 0 31 2 *" }, "Warning InvalidSchedule invalid schedule: 0 0 31 2 * : "},
+		{func(s *batch.CronJobSpec) { s.Schedule = "TZ=UTC 0 0 31 12 *" }, "Warning UnsupportedSchedule CRON_TZ or TZ used in schedule \"TZ=UTC 0 0 31 12 *\" is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			cl := start(t, c.change)
@@ -184,6 +186,17 @@ func TestBadInput(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSuspendedBadInput checks that the schedule of a CronJob that is suspended is not judged.
+func TestSuspendedBadInput(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cl := start(t, func(s *batch.CronJobSpec) { s.Schedule, s.Suspend = "often", ptr.To(true) })
+		cl.Advance(time.Hour)
+		if events := cl.Events(); len(events) != 0 {
+			t.Errorf("events %q", events)
+		}
+	})
 }
 
 // TestLostStatus checks that a Job is not made twice where the status could not

@@ -1,8 +1,6 @@
 package cronjob
 
 import (
-	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -14,19 +12,15 @@ import (
 // many indicate a fault of the clock or of the schedule.
 const manyMissed = 100
 
-// errTimeZone is the error for a time zone that this machine does not know.
-var errTimeZone = errors.New("unknown time zone")
+// zoned reports whether a schedule names a time zone itself, as those may that are from
+// before that was refused.
+func zoned(schedule string) bool { return strings.Contains(schedule, "TZ") }
 
 // parse reads a CronJob's schedule, in its time zone.
 func parse(cj *batch.CronJob) (cron.Schedule, error) {
 	spec := cj.Spec.Schedule
-	if cj.Spec.TimeZone != nil {
-		if _, err := time.LoadLocation(*cj.Spec.TimeZone); err != nil {
-			return nil, fmt.Errorf("%w: %w", errTimeZone, err)
-		}
-		if !strings.Contains(spec, "TZ") {
-			spec = "TZ=" + *cj.Spec.TimeZone + " " + spec
-		}
+	if cj.Spec.TimeZone != nil && !zoned(spec) {
+		spec = "TZ=" + *cj.Spec.TimeZone + " " + spec
 	}
 	return cron.ParseStandard(spec)
 }

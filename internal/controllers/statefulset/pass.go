@@ -17,7 +17,6 @@ import (
 
 	"keelson.dev/keelson/internal/controllers"
 	"keelson.dev/keelson/internal/controllers/history"
-	"keelson.dev/keelson/internal/reconcile"
 )
 
 // burst bounds the pods that are made or deleted at once in the Parallel policy.
@@ -203,8 +202,9 @@ func (p *pass) create(ctx context.Context, pod *v1.Pod) error {
 	}
 	made, err := p.client.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
-		if _, seen, _ := p.pods.GetByKey(reconcile.Key(pod)); !seen {
-			return errWait // the cache is behind, and will have the set looked at again
+		// Where it is the set's own the cache was behind, and has the set looked at again.
+		if there, getErr := p.client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{}); getErr == nil && controllers.ControlledBy(there, p.set) {
+			return errWait
 		}
 	}
 	p.podEvent("create", p.set, pod, err)

@@ -11,6 +11,7 @@ import (
 
 	apps "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -409,5 +410,35 @@ func TestFailedCreate(t *testing.T) {
 		refuse = false
 		s.Advance(time.Minute)
 		s.want("web-0 one")
+	})
+}
+
+// TestBehind checks that there is no event for a pod that the set has and its cache has
+// not, and one for a pod of somebody else.
+func TestBehind(t *testing.T) {
+	run(t, func(s suite) {
+		behind, set := true, newSet(1)
+		set.UID = "set"
+		s.Client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return behind, nil, apierrors.NewAlreadyExists(v1.Resource("pods"), "web-0")
+		})
+		s.Client.PrependReactor("get", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return behind, &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", Namespace: "ns", OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(set, gvk)}}}, nil
+		})
+		s.create(set)
+		s.Advance(time.Minute)
+		if events := s.Events(); len(events) != 0 {
+			t.Errorf("events %q", events)
+		}
+		behind = false
+		s.change(func(set *apps.StatefulSet) { set.Spec.MinReadySeconds = 1 })
+		s.want("web-0 one")
+	})
+	run(t, func(s suite) {
+		other := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", Namespace: "ns"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Image: "other"}}}}
+		controllertest.Must[*v1.Pod](s.t)(s.Client.CoreV1().Pods("ns").Create(ctx, other, metav1.CreateOptions{}))
+		s.create(newSet(1))
+		s.want("web-0 other")
+		s.HasEvent(`Warning FailedCreate create Pod web-0 in StatefulSet web failed error: pods "web-0" already exists`)
 	})
 }
