@@ -129,7 +129,7 @@ func (r *deleter) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.En
 	if err := r.validate(attrs); err != nil {
 		return nil, false, err
 	}
-	obj := old.DeepCopyObject()
+	obj := r.toEnd(old)
 	acc, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, false, err
@@ -174,6 +174,16 @@ func (r *deleter) endOnce(e *store.Entry, opts *metav1.DeleteOptions) (*store.En
 		return r.s.Store.Update(ctx, e.Key, e.ModRevision, stored, r.ttl(obj))
 	})
 	return ne, false, err
+}
+
+// toEnd returns a copy of old, whose metadata's fields may be set, and where the row
+// changes more than those before a deletion, all else, too. The rest is shared with old:
+// objects of the store do not change.
+func (r *deleter) toEnd(old runtime.Object) runtime.Object {
+	if r.row.BeforeDelete != nil || isUnstructured(r.row) {
+		return old.DeepCopyObject()
+	}
+	return shallow(old)
 }
 
 // mark sets the deletion timestamp, seconds from now.

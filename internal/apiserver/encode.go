@@ -239,6 +239,10 @@ const gzipAbove = 128 * 1024
 
 var gzips = responsewriters.NewGzipWriterPoolOrDie()
 
+// keeper is what a client in this process is answered by: it reads the parts of an answer
+// where they are. They do not change.
+type keeper interface{ Keep(parts [][]byte) }
+
 // write sends an answer made of parts.
 func (r *response) write(code int, contentType string, parts ...[]byte) error {
 	size := 0
@@ -267,6 +271,10 @@ func (r *response) write(code int, contentType string, parts ...[]byte) error {
 	}
 	h.Set("Content-Length", strconv.Itoa(size))
 	r.w.WriteHeader(code)
+	if w, ok := r.w.(keeper); ok {
+		w.Keep(parts)
+		return nil
+	}
 	if len(parts) > 2 {
 		// Each write to net/http costs a frame or more.
 		w := gathers.Get().(*bufio.Writer)

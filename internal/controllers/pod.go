@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -99,6 +100,7 @@ func podsBy(ix cache.Indexer, index string, keys ...string) ([]*v1.Pod, error) {
 		if err != nil {
 			return nil, err
 		}
+		pods = slices.Grow(pods, len(objs))
 		for _, o := range objs {
 			pods = append(pods, o.(*v1.Pod))
 		}

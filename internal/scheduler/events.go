@@ -210,7 +210,7 @@ func podChanges(old, p *v1.Pod) (e fw.Event) {
 
 // requestsLess reports whether a pod asks for less of anything than before.
 func requestsLess(old, p *v1.Pod) bool {
-	if old.Generation == p.Generation && !resizing(old) && !resizing(p) {
+	if sameRequests(old, p) {
 		return false
 	}
 	was, is := fw.NewPodRequests(old, true).Requested, fw.NewPodRequests(p, true).Requested

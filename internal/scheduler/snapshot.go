@@ -191,21 +191,38 @@ func (s *snapshot) removeNode(name string) {
 func (s *snapshot) place(pod *v1.Pod, node string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p, ok := s.pods[pod.UID]; ok && p.node == node && sameRequirements(p.info.Pod, pod) {
+	p, ok := s.pods[pod.UID]
+	switch {
+	case ok && p.node == node && sameRequirements(p.info.Pod, pod):
 		// Only its status has changed, as a running pod's often does.
 		p.info.Pod = pod
 		p.assumed = false
 		s.pods[pod.UID] = p
-		return
+	case ok && sameRequests(p.info.Pod, pod):
+		s.placeLocked(fw.NewPodInfoOf(pod, p.info.Requests), node, false)
+	default:
+		s.placeLocked(fw.NewPodInfo(pod), node, false)
 	}
-	s.placeLocked(fw.NewPodInfo(pod), node, false)
 }
 
 // sameRequirements reports whether nothing has changed that scheduling reads of
 // a pod on a node.
 func sameRequirements(a, b *v1.Pod) bool {
 	return a.Generation == b.Generation && (a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) && maps.Equal(a.Labels, b.Labels) &&
-		!resizing(a) && !resizing(b)
+		sameRequests(a, b)
+}
+
+// sameRequests reports whether a pod's requests have not changed: its spec has not, or is
+// the same in memory, as that of a pod whose deletion has been asked for since, which has
+// another generation.
+func sameRequests(a, b *v1.Pod) bool {
+	return (a.Generation == b.Generation || shareContainers(a, b)) && !resizing(a) && !resizing(b)
+}
+
+// shareContainers reports whether two pods have their containers in the same memory.
+func shareContainers(a, b *v1.Pod) bool {
+	x, y := a.Spec.Containers, b.Spec.Containers
+	return len(x) > 0 && len(x) == len(y) && &x[0] == &y[0]
 }
 
 // resizing reports whether the status says other requests than the spec.

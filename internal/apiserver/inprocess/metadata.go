@@ -17,7 +17,7 @@ import (
 
 // Metadata is a client of objects' metadata that lists and watches whole
 // resources in the store itself, and asks the API server for everything else.
-// What it lists and watches comes without managed fields.
+// What it gets, lists and watches comes without managed fields, and must not be changed.
 type Metadata struct {
 	metadata.Interface
 	store store.Store
@@ -70,12 +70,13 @@ func (m *metadataIn) Get(ctx context.Context, name string, o metav1.GetOptions, 
 	return m.whole.get(ctx, m.ResourceInterface, m.namespace, name, o, subresources)
 }
 
-// get reads an object's metadata in the store. What is not found there, client says.
+// get reads an object's metadata in the store. What is not found there, client says. As
+// in what is watched, the maps and slices are the store's.
 func (l *listWatch) get(ctx context.Context, client metadata.ResourceInterface, namespace, name string, o metav1.GetOptions, subresources []string) (*metav1.PartialObjectMetadata, error) {
 	if l.row.Namespaced == (namespace != "") && name != "" && len(subresources) == 0 && o.ResourceVersion == "" {
 		e, err := l.store.Get(ctx, l.row.Key(namespace, name))
 		if err == nil && e != nil {
-			return l.shown(e.Object()).DeepCopyObject().(*metav1.PartialObjectMetadata), nil
+			return l.shown(e.Object()).(*metav1.PartialObjectMetadata), nil
 		}
 	}
 	return client.Get(ctx, name, o, subresources...)

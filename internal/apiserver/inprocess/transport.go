@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -76,7 +77,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if w.code == 0 {
 		w.code = http.StatusOK
 	}
-	return response(req, w.code, w.header, io.NopCloser(&w.body), int64(w.body.Len())), nil
+	size := 0
+	for _, p := range w.body {
+		size += len(p)
+	}
+	return response(req, w.code, w.header, io.NopCloser(&w.body), int64(size)), nil
 }
 
 func watching(r *http.Request) bool {
@@ -95,7 +100,7 @@ func response(req *http.Request, code int, header http.Header, body io.ReadClose
 type recorded struct {
 	header http.Header
 	code   int
-	body   bytes.Buffer
+	body   net.Buffers
 }
 
 func (w *recorded) Header() http.Header { return w.header }
@@ -106,8 +111,12 @@ func (w *recorded) WriteHeader(code int) {
 }
 func (w *recorded) Write(b []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
-	return w.body.Write(b)
+	w.body = append(w.body, bytes.Clone(b))
+	return len(b), nil
 }
+
+// Keep adds parts that do not change.
+func (w *recorded) Keep(parts [][]byte) { w.body = append(w.body, parts...) }
 
 type streamed struct {
 	header http.Header

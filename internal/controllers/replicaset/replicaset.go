@@ -205,7 +205,7 @@ func (r *controller) reconcile(ctx context.Context, obj runtime.Object) (reconci
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	var active []*v1.Pod
+	active := make([]*v1.Pod, 0, len(all))
 	var terminating int32
 	for _, p := range all {
 		switch {
@@ -323,6 +323,20 @@ func (r *controller) victims(rs *apps.ReplicaSet, active []*v1.Pod, n int) []*v1
 	return active[:n]
 }
 
+// selectsAll reports whether rs selects pods by all of its template's labels, as it does
+// as a rule: then each of its pods has them.
+func selectsAll(rs *apps.ReplicaSet) bool {
+	if rs.Spec.Selector == nil {
+		return false
+	}
+	for k, v := range rs.Spec.Template.Labels {
+		if want, ok := rs.Spec.Selector.MatchLabels[k]; !ok || want != v {
+			return false
+		}
+	}
+	return true
+}
+
 // status computes rs's status, and the time until the next of its pods becomes
 // available.
 func (r *controller) status(rs *apps.ReplicaSet, active []*v1.Pod, terminating int32, manageErr error, now time.Time) (apps.ReplicaSetStatus, time.Duration) {
@@ -330,8 +344,9 @@ func (r *controller) status(rs *apps.ReplicaSet, active []*v1.Pod, terminating i
 	var labelled, ready, available int32
 	var next time.Duration
 	tmpl := labels.Set(rs.Spec.Template.Labels).AsSelectorPreValidated()
+	all := selectsAll(rs)
 	for _, p := range active {
-		if tmpl.Matches(labels.Set(p.Labels)) {
+		if all || tmpl.Matches(labels.Set(p.Labels)) {
 			labelled++
 		}
 		if controllers.PodReady(p) {
