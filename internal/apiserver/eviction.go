@@ -227,7 +227,7 @@ func (r *evictor) disrupt(pod *v1.Pod, dryRun bool) (free bool, budget string, _
 			next.Status.DisruptedPods = map[string]metav1.Time{}
 		}
 		next.Status.DisruptedPods[pod.Name] = metav1.Time{Time: r.s.Clock.Now().UTC().Truncate(time.Second)}
-		_, err = r.commit(Write{Resource: row, Verb: "update", Old: pdb}, pdb.UID, func(ctx context.Context) (*store.Entry, error) {
+		_, err = r.commit(Write{Resource: row, Subresource: "status", Verb: "update", Old: pdb}, pdb.UID, func(ctx context.Context) (*store.Entry, error) {
 			return r.s.Store.Update(ctx, e.Key, e.ModRevision, next, 0)
 		})
 		if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {

@@ -2,16 +2,20 @@ package apiserver_test
 
 import (
 	"context"
+	"encoding/json"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
+	"keelson.dev/keelson/internal/trace"
+	"keelson.dev/keelson/internal/trace/timeline"
 	"keelson.dev/keelson/testcluster"
 )
 
@@ -115,6 +119,21 @@ func TestEviction(t *testing.T) {
 				}
 			}
 		})
+	}
+	// The trace has each write as what it was: of the budget, one of its status.
+	for resource, want := range map[string]string{"poddisruptionbudgets.policy": "update status", "pods": "delete eviction"} {
+		gr := schema.ParseGroupResource(resource)
+		data, err := client.Discovery().RESTClient().Get().AbsPath(trace.Path).Param("resource", gr.Resource).Param("group", gr.Group).Param("namespace", "default").Param("name", "allowed").DoRaw(ctx)
+		var way timeline.Timeline
+		if err == nil {
+			err = json.Unmarshal(data, &way)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := way.Steps[len(way.Steps)-1]; last.Resource != resource || last.Verb+" "+last.Subresource != want {
+			t.Errorf("the last step of %s is %s %s of %s, want %s", resource, last.Verb, last.Subresource, last.Resource, want)
+		}
 	}
 	err := pods.EvictV1(context.Background(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "none"}})
 	if !apierrors.IsNotFound(err) {

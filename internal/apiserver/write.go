@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -254,9 +255,10 @@ func (r *writer) unstored(obj runtime.Object) (*store.Entry, error) {
 }
 
 // commit has the store make a write of an object, of which the trace is told before any
-// watch has the change, and records it.
+// watch has the change, and records it. Its subresource is the request's unless w names one:
+// a request may write an object other than its own.
 func (r *writer) commit(w Write, uid types.UID, do func(context.Context) (*store.Entry, error)) (*store.Entry, error) {
-	w.Subresource, w.Client, w.Timing = r.info.Subresource, r.req.UserAgent(), r.timing
+	w.Subresource, w.Client, w.Timing = cmp.Or(w.Subresource, r.info.Subresource), r.req.UserAgent(), r.timing
 	ctx := r.ctx()
 	if r.s.Note != nil {
 		ctx = store.WithNote(ctx, r.s.Note(ctx, w))
@@ -284,7 +286,7 @@ func (r *writer) commit(w Write, uid types.UID, do func(context.Context) (*store
 }
 
 func (r *writer) recorded(w Write) {
-	w.Subresource, w.Time, w.Client, w.Timing = r.info.Subresource, r.s.Clock.Now(), r.req.UserAgent(), r.timing
+	w.Subresource, w.Time, w.Client, w.Timing = cmp.Or(w.Subresource, r.info.Subresource), r.s.Clock.Now(), r.req.UserAgent(), r.timing
 	r.s.Tracer.Record(r.ctx(), w)
 	r.traced, _ = r.timing.Context(r.ctx())
 	r.timing.Again() // a request may write several objects
