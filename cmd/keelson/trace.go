@@ -64,6 +64,7 @@ what the objects that are not ready wait for.`,
 				return err
 			}
 			way.Steps = slices.DeleteFunc(way.Steps, func(s trace.Step) bool { return s.Time.Before(begin) })
+			way.Missing = slices.DeleteFunc(way.Missing, func(g trace.Gap) bool { return g.To.Before(begin) })
 			if output == "json" {
 				enc := json.NewEncoder(c.OutOrStdout())
 				enc.SetIndent("", "  ")

@@ -167,6 +167,8 @@ type Recorder struct {
 	sampled func(TraceID) bool
 	// followers are woken by each step.
 	followers []*Follower
+	// losses has a lock of its own.
+	losses losses
 }
 
 // DefaultLimit is the memory of a recorder in bytes.

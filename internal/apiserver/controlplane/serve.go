@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/util/flowcontrol"
@@ -110,6 +111,8 @@ func (c *Instance) serve(listener net.Listener) error {
 	c.Meter = c.newMeter(reader)
 	steps := &tracing.Recorder{Trace: c.Trace, Store: c.Store, Catalogue: c.Catalogue, Authorizer: modes}
 	paths[tracing.Path] = steps
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(steps)
 	var tracer apiserver.Tracer = steps
 	if c.TraceMemory < 0 {
 		tracer = nil
@@ -148,6 +151,7 @@ func (c *Instance) serve(listener net.Listener) error {
 		NoProfiling: c.API.NoProfiling, NoLogs: c.API.NoLogs, HiddenMetrics: c.API.HiddenMetrics,
 		Readiness: ready,
 		Paths:     paths,
+		Metrics:   registry,
 	})
 	if levels != nil {
 		levels.Keep()

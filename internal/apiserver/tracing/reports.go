@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -48,6 +49,8 @@ const (
 	mostName  = 128
 	mostParts = 16
 	mostTook  = 24 * time.Hour
+	// mostLost bounds how many steps a sender may say at once that it has lost.
+	mostLost = 1 << 20
 )
 
 // phases are those that may be reported for objects of a resource, and by what part of a
@@ -83,13 +86,21 @@ func (r *Reports) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	shift := batch.Shift(now)
 	answer := remote.Answer{Traces: map[types.UID]trace.Context{}}
 	limit := r.limit(u.GetName())
+	over := trace.Gap{Node: node, Who: reporter(node), Why: fmt.Sprintf("it reported more than %d a second", perSecond)}
 	for i := range batch.Steps {
 		s, ok := r.checked(req.Context(), &batch.Steps[i], node)
-		if !ok || !limit.AllowN(now, 1) {
+		if !ok {
 			continue
 		}
-		if s.Time = s.Time.Add(shift); s.Time.After(now) || s.Time.Before(now.Add(-mostTook)) {
-			s.Time = now
+		s.Time = recent(s.Time.Add(shift), now)
+		if !limit.AllowN(now, 1) {
+			if over.Steps++; over.Steps == 1 || s.Time.Before(over.From) {
+				over.From = s.Time
+			}
+			if s.Time.After(over.To) {
+				over.To = s.Time
+			}
+			continue
 		}
 		r.Trace.Add(s)
 		answer.Taken++
@@ -97,9 +108,25 @@ func (r *Reports) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			answer.Traces[s.UID] = at
 		}
 	}
+	r.Trace.CountLost(trace.LostRate, over.Steps)
+	r.Trace.AddGap(over)
+	lost := min(batch.Lost, mostLost)
+	r.Trace.CountLost(trace.LostReporting, lost)
+	r.Trace.AddGap(trace.Gap{From: recent(batch.LostSince.Add(shift), now), To: now, Node: node, Who: reporter(node), Why: "it had no room for them, or could not send them", Steps: lost})
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer)
 }
+
+// recent returns a time that a sender tells, or now if it cannot be.
+func recent(t, now time.Time) time.Time {
+	if t.After(now) || t.Before(now.Add(-mostTook)) {
+		return now
+	}
+	return t
+}
+
+// reporter names who reports from a node, and without one the scheduler.
+func reporter(node string) string { return cmp.Or(node, "the scheduler") }
 
 func (r *Reports) limit(name string) *rate.Limiter {
 	r.mu.Lock()

@@ -3,6 +3,8 @@ package tracing
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -20,6 +22,7 @@ import (
 	"keelson.dev/keelson/internal/store/embedded"
 	"keelson.dev/keelson/internal/trace"
 	"keelson.dev/keelson/internal/trace/remote"
+	"keelson.dev/keelson/internal/trace/timeline"
 )
 
 // TestReports sends phases as nodes, as the scheduler and as others, among them some of
@@ -111,7 +114,7 @@ func TestReports(t *testing.T) {
 	if ago := time.Since(way[len(way)-1].Time); ago < time.Second || ago > 30*time.Second {
 		t.Errorf("the step of a second ago is recorded as of %v ago", ago)
 	}
-	total := 0
+	total, sent := 0, 0
 	for range 4 * burst / remote.MostSteps {
 		many := make([]trace.Step, remote.MostSteps)
 		for i := range many {
@@ -119,6 +122,30 @@ func TestReports(t *testing.T) {
 		}
 		_, a := send(kubelet("node-1"), remote.Batch{Now: time.Now(), Steps: many})
 		total += a.Taken
+		sent += len(many)
+	}
+	if lost := r.Trace.Lost(trace.LostRate); lost != uint64(sent-total) {
+		t.Errorf("%d steps are counted as too many, want %d", lost, sent-total)
+	}
+	// What the node says that it has lost is counted as far as that can be true.
+	send(kubelet("node-1"), remote.Batch{Now: time.Now(), Lost: 7, LostSince: time.Now().Add(-time.Second)})
+	send(kubelet("node-2"), remote.Batch{Now: time.Now(), Lost: math.MaxUint64})
+	if lost := r.Trace.Lost(trace.LostReporting); lost != 7+mostLost {
+		t.Errorf("%d steps are counted as lost by nodes, want %d", lost, 7+mostLost)
+	}
+	// Of the gaps a trace has those of its nodes.
+	w := httptest.NewRecorder()
+	(&Recorder{Trace: r.Trace, Store: st, Catalogue: cat}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, Path+"?resource=pods&namespace=a&name=p", nil))
+	var tl timeline.Timeline
+	if err := json.Unmarshal(w.Body.Bytes(), &tl); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]uint64{}
+	for _, g := range tl.Missing {
+		got[g.Node+": "+g.Why] += g.Steps
+	}
+	if want := map[string]uint64{"node-1: it reported more than 200 a second": uint64(sent - total), "node-1: it had no room for them, or could not send them": 7}; !maps.Equal(got, want) {
+		t.Errorf("missing are %v, want %v", got, want)
 	}
 	if total < burst/2 || total > burst+10*perSecond {
 		t.Errorf("%d steps of a flood are taken, want about %d", total, burst)

@@ -3,7 +3,6 @@ package tracing
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -74,7 +73,25 @@ func (s *Shared) Posted(message []byte) {
 	select {
 	case s.posted <- message:
 	default:
+		var batch struct {
+			Steps []json.RawMessage `json:"steps"`
+			Lost  uint64            `json:"lost"`
+		}
+		if json.Unmarshal(message, &batch) == nil {
+			now, n := time.Now(), uint64(len(batch.Steps))
+			s.trace.CountLost(trace.LostPosted, n)
+			s.trace.AddGap(trace.Gap{From: now, To: now, Who: otherServer, Why: "it told of more than this one had room for", Steps: n})
+			s.missing(batch.Lost, now, now)
+		}
 	}
+}
+
+// otherServer is who has made steps that are missing from a server's record.
+const otherServer = "another server"
+
+// missing notes that another server has told of fewer steps than it has recorded.
+func (s *Shared) missing(steps uint64, from, to time.Time) {
+	s.trace.AddGap(trace.Gap{From: from, To: to, Who: otherServer, Why: "they did not fit in what it told this one", Steps: steps})
 }
 
 // Run posts what this server records, by messages of at most that many bytes, until ctx
@@ -82,6 +99,8 @@ func (s *Shared) Posted(message []byte) {
 func (s *Shared) Run(ctx context.Context, post func(ctx context.Context, message []byte) error, most int) {
 	f := s.trace.Follow()
 	defer f.Close()
+	// untold is how many steps are lost of which the others have not been told.
+	untold, since := uint64(0), time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -94,12 +113,30 @@ func (s *Shared) Run(ctx context.Context, post func(ctx context.Context, message
 		case <-time.After(postPause):
 		}
 		for more := true; more && ctx.Err() == nil; {
-			var steps []*trace.Step
-			steps, _ = f.Read(postSteps)
+			steps, lost := f.Read(postSteps)
 			more = len(steps) == postSteps
-			message, err := message(steps, most)
-			if err == nil && message != nil {
-				err = post(ctx, message)
+			b, err := batchOf(steps, most)
+			if err != nil {
+				b.left = len(steps)
+			}
+			if lost += uint64(b.left); lost > 0 && untold == 0 { //nolint:gosec // it is not negative
+				since = time.Now()
+			}
+			s.trace.CountLost(trace.LostPosting, lost)
+			untold += lost
+			if len(b.Steps) > 0 {
+				var data []byte
+				b.Lost, b.LostSince = untold, since
+				if data, err = json.Marshal(b); err == nil {
+					err = post(ctx, data)
+				}
+				if err == nil {
+					untold = 0
+				} else if ctx.Err() == nil {
+					n := uint64(len(b.Steps))
+					s.trace.CountLost(trace.LostPosting, n)
+					untold += n
+				}
 			}
 			if err != nil && ctx.Err() == nil {
 				klog.FromContext(ctx).V(2).Info("Telling the other servers of steps of the trace failed", "err", err)
@@ -108,28 +145,40 @@ func (s *Shared) Run(ctx context.Context, post func(ctx context.Context, message
 	}
 }
 
-// message returns what is posted of steps: those of which no change in the store tells the
-// other servers.
-func message(steps []*trace.Step, most int) ([]byte, error) {
-	batch := remote.Batch{Now: time.Now()}
-	size := 0
+// posting is a remote.Batch that is encoded a step at a time.
+type posting struct {
+	Now       time.Time         `json:"now"`
+	Steps     []json.RawMessage `json:"steps"`
+	Lost      uint64            `json:"lost,omitempty"`
+	LostSince time.Time         `json:"lostSince,omitzero"`
+
+	left int // how many there is no room for
+}
+
+// around is how many bytes a posting takes without its steps, at most.
+const around = 256
+
+// batchOf returns what is posted of steps, in at most that many bytes: those of which no
+// change in the store tells the other servers.
+func batchOf(steps []*trace.Step, most int) (posting, error) {
+	out := posting{Now: time.Now()}
+	size := around
 	for _, step := range steps {
 		if step.Foreign || step.Phase == "" && !step.Refused {
 			continue
 		}
-		if size += step.Size(); size > most {
-			break
+		data, err := json.Marshal(step)
+		if err != nil {
+			return posting{}, err
 		}
-		batch.Steps = append(batch.Steps, *step)
+		if size+len(data)+1 > most {
+			out.left++
+			continue
+		}
+		size += len(data) + 1
+		out.Steps = append(out.Steps, data)
 	}
-	if len(batch.Steps) == 0 {
-		return nil, nil
-	}
-	data, err := json.Marshal(batch)
-	if err == nil && len(data) > most {
-		err = fmt.Errorf("%d steps take %d bytes, and a message %d", len(batch.Steps), len(data), most)
-	}
-	return data, err
+	return out, nil
 }
 
 // Take records what other servers have posted, until ctx ends.
@@ -145,6 +194,7 @@ func (s *Shared) Take(ctx context.Context) {
 			}
 			now := time.Now()
 			shift := batch.Shift(now)
+			s.missing(min(batch.Lost, mostLost), recent(batch.LostSince.Add(shift), now), now)
 			for i := range batch.Steps {
 				step := batch.Steps[i]
 				step.Foreign, step.Critical, step.Time = true, false, step.Time.Add(shift)

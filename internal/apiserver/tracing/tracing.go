@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -30,7 +31,7 @@ import (
 	"keelson.dev/keelson/internal/trace/timeline"
 )
 
-// Recorder keeps what is written to Store in Trace.
+// Recorder keeps what is written to Store in Trace. It collects the metrics of that.
 type Recorder struct {
 	Trace     *trace.Recorder
 	Store     store.Store
@@ -43,6 +44,18 @@ type Recorder struct {
 const Path = trace.Path
 
 var _ apiserver.Tracer = (*Recorder)(nil)
+
+var lostDesc = prometheus.NewDesc("keelson_trace_lost_steps_total", "Number of steps that did not come into the trace of this server, or into those of the other ones, by the reason.", []string{"reason"}, nil)
+
+// Describe implements prometheus.Collector.
+func (r *Recorder) Describe(ch chan<- *prometheus.Desc) { ch <- lostDesc }
+
+// Collect implements prometheus.Collector.
+func (r *Recorder) Collect(ch chan<- prometheus.Metric) {
+	for _, reason := range trace.Reasons {
+		ch <- prometheus.MustNewConstMetric(lostDesc, prometheus.CounterValue, float64(r.Trace.Lost(reason)), reason)
+	}
+}
 
 // Traces implements apiserver.Tracer: Leases and Events say nothing about the way of an
 // object.
@@ -193,7 +206,7 @@ func what(w apiserver.Write) string {
 	}
 	old, _ := w.Old.(*v1.Pod)
 	if w.Subresource == "binding" {
-		return "bound to " + p.Spec.NodeName
+		return boundTo + p.Spec.NodeName
 	}
 	var out []string
 	if old != nil && old.Status.Phase != p.Status.Phase {
@@ -270,6 +283,7 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if q.Get("watch") != "true" {
 		t := timeline.New(uid, steps)
 		t.Waits = r.waits(req.Context(), steps)
+		t.Missing = r.missing(steps)
 		_ = json.NewEncoder(w).Encode(t)
 		return
 	}
@@ -277,6 +291,36 @@ func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer f.Close()
 	r.follow(w, f, uid, v)
 }
+
+// late is how long after a way's last step another may have been made that is missing.
+const late = 10 * time.Second
+
+// missing returns the gaps of the record in which steps of a way may be: of the nodes that
+// it has led to, the scheduler and other servers.
+func (r *Recorder) missing(steps []trace.Step) []trace.Gap {
+	if len(steps) == 0 {
+		return nil
+	}
+	from, to := steps[0].Began(), steps[0].Time
+	nodes := map[string]bool{"": true}
+	for i := range steps {
+		s := &steps[i]
+		if s.Began().Before(from) {
+			from = s.Began()
+		}
+		if s.Time.After(to) {
+			to = s.Time
+		}
+		nodes[s.Node] = true
+		for _, name := range []string{strings.TrimPrefix(s.What, boundTo), strings.TrimPrefix(s.Actor, "system:node:")} {
+			nodes[name] = true
+		}
+	}
+	return slices.DeleteFunc(r.Trace.Gaps(from, to.Add(late)), func(g trace.Gap) bool { return !nodes[g.Node] })
+}
+
+// boundTo begins what is said of a binding.
+const boundTo = "bound to "
 
 // settled is how long a follower waits for more steps before it sends those that there are.
 const settled = 20 * time.Millisecond

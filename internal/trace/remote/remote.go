@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,10 @@ type Batch struct {
 	// Now is the time of the sender: its clock may be another.
 	Now   time.Time `json:"now"`
 	Steps Steps     `json:"steps"`
+	// Lost is how many steps the sender has lost since it last said so, and LostSince the
+	// time of the first.
+	Lost      uint64    `json:"lost,omitempty"`
+	LostSince time.Time `json:"lostSince,omitzero"`
 }
 
 // Steps are at most MostSteps.
@@ -102,11 +107,31 @@ type Client struct {
 	actor, node string
 	steps       chan trace.Step
 	lost        atomic.Uint64
+	untold      untold
 	traces      *lru.Cache // types.UID → trace.Context
 	// Sent, if set, gets each step after the server has, with the place of the object's last
 	// write in a trace as far as that is known: it sends them to a collector. It is set before
 	// the first step.
 	Sent func(trace.Step, trace.Context)
+}
+
+// untold is what is lost of which the server has not been told.
+type untold struct {
+	mu    sync.Mutex
+	steps uint64
+	since time.Time
+}
+
+// lose counts steps that the server does not know of.
+func (c *Client) lose(steps int) {
+	c.lost.Add(uint64(steps)) //nolint:gosec // it is not negative
+	u := &c.untold
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.steps == 0 {
+		u.since = time.Now()
+	}
+	u.steps += uint64(steps) //nolint:gosec // it is not negative
 }
 
 // New returns a client of a component on a node, empty if it belongs to none. Run sends.
@@ -135,7 +160,7 @@ func (c *Client) add(s trace.Step) {
 	select {
 	case c.steps <- s:
 	default:
-		c.lost.Add(1)
+		c.lose(1)
 	}
 }
 
@@ -160,9 +185,9 @@ func (c *Client) Run(ctx context.Context) {
 			}
 		}
 		if time.Now().Before(refused) {
-			c.lost.Add(uint64(len(batch)))
+			c.lose(len(batch))
 		} else if err := c.send(ctx, batch); err != nil && ctx.Err() == nil {
-			c.lost.Add(uint64(len(batch)))
+			c.lose(len(batch))
 			klog.FromContext(ctx).V(2).Info("Reporting steps for the trace failed", "steps", len(batch), "lost", c.Lost(), "err", err)
 			if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsMethodNotSupported(err) {
 				refused = time.Now().Add(refusal)
@@ -185,7 +210,11 @@ func (c *Client) Run(ctx context.Context) {
 func (c *Client) send(ctx context.Context, steps []trace.Step) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	body, err := json.Marshal(Batch{Now: time.Now(), Steps: steps})
+	b := Batch{Now: time.Now(), Steps: steps}
+	c.untold.mu.Lock()
+	b.Lost, b.LostSince = c.untold.steps, c.untold.since
+	c.untold.mu.Unlock()
+	body, err := json.Marshal(b)
 	if err != nil {
 		return err
 	}
@@ -197,7 +226,11 @@ func (c *Client) send(ctx context.Context, steps []trace.Step) error {
 	if err := json.Unmarshal(data, &a); err != nil {
 		return err
 	}
-	c.lost.Add(uint64(max(0, len(steps)-a.Taken)))
+	c.lost.Add(uint64(max(0, len(steps)-a.Taken))) // the server knows of these
+	c.untold.mu.Lock()
+	c.untold.steps -= b.Lost
+	c.untold.since = b.Now
+	c.untold.mu.Unlock()
 	for uid, at := range a.Traces {
 		c.traces.Add(uid, at)
 	}

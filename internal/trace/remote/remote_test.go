@@ -56,12 +56,19 @@ func TestReport(t *testing.T) {
 		t.Errorf("%d steps are lost, want %d", lost, many-waiting)
 	}
 	close(answer)
+	told := uint64(0)
 	for got := 0; got < waiting; {
 		b := <-arrived
+		if told += b.Lost; b.Lost > 0 && time.Since(b.LostSince) > time.Minute {
+			t.Errorf("lost since %v", b.LostSince)
+		}
 		if len(b.Steps) > MostSteps {
 			t.Errorf("a batch of %d steps", len(b.Steps))
 		}
 		got += len(b.Steps)
+	}
+	if told != many-waiting {
+		t.Errorf("the server is told of %d lost steps, want %d", told, many-waiting)
 	}
 	if got, ok := report.Of("pod"); !ok || got != at {
 		t.Errorf("the pod's place in a trace is %v, want %v", got, at)

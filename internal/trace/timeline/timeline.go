@@ -28,6 +28,8 @@ type Timeline struct {
 	Lost []Loss `json:"lost,omitempty"`
 	// Waits is what holds up what is not done.
 	Waits []Wait `json:"waits,omitempty"`
+	// Missing are the times in which steps may be missing from it.
+	Missing []trace.Gap `json:"missing,omitempty"`
 }
 
 // Loss is time that was lost.

@@ -77,11 +77,13 @@ func TestPrint(t *testing.T) {
 	var b bytes.Buffer
 	tl := New("deployment", recorded("deployment"))
 	tl.Waits = []Wait{{Object: "pod/web-1-y", For: "a node that fits: 0/1", Who: "who adds nodes"}}
+	tl.Missing = []trace.Gap{{From: tl.Begin, To: tl.Begin.Add(time.Second), Node: "node-1", Who: "node-1", Why: "it reported too many", Steps: 12}}
 	(&Printer{W: &b, Escape: func(s string) string { return strings.ReplaceAll(s, "kubectl", "KUBECTL") }}).Print(tl)
 	for _, want := range []string{
 		"        0       5ms    1% *create  admin with KUBECTL/v1.37  [disk 3ms, revision 1]\n",
 		"    252ms     298ms   31% *    pull  kubelet on node-1  (web:1, 1000 bytes)\n",
 		"  340ms   35%  between Running",
+		"  12 of node-1, from " + tl.Begin.Local().Format("15:04:05.000") + " to " + tl.Begin.Add(time.Second).Local().Format("15:04:05.000") + ": it reported too many\n",
 		"  pod/web-1-y waits for a node that fits: 0/1; who can change it: who adds nodes\n",
 	} {
 		if !strings.Contains(b.String(), want) {

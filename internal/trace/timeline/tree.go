@@ -66,6 +66,7 @@ func (p *Printer) Print(t *Timeline) {
 	slices.SortFunc(tr.orphans, func(a, b types.UID) int { return tr.of[a][0].Time.Compare(tr.of[b][0].Time) })
 	tr.list(tr.orphans, 1)
 	p.summary(t)
+	p.missing(t)
 }
 
 func (p *Printer) summary(t *Timeline) {
@@ -87,6 +88,16 @@ func (p *Printer) summary(t *Timeline) {
 			line += "; who can change it: " + w.Who
 		}
 		p.printf("%s", line)
+	}
+}
+
+// missing says which steps are not in the record.
+func (p *Printer) missing(t *Timeline) {
+	for i, g := range t.Missing {
+		if i == 0 {
+			p.printf("missing steps, of these objects or of others:")
+		}
+		p.printf("  %d of %s, from %s to %s: %s", g.Steps, g.Who, g.From.Local().Format("15:04:05.000"), g.To.Local().Format("15:04:05.000"), g.Why)
 	}
 }
 
