@@ -243,8 +243,10 @@ func named(before, s *trace.Step) string {
 		return fmt.Sprintf("until the name server of %s saw %s", s.Node, short(s))
 	case s.Phase != "" && before.Phase != "":
 		return fmt.Sprintf("between %s and %s of %s", before.Phase, s.Phase, short(s))
-	case s.Phase != "":
+	case s.Phase != "" && s.Node != "":
 		return fmt.Sprintf("until %s of %s began with %s of %s", actor(s), s.Node, s.Phase, short(s))
+	case s.Phase != "":
+		return fmt.Sprintf("until the %s began with %s of %s", actor(s), s.Phase, short(s))
 	case strings.HasPrefix(s.Resource, "endpointslices"):
 		return fmt.Sprintf("between %s of %s and its endpoints", what(before), short(before))
 	case s.CauseUID == "":
