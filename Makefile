@@ -8,11 +8,13 @@ export CGO_ENABLED := 0
 export GOFLAGS     := -trimpath -tags=fieldsv1string
 # The version of the built-in kubectl.
 KUBECTL := k8s.io/component-base/version
-LDFLAGS := -s -w -X $(KUBECTL).gitVersion=v1.37.2 -X $(KUBECTL).gitMajor=1 -X $(KUBECTL).gitMinor=37
+# The version in the name by which the built-in kubectl's requests go.
+AGENT   := k8s.io/client-go/pkg/version
+LDFLAGS := -s -w -X $(AGENT).gitVersion=v1.37.2 -X $(KUBECTL).gitVersion=v1.37.2 -X $(KUBECTL).gitMajor=1 -X $(KUBECTL).gitMinor=37
 # The build in /version and kubectl version; the date is the commit's, so that builds are reproducible.
 COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 ifneq ($(COMMIT),)
-LDFLAGS += -X $(KUBECTL).gitCommit=$(COMMIT) -X $(KUBECTL).gitTreeState=$(if $(shell git status --porcelain 2>/dev/null | head -1),dirty,clean) \
+LDFLAGS += -X $(AGENT).gitCommit=$(COMMIT) -X $(KUBECTL).gitCommit=$(COMMIT) -X $(KUBECTL).gitTreeState=$(if $(shell git status --porcelain 2>/dev/null | head -1),dirty,clean) \
 	-X $(KUBECTL).buildDate=$(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd)
 endif
 # The Debian packages that a node needs.
