@@ -50,8 +50,11 @@ async function refusal(socket: URL): Promise<string> {
   return why;
 }
 
-/** open runs a command in a terminal in a host, and returns what ends it; end is called with why it ended. */
-export function open(host: HTMLElement, t: Target, end: (why: string) => void): () => void {
+/**
+ * open runs a command in a terminal in a host, and returns what ends it; end is called with why it ended, and leave when the
+ * keyboard is to go elsewhere: Tab is the command's, and Shift with Tab leads out (WCAG 2.1.2).
+ */
+export function open(host: HTMLElement, t: Target, end: (why: string) => void, leave: () => void): () => void {
   const s = getComputedStyle(document.documentElement), v = (n: string) => s.getPropertyValue(n).trim();
   host.replaceChildren();
   const term = new Terminal({
@@ -61,6 +64,13 @@ export function open(host: HTMLElement, t: Target, end: (why: string) => void): 
   const fit = new FitAddon();
   term.loadAddon(fit);
   term.open(host);
+  term.attachCustomKeyEventHandler((e) => {
+    if (e.key !== "Tab" || !e.shiftKey || e.ctrlKey || e.altKey || e.metaKey) return true;
+    e.preventDefault();
+    if (e.type === "keydown") leave();
+    return false;
+  });
+  term.textarea?.setAttribute("aria-describedby", "leave");
   fit.fit();
 
   const q = new URLSearchParams({ stdin: "true", stdout: "true", tty: "true", ...(t.container && { container: t.container }) });

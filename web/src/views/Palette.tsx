@@ -127,7 +127,7 @@ export function Palette() {
       <dialog ref={keys} aria-labelledby="keys">
         <h2 id="keys">Keys</h2>
         <dl class="keys">
-          <For each={[["Ctrl K", "go to a resource or a view"], ["/", "filter or find"], ["g c, g o, g h, g s", "cluster, objects, changes, server"], ["[ and ]", "back and forth in time"], ["T", "light or dark"], ["Arrows", "in the picture: the next node or pod; in tables: the next row"], ["Enter, Escape", "in the picture: into a node, open a pod, back"], ["+, −, 0", "in the picture: zoom, show all"], ["Shift with arrows", "move the picture"], ["Ctrl Enter", "in the editor: review"]]}>
+          <For each={[["Ctrl K", "go to a resource or a view"], ["/", "filter or find"], ["g c, g o, g h, g s", "cluster, objects, changes, server"], ["[ and ]", "back and forth in time"], ["T", "light or dark"], ["Arrows", "in the picture: the next node or pod; in tables: the next row"], ["Enter, Escape", "in the picture: into a node, open a pod, back"], ["+, −, 0", "in the picture: zoom, show all"], ["Shift with arrows", "move the picture"], ["Ctrl Enter", "in the editor: review"], ["Shift Tab", "out of a terminal"]]}>
             {([k, w]) => <><dt><kbd>{k}</kbd></dt><dd>{w}</dd></>}
           </For>
         </dl>

@@ -7,7 +7,7 @@ export function Terminal(props: { namespace: string; name: string; containers: s
   const [command, setCommand] = createSignal("sh");
   const [state, setState] = createSignal<"off" | "on">("off");
   const [message, setMessage] = createSignal("");
-  let host!: HTMLDivElement, close = () => {};
+  let host!: HTMLDivElement, bar!: HTMLFormElement, close = () => {};
 
   async function start(e: Event) {
     e.preventDefault();
@@ -19,7 +19,7 @@ export function Terminal(props: { namespace: string; name: string; containers: s
       close = m.open(host, { namespace: props.namespace, pod: props.name, container: container(), command: command().split(/\s+/).filter(Boolean) }, (end) => {
         setState("off");
         setMessage(end);
-      });
+      }, () => bar.querySelector("button")!.focus());
     } catch (err) {
       setState("off");
       setMessage(said(err));
@@ -28,10 +28,11 @@ export function Terminal(props: { namespace: string; name: string; containers: s
   onCleanup(() => close());
   return (
     <div class="terminal">
-      <form class="bar" onSubmit={start}>
+      <form class="bar" ref={bar} onSubmit={start}>
         <label>Container <select onChange={(e) => setContainer(e.currentTarget.value)}><For each={props.containers}>{(c) => <option>{c}</option>}</For></select></label>
         <label class="grow">Command <input value={command()} onInput={(e) => setCommand(e.currentTarget.value)} spellcheck={false} /></label>
         <Show when={state() === "off"} fallback={<button type="button" onClick={() => close()}>End</button>}><button class="main">Run</button></Show>
+        <Show when={state() === "on"}><span class="note" id="leave">Shift Tab leaves the terminal</span></Show>
       </form>
       <Show when={message()}><p class="bar" role="status">{message()}</p></Show>
       <div class="screen" ref={host} />
