@@ -56,5 +56,8 @@ export default defineConfig({
   plugins: [solid(), clean, licenses, compress],
   worker: { format: "es" },
   server: { proxy: Object.fromEntries(["/api", "/apis", "/at", "/debug", "/version", "/dash/stream"].map((p) => [p, { target: process.env.KEELSON_DASH ?? "http://127.0.0.1:8001", ws: true }])) },
-  build: { outDir: out, emptyOutDir: false, target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false, reportCompressedSize: false, chunkSizeWarningLimit: 1000 },
+  build: { outDir: out, emptyOutDir: false, target: "es2022", assetsInlineLimit: 0, modulePreload: { polyfill: false }, sourcemap: false, reportCompressedSize: false, chunkSizeWarningLimit: 1000,
+    // What all views need is one file: each that the page names costs the browser's thread time before anything else.
+    rollupOptions: { output: { manualChunks: (id) => (/solid-js|\/src\/(api|live|pace|path|route|say|theme|words|yaml)\.ts|\/picture\/(cells|model|protocol)\.ts|vite\/preload-helper/.test(id) ? "shared" : undefined) } },
+  },
 });

@@ -37,7 +37,7 @@ export function App() {
         <Show when={stage() > 3}><Palette /></Show>
         <Namespaces />
         <Show when={hello()}>{(h) => <span class="user" title="The user of the kubeconfig">{h().user}</span>}</Show>
-        <button class="plain" onClick={() => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark")} title={`Colours: ${theme()}`} aria-label="Switch between light and dark">◐</button>
+        <button class="plain" onClick={() => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark")} title={`Colours: ${theme()}`} aria-label="Switch between light and dark"><svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="6" /><path d="M8 2a6 6 0 0 1 0 12z" fill="currentColor" /></svg></button>
       </header>
       <div class="views">
         <Show when={stage() > 0}><Picture shown={view() === ""} aside={stage() > 1} /></Show>

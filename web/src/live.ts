@@ -7,7 +7,7 @@ import type { FromWorker, Item, Summary, ToWorker } from "./picture/protocol";
 
 export const base = location.pathname.replace(/\/dash\/.*$/, "").replace(/\/$/, "");
 
-const worker = new Worker(new URL("./picture/worker.ts", import.meta.url), { type: "module" });
+let worker: Worker;
 
 export const [hello, setHello] = createSignal<Hello | null>(null);
 /** skew is the server's clock less this one's, in ms. */
@@ -16,12 +16,21 @@ export const [status, setStatus] = createSignal<{ state: string; message: string
 export const [summary, setSummary] = createSignal<Summary | null>(null);
 export const [hovered, setHovered] = createSignal<Item | null>(null);
 export const [picked, setPicked] = createSignal<Item | null>(null);
+/** opened is the node or pod whose page is open, with its state as the picture has it; "" while it is not there. */
+export const [opened, setOpened] = createSignal<Pick<Item, "kind" | "namespace" | "name" | "state"> | null>(null);
 export const [found, setFound] = createSignal(-1);
 
 let asked = 0;
 const answers = new Map<number, (v: unknown) => void>();
 
-worker.onmessage = (e: MessageEvent<FromWorker>) => {
+/** start starts the worker, before anything is sent to it. */
+export function start() {
+  worker = new Worker(new URL("./picture/worker.ts", import.meta.url), { type: "module" });
+  worker.onmessage = receive;
+  createRoot(() => createEffect(() => send({ type: "group", by: by() })));
+}
+
+function receive(e: MessageEvent<FromWorker>) {
   const m = e.data;
   switch (m.type) {
     case "hello":
@@ -43,6 +52,9 @@ worker.onmessage = (e: MessageEvent<FromWorker>) => {
     case "picked":
       setPicked(m.item);
       break;
+    case "opened":
+      setOpened(m);
+      break;
     case "found":
       setFound(m.count);
       break;
@@ -50,7 +62,7 @@ worker.onmessage = (e: MessageEvent<FromWorker>) => {
       answers.get(m.id)?.(m.value);
       answers.delete(m.id);
   }
-};
+}
 
 export function send(m: ToWorker, transfer: Transferable[] = []) {
   worker.postMessage(m, transfer);
@@ -79,7 +91,6 @@ export function setMoment(at: string) {
 
 /** by is what the picture is grouped by, as the address of the picture has it. */
 export const by = createRoot(() => createMemo<Grouping>((was) => (route().path.length ? was : grouping(route().query.get("by"))), "zone"));
-createRoot(() => createEffect(() => send({ type: "group", by: by() })));
 
 let streamed = "";
 /** stream opens the stream, of one namespace if the user may not read all. */

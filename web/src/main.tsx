@@ -1,8 +1,14 @@
 import "./style.css";
 import { render } from "solid-js/web";
 import { App } from "./app";
+import { start } from "./live";
 import { pause } from "./pace";
+import { begin } from "./theme";
 
-// What the page shows is made after what it consists of has been read.
+// The page is made in parts, each in a task of its own, after what it consists of has been read.
+await pause();
+begin();
+await pause();
+start();
 await pause();
 render(() => <App />, document.getElementById("root")!);

@@ -14,7 +14,7 @@ const stored = (): Theme => {
   }
 };
 
-const [theme, setSignal] = createSignal<Theme>(stored());
+const [theme, setSignal] = createSignal<Theme>("auto");
 export { theme };
 
 /** painted changes with whatever changes the colours. */
@@ -25,7 +25,13 @@ function paint() {
   document.documentElement.dataset.theme = t === "auto" ? (dark.matches ? "dark" : "light") : t;
   setPainted(painted() + 1);
 }
-dark.addEventListener("change", paint);
+
+/** begin shows the theme that was chosen. The browser's store is in another process, which is waited for. */
+export function begin() {
+  setSignal(stored());
+  dark.addEventListener("change", paint);
+  paint();
+}
 
 /** setTheme changes the theme; it is the only thing that the page remembers. */
 export function setTheme(t: Theme) {
@@ -38,7 +44,6 @@ export function setTheme(t: Theme) {
   }
   paint();
 }
-paint();
 
 /** palette reads the colours of the picture from the style sheet. */
 export function palette(): Palette {

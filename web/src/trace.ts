@@ -33,6 +33,8 @@ export interface Answer {
   begin?: string;
   lost?: { what: string; ms: number; at: string }[];
   waits?: { object: string; for: string; who?: string }[];
+  /** missing are times in which steps were made that are not in the record, of these objects or of others. */
+  missing?: { from: string; to: string; who: string; why: string; steps: number }[];
 }
 
 export interface Bar {

@@ -257,6 +257,16 @@ test("events, logs, relations, the trace and the changes of an object", async ()
   await shows("what it became", ".changes .diff", "kind: ConfigMap");
 });
 
+test("an object's page says what is wrong with it, as long as it is", async () => {
+  await cluster.kubectl("create", "-f", "-", { apiVersion: "v1", kind: "Pod", metadata: { name: "gated", namespace: "shop" }, spec: { schedulingGates: [{ name: "example.com/wait" }], containers: [{ name: "a", image: "a" }] } });
+  await open("#/object/core/v1/pods/shop/gated");
+  await shows("why it has no node", ".detail .head", "SchedulingGated: Scheduling is blocked due to non-empty scheduling gates");
+  await accessible("a pod that waits");
+  await cluster.kubectl("patch", "pod", "-n", "shop", "gated", "--type=json", "-p", '[{"op":"remove","path":"/spec/schedulingGates"}]');
+  await shows("its node, and nothing wrong", ".detail .head", /^(?![\s\S]*SchedulingGated)[\s\S]*Ready, made .* ago on sim-\d/);
+  await cluster.kubectl("delete", "pod", "-n", "shop", "gated", "--now");
+});
+
 test("a trace is followed until its object has come to rest", async () => {
   await open("#/object/apps/v1/deployments/shop/web/trace");
   await shows("that nothing is done", ".detail [role=status]", "It has come to rest.");
@@ -341,6 +351,16 @@ test("a terminal in a container", async () => {
   assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector(".xterm-rows")).fontFamily.includes("IBM Plex Mono")), true, "xterm's style sheets are adopted");
   assert.equal(await page.evaluate(() => getComputedStyle([...document.querySelectorAll(".xterm-rows span")].find((e) => e.textContent === "red")).color), "rgb(200, 10, 10)");
   await accessible("a terminal");
+  // Tab is the command's, and the keyboard is not caught for that.
+  const typed = () => got.filter(([c]) => c === 0).map(([, t]) => t).join("");
+  await page.keyboard.press("Tab");
+  await until("Tab comes to the command", () => typed() === "echo h\t");
+  assert.equal(await page.evaluate(() => document.getElementById(document.activeElement.getAttribute("aria-describedby")).textContent), "Shift Tab leaves the terminal");
+  await page.keyboard.press("Shift+Tab");
+  await page.getByRole("button", { name: "End" }).and(page.locator(":focus")).waitFor();
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.closest(".screen") !== null), true, "Tab leads into the terminal again");
+  assert.equal(typed(), "echo h\t");
   socket.send(Buffer.concat([Buffer.from([3]), Buffer.from('{"status":"Failure","message":"command terminated with exit code 3"}')]));
   socket.close();
   await shows("how it ended", ".terminal [role=status]", "command terminated with exit code 3");

@@ -81,7 +81,8 @@ export class Model {
   podThere = new Uint8Array(1024);
   podCount = 0;
   counts = new Int32Array(states);
-  private podBy = new Map<string, number>();
+  /** podBy has the pods by their names from when one is first asked for: the first picture does not need it. */
+  private podBy: Map<string, number> | null = null;
   private namespaces = new Map<string, string>();
 
   ownerKinds: string[] = [];
@@ -180,7 +181,7 @@ export class Model {
       this.podCount++;
       this.podNamespaces[id] = this.shared(String(r[2]));
       this.podNames[id] = String(r[3]);
-      this.podBy.set(this.podNamespaces[id] + "/" + this.podNames[id], id);
+      this.podBy?.set(this.podNamespaces[id] + "/" + this.podNames[id], id);
       this.take(id, node);
     }
     this.counts[state]++;
@@ -233,7 +234,7 @@ export class Model {
       this.podCount--;
       this.counts[this.podState[id]]--;
       const key = this.podNamespaces[id] + "/" + this.podNames[id];
-      if (this.podBy.get(key) === id) this.podBy.delete(key);
+      if (this.podBy?.get(key) === id) this.podBy.delete(key);
       this.podNames[id] = this.podNamespaces[id] = "";
     } else if (kind === "node" && this.nodeThere[id]) {
       this.nodeThere[id] = 0;
@@ -251,6 +252,10 @@ export class Model {
     return this.byName.get(name) ?? -1;
   }
   podNamed(namespace: string, name: string): number {
+    if (!this.podBy) {
+      this.podBy = new Map();
+      for (let id = 0; id < this.podNames.length; id++) if (this.podThere[id]) this.podBy.set(this.podNamespaces[id] + "/" + this.podNames[id], id);
+    }
     return this.podBy.get(namespace + "/" + name) ?? -1;
   }
 

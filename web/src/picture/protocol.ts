@@ -106,5 +106,6 @@ export type FromWorker =
   | { type: "summary"; summary: Summary }
   | { type: "hover"; item: Item | null }
   | { type: "picked"; item: Item | null; found?: number }
+  | { type: "opened"; kind: Item["kind"]; namespace: string; name: string; state: string }
   | { type: "found"; count: number }
   | { type: "answer"; id: number; value: unknown };

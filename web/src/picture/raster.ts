@@ -92,8 +92,10 @@ export class Raster {
     const x = Math.round(v.x + cx * v.scale), y = Math.round(v.y + cy * v.scale);
     const w = Math.max(1, Math.round(v.x + (cx + 1) * v.scale) - x - space), h = Math.max(1, Math.round(v.y + (cy + 1) * v.scale) - y - space);
     const head = l.named && v.scale >= 60 * ratio ? Math.round(16 * ratio) : 0;
-    const pad = w >= 24 ? Math.max(1, Math.round(w * 0.05)) : w >= 10 ? 1 : 0;
-    const step = Math.floor(Math.min((w - 2 * pad + 1) / l.side, (h - 2 * pad + 1 - head) / l.side));
+    // Cells differ by a pixel; the squares in them do not.
+    const least = Math.max(1, Math.floor(v.scale) - space);
+    const pad = least >= 24 ? Math.max(1, Math.round(least * 0.05)) : least >= 10 ? 1 : 0;
+    const step = Math.floor((least - 2 * pad + 1 - head) / l.side);
     const size = step - (step >= 24 ? Math.round(step / 12) : step >= 8 ? 2 : step >= 3 ? 1 : 0);
     return { box: { x, y, w, h }, x: x + pad, y: y + pad + head, step, size, head };
   }

@@ -471,6 +471,18 @@ function select(what: What | null, reveal: boolean) {
   wake();
 }
 
+/** page is the node or pod that the page has opened, and stated what it has been told of its state; "" is not there. */
+let page: Named | null = null, stated = "";
+
+/** follow tells the page the state of what it has opened, where it is another one. */
+function follow() {
+  if (!page) return;
+  const state = item(reselect(page))?.state ?? "";
+  if (state === stated) return;
+  stated = state;
+  tell({ type: "opened", kind: page.kind, namespace: page.namespace, name: page.name, state });
+}
+
 /** move selects the next node or pod in a direction. */
 function move(dx: number, dy: number) {
   if (!layout || !layout.groups.length) return;
@@ -560,7 +572,7 @@ function tree(kind: string, namespace: string, name: string): Tree | null {
     const shown = all.slice(0, 60).map(leaf);
     const owners = (below.get(o) ?? []).filter((c) => !seen.has(c));
     return {
-      kind: model.ownerKinds[o], namespace: model.ownerNamespaces[o], name: model.ownerNames[o], state: `${model.ownerReady[o]}/${model.ownerDesired[o]}`,
+      kind: model.ownerKinds[o], namespace: model.ownerNamespaces[o], name: model.ownerNames[o], state: model.ownerReady[o] || model.ownerDesired[o] ? `${model.ownerReady[o]}/${model.ownerDesired[o]} ready` : "",
       children: [...owners.slice(0, 30).map(grow), ...shown], more: Math.max(0, all.length - 60) + Math.max(0, owners.length - 30),
     };
   };
@@ -598,6 +610,7 @@ setInterval(() => {
   }
   if (!news || asleep) return;
   news = false;
+  follow();
   let notReady = 0;
   for (let id = 1; id < model.nodeNames.length; id++) if (model.nodeThere[id] && !well(model.nodeFlags[id])) notReady++;
   tell({
@@ -719,6 +732,9 @@ self.onmessage = (e: MessageEvent<ToWorker>) => {
       seek();
       break;
     case "select":
+      page = { kind: m.kind, namespace: m.namespace, name: m.name };
+      stated = "";
+      follow();
       select(reselect(m), true);
       break;
     case "ask": {

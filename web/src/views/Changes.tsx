@@ -79,7 +79,8 @@ export function Changes(props: { of?: Of }) {
     try {
       const l = await lines(query(props.of), mine.signal);
       if (mine.signal.aborted) return;
-      setList(l.list.reverse());
+      const last = (c: Changed) => c.changes[c.changes.length - 1]?.revision ?? 0;
+      setList(l.list.sort((a, b) => last(b) - last(a)));
       setMore(l.more);
       setState("");
     } catch (e) {
@@ -144,13 +145,13 @@ function One(props: { changed: Changed; query: string; open: boolean }) {
     <li>
       <details open={props.open} onToggle={(e) => e.currentTarget.open && void load()}>
         <summary>
-          <time>{last() ? clock(Date.parse(last().time)) : ""}</time> <span class="kind">{c.resource}</span> <b>{c.namespace ? c.namespace + "/" : ""}{c.name}</b> <span class={verb() === "deleted" ? "bad" : "note"}>{verb()}</span> <span class="note">{who(verb() === "created" ? c.changes[0] : last())}</span>
+          <time>{last() ? clock(Date.parse(last().time)) : ""}</time> <span class="kind">{c.resource}</span> <b>{c.namespace ? c.namespace + "/" : ""}{c.name}</b> <span class={verb() === "deleted" ? "bad" : "note"}>{verb()}</span> <span class="note">by {who(verb() === "created" ? c.changes[0] : last())}</span>
         </summary>
         <ol class="writers">
           <For each={c.changes.slice(-50)}>
             {(x) => (
               <li>
-                <time>{clock(Date.parse(x.time))}</time> {x.verb}{x.subresource ? ` (${x.subresource})` : ""} <span class="note">by {who(x) || "unknown"}, revision {x.revision}</span> <button class="link" onClick={() => setMoment(String(x.revision))}>Go there</button>
+                <time>{clock(Date.parse(x.time))}</time> {x.verb}{x.subresource ? ` (${x.subresource})` : ""} <span class="note">by {who(x)}, revision {x.revision}</span> <button class="link" onClick={() => setMoment(String(x.revision))}>Go there</button>
               </li>
             )}
           </For>
@@ -163,4 +164,5 @@ function One(props: { changed: Changed; query: string; open: boolean }) {
   );
 }
 
-const who = (c?: Change): string => (c ? [c.user?.replace(/^system:serviceaccount:kube-system:/, ""), c.client?.split(/[\s/]/)[0] === c.user ? "" : c.client ? `(${c.client.split(" ")[0]})` : ""].filter(Boolean).join(" ") : "");
+/** who made a change; those of the server itself have no user. */
+const who = (c?: Change): string => (c?.user ? [c.user?.replace(/^system:serviceaccount:kube-system:/, ""), c.client?.split(/[\s/]/)[0] === c.user ? "" : c.client ? `(${c.client.split(" ")[0]})` : ""].filter(Boolean).join(" ") : "the API server");

@@ -1,6 +1,6 @@
 import { createEffect, createMemo, createResource, createSignal, For, Match, on, Show, Switch } from "solid-js";
 import { json, request, type Resource, resources, said } from "../api";
-import { ask, moment, send } from "../live";
+import { ask, moment, opened, send } from "../live";
 import { path } from "../path";
 import type { Tree } from "../picture/protocol";
 import { go, link, route } from "../route";
@@ -27,10 +27,35 @@ export interface Meta {
 }
 type Container = NonNullable<NonNullable<Sized["spec"]>["containers"]>[number];
 export interface Obj {
-  status?: Sized["status"];
+  status?: Sized["status"] & { phase?: string; reason?: string; message?: string; conditions?: Condition[]; containerStatuses?: ContainerStatus[]; initContainerStatuses?: ContainerStatus[] };
   kind: string;
   metadata: Meta;
   spec?: { containers?: Container[]; initContainers?: { name: string }[]; ephemeralContainers?: { name: string }[]; nodeName?: string };
+}
+
+interface Condition {
+  type: string;
+  status: string;
+  reason?: string;
+  message?: string;
+}
+interface ContainerStatus {
+  name: string;
+  state?: { waiting?: { reason?: string; message?: string } };
+}
+
+/** adverse are conditions that are good news while they are False. */
+const adverse = /Pressure|Unavailable|Fail|Disrupt|Stalled|Degraded|Deletion|Suspended|Pending/;
+
+/** troubles say why an object is not as it should be, in the words of those who write its status. */
+function troubles(o: Obj): string[] {
+  const s = o.status ?? {}, say = (reason?: string, message?: string) => [reason, message].filter(Boolean).join(": ");
+  const waiting = [...(s.initContainerStatuses ?? []), ...(s.containerStatuses ?? [])].flatMap((c) => {
+    const w = c.state?.waiting;
+    return w?.message ? [`${c.name}: ${say(w.reason, w.message)}`] : [];
+  });
+  const conditions = (s.conditions ?? []).filter((c) => c.message && c.status === (adverse.test(c.type) ? "True" : "False") && !(c.reason === "ContainersNotReady" && waiting.length));
+  return [...new Set([...(s.message ? [say(s.reason, s.message)] : []), ...waiting, ...conditions.map((c) => say(c.reason, c.message))])].slice(0, 4);
 }
 
 export const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
@@ -52,12 +77,23 @@ export function Detail() {
     const a = at();
     if (a.group === "" && (a.plural === "pods" || a.plural === "nodes")) send({ type: "select", kind: a.plural === "pods" ? "pod" : "node", namespace: a.namespace, name: a.name });
   });
+  // What the picture says of the object has changed: so has the object.
+  const state = () => {
+    const i = opened();
+    return i && i.name === at().name && i.namespace === at().namespace && i.kind + "s" === at().plural && at().group === "" ? i.state : "";
+  };
+  const [fresh, setFresh] = createSignal<Obj>();
+  createEffect(on([state, at], ([s, a], was) => {
+    if (was?.[1] !== a) setFresh(undefined);
+    else if (s) json<Obj>(path(a, a.namespace, a.name)).then((o) => at() === a && setFresh(o), () => {}); // what it was is shown until it can be read
+  }));
+  const present = () => fresh() ?? (object.error ? undefined : object.latest);
   const tabs = createMemo(() => {
     const pod = at().group === "" && at().plural === "pods", used = pod || (at().group === "" && at().plural === "nodes");
     return [["yaml", "YAML"], ["related", "Related"], ["events", "Events"], ["trace", "Trace"], ["changes", "Changes"], ...(used && !moment() ? [["usage", "Usage"]] : []), ...(pod && !moment() ? [["logs", "Logs"], ["terminal", "Terminal"]] : [])];
   });
   const to = (t: string) => link([...route().path.slice(0, 6), ...(t === "yaml" ? [] : [t])]);
-  const meta = () => (object.error ? undefined : object.latest?.metadata);
+  const meta = () => present()?.metadata;
   return (
     <main id="main" class="detail">
       <div class="head">
@@ -67,10 +103,12 @@ export function Detail() {
         </p>
         <h2>{at().name}</h2>
         <p class="note">
+          <Show when={state()}><b>{state()}</b>, </Show>
           <Show when={meta()?.creationTimestamp}>{(t) => <>made {ago(Date.parse(t()))} </>}</Show>
           <Show when={meta()?.deletionTimestamp}><span class="bad">is being deleted </span></Show>
-          <Show when={!object.error && object.latest?.spec?.nodeName}>on <a href={link(["object", "core", "v1", "nodes", "-", object.latest!.spec!.nodeName!])}>{object.latest!.spec!.nodeName}</a></Show>
+          <Show when={present()?.spec?.nodeName}>{(node) => <>on <a href={link(["object", "core", "v1", "nodes", "-", node()])}>{node()}</a></>}</Show>
         </p>
+        <Show when={present()}>{(o) => <For each={troubles(o())}>{(t) => <p class="bad state-of">{t}</p>}</For>}</Show>
         <Show when={resource()?.verbs.includes("delete") && !moment() && !object.error}><Delete at={at()} /></Show>
       </div>
       <nav class="tabs" aria-label="Parts of the object">

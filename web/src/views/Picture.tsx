@@ -1,5 +1,6 @@
 import { createEffect, createSignal, For, on, onCleanup, onMount, Show } from "solid-js";
 import { json } from "../api";
+import { pause } from "../pace";
 import { ask, base, by, found, hello, hovered, moment, picked, send, status, stream, summary } from "../live";
 import { type Grouping, labelOf } from "../picture/cells";
 import { stateNames } from "../picture/model";
@@ -112,24 +113,34 @@ function Canvas(props: { shown: boolean }) {
     const still = matchMedia("(prefers-reduced-motion: reduce)");
     createEffect(() => {
       painted();
-      send({ type: "colors", palette: palette(), still: still.matches });
+      if (laid()) send({ type: "colors", palette: palette(), still: still.matches });
     });
     const sizes = new ResizeObserver(measure);
-    sizes.observe(box);
-    sizes.observe(band);
-    document.fonts?.ready.then(measure);
+    onCleanup(() => sizes.disconnect());
     const visible = () => send({ type: "show", shown: props.shown && document.visibilityState === "visible" });
     createEffect(() => {
       visible();
-      if (props.shown) requestAnimationFrame(measure);
+      if (props.shown && laid()) requestAnimationFrame(measure);
     });
     document.addEventListener("visibilitychange", () => {
       visible();
       send({ type: "away", away: document.visibilityState !== "visible" });
     });
-    stream("");
-    onCleanup(() => sizes.disconnect());
+    void begin(sizes);
   });
+  // The page is laid out in a task of its own, before its first frame; the stream comes when this thread has no more to do for
+  // that, since reading it takes all of a small machine's processors.
+  const [laid, setLaid] = createSignal(false);
+  async function begin(sizes: ResizeObserver) {
+    await pause();
+    measure();
+    setLaid(true);
+    sizes.observe(box);
+    sizes.observe(band);
+    document.fonts?.ready.then(measure);
+    await pause();
+    stream("");
+  }
 
   // Pointers: one drags, two zoom.
   const down = new Map<number, { x: number; y: number }>();
@@ -233,7 +244,7 @@ function Canvas(props: { shown: boolean }) {
       <div class="zoom" role="group" aria-label="Zoom">
         <button aria-label="Zoom in" onClick={() => send({ type: "zoom", by: 1.6, ...middle() })}>+</button>
         <button aria-label="Zoom out" onClick={() => send({ type: "zoom", by: 1 / 1.6, ...middle() })}>−</button>
-        <button aria-label="Show all" onClick={() => send({ type: "fit" })}>⤢</button>
+        <button aria-label="Show all" onClick={() => send({ type: "fit" })}><svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="M9 2h5v5M14 2 2 14M2 9v5h5" /></svg></button>
       </div>
       <Show when={hovered()}>{(i) => <Tip item={i()} box={box} />}</Show>
       <State />

@@ -68,7 +68,7 @@ export function Time() {
       <span class="rest" />
       <Show when={status().state === "failed"}><span class="bad">{status().message}</span></Show>
       <Show when={summary()?.stats.revision && !moment()}><span class="note rev">revision {summary()!.stats.revision}</span></Show>
-      <Show when={summary()?.stats.watches && !moment()}><span class="note rev">{figure(summary()!.stats.watches!)} watches</span></Show>
+      <Show when={summary()?.stats.watches && !moment()}><span class="note rev">{figure(summary()!.stats.watches!)} {summary()!.stats.watches === 1 ? "watch" : "watches"}</span></Show>
     </footer>
   );
 }

@@ -2,7 +2,7 @@ import { createMemo, createSignal, For, Index, onCleanup, Show } from "solid-js"
 import { json, pieces, request, said } from "../api";
 import { moment, skew } from "../live";
 import { type Answer, type Bar, ms, range, timeline, type TraceStep } from "../trace";
-import { clock } from "../words";
+import { clock, figure } from "../words";
 
 const length = (v: number): string => (v < 1 ? `${v.toFixed(2)} ms` : v < 1000 ? `${v.toFixed(1)} ms` : v < 120_000 ? `${(v / 1000).toFixed(2)} s` : `${(v / 60_000).toFixed(1)} min`);
 
@@ -92,10 +92,11 @@ export function Trace(props: { group: string; plural: string; namespace: string;
               <span class="note" role="status">{state() === "on" ? (answer()!.waits?.length ? "Followed until it waits for nothing" : "Followed") : state() === "rest" ? "It has come to rest." : ""}</span>
               <Show when={moment()}><span class="note">The trace is of the present.</span></Show>
             </div>
-            <Show when={answer()!.totalMs || answer()!.waits?.length}>
+            <Show when={answer()!.totalMs || answer()!.waits?.length || answer()!.missing?.length}>
               <ul class="findings">
                 <Show when={answer()!.totalMs}><li>What was asked for last took <b>{length(answer()!.totalMs!)}</b>; the critical path is marked.</li></Show>
                 <For each={answer()!.lost}>{(l) => <li><b>{length(l.ms)}</b> lost: {l.what}</li>}</For>
+                <For each={answer()!.missing}>{(m) => <li><b>{figure(m.steps)} {m.steps === 1 ? "step" : "steps"} missing</b> of {m.who}, of these objects or of others, from {clock(ms(m.from))} to {clock(ms(m.to))}: {m.why}</li>}</For>
                 <For each={answer()!.waits}>{(w) => <li><b class="bad">{w.object}</b> waits for {w.for.replace(/\.$/, "")}{w.who ? `. Who could change it: ${w.who}` : ""}</li>}</For>
               </ul>
             </Show>

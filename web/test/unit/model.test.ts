@@ -13,6 +13,17 @@ test("the states of pods", () => {
   }
 });
 
+test("pods are found by their names, from the first question on", () => {
+  const m = new Model();
+  m.apply(pod(1, "a", 0));
+  m.apply(pod(2, "b", 0));
+  m.apply(["gone", "pod", 1]);
+  assert.deepEqual(["a", "b"].map((n) => m.podNamed("shop", n)), [-1, 2]);
+  m.apply(pod(1, "c", 0));
+  m.apply(["gone", "pod", 2]);
+  assert.deepEqual(["a", "b", "c"].map((n) => m.podNamed("shop", n)), [-1, -1, 1]);
+});
+
 test("pods keep their places, and the counts are right after any changes", () => {
   // A small generator of random numbers, so that a failure can be repeated.
   let seed = 1;
