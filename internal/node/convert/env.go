@@ -95,7 +95,7 @@ func (c *Converter) valueFrom(ctx context.Context, run *Run, f *v1.EnvVarSource)
 				return "", false, fmt.Errorf("container %q not found", n)
 			}
 		}
-		v, err := downward.Resource(of, f.ResourceFieldRef, c.Allocatable())
+		v, err := downward.Resource(pod, of, f.ResourceFieldRef, c.Allocatable())
 		return v, true, err
 	case f.ConfigMapKeyRef != nil:
 		r := f.ConfigMapKeyRef

@@ -100,7 +100,7 @@ func (p *plugin) files(ctx context.Context, s *volume.Spec, sources []v1.VolumeP
 					if c == nil {
 						return nil, fmt.Errorf("container %q not found", it.ResourceFieldRef.ContainerName)
 					}
-					value, err = downward.Resource(c, it.ResourceFieldRef, p.allocatable())
+					value, err = downward.Resource(s.Pod, c, it.ResourceFieldRef, p.allocatable())
 				}
 				if err != nil {
 					return nil, err
