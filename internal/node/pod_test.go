@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"reflect"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
@@ -521,4 +523,40 @@ func TestSidecarsEnd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPodLevelResize checks that a container without limits, which has its pod's, is given the new ones when
+// the pod is resized, and one with its own is not.
+func TestPodLevelResize(t *testing.T) {
+	onHost(t, func(h *host) {
+		memory := func(q string) v1.ResourceList { return v1.ResourceList{v1.ResourceMemory: resource.MustParse(q)} }
+		c := named("own", "none")
+		c[0].Resources.Limits = memory("16Mi")
+		h.create(v1.PodSpec{Containers: c, Resources: &v1.ResourceRequirements{Limits: memory("64Mi"), Requests: memory("64Mi")}})
+		h.until("running", func(p *v1.Pod) bool { return running(p, "own", "none") })
+		limits := func() map[string]int64 {
+			out := map[string]int64{}
+			for _, c := range h.runtime.Containers() {
+				out[c.Metadata.Name] = c.Linux.Resources.MemoryLimitInBytes >> 20
+			}
+			return out
+		}
+		if got := limits(); !maps.Equal(got, map[string]int64{"own": 16, "none": 64}) {
+			t.Errorf("limits before: %v", got)
+		}
+		p := h.pod()
+		p.Spec.Resources = &v1.ResourceRequirements{Limits: memory("96Mi"), Requests: memory("96Mi")}
+		p.Generation++
+		if _, err := h.client.CoreV1().Pods("n").Update(h.Context(), p, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		h.eventually("resized", func() bool { return maps.Equal(limits(), map[string]int64{"own": 16, "none": 96}) })
+		p = h.until("told", func(p *v1.Pod) bool {
+			return p.Status.Resources != nil && p.Status.Resources.Limits.Memory().String() == "96Mi"
+		})
+		if r := state(p, "none").Resources; r == nil || len(r.Limits) != 0 {
+			t.Errorf("resources of the container: %v", r)
+		}
+		h.created("own", "none")
+	})
 }

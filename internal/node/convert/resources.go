@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 
@@ -16,18 +17,12 @@ import (
 // Resources converts a container's requests and limits to CRI. A container
 // without a limit has the pod's.
 func (c *Converter) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.LinuxContainerResources {
-	limits := spec.Resources.Limits.DeepCopy()
-	if pod.Spec.Resources != nil {
-		for _, n := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
-			if own := limits[n]; own.IsZero() {
-				if q, ok := pod.Spec.Resources.Limits[n]; ok {
-					if limits == nil {
-						limits = v1.ResourceList{}
-					}
-					limits[n] = q
-				}
-			}
+	limits := maps.Clone(spec.Resources.Limits)
+	if of := Inherited(pod, spec); len(of) > 0 {
+		if limits == nil {
+			limits = v1.ResourceList{}
 		}
+		maps.Copy(limits, of)
 	}
 	request := spec.Resources.Requests.Cpu()
 	if request.IsZero() {
@@ -59,6 +54,24 @@ func (c *Converter) Resources(pod *v1.Pod, spec *v1.Container) *runtimeapi.Linux
 		r.Unified["memory.swap.max"] = strconv.FormatInt(c.swapLimit(pod, spec), 10)
 	}
 	return r
+}
+
+// Inherited returns the limits that a container has from its pod, because it has none of its own; nil
+// if there are none.
+func Inherited(pod *v1.Pod, spec *v1.Container) (out v1.ResourceList) {
+	if pod.Spec.Resources == nil {
+		return nil
+	}
+	for _, n := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
+		own := spec.Resources.Limits[n]
+		if q, ok := pod.Spec.Resources.Limits[n]; ok && own.IsZero() {
+			if out == nil {
+				out = v1.ResourceList{}
+			}
+			out[n] = q
+		}
+	}
+	return out
 }
 
 // swapLimit returns how much swap the container can use, in bytes: none unless its pod is

@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"keelson.dev/keelson/internal/node/cgroup"
+	"keelson.dev/keelson/internal/node/convert"
 	"keelson.dev/keelson/internal/node/podspec"
 	"keelson.dev/keelson/internal/node/statefile"
 )
@@ -31,6 +32,8 @@ import (
 type resources struct {
 	Allocated map[string]v1.ResourceRequirements
 	Actuated  map[string]v1.ResourceRequirements
+	// Inherited are the limits that running containers have from the pod, by ID.
+	Inherited map[string]v1.ResourceList `json:",omitempty"`
 	// Pod is set aside for the pod as a whole, if it asks for that.
 	Pod *v1.ResourceRequirements `json:",omitempty"`
 }
@@ -226,9 +229,11 @@ func (rs *resizing) actuate(ctx context.Context, pod *v1.Pod, obs *observed) err
 		}
 		rs.mu.Lock()
 		has, known := rs.given.Actuated[st.Id]
+		inherits := rs.given.Inherited[st.Id]
 		rs.mu.Unlock()
+		same := equality.Semantic.DeepEqual(has, c.Resources) && equality.Semantic.DeepEqual(inherits, convert.Inherited(pod, c))
 		switch {
-		case !known || equality.Semantic.DeepEqual(has, c.Resources) || refused != nil:
+		case !known || same || refused != nil:
 			continue
 		case restartsFor(c, &has):
 			rs.kills.kill(ctx, pod, st, fmt.Sprintf("Container %s resize requires restart", c.Name), podspec.GracePeriod(pod))
@@ -240,7 +245,7 @@ func (rs *resizing) actuate(ctx context.Context, pod *v1.Pod, obs *observed) err
 			failed = errors.Join(failed, fmt.Errorf("container %s: %w", c.Name, err))
 			continue
 		}
-		if err := rs.actuated(pod, st.Id, &c.Resources, obs); err != nil {
+		if err := rs.actuated(pod, st.Id, c, obs); err != nil {
 			return err
 		}
 	}
@@ -285,12 +290,21 @@ func infeasible(message string) string {
 
 // actuated notes what a container has got, and forgets containers that the
 // runtime has no more.
-func (rs *resizing) actuated(pod *v1.Pod, id string, r *v1.ResourceRequirements, obs *observed) error {
+func (rs *resizing) actuated(pod *v1.Pod, id string, c *v1.Container, obs *observed) error {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
-	rs.given.Actuated[id] = *r
+	rs.given.Actuated[id] = c.Resources
+	if of := convert.Inherited(pod, c); of != nil {
+		if rs.given.Inherited == nil {
+			rs.given.Inherited = map[string]v1.ResourceList{}
+		}
+		rs.given.Inherited[id] = of
+	} else {
+		delete(rs.given.Inherited, id)
+	}
 	if obs != nil {
 		maps.DeleteFunc(rs.given.Actuated, func(id string, _ v1.ResourceRequirements) bool { return obs.sandboxOf[id] == "" })
+		maps.DeleteFunc(rs.given.Inherited, func(id string, _ v1.ResourceList) bool { return obs.sandboxOf[id] == "" })
 	}
 	return rs.save(pod)
 }
@@ -300,6 +314,7 @@ func (rs *resizing) forget(id string) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	delete(rs.given.Actuated, id)
+	delete(rs.given.Inherited, id)
 }
 
 // of returns what a running container has got, if that is known.

@@ -19,7 +19,7 @@ func TestAllocation(t *testing.T) {
 	if err := first.allocate(p); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.actuated(p, "id", &p.Spec.Containers[0].Resources, nil); err != nil {
+	if err := first.actuated(p, "id", &p.Spec.Containers[0], nil); err != nil {
 		t.Fatal(err)
 	}
 	wants := p.DeepCopy()

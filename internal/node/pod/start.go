@@ -102,7 +102,7 @@ func (w *worker) start(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbo
 	}
 	w.Trace.Phase("pods", pod, trace.PhaseStart, "container "+c.Name, begin)
 	w.Recorder.Event(ref, v1.EventTypeNormal, "Started", "Container started")
-	if err := w.resizing.actuated(pod, created.ContainerId, &c.Resources, nil); err != nil {
+	if err := w.resizing.actuated(pod, created.ContainerId, c, nil); err != nil {
 		klog.FromContext(ctx).Error(err, "Keeping what the container was given failed", "container", c.Name)
 	}
 	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
