@@ -132,18 +132,26 @@ func (m *Millis) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// overhead is about how many bytes a step takes beside its strings: itself, and its
-// places in the indexes.
-const overhead = 640
+// A step takes about so many bytes beside its strings: itself with its place in the index of
+// its object, its place in that of its cause, and those of each object that it is about, with
+// their UIDs. TestMemory compares them with what is used.
+const (
+	overhead      = 640
+	overheadCause = 96
+	overheadAbout = 224
+)
 
 // Size is about how many bytes of memory the step takes, which is more than in JSON.
 func (s *Step) Size() int {
 	n := overhead + len(s.Actor) + len(s.Subresource) + len(s.Namespace) + len(s.Name) + len(s.UID) + len(s.ResourceVersion) + len(s.What) + len(s.CauseUID) + len(s.CauseVersion) +
 		len(s.Detail) + len(s.Node) + len(s.Client)
+	if s.CauseUID != "" {
+		n += overheadCause
+	}
 	for i := range s.Parts {
 		n += 64 + len(s.Parts[i].Name) + len(s.Parts[i].Detail)
 	}
-	return n + 80*len(s.About)
+	return n + overheadAbout*len(s.About)
 }
 
 // Recorder keeps the last steps, in a bounded memory. Recording and asking take as long

@@ -77,8 +77,8 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// TestMemory records writes of 100,000 objects, each because of another one, and finds the
-// memory that it was given to be enough.
+// TestMemory fills records with steps of each shape, twice over, and finds that they take no
+// more memory than they were given, and make use of it.
 func TestMemory(t *testing.T) {
 	const limit = 16 << 20
 	heap := func() int {
@@ -88,20 +88,55 @@ func TestMemory(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int(m.HeapAlloc)
 	}
-	before := heap()
-	r := NewRecorder(limit)
 	uid := func(i int) types.UID { return types.UID(fmt.Sprintf("0f6b5b53-0f43-4e63-9c49-%012d", i)) }
-	for i := range 100_000 {
-		r.Add(Step{UID: uid(i), Name: fmt.Sprintf("web-57cb68b45c-%05d", i), Namespace: fmt.Sprintf("namespace-%d", i), Resource: "pods", Verb: "create", ResourceVersion: fmt.Sprint(i),
-			CauseUID: uid(i - 1), CauseVersion: fmt.Sprint(i - 1), Parts: []Part{{Name: fmt.Sprint("webhook ", i), Detail: "allowed it"}}, About: []types.UID{uid(i + 1), uid(i + 2)}})
+	write := func(i int) Step {
+		return Step{UID: uid(i), Name: fmt.Sprintf("web-57cb68b45c-%05d", i), Namespace: fmt.Sprintf("namespace-%d", i), Resource: "pods", Verb: "create", ResourceVersion: fmt.Sprint(i)}
 	}
-	if took := heap() - before; took > limit*5/4 {
-		t.Errorf("%d bytes for the limit of %d", took, limit)
+	for name, step := range map[string]func(i int) Step{
+		"of objects without a cause": write,
+		"of the same objects":        func(i int) Step { s := write(i); s.UID = uid(i / 10 * 10); return s },
+		"each because of another": func(i int) Step {
+			s := write(i)
+			s.CauseUID, s.CauseVersion = uid(i-1), fmt.Sprint(i-1)
+			return s
+		},
+		"because of causes that are not recorded": func(i int) Step {
+			s := write(i)
+			s.CauseUID, s.CauseVersion = uid(-i), fmt.Sprint(i-1)
+			return s
+		},
+		"with parts, about others": func(i int) Step {
+			s := write(i)
+			s.CauseUID, s.CauseVersion = uid(i-1), fmt.Sprint(i-1)
+			s.Parts, s.About = []Part{{Name: fmt.Sprint("webhook ", i), Detail: "allowed it"}}, []types.UID{uid(i + 1), uid(i + 2)}
+			return s
+		},
+		"about many others": func(i int) Step {
+			s := write(i)
+			for j := range 100 {
+				s.About = append(s.About, uid(100*i+j))
+			}
+			return s
+		},
+	} {
+		before := heap()
+		r := NewRecorder(limit)
+		n := 0
+		for size := 0; size < 2*limit; n++ {
+			s := step(n)
+			size += s.Size()
+			r.Add(s)
+		}
+		took := heap() - before
+		t.Logf("%s: %d steps take %d bytes of %d", name, len(r.steps), took, limit)
+		if took > limit || took < limit/3 {
+			t.Errorf("steps %s take %d bytes of the limit of %d", name, took, limit)
+		}
+		if len(r.steps) == n || len(r.on) > len(r.steps) || len(r.because) > len(r.steps) || len(r.about) > 100*len(r.steps) {
+			t.Errorf("%d steps %s, and the indexes have %d, %d and %d objects", len(r.steps), name, len(r.on), len(r.because), len(r.about))
+		}
+		runtime.KeepAlive(r)
 	}
-	if len(r.steps) == 0 || len(r.on) > len(r.steps) || len(r.because) > len(r.steps) || len(r.about) > 2*len(r.steps) {
-		t.Errorf("%d steps, and the indexes have %d, %d and %d objects", len(r.steps), len(r.on), len(r.because), len(r.about))
-	}
-	runtime.KeepAlive(r)
 }
 
 func BenchmarkAdd(b *testing.B) {
