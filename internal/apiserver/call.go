@@ -104,7 +104,7 @@ func (r *call) serve() error {
 	case "create", "update", "patch", "delete", "deletecollection":
 		r.checkCause()
 		if t := r.s.Tracer; t != nil && !r.row.NotStored && t.Traces(r.groupResource()) {
-			r.timing = trace.NewTiming(r.came, t.Place)
+			r.timing = trace.NewTiming(r.came, t)
 		}
 	}
 	if r.row.Deprecation != "" {

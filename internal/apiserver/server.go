@@ -139,8 +139,7 @@ type Tracer interface {
 	// Traces reports whether writes of a resource are recorded. The other methods are called
 	// for those only.
 	Traces(gr schema.GroupResource) bool
-	// Place gives a write its place in a distributed trace, and the span that it is below.
-	Place(ctx context.Context) (at trace.Context, above trace.SpanID)
+	trace.Placer
 	// Committed is told of a write of an object that is committed at a version, before any
 	// watch has the change. It must not block. Record follows, or else Withdraw.
 	Committed(uid types.UID, version string, at trace.Context)

@@ -10,8 +10,7 @@ import (
 // of a request that is not recorded is nil, and keeps nothing.
 type Timing struct {
 	admission, validation, store time.Duration
-	// place gives the write its place in a distributed trace, and the span that it is below.
-	place func(context.Context) (Context, SpanID)
+	placer                       Placer
 
 	mu    sync.Mutex
 	begin time.Time
@@ -20,13 +19,18 @@ type Timing struct {
 	above SpanID
 }
 
+// Placer gives writes their places in a distributed trace.
+type Placer interface {
+	// Place returns the place of a write with that context, and the span that it is below.
+	Place(ctx context.Context) (at Context, above SpanID)
+}
+
 // mostParts bounds the parts of a step: 64 calls of webhooks are more than anybody reads.
 const mostParts = 64
 
-// NewTiming returns the timing of a request that began at a time. place gives its writes
-// their places in a distributed trace, and the spans that they are below.
-func NewTiming(begin time.Time, place func(context.Context) (Context, SpanID)) *Timing {
-	return &Timing{place: place, begin: begin}
+// NewTiming returns the timing of a request that began at a time. The placer may be nil.
+func NewTiming(begin time.Time, p Placer) *Timing {
+	return &Timing{placer: p, begin: begin}
 }
 
 // Again begins anew, for the next write of the request.
@@ -72,8 +76,8 @@ func (t *Timing) Fill(ctx context.Context, s *Step) {
 func (t *Timing) Context(ctx context.Context) (Context, SpanID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.at.IsValid() && t.place != nil {
-		t.at, t.above = t.place(ctx)
+	if !t.at.IsValid() && t.placer != nil {
+		t.at, t.above = t.placer.Place(ctx)
 	}
 	return t.at, t.above
 }

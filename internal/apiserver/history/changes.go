@@ -172,7 +172,7 @@ func (h *Changes) changes(r *http.Request) ([]*Object, error) {
 		}
 		o.ending = o.ending && verb != "deleted"
 		note := trace.ParseNote(c.Note)
-		note.Step = nil // the trace has it
+		note.Told = nil // the trace has it
 		o.Changes = append(o.Changes, Change{Ends: verb == "deleted" && !ended(prev), Revision: c.Revision, Time: c.Time, Verb: verb, Note: note})
 		return true
 	})

@@ -42,27 +42,28 @@ func (s *Shared) Note(ctx context.Context, w apiserver.Write) string {
 		return ""
 	}
 	n := note(ctx, w)
-	n.Step = &trace.Step{Verb: w.Verb, Resource: w.Resource.GroupVersionResource.GroupResource().String()}
-	from(ctx, w, n.Step)
+	step := trace.Step{Verb: w.Verb, Resource: w.Resource.GroupVersionResource.GroupResource().String()}
+	from(ctx, w, &step)
+	n.Told = trace.Tell(&step)
 	return n.String()
 }
 
 // Observed records a write of another server.
 func (s *Shared) Observed(ev *store.Event) {
 	n := trace.ParseNote(ev.Note)
-	if n.Step == nil || !n.Step.Context.IsValid() {
+	step, ok := n.Step()
+	if !ok {
 		return
 	}
 	acc, err := meta.Accessor(ev.Entry.Object())
 	if err != nil {
 		return
 	}
-	w := apiserver.Write{Verb: n.Step.Verb, Subresource: n.Subresource, Object: ev.Entry.Object()}
+	w := apiserver.Write{Verb: step.Verb, Subresource: n.Subresource, Object: ev.Entry.Object()}
 	if ev.Prev != nil {
 		w.Old = ev.Prev.Object()
 	}
-	step := *n.Step
-	step.Foreign, step.Time, step.Subresource = true, time.Now(), n.Subresource
+	step.Foreign, step.Time, step.Actor = true, time.Now(), actor(n.User)
 	step.Namespace, step.Name, step.UID, step.ResourceVersion, step.What = acc.GetNamespace(), acc.GetName(), acc.GetUID(), acc.GetResourceVersion(), what(w)
 	about(&step, w, acc)
 	s.trace.Add(step)

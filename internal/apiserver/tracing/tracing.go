@@ -103,7 +103,7 @@ func (r *Recorder) Record(ctx context.Context, w apiserver.Write) {
 // from fills in by whom a write is made, because of what, and how long that takes.
 func from(ctx context.Context, w apiserver.Write, s *trace.Step) {
 	if u, ok := request.UserFrom(ctx); ok {
-		s.Actor = strings.TrimPrefix(u.GetName(), "system:serviceaccount:kube-system:")
+		s.Actor = actor(u.GetName())
 	}
 	if t := w.Timing; t != nil {
 		t.Fill(ctx, s)
@@ -114,6 +114,11 @@ func from(ctx context.Context, w apiserver.Write, s *trace.Step) {
 	} else {
 		s.Client = trace.ShortClient(w.Client)
 	}
+}
+
+// actor returns what a user is called in a step.
+func actor(user string) string {
+	return strings.TrimPrefix(user, "system:serviceaccount:kube-system:")
 }
 
 // about fills in which other objects a write concerns.
