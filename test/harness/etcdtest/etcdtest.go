@@ -93,6 +93,9 @@ func (s *Server) Kill() {
 	}
 }
 
+// PID returns the ID of the server's process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Client returns a client of its own, which ends with the test.
 func (s *Server) Client() *clientv3.Client {
 	s.t.Helper()
