@@ -72,13 +72,14 @@ func CauseFrom(ctx context.Context) (Cause, bool) {
 	return c.Cause, ok
 }
 
-// WokeAgo returns for how long the component has looked at the cause that ctx carries; 0
-// is unknown.
-func WokeAgo(ctx context.Context) time.Duration {
-	if c, ok := ctx.Value(causeKey{}).(woken); ok && !c.at.IsZero() {
-		return max(0, time.Since(c.at))
+// WokenBy returns the cause that ctx carries, and for how long the component has looked at
+// it; 0 is unknown.
+func WokenBy(ctx context.Context) (c Cause, ago time.Duration, ok bool) {
+	w, ok := ctx.Value(causeKey{}).(woken)
+	if ok && !w.at.IsZero() {
+		ago = max(0, time.Since(w.at))
 	}
-	return 0
+	return w.Cause, ago, ok
 }
 
 // Handler gives next the cause that a request names in its header, so that the
@@ -110,10 +111,10 @@ type transport struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if c, ok := CauseFrom(r.Context()); ok {
+	if c, ago, ok := WokenBy(r.Context()); ok {
 		r = r.Clone(r.Context())
 		r.Header.Set(Header, c.String())
-		if ago := WokeAgo(r.Context()); ago > 0 {
+		if ago > 0 {
 			r.Header.Set(WokeHeader, strconv.FormatInt(ago.Microseconds(), 10))
 		}
 	}

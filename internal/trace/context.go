@@ -149,14 +149,16 @@ func (r *Recorder) Committed(uid types.UID, version string, at Context) {
 // Withdraw tells that the write with that place is not recorded after all.
 func (r *Recorder) Withdraw(uid types.UID, at Context) { r.committed.remove(uid, at.SpanID) }
 
-// commits has the writes that are committed and not yet recorded: at most one for each
-// request that is being served.
+// commits has the writes that are committed and not yet recorded, in the order of their
+// versions for each object: at most one for each request that is being served, which are few
+// enough to be searched.
 type commits struct {
-	mu sync.Mutex
-	of map[types.UID][]commit
+	mu  sync.Mutex
+	all []commit
 }
 
 type commit struct {
+	uid     types.UID
 	version string
 	at      Context
 }
@@ -164,24 +166,13 @@ type commit struct {
 func (c *commits) add(uid types.UID, version string, at Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.of == nil {
-		c.of = map[types.UID][]commit{}
-	}
-	c.of[uid] = append(c.of[uid], commit{version, at})
+	c.all = append(c.all, commit{uid, version, at})
 }
 
 func (c *commits) remove(uid types.UID, span SpanID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all, ok := c.of[uid]
-	if !ok {
-		return
-	}
-	if all = slices.DeleteFunc(all, func(o commit) bool { return o.at.SpanID == span }); len(all) == 0 {
-		delete(c.of, uid)
-		return
-	}
-	c.of[uid] = all
+	c.all = slices.DeleteFunc(c.all, func(o commit) bool { return o.uid == uid && o.at.SpanID == span })
 }
 
 // last returns the place of the last write of an object up to a version (any, if that is
@@ -189,8 +180,9 @@ func (c *commits) remove(uid types.UID, span SpanID) {
 func (c *commits) last(uid types.UID, version, after string) (at Context, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, o := range c.of[uid] {
-		if (version == "" || Reaches(version, o.version)) && (after == "" || !Reaches(after, o.version)) {
+	for i := range c.all {
+		o := &c.all[i]
+		if o.uid == uid && (version == "" || Reaches(version, o.version)) && (after == "" || !Reaches(after, o.version)) {
 			at, after, ok = o.at, o.version, true
 		}
 	}

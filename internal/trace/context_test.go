@@ -81,11 +81,11 @@ func TestCommitted(t *testing.T) {
 	r.Committed("set", "12", NewContext())
 	r.Committed("set", "13", made)
 	r.Withdraw("set", made)
-	for version, at := range map[string]Context{"12": r.committed.of["set"][0].at} {
+	for version, at := range map[string]Context{"12": r.committed.all[0].at} {
 		caused("of what is left", version, at)
 		r.Add(Step{UID: "set", ResourceVersion: version, Context: at})
 	}
-	if len(r.committed.of) != 0 {
-		t.Errorf("still not recorded: %v", r.committed.of)
+	if len(r.committed.all) != 0 {
+		t.Errorf("still not recorded: %v", r.committed.all)
 	}
 }

@@ -10,7 +10,7 @@ import (
 // TestFollow reads steps as they are recorded, by one who keeps up and one who does not.
 func TestFollow(t *testing.T) {
 	one := Step{UID: "object-1", Name: "1"}
-	r := NewRecorder(4 * one.Size())
+	r := NewRecorder(4*one.Size() + one.Size()/2)
 	r.Add(one)
 	quick, slow := r.Follow(), r.Follow()
 	select {

@@ -75,8 +75,9 @@ type Step struct {
 	// Foreign reports whether another server has recorded it, and sends it to collectors.
 	Foreign bool `json:"-"`
 
-	seq uint64
-	at  time.Duration // when it was recorded, by a clock that does not jump
+	seq  uint64
+	at   time.Duration // when it was recorded, by a clock that does not jump
+	size int           // as recorded
 }
 
 // Seq is the number of the step among all that were recorded.
@@ -198,7 +199,8 @@ func (r *Recorder) Add(s Step) {
 	}
 	s.seq = r.first + uint64(len(r.steps))
 	r.steps = append(r.steps, &s)
-	r.bytes += s.Size()
+	s.size = s.Size()
+	r.bytes += s.size
 	r.on[s.UID] = inOrder(r.on[s.UID], &s)
 	r.committed.remove(s.UID, s.SpanID)
 	if s.CauseUID != "" && s.CauseUID != s.UID {
@@ -207,13 +209,20 @@ func (r *Recorder) Add(s Step) {
 	for _, uid := range s.About {
 		r.about[uid] = append(r.about[uid], &s)
 	}
-	for r.bytes > r.limit && len(r.steps) > 1 {
-		r.drop()
+	// Many go at once: what they are found by is no longer in the processor's caches, and so
+	// their neighbours' is.
+	if r.bytes > r.limit {
+		for room := r.limit - r.limit/dropped; r.bytes > room && len(r.steps) > 1; {
+			r.drop()
+		}
 	}
 	for _, f := range r.followers {
 		f.notify()
 	}
 }
+
+// dropped is the part of the record that goes at once when it is full.
+const dropped = 1024
 
 // drop forgets the oldest step. r.mu is held.
 func (r *Recorder) drop() {
@@ -221,7 +230,7 @@ func (r *Recorder) drop() {
 	r.steps[0] = nil
 	r.steps = r.steps[1:]
 	r.first++
-	r.bytes -= s.Size()
+	r.bytes -= s.size
 	forget(r.on, s.UID, s)
 	if s.CauseUID != "" && s.CauseUID != s.UID {
 		forget(r.because, s.CauseUID, s)
@@ -234,6 +243,9 @@ func (r *Recorder) drop() {
 // inOrder adds a step to those of its object: a write behind those of earlier versions,
 // though requests record theirs in any order.
 func inOrder(steps []*Step, s *Step) []*Step {
+	if steps == nil {
+		return append(make([]*Step, 0, few), s)
+	}
 	at := len(steps)
 	for i := len(steps) - 1; i >= 0 && s.wrote(); i-- {
 		if o := steps[i]; o.wrote() && (o.ResourceVersion == s.ResourceVersion || Reaches(s.ResourceVersion, o.ResourceVersion)) {
@@ -244,6 +256,9 @@ func inOrder(steps []*Step, s *Step) []*Step {
 	}
 	return slices.Insert(steps, at, s)
 }
+
+// few is how many steps most objects have at least.
+const few = 4
 
 // forget drops a step of an object in an index: the oldest, and so mostly the first.
 func forget(index map[types.UID][]*Step, uid types.UID, s *Step) {

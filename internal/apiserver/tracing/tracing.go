@@ -108,9 +108,8 @@ func from(ctx context.Context, w apiserver.Write, s *trace.Step) {
 	if t := w.Timing; t != nil {
 		t.Fill(ctx, s)
 	}
-	if cause, ok := trace.CauseFrom(ctx); ok {
-		s.CauseUID, s.CauseVersion = cause.UID, cause.ResourceVersion
-		s.Woke = trace.Millis(trace.WokeAgo(ctx))
+	if cause, ago, ok := trace.WokenBy(ctx); ok {
+		s.CauseUID, s.CauseVersion, s.Woke = cause.UID, cause.ResourceVersion, trace.Millis(ago)
 	} else {
 		s.Client = trace.ShortClient(w.Client)
 	}
