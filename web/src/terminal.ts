@@ -50,6 +50,11 @@ async function refusal(socket: URL): Promise<string> {
   return why;
 }
 
+const font = '"IBM Plex Mono"', fontSize = 13;
+
+/** measurable waits for the font, whose width gives the terminal its columns; without it there is another one. */
+export const measurable = () => document.fonts.load(`${fontSize}px ${font}`).catch(() => {});
+
 /**
  * open runs a command in a terminal in a host, and returns what ends it; end is called with why it ended, and leave when the
  * keyboard is to go elsewhere: Tab is the command's, and Shift with Tab leads out (WCAG 2.1.2).
@@ -58,7 +63,7 @@ export function open(host: HTMLElement, t: Target, end: (why: string) => void, l
   const s = getComputedStyle(document.documentElement), v = (n: string) => s.getPropertyValue(n).trim();
   host.replaceChildren();
   const term = new Terminal({
-    fontFamily: '"IBM Plex Mono", ui-monospace, monospace', fontSize: 13, cursorBlink: true, scrollback: 5000, screenReaderMode: true, allowProposedApi: false,
+    fontFamily: `${font}, ui-monospace, monospace`, fontSize, cursorBlink: true, scrollback: 5000, screenReaderMode: true, allowProposedApi: false,
     theme: { background: v("--paper"), foreground: v("--ink"), cursor: v("--accent"), selectionBackground: v("--line"), black: "#171a1e", red: v("--alarm"), green: v("--good"), yellow: v("--pending"), blue: v("--accent"), magenta: v("--unknown"), cyan: v("--ready"), white: v("--faint") },
   });
   const fit = new FitAddon();

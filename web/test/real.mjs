@@ -69,7 +69,11 @@ test("a terminal: a command and what it prints, the size, the exit code", async 
   await page.setViewportSize({ width: 640, height: 700 });
   await until("the narrower terminal", async () => (await columns()) < wide, patience);
   await page.setViewportSize({ width: 1280, height: 800 });
-  await until("the wider terminal", async () => (await columns()) === wide, patience);
+  await until("the wider terminal", async () => {
+    const now = await columns();
+    if (now !== wide) throw new Error(`${now} columns, before ${wide}`);
+    return true;
+  }, patience);
   await type("printf '\\303\\251\\342\\202\\254 \\033[32mgreen\\033[0m\\n'");
   await screen("UTF-8 and colours", "é€ green");
   await accessible("a terminal");

@@ -7,14 +7,16 @@ export function Terminal(props: { namespace: string; name: string; containers: s
   const [command, setCommand] = createSignal("sh");
   const [state, setState] = createSignal<"off" | "on">("off");
   const [message, setMessage] = createSignal("");
-  let host!: HTMLDivElement, bar!: HTMLFormElement, close = () => {};
+  let host!: HTMLDivElement, bar!: HTMLFormElement, close = () => {}, gone = false;
 
   async function start(e: Event) {
     e.preventDefault();
-    close();
     setMessage("");
     try {
       const m = await import("../terminal");
+      await m.measurable();
+      if (gone) return;
+      close();
       setState("on");
       close = m.open(host, { namespace: props.namespace, pod: props.name, container: container(), command: command().split(/\s+/).filter(Boolean) }, (end) => {
         setState("off");
@@ -25,7 +27,10 @@ export function Terminal(props: { namespace: string; name: string; containers: s
       setMessage(said(err));
     }
   }
-  onCleanup(() => close());
+  onCleanup(() => {
+    gone = true;
+    close();
+  });
   return (
     <div class="terminal">
       <form class="bar" ref={bar} onSubmit={start}>
