@@ -199,6 +199,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.pods.Start(ctx)
 	handle, err := a.informer.AddEventHandler(a.podHandler())
 	if err != nil {
+		stopped := ctx.Err() != nil // and so is the informer
+		cancel()
+		wg.Wait()
+		a.pods.Wait()
+		if stopped {
+			return nil
+		}
 		return fmt.Errorf("node agent: watching pods: %w", err)
 	}
 	defer a.informer.RemoveEventHandler(handle)

@@ -407,6 +407,16 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
+// TestStopWhileItStarts stops agents at once, which is no error.
+func TestStopWhileItStarts(t *testing.T) {
+	onHost(t, func(h *host) {
+		for range 50 {
+			h.stop()
+			h.start()
+		}
+	})
+}
+
 // TestPreemption checks that a critical pod for which there is no room is given that of another one,
 // and begins when that has ended; and that a pod which is not critical is not.
 func TestPreemption(t *testing.T) {
