@@ -151,9 +151,12 @@ func TestSessions(t *testing.T) {
 	t.Run("Logs", func(t *testing.T) {
 		(&env{t, e.client, e.cfg, e.runtime, e.logs, e.manifests}).manyFollowers(*followerCount, "http://"+address.Status.PodIP+"/")
 	})
+	// What one of them left each time would be as many as they were. The rest of the cluster
+	// opens and closes connections of its own meanwhile, which are few.
+	others := min(*sessionCount, *followerCount) / 4
 	harness.Succeeds(t, "the end of all sessions", func() error {
 		n, now := processes(), e.usage()
-		if n > idle || now.files > before.files || now.goroutines > before.goroutines || now.runtime > before.runtime {
+		if n > idle || now.files > before.files+others || now.goroutines > before.goroutines+others || now.runtime > before.runtime+others {
 			return fmt.Errorf("%d processes and %s; before the sessions it was %d and %s", n, now, idle, before)
 		}
 		t.Logf("before: %s; after: %s", before, now)
