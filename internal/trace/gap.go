@@ -29,6 +29,16 @@ type Gap struct {
 	Steps uint64 `json:"steps"`
 }
 
+// Cover makes the gap reach to a time; that of a gap without a time begins and ends there.
+func (g *Gap) Cover(t time.Time) {
+	if g.From.IsZero() || t.Before(g.From) {
+		g.From = t
+	}
+	if t.After(g.To) {
+		g.To = t
+	}
+}
+
 const (
 	// apart is how far apart gaps are that are kept as two.
 	apart = 10 * time.Second
@@ -77,12 +87,8 @@ func (r *Recorder) AddGap(g Gap) {
 		o := &l.gaps[i]
 		if o.Who == g.Who && o.Why == g.Why && g.From.Sub(o.To) < apart && o.From.Sub(g.To) < apart {
 			o.Steps += g.Steps
-			if g.From.Before(o.From) {
-				o.From = g.From
-			}
-			if g.To.After(o.To) {
-				o.To = g.To
-			}
+			o.Cover(g.From)
+			o.Cover(g.To)
 			return
 		}
 	}

@@ -94,12 +94,8 @@ func (r *Reports) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		}
 		s.Time = recent(s.Time.Add(shift), now)
 		if !limit.AllowN(now, 1) {
-			if over.Steps++; over.Steps == 1 || s.Time.Before(over.From) {
-				over.From = s.Time
-			}
-			if s.Time.After(over.To) {
-				over.To = s.Time
-			}
+			over.Steps++
+			over.Cover(s.Time)
 			continue
 		}
 		r.Trace.Add(s)

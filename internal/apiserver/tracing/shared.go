@@ -82,7 +82,7 @@ func (s *Shared) Posted(message []byte) {
 			now, n := time.Now(), uint64(len(batch.Steps))
 			s.trace.CountLost(trace.LostPosted, n)
 			s.trace.AddGap(trace.Gap{From: now, To: now, Who: otherServer, Why: "it told of more than this one had room for", Steps: n})
-			s.missing(batch.Lost, now, now)
+			s.missing(min(batch.Lost, mostLost), now, now)
 		}
 	}
 }

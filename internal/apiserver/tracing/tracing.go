@@ -305,22 +305,18 @@ func (r *Recorder) missing(steps []trace.Step) []trace.Gap {
 	if len(steps) == 0 {
 		return nil
 	}
-	from, to := steps[0].Began(), steps[0].Time
+	var way trace.Gap
 	nodes := map[string]bool{"": true}
 	for i := range steps {
 		s := &steps[i]
-		if s.Began().Before(from) {
-			from = s.Began()
-		}
-		if s.Time.After(to) {
-			to = s.Time
-		}
+		way.Cover(s.Began())
+		way.Cover(s.Time)
 		nodes[s.Node] = true
 		for _, name := range []string{strings.TrimPrefix(s.What, boundTo), strings.TrimPrefix(s.Actor, "system:node:")} {
 			nodes[name] = true
 		}
 	}
-	return slices.DeleteFunc(r.Trace.Gaps(from, to.Add(late)), func(g trace.Gap) bool { return !nodes[g.Node] })
+	return slices.DeleteFunc(r.Trace.Gaps(way.From, way.To.Add(late)), func(g trace.Gap) bool { return !nodes[g.Node] })
 }
 
 // boundTo begins what is said of a binding.
