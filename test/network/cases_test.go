@@ -69,11 +69,7 @@ func (h *peer) ping(to netip.Addr, wait time.Duration) error {
 // TestPolicyOfAddresses checks ICMP under policies, and that what holds for a pod's address
 // is that of the pod that has it now, from the first packet: not of the one before.
 func TestPolicyOfAddresses(t *testing.T) {
-	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	forward(t)
 	bridged(t, "pods", "10.223.0.1/24", "fd00:223::1/64")
 	port := func(name string, n int) *member {
 		m := &member{"ns", name, newPort(t, "pods", name, fmt.Sprintf("10.223.0.%d", n), fmt.Sprintf("fd00:223::%x", n), "10.223.0.1", "fd00:223::1")}

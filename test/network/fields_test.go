@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -48,11 +47,7 @@ type addresses = [2]string
 // TestFields has each field of a Service that says where packets go take effect in the
 // kernel, for both families.
 func TestFields(t *testing.T) {
-	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	forward(t)
 	f := &rig{T: t, api: fake.NewClientset(),
 		near:   newHost(t, "near", "10.221.0.2", "fd00:221::2", "10.221.0.1", "fd00:221::1"),
 		close:  newHost(t, "close", "10.222.0.2", "fd00:222::2", "10.222.0.1", "fd00:222::1"),

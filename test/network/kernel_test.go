@@ -225,11 +225,7 @@ func dial(h *peer, to string, port uint16) (out string, err error) {
 // TestKernel sends packets between namespaces through the proxy's tables of both
 // families. The package's own tests use a model of the kernel.
 func TestKernel(t *testing.T) {
-	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	forward(t)
 	pod := newHost(t, "pod", "10.214.0.2", "fd00:214::2", "10.214.0.1", "fd00:214::1")
 	far := newHost(t, "far", "10.215.0.2", "fd00:215::2", "10.215.0.1", "fd00:215::1") // a pod of another node
 	client := newHost(t, "client", "198.51.100.2", "2001:db8:1::2", "198.51.100.1", "2001:db8:1::1")

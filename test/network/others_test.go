@@ -3,7 +3,6 @@ package network_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -24,11 +23,7 @@ import (
 // bridge of the machine that is not the pods', as that of virtual machines or containers
 // of others: all that its hosts send to each other arrives, and as it was sent.
 func TestOtherBridges(t *testing.T) {
-	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	forward(t)
 	bridged(t, "pods", "10.221.0.1/24", "fd00:221::1/64")
 	bridged(t, "others", "10.222.0.1/24", "fd00:222::1/64")
 	port := func(bridge, name string, n int) *member {

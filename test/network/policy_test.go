@@ -271,14 +271,20 @@ func bridged(t *testing.T, name string, cidrs ...string) *netlink.Bridge {
 	return b
 }
 
-// TestPolicies sends packets between pods x, y, z of each of the namespaces a, b, c
-// and from outside, over one bridge, in both families, by TCP and UDP.
-func TestPolicies(t *testing.T) {
-	for file, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0o644); err != nil {
+// forward has the machine forward packets, in both families.
+func forward(t testing.TB) {
+	t.Helper()
+	for _, file := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		if err := os.WriteFile("/proc/sys/net/"+file, []byte("1"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestPolicies sends packets between pods x, y, z of each of the namespaces a, b, c
+// and from outside, over one bridge, in both families, by TCP and UDP.
+func TestPolicies(t *testing.T) {
+	forward(t)
 	bridged(t, "pods", "10.217.0.1/24", "fd00:217::1/64")
 	api := fake.NewClientset()
 	var members []*member

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"testing"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -89,6 +90,17 @@ type outcome struct {
 	masq   bool
 	reject bool
 	drop   bool
+}
+
+// arrives checks where packets of TCP from outside come to, by the addresses that they are for.
+func (f *fake) arrives(t *testing.T, when string, want map[string]string) {
+	t.Helper()
+	for to, want := range want {
+		at := netip.MustParseAddrPort(to)
+		if got := f.packet(outside, at.Addr().String(), at.Port(), v1.ProtocolTCP).in(); got != want {
+			t.Errorf("%s, to %s: %q, want %q", when, to, got, want)
+		}
+	}
 }
 
 // packet sends the first packet of a connection.

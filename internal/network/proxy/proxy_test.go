@@ -305,16 +305,7 @@ func TestExternalAtNode(t *testing.T) {
 	r.sync()
 	// Before the other node is known, its address is like any other.
 	const stolen = "10.244.1.2:8080 masquerade"
-	check := func(when string, want map[string]string) {
-		t.Helper()
-		for to, want := range want {
-			at := netip.MustParseAddrPort(to)
-			if got := k.packet(outside, at.Addr().String(), at.Port(), v1.ProtocolTCP).in(); got != want {
-				t.Errorf("%s, to %s: %q, want %q", when, to, got, want)
-			}
-		}
-	}
-	check("at first", map[string]string{"192.0.2.1:22": "", "192.0.2.1:80": stolen, "192.0.2.1:10250": "", "192.0.2.2:10250": stolen, "192.0.2.1:30080": stolen})
+	k.arrives(t, "at first", map[string]string{"192.0.2.1:22": "", "192.0.2.1:80": stolen, "192.0.2.1:10250": "", "192.0.2.2:10250": stolen, "192.0.2.1:30080": stolen})
 	nodes.Add(node("there", "192.0.2.2"))
 	<-changed
 	web := service("web", "10.96.0.2", func(s *v1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = v1.ServiceTypeNodePort, 30080 })
@@ -322,13 +313,13 @@ func TestExternalAtNode(t *testing.T) {
 	r.sync()
 	const others = "10.244.1.3:8080 masquerade"
 	want := map[string]string{"192.0.2.2:10250": "", "192.0.2.2:80": "", "192.0.2.1:30080": others, "192.0.2.1:80": stolen}
-	check("with another node, and a node port", want)
+	k.arrives(t, "with another node, and a node port", want)
 	r.Proxy.all = true
 	for _, t := range r.tables {
 		t.current = false
 	}
 	r.sync()
-	check("written again", want)
+	k.arrives(t, "written again", want)
 
 	// A node tells its addresses itself: it takes no load balancer away by telling that it has
 	// its address. Where the load balancer is the nodes, each of them serves its own.
@@ -341,12 +332,12 @@ func TestExternalAtNode(t *testing.T) {
 	})
 	r.set(balanced, slice("balanced", "balanced-1", ep("10.244.1.4")))
 	r.sync()
-	check("a load balancer", map[string]string{"203.0.113.7:80": "10.244.1.4:8080 masquerade"})
+	k.arrives(t, "a load balancer", map[string]string{"203.0.113.7:80": "10.244.1.4:8080 masquerade"})
 	balanced = balanced.DeepCopy()
 	balanced.Status.Conditions = []metav1.Condition{{Type: reserved.OfNodes, Status: metav1.ConditionTrue}}
 	r.set(balanced)
 	r.sync()
-	check("a load balancer of the nodes", map[string]string{"203.0.113.7:80": ""})
+	k.arrives(t, "a load balancer of the nodes", map[string]string{"203.0.113.7:80": ""})
 	slices.Sort(told)
 	if got := strings.Join(slices.Compact(told), ", "); got != "a 192.0.2.1:10250: it is the kubelet's, a 192.0.2.1:22 is in use" {
 		t.Errorf("told: %q", got)
@@ -398,15 +389,6 @@ func TestErrorsLoseNothing(t *testing.T) {
 	node := func(ip string) *v1.Node {
 		return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "here"}, Status: v1.NodeStatus{Addresses: []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: ip}}}}
 	}
-	check := func(when string, want map[string]string) {
-		t.Helper()
-		for to, want := range want {
-			at := netip.MustParseAddrPort(to)
-			if got := k.packet(outside, at.Addr().String(), at.Port(), v1.ProtocolTCP).in(); got != want {
-				t.Errorf("%s, to %s: %q, want %q", when, to, got, want)
-			}
-		}
-	}
 	fails := func(when string) {
 		t.Helper()
 		if err := r.Sync(); !errors.Is(err, no) {
@@ -424,7 +406,7 @@ func TestErrorsLoseNothing(t *testing.T) {
 	list.fail = nil
 	r.sync()
 	const served = "10.244.1.2:8080 masquerade"
-	check("after the first list", map[string]string{"10.96.0.1:80": served, "203.0.113.9:80": served, "192.0.2.1:30080": served, "192.0.2.1:80": served})
+	k.arrives(t, "after the first list", map[string]string{"10.96.0.1:80": served, "203.0.113.9:80": served, "192.0.2.1:30080": served, "192.0.2.1:80": served})
 
 	// The list after another node port address, with nothing else to write.
 	list.fail = no
@@ -432,7 +414,7 @@ func TestErrorsLoseNothing(t *testing.T) {
 	fails("a node that has moved")
 	list.fail = nil
 	r.sync()
-	check("after the node has moved", map[string]string{"192.0.2.2:30080": served, "192.0.2.1:30080": ""})
+	k.arrives(t, "after the node has moved", map[string]string{"192.0.2.2:30080": served, "192.0.2.1:30080": ""})
 
 	// The list of exposed Services, with nothing else to write.
 	list.fail = no
@@ -452,14 +434,14 @@ func TestErrorsLoseNothing(t *testing.T) {
 	sockets = &Sockets{map[Key]bool{{Addr: netip.MustParseAddr("192.0.2.1"), Proto: v1.ProtocolTCP, Port: 80}: true}, nil}
 	r.set(a)
 	r.sync()
-	check("with a program", map[string]string{"192.0.2.1:80": ""})
+	k.arrives(t, "with a program", map[string]string{"192.0.2.1:80": ""})
 	listening = no
 	r.set(a)
 	fails("the programs' ports")
-	check("while the programs' ports are unknown", map[string]string{"192.0.2.1:80": "", "203.0.113.9:80": served})
+	k.arrives(t, "while the programs' ports are unknown", map[string]string{"192.0.2.1:80": "", "203.0.113.9:80": served})
 	listening, sockets = nil, &Sockets{}
 	r.sync()
-	check("without the program", map[string]string{"192.0.2.1:80": served})
+	k.arrives(t, "without the program", map[string]string{"192.0.2.1:80": served})
 
 	// Connection tracking: UDP flows of an endpoint that has gone, of a Service that has gone,
 	// and the same after a table that could not be written.
@@ -496,7 +478,7 @@ func TestErrorsLoseNothing(t *testing.T) {
 		t.Error("a table that is gone is written")
 	}
 	r.sync()
-	check("after the table was gone", map[string]string{"10.96.0.1:80": served, "10.96.0.2:80": "10.244.1.5:8080 masquerade"})
+	k.arrives(t, "after the table was gone", map[string]string{"10.96.0.1:80": served, "10.96.0.2:80": "10.244.1.5:8080 masquerade"})
 }
 
 // flows is a connection tracking.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"keelson.dev/keelson/internal/node/beneath/beneathtest"
 )
 
 func TestOpenFile(t *testing.T) {
@@ -130,23 +132,7 @@ func TestWalkSwapped(t *testing.T) {
 		os.WriteFile(filepath.Join(outside, "secret"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	stop, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		for {
-			for a, b := range map[string]string{"a": "pipe", "b": "out"} {
-				select {
-				case <-stop:
-					ended <- nil
-					return
-				default:
-				}
-				if err := unix.Renameat2(unix.AT_FDCWD, at(a), unix.AT_FDCWD, at(b), unix.RENAME_EXCHANGE); err != nil {
-					ended <- err
-					return
-				}
-			}
-		}
-	}()
+	end := beneathtest.Swap(t, dir, map[string]string{"a": "pipe", "b": "out"})
 	done := make(chan bool)
 	go func() {
 		defer close(done)
@@ -163,8 +149,5 @@ func TestWalkSwapped(t *testing.T) {
 	case <-time.After(2 * time.Minute):
 		t.Error("a walk waits")
 	}
-	close(stop)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	end()
 }

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"keelson.dev/keelson/internal/node/beneath/beneathtest"
 )
 
 // tree makes what a container may leave in a volume.
@@ -104,23 +106,7 @@ func TestCopySwapped(t *testing.T) {
 		os.Mkdir(filepath.Join(outside, "sub"), 0o755), os.WriteFile(filepath.Join(outside, "sub", "file"), []byte("secret"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	stop, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		for {
-			for a, b := range map[string]string{"a": "pipe", "b": "zero", "dir": "out"} {
-				select {
-				case <-stop:
-					ended <- nil
-					return
-				default:
-				}
-				if err := unix.Renameat2(unix.AT_FDCWD, at(a), unix.AT_FDCWD, at(b), unix.RENAME_EXCHANGE); err != nil {
-					ended <- err
-					return
-				}
-			}
-		}
-	}()
+	end := beneathtest.Swap(t, dir, map[string]string{"a": "pipe", "b": "zero", "dir": "out"})
 	copies, failed := 0, make(chan error, 1)
 	go func() {
 		defer close(failed)
@@ -151,10 +137,7 @@ func TestCopySwapped(t *testing.T) {
 	case <-time.After(2 * time.Minute):
 		t.Error("a copy waits")
 	}
-	close(stop)
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+	end()
 	t.Logf("%d copies", copies)
 	if all, err := os.ReadDir(filepath.Join(outside, "sub")); err != nil || len(all) != 1 {
 		t.Errorf("outside: %v (%v)", all, err)
